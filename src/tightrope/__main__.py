@@ -1,0 +1,8 @@
+"""`python -m tightrope`.  There is nothing interesting here."""
+
+import sys
+
+from tightrope.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

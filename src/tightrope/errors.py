@@ -1,0 +1,72 @@
+"""The exceptions of the whole house.  They carry facts; `str()` of one is the line a user reads.
+
+    TightropeError
+     |- BadInput            what we were given is wrong; carries source, field, offset, limit
+     |   |- ImageError          a kernel image
+     |   |- HostError           a description of an old kernel
+     |   |- PlanError           image and host that cannot go together
+     |- MissingPart         a library or device that this machine does not have
+     |- MachineError        the machine port was used in a way that it cannot serve
+
+Rules: no exception here is raised for a *finding*: a handover that falls is a result, not an error.
+Everything a room raises on purpose derives from `TightropeError`; anything else is a bug of ours.
+"""
+
+from __future__ import annotations
+
+
+class TightropeError(Exception):
+    """The root: the command line turns it into one line on stderr and exit status 2."""
+
+
+class BadInput(TightropeError):
+    """What we were given is wrong.
+
+    `source` names the file (or "host", "command line"), `field` what in it, `offset` where (bytes
+    from the start of the file, None when it has no place), `limit` the bound that was broken.
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        source: str,
+        field: str | None = None,
+        offset: int | None = None,
+        limit: int | None = None,
+    ) -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.source = source
+        self.field = field
+        self.offset = offset
+        self.limit = limit
+
+    def __str__(self) -> str:
+        where = self.source
+        if self.field is not None:
+            where += f": {self.field}"
+        if self.offset is not None:
+            where += f" at offset {self.offset:#x}"
+        bound = "" if self.limit is None else f" (limit {self.limit:#x})"
+        return f"{where}: {self.problem}{bound}"
+
+
+class ImageError(BadInput):
+    """A kernel image is not what it says, or is of a kind that is not read (yet)."""
+
+
+class HostError(BadInput):
+    """A host description has a wrong type, a wrong value, or contradicts itself."""
+
+
+class PlanError(BadInput):
+    """Image and host are each fine, but the one cannot be put into the other."""
+
+
+class MissingPart(TightropeError):
+    """Something that has to be on this machine is not: names it and says how to get it."""
+
+
+class MachineError(TightropeError):
+    """A machine was asked for something it cannot do (a bug in the caller, or a limit of its own)."""

@@ -1,0 +1,166 @@
+"""Addresses, extents of memory, and maps of who owns what.
+
+Rules: an `Extent` is [start, end) in bytes, start inclusive, end exclusive, and never empty unless
+it says so.  This file does not know what a page table, a kernel or an image is.  Addresses have
+kinds: a `Phys` and a `Virt` are both ints at run time, and different types to mypy, so that a mix-up
+is a type error before it is a triple fault.  Arithmetic gives a plain int: name the kind again.
+
+            end ->  +-----------+
+                    |           |   size = end - start
+          start ->  +-----------+
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NewType
+
+Phys = NewType("Phys", int)
+"""An address on the memory bus: what the CPU calls physical."""
+Virt = NewType("Virt", int)
+"""A linear address: what the CPU translates through the tables."""
+
+PAGE_SHIFT = 12
+PAGE_SIZE = 1 << PAGE_SHIFT
+
+
+def align_down(value: int, alignment: int) -> int:
+    """The largest multiple of `alignment` (a power of two) that is not above `value`."""
+    return value & ~(alignment - 1)
+
+
+def align_up(value: int, alignment: int) -> int:
+    """The smallest multiple of `alignment` (a power of two) that is not below `value`."""
+    return (value + alignment - 1) & ~(alignment - 1)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Extent:
+    """Bytes [start, end) of one address space.  Raises ValueError when end < start or start < 0."""
+
+    start: int
+    end: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start <= self.end:
+            raise ValueError(f"Extent: [{self.start:#x}, {self.end:#x}) is not an extent")
+
+    @classmethod
+    def sized(cls, start: int, size: int) -> Extent:
+        """The `size` bytes from `start`."""
+        return cls(start, start + size)
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return self.end - self.start
+
+    @property
+    def pages(self) -> range:
+        """The frame numbers of every page that has a byte in this extent."""
+        return range(self.start >> PAGE_SHIFT, align_up(self.end, PAGE_SIZE) >> PAGE_SHIFT)
+
+    def __contains__(self, address: int) -> bool:
+        return self.start <= address < self.end
+
+    def covers(self, other: Extent) -> bool:
+        """Every byte of `other` is in this extent (an empty extent is covered where it lies)."""
+        return self.start <= other.start and other.end <= self.end
+
+    def overlaps(self, other: Extent) -> bool:
+        """They share at least one byte."""
+        return max(self.start, other.start) < min(self.end, other.end)
+
+    def page_aligned(self) -> Extent:
+        """The smallest extent of whole pages that covers this one."""
+        return Extent(align_down(self.start, PAGE_SIZE), align_up(self.end, PAGE_SIZE))
+
+    def __str__(self) -> str:
+        return f"[{self.start:#x}, {self.end:#x})"
+
+
+def union(extents: Iterable[Extent]) -> tuple[Extent, ...]:
+    """The same bytes as sorted extents that neither overlap nor touch; empty ones are dropped."""
+    out: list[Extent] = []
+    for extent in sorted(e for e in extents if e.size):
+        if out and extent.start <= out[-1].end:
+            out[-1] = Extent(out[-1].start, max(out[-1].end, extent.end))
+        else:
+            out.append(extent)
+    return tuple(out)
+
+
+def subtract(extents: Iterable[Extent], holes: Iterable[Extent]) -> tuple[Extent, ...]:
+    """The bytes of `extents` that are in none of `holes`, sorted and merged."""
+    cuts = union(holes)
+    ends = [cut.end for cut in cuts]
+    out: list[Extent] = []
+    for extent in union(extents):
+        start = extent.start
+        for cut in cuts[bisect_right(ends, start) :]:
+            if cut.start >= extent.end:
+                break
+            if cut.start > start:
+                out.append(Extent(start, cut.start))
+            start = cut.end
+        if start < extent.end:
+            out.append(Extent(start, extent.end))
+    return tuple(out)
+
+
+def covered(extent: Extent, by: Iterable[Extent]) -> bool:
+    """Every byte of `extent` is in at least one of `by`."""
+    return not subtract([extent], by)
+
+
+class RegionKind(StrEnum):
+    """E820 types by name (Linux arch/x86/include/asm/e820/types.h; ACPI 6.5, table 15-374)."""
+
+    RAM = "ram"
+    RESERVED = "reserved"
+    ACPI = "acpi"
+    NVS = "nvs"
+    UNUSABLE = "unusable"
+    PMEM = "pmem"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Region:
+    """An extent of physical addresses and what the firmware says it is."""
+
+    extent: Extent
+    kind: RegionKind
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryMap:
+    """The firmware's map: sorted regions that do not overlap (ValueError); what is in none is a hole."""
+
+    regions: tuple[Region, ...]
+
+    def __post_init__(self) -> None:
+        for before, after in zip(self.regions, self.regions[1:], strict=False):
+            if before.extent.end > after.extent.start:
+                raise ValueError(f"MemoryMap: {before.extent} and {after.extent} overlap or are unsorted")
+
+    def __iter__(self) -> Iterator[Region]:
+        return iter(self.regions)
+
+    def of(self, *kinds: RegionKind) -> tuple[Extent, ...]:
+        """Sorted, merged extents of the given kinds."""
+        return union(r.extent for r in self.regions if r.kind in kinds)
+
+    @property
+    def ram(self) -> tuple[Extent, ...]:
+        """Sorted, merged extents of usable RAM."""
+        return self.of(RegionKind.RAM)
+
+    def kind_at(self, address: int) -> RegionKind | None:
+        """What lies at a physical address, None in a hole."""
+        at = bisect_right(self.regions, address, key=lambda r: r.extent.start) - 1
+        if at >= 0 and address in self.regions[at].extent:
+            return self.regions[at].kind
+        return None

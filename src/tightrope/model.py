@@ -1,0 +1,495 @@
+"""The finished values that flow between rooms.  Nouns only: nothing here does anything.
+
+    bytes -> Image -+
+                    +-> Plan -> Handover -> Run -> Findings -> Verdict
+    file  -> Host  -+-> World -----^
+
+Rules: everything is frozen, keyword-only and slotted.  Addresses are bytes, `Phys` or `Virt`;
+extents are [start, end); frame numbers are address >> 12.  Arrays are numpy, read-only by custom.
+Whoever needs a new fact adds a field here, not a side channel.
+
+May import: memory
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum, StrEnum
+from typing import TYPE_CHECKING, Protocol
+
+from tightrope.memory import Extent, MemoryMap, Phys, Virt
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Buffer = bytes | bytearray | memoryview
+
+
+# ------------------------------------------------------------------------------------- the walk
+
+
+class Step(IntEnum):
+    """The six steps of the walk as the thread numbers them, and what is prepared before them."""
+
+    PREPARE = 0
+    CALL = 1
+    TABLE_A = 2
+    STATE = 3
+    IDENTITY = 4
+    TABLE_B = 5
+    COPY = 6
+
+
+STEP_NAMES: Mapping[Step, str] = {
+    Step.PREPARE: "prepare: image, page list, control page and tables are in memory",
+    Step.CALL: "call the relocation code at V under the current pgd",
+    Step.TABLE_A: "load page_table_a (still at V, now backed by the control page)",
+    Step.STATE: "set idt, gdt, segments and stack",
+    Step.IDENTITY: "jump to the identity address P",
+    Step.TABLE_B: "load page_table_b",
+    Step.COPY: "copy the pages, enter the new kernel",
+}
+
+
+class Paging(StrEnum):
+    """The four page-table formats; the value is the name used in host files and on the command line."""
+
+    I386 = "i386"
+    PAE = "pae"
+    X86_64 = "x86_64"
+    LA57 = "la57"
+
+
+# ---------------------------------------------------------------------------------------- image
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EntryPoint:
+    """One way into an image: `offset` bytes from the first byte of the loaded kernel, in `bits` mode."""
+
+    name: str
+    offset: int
+    bits: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Payload:
+    """The compressed kernel inside an image; `offset` and `size` in bytes of the loaded kernel."""
+
+    offset: int
+    size: int
+    compression: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Image:
+    """A kernel image, read and checked.  `kernel` is what is copied to the load address."""
+
+    source: str
+    format: str
+    kernel: memoryview
+    file_size: int
+    setup_header: bytes
+    """The setup header as boot_params wants it: the file's bytes from 0x1f1 to the header's end."""
+    protocol: int
+    version: str | None
+    entries: tuple[EntryPoint, ...]
+    relocatable: bool
+    pref_address: Phys
+    init_size: int
+    alignment: int
+    min_alignment: int
+    cmdline_limit: int
+    """Bytes of command line without its terminating zero."""
+    initrd_limit: Phys
+    """The highest address that a byte of the initrd may have."""
+    above_4g: bool
+    """Kernel, boot_params, command line and initrd may lie above 4 GiB (XLF_CAN_BE_LOADED_ABOVE_4G)."""
+    loadflags: int
+    xloadflags: int
+    payload: Payload | None
+
+
+# ----------------------------------------------------------------------------------------- host
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Registers:
+    """What a CPU holds.  `general` has rax..r15; segments are selectors; tables are (base, limit)."""
+
+    general: Mapping[str, int]
+    rip: int
+    rflags: int
+    cr0: int
+    cr2: int
+    cr3: int
+    cr4: int
+    efer: int
+    segments: Mapping[str, int]
+    gdt: tuple[int, int]
+    idt: tuple[int, int]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cpu:
+    """What the old kernel's CPU can do.  `physical_bits` is MAXPHYADDR."""
+
+    physical_bits: int
+    nx: bool
+    pse: bool
+    pge: bool
+    gbpages: bool
+    la57: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KernelText:
+    """The old kernel's image: [virt, virt + size) is [phys, phys + size), in 2 MiB global pages."""
+
+    virt: Virt
+    phys: Phys
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DirectMap:
+    """The old kernel maps all RAM at `virt` + physical address, in pages of `page_size` bytes."""
+
+    virt: Virt
+    page_size: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Named:
+    """An extent and the reason it is here; the reason is a noun phrase for reports."""
+
+    extent: Extent
+    what: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LowMapping:
+    """Something the old kernel maps besides its text and direct map, such as EFI's 1:1 leftovers."""
+
+    virt: Virt
+    phys: Phys
+    size: int
+    is_global: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Host:
+    """The old kernel's world as a description; `host.world` turns it into bytes."""
+
+    source: str
+    paging: Paging
+    cpu: Cpu
+    cr0: int
+    cr4: int
+    efer: int
+    memory: MemoryMap
+    text: KernelText
+    relocation: Virt
+    """V: where the old kernel has `relocate_new_kernel` mapped, page aligned, inside its text."""
+    direct_map: DirectMap
+    private: Extent
+    """RAM that holds the old kernel's page tables, gdt, idt and stack."""
+    busy: tuple[Named, ...]
+    """RAM that the old kernel cannot give away; text and `private` are busy without being listed."""
+    crash_region: Extent | None
+    firmware: tuple[Named, ...]
+    """What new kernels read early outside plain RAM: EFI tables, setup_data."""
+    rsdp: Phys | None
+    low_mappings: tuple[LowMapping, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Piece:
+    """Bytes that lie at a physical address, and what they are."""
+
+    phys: Phys
+    data: Buffer
+    what: str
+
+    @property
+    def extent(self) -> Extent:
+        """Where the piece lies."""
+        return Extent.sized(self.phys, len(self.data))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class World:
+    """A complete old kernel laid out: bytes, and the CPU as it is when `machine_kexec` calls V."""
+
+    host: Host
+    pieces: tuple[Piece, ...]
+    pgd: Phys
+    """The current pgd: root of the old kernel's page tables."""
+    tables: Mapping[int, memoryview]
+    """Its page tables: frame address -> 4096 bytes, each also a piece."""
+    code_phys: Phys
+    """The frame that backs V before the switch: the old kernel's own page of relocation code."""
+    registers: Registers
+
+
+# ----------------------------------------------------------------------------------------- plan
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Segment:
+    """A piece of the new kernel: `data` first, zeros up to the end of `destination`."""
+
+    name: str
+    destination: Extent
+    data: Buffer
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """Where every byte goes.  Arrays have one element per copied page, in the order of the copy."""
+
+    image: Image
+    host: Host
+    segments: tuple[Segment, ...]
+    destinations: NDArray[np.int64]
+    """Frame numbers that the copy writes."""
+    sources: NDArray[np.int64]
+    """Frame numbers that the copy reads; equal to the destination where the page is in place."""
+    head: int
+    """The first word of the page list (`kimage->head`)."""
+    list_pages: Mapping[int, NDArray[np.uint64]]
+    """Frame address -> the 512 words of each page of the list."""
+    control_page: Phys
+    spare: tuple[Extent, ...]
+    """Frames set aside for page_table_a and page_table_b."""
+    identity: tuple[Named, ...]
+    """What page_table_b has to map, and why."""
+    entry: Phys
+    """Where the relocation code jumps: the entry stub."""
+    kernel_entry: Phys
+    """The new kernel's own first instruction."""
+    boot_params: Phys
+    command_line: str
+
+    @property
+    def in_place(self) -> int:
+        """Pages whose source frame is their destination: no copy needed."""
+        return int((self.destinations == self.sources).sum())
+
+
+# ------------------------------------------------------------------------------------- handover
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Code:
+    """A routine assembled from a `.S` file; `symbols` are offsets into `data`."""
+
+    name: str
+    data: bytes
+    symbols: Mapping[str, int]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tables:
+    """One tree of page tables: frame address -> 4096 bytes."""
+
+    root: Phys
+    pages: Mapping[int, memoryview]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Handover:
+    """Everything `machine_kexec` needs: control page, page_table_a, page_table_b, page list."""
+
+    plan: Plan
+    world: World
+    design: str
+    code: Code
+    page_table_a: Tables
+    page_table_b: Tables
+    pieces: tuple[Piece, ...]
+    """All bytes that lie in memory before the walk, apart from the source pages' contents."""
+    segments: tuple[Segment, ...]
+    """What lies in the source pages (the plan's segments, unless a sabotage says otherwise)."""
+    registers: Registers
+    """The CPU at the call: rip = V and the routine's arguments."""
+
+
+# ------------------------------------------------------------------------------------------ run
+
+
+class Access(StrEnum):
+    """Why the CPU translated an address."""
+
+    READ = "read"
+    WRITE = "write"
+    FETCH = "fetch"
+
+
+class Memory(Protocol):
+    """Physical memory as a run left it."""
+
+    def read(self, extent: Extent) -> memoryview:
+        """The bytes of an extent inside one RAM region.  Raises MachineError outside."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TableVisit:
+    """One level of a walk: the entry's level name, its physical address and its value."""
+
+    level: str
+    at: Phys
+    entry: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stale:
+    """A translation that an older table left in the TLB and that the manual still allows."""
+
+    phys: Phys
+    cr3: int
+    is_global: bool
+    same_bytes: bool
+    """For a fetch: the 4 KiB page there holds the same bytes as the page now mapped."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Translation:
+    """One question to the MMU and its answer."""
+
+    instruction: int
+    step: Step
+    access: Access
+    virt: Virt
+    phys: Phys
+    cr3: int
+    visits: tuple[TableVisit, ...]
+    sets_accessed: bool
+    """The walker had to set an accessed or dirty bit, that is, to write into a table."""
+    stale: tuple[Stale, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Executed:
+    """One instruction outside the copy loop's repetition, as it was about to run."""
+
+    index: int
+    step: Step
+    rip: Virt
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RegisterWrite:
+    """A write of a control register, EFER, DR7, a descriptor table or the flags, and its instruction."""
+
+    instruction: int
+    step: Step
+    rip: Virt
+    register: str
+    before: int
+    after: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fault:
+    """An exception, and how far its delivery got."""
+
+    instruction: int
+    step: Step
+    vector: int
+    error_code: int | None
+    address: int | None
+    """The linear address, for a page fault (what the CPU puts into CR2)."""
+    access: Access | None
+    rip: Virt
+    text: str
+    reason: str
+    """The manual's reason in words."""
+    visits: tuple[TableVisit, ...]
+    """The walk of the faulting address up to the entry where it stopped."""
+    escalation: tuple[str, ...]
+    """What happened on the way to a handler, last line first to be believed."""
+    triple: bool
+
+
+class Stop(StrEnum):
+    """Why a run ended."""
+
+    ENTRY = "entry"
+    FAULT = "fault"
+    LIMIT = "limit"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """What a machine saw between V and the new kernel's first instruction."""
+
+    machine: str
+    stop: Stop
+    instructions: int
+    executed: tuple[Executed, ...]
+    translations: tuple[Translation, ...]
+    register_writes: tuple[RegisterWrite, ...]
+    stores: NDArray[np.int64]
+    """Shape (n, 4): instruction index, step, physical address, bytes; copies are not among them."""
+    loads: NDArray[np.int64]
+    """Same shape, for reads."""
+    copies: NDArray[np.int64]
+    """Shape (n, 4): instruction index, destination, source (physical addresses), bytes."""
+    fault: Fault | None
+    registers: Registers
+    memory: Memory
+    descriptors: Mapping[str, int]
+    """The descriptors that the segment selectors name, read from the gdt as the CPU would."""
+    blind: tuple[str, ...] = field(default=())
+    """What this machine cannot see, one phrase each."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Console:
+    """What a new kernel said after it was entered."""
+
+    lines: tuple[str, ...]
+    seconds: float
+    stopped: str
+
+
+# -------------------------------------------------------------------------------------- verdict
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """One thing that a check found wrong, at the step of the walk where it belongs."""
+
+    rule: str
+    step: Step
+    message: str
+    evidence: Mapping[str, str]
+    mend: str
+
+
+class Outcome(StrEnum):
+    """The three verdicts."""
+
+    HOLDS = "holds"
+    FALLS = "falls"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verdict:
+    """The answer of a rehearsal, with everything that a report needs."""
+
+    outcome: Outcome
+    handover: Handover
+    run: Run
+    findings: tuple[Finding, ...]
+    rules: tuple[str, ...]
+    """Every rule that was asked, found or not."""
+    console: Console | None
+    seconds: Mapping[str, float]
+    """Wall time of each stage."""
