@@ -144,7 +144,9 @@ class MemoryMap:
     def __post_init__(self) -> None:
         for before, after in zip(self.regions, self.regions[1:], strict=False):
             if before.extent.end > after.extent.start:
-                raise ValueError(f"MemoryMap: {before.extent} and {after.extent} overlap or are unsorted")
+                raise ValueError(
+                    f"MemoryMap: {before.extent} and {after.extent} overlap or are unsorted"
+                )
 
     def __iter__(self) -> Iterator[Region]:
         return iter(self.regions)

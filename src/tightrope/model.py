@@ -8,7 +8,7 @@ Rules: everything is frozen, keyword-only and slotted.  Addresses are bytes, `Ph
 extents are [start, end); frame numbers are address >> 12.  Arrays are numpy, read-only by custom.
 Whoever needs a new fact adds a field here, not a side channel.
 
-May import: memory
+May import: memory, x86
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from enum import IntEnum, StrEnum
 from typing import TYPE_CHECKING, Protocol
 
 from tightrope.memory import Extent, MemoryMap, Phys, Virt
+from tightrope.x86.walk import Access, TableVisit
 
 if TYPE_CHECKING:
     import numpy as np
@@ -321,28 +322,11 @@ class Handover:
 # ------------------------------------------------------------------------------------------ run
 
 
-class Access(StrEnum):
-    """Why the CPU translated an address."""
-
-    READ = "read"
-    WRITE = "write"
-    FETCH = "fetch"
-
-
 class Memory(Protocol):
     """Physical memory as a run left it."""
 
     def read(self, extent: Extent) -> memoryview:
         """The bytes of an extent inside one RAM region.  Raises MachineError outside."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TableVisit:
-    """One level of a walk: the entry's level name, its physical address and its value."""
-
-    level: str
-    at: Phys
-    entry: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -352,8 +336,8 @@ class Stale:
     phys: Phys
     cr3: int
     is_global: bool
-    same_bytes: bool
-    """For a fetch: the 4 KiB page there holds the same bytes as the page now mapped."""
+    harmless: bool
+    """A fetch that finds the same 4096 bytes there, and the right to execute them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -370,16 +354,6 @@ class Translation:
     sets_accessed: bool
     """The walker had to set an accessed or dirty bit, that is, to write into a table."""
     stale: tuple[Stale, ...]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Executed:
-    """One instruction outside the copy loop's repetition, as it was about to run."""
-
-    index: int
-    step: Step
-    rip: Virt
-    text: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -421,6 +395,7 @@ class Stop(StrEnum):
 
     ENTRY = "entry"
     FAULT = "fault"
+    HALT = "halt"
     LIMIT = "limit"
 
 
@@ -431,7 +406,12 @@ class Run:
     machine: str
     stop: Stop
     instructions: int
-    executed: tuple[Executed, ...]
+    trace: NDArray[np.uint64]
+    """The rip of every instruction, in order; a repeated string instruction counts once."""
+    texts: Mapping[int, str]
+    """The instruction at each rip, as it was when first executed."""
+    step_starts: tuple[tuple[int, Step], ...]
+    """(instruction index, step), in order: where each step of the walk began."""
     translations: tuple[Translation, ...]
     register_writes: tuple[RegisterWrite, ...]
     stores: NDArray[np.int64]

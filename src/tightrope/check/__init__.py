@@ -1,0 +1,20 @@
+"""What must hold on the walk: pure functions Run x Handover -> findings, one per rule.
+
+    rule         what a rule is
+    page_list    the list read back from memory, as a kernel would follow it
+    tables       page_table_a and page_table_b, statically
+    switching    the table switches, under the worst-case TLB
+    copying      the page list and what the copies did
+    ownership    who wrote and read what; the old kernel's memory
+    entry        the state the new kernel is entered with
+    faults       an exception, explained
+
+Rules: nothing here changes anything, runs anything or knows a machine.  A finding names the rule,
+the step of the walk, what was seen, and what would mend it.
+
+May import: abi, errors, memory, model, x86
+"""
+
+from tightrope.check.rules import RULES, check
+
+__all__ = ["RULES", "check"]

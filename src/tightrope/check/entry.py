@@ -1,0 +1,232 @@
+"""Rules about the state in which the new kernel is entered: the 64-bit boot protocol.
+
+Rules: asked only of a run that got there; registers are those at the kernel's own first instruction.
+Source unless said otherwise: Linux Documentation/arch/x86/boot.rst, "64-bit Boot Protocol".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tightrope.abi import boot
+from tightrope.check.rule import Case, Rule, found
+from tightrope.check.switching import x86_flags
+from tightrope.errors import MachineError
+from tightrope.memory import Extent
+from tightrope.model import Finding, Step, Stop
+from tightrope.x86 import cpu as x86
+from tightrope.x86.bits import named_bits
+from tightrope.x86.walk import Access, Mmu, Refused, walk
+
+CR0_AT_ENTRY = x86.CR0_PG | x86.CR0_PE
+CR0_OFF = x86.CR0_WP | x86.CR0_AM | x86.CR0_TS | x86.CR0_EM | x86.CR0_CD | x86.CR0_NW
+
+
+def arrived(case: Case) -> Iterator[Finding]:
+    """The walk ends at the new kernel's first instruction."""
+    run = case.run
+    if run.stop in (Stop.HALT, Stop.LIMIT):
+        how = "halted" if run.stop is Stop.HALT else f"was still going after {run.instructions}"
+        yield found(
+            "arrived",
+            run.step_starts[-1][1],
+            f"the walk {how} at {run.registers.rip:#x} and never reached the new kernel",
+            evidence={"instruction": run.texts.get(run.registers.rip, "?")},
+            mend="see the trace: the last instructions tell where it goes in circles",
+        )
+
+
+def known_state(case: Case) -> Iterator[Finding]:
+    """CR0 and CR4 have known values: nothing of the old kernel's is left on."""
+    if case.run.stop is not Stop.ENTRY:
+        return
+    cr0, cr4, efer = case.run.registers.cr0, case.run.registers.cr4, case.run.registers.efer
+    kept = case.handover.registers.cr4 & x86.CR4_LA57
+    problems = []
+    if cr0 & CR0_AT_ENTRY != CR0_AT_ENTRY or cr0 & CR0_OFF:
+        problems.append(f"CR0 is {named_bits(cr0, x86.CR0_NAMES)}")
+    if cr4 != x86.CR4_PAE | kept:
+        problems.append(f"CR4 is {named_bits(cr4, x86.CR4_NAMES)}")
+    if not efer & x86.EFER_LMA:
+        problems.append(f"EFER is {named_bits(efer, x86.EFER_NAMES)}")
+    if problems:
+        yield found(
+            "known-state",
+            Step.COPY,
+            "the new kernel is entered with what the old one had on: " + "; ".join(problems),
+            mend="CR0 = PG NE ET MP PE; CR4 = PAE, and LA57 as it was",
+        )
+
+
+def selectors(case: Case) -> Iterator[Finding]:
+    """CS is 0x10, DS, ES and SS are 0x18, and the gdt has flat segments there."""
+    if case.run.stop is not Stop.ENTRY:
+        return
+    run = case.run
+    for name in ("cs", "ds", "es", "ss"):
+        wanted = boot.BOOT_CS if name == "cs" else boot.BOOT_DS
+        selector = run.registers.segments[name]
+        word = run.descriptors.get(name)
+        descriptor = None if word is None else x86.Descriptor.decode(word)
+        if selector != wanted:
+            problem = f"{name} is {selector:#x}, not {wanted:#x}"
+        elif descriptor is None:
+            problem = f"the gdt has no readable descriptor for {name} = {selector:#x}"
+        elif not descriptor.flat or descriptor.code != (name == "cs"):
+            problem = f"the descriptor of {name} is {word:#018x}: not a flat 4 GiB segment"
+        else:
+            continue
+        yield found(
+            "entry-selectors",
+            Step.COPY,
+            problem,
+            evidence={"gdt": f"{run.registers.gdt[0]:#x}, limit {run.registers.gdt[1]:#x}"},
+            mend="load a gdt with __BOOT_CS 0x10 and __BOOT_DS 0x18, and load the selectors",
+        )
+        return
+
+
+def flags(case: Case) -> Iterator[Finding]:
+    """IF and DF are clear at the entry."""
+    value = case.run.registers.rflags
+    if case.run.stop is Stop.ENTRY and value & (x86.RFLAGS_IF | x86.RFLAGS_DF | x86.RFLAGS_TF):
+        yield found(
+            "entry-flags",
+            Step.COPY,
+            f"flags at the entry are {x86_flags(value)}",
+            mend="pushq $0; popfq before the jump",
+        )
+
+
+def boot_params_pointer(case: Case) -> Iterator[Finding]:
+    """rsi is the address of boot_params."""
+    if case.run.stop is not Stop.ENTRY:
+        return
+    rsi = case.run.registers.general["rsi"]
+    if rsi != case.plan.boot_params:
+        yield found(
+            "entry-boot-params",
+            Step.COPY,
+            f"rsi is {rsi:#x}, and boot_params lies at {case.plan.boot_params:#x}",
+            mend="let the entry stub load rsi with the address of boot_params",
+        )
+
+
+def reachable(case: Case) -> Iterator[Finding]:
+    """The kernel's [load, load + init_size), boot_params and the command line are mapped to themselves."""
+    if case.run.stop is not Stop.ENTRY:
+        return
+    mmu = _mmu(case)
+    for segment in case.plan.segments:
+        virt = segment.destination.start
+        while virt < segment.destination.end:
+            got = walk(lambda at, size: _entry(case, at, size), mmu, virt, Access.WRITE)
+            if isinstance(got, Refused) or got.phys != virt:
+                why = got.reason if isinstance(got, Refused) else f"leads to {got.phys:#x}"
+                yield found(
+                    "entry-mapped",
+                    Step.COPY,
+                    f"{virt:#x} of the {segment.name} cannot be used by the new kernel: {why}",
+                    mend="map [load, load + init_size), boot_params and the command line 1:1",
+                )
+                return
+            virt = (virt & -got.page_size) + got.page_size
+
+
+def stack_readable(case: Case) -> Iterator[Finding]:
+    """There is a stack: 0(%rsp) can be read and is zero, and the word below can be written."""
+    if case.run.stop is not Stop.ENTRY:
+        return
+    rsp = case.run.registers.general["rsp"]
+    mmu = _mmu(case)
+    for at, access in ((rsp, Access.READ), (rsp - 8, Access.WRITE)):
+        got = walk(lambda phys, size: _entry(case, phys, size), mmu, at, access)
+        if isinstance(got, Refused):
+            yield found(
+                "entry-stack",
+                Step.COPY,
+                f"the stack cannot be used: {access.value} at {at:#x}: {got.reason}",
+                mend="enter with rsp inside a mapped page",
+            )
+            return
+        if access is Access.READ and _entry(case, got.phys, 8) != 0:
+            yield found(
+                "entry-stack",
+                Step.COPY,
+                f"0(%rsp) at {at:#x} is {_entry(case, got.phys, 8):#x}, not zero",
+                mend="push a zero before the jump: purgatories take it for a return address",
+            )
+            return
+
+
+def _mmu(case: Case) -> Mmu:
+    registers = case.run.registers
+    return Mmu(
+        cr0=registers.cr0,
+        cr3=registers.cr3,
+        cr4=registers.cr4,
+        efer=registers.efer,
+        physical_bits=case.host.cpu.physical_bits,
+        gbpages=case.host.cpu.gbpages,
+    )
+
+
+def _entry(case: Case, phys: int, size: int) -> int | None:
+    try:
+        return int.from_bytes(case.run.memory.read(Extent.sized(phys, size)), "little")
+    except MachineError:
+        return None
+
+
+BOOT_64 = "boot.rst, 64-bit Boot Protocol"
+RULES = (
+    Rule(
+        id="arrived",
+        step=Step.COPY,
+        holds="The walk ends at the new kernel's first instruction.",
+        source="the thread, step 6",
+        check=arrived,
+    ),
+    Rule(
+        id="known-state",
+        step=Step.COPY,
+        holds="CR0 and CR4 are known at the entry: nothing of the old kernel's is left on.",
+        source="Linux relocate_kernel_64.S, identity_mapped",
+        check=known_state,
+    ),
+    Rule(
+        id="entry-selectors",
+        step=Step.COPY,
+        holds="CS is 0x10 and DS, ES, SS are 0x18, flat, from a gdt that can be read.",
+        source=BOOT_64,
+        check=selectors,
+    ),
+    Rule(
+        id="entry-flags",
+        step=Step.COPY,
+        holds="Interrupts are off, the direction flag is clear, and nothing is being traced.",
+        source=BOOT_64,
+        check=flags,
+    ),
+    Rule(
+        id="entry-boot-params",
+        step=Step.COPY,
+        holds="rsi holds the address of boot_params.",
+        source=BOOT_64,
+        check=boot_params_pointer,
+    ),
+    Rule(
+        id="entry-mapped",
+        step=Step.COPY,
+        holds="All segments, the kernel's init_size included, are mapped to themselves.",
+        source=BOOT_64,
+        check=reachable,
+    ),
+    Rule(
+        id="entry-stack",
+        step=Step.COPY,
+        holds="There is a stack, and a readable zero at its top.",
+        source="kexec-tools purgatory/arch/x86_64/setup-x86_64.S reads 0(%rsp)",
+        check=stack_readable,
+    ),
+)

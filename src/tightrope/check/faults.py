@@ -1,0 +1,121 @@
+"""An exception, explained: one finding that says which rule of the walk it broke.
+
+Rules: the rule is chosen by what kind of exception it was and how it was met; the evidence is the
+walk of the address up to the entry where it stopped, and what the CPU then tried.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tightrope.check.rule import Case, Rule, found, owner
+from tightrope.memory import PAGE_SIZE, align_down
+from tightrope.model import Fault, Finding, Step
+from tightrope.x86.cpu import VECTORS
+from tightrope.x86.walk import Access
+
+PAGE_FAULT, GENERAL_PROTECTION, MACHINE_CHECK = 14, 13, 18
+PRESENT, RESERVED = 1, 8
+
+
+def _sort(fault: Fault) -> str:
+    """The id of the rule that a fault belongs to."""
+    if fault.vector == PAGE_FAULT:
+        if (fault.error_code or 0) & RESERVED:
+            return "fault-reserved"
+        if fault.access is Access.FETCH:
+            return "fetch-executable" if (fault.error_code or 0) & PRESENT else "fetch-mapped"
+        return "access-mapped"
+    if fault.vector == GENERAL_PROTECTION:
+        return "legal-writes"
+    return "no-exception"
+
+
+def _mend(case: Case, fault: Fault, rule: str) -> str:
+    at = fault.address or 0
+    if rule == "fetch-mapped":
+        if align_down(at, PAGE_SIZE) == case.host.relocation:
+            return "map V to the control page in the table that was just loaded"
+        return f"map {at:#x} to itself in the table that is in use"
+    if rule == "fetch-executable":
+        return "clear NX (bit 63) in every entry on the way to the control page"
+    if rule == "fault-reserved":
+        return f"clear the reserved bits; this CPU has {case.host.cpu.physical_bits} address bits"
+    if rule == "access-mapped":
+        if at in case.control_page:
+            return "map P to itself in page_table_a: stack and gdt are there"
+        return f"map {align_down(at, PAGE_SIZE):#x} ({owner(case, at)}) or do not touch it"
+    if rule == "legal-writes":
+        return "change the order or the value; the manual's reason is above"
+    return "see the trace"
+
+
+def explain(case: Case) -> Iterator[Finding]:
+    """The finding for the run's fault, if there is one."""
+    fault = case.run.fault
+    if fault is None:
+        return
+    rule = _sort(fault)
+    name = VECTORS.get(fault.vector, f"vector {fault.vector}")
+    code = "" if fault.error_code is None else f", error code {fault.error_code:#x}"
+    if fault.access is Access.FETCH:
+        what = f"the instruction at {fault.address or fault.rip:#x} cannot be fetched"
+        ran = f"after `{fault.text}`"
+    elif fault.address is not None and fault.access is not None:
+        what = f"a {fault.access.value} at {fault.address:#x} faults"
+        ran = f"`{fault.text}` at {fault.rip:#x}"
+    else:
+        what = f"`{fault.text}` at {fault.rip:#x} faults"
+        ran = f"`{fault.text}`"
+    evidence = {
+        "exception": f"{name}{code}",
+        "instruction": f"{ran} (number {fault.instruction} of the walk)",
+    }
+    if fault.visits:
+        last = fault.visits[-1]
+        evidence["stopped at"] = f"{last.level} entry {last.entry:#x} at {last.at:#x}"
+        evidence["levels walked"] = ", ".join(f"{v.level} {v.entry:#x}" for v in fault.visits)
+    if fault.address is not None:
+        evidence["CR2"] = f"{fault.address:#x}"
+        evidence["there"] = owner(case, fault.address)
+    evidence["then"] = "; ".join(fault.escalation)
+    yield found(
+        rule,
+        fault.step,
+        f"{what}: {fault.reason}",
+        evidence=evidence,
+        mend=_mend(case, fault, rule),
+    )
+
+
+def _only(rule: str) -> Rule:
+    texts = {
+        "fetch-mapped": ("Every instruction of the walk can be fetched.", "SDM 4.7"),
+        "fetch-executable": ("Every fetch is from an executable page.", "SDM 4.6.1"),
+        "access-mapped": ("Every read and write of the walk is mapped and allowed.", "SDM 4.6.1"),
+        "fault-reserved": ("No walk meets a reserved bit.", "SDM 4.7, RSVD"),
+        "legal-writes": (
+            "Every write of a control register, EFER or a segment is legal where it stands.",
+            "SDM volume 2B, MOV to control registers",
+        ),
+        "no-exception": ("No other exception is raised; there is no handler.", "SDM 6.15"),
+    }
+    holds, source = texts[rule]
+
+    def check(case: Case) -> Iterator[Finding]:
+        yield from (finding for finding in explain(case) if finding.rule == rule)
+
+    return Rule(id=rule, step=Step.CALL, holds=holds, source=source, check=check)
+
+
+RULES = tuple(
+    _only(rule)
+    for rule in (
+        "fetch-mapped",
+        "fetch-executable",
+        "access-mapped",
+        "fault-reserved",
+        "legal-writes",
+        "no-exception",
+    )
+)

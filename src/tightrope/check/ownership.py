@@ -1,0 +1,171 @@
+"""Rules about who may touch what: the walk's own pages, and the old kernel's memory.
+
+    owned for writing     the control page, the stub's page (its stack), destinations by copies
+    owned for reading     those, the page list, sources
+
+Rules: stores, loads and copies are the machine's arrays of physical addresses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tightrope.check.rule import Case, Rule, found, owner
+from tightrope.memory import PAGE_SHIFT, PAGE_SIZE, Extent, union
+from tightrope.model import Finding, Piece, Step
+
+
+def _outside(rows: NDArray[np.int64], extents: Sequence[Extent]) -> NDArray[np.int64]:
+    """The rows (index, step, physical, bytes) that are not wholly inside one of the extents."""
+    merged = union(extents)
+    starts = np.array([each.start for each in merged], np.int64)
+    ends = np.array([each.end for each in merged], np.int64)
+    at = np.searchsorted(starts, rows[:, 2], side="right") - 1
+    inside = (at >= 0) & (rows[:, 2] + rows[:, 3] <= ends[np.maximum(at, 0)])
+    return rows[~inside]
+
+
+def _own(case: Case) -> list[Extent]:
+    stub = Extent.sized(case.plan.entry, PAGE_SIZE)
+    return [case.control_page, stub]
+
+
+def _text(case: Case, index: int) -> str:
+    trace = case.run.trace
+    return case.run.texts.get(int(trace[index]), "?") if 0 <= index < len(trace) else "?"
+
+
+def stores_owned(case: Case) -> Iterator[Finding]:
+    """Every store goes to the control page or the stub's page."""
+    for index, step, phys, size in _outside(case.run.stores, _own(case))[:1].tolist():
+        yield found(
+            "stores-owned",
+            Step(step),
+            f"`{_text(case, index)}` writes {size} bytes at {phys:#x}, which the walk does not own",
+            evidence={"there": owner(case, phys), "instruction": str(index)},
+            mend="keep everything that is written inside the control page",
+        )
+
+
+def loads_owned(case: Case) -> Iterator[Finding]:
+    """Every load comes from the control page, the stub's page, the list or a source."""
+    rows = _outside(
+        case.run.loads,
+        [*_own(case), *(Extent.sized(f << PAGE_SHIFT, PAGE_SIZE) for f in case.list_frames)],
+    )
+    for index, step, phys, size in rows[:1].tolist():
+        yield found(
+            "loads-owned",
+            Step(step),
+            f"`{_text(case, index)}` reads {size} bytes at {phys:#x}, which the walk does not own",
+            evidence={"there": owner(case, phys), "instruction": str(index)},
+            mend="what lies there is anybody's: read only the control page, the list and sources",
+        )
+
+
+def copies_owned(case: Case) -> Iterator[Finding]:
+    """Every copy reads a source and writes a destination of the plan."""
+    seen = case.run.copies
+    if not len(seen):
+        return
+    for column, frames, verb in (
+        (1, case.plan.destinations, "writes"),
+        (2, case.plan.sources, "reads"),
+    ):
+        bad = seen[~np.isin(seen[:, column] >> PAGE_SHIFT, frames)]
+        if len(bad):
+            phys = int(bad[0][column])
+            yield found(
+                "copies-owned",
+                Step.COPY,
+                f"a copy {verb} {phys:#x}, which is not in the plan",
+                evidence={"there": owner(case, phys), "such copies": str(len(bad))},
+                mend="see the page list: every destination and source has to be the plan's",
+            )
+            return
+
+
+def _changed(case: Case, pieces: Sequence[Piece]) -> Iterator[tuple[Piece, int, Step]]:
+    """Pieces of the old kernel that differ now, destinations apart: which, the byte, since when."""
+    prepared = {p.phys & -PAGE_SIZE for p in case.handover.pieces}
+    destinations = case.plan.destinations
+    for piece in pieces:
+        now = case.run.memory.read(piece.extent)
+        if now == piece.data:
+            continue
+        frames = np.arange(piece.extent.pages.start, piece.extent.pages.stop)
+        if np.isin(frames, destinations).all():
+            continue  # a destination: overwriting it is what the copy is for
+        a, b = np.frombuffer(now, np.uint8), np.frombuffer(piece.data, np.uint8)
+        at = int(np.nonzero(a != b)[0][0])
+        where = piece.phys + at
+        yield piece, where, Step.PREPARE if where & -PAGE_SIZE in prepared else Step.COPY
+
+
+def current_pgd_kept(case: Case) -> Iterator[Finding]:
+    """The old kernel's page tables are byte for byte what they were."""
+    tables = [p for p in case.handover.world.pieces if p.phys in case.handover.world.tables]
+    for piece, where, step in _changed(case, tables):
+        yield found(
+            "current-pgd-kept",
+            step,
+            f"the old kernel's page table {piece.phys:#x} was overwritten (first at {where:#x})",
+            evidence={"current pgd": f"{case.handover.world.pgd:#x}"},
+            mend="build tables of your own: a crash dump must find the current pgd whole",
+        )
+        return
+
+
+def old_kernel_kept(case: Case) -> Iterator[Finding]:
+    """The old kernel's text, gdt, idt and stack are what they were, destinations apart."""
+    others = [p for p in case.handover.world.pieces if p.phys not in case.handover.world.tables]
+    for piece, where, step in _changed(case, others):
+        yield found(
+            "old-kernel-kept",
+            step,
+            f"{piece.what} was overwritten at {where:#x}",
+            mend="write destinations and the control page, and nothing else",
+        )
+        return
+
+
+RULES = (
+    Rule(
+        id="stores-owned",
+        step=Step.CALL,
+        holds="Every store goes into the control page or the entry stub's page.",
+        source="the thread's title: avoid overwriting",
+        check=stores_owned,
+    ),
+    Rule(
+        id="loads-owned",
+        step=Step.CALL,
+        holds="Every load comes from the control page, the stub's page or the page list.",
+        source="Linux commit 786a45757dcd: a read one word above the stack was garbage for a year",
+        check=loads_owned,
+    ),
+    Rule(
+        id="copies-owned",
+        step=Step.COPY,
+        holds="Every copy reads a source and writes a destination of the plan.",
+        source="the thread, step 6",
+        check=copies_owned,
+    ),
+    Rule(
+        id="current-pgd-kept",
+        step=Step.PREPARE,
+        holds="The current pgd and the tables below it are never written.",
+        source="the thread's title: kexec: Avoid overwriting the current pgd",
+        check=current_pgd_kept,
+    ),
+    Rule(
+        id="old-kernel-kept",
+        step=Step.PREPARE,
+        holds="The old kernel's memory is unchanged except for destinations.",
+        source="the thread's title",
+        check=old_kernel_kept,
+    ),
+)

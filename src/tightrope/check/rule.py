@@ -1,0 +1,129 @@
+"""What a rule is, and what all rules look at.
+
+Rules: a rule has an id that never changes (scripts match on it), one sentence that says what must
+hold, and the place where that is said: the thread or a manual.  Its function yields findings.
+`Case` is the handover and its run, with what several rules would otherwise work out twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from tightrope.check.page_list import Copies, follow
+from tightrope.memory import PAGE_SHIFT, PAGE_SIZE, Extent, Phys
+from tightrope.model import Finding, Handover, Piece, Run, Step, Tables
+from tightrope.x86.survey import Mappings, survey
+from tightrope.x86.walk import Access, Mmu, Refused, Translated, walk
+
+
+class Case:
+    """One handover and its run."""
+
+    def __init__(self, handover: Handover, run: Run) -> None:
+        self.handover = handover
+        self.run = run
+        self.plan = handover.plan
+        self.host = handover.plan.host
+        self.control_page = Extent.sized(handover.plan.control_page, PAGE_SIZE)
+
+    @cached_property
+    def copies(self) -> Copies:
+        """The page list as it lay in memory before the walk, followed from its head."""
+        pages = {
+            int(piece.phys): piece.data
+            for piece in self.handover.pieces
+            if len(piece.data) == PAGE_SIZE and piece.phys % PAGE_SIZE == 0
+        }
+        return follow(self.handover.registers.general["rdi"], pages)
+
+    @cached_property
+    def list_frames(self) -> tuple[int, ...]:
+        """Frame numbers of the pages of the list."""
+        return tuple(
+            piece.phys >> PAGE_SHIFT
+            for piece in self.handover.pieces
+            if piece.what == "the page list"
+        )
+
+    @cached_property
+    def table_frames(self) -> tuple[int, ...]:
+        """Frame numbers of page_table_a and page_table_b."""
+        tables = (self.handover.page_table_a, self.handover.page_table_b)
+        return tuple(frame >> PAGE_SHIFT for each in tables for frame in each.pages)
+
+    def mmu(self, tables: Tables) -> Mmu:
+        """The MMU state under which a tree of tables is used: as the old kernel left it, PGE off."""
+        registers = self.handover.registers
+        return Mmu(
+            cr0=registers.cr0,
+            cr3=tables.root,
+            cr4=registers.cr4 & ~0x80,
+            efer=registers.efer,
+            physical_bits=self.host.cpu.physical_bits,
+            gbpages=self.host.cpu.gbpages,
+        )
+
+    def walk(self, tables: Tables, virt: int, access: Access) -> Translated | Refused:
+        """Walk a tree of tables as it was built, before anything ran."""
+
+        def read(phys: int, size: int) -> int | None:
+            page = tables.pages.get(phys & ~(PAGE_SIZE - 1))
+            if page is None:
+                return None
+            offset = phys & (PAGE_SIZE - 1)
+            return int.from_bytes(page[offset : offset + size], "little")
+
+        return walk(read, self.mmu(tables), virt, access)
+
+    def survey(self, tables: Tables) -> Mappings:
+        """All that a tree of tables maps, as it was built."""
+        return survey(tables.pages.get, self.mmu(tables))
+
+
+Check = Callable[[Case], Iterator[Finding]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """`holds` is a sentence; `source` says who says so; `step` is where it belongs."""
+
+    id: str
+    step: Step
+    holds: str
+    source: str
+    check: Check
+
+
+def found(
+    rule: str,
+    step: Step,
+    message: str,
+    *,
+    mend: str,
+    evidence: Mapping[str, str] | None = None,
+) -> Finding:
+    """A finding, with its evidence as text."""
+    return Finding(rule=rule, step=step, message=message, evidence=dict(evidence or {}), mend=mend)
+
+
+def owner(case: Case, phys: int) -> str:
+    """Whose a physical address is, as a noun phrase: the smallest thing known to lie there."""
+    best: Piece | None = None
+    for piece in (*case.handover.pieces, *case.handover.world.pieces):
+        if phys in piece.extent and (best is None or len(piece.data) < len(best.data)):
+            best = piece
+    if best is not None:
+        return best.what
+    for segment in case.plan.segments:
+        if phys in segment.destination:
+            return f"the {segment.name}'s destination"
+    for named in case.plan.identity:
+        if phys in named.extent:
+            return named.what
+    for busy in case.host.busy:
+        if phys in busy.extent:
+            return f"the old kernel's {busy.what}"
+    kind = case.host.memory.kind_at(Phys(phys))
+    return "a hole" if kind is None else f"{kind.value} memory of nobody's"

@@ -1,0 +1,259 @@
+"""Rules about the switches: what the CPU may still remember, and in which order things happen.
+
+Rules: these read the run's translations and register writes; "may" is the worst-case TLB that the
+machine recorded with each translation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tightrope.check.rule import Case, Rule, found, owner
+from tightrope.memory import PAGE_SIZE, align_down
+from tightrope.model import Finding, Step
+from tightrope.x86 import cpu as x86
+from tightrope.x86.walk import Access
+
+
+def same_bytes(case: Case) -> Iterator[Finding]:
+    """The page at V holds the same bytes before and after the switch to page_table_a."""
+    old = next(
+        (p.data for p in case.handover.world.pieces if p.phys == case.handover.world.code_phys), b""
+    )
+    new = next((p.data for p in case.handover.pieces if p.phys == case.plan.control_page), b"")
+    if bytes(old) == bytes(new):
+        return
+    pairs = zip(bytes(old), bytes(new), strict=False)
+    at = next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(old), len(new)))
+    yield found(
+        "same-bytes",
+        Step.TABLE_A,
+        f"byte {at:#x} of the page at V differs between the old kernel's text and the control page",
+        evidence={"old": bytes(old)[at : at + 8].hex(), "new": bytes(new)[at : at + 8].hex()},
+        mend="copy the whole page of relocation code into the control page",
+    )
+
+
+def code_stays(case: Case) -> Iterator[Finding]:
+    """Across every table switch the next instruction comes from the same place or the same bytes."""
+    before: dict[int, int] = {}
+    twins = {case.handover.world.code_phys, case.plan.control_page}
+    for each in case.run.translations:
+        if each.access is not Access.FETCH:
+            continue
+        page = align_down(each.virt, PAGE_SIZE)
+        frame = align_down(each.phys, PAGE_SIZE)
+        was = before.get(page, frame)
+        before[page] = frame
+        if was != frame and {was, frame} != twins:
+            yield found(
+                "code-stays",
+                each.step,
+                f"the code at {page:#x} moved from {was:#x} to {frame:#x} under the CPU",
+                evidence={"was": owner(case, was), "is": owner(case, frame)},
+                mend="map the page that executes the switch to the same bytes in both tables",
+            )
+            return
+
+
+def tlb_agreement(case: Case) -> Iterator[Finding]:
+    """Every access is translated alike under every TLB that the manual allows."""
+    for each in case.run.translations:
+        for stale in each.stale:
+            if stale.harmless:
+                continue
+            instruction = case.run.trace[max(each.instruction, 0)] if len(case.run.trace) else 0
+            kind = "global entry" if stale.is_global else "entry"
+            yield found(
+                "tlb-agreement",
+                each.step,
+                f"a {each.access.value} at {each.virt:#x} should reach {each.phys:#x}, and a stale"
+                f" {kind} of the old tables still leads to {stale.phys:#x}",
+                evidence={
+                    "instruction": case.run.texts.get(int(instruction), "?"),
+                    "tables in use": f"{each.cr3:#x}",
+                    "stale entry from": f"{stale.cr3:#x}",
+                    "now": owner(case, each.phys),
+                    "stale": owner(case, stale.phys),
+                },
+                mend="clear CR4.PGE at V, before any identity address is used: that drops global"
+                " entries too",
+            )
+            return
+
+
+def pge_before_identity(case: Case) -> Iterator[Finding]:
+    """CR4.PGE is off before the first identity address is trusted."""
+    if not case.handover.registers.cr4 & x86.CR4_PGE:
+        return
+    cleared = next(
+        (
+            write.instruction
+            for write in case.run.register_writes
+            if write.register == "cr4" and not write.after & x86.CR4_PGE
+        ),
+        None,
+    )
+    for each in case.run.translations:
+        switched = each.cr3 != case.handover.registers.cr3
+        identity = int(each.virt) == int(each.phys)
+        if switched and identity and (cleared is None or each.instruction < cleared):
+            yield found(
+                "pge-before-identity",
+                each.step,
+                f"the identity address {each.virt:#x} is used while CR4.PGE is still on",
+                evidence={
+                    "CR4.PGE cleared": "never" if cleared is None else f"at instruction {cleared}",
+                    "first used": f"at instruction {each.instruction}",
+                },
+                mend="write CR4 without PGE right after loading page_table_a, still at V",
+            )
+            return
+
+
+def accessed_preset(case: Case) -> Iterator[Finding]:
+    """The CPU never has to set an accessed or dirty bit, that is, to write into a table."""
+    old = case.handover.registers.cr3
+    for each in case.run.translations:
+        if each.cr3 != old and each.sets_accessed:
+            yield found(
+                "accessed-dirty-preset",
+                each.step,
+                f"the walk for a {each.access.value} at {each.virt:#x} writes an accessed or dirty"
+                " bit into a table",
+                evidence={v.level: f"{v.entry:#x} at {v.at:#x}" for v in each.visits},
+                mend="preset accessed and dirty in every entry (0x63)",
+            )
+            return
+
+
+def interrupts_off(case: Case) -> Iterator[Finding]:
+    """IF is clear before CR3 is first written and stays clear."""
+    enabled = bool(case.handover.registers.rflags & x86.RFLAGS_IF)
+    mend = "cli first, and load flags without IF"
+    for write in case.run.register_writes:
+        if write.register == "rflags":
+            enabled = bool(write.after & x86.RFLAGS_IF)
+            if enabled:
+                yield found(
+                    "interrupts-off",
+                    write.step,
+                    f"`{case.run.texts.get(write.rip, '?')}` at {write.rip:#x} turns interrupts on",
+                    evidence={"flags": x86_flags(write.after)},
+                    mend=mend,
+                )
+                return
+        elif write.register == "cr3" and enabled:
+            yield found(
+                "interrupts-off",
+                write.step,
+                "interrupts are on while the tables are switched",
+                mend=mend,
+            )
+            return
+
+
+def x86_flags(value: int) -> str:
+    """RFLAGS with the names of its bits."""
+    names = [name for name, mask in x86.RFLAGS_NAMES.items() if value & mask]
+    return f"{value:#x} ({' '.join(names) or 'none set'})"
+
+
+def idt_gone(case: Case) -> Iterator[Finding]:
+    """Before the identity jump the idt has limit 0: no exception can find the old kernel's handlers."""
+    loaded = [w for w in case.run.register_writes if w.register == "idt"]
+    jumped = any(step >= Step.TABLE_B for _, step in case.run.step_starts)
+    mend = "lidt with limit 0 in step 3"
+    bad = next((w for w in loaded if w.after & 0xFFFF), None)
+    if bad:
+        yield found(
+            "idt-gone",
+            bad.step,
+            f"an idt with limit {bad.after & 0xFFFF:#x} is loaded at {bad.after >> 16:#x}",
+            mend=mend,
+        )
+    elif jumped and not any(w.step <= Step.STATE for w in loaded):
+        yield found(
+            "idt-gone",
+            Step.STATE,
+            "the old kernel's idt is still loaded when its handlers are no longer mapped",
+            mend=mend,
+        )
+
+
+def stack_inside(case: Case) -> Iterator[Finding]:
+    """The stack of the walk is the control page, by its identity address."""
+    for write in case.run.register_writes:
+        if write.register != "rsp" or write.step > Step.STATE:
+            continue
+        top = write.after
+        inside = case.control_page.start < top <= case.control_page.end
+        if not inside:
+            yield found(
+                "stack-inside",
+                Step.STATE,
+                f"the stack is set to {top:#x}, outside the control page {case.control_page}",
+                evidence={"first push": f"{top - 8:#x}", "there": owner(case, top - 8)},
+                mend="rsp = P + 4096: the page's own end, by its identity address",
+            )
+        return
+
+
+RULES = (
+    Rule(
+        id="same-bytes",
+        step=Step.TABLE_A,
+        holds="The control page is the old kernel's page at V, byte for byte.",
+        source="the thread: 'When the switch occurs the cpu will continue to run on the same virtual'",
+        check=same_bytes,
+    ),
+    Rule(
+        id="code-stays",
+        step=Step.TABLE_A,
+        holds="Across every table switch the next instruction is the one that was there before.",
+        source="the thread (Biederman): 'must be mapped at the same location in both page tables'",
+        check=code_stays,
+    ),
+    Rule(
+        id="tlb-agreement",
+        step=Step.TABLE_A,
+        holds="Every access is translated alike under every TLB that the manual allows.",
+        source="SDM 4.10.2.2, 4.10.4.1",
+        check=tlb_agreement,
+    ),
+    Rule(
+        id="pge-before-identity",
+        step=Step.STATE,
+        holds="CR4.PGE is cleared before any identity address is trusted.",
+        source="SDM 4.10.2.4: global translations survive a CR3 write",
+        check=pge_before_identity,
+    ),
+    Rule(
+        id="accessed-dirty-preset",
+        step=Step.TABLE_A,
+        holds="Accessed and dirty are preset, so that the CPU never writes into a table.",
+        source="SDM 4.8",
+        check=accessed_preset,
+    ),
+    Rule(
+        id="interrupts-off",
+        step=Step.CALL,
+        holds="Interrupts are off from before the first table switch to the entry.",
+        source="the thread, step 3; boot.rst: 'interrupt must be disabled'",
+        check=interrupts_off,
+    ),
+    Rule(
+        id="idt-gone",
+        step=Step.STATE,
+        holds="The idt has limit 0 before the old kernel's handlers are out of reach.",
+        source="the thread, step 3",
+        check=idt_gone,
+    ),
+    Rule(
+        id="stack-inside",
+        step=Step.STATE,
+        holds="The stack is inside the control page, by its identity address.",
+        source="the thread, step 3: 'The stack pointer should point to the identity mapped page'",
+        check=stack_inside,
+    ),
+)

@@ -1,0 +1,243 @@
+"""Rules about page_table_a and page_table_b as they were built.
+
+Rules: tables are read through the walker, never through the builder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from tightrope.check.rule import Case, Rule, found
+from tightrope.memory import PAGE_SIZE, Extent, RegionKind, subtract, union
+from tightrope.model import Finding, Step
+from tightrope.x86.walk import Access, Refused, Translated
+
+RESERVED = 8
+"""The RSVD bit of a page-fault error code (SDM 4.7)."""
+
+
+def _leads(case: Case, virt: int) -> Translated | Refused:
+    return case.walk(case.handover.page_table_a, virt, Access.READ)
+
+
+def _where(got: Translated | Refused) -> dict[str, str]:
+    """A walk as evidence: each entry, then where it ended."""
+    shown = {visit.level: f"{visit.entry:#x} at {visit.at:#x}" for visit in got.visits}
+    shown["walk"] = got.reason if isinstance(got, Refused) else f"leads to {got.phys:#x}"
+    return shown
+
+
+def _maps(case: Case, rule: str, step: Step, virt: int, name: str) -> Iterator[Finding]:
+    got = _leads(case, virt)
+    if isinstance(got, Refused):
+        if got.error_code & RESERVED:
+            return  # reserved-bits tells it
+        problem = f"page_table_a does not map {name} = {virt:#x}: {got.reason}"
+    elif got.phys != case.control_page.start:
+        problem = f"page_table_a maps {name} = {virt:#x} to {got.phys:#x}, not to the control page"
+    else:
+        return
+    yield found(
+        rule,
+        step,
+        problem,
+        evidence=_where(got),
+        mend=f"map {virt:#x} to the control page {case.control_page.start:#x} in page_table_a",
+    )
+
+
+def table_a_maps_v(case: Case) -> Iterator[Finding]:
+    """V leads to the control page."""
+    yield from _maps(case, "table-a-maps-v", Step.TABLE_A, case.host.relocation, "V")
+
+
+def table_a_maps_p(case: Case) -> Iterator[Finding]:
+    """P leads to itself."""
+    yield from _maps(case, "table-a-maps-p", Step.STATE, case.control_page.start, "P")
+
+
+def table_a_rights(case: Case) -> Iterator[Finding]:
+    """Supervisor, writable, executable: the page holds the code and its stack."""
+    for name, virt in (("V", case.host.relocation), ("P", case.control_page.start)):
+        got = _leads(case, virt)
+        if isinstance(got, Refused):
+            continue
+        wrong = [
+            text
+            for bad, text in (
+                (not got.executable, "not executable (NX is set)"),
+                (not got.writable, "not writable"),
+                (got.user, "open to user mode"),
+            )
+            if bad
+        ]
+        if wrong:
+            yield found(
+                "table-a-rights",
+                Step.TABLE_A,
+                f"the control page at {name} = {virt:#x} is {' and '.join(wrong)}",
+                evidence=_where(got),
+                mend="map it supervisor, writable and executable on every level",
+            )
+
+
+def table_a_nothing_else(case: Case) -> Iterator[Finding]:
+    """Two mappings and no third."""
+    allowed = {case.host.relocation, case.control_page.start}
+    mapped = case.survey(case.handover.page_table_a)
+    for virt, phys, size in zip(
+        mapped.virt.tolist(), mapped.phys.tolist(), mapped.size.tolist(), strict=True
+    ):
+        if virt not in allowed or size != PAGE_SIZE:
+            yield found(
+                "table-a-nothing-else",
+                Step.TABLE_A,
+                f"page_table_a also maps {virt:#x} to {phys:#x} ({size:#x} bytes)",
+                mend="leave it out: anything else that can be reached can be hit by mistake",
+            )
+            return
+
+
+def reserved_bits(case: Case) -> Iterator[Finding]:
+    """No reserved bit on the way to V, to P, or in page_table_b."""
+    tables_a, tables_b = case.handover.page_table_a, case.handover.page_table_b
+    targets = [
+        ("page_table_a", tables_a, case.host.relocation, Step.TABLE_A),
+        ("page_table_a", tables_a, case.control_page.start, Step.STATE),
+    ]
+    targets += [
+        ("page_table_b", tables_b, each.extent.start, Step.TABLE_B) for each in case.plan.identity
+    ]
+    for name, tables, virt, step in targets:
+        got = case.walk(tables, virt, Access.READ)
+        if isinstance(got, Refused) and got.error_code & RESERVED:
+            yield found(
+                "reserved-bits",
+                step,
+                f"{name}, walked for {virt:#x}: {got.reason}",
+                evidence=_where(got),
+                mend=f"keep bits {case.host.cpu.physical_bits} and up clear in every entry",
+            )
+            return
+
+
+def table_b_identity(case: Case) -> Iterator[Finding]:
+    """Whatever page_table_b maps, it maps to itself."""
+    mapped = case.survey(case.handover.page_table_b)
+    wrong = np.nonzero(mapped.virt != mapped.phys)[0]
+    if len(wrong):
+        at = int(wrong[0])
+        virt, phys = int(mapped.virt[at]), int(mapped.phys[at])
+        yield found(
+            "table-b-identity",
+            Step.TABLE_B,
+            f"page_table_b maps {virt:#x} to {phys:#x}",
+            mend="the copy uses physical addresses as linear ones: map each address to itself",
+        )
+
+
+def table_b_covers(case: Case) -> Iterator[Finding]:
+    """Everything the copy, the stub and the new kernel's first instructions touch."""
+    reached = case.survey(case.handover.page_table_b).physical()
+    for named in case.plan.identity:
+        missing = subtract([named.extent], reached)
+        if missing:
+            yield found(
+                "table-b-covers",
+                Step.TABLE_B,
+                f"page_table_b does not map {missing[0]}: {named.what}",
+                evidence={"needed": str(named.extent), "for": named.what},
+                mend="extend page_table_b; who touches it faults with no handler",
+            )
+            return
+
+
+def table_b_nothing_else(case: Case) -> Iterator[Finding]:
+    """No memory that nobody needs; never a hole or a reserved range that the host does not name."""
+    reached = case.survey(case.handover.page_table_b).physical()
+    extra = subtract(reached, union(each.extent for each in case.plan.identity))
+    if extra:
+        kinds = {
+            kind.value if kind else "a hole" for kind in [case.host.memory.kind_at(extra[0].start)]
+        }
+        yield found(
+            "table-b-nothing-else",
+            Step.TABLE_B,
+            f"page_table_b maps {extra[0]}, which nothing needs ({', '.join(kinds)})",
+            mend="use smaller pages at its edges: a CPU may read ahead into whatever is mapped",
+        )
+        return
+    usable = case.host.memory.of(RegionKind.RAM, RegionKind.ACPI, RegionKind.NVS)
+    named = [each.extent.page_aligned() for each in case.host.firmware]
+    backed = union([*(Extent(e.start, e.end).page_aligned() for e in usable), *named])
+    beyond = subtract(reached, backed)
+    if beyond:
+        yield found(
+            "table-b-nothing-else",
+            Step.TABLE_B,
+            f"page_table_b maps {beyond[0]}, which is a hole or reserved",
+            mend="leave it unmapped; speculation into it is a machine check on some machines",
+        )
+
+
+THREAD_2 = "the thread, step 2: page_table_a has mapped the control page at two virtual addresses"
+RULES = (
+    Rule(
+        id="table-a-maps-v",
+        step=Step.TABLE_A,
+        holds="page_table_a maps V to the control page, so that the CPU goes on where it is.",
+        source=THREAD_2,
+        check=table_a_maps_v,
+    ),
+    Rule(
+        id="table-a-maps-p",
+        step=Step.STATE,
+        holds="page_table_a maps P to itself, so that stack, gdt and the jump find the control page.",
+        source=THREAD_2,
+        check=table_a_maps_p,
+    ),
+    Rule(
+        id="table-a-rights",
+        step=Step.TABLE_A,
+        holds="The control page is mapped supervisor, writable and executable at V and at P.",
+        source="the thread, step 1: 'still work with NX bits'; SDM 4.6",
+        check=table_a_rights,
+    ),
+    Rule(
+        id="table-a-nothing-else",
+        step=Step.TABLE_A,
+        holds="page_table_a maps nothing but the control page, twice.",
+        source=THREAD_2,
+        check=table_a_nothing_else,
+    ),
+    Rule(
+        id="reserved-bits",
+        step=Step.TABLE_A,
+        holds="No entry that is used has a reserved bit set.",
+        source="SDM 4.4.2, 4.5.5",
+        check=reserved_bits,
+    ),
+    Rule(
+        id="table-b-identity",
+        step=Step.TABLE_B,
+        holds="page_table_b maps each address to itself.",
+        source="the thread, step 5",
+        check=table_b_identity,
+    ),
+    Rule(
+        id="table-b-covers",
+        step=Step.TABLE_B,
+        holds="page_table_b maps all that the copy and the new kernel's first instructions touch.",
+        source="boot.rst, 64-bit Boot Protocol; Linux commit 6bbeb276b71f",
+        check=table_b_covers,
+    ),
+    Rule(
+        id="table-b-nothing-else",
+        step=Step.TABLE_B,
+        holds="page_table_b maps nothing that the plan does not need, and no hole or reserved range.",
+        source="Linux commit cc31744a2945 (UV machines halt when more is mapped)",
+        check=table_b_nothing_else,
+    ),
+)

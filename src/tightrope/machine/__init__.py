@@ -1,0 +1,15 @@
+"""Machines that a handover can be walked on, behind one small port.
+
+    port          what a machine does: `run` to the new kernel's first instruction, then `console`
+    physical      physical memory as the host's map has it, shared with Python at no copy
+    layout        a handover's bytes laid into that memory
+    mmu           the MMU that every machine here is watched by: our walker, and the worst-case TLB
+    delivery      how far an exception gets on its way to a handler
+    decode        what an instruction is about to do
+    emulator      Unicorn; its MMU is `mmu`
+    fake          the contract in plain Python, for tests: no machine code runs
+
+Importing this package imports no engine: name the machine's own module for that.
+
+May import: errors, memory, model, x86
+"""

@@ -1,0 +1,155 @@
+"""What an instruction is about to do, as far as a watcher has to know.
+
+Rules: iced-x86 decodes and prints; this file sorts instructions into kinds, keeps the operands that
+a rule needs by name, and computes linear addresses from register values that the caller gives.  It
+knows neither memory nor an engine.  Imported only when a machine runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum, auto
+
+from iced_x86 import (
+    Code,
+    Decoder,
+    FlowControl,
+    Formatter,
+    FormatterSyntax,
+    Instruction,
+    InstructionInfoFactory,
+    MemorySizeExt,
+    Mnemonic,
+    OpAccess,
+    Register,
+)
+
+from tightrope.x86.walk import Access
+
+ReadRegister = Callable[[str], int]
+
+NAMES: dict[int, str] = {
+    value: name.lower() for name, value in vars(Register).items() if isinstance(value, int)
+}
+
+
+class Kind(Enum):
+    """What has to happen before an instruction of this kind runs."""
+
+    PLAIN = auto()
+    CONTROL_WRITE = auto()
+    CONTROL_READ = auto()
+    DEBUG_WRITE = auto()
+    WRMSR = auto()
+    DESCRIPTOR_TABLE = auto()
+    SEGMENT_LOAD = auto()
+    STACK = auto()
+    FAR_RETURN = auto()
+    INDIRECT = auto()
+    FLAGS = auto()
+    STRING = auto()
+    INVLPG = auto()
+
+
+_FLAGS = {Mnemonic.CLI, Mnemonic.STI, Mnemonic.POPFQ, Mnemonic.POPF, Mnemonic.POPFD}
+_TABLES = {Mnemonic.LGDT: "gdt", Mnemonic.LIDT: "idt"}
+_FAR = {Mnemonic.RETF, Mnemonic.IRET, Mnemonic.IRETD, Mnemonic.IRETQ}
+_MOVS = {
+    Mnemonic.MOVSB: 1,
+    Mnemonic.MOVSW: 2,
+    Mnemonic.MOVSD: 4,
+    Mnemonic.MOVSQ: 8,
+}
+_STOS = {Mnemonic.STOSB: 1, Mnemonic.STOSW: 2, Mnemonic.STOSD: 4, Mnemonic.STOSQ: 8}
+_INDIRECT = {FlowControl.INDIRECT_BRANCH, FlowControl.INDIRECT_CALL, FlowControl.RETURN}
+_CONTROL = {Register.CR0, Register.CR2, Register.CR3, Register.CR4, Register.CR8}
+_SEGMENTS = {Register.ES, Register.CS, Register.SS, Register.DS, Register.FS, Register.GS}
+
+_formatter = Formatter(FormatterSyntax.GAS)
+_information = InstructionInfoFactory()
+
+
+class Operation:
+    """One decoded instruction.  `text` is AT&T syntax; `target` and `source` are register names."""
+
+    __slots__ = (
+        "_instruction",
+        "kind",
+        "sets_state",
+        "size",
+        "source",
+        "string_width",
+        "target",
+        "text",
+    )
+
+    def __init__(self, code: bytes, rip: int) -> None:
+        self._instruction = Decoder(64, code, ip=rip).decode()
+        self.size = len(self._instruction)
+        self.text = _formatter.format(self._instruction)
+        self.kind, self.target, self.source = _sort(self._instruction)
+        self.string_width = 0
+        if self.kind is Kind.STRING:
+            mnemonic = self._instruction.mnemonic
+            self.string_width = _MOVS.get(mnemonic) or -_STOS[mnemonic]
+        self.sets_state = self.kind in (Kind.DESCRIPTOR_TABLE, Kind.SEGMENT_LOAD, Kind.STACK)
+
+    @property
+    def valid(self) -> bool:
+        """False when the bytes are no instruction."""
+        return self._instruction.code != Code.INVALID
+
+    def memory_operand(self, read: ReadRegister) -> int | None:
+        """The linear address of the first memory access, in flat segments."""
+        return next((address for address, _size, _access in self.accesses(read)), None)
+
+    def accesses(self, read: ReadRegister) -> list[tuple[int, int, Access]]:
+        """(linear address, bytes, access) of every memory access, implicit ones too."""
+        out = []
+        for used in _information.info(self._instruction).used_memory():
+            address = used.displacement
+            if used.base != Register.NONE and used.base != Register.RIP:
+                address += read(NAMES[used.base])
+            if used.index != Register.NONE:
+                address += read(NAMES[used.index]) * used.scale
+            writes = used.access in (OpAccess.WRITE, OpAccess.COND_WRITE)
+            size = max(1, MemorySizeExt.size(used.memory_size))
+            out.append((address & (1 << 64) - 1, size, Access.WRITE if writes else Access.READ))
+        return out
+
+
+def _sort(instruction: Instruction) -> tuple[Kind, str, str]:
+    """The kind, and the registers that it is about ("" where there is none)."""
+    mnemonic = instruction.mnemonic
+    first = instruction.op0_register if instruction.op_count > 0 else Register.NONE
+    second = instruction.op1_register if instruction.op_count > 1 else Register.NONE
+    if mnemonic == Mnemonic.MOV:
+        if first in _CONTROL:
+            return Kind.CONTROL_WRITE, NAMES[first], NAMES[second]
+        if second in _CONTROL:
+            return Kind.CONTROL_READ, NAMES[second], NAMES[first]
+        if NAMES.get(first, "").startswith("dr"):
+            return Kind.DEBUG_WRITE, NAMES[first], NAMES[second]
+        if first == Register.RSP:
+            return Kind.STACK, "rsp", ""
+        if first in _SEGMENTS:
+            return Kind.SEGMENT_LOAD, NAMES[first], NAMES.get(second, "none")
+    if mnemonic == Mnemonic.LEA and first == Register.RSP:
+        return Kind.STACK, "rsp", ""
+    if mnemonic in _TABLES:
+        return Kind.DESCRIPTOR_TABLE, _TABLES[mnemonic], ""
+    if mnemonic == Mnemonic.WRMSR:
+        return Kind.WRMSR, "", ""
+    if mnemonic == Mnemonic.INVLPG:
+        return Kind.INVLPG, "", ""
+    if mnemonic in _FAR:
+        return Kind.FAR_RETURN, "cs", ""
+    if mnemonic in _FLAGS:
+        return Kind.FLAGS, "rflags", ""
+    if (mnemonic in _MOVS or mnemonic in _STOS) and (
+        instruction.has_rep_prefix or instruction.has_repne_prefix
+    ):
+        return Kind.STRING, "", ""
+    if instruction.flow_control in _INDIRECT:
+        return Kind.INDIRECT, "", ""
+    return Kind.PLAIN, "", ""

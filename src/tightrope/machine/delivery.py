@@ -1,0 +1,77 @@
+"""How far an exception gets: the idt, the gate, the stack, the handler, each through the tables.
+
+Between two kernels nobody handles a fault, but a CPU does not know that: it looks for the gate,
+faults again on the way, and after the second failure resets (SDM 6.15, interrupt 8).  This file
+follows it and says in words where each attempt ended.
+
+Rules: nothing is delivered here; the answer is text and whether it ends in a triple fault.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+
+from tightrope.machine.mmu import WatchedMmu
+from tightrope.model import Registers
+from tightrope.x86.cpu import VECTORS, Descriptor
+from tightrope.x86.walk import Access, Refused
+
+DOUBLE_FAULT = 8
+GATE = struct.Struct("<HHBBHII")
+
+
+def follow(mmu: WatchedMmu, registers: Registers, vector: int) -> tuple[tuple[str, ...], bool]:
+    """What happens to exception `vector`: one line per attempt, and whether the machine resets."""
+    lines = []
+    for attempt in (vector, DOUBLE_FAULT):
+        name = VECTORS.get(attempt, f"vector {attempt}")
+        problem, handler = _gate(mmu, registers, attempt)
+        if problem is None:
+            lines.append(f"{name} would be taken to {handler:#x}, a handler of the old kernel")
+            return tuple(lines), False
+        lines.append(f"{name} cannot be delivered: {problem}")
+        if attempt == DOUBLE_FAULT:
+            break
+    lines.append("triple fault: the machine resets")
+    return tuple(lines), True
+
+
+def _gate(mmu: WatchedMmu, registers: Registers, vector: int) -> tuple[str | None, int]:
+    """Why the gate cannot be used (SDM 6.14), or None and the handler's address."""
+    base, limit = registers.idt
+    if 16 * vector + 15 > limit:
+        return f"the idt's limit is {limit:#x}", 0
+    raw = mmu.look(base + 16 * vector, 16)
+    if isinstance(raw, Refused):
+        return f"the idt at {base:#x} is not readable: {raw.reason}", 0
+    low, selector, _ist, kind, middle, high, _zero = GATE.unpack(raw)
+    handler = low | middle << 16 | high << 32
+    if not kind & 0x80:
+        return "the gate is not present", 0
+    problem = _code_segment(mmu.look, registers, selector)
+    if problem:
+        return problem, 0
+    frame = (registers.general["rsp"] & ~0xF) - 48
+    pushed = mmu.look(frame, 48, Access.WRITE)
+    if isinstance(pushed, Refused):
+        return f"its frame cannot be pushed at {frame:#x}: {pushed.reason}", 0
+    first = mmu.look(handler, 1, Access.FETCH)
+    if isinstance(first, Refused):
+        return f"its handler {handler:#x} cannot be fetched: {first.reason}", 0
+    return None, handler
+
+
+def _code_segment(
+    look: Callable[[int, int], bytes | Refused], registers: Registers, selector: int
+) -> str | None:
+    base, limit = registers.gdt
+    if selector | 7 > limit:
+        return f"its selector {selector:#x} is beyond the gdt's limit"
+    raw = look(base + (selector & ~7), 8)
+    if isinstance(raw, Refused):
+        return f"the gdt at {base:#x} is not readable: {raw.reason}"
+    descriptor = Descriptor.decode(int.from_bytes(raw, "little"))
+    if not (descriptor.code and descriptor.present and descriptor.long):
+        return f"its selector {selector:#x} is not 64-bit code"
+    return None

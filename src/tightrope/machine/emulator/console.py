@@ -1,0 +1,231 @@
+"""The new kernel runs on, and says something.
+
+After the entry nothing is watched any more: the new kernel has its own tables and its own idt.  Our
+walker stays its MMU (and sets accessed and dirty bits, as a CPU does); page faults and exceptions
+are delivered to its idt from here; the first serial port answers as an idle 16550; the timer and the
+rest of a PC are not there.  So this is a boot proof up to the console, not a boot to userspace.
+
+Rules: memory may be written here, as the new kernel's CPU would.  Long runs report progress and stop
+at a time limit; what was said by then is kept.
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+
+from tightrope.machine.emulator.context import ExceptionState
+from tightrope.machine.emulator.engine import Engine, Failed
+from tightrope.machine.port import Progress
+from tightrope.model import Console
+from tightrope.x86.cpu import RFLAGS_IF, RFLAGS_NT, RFLAGS_TF, WITH_ERROR_CODE
+from tightrope.x86.walk import Access, Mmu, Refused, Translated, walk
+
+COM1 = 0x3F8
+LINE_STATUS = COM1 + 5
+TRANSMITTER_EMPTY = 0x60
+"""16550 line status: holding register and shift register empty."""
+PIT_COUNTER, PIT_STATUS_PORT = 0x40, 0x61
+SLICE = 200_000
+"""Microseconds between two looks at the clock."""
+ACCESSED, DIRTY = 0x20, 0x40
+NO_EXIT = (1 << 64) - 1
+
+
+def listen(engine: Engine, *, seconds: float, progress: Progress) -> Console:
+    """Run until the first whole line on the serial port, a halt, a dead end or the time limit."""
+    return _Listener(engine, seconds, progress).run()
+
+
+class _Listener:
+    def __init__(self, engine: Engine, seconds: float, progress: Progress) -> None:
+        self._engine = engine
+        self._progress = progress
+        self._limit = seconds
+        self._said = bytearray()
+        self._counter = 0xFFFF
+        self._state = engine.batch("cr0", "cr3", "cr4", "rflags", "cs")
+        self._pending: tuple[int, int | None, int | None] | None = None
+        self._exceptions = ExceptionState(engine)
+        self._done = ""
+
+    def run(self) -> Console:
+        engine = self._engine
+        started = time.monotonic()
+        hooks = (
+            engine.on_translation(self._translate),
+            engine.on_exception(self._exception),
+            engine.on_invalid(self._invalid),
+            engine.on_hole(self._hole),
+            *engine.on_port(self._port_in, self._port_out),
+        )
+        engine.forget_translations()
+        engine.forget_code()
+        try:
+            while not self._done:
+                passed = time.monotonic() - started
+                self._progress("the new kernel runs", int(passed), int(self._limit))
+                if passed >= self._limit:
+                    self._done = f"no whole line within {self._limit:.0f} s"
+                    break
+                self._slice()
+        finally:
+            engine.unhook(*hooks)
+        text = self._said.decode("latin-1").replace("\r", "")
+        return Console(
+            lines=tuple(line for line in text.split("\n") if line.strip()),
+            seconds=time.monotonic() - started,
+            stopped=self._done,
+        )
+
+    def _slice(self) -> None:
+        """Run for a moment; deliver what stopped it."""
+        engine = self._engine
+        before = engine.read("rip")
+        try:
+            engine.start(before, until=NO_EXIT, microseconds=SLICE)
+        except Failed as err:
+            if self._pending is None:
+                self._done = f"the emulator gave up at {engine.read('rip'):#x}: {err}"
+                return
+        if self._pending is not None:
+            vector, code, address = self._pending
+            self._pending = None
+            self._deliver(vector, code, address)
+        elif not self._done and self._halted():
+            self._done = f"halted at {engine.read('rip'):#x}"
+
+    def _halted(self) -> bool:
+        """HLT with interrupts off ends it: nothing will ever wake this CPU."""
+        code = self._bytes(self._engine.read("rip") - 1, 1)
+        return code == b"\xf4" and not self._engine.read("rflags") & RFLAGS_IF
+
+    # ---------------------------------------------------------------------------------- the MMU
+
+    def _mmu(self) -> Mmu:
+        cr0, cr3, cr4, flags, cs = self._state.read()
+        return Mmu(
+            cr0=cr0,
+            cr3=cr3,
+            cr4=cr4,
+            efer=self._engine.efer(),
+            physical_bits=52,
+            user=cs & 3 == 3,
+            ac=bool(flags & 1 << 18),
+        )
+
+    def _walk(self, virt: int, access: Access) -> Translated | Refused:
+        return walk(self._engine.ram.word, self._mmu(), virt, access)
+
+    def _translate(self, page: int, access: Access) -> int | None:
+        got = self._walk(page, access)
+        if isinstance(got, Refused):
+            address = page
+            if access is Access.FETCH:
+                rip = self._engine.read("rip")
+                address = rip if rip >> 12 == page >> 12 else page
+            else:
+                address = self._exact(page)
+            self._pending = (got.vector, got.error_code, address if got.vector == 14 else None)
+            return None
+        if got.sets_accessed:
+            for number, visit in enumerate(got.visits):
+                last = number == len(got.visits) - 1
+                bits = ACCESSED | (DIRTY if last and access is Access.WRITE else 0)
+                self._engine.ram.write(visit.at, (visit.entry | bits).to_bytes(8, "little"))
+        return got.phys
+
+    def _exact(self, page: int) -> int:
+        """The very address of a data access that faulted, from the instruction's operands."""
+        from tightrope.machine.decode import Operation
+
+        rip = self._engine.read("rip")
+        operation = Operation(self._bytes(rip, 15), rip)
+        for at, size, _access in operation.accesses(self._engine.read):
+            if at >> 12 <= page >> 12 <= (at + size - 1) >> 12:
+                return max(at, page)
+        return page
+
+    def _bytes(self, virt: int, size: int) -> bytes:
+        out = b""
+        while len(out) < size:
+            got = self._walk(virt + len(out), Access.READ)
+            if isinstance(got, Refused):
+                break
+            part = min(size - len(out), 4096 - got.phys % 4096)
+            view = self._engine.ram.view(got.phys, part)
+            if view is None:
+                break
+            out += view
+        return out
+
+    # ------------------------------------------------------------------------------- exceptions
+
+    def _exception(self, vector: int) -> None:
+        code = self._exceptions.error_code() if vector in WITH_ERROR_CODE else None
+        self._pending = (vector, code, None)
+        self._engine.stop()
+
+    def _invalid(self) -> None:
+        self._pending = (6, None, None)
+
+    def _hole(self, phys: int) -> None:
+        self._done = f"no memory answers at physical {phys:#x}"
+
+    def _deliver(self, vector: int, code: int | None, address: int | None) -> None:
+        """Push the frame and go to the gate (SDM 6.14); same ring, no IST."""
+        engine = self._engine
+        self._exceptions.forget()
+        registers = engine.registers()
+        base, limit = registers.idt
+        gate = self._bytes(base + 16 * vector, 16) if 16 * vector + 15 <= limit else b""
+        if len(gate) < 16 or not gate[5] & 0x80:
+            where = f"exception {vector} at {registers.rip:#x}"
+            at = "" if address is None else f", address {address:#x}"
+            self._done = f"{where}{at}, and the new kernel has no handler for it"
+            return
+        low, _selector, _ist, kind, middle, high, _zero = struct.unpack("<HHBBHII", gate)
+        frame = [
+            registers.segments["ss"],
+            registers.general["rsp"],
+            registers.rflags,
+            registers.segments["cs"],
+            registers.rip,
+        ]
+        if code is not None:
+            frame.append(code)
+        stack = registers.general["rsp"] & ~0xF
+        for word in frame:
+            stack -= 8
+            got = self._walk(stack, Access.WRITE)
+            if isinstance(got, Refused):
+                self._done = f"exception {vector} at {registers.rip:#x}: no stack at {stack:#x}"
+                return
+            engine.ram.write(got.phys, word.to_bytes(8, "little"))
+        if address is not None:
+            engine.write("cr2", address)
+        engine.write("rsp", stack)
+        flags = registers.rflags & ~(RFLAGS_TF | RFLAGS_NT)
+        engine.write("rflags", flags & ~RFLAGS_IF if kind & 0xF == 0xE else flags)
+        engine.write("rip", low | middle << 16 | high << 32)
+
+    # -------------------------------------------------------------------------------- the ports
+
+    def _port_in(self, port: int, _size: int) -> int:
+        if port == LINE_STATUS:
+            return TRANSMITTER_EMPTY
+        if port == PIT_COUNTER:
+            self._counter = (self._counter - 50) & 0xFFFF
+            return self._counter & 0xFF
+        return 0x20 if port == PIT_STATUS_PORT else 0
+
+    def _port_out(self, port: int, _size: int, value: int) -> None:
+        if port != COM1:
+            return
+        self._said.append(value & 0xFF)
+        if value & 0xFF == 0x0A and self._said.strip():
+            self._line()
+
+    def _line(self) -> None:
+        self._done = "the first line is whole"
+        self._engine.stop()

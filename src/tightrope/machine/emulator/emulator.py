@@ -1,0 +1,175 @@
+"""A handover walked in Unicorn, from the call at V to the new kernel's first instruction.
+
+Rules: an `Emulator` keeps its memory and its engine from one run to the next when the host's memory
+map is the same, so that a thousand rehearsals cost a thousand walks and not a thousand machines.
+"""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tightrope.errors import MachineError
+from tightrope.machine.delivery import follow
+from tightrope.machine.emulator.console import listen
+from tightrope.machine.emulator.engine import Engine, Failed
+from tightrope.machine.emulator.watch import Watch
+from tightrope.machine.layout import lay
+from tightrope.machine.mmu import WatchedMmu
+from tightrope.machine.physical import Ram, backed
+from tightrope.machine.port import Progress, no_progress
+from tightrope.machine.steps import StepTracker
+from tightrope.memory import Virt
+from tightrope.model import Buffer, Console, Fault, Handover, Registers, Run, Stop
+from tightrope.x86.walk import Refused
+
+INSTRUCTION_LIMIT = 50_000_000
+"""Far above any list that fits a machine: a walk that gets here goes in circles."""
+
+
+class Emulator:
+    """See `machine.port.Machine`."""
+
+    name = "emulator"
+    blind = (
+        "other CPUs, NMI, machine checks, SMI and DMA",
+        "memory types (PAT, MTRR) and caches",
+        "memory encryption",
+    )
+
+    def __init__(self, *, instruction_limit: int = INSTRUCTION_LIMIT) -> None:
+        self._limit = instruction_limit
+        self._ram: Ram | None = None
+        self._engine: Engine | None = None
+        self._entered = False
+        self.seconds: dict[str, float] = {}
+
+    def run(self, handover: Handover) -> Run:
+        """Walk.  Raises MachineError when the machine has no room for the host."""
+        clock = time.perf_counter
+        started = clock()
+        plan, host = handover.plan, handover.plan.host
+        extents = backed(host.memory, host.firmware)
+        if self._ram is None or self._ram.extents != extents:
+            self._ram = Ram(extents)
+            self._engine = Engine(self._ram)
+        ram, engine = self._ram, self._engine
+        assert engine is not None
+        self._entered = False
+        lay(handover, ram)
+        engine.forget_code()
+        laid = clock()
+        frozen: dict[int, Buffer] = {
+            **handover.world.tables,
+            **handover.page_table_a.pages,
+            **handover.page_table_b.pages,
+        }
+        mmu = WatchedMmu(ram, host.cpu, handover.registers, frozen)
+        steps = StepTracker(host.relocation)
+        watch = Watch(engine, mmu, steps, self._limit)
+        setting_up = engine.on_translation(lambda page, access: _peek(mmu, page))
+        engine.load(handover.registers)
+        engine.unhook(setting_up)
+        engine.forget_translations()
+        hooks = (
+            engine.on_translation(watch.translation),
+            engine.on_instruction(watch.instruction),
+            engine.on_access(watch.access),
+            engine.on_hole(watch.hole),
+            engine.on_exception(watch.exception),
+            engine.on_invalid(watch.invalid),
+        )
+        try:
+            engine.start(handover.registers.rip, until=plan.kernel_entry)
+        except Failed as err:
+            if watch.trouble is None:
+                raise MachineError(
+                    f"the emulator gave up at {engine.read('rip'):#x}: {err}"
+                ) from err
+        finally:
+            engine.unhook(*hooks)
+        registers = engine.registers()
+        if watch.trouble is not None:
+            stop = Stop.FAULT
+        elif watch.over_limit:
+            stop = Stop.LIMIT
+        elif registers.rip == plan.kernel_entry:
+            stop = Stop.ENTRY
+        else:
+            stop = Stop.HALT
+        self._entered = stop is Stop.ENTRY
+        run = Run(
+            machine=self.name,
+            stop=stop,
+            instructions=watch.index + 1,
+            trace=np.array(watch.trace, np.uint64),
+            texts=watch.texts(),
+            step_starts=tuple(steps.starts),
+            translations=tuple(mmu.log),
+            register_writes=tuple(watch.writes),
+            stores=_rows(watch.stores),
+            loads=_rows(watch.loads),
+            copies=_rows(watch.copies),
+            fault=_fault(watch, mmu, steps, registers),
+            registers=registers,
+            memory=ram,
+            descriptors=_descriptors(mmu, registers),
+            blind=self.blind,
+        )
+        self.seconds = {"layout": laid - started, "walk": clock() - laid}
+        return run
+
+    def console(self, *, seconds: float, progress: Progress = no_progress) -> Console:
+        """See `machine.port.Machine`."""
+        if self._engine is None or not self._entered:
+            raise MachineError("there is no new kernel to listen to: the walk did not get there")
+        self._entered = False
+        return listen(self._engine, seconds=seconds, progress=progress)
+
+
+def _peek(mmu: WatchedMmu, page: int) -> int | None:
+    """Descriptor reads while registers are being set up: translated, not recorded."""
+    from tightrope.x86.walk import Access, walk
+
+    got = walk(mmu.read_entry, mmu.mmu, page, Access.READ)
+    return None if isinstance(got, Refused) else got.phys
+
+
+def _rows(flat: object) -> NDArray[np.int64]:
+    return np.array(flat, np.int64).reshape(-1, 4)
+
+
+def _fault(watch: Watch, mmu: WatchedMmu, steps: StepTracker, registers: Registers) -> Fault | None:
+    trouble = watch.trouble
+    if trouble is None:
+        return None
+    lines, triple = follow(mmu, registers, trouble.vector)
+    operation = watch.current()
+    return Fault(
+        instruction=watch.index,
+        step=steps.step,
+        vector=trouble.vector,
+        error_code=trouble.error_code,
+        address=trouble.address,
+        access=trouble.access,
+        rip=Virt(registers.rip),
+        text=operation.text if operation else "?",
+        reason=trouble.reason,
+        visits=trouble.visits,
+        escalation=lines,
+        triple=triple,
+    )
+
+
+def _descriptors(mmu: WatchedMmu, registers: Registers) -> dict[str, int]:
+    """The gdt slot of each segment register, where the gdt can be read."""
+    base, limit = registers.gdt
+    out = {}
+    for name, selector in registers.segments.items():
+        if selector & ~7 and selector | 7 <= limit:
+            raw = mmu.look(base + (selector & ~7), 8)
+            if isinstance(raw, bytes):
+                out[name] = int.from_bytes(raw, "little")
+    return out

@@ -1,0 +1,254 @@
+"""The Unicorn instance: registers in and out, memory mapped, the translation hook.
+
+Rules: the only file that knows Unicorn's constants.  64-bit engine, ICELAKE_SERVER model (older
+models drop CR4 bits in silence), UC_TLB_VIRTUAL, so that every first read, write or fetch of a page
+is asked of us.  Registers that are read in a hook go through preallocated arrays: the binding's own
+`reg_read` costs several microseconds each.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tightrope.errors import MachineError, MissingPart
+from tightrope.machine.physical import Ram
+from tightrope.model import Registers
+from tightrope.x86.cpu import GENERAL, MSR_EFER, SEGMENTS
+from tightrope.x86.walk import Access
+
+try:
+    from unicorn import unicorn as _uc
+    from unicorn import unicorn_const as _const
+    from unicorn import x86_const as _x86
+    from unicorn.unicorn_py3.unicorn import uclib as _library
+except ImportError as err:  # no wheel for this platform, or the extra was not installed
+    raise MissingPart(
+        f"the emulator needs Unicorn, which cannot be loaded here ({err});"
+        " install tightrope[rehearse]"
+    ) from err
+
+ACCESS = {
+    _const.UC_MEM_READ: Access.READ,
+    _const.UC_MEM_WRITE: Access.WRITE,
+    _const.UC_MEM_FETCH: Access.FETCH,
+}
+PERMISSION = {
+    Access.READ: _const.UC_PROT_READ,
+    Access.WRITE: _const.UC_PROT_READ | _const.UC_PROT_WRITE,
+    Access.FETCH: _const.UC_PROT_READ | _const.UC_PROT_EXEC,
+}
+"""Exactly what was asked: the first write after a read is a question of its own."""
+
+_REGISTER = {
+    name[len("UC_X86_REG_") :].lower(): number
+    for name, number in vars(_x86).items()
+    if name.startswith("UC_X86_REG_")
+}
+_REGISTER["rflags"] = _REGISTER["eflags"]
+
+Failed = _uc.UcError
+
+
+class Batch:
+    """A few registers, read or written in one call; `values` has them in the order of the names."""
+
+    def __init__(self, engine: Engine, names: Sequence[str]) -> None:
+        count = len(names)
+        self._handle = engine.uc._uch
+        self._ids = (ctypes.c_int * count)(*(_REGISTER[name] for name in names))
+        self.values = (ctypes.c_uint64 * count)()
+        start = ctypes.addressof(self.values)
+        self._pointers = (ctypes.c_void_p * count)(*(start + 8 * n for n in range(count)))
+        self._count = count
+
+    def read(self) -> ctypes.Array[ctypes.c_uint64]:
+        """Fill `values` from the CPU."""
+        _library.uc_reg_read_batch(self._handle, self._ids, self._pointers, self._count)
+        return self.values
+
+    def write(self) -> None:
+        """Put `values` into the CPU."""
+        _library.uc_reg_write_batch(self._handle, self._ids, self._pointers, self._count)
+
+
+class Engine:
+    """One Unicorn CPU over one `Ram`."""
+
+    def __init__(self, ram: Ram) -> None:
+        self.ram = ram
+        # The binding's annotations lack what its x86 class adds: Any, and only in this file.
+        self.uc: Any = _uc.Uc(_const.UC_ARCH_X86, _const.UC_MODE_64)
+        self.uc.ctl_set_cpu_model(_x86.UC_CPU_X86_ICELAKE_SERVER)
+        self.uc.ctl_set_tlb_mode(_const.UC_TLB_VIRTUAL)  # type: ignore[attr-defined]
+        self.uc.ctl_exits_enabled(True)
+        for number, extent in enumerate(ram.extents):
+            self.uc.mem_map_ptr(
+                extent.start, extent.size, _const.UC_PROT_ALL, ram.address_in_process(number)
+            )
+
+    def read(self, name: str) -> int:
+        """One register by name; for segments the selector."""
+        return int(self.uc.reg_read(_REGISTER[name]))
+
+    def write(self, name: str, value: int) -> None:
+        """One register by name."""
+        self.uc.reg_write(_REGISTER[name], value)
+
+    def batch(self, *names: str) -> Batch:
+        """See `Batch`."""
+        return Batch(self, names)
+
+    def efer(self) -> int:
+        """IA32_EFER."""
+        return int(self.uc.reg_read(_REGISTER["msr"], MSR_EFER))
+
+    def load(self, registers: Registers) -> None:
+        """Put the CPU into a state.  Raises MachineError when the emulated model cannot hold it.
+
+        The order matters: PAE and LME before PG, the gdt before the selectors, all before rip.
+        """
+        self.write("cr4", registers.cr4)
+        self.uc.reg_write(_REGISTER["msr"], (MSR_EFER, registers.efer))
+        self.write("cr3", registers.cr3)
+        self.write("cr0", registers.cr0)
+        for name, value, got in (
+            ("CR4", registers.cr4, self.read("cr4")),
+            ("EFER", registers.efer, self.efer()),
+            ("CR0", registers.cr0, self.read("cr0")),
+        ):
+            if value != got:
+                raise MachineError(
+                    f"the emulated CPU cannot hold {name} = {value:#x}: it has {got:#x}"
+                )
+        self.uc.reg_write(_REGISTER["gdtr"], (0, *registers.gdt, 0))
+        self.uc.reg_write(_REGISTER["idtr"], (0, *registers.idt, 0))
+        for name, selector in registers.segments.items():
+            self.write(name, selector)
+        for name, value in registers.general.items():
+            self.write(name, value)
+        self.write("rflags", registers.rflags)
+        self.write("dr7", 0)
+        self.write("rip", registers.rip)
+
+    def registers(self) -> Registers:
+        """The CPU as it is."""
+        return Registers(
+            general={name: self.read(name) for name in GENERAL},
+            rip=self.read("rip"),
+            rflags=self.read("rflags"),
+            cr0=self.read("cr0"),
+            cr2=self.read("cr2"),
+            cr3=self.read("cr3"),
+            cr4=self.read("cr4"),
+            efer=self.efer(),
+            segments={name: self.read(name) for name in SEGMENTS},
+            gdt=self._table("gdtr"),
+            idt=self._table("idtr"),
+        )
+
+    def _table(self, name: str) -> tuple[int, int]:
+        _selector, base, limit, _flags = self.uc.reg_read(_REGISTER[name])
+        return int(base), int(limit)
+
+    # ------------------------------------------------------------------------------------ hooks
+
+    def on_translation(self, answer: Callable[[int, Access], int | None]) -> int:
+        """`answer(page, access)` gives the physical page, or None to stop at this instruction."""
+
+        def fill(_uc: object, page: int, access: int, entry: object, _data: object) -> bool:
+            kind = ACCESS[access]
+            phys = answer(page, kind)
+            if phys is None:
+                return False
+            entry.paddr = phys  # type: ignore[attr-defined]
+            entry.perms = PERMISSION[kind]  # type: ignore[attr-defined]
+            return True
+
+        return int(self.uc.hook_add(_const.UC_HOOK_TLB_FILL, fill))
+
+    def on_instruction(self, before: Callable[[int, int], None]) -> int:
+        """`before(rip, bytes)` ahead of every instruction."""
+
+        def code(_uc: object, rip: int, size: int, _data: object) -> None:
+            before(rip, size)
+
+        return int(self.uc.hook_add(_const.UC_HOOK_CODE, code))
+
+    def on_access(self, record: Callable[[bool, int, int], None]) -> int:
+        """`record(is_write, physical address, bytes)` for every data access."""
+        write = _const.UC_MEM_WRITE
+
+        def access(
+            _uc: object, kind: int, phys: int, size: int, _value: int, _data: object
+        ) -> None:
+            record(kind == write, phys, size)
+
+        return int(self.uc.hook_add(_const.UC_HOOK_MEM_READ | _const.UC_HOOK_MEM_WRITE, access))
+
+    def on_hole(self, record: Callable[[int], None]) -> int:
+        """`record(physical address)` for an access where no memory is; the CPU stops."""
+
+        def hole(
+            _uc: object, _kind: int, phys: int, _size: int, _value: int, _data: object
+        ) -> bool:
+            record(phys)
+            return False
+
+        return int(self.uc.hook_add(_const.UC_HOOK_MEM_UNMAPPED, hole))
+
+    def on_exception(self, record: Callable[[int], None]) -> int:
+        """`record(vector)` for an exception that the CPU raised by itself."""
+
+        def interrupt(_uc: object, vector: int, _data: object) -> None:
+            record(vector)
+
+        return int(self.uc.hook_add(_const.UC_HOOK_INTR, interrupt))
+
+    def on_invalid(self, record: Callable[[], None]) -> int:
+        """`record()` for an instruction that does not exist; the CPU stops."""
+
+        def invalid(_uc: object, _data: object) -> bool:
+            record()
+            return False
+
+        return int(self.uc.hook_add(_const.UC_HOOK_INSN_INVALID, invalid))
+
+    def on_port(
+        self, read: Callable[[int, int], int], write: Callable[[int, int, int], None]
+    ) -> tuple[int, int]:
+        """`read(port, bytes)` and `write(port, bytes, value)` for IN and OUT."""
+
+        def port_in(_uc: object, port: int, size: int, _data: object) -> int:
+            return read(port, size)
+
+        def port_out(_uc: object, port: int, size: int, value: int, _data: object) -> None:
+            write(port, size, value)
+
+        return (
+            int(self.uc.hook_add(_const.UC_HOOK_INSN, port_in, None, 1, 0, _x86.UC_X86_INS_IN)),
+            int(self.uc.hook_add(_const.UC_HOOK_INSN, port_out, None, 1, 0, _x86.UC_X86_INS_OUT)),
+        )
+
+    def forget_code(self) -> None:
+        """Drop translated code: after bytes were changed behind Unicorn's back."""
+        self.uc.ctl_flush_tb()
+
+    def forget_translations(self) -> None:
+        """Drop all translations: the next access of each page asks again."""
+        self.uc.ctl(_const.UC_CTL_TLB_FLUSH, _const.UC_CTL_IO_WRITE)
+
+    def unhook(self, *hooks: int) -> None:
+        """Remove hooks."""
+        for each in hooks:
+            self.uc.hook_del(each)
+
+    def start(self, rip: int, *, until: int, microseconds: int = 0) -> None:
+        """Run from `rip` until the exit address, a stop, a fault (`Failed`), or the time is up."""
+        self.uc.ctl_set_exits([until])
+        self.uc.emu_start(rip, until, timeout=microseconds)
+
+    def stop(self) -> None:
+        """Stop before the instruction that is about to run."""
+        self.uc.emu_stop()

@@ -1,0 +1,355 @@
+"""What happens before each instruction of a watched walk.
+
+Unicorn executes; this file looks first.  Control registers, EFER, descriptors and far returns are
+checked against `x86.cpu` because Unicorn lets every one of those errors pass; a repeated string move
+is done as one memmove per page and recorded as one copy, because a hook per iteration would cost a
+Python call per word.  That both are the same is `prove`'s lemma.
+
+Rules: nothing is judged here but what a CPU refuses.  A refusal or a fault ends the walk with a
+record of where and why.
+"""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass, replace
+
+from tightrope.machine.decode import Kind, Operation
+from tightrope.machine.emulator.engine import Engine
+from tightrope.machine.mmu import WatchedMmu
+from tightrope.machine.steps import StepTracker
+from tightrope.memory import PAGE_SIZE, Virt
+from tightrope.model import RegisterWrite
+from tightrope.x86 import cpu as x86
+from tightrope.x86.walk import Access, Refused, TableVisit
+
+MACHINE_CHECK = 18
+GENERAL_PROTECTION = 13
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trouble:
+    """An exception as it was met: `address` is linear, for page faults."""
+
+    vector: int
+    error_code: int | None
+    address: int | None
+    access: Access | None
+    reason: str
+    visits: tuple[TableVisit, ...] = ()
+
+
+class Watch:
+    """The observer of one walk.  `trouble` is set when it ends badly."""
+
+    def __init__(self, engine: Engine, mmu: WatchedMmu, steps: StepTracker, limit: int) -> None:
+        self._engine = engine
+        self._mmu = mmu
+        self._steps = steps
+        self._limit = limit
+        self._operations: dict[int, Operation] = {}
+        self._after: list[RegisterWrite] = []
+        self._string = engine.batch("rcx", "rsi", "rdi", "rax", "rflags")
+        self._texts: dict[int, str] = {}
+        self._code: dict[int, tuple[int, int]] = {}
+        """Frame -> the first and the last offset of a decoded instruction in it."""
+        self._control_written = False
+        self.index = -1
+        self.rip = 0
+        self.trace = array("Q")
+        self.writes: list[RegisterWrite] = []
+        self.loads = array("q")
+        self.stores = array("q")
+        self.copies = array("q")
+        self.trouble: Trouble | None = None
+        self.over_limit = False
+
+    # ----------------------------------------------------------------------------- from the CPU
+
+    def instruction(self, rip: int, _size: int) -> None:
+        """Called ahead of every instruction."""
+        self.index += 1
+        self.rip = rip
+        self.trace.append(rip)
+        if self._control_written:
+            self._control_written = False
+            self._steps.after_control_write(self.index)
+        if self._after:
+            self._settle()
+        operation = self._operations.get(rip)
+        if operation is None:
+            operation = self._decode(rip)
+        if operation.sets_state:
+            self._steps.sets_state(self.index)
+        if operation.kind is not Kind.PLAIN:
+            self._special(operation)
+        if self.index >= self._limit:
+            self.over_limit = True
+            self._engine.stop()
+
+    def access(self, is_write: bool, phys: int, size: int) -> None:
+        """Called for every data access, with its physical address."""
+        log = self.stores if is_write else self.loads
+        log.extend((self.index, self._steps.step, phys, size))
+        if is_write and phys >> 12 in self._code:
+            self._overwritten(phys, size)
+
+    def translation(self, page: int, access: Access) -> int | None:
+        """Called for the first read, write or fetch of a page."""
+        got = self._mmu.translate(page, access, instruction=self.index, step=self._steps.step)
+        if isinstance(got, Refused):
+            self._refused(got, page, access)
+            return None
+        return got
+
+    def hole(self, phys: int) -> None:
+        """Called for an access to a physical address where nothing is."""
+        self._trouble(MACHINE_CHECK, None, f"no memory answers at physical {phys:#x}", address=None)
+
+    def exception(self, vector: int) -> None:
+        """Called for an exception that Unicorn itself raised."""
+        if self.trouble is None:
+            self._trouble(
+                vector,
+                0 if vector in x86.WITH_ERROR_CODE else None,
+                "raised by the CPU while it executed the instruction",
+            )
+        self._engine.stop()
+
+    def invalid(self) -> None:
+        """Called for bytes that are no instruction."""
+        self._trouble(6, None, "no such instruction on this CPU")
+
+    # ------------------------------------------------------------------------------ the answers
+
+    def texts(self) -> dict[int, str]:
+        """rip -> the instruction there."""
+        return self._texts
+
+    def current(self) -> Operation | None:
+        """The instruction that ran last."""
+        return self._operations.get(self.rip)
+
+    # ---------------------------------------------------------------------------------- private
+
+    def _decode(self, rip: int) -> Operation:
+        code = self._mmu.look(rip, min(15, PAGE_SIZE - rip % PAGE_SIZE), Access.FETCH)
+        if isinstance(code, bytes) and len(code) < 15:
+            more = self._mmu.look(rip + len(code), 15 - len(code), Access.FETCH)
+            code += more if isinstance(more, bytes) else b""
+        operation = Operation(code if isinstance(code, bytes) else b"", rip)
+        self._operations[rip] = operation
+        self._texts.setdefault(rip, operation.text)
+        phys = self._mmu.where(rip)
+        if phys is not None:
+            first, last = self._code.get(phys >> 12, (PAGE_SIZE, 0))
+            offset = phys % PAGE_SIZE
+            self._code[phys >> 12] = min(first, offset), max(last, offset + operation.size)
+        return operation
+
+    def _overwritten(self, phys: int, size: int) -> None:
+        """Bytes of a page with code were written: what was decoded there may be something else now."""
+        first, last = self._code[phys >> 12]
+        if phys % PAGE_SIZE < last and phys % PAGE_SIZE + size > first:
+            self._operations.clear()
+            self._code.clear()
+
+    def _special(self, operation: Operation) -> None:
+        kind = operation.kind
+        if kind is Kind.STRING:
+            self._string_move(operation)
+        elif kind is Kind.INDIRECT:
+            self._steps.indirect_jump(self.index, self.rip)
+        elif kind is Kind.CONTROL_WRITE:
+            self._control_write(operation.target, self._engine.read(operation.source))
+        elif kind is Kind.WRMSR:
+            self._wrmsr()
+        elif kind is Kind.DESCRIPTOR_TABLE:
+            self._descriptor_table(operation)
+        elif kind is Kind.SEGMENT_LOAD:
+            if operation.source != "none":
+                self._segment(operation.target, self._engine.read(operation.source) & 0xFFFF)
+        elif kind is Kind.FAR_RETURN:
+            self._steps.indirect_jump(self.index, self.rip)
+            raw = self._mmu.look(self._engine.read("rsp") + 8, 2)
+            if isinstance(raw, bytes):
+                self._segment("cs", int.from_bytes(raw, "little"))
+        elif kind is Kind.DEBUG_WRITE:
+            self._record(
+                operation.target, self._engine.read("dr7"), self._engine.read(operation.source)
+            )
+        elif kind in (Kind.FLAGS, Kind.STACK):
+            self._later(operation.target)
+        elif kind is Kind.INVLPG:
+            address = operation.memory_operand(self._engine.read)
+            if address is not None:
+                self._mmu.invlpg(address)
+
+    def _record(self, register: str, before: int, after: int) -> None:
+        self.writes.append(
+            RegisterWrite(
+                instruction=self.index,
+                step=self._steps.step,
+                rip=Virt(self.rip),
+                register=register,
+                before=before,
+                after=after,
+            )
+        )
+
+    def _later(self, register: str) -> None:
+        """Record a write whose value is known only once the instruction has run."""
+        before = self._engine.read(register)
+        self._after.append(
+            RegisterWrite(
+                instruction=self.index,
+                step=self._steps.step,
+                rip=Virt(self.rip),
+                register=register,
+                before=before,
+                after=before,
+            )
+        )
+
+    def _settle(self) -> None:
+        for write in self._after:
+            self.writes.append(replace(write, after=self._engine.read(write.register)))
+        self._after.clear()
+
+    def _control_write(self, register: str, value: int) -> None:
+        mmu = self._mmu
+        self._control_written = True
+        self._steps.control_write(self.index, register)
+        state = mmu.state(code64=True)
+        if register == "cr0":
+            refusal, before = x86.cr0_refusal(state, value), state.cr0
+        elif register == "cr3":
+            refusal, before = x86.cr3_refusal(state, value), state.cr3
+        elif register == "cr4":
+            refusal, before = x86.cr4_refusal(state, value), state.cr4
+        else:
+            refusal, before = None, self._engine.read(register)
+        self._record(register, before, value)
+        if refusal:
+            self._trouble(GENERAL_PROTECTION, 0, refusal)
+            self._engine.stop()
+            return
+        if register == "cr0":
+            mmu.write_cr0(value)
+        elif register == "cr3":
+            mmu.write_cr3(value)
+        elif register == "cr4":
+            mmu.write_cr4(value)
+
+    def _wrmsr(self) -> None:
+        low, high = self._engine.read("rax"), self._engine.read("rdx")
+        number = self._engine.read("rcx") & 0xFFFF_FFFF
+        value = low & 0xFFFF_FFFF | (high & 0xFFFF_FFFF) << 32
+        if number != x86.MSR_EFER:
+            self._record(f"msr {number:#x}", 0, value)
+            return
+        state = self._mmu.state(code64=True)
+        self._record("efer", state.efer, value)
+        refusal = x86.efer_refusal(state, value)
+        if refusal:
+            self._trouble(GENERAL_PROTECTION, 0, refusal)
+            self._engine.stop()
+            return
+        self._mmu.write_efer(value)
+
+    def _descriptor_table(self, operation: Operation) -> None:
+        address = operation.memory_operand(self._engine.read)
+        raw = None if address is None else self._mmu.look(address, 10)
+        if isinstance(raw, bytes):
+            limit, base = int.from_bytes(raw[:2], "little"), int.from_bytes(raw[2:], "little")
+            # base and limit in one number: base << 16 | limit, as the operand lies in memory.
+            self._record(operation.target, 0, base << 16 | limit)
+
+    def _segment(self, register: str, selector: int) -> None:
+        base, limit = self._engine.registers().gdt
+        descriptor = None
+        if selector | 7 <= limit:
+            raw = self._mmu.look(base + (selector & ~7), 8)
+            if isinstance(raw, Refused):
+                return  # the CPU's own read of the descriptor faults, and tells it better
+            descriptor = int.from_bytes(raw, "little")
+        refusal = x86.segment_refusal(register, selector, descriptor)
+        self._record(register, self._engine.read(register), selector)
+        if refusal:
+            self._trouble(GENERAL_PROTECTION, selector & ~3, refusal)
+            self._engine.stop()
+
+    def _string_move(self, operation: Operation) -> None:
+        """REP MOVS or STOS as memmoves, page by page; left to the CPU where that is not the same."""
+        values = self._string.read()
+        count, source, destination, accumulator, flags = values
+        width = abs(operation.string_width)
+        stores = operation.string_width < 0
+        if flags & x86.RFLAGS_DF or (not stores and abs(source - destination) < count * width):
+            return
+        ram = self._engine.ram
+        left = count * width
+        while left:
+            part = min(left, PAGE_SIZE - destination % PAGE_SIZE)
+            if not stores:
+                part = min(part, PAGE_SIZE - source % PAGE_SIZE)
+            target = self._data(destination, Access.WRITE)
+            origin = target if stores else self._data(source, Access.READ)
+            if target is None or origin is None:
+                break
+            into, out_of = ram.view(target, part), ram.view(origin, part)
+            if into is None or out_of is None:
+                self.hole(target if into is None else origin)
+                self._engine.stop()
+                break
+            if stores:
+                if part % width:
+                    return  # an element straddles pages: rare enough to leave to the CPU
+                into[:] = accumulator.to_bytes(8, "little")[:width] * (part // width)
+            else:
+                into[:] = out_of
+            if target >> 12 in self._code:
+                self._overwritten(target, part)
+                self._engine.forget_code()
+            self.copies.extend((self.index, target, -1 if stores else origin, part))
+            destination += part
+            source += 0 if stores else part
+            left -= part
+        values[0], values[1], values[2] = left // width, source, destination
+        self._string.write()
+
+    def _data(self, virt: int, access: Access) -> int | None:
+        got = self._mmu.translate(virt, access, instruction=self.index, step=self._steps.step)
+        if isinstance(got, Refused):
+            self._refused(got, virt, access, exact=True)
+            self._engine.stop()
+            return None
+        return got
+
+    def _refused(self, got: Refused, page: int, access: Access, *, exact: bool = False) -> None:
+        """Record a refused translation with the exact address, which a page question does not have."""
+        address = page
+        if access is Access.FETCH:
+            rip = self._engine.read("rip")
+            address = rip if rip & -PAGE_SIZE == page & -PAGE_SIZE else page
+        elif not exact:
+            operation = self.current()
+            for at, size, _kind in operation.accesses(self._engine.read) if operation else ():
+                if at & -PAGE_SIZE <= page <= at + size - 1 and page & -PAGE_SIZE <= at + size - 1:
+                    address = max(at, page)
+                    break
+        self.trouble = Trouble(
+            vector=got.vector,
+            error_code=got.error_code,
+            address=address if got.vector == 14 else None,
+            access=access,
+            reason=got.reason,
+            visits=got.visits,
+        )
+
+    def _trouble(
+        self, vector: int, error_code: int | None, reason: str, address: int | None = None
+    ) -> None:
+        self.trouble = Trouble(
+            vector=vector, error_code=error_code, address=address, access=None, reason=reason
+        )

@@ -1,0 +1,63 @@
+"""A handover's bytes, laid into physical memory.
+
+Rules: the old kernel's world and the handover's pieces go where they say; each segment goes into its
+source frames, page by page as the plan has them.  Destinations that a copy has to fill are poisoned
+first (xv6's habit), so that a page nobody copied cannot pass for zeros.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+
+from tightrope.machine.physical import Ram
+from tightrope.memory import PAGE_SHIFT, PAGE_SIZE, Extent
+from tightrope.model import Handover, Segment
+
+POISON = 0x5A
+
+
+def lay(handover: Handover, ram: Ram) -> None:
+    """Put everything into `ram`.  Raises MachineError for a piece outside it."""
+    at = 0
+    plan = handover.plan
+    for segment in handover.segments:
+        pages = len(segment.destination.pages)
+        lay_segment(
+            segment,
+            plan.destinations[at : at + pages],
+            plan.sources[at : at + pages],
+            ram,
+        )
+        at += pages
+    for piece in (*handover.world.pieces, *handover.pieces):
+        ram.write(piece.phys, piece.data)
+
+
+def lay_segment(
+    segment: Segment,
+    destinations: np.ndarray[tuple[int], np.dtype[np.int64]],
+    sources: np.ndarray[tuple[int], np.dtype[np.int64]],
+    ram: Ram,
+) -> None:
+    """One segment into its source frames: its data, then zeros, run by run of adjacent frames."""
+    data = memoryview(segment.data)
+    cuts = np.nonzero(np.diff(sources) != 1)[0] + 1
+    bounds = [0, *cuts.tolist(), len(sources)]
+    for first, last in pairwise(bounds):
+        start = int(sources[first]) << PAGE_SHIFT
+        run = Extent.sized(start, (last - first) * PAGE_SIZE)
+        part = data[first * PAGE_SIZE : last * PAGE_SIZE]
+        filled = Extent.sized(start, len(part)).page_aligned()
+        if len(part) < filled.size:
+            ram.zero(Extent(filled.end - PAGE_SIZE, filled.end))
+        ram.zero(Extent(filled.end, run.end))
+        if len(part):
+            ram.write(start, part)
+    moved = destinations[sources != destinations]
+    if len(moved):
+        cuts = np.nonzero(np.diff(moved) != 1)[0] + 1
+        for frames in np.split(moved, cuts):
+            place = Extent.sized(int(frames[0]) << PAGE_SHIFT, len(frames) * PAGE_SIZE)
+            ram.write(place.start, bytes([POISON]) * place.size)

@@ -1,0 +1,220 @@
+"""The MMU under observation: our walker, every translation recorded, and the worst-case TLB.
+
+A CPU may go on using what it cached under older tables until something flushes it (SDM 4.10.2.2,
+4.10.4).  Whether the walk is safe only gets worse the more the TLB holds, so the one worst case is
+the TLB that holds everything the manual still allows; there is no need to search.  `contexts` are
+the older tables that such a TLB may remember, each with what of it survives.
+
+Rules: this file knows paging and no engine.  The control registers are its own copies, written by
+whoever executes the instruction, after `x86.cpu` has allowed it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from tightrope.machine.physical import Ram
+from tightrope.memory import PAGE_SIZE, Phys, Virt
+from tightrope.model import Buffer, Cpu, Registers, Stale, Step, Translation
+from tightrope.x86 import cpu as x86
+from tightrope.x86.walk import Access, Mmu, Refused, Translated, walk
+
+
+@dataclass(slots=True)
+class Context:
+    """Tables that were in use once, and which of their translations may still be cached."""
+
+    mmu: Mmu
+    read: Callable[[int, int], int | None]
+    only_global: bool
+    dropped: set[int] = field(default_factory=set)
+    """Pages (linear address >> 12) that INVLPG removed since."""
+
+
+class WatchedMmu:
+    """Translates for a run and records each question once per page, access and TLB epoch."""
+
+    def __init__(
+        self, ram: Ram, cpu: Cpu, registers: Registers, frozen: Mapping[int, Buffer]
+    ) -> None:
+        """`frozen` has table pages as they were before the walk: frame address -> 4096 bytes."""
+        self._ram = ram
+        self._frozen = frozen
+        self._cpu = cpu
+        self.mmu = Mmu(
+            cr0=registers.cr0,
+            cr3=registers.cr3,
+            cr4=registers.cr4,
+            efer=registers.efer,
+            physical_bits=cpu.physical_bits,
+            gbpages=cpu.gbpages,
+        )
+        self.contexts: list[Context] = []
+        self.log: list[Translation] = []
+        self._cache: dict[tuple[Access, int, int], int] = {}
+
+    def read_entry(self, phys: int, size: int) -> int | None:
+        """What a walk reads: physical memory as it is now."""
+        return self._ram.word(phys, size)
+
+    def state(self, *, code64: bool) -> x86.ControlState:
+        """What the legality of the next control-register write depends on."""
+        now = self.mmu
+        return x86.ControlState(
+            cr0=now.cr0,
+            cr3=now.cr3,
+            cr4=now.cr4,
+            efer=now.efer,
+            code64=code64,
+            physical_bits=self._cpu.physical_bits,
+            la57=self._cpu.la57,
+        )
+
+    # ------------------------------------------------------------------- what changes the tables
+
+    def write_cr3(self, value: int) -> None:
+        """MOV to CR3: non-global translations go, global ones stay (SDM 4.10.4.1).
+
+        With CR4.PCIDE and bit 63 set nothing goes.
+        """
+        before = self.mmu
+        keeps_all = bool(before.cr4 & x86.CR4_PCIDE and value & x86.CR3_NO_FLUSH)
+        keeps_global = bool(before.cr4 & x86.CR4_PGE)
+        if not keeps_all:
+            self.contexts = [each for each in self.contexts if each.only_global and keeps_global]
+        if keeps_all or keeps_global:
+            self.contexts.append(
+                Context(mmu=before, read=self._read_frozen, only_global=not keeps_all)
+            )
+        self.mmu = replace(before, cr3=value & ~x86.CR3_NO_FLUSH)
+        self._cache.clear()
+
+    def write_cr4(self, value: int) -> None:
+        """MOV to CR4; see `x86.cpu.flushes_everything`."""
+        if x86.flushes_everything(self.mmu.cr4, value):
+            self.contexts.clear()
+        self.mmu = replace(self.mmu, cr4=value)
+        self._cache.clear()
+
+    def write_cr0(self, value: int) -> None:
+        """MOV to CR0: clearing PG drops everything (SDM 4.10.4.1)."""
+        if self.mmu.cr0 & x86.CR0_PG and not value & x86.CR0_PG:
+            self.contexts.clear()
+        self.mmu = replace(self.mmu, cr0=value)
+        self._cache.clear()
+
+    def write_efer(self, value: int) -> None:
+        """WRMSR to EFER; LMA is the CPU's own."""
+        lma = self.mmu.efer & x86.EFER_LMA
+        self.mmu = replace(self.mmu, efer=value & ~x86.EFER_LMA | lma)
+        self._cache.clear()
+
+    def invlpg(self, virt: int) -> None:
+        """INVLPG drops one page from every context, global or not."""
+        for context in self.contexts:
+            context.dropped.add(virt >> 12)
+        self._cache.clear()
+
+    # ----------------------------------------------------------------------------- translations
+
+    def translate(
+        self, virt: int, access: Access, *, instruction: int, step: Step
+    ) -> Refused | Phys:
+        """The physical address of `virt`; `Refused` when the CPU would fault.
+
+        The first question for a page since the last change of the tables is answered by a walk and
+        recorded; later ones come from the cache, as the CPU's do.
+        """
+        # With a stale context the answer may differ from one 4 KiB page to the next.
+        for shift in (12,) if self.contexts else (30, 21, 12):
+            base = self._cache.get((access, shift, virt >> shift))
+            if base is not None:
+                return Phys(base | virt & ((1 << shift) - 1))
+        got = walk(self._ram.word, self.mmu, virt, access)
+        if isinstance(got, Refused):
+            return got
+        stale = self._stale(virt, access, got) if self.contexts else ()
+        size = PAGE_SIZE if self.contexts else got.page_size
+        shift = size.bit_length() - 1
+        self._cache[access, shift, virt >> shift] = got.phys & ~(size - 1)
+        self.log.append(
+            Translation(
+                instruction=instruction,
+                step=step,
+                access=access,
+                virt=Virt(virt),
+                phys=got.phys,
+                cr3=self.mmu.cr3,
+                visits=got.visits,
+                sets_accessed=got.sets_accessed,
+                stale=stale,
+            )
+        )
+        return got.phys
+
+    def where(self, virt: int) -> Phys | None:
+        """The physical address of a linear one that can be fetched, without a trace in the log."""
+        got = walk(self._ram.word, self.mmu, virt, Access.FETCH)
+        return None if isinstance(got, Refused) else got.phys
+
+    def look(self, virt: int, size: int, access: Access = Access.READ) -> bytes | Refused:
+        """The bytes at a linear address, without a trace in the log; None of them in a hole."""
+        out = b""
+        while size:
+            got = walk(self._ram.word, self.mmu, virt, access)
+            if isinstance(got, Refused):
+                return got
+            part = min(size, PAGE_SIZE - virt % PAGE_SIZE)
+            view = self._ram.view(got.phys, part)
+            if view is None:
+                return Refused(
+                    vector=18,
+                    error_code=0,
+                    reason=f"no memory answers at {got.phys:#x}",
+                    visits=got.visits,
+                )
+            out += view
+            virt += part
+            size -= part
+        return out
+
+    def _stale(self, virt: int, access: Access, now: Translated) -> tuple[Stale, ...]:
+        """What older translations of this page the CPU may use instead, where they differ."""
+        out = []
+        for context in self.contexts:
+            if virt >> 12 in context.dropped:
+                continue
+            then = walk(context.read, context.mmu, virt, Access.READ)
+            if isinstance(then, Refused) or (context.only_global and not then.is_global):
+                continue
+            allowed = (
+                then.executable
+                if access is Access.FETCH
+                else then.writable or access is Access.READ
+            )
+            if then.phys == now.phys and allowed:
+                continue
+            same = access is Access.FETCH and self._same_page(then.phys, now.phys)
+            out.append(
+                Stale(
+                    phys=then.phys,
+                    cr3=context.mmu.cr3,
+                    is_global=then.is_global,
+                    harmless=allowed and same,
+                )
+            )
+        return tuple(out)
+
+    def _same_page(self, one: int, other: int) -> bool:
+        first = self._ram.view(one & ~(PAGE_SIZE - 1), PAGE_SIZE)
+        second = self._ram.view(other & ~(PAGE_SIZE - 1), PAGE_SIZE)
+        return first is not None and second is not None and first == second
+
+    def _read_frozen(self, phys: int, size: int) -> int | None:
+        """Entries as they were before the walk: what a stale translation was made from."""
+        page = self._frozen.get(phys & ~(PAGE_SIZE - 1))
+        if page is None:
+            return self._ram.word(phys, size)
+        offset = phys & (PAGE_SIZE - 1)
+        return int.from_bytes(page[offset : offset + size], "little")

@@ -1,0 +1,88 @@
+"""Physical memory of a rehearsed machine.
+
+Rules: one anonymous MAP_NORESERVE mapping per RAM extent, so that 6 TiB cost only what is touched;
+engines map the same bytes, nobody copies.  What is in no extent is a hole: reads give None.
+This file knows no engine and no handover.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+from bisect import bisect_right
+from collections.abc import Iterable
+
+from tightrope.errors import MachineError
+from tightrope.memory import PAGE_SIZE, Extent, MemoryMap, RegionKind, union
+from tightrope.model import Buffer, Named
+
+MAP_NORESERVE = 0x4000
+"""Linux x86 asm/mman.h; Python's mmap module names it from 3.13 on."""
+
+
+def backed(memory: MemoryMap, firmware: Iterable[Named]) -> tuple[Extent, ...]:
+    """The pages that hold something: RAM, ACPI, and the firmware areas that the host lists."""
+    kinds = (RegionKind.RAM, RegionKind.ACPI, RegionKind.NVS)
+    named = [each.extent for each in firmware]
+    return union(each.page_aligned() for each in (*memory.of(*kinds), *named))
+
+
+class Ram:
+    """The bytes of some extents of whole pages.  Raises MachineError when the machine has too little."""
+
+    def __init__(self, extents: tuple[Extent, ...]) -> None:
+        self.extents = extents
+        self._starts = [each.start for each in extents]
+        self._maps: list[mmap.mmap] = []
+        self._views: list[memoryview] = []
+        for extent in extents:
+            try:
+                block = mmap.mmap(
+                    -1,
+                    extent.size,
+                    flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE,
+                )
+            except (OSError, ValueError, OverflowError) as err:
+                raise MachineError(f"no address space for {extent} of RAM: {err}") from err
+            self._maps.append(block)
+            self._views.append(memoryview(block))
+
+    def address_in_process(self, number: int) -> int:
+        """Where extent `number` lies in this process, for an engine to map."""
+        return ctypes.addressof(ctypes.c_char.from_buffer(self._maps[number]))
+
+    def view(self, phys: int, size: int) -> memoryview | None:
+        """`size` writable bytes at a physical address, or None where they are not all in one extent."""
+        at = bisect_right(self._starts, phys) - 1
+        if at < 0 or phys + size > self.extents[at].end:
+            return None
+        start = phys - self._starts[at]
+        return self._views[at][start : start + size]
+
+    def word(self, phys: int, size: int) -> int | None:
+        """A little-endian number, or None in a hole: what a page walk reads."""
+        view = self.view(phys, size)
+        return None if view is None else int.from_bytes(view, "little")
+
+    def read(self, extent: Extent) -> memoryview:
+        """See `model.Memory`."""
+        view = self.view(extent.start, extent.size)
+        if view is None:
+            raise MachineError(f"{extent} is not memory of this machine")
+        return view.toreadonly()
+
+    def write(self, phys: int, data: Buffer) -> None:
+        """Put bytes.  Raises MachineError in a hole."""
+        view = self.view(phys, len(data))
+        if view is None:
+            raise MachineError(f"{Extent.sized(phys, len(data))} is not memory of this machine")
+        view[:] = data
+
+    def zero(self, extent: Extent) -> None:
+        """Make whole pages read as zeros, giving back what they held."""
+        at = bisect_right(self._starts, extent.start) - 1
+        if at < 0 or not self.extents[at].covers(extent) or extent.start % PAGE_SIZE:
+            raise MachineError(f"{extent} is not whole pages of this machine")
+        if extent.size:
+            start = extent.start - self._starts[at]
+            self._maps[at].madvise(mmap.MADV_DONTNEED, start, extent.size)

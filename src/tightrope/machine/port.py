@@ -1,0 +1,34 @@
+"""The machine port: one method to walk, one to listen.
+
+Rules: a machine gets a finished `Handover` and gives back a `Run`; it finds nothing and judges
+nothing.  What it cannot observe it names in `Run.blind`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from tightrope.model import Console, Handover, Run
+
+Progress = Callable[[str, int, int], None]
+"""(what is going on, done, of how many; 0 = unknown), called now and then during long work."""
+
+
+def no_progress(what: str, done: int, total: int) -> None:
+    """A `Progress` that shows nothing."""
+
+
+class Machine(Protocol):
+    """Something that can walk."""
+
+    name: str
+
+    def run(self, handover: Handover) -> Run:
+        """Walk from V to the new kernel's first instruction, or to where it falls."""
+
+    def console(self, *, seconds: float, progress: Progress) -> Console:
+        """Go on from the entry and listen to the first serial port until the first line is whole.
+
+        Only after a run that stopped at the entry.  Raises MachineError otherwise.
+        """

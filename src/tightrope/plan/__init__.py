@@ -1,0 +1,13 @@
+"""Where every byte goes: image + host -> Plan.
+
+    placement     which addresses the segments get in the new kernel's world
+    boot_params   the zero page
+    frames        which frames of the old kernel hold the sources, the list, the control page
+    page_list     the IND_ words, as the kernel writes them
+
+May import: abi, errors, memory, model, routines, x86
+"""
+
+from tightrope.plan.prepare import Request, prepare
+
+__all__ = ["Request", "prepare"]

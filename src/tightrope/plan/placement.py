@@ -1,0 +1,70 @@
+"""Finding room: destinations for the new kernel's segments.
+
+    load, at pref_address when that is RAM     the kernel and all of its init_size
+    below 4 GiB, from the top                  initrd, command line, boot_params, entry stub
+    above 4 GiB                                only what did not fit, if the image allows it
+
+Rules: a hole is looked for first in memory that the old kernel can give away, because a page that
+can be loaded at its destination needs no copy; then in any RAM but the crash region.  This file
+knows extents and limits, and nothing about what lies in a segment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from tightrope.memory import PAGE_SIZE, Extent, align_down, align_up, subtract
+from tightrope.model import Host
+
+FOUR_GIB = 1 << 32
+FIRST_MIB = Extent(0, 1 << 20)
+"""Left alone: firmware data, and where new kernels put their real-mode trampolines."""
+
+
+def whole_pages(extents: Iterable[Extent]) -> tuple[Extent, ...]:
+    """The whole pages inside each extent."""
+    out = []
+    for extent in extents:
+        start, end = align_up(extent.start, PAGE_SIZE), align_down(extent.end, PAGE_SIZE)
+        if start < end:
+            out.append(Extent(start, end))
+    return tuple(out)
+
+
+def ram_for_new_kernel(host: Host) -> tuple[Extent, ...]:
+    """RAM where a segment may end up: all of it but the first MiB and the crash region."""
+    taken = [FIRST_MIB] + ([host.crash_region] if host.crash_region else [])
+    return subtract(whole_pages(host.memory.ram), taken)
+
+
+def free_ram(host: Host) -> tuple[Extent, ...]:
+    """RAM that the old kernel can give away now: sources, tables and the control page come from it."""
+    text = Extent.sized(host.text.phys, host.text.size)
+    busy = [text, host.private, *(each.extent.page_aligned() for each in host.busy)]
+    return subtract(ram_for_new_kernel(host), busy)
+
+
+def find_hole(
+    extents: Sequence[Extent],
+    size: int,
+    *,
+    alignment: int = PAGE_SIZE,
+    low: int = 0,
+    high: int = 1 << 64,
+    from_top: bool,
+) -> Extent | None:
+    """`size` bytes (a page multiple) at a multiple of `alignment` inside one extent and [low, high).
+
+    The lowest such place, or the highest with `from_top`; None when there is none.
+    """
+    for extent in reversed(extents) if from_top else extents:
+        bottom, top = max(extent.start, low), min(extent.end, high)
+        start = align_down(top - size, alignment) if from_top else align_up(bottom, alignment)
+        if bottom <= start and start + size <= top:
+            return Extent.sized(start, size)
+    return None
+
+
+def largest(extents: Iterable[Extent]) -> int:
+    """Bytes of the largest extent; 0 when there is none."""
+    return max((extent.size for extent in extents), default=0)

@@ -1,0 +1,315 @@
+"""Composing a plan: place the segments, choose the frames, write the list.
+
+Rules: this file decides the order of decisions and nothing else.  Destinations come first, because
+the free frames are what is left; then sources, list, control page and table frames, all from one
+pool that holds no destination.  Bad combinations raise PlanError with the limit that was broken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tightrope.abi import boot
+from tightrope.errors import PlanError
+from tightrope.memory import PAGE_SHIFT, PAGE_SIZE, Extent, Phys, RegionKind, align_up, subtract
+from tightrope.model import Buffer, Host, Image, Named, Plan, Segment
+from tightrope.plan.boot_params import boot_params
+from tightrope.plan.frames import FramePool
+from tightrope.plan.page_list import chained, list_length, words
+from tightrope.plan.placement import (
+    FOUR_GIB,
+    find_hole,
+    free_ram,
+    largest,
+    ram_for_new_kernel,
+    whole_pages,
+)
+from tightrope.routines import ENTER_BZIMAGE_X86_64
+from tightrope.routines import read as read_routine
+from tightrope.x86.paging import X86_64
+from tightrope.x86.tables import tables_bound
+
+LOW_MEMORY = Extent(0, 640 << 10)
+"""The decompressor reads the BIOS data area at 0x400 and puts its 5-level trampoline below 640 KiB
+(Linux arch/x86/boot/compressed/pgtable_64.c, paging_prepare)."""
+PAGE_TABLE_A_TABLES = 1 + 2 * X86_64.leaf
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What a user asks for besides image and host.
+
+    `scatter` seeds a shuffle of the free frames; None takes them from the largest extent in order.
+    """
+
+    initrd: Buffer | None = None
+    initrd_source: str = "initrd"
+    command_line: str = ""
+    scatter: int | None = None
+
+
+def prepare(image: Image, host: Host, request: Request) -> Plan:
+    """The plan.  Raises PlanError; nothing is read or written but the arguments."""
+    entry = next((each for each in image.entries if each.bits == 64), None)
+    if entry is None:
+        raise PlanError("the image has no 64-bit entry", source=image.source, field="xloadflags")
+    room = _Room(host, image)
+    load = room.kernel()
+    command_line = _command_line(image, request.command_line)
+    segments: list[Segment] = [
+        Segment(
+            name="kernel",
+            destination=load,
+            data=image.kernel,
+            why=f"init_size {image.init_size:#x} from "
+            + ("pref_address" if load.start == image.pref_address else "the first place that fits"),
+        )
+    ]
+    initrd: Extent | None = None
+    if request.initrd is not None:
+        size = len(request.initrd)
+        if not size:
+            raise PlanError("the initrd is empty", source=request.initrd_source)
+        place = room.initrd(size, request.initrd_source)
+        initrd = Extent.sized(place.start, size)
+        segments.append(
+            Segment(
+                name="initrd",
+                destination=place,
+                data=request.initrd,
+                why=f"below initrd_addr_max {image.initrd_limit:#x}"
+                if place.end <= image.initrd_limit + 1
+                else "above 4 GiB, which the image allows",
+            )
+        )
+    line_at = room.small("command line", len(command_line))
+    params_at = room.small("boot_params", boot.BOOT_PARAMS_SIZE)
+    stub_at = room.small("entry stub", PAGE_SIZE)
+    kernel_entry = Phys(load.start + entry.offset)
+    stub = read_routine(ENTER_BZIMAGE_X86_64)
+    stub_data = bytearray(stub.data)
+    for symbol, value in (("kernel_entry", kernel_entry), ("boot_params", params_at.start)):
+        at = stub.symbols[symbol]
+        stub_data[at : at + 8] = value.to_bytes(8, "little")
+    params = boot_params(
+        image,
+        load=Phys(load.start),
+        command_line=Phys(line_at.start),
+        initrd=initrd,
+        memory=host.memory,
+        rsdp=host.rsdp,
+    )
+    segments += [
+        Segment(name="command line", destination=line_at, data=command_line, why="near 4 GiB"),
+        Segment(name="boot_params", destination=params_at, data=params, why="near 4 GiB"),
+        Segment(
+            name="entry stub",
+            destination=stub_at,
+            data=bytes(stub_data),
+            why="where a purgatory would be",
+        ),
+    ]
+    return _allocate(
+        image,
+        host,
+        request,
+        tuple(segments),
+        entry=Phys(stub_at.start),
+        kernel_entry=kernel_entry,
+        params=Phys(params_at.start),
+    )
+
+
+def _allocate(
+    image: Image,
+    host: Host,
+    request: Request,
+    segments: tuple[Segment, ...],
+    *,
+    entry: Phys,
+    kernel_entry: Phys,
+    params: Phys,
+) -> Plan:
+    """Frames for everything that is not a destination, and the list."""
+    free = free_ram(host)
+    pool = FramePool(
+        subtract(free, [segment.destination for segment in segments]), scatter=request.scatter
+    )
+    per_segment = [
+        np.arange(each.destination.pages.start, each.destination.pages.stop, dtype=np.int64)
+        for each in segments
+    ]
+    destinations = np.concatenate(per_segment)
+    in_place = _inside(destinations, free)
+    sources = destinations.copy()
+    sources[~in_place] = pool.take(int((~in_place).sum()), "the copy")
+    list_frames = pool.take(list_length(len(segments), len(destinations)), "the page list")
+    control_page = int(pool.take(1, "the control page")[0]) << PAGE_SHIFT
+    runs, at = [], 0
+    for frames in per_segment:
+        runs.append((int(frames[0]), sources[at : at + len(frames)]))
+        at += len(frames)
+    head, list_pages = chained(words(runs), list_frames)
+    identity = _identity(host, segments, sources[~in_place], list_frames, control_page)
+    tables = tables_bound(X86_64, [each.extent for each in identity]) + PAGE_TABLE_A_TABLES
+    spare = _extents(np.sort(pool.take(tables, "the page tables")))
+    reach = max(each.extent.end for each in identity)
+    if reach > 1 << X86_64.identity_bits:
+        raise PlanError(
+            f"{reach - 1:#x} has no linear address equal to itself with 4 levels",
+            source=host.source,
+            field="memory",
+            limit=1 << X86_64.identity_bits,
+        )
+    return Plan(
+        image=image,
+        host=host,
+        segments=segments,
+        destinations=destinations,
+        sources=sources,
+        head=head,
+        list_pages=list_pages,
+        control_page=Phys(control_page),
+        spare=spare,
+        identity=identity,
+        entry=entry,
+        kernel_entry=kernel_entry,
+        boot_params=params,
+        command_line=request.command_line,
+    )
+
+
+class _Room:
+    """What is still free for destinations while the segments are placed one after the other."""
+
+    def __init__(self, host: Host, image: Image) -> None:
+        self._image = image
+        self._host = host
+        self._ram = ram_for_new_kernel(host)
+        self._free = free_ram(host)
+
+    def _take(self, extent: Extent) -> Extent:
+        self._ram = subtract(self._ram, [extent])
+        self._free = subtract(self._free, [extent])
+        return extent
+
+    def kernel(self) -> Extent:
+        image = self._image
+        size = align_up(image.init_size, PAGE_SIZE)
+        wanted = Extent.sized(image.pref_address, size)
+        if any(ram.covers(wanted) for ram in self._ram):
+            return self._take(wanted)
+        if not image.relocatable:
+            raise PlanError(
+                f"the kernel has to be loaded at {wanted}, which is not all RAM",
+                source=image.source,
+                field="pref_address",
+            )
+        high = 1 << 64 if image.above_4g else FOUR_GIB
+        low = max(boot.MIN_KERNEL_LOAD_ADDR, image.pref_address)
+        for extents in (self._free, self._ram):
+            hole = find_hole(
+                extents, size, alignment=image.alignment, low=low, high=high, from_top=False
+            )
+            if hole:
+                return self._take(hole)
+        raise PlanError(
+            f"needs {size:#x} bytes of RAM in one piece from {low:#x} up;"
+            f" the host's largest piece has {largest(self._ram):#x}",
+            source=image.source,
+            field="init_size",
+            limit=largest(self._ram),
+        )
+
+    def initrd(self, size: int, source: str) -> Extent:
+        limit = self._image.initrd_limit + 1
+        tops = [min(limit, FOUR_GIB)] + ([1 << 64] if self._image.above_4g else [])
+        whole = align_up(size, PAGE_SIZE)
+        low = boot.MIN_INITRD_LOAD_ADDR
+        hole = self._from_top(whole, tops, low)
+        if hole is None:
+            raise PlanError(
+                f"no room for {size:#x} bytes of initrd between {low:#x} and its highest address",
+                source=source,
+                field="initrd_addr_max",
+                limit=limit - 1 if not self._image.above_4g else None,
+            )
+        return hole
+
+    def small(self, what: str, size: int) -> Extent:
+        tops = [FOUR_GIB] + ([1 << 64] if self._image.above_4g else [])
+        hole = self._from_top(align_up(size, PAGE_SIZE), tops, boot.MIN_BOOTPARAM_ADDR)
+        if hole is None:
+            raise PlanError(f"no room for the {what}", source=self._host.source, field="memory")
+        return hole
+
+    def _from_top(self, size: int, tops: Sequence[int], low: int) -> Extent | None:
+        for extents in (self._free, self._ram):
+            for top in tops:
+                hole = find_hole(extents, size, low=low, high=top, from_top=True)
+                if hole:
+                    return self._take(hole)
+        return None
+
+
+def _command_line(image: Image, text: str) -> bytes:
+    raw = text.encode()
+    if b"\0" in raw:
+        raise PlanError("holds a zero byte", source="command line")
+    if len(raw) > image.cmdline_limit:
+        raise PlanError(
+            f"{len(raw)} bytes are more than {image.source} takes",
+            source="command line",
+            field="cmdline_size",
+            limit=image.cmdline_limit,
+        )
+    return raw + b"\0"
+
+
+def _inside(frames: NDArray[np.int64], extents: Sequence[Extent]) -> NDArray[np.bool_]:
+    """Which frames lie in sorted extents of whole pages."""
+    if not extents:
+        return np.zeros(len(frames), np.bool_)
+    starts = np.array([each.start >> PAGE_SHIFT for each in extents], np.int64)
+    ends = np.array([each.end >> PAGE_SHIFT for each in extents], np.int64)
+    at = np.searchsorted(starts, frames, side="right") - 1
+    return (at >= 0) & (frames < ends[np.maximum(at, 0)])
+
+
+def _extents(frames: NDArray[np.int64]) -> tuple[Extent, ...]:
+    """Sorted frames as extents of physical addresses."""
+    if not len(frames):
+        return ()
+    cuts = np.nonzero(np.diff(frames) != 1)[0] + 1
+    firsts = frames[np.concatenate([[0], cuts])]
+    lasts = frames[np.concatenate([cuts - 1, [len(frames) - 1]])]
+    return tuple(
+        Extent(first << PAGE_SHIFT, (last + 1) << PAGE_SHIFT)
+        for first, last in zip(firsts.tolist(), lasts.tolist(), strict=True)
+    )
+
+
+def _identity(
+    host: Host,
+    segments: Sequence[Segment],
+    sources: NDArray[np.int64],
+    list_frames: NDArray[np.int64],
+    control_page: int,
+) -> tuple[Named, ...]:
+    """What page_table_b maps, each with its reason; extents of whole pages."""
+    wanted = [Named(extent=Extent.sized(control_page, PAGE_SIZE), what="the control page")]
+    wanted += [Named(extent=e, what="the page list") for e in _extents(np.sort(list_frames))]
+    wanted += [Named(extent=e, what="sources") for e in _extents(np.sort(sources))]
+    wanted += [Named(extent=each.destination, what=each.name) for each in segments]
+    low_ram = whole_pages(subtract([LOW_MEMORY], subtract([LOW_MEMORY], host.memory.ram)))
+    wanted += [Named(extent=each, what="low memory, for the decompressor") for each in low_ram]
+    wanted += [
+        Named(extent=each.page_aligned(), what="ACPI tables")
+        for each in host.memory.of(RegionKind.ACPI, RegionKind.NVS)
+    ]
+    wanted += [Named(extent=each.extent.page_aligned(), what=each.what) for each in host.firmware]
+    return tuple(wanted)

@@ -1,0 +1,28 @@
+"""Assembled routines: each `NAME.S` beside `NAME.bin` (its bytes) and `NAME.sym` (its symbols).
+
+Rules: the code that a reader sees is the code that runs.  `scripts/assemble` makes the bytes with
+GNU as, a test assembles again and compares; nothing is assembled at run time.  A routine is
+position independent and is used whole; whoever has to fill in a word finds it by its symbol.
+
+May import: model
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+
+from tightrope.model import Code
+
+RELOCATE_X86_64 = "relocate_x86_64"
+ENTER_BZIMAGE_X86_64 = "enter_bzimage_x86_64"
+
+
+def read(name: str) -> Code:
+    """The routine `name`; `symbols` are byte offsets into its data.  Raises FileNotFoundError."""
+    here = resources.files("tightrope.routines")
+    lines = here.joinpath(f"{name}.sym").read_text("ascii").splitlines()
+    return Code(
+        name=name,
+        data=here.joinpath(f"{name}.bin").read_bytes(),
+        symbols={symbol: int(offset, 16) for offset, symbol in (line.split() for line in lines)},
+    )

@@ -1,0 +1,97 @@
+"""Page tables in memory of our own, and mapping a whole extent at once.
+
+Rules: `TableStore` is what the builder of `x86.paging` writes into; it holds whole 4 KiB tables as
+numpy rows.  A mapping of many pages is one array assignment per table, never one call per page.
+This file knows the builder, not the walker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tightrope.memory import Extent, Phys
+from tightrope.x86.paging import PRESENT, Format, Rights, leaf_bits, table_at
+
+Entries = NDArray[np.unsignedinteger]
+
+
+class TableStore:
+    """Tables by frame address.  Frames come from `frames`, in order; RuntimeError when they run out."""
+
+    def __init__(self, fmt: Format, frames: Callable[[], int]) -> None:
+        self.format = fmt
+        self._frames = frames
+        self._dtype = np.dtype(f"<u{fmt.entry_size}")
+        self._tables: dict[int, Entries] = {}
+        self.root = Phys(self.new_table())
+
+    def new_table(self) -> int:
+        """A zeroed table: its physical address."""
+        frame = self._frames()
+        self._tables[frame] = np.zeros(self.format.entries, dtype=self._dtype)
+        return frame
+
+    def entry(self, table: int, index: int) -> int:
+        """See `TableMemory`.  Raises KeyError for a frame that is not a table of this store."""
+        return int(self._tables[table][index])
+
+    def set_entry(self, table: int, index: int, value: int) -> None:
+        """See `TableMemory`."""
+        self._tables[table][index] = value
+
+    def pages(self) -> dict[int, memoryview]:
+        """Frame address -> 4096 bytes, read-only views."""
+        return {frame: memoryview(rows.tobytes()) for frame, rows in self._tables.items()}
+
+    def map_extent(
+        self,
+        virt: int,
+        physical: Extent,
+        rights: Rights,
+        *,
+        page_sizes: Sequence[int],
+    ) -> None:
+        """Map the pages of `physical` at linear `virt` on, each as large as fits wholly inside.
+
+        `page_sizes` in bytes, largest first, the smallest 4096.  `virt` and the extent are page
+        aligned.  What is mapped already stays as it is when it says the same, else ValueError.
+        """
+        fmt = self.format
+        levels = [(size, fmt.level_of(size)) for size in page_sizes]
+        at, end = physical.start, physical.end
+        shift = virt - physical.start
+        while at < end:
+            size, level = next(
+                (size, level)
+                for size, level in levels
+                if at % size == 0 and (at + shift) % size == 0 and end - at >= size
+            )
+            table = table_at(self, fmt, self.root, at + shift, level, rights, self.new_table)
+            first = fmt.index(at + shift, level)
+            count = min(fmt.entries - first, (end - at) // size)
+            values = np.arange(count, dtype=np.uint64) * np.uint64(size) + np.uint64(at)
+            values |= np.uint64(leaf_bits(fmt, level, rights))
+            row = self._tables[table][first : first + count]
+            old = row[row & np.asarray(PRESENT, row.dtype) != 0]
+            if old.size and not np.array_equal(row, values.astype(self._dtype)):
+                raise ValueError(f"map_extent: {at + shift:#x} is mapped otherwise already")
+            row[:] = values.astype(self._dtype)
+            at += count * size
+
+
+def tables_bound(fmt: Format, extents: Sequence[Extent]) -> int:
+    """How many tables an identity map of these extents needs at the most, its root included."""
+    total = 1
+    for above in range(fmt.leaf):
+        shift = fmt.levels[above].index.lo
+        last = -1
+        for extent in sorted(extents):
+            first = max(extent.start >> shift, last + 1)
+            final = (extent.end - 1) >> shift
+            if final >= first:
+                total += final - first + 1
+                last = final
+    return total

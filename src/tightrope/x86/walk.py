@@ -1,0 +1,277 @@
+"""The page walk, from the manual: what a CPU does with a linear address.
+
+Rules: this file is written apart from `x86.paging` and must not import it.  Its constants come from
+the SDM's tables, not from the builder's, because two sides that share a wrong shift agree on it.  It
+never writes: where the CPU would set an accessed or dirty bit, the result says so.
+
+    SDM 4.3  32-bit paging     2 levels, 4 MiB pages with CR4.PSE
+    SDM 4.4  PAE paging        3 levels, 2 MiB pages; PDPTEs checked as MOV to CR3 would
+    SDM 4.5  4- and 5-level    2 MiB and 1 GiB pages
+    SDM 4.6  access rights     SDM 4.7  page-fault error code    SDM 4.8  accessed and dirty
+Protection keys (CR4.PKE, CR4.PKS) are not modelled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from tightrope.memory import Phys, Virt
+
+ReadEntry = Callable[[int, int], int | None]
+"""(physical address, bytes) -> little-endian value, or None where no memory answers."""
+
+
+class Access(StrEnum):
+    """Why the CPU translates an address."""
+
+    READ = "read"
+    WRITE = "write"
+    FETCH = "fetch"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TableVisit:
+    """One level of a walk: the entry's level name, its physical address and its value."""
+
+    level: str
+    at: Phys
+    entry: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mmu:
+    """The state that a walk depends on.  `ac` is RFLAGS.AC; `user` is CPL 3."""
+
+    cr0: int
+    cr3: int
+    cr4: int
+    efer: int
+    physical_bits: int
+    gbpages: bool = True
+    user: bool = False
+    ac: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Translated:
+    """A translation: `phys` of the very byte, and the page that holds it."""
+
+    phys: Phys
+    page_size: int
+    visits: tuple[TableVisit, ...]
+    writable: bool
+    user: bool
+    executable: bool
+    is_global: bool
+    sets_accessed: bool
+    """The CPU would write into a table: an accessed bit on the way or the dirty bit is clear."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Refused:
+    """An exception instead of a translation; the last visit is where the walk stopped."""
+
+    vector: int
+    error_code: int
+    reason: str
+    visits: tuple[TableVisit, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Rung:
+    """How one level is read: SDM tables 4-4 to 4-20."""
+
+    name: str
+    low: int
+    bits: int
+    page: bool
+    """PS = 1 maps a page here."""
+
+
+_PAE_RUNGS = (
+    _Rung("PDPT", 30, 2, False),
+    _Rung("PD", 21, 9, True),
+    _Rung("PT", 12, 9, True),
+)
+_LONG_RUNGS = (
+    _Rung("PML5", 48, 9, False),
+    _Rung("PML4", 39, 9, False),
+    _Rung("PDPT", 30, 9, True),
+    _Rung("PD", 21, 9, True),
+    _Rung("PT", 12, 9, True),
+)
+_LEGACY_RUNGS = (_Rung("PD", 22, 10, True), _Rung("PT", 12, 10, True))
+
+_P, _RW, _US, _A, _D, _PS, _G = 0x1, 0x2, 0x4, 0x20, 0x40, 0x80, 0x100
+_XD = 0x8000_0000_0000_0000
+_CR0_WP, _CR0_PG = 0x1_0000, 0x8000_0000
+_CR4_PSE, _CR4_PAE, _CR4_PGE, _CR4_LA57 = 0x10, 0x20, 0x80, 0x1000
+_CR4_SMEP, _CR4_SMAP = 0x10_0000, 0x20_0000
+_EFER_LMA, _EFER_NXE = 0x400, 0x800
+_PAE_PDPTE_RESERVED = 0x1E6
+"""Bits 8:5 and 2:1 of a PAE PDPTE (SDM 4.4.1)."""
+
+PAGE_FAULT, GENERAL_PROTECTION = 14, 13
+
+
+def _rungs(mmu: Mmu) -> tuple[_Rung, ...]:
+    if mmu.efer & _EFER_LMA:
+        return _LONG_RUNGS if mmu.cr4 & _CR4_LA57 else _LONG_RUNGS[1:]
+    return _PAE_RUNGS if mmu.cr4 & _CR4_PAE else _LEGACY_RUNGS
+
+
+def canonical(virt: int, mmu: Mmu) -> bool:
+    """Whether `virt` (64 bits) is canonical under `mmu` (SDM vol. 1, 3.3.7.1); true outside long mode."""
+    if not mmu.efer & _EFER_LMA:
+        return virt < 1 << 32
+    top = 56 if mmu.cr4 & _CR4_LA57 else 47
+    return virt >> top in (0, (1 << (64 - top)) - 1)
+
+
+def walk(read: ReadEntry, mmu: Mmu, virt: Virt | int, access: Access) -> Translated | Refused:
+    """Translate linear `virt` for `access`, or say why the CPU refuses (SDM 4.6, 4.7).
+
+    With paging off the address is its own translation.  A table in a hole of the physical address
+    space is refused with that reason: what the bus answers there is nobody's promise.
+    """
+    if not mmu.cr0 & _CR0_PG:
+        phys = Phys(virt & 0xFFFF_FFFF)
+        return Translated(
+            phys=phys,
+            page_size=4096,
+            visits=(),
+            writable=True,
+            user=True,
+            executable=True,
+            is_global=False,
+            sets_accessed=False,
+        )
+    if not canonical(virt, mmu):
+        return Refused(
+            vector=GENERAL_PROTECTION,
+            error_code=0,
+            reason=f"{virt:#x} is not canonical",
+            visits=(),
+        )
+    long_mode = bool(mmu.efer & _EFER_LMA)
+    wide = long_mode or bool(mmu.cr4 & _CR4_PAE)
+    entry_size = 8 if wide else 4
+    nxe = wide and bool(mmu.efer & _EFER_NXE)
+    frame_mask = (1 << mmu.physical_bits) - 1 & ~0xFFF if wide else 0xFFFF_F000
+    root_mask = frame_mask if long_mode or not wide else 0xFFFF_FFE0
+    table = mmu.cr3 & root_mask
+    writable = user = executable = True
+    accessed_missing = False
+    visits: list[TableVisit] = []
+    value, size = 0, 4096
+
+    def refuse(reason: str, *, present: bool, reserved: bool = False) -> Refused:
+        fetch_flag = access is Access.FETCH and (nxe or bool(mmu.cr4 & _CR4_SMEP))
+        code = (
+            (1 if present or reserved else 0)
+            | (2 if access is Access.WRITE else 0)
+            | (4 if mmu.user else 0)
+            | (8 if reserved else 0)
+            | (16 if fetch_flag else 0)
+        )
+        return Refused(vector=PAGE_FAULT, error_code=code, reason=reason, visits=tuple(visits))
+
+    for rung in _rungs(mmu):
+        at = Phys(table + entry_size * ((virt >> rung.low) & ((1 << rung.bits) - 1)))
+        got = read(at, entry_size)
+        if got is None:
+            return refuse(f"the {rung.name} at {at:#x} is not in memory", present=False)
+        value = got
+        visits.append(TableVisit(level=rung.name, at=at, entry=value))
+        if not value & _P:
+            return refuse(f"the {rung.name} entry is not present", present=False)
+        leaf = rung.low == 12 or bool(rung.page and value & _PS and (wide or mmu.cr4 & _CR4_PSE))
+        bad = _reserved(value, rung, mmu, leaf=leaf, wide=wide, long_mode=long_mode, nxe=nxe)
+        if bad:
+            if rung.name == "PDPT" and not long_mode:
+                return Refused(
+                    vector=GENERAL_PROTECTION,
+                    error_code=0,
+                    reason=f"reserved bits {bad:#x} are set in a PDPTE",
+                    visits=tuple(visits),
+                )
+            return refuse(
+                f"reserved bits {bad:#x} are set in the {rung.name} entry",
+                present=True,
+                reserved=True,
+            )
+        if long_mode or rung.name != "PDPT":
+            writable = writable and bool(value & _RW)
+            user = user and bool(value & _US)
+            executable = executable and not (nxe and value & _XD)
+            accessed_missing = accessed_missing or not value & _A
+        if leaf:
+            size = 1 << rung.low
+            break
+        table = value & frame_mask
+    if wide:
+        base = value & frame_mask & ~(size - 1)
+    elif size > 4096:
+        # PSE-36: bits 20:13 of the entry are bits 39:32 of the address (SDM table 4-4).
+        base = (value & 0xFFC0_0000) | ((value >> 13 & 0xFF) << 32)
+    else:
+        base = value & 0xFFFF_F000
+    denied = _denied(mmu, access, writable=writable, user=user, executable=executable)
+    if denied:
+        return refuse(denied, present=True)
+    return Translated(
+        phys=Phys(base | virt & (size - 1)),
+        page_size=size,
+        visits=tuple(visits),
+        writable=writable,
+        user=user,
+        executable=executable,
+        is_global=bool(value & _G and mmu.cr4 & _CR4_PGE),
+        sets_accessed=accessed_missing or (access is Access.WRITE and not value & _D),
+    )
+
+
+def _reserved(
+    value: int, rung: _Rung, mmu: Mmu, *, leaf: bool, wide: bool, long_mode: bool, nxe: bool
+) -> int:
+    """The reserved bits that are set in a present entry (SDM 4.3, 4.4.2, 4.5.5)."""
+    if not wide:
+        if leaf and rung.low == 22:
+            # Bits 20:13 carry address bits up to MAXPHYADDR or 40; bit 21 and the rest are reserved.
+            extra = max(0, min(mmu.physical_bits, 40) - 32)
+            return value & (0x3F_E000 & ~(((1 << extra) - 1) << 13))
+        return 0
+    above = ~((1 << mmu.physical_bits) - 1) & 0x000F_FFFF_FFFF_F000
+    mask = above
+    if not long_mode:
+        mask |= 0x7FF0_0000_0000_0000
+        if rung.name == "PDPT":
+            return value & (mask | _PAE_PDPTE_RESERVED | _XD)
+    if not nxe:
+        mask |= _XD
+    if not rung.page or (rung.low == 30 and not mmu.gbpages):
+        mask |= _PS
+    elif leaf and rung.low > 12:
+        mask |= (1 << rung.low) - 1 & ~0x1FFF
+    return value & mask
+
+
+def _denied(
+    mmu: Mmu, access: Access, *, writable: bool, user: bool, executable: bool
+) -> str | None:
+    """Why the access rights of a complete walk refuse, or None (SDM 4.6.1)."""
+    if mmu.user and not user:
+        return "a supervisor page, and CPL is 3"
+    if access is Access.FETCH:
+        if not executable:
+            return "the page is not executable (NX)"
+        if not mmu.user and user and mmu.cr4 & _CR4_SMEP:
+            return "a user page, and CR4.SMEP is set"
+        return None
+    if not mmu.user and user and mmu.cr4 & _CR4_SMAP and not mmu.ac:
+        return "a user page, and CR4.SMAP is set"
+    if access is Access.WRITE and not writable and (mmu.user or mmu.cr0 & _CR0_WP):
+        return "the page is read-only"
+    return None
