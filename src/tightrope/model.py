@@ -86,7 +86,11 @@ class Payload:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Image:
-    """A kernel image, read and checked.  `kernel` is what is copied to the load address."""
+    """A kernel image, read and checked.  Sizes, alignments and limits are bytes.
+
+    `kernel` is what is copied to the load address, a signature behind it included; `entries` has
+    the preferred one first.
+    """
 
     source: str
     format: str
@@ -105,7 +109,7 @@ class Image:
     cmdline_limit: int
     """Bytes of command line without its terminating zero."""
     initrd_limit: Phys
-    """The highest address that a byte of the initrd may have."""
+    """The highest address that a byte of the initrd may have; `above_4g` lifts it for 64-bit entries."""
     above_4g: bool
     """Kernel, boot_params, command line and initrd may lie above 4 GiB (XLF_CAN_BE_LOADED_ABOVE_4G)."""
     loadflags: int

@@ -27,8 +27,8 @@ class Machine(Protocol):
     def run(self, handover: Handover) -> Run:
         """Walk from V to the new kernel's first instruction, or to where it falls."""
 
-    def console(self, *, seconds: float, progress: Progress) -> Console:
-        """Go on from the entry and listen to the first serial port until the first line is whole.
+    def console(self, *, seconds: float, whole: bool, progress: Progress) -> Console:
+        """Go on from the entry and listen to the first serial port.
 
-        Only after a run that stopped at the entry.  Raises MachineError otherwise.
+        Ends with the first whole line, or with `whole` when the new kernel halts.  Only after a run that stopped at the entry.  Raises MachineError otherwise.
         """

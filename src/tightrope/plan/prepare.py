@@ -213,7 +213,12 @@ class _Room:
         low = max(boot.MIN_KERNEL_LOAD_ADDR, image.pref_address)
         for extents in (self._free, self._ram):
             hole = find_hole(
-                extents, size, alignment=image.alignment, low=low, high=high, from_top=False
+                extents,
+                size,
+                alignment=max(image.alignment, PAGE_SIZE),
+                low=low,
+                high=high,
+                from_top=False,
             )
             if hole:
                 return self._take(hole)

@@ -22,28 +22,31 @@ from tightrope.x86.cpu import RFLAGS_IF, RFLAGS_NT, RFLAGS_TF, WITH_ERROR_CODE
 from tightrope.x86.walk import Access, Mmu, Refused, Translated, walk
 
 COM1 = 0x3F8
-LINE_STATUS = COM1 + 5
+LINE_CONTROL, LINE_STATUS = COM1 + 3, COM1 + 5
+DIVISOR_LATCH = 0x80
+"""16550 line control: while it is set, COM1 is the baud rate divisor and not the data register."""
 TRANSMITTER_EMPTY = 0x60
 """16550 line status: holding register and shift register empty."""
 PIT_COUNTER, PIT_STATUS_PORT = 0x40, 0x61
 SLICE = 200_000
 """Microseconds between two looks at the clock."""
 ACCESSED, DIRTY = 0x20, 0x40
-NO_EXIT = (1 << 64) - 1
 
 
-def listen(engine: Engine, *, seconds: float, progress: Progress) -> Console:
-    """Run until the first whole line on the serial port, a halt, a dead end or the time limit."""
-    return _Listener(engine, seconds, progress).run()
+def listen(engine: Engine, *, seconds: float, whole: bool, progress: Progress) -> Console:
+    """Run until the first whole line (not with `whole`), a halt, a dead end or the time limit."""
+    return _Listener(engine, seconds, whole, progress).run()
 
 
 class _Listener:
-    def __init__(self, engine: Engine, seconds: float, progress: Progress) -> None:
+    def __init__(self, engine: Engine, seconds: float, whole: bool, progress: Progress) -> None:
         self._engine = engine
         self._progress = progress
         self._limit = seconds
+        self._whole = whole
         self._said = bytearray()
         self._counter = 0xFFFF
+        self._divisor = False
         self._state = engine.batch("cr0", "cr3", "cr4", "rflags", "cs")
         self._pending: tuple[int, int | None, int | None] | None = None
         self._exceptions = ExceptionState(engine)
@@ -83,7 +86,7 @@ class _Listener:
         engine = self._engine
         before = engine.read("rip")
         try:
-            engine.start(before, until=NO_EXIT, microseconds=SLICE)
+            engine.start(before, until=None, microseconds=SLICE)
         except Failed as err:
             if self._pending is None:
                 self._done = f"the emulator gave up at {engine.read('rip'):#x}: {err}"
@@ -220,10 +223,12 @@ class _Listener:
         return 0x20 if port == PIT_STATUS_PORT else 0
 
     def _port_out(self, port: int, _size: int, value: int) -> None:
-        if port != COM1:
+        if port == LINE_CONTROL:
+            self._divisor = bool(value & DIVISOR_LATCH)
+        if port != COM1 or self._divisor:
             return
         self._said.append(value & 0xFF)
-        if value & 0xFF == 0x0A and self._said.strip():
+        if value & 0xFF == 0x0A and self._said.strip() and not self._whole:
             self._line()
 
     def _line(self) -> None:

@@ -121,12 +121,14 @@ class Emulator:
         self.seconds = {"layout": laid - started, "walk": clock() - laid}
         return run
 
-    def console(self, *, seconds: float, progress: Progress = no_progress) -> Console:
+    def console(
+        self, *, seconds: float, whole: bool = False, progress: Progress = no_progress
+    ) -> Console:
         """See `machine.port.Machine`."""
         if self._engine is None or not self._entered:
             raise MachineError("there is no new kernel to listen to: the walk did not get there")
         self._entered = False
-        return listen(self._engine, seconds=seconds, progress=progress)
+        return listen(self._engine, seconds=seconds, whole=whole, progress=progress)
 
 
 def _peek(mmu: WatchedMmu, page: int) -> int | None:

@@ -244,10 +244,11 @@ class Engine:
         for each in hooks:
             self.uc.hook_del(each)
 
-    def start(self, rip: int, *, until: int, microseconds: int = 0) -> None:
-        """Run from `rip` until the exit address, a stop, a fault (`Failed`), or the time is up."""
-        self.uc.ctl_set_exits([until])
-        self.uc.emu_start(rip, until, timeout=microseconds)
+    def start(self, rip: int, *, until: int | None, microseconds: int = 0) -> None:
+        """Run from `rip` until the exit address (None: there is none), a stop, a fault (`Failed`),
+        or until the time is up."""
+        self.uc.ctl_set_exits([] if until is None else [until])
+        self.uc.emu_start(rip, 0, timeout=microseconds)
 
     def stop(self) -> None:
         """Stop before the instruction that is about to run."""

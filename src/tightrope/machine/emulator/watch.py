@@ -96,6 +96,8 @@ class Watch:
 
     def translation(self, page: int, access: Access) -> int | None:
         """Called for the first read, write or fetch of a page."""
+        if self.trouble is not None:
+            return None  # Unicorn looks around once more on its way out
         got = self._mmu.translate(page, access, instruction=self.index, step=self._steps.step)
         if isinstance(got, Refused):
             self._refused(got, page, access)

@@ -1,0 +1,27 @@
+# The deeds of this repository.  What they do stands in scripts/; everything made is in .venv and .cache.
+.PHONY: run test bench lock clean
+
+# Rehearse this machine's newest kernel, and the shipped one until it speaks.
+run:
+	@scripts/setup run
+	@scripts/rehearse
+
+# Everything the tests need, then all of them; the linters are among them.
+test:
+	@scripts/setup test
+	@scripts/system-packages
+	@scripts/fetch-kernels
+	@.venv/bin/python -m pytest
+
+bench:
+	@scripts/setup test
+	@scripts/fetch-kernels
+	@.venv/bin/python -m bench
+
+# Pin the newest versions that pyproject.toml allows.
+lock:
+	@scripts/lock
+
+clean:
+	rm -rf .venv .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find src tests bench -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,67 @@
+"""What do these bytes look like?  Answers in words, for people who passed the wrong file.
+
+Rules: only the first bytes are looked at, and nothing is refused here: `read` refuses, with the
+words of this file.  A guess is worded as one.
+"""
+
+from __future__ import annotations
+
+from struct import unpack_from
+
+from tightrope.abi import boot
+from tightrope.image.certificates import pe_header
+from tightrope.image.payload import compression_of
+
+_MULTIBOOT_1 = (0x1BADB002, 3, 4, 8192)
+_MULTIBOOT_2 = (0xE85250D6, 4, 8, 32768)
+"""Magic, 32-bit words that sum to 0, alignment and search range in bytes (Multiboot 0.6.96 section
+3.1.1, Multiboot2 2.0 section 3.1.1)."""
+
+_SHORTEST = 2 * boot.SECTOR
+"""A bzImage has a boot sector and at least one sector of setup (kexec-bzimage64.c asks the same)."""
+
+
+def has_linux_header(data: memoryview) -> bool:
+    """The letters "HdrS" are where boot.rst has them; all else about the header may be wrong."""
+    at = boot.field("header")
+    return len(data) >= at.end and at.read(data) == boot.HEADER_MAGIC
+
+
+def looks_like(data: memoryview) -> str:
+    """One clause about bytes that have no Linux setup header, and what to do about it."""
+    if not len(data):
+        return "an empty file"
+    if bytes(data[:4]) == b"\x7fELF":
+        also = " with a Multiboot header" if _has_multiboot(data) else ""
+        return (
+            f"an ELF file{also}: ELF kernels come later; a bzImage of the same kernel is read now"
+        )
+    if pe_header(data) is not None:
+        return f"a PE file without a Linux setup header, such as a unified kernel image{_cut(data)}"
+    if _has_multiboot(data):
+        return "a Multiboot image: Multiboot kernels come later"
+    compression = compression_of(data)
+    if compression is not None:
+        return f"a {compression} file: unpack it first"
+    if len(data) >= boot.SECTOR and boot.field("boot_flag").read(data) == boot.BOOT_FLAG:
+        return f"a boot sector without a Linux setup header, such as a disk image{_cut(data)}"
+    head = bytes(data[: boot.SECTOR])
+    if not any(head):
+        return "nothing but zeros where a kernel would begin"
+    if all(32 <= byte < 127 or byte in b"\t\n\f\r" for byte in head):
+        return "a text file"
+    return f"no kernel image that is known here (it begins with {head[:8].hex(' ')})"
+
+
+def _cut(data: memoryview) -> str:
+    return f", or a kernel cut off after {len(data)} bytes" if len(data) < _SHORTEST else ""
+
+
+def _has_multiboot(data: memoryview) -> bool:
+    for magic, words, alignment, reach in (_MULTIBOOT_1, _MULTIBOOT_2):
+        last = min(reach, len(data)) - 4 * words
+        for at in range(0, last + 1, alignment):
+            found = unpack_from(f"<{words}I", data, at)
+            if found[0] == magic and not sum(found) & 0xFFFFFFFF:
+                return True
+    return False

@@ -1,0 +1,218 @@
+"""`tightrope inspect KERNEL`: what an image is, what it asks of memory, and what a kexec makes of it.
+
+Rules: the image is already read and checked, nothing here doubts it.  Whether the payload unpacked is
+passed in: the bytes, the error that says why not, or None when nobody tried.  The text is for people
+who debug a kexec; the dict has the same facts as numbers, addresses and sizes in bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import IntFlag
+from textwrap import wrap
+
+from tightrope.abi import boot
+from tightrope.errors import TightropeError
+from tightrope.memory import PAGE_SIZE, Extent, align_up
+from tightrope.model import Image
+
+Unpacked = bytes | TightropeError | None
+"""What became of the payload: the unpacked bytes, why it did not unpack, or None: not tried."""
+
+_ELF_CLASSES = {1: 32, 2: 64}
+"""e_ident[EI_CLASS] (System V ABI, "ELF Identification"): bits of an address."""
+_EI_CLASS = 4
+_ABOVE_4G_SINCE = 0x020C
+_NAME_COLUMNS = 15
+_COLUMNS = 100
+"""Width of a line; a single word that is longer is not broken."""
+
+
+def inspect_text(image: Image, unpacked: Unpacked = None) -> str:
+    """The report for people: lines, no line break at the end."""
+    lines = [f"{image.source}: Linux {image.format}, boot protocol {_protocol(image)}"]
+    for section, rows in (
+        ("", _identity(image)),
+        ("memory", _memory(image)),
+        ("handover", _handover(image)),
+        ("payload", _payload(image, unpacked)),
+    ):
+        lines += ["", section] if section else []
+        for name, text in rows:
+            lines += wrap(
+                text,
+                _COLUMNS,
+                initial_indent=f"  {name:<{_NAME_COLUMNS}} ",
+                subsequent_indent=" " * (_NAME_COLUMNS + 3),
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
+    return "\n".join(lines)
+
+
+def inspect_json(image: Image, unpacked: Unpacked = None) -> dict[str, object]:
+    """The same as plain data: dicts, lists, strings, numbers, None; keys do not change between images."""
+    payload = image.payload
+    return {
+        "source": image.source,
+        "format": image.format,
+        "protocol": _protocol(image),
+        "version": image.version,
+        "file_size": image.file_size,
+        "setup_size": _setup_size(image),
+        "kernel_size": _kernel_size(image),
+        "signature_size": _signature_size(image),
+        "loaded_size": len(image.kernel),
+        "load": {
+            "relocatable": image.relocatable,
+            "pref_address": image.pref_address,
+            "init_size": image.init_size,
+            "alignment": image.alignment,
+            "min_alignment": image.min_alignment,
+            "above_4g": image.above_4g,
+        },
+        "initrd_limit": image.initrd_limit,
+        "cmdline_limit": image.cmdline_limit,
+        "entries": [{"name": e.name, "offset": e.offset, "bits": e.bits} for e in image.entries],
+        "loadflags": _names(boot.LoadFlags(image.loadflags)),
+        "xloadflags": _names(boot.XLoadFlags(image.xloadflags)),
+        "kexec_file_load_refusal": _file_load_refusal(image),
+        "setup_header": {
+            field.name: field.read(image.setup_header, boot.SETUP_HEADER)
+            for field in boot.SETUP_HEADER_FIELDS
+            if field.since <= image.protocol
+        },
+        "payload": payload
+        and {
+            "offset": payload.offset,
+            "size": payload.size,
+            "compression": payload.compression,
+            "unpacked_size": len(unpacked) if isinstance(unpacked, bytes) else None,
+            "elf_bits": _elf_bits(unpacked) if isinstance(unpacked, bytes) else None,
+            "error": str(unpacked) if isinstance(unpacked, TightropeError) else None,
+        },
+    }
+
+
+# ------------------------------------------------------------------------------- the four sections
+
+
+def _identity(image: Image) -> Iterator[tuple[str, str]]:
+    yield "version", image.version or "not named in the header"
+    signature = _signature_size(image)
+    parts = [f"{_setup_size(image)} setup", f"{_kernel_size(image)} kernel"]
+    parts += [f"{signature} signature, which is loaded with the kernel"] if signature else []
+    yield "file", f"{image.file_size} bytes: {' + '.join(parts)}"
+
+
+def _memory(image: Image) -> Iterator[tuple[str, str]]:
+    home = Extent.sized(image.pref_address, image.init_size)
+    size = f"{image.init_size:#x} bytes"
+    if not image.relocatable:
+        yield "needs", f"{home} free, and nowhere else: the kernel is not relocatable"
+    elif image.pref_address:
+        yield "needs", f"{home} free, or {size} at any {_unit(image.alignment)} aligned place"
+    else:
+        yield "needs", f"{size} free at any {_unit(image.alignment)} aligned place"
+    if image.relocatable:
+        limit = "may be above 4 GiB" if image.above_4g else "has to be below 4 GiB"
+        yield "", f"that place {limit}"
+        if image.min_alignment < image.alignment:
+            least = f"down to {_unit(image.min_alignment)} if kernel_alignment is lowered with it"
+            yield "", f"the alignment can be less, {least}"
+    zeros = align_up(image.init_size, PAGE_SIZE) - len(image.kernel)
+    yield (
+        "is loaded",
+        f"{len(image.kernel):#x} bytes; the {zeros:#x} behind them are scratch memory",
+    )
+    limit = f"no byte above {image.initrd_limit:#x}"
+    if image.above_4g:
+        limit = f"anywhere in RAM through startup_64; through startup_32 {limit}"
+    yield "initrd", limit
+    room = image.cmdline_limit - boot.MAX_ELFCOREHDR_STR_LEN
+    yield (
+        "command line",
+        f"{image.cmdline_limit} bytes; {max(room, 0)} if a loader keeps elfcorehdr's",
+    )
+
+
+def _handover(image: Image) -> Iterator[tuple[str, str]]:
+    for entry in image.entries:
+        mode = "long mode, paging on" if entry.bits == 64 else "protected mode, paging off"
+        yield entry.name, f"load address + {entry.offset:#x}, in {entry.bits}-bit {mode}"
+    yield "loadflags", _listed(boot.LoadFlags(image.loadflags))
+    yield "xloadflags", _listed(boot.XLoadFlags(image.xloadflags))
+    if any(entry.bits == 64 for entry in image.entries):
+        if image.xloadflags & boot.XLoadFlags.XLF_5LEVEL:
+            yield "paging", "startup_64 can be entered with 4-level or 5-level tables"
+        else:
+            yield "paging", "startup_64 must not be entered with 5-level tables (no XLF_5LEVEL)"
+    refusal = _file_load_refusal(image)
+    yield "kexec_file_load", "takes it" if refusal is None else f"refuses it: {refusal}"
+
+
+def _payload(image: Image, unpacked: Unpacked) -> Iterator[tuple[str, str]]:
+    payload = image.payload
+    if payload is None:
+        yield "compression", "not known: the header names no payload"
+        return
+    place = f"{payload.size} bytes at load address + {payload.offset:#x}"
+    yield "compression", f"{payload.compression}, {place}"
+    if isinstance(unpacked, bytes):
+        bits = _elf_bits(unpacked)
+        kind = f"ELF{bits}" if bits else "ELF file of an unknown class"
+        yield "unpacks to", f"{len(unpacked)} bytes, an {kind}; within init_size"
+    elif unpacked is not None:
+        yield "does not unpack", str(unpacked)
+
+
+# ------------------------------------------------------------------------------- facts and their words
+
+
+def _protocol(image: Image) -> str:
+    return f"{image.protocol >> 8}.{image.protocol & 0xFF:02}"
+
+
+def _setup_size(image: Image) -> int:
+    return image.file_size - len(image.kernel)
+
+
+def _kernel_size(image: Image) -> int:
+    return boot.field("syssize").read(image.setup_header, boot.SETUP_HEADER) * boot.PARAGRAPH
+
+
+def _signature_size(image: Image) -> int:
+    return len(image.kernel) - _kernel_size(image)
+
+
+def _file_load_refusal(image: Image) -> str | None:
+    """Why Linux's kexec_file_load would not take the image (kexec-bzimage64.c), None if it would."""
+    if image.protocol < _ABOVE_4G_SINCE:
+        return "it asks for boot protocol 2.12"
+    if not image.xloadflags & boot.XLoadFlags.XLF_KERNEL_64:
+        return "it asks for a 64-bit entry (XLF_KERNEL_64)"
+    if not image.above_4g:
+        return "it asks for XLF_CAN_BE_LOADED_ABOVE_4G"
+    return None
+
+
+def _elf_bits(unpacked: bytes) -> int | None:
+    return _ELF_CLASSES.get(unpacked[_EI_CLASS]) if len(unpacked) > _EI_CLASS else None
+
+
+def _names(flags: IntFlag) -> list[str]:
+    """Each set bit's name, bit 0 first; "bit N" where the protocol has no name for it."""
+    bits = [bit for bit in range(int(flags).bit_length()) if int(flags) >> bit & 1]
+    return [type(flags)(1 << bit).name or f"bit {bit}" for bit in bits]
+
+
+def _listed(flags: IntFlag) -> str:
+    return ", ".join(_names(flags)) or "none"
+
+
+def _unit(size: int) -> str:
+    """A power of two in the largest unit that divides it."""
+    for shift, unit in ((30, "GiB"), (20, "MiB"), (10, "KiB")):
+        if size >= 1 << shift:
+            return f"{size >> shift} {unit}"
+    return f"{size} byte"

@@ -1,0 +1,50 @@
+"""How numbers are written for people: addresses, sizes, walks, register names.
+
+Rules: one place for each notation, so that a value looks alike on every screen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tightrope.x86 import cpu as x86
+from tightrope.x86.bits import named_bits
+from tightrope.x86.walk import TableVisit
+
+
+def size(count: int) -> str:
+    """Bytes in the largest unit that is exact, or rounded to a tenth of one."""
+    for shift, unit in ((40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")):
+        if count >= 1 << shift:
+            whole, rest = divmod(count, 1 << shift)
+            return f"{whole} {unit}" if not rest else f"{count / (1 << shift):.1f} {unit}"
+    return f"{count} bytes"
+
+
+def count(number: int, noun: str) -> str:
+    """A number and its noun."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def walked(visits: Sequence[TableVisit]) -> str:
+    """A walk level by level: `PML4 0x... -> PDPT 0x... -> PT 0x...`."""
+    return " -> ".join(f"{visit.level} {visit.entry:#x}" for visit in visits) or "paging is off"
+
+
+def control(register: str, value: int) -> str:
+    """A register's value with the names of its bits, where it has names."""
+    names = {
+        "cr0": x86.CR0_NAMES,
+        "cr4": x86.CR4_NAMES,
+        "efer": x86.EFER_NAMES,
+        "rflags": x86.RFLAGS_NAMES,
+    }.get(register)
+    if names is None:
+        return f"{value:#x}"
+    fixed = x86.RFLAGS_FIXED if register == "rflags" else 0
+    return f"{value:#x} ({named_bits(value & ~fixed, names)})"
+
+
+def table(register: str, value: int) -> str:
+    """A descriptor table register written by lgdt or lidt: base << 16 | limit."""
+    return f"{register} at {value >> 16:#x}, limit {value & 0xFFFF:#x}"

@@ -1,0 +1,369 @@
+"""Sixteen ways to break a handover on purpose, each caught by its own rule at its own step.
+
+A check that has never failed proves nothing.  `rehearse --sabotage NAME` breaks one thing in the
+description, the code, the tables, the list or the contents, and lets the walk run: the finding named
+here has to be the first.  `rehearse` applies the four kinds of change where they belong.
+
+Rules: a sabotage changes finished values into others and leaves everything else as it was.  It may
+use symbols of the routines, so it breaks the shipped code and no other.
+
+May import: errors, memory, model, x86
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from tightrope.errors import BadInput
+from tightrope.memory import PAGE_SIZE, Virt
+from tightrope.model import Code, Handover, Host, LowMapping, Piece, Plan, Segment, Step, Tables
+from tightrope.x86.walk import Access, Mmu, walk
+
+
+def _same_host(host: Host, _plan: Plan) -> Host:
+    return host
+
+
+def _same_code(code: Code) -> Code:
+    return code
+
+
+def _same_handover(handover: Handover) -> Handover:
+    return handover
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sabotage:
+    """One way to fall: `rule` and `step` are those of the first finding that has to come of it."""
+
+    name: str
+    says: str
+    rule: str
+    step: Step
+    host: Callable[[Host, Plan], Host] = _same_host
+    code: Callable[[Code], Code] = _same_code
+    handover: Callable[[Handover], Handover] = _same_handover
+
+
+# ------------------------------------------------------------------------- changing finished values
+
+
+def _with_tables(handover: Handover, old: Tables, frame: int, page: bytes) -> Handover:
+    """The same handover with one page of a tree of tables replaced, in the tree and in its piece."""
+    tables = replace(old, pages={**old.pages, frame: memoryview(page)})
+    pieces = tuple(
+        replace(piece, data=page) if piece.phys == frame else piece for piece in handover.pieces
+    )
+    if old is handover.page_table_a:
+        return replace(handover, page_table_a=tables, pieces=pieces)
+    return replace(handover, page_table_b=tables, pieces=pieces)
+
+
+def _leaf_entry(handover: Handover, tables: Tables, virt: int) -> tuple[int, int]:
+    """The physical address and the value of the entry that maps `virt`."""
+
+    def read(phys: int, size: int) -> int | None:
+        page = tables.pages.get(phys & -PAGE_SIZE)
+        at = phys % PAGE_SIZE
+        return None if page is None else int.from_bytes(page[at : at + size], "little")
+
+    registers = handover.registers
+    mmu = Mmu(
+        cr0=registers.cr0,
+        cr3=tables.root,
+        cr4=registers.cr4,
+        efer=registers.efer,
+        physical_bits=handover.plan.host.cpu.physical_bits,
+    )
+    last = walk(read, mmu, virt, Access.READ).visits[-1]
+    return last.at, last.entry
+
+
+def _edit_entry(
+    handover: Handover, tables: Tables, virt: int, change: Callable[[int], int]
+) -> Handover:
+    at, entry = _leaf_entry(handover, tables, virt)
+    frame = at & -PAGE_SIZE
+    page = bytearray(tables.pages[frame])
+    page[at - frame : at - frame + 8] = change(entry).to_bytes(8, "little")
+    return _with_tables(handover, tables, frame, bytes(page))
+
+
+def _entry_of(
+    which: Callable[[Handover], int], change: Callable[[int], int]
+) -> Callable[[Handover], Handover]:
+    """Change the entry of page_table_a that maps an address."""
+    return lambda handover: _edit_entry(handover, handover.page_table_a, which(handover), change)
+
+
+def _virt(handover: Handover) -> int:
+    return handover.plan.host.relocation
+
+
+def _control(handover: Handover) -> int:
+    return handover.plan.control_page
+
+
+def _patch(symbol: str, offset: int, old: bytes, new: bytes) -> Callable[[Code], Code]:
+    """Replace bytes of a routine, counted from a symbol; `old` is what has to be there."""
+
+    def change(code: Code) -> Code:
+        at = code.symbols[symbol] + offset
+        if code.data[at : at + len(old)] != old:
+            raise BadInput(f"{code.name} is not the code that this sabotage knows", source=symbol)
+        return replace(code, data=code.data[:at] + new + code.data[at + len(new) :])
+
+    return change
+
+
+def _edit_segment(
+    handover: Handover, name: str, change: Callable[[bytearray], None], *, planned: bool
+) -> Handover:
+    """Change a segment's bytes; `planned` says whether the plan itself wants them so."""
+
+    def edit(segments: tuple[Segment, ...]) -> tuple[Segment, ...]:
+        out = []
+        for segment in segments:
+            if segment.name == name:
+                data = bytearray(segment.data)
+                change(data)
+                segment = replace(segment, data=bytes(data))
+            out.append(segment)
+        return tuple(out)
+
+    if all(segment.name != name for segment in handover.segments):
+        raise BadInput(f"there is no {name} to sabotage", source="--sabotage", field=name)
+    plan = replace(handover.plan, segments=edit(handover.plan.segments))
+    return replace(
+        handover, segments=edit(handover.segments), plan=plan if planned else handover.plan
+    )
+
+
+def _edit_list(handover: Handover, change: Callable[[list[list[int]]], None]) -> Handover:
+    """Change the words of the page list: `change` gets a list of pages of 512 words."""
+    pages = [piece for piece in handover.pieces if piece.what == "the page list"]
+    rows = [list(memoryview(bytes(piece.data)).cast("Q")) for piece in pages]
+    change(rows)
+    edited = {
+        piece.phys: b"".join(word.to_bytes(8, "little") for word in row)
+        for piece, row in zip(pages, rows, strict=True)
+    }
+    return replace(
+        handover,
+        pieces=tuple(
+            replace(piece, data=edited[piece.phys]) if piece.phys in edited else piece
+            for piece in handover.pieces
+        ),
+    )
+
+
+# ----------------------------------------------------------------------------------- the sabotages
+
+
+def _redirect_command_line(handover: Handover, target: int) -> Handover:
+    """Send the command line's page to another destination."""
+    line = next(s for s in handover.plan.segments if s.name == "command line")
+    wanted = line.destination.start | 1
+
+    def change(rows: list[list[int]]) -> None:
+        for row in rows:
+            if wanted in row:
+                row[row.index(wanted)] = target | 1
+
+    return _edit_list(handover, change)
+
+
+def _control_page_destination(handover: Handover) -> Handover:
+    return _redirect_command_line(handover, handover.plan.control_page)
+
+
+def _list_destination(handover: Handover) -> Handover:
+    last = [p.phys for p in handover.pieces if p.what == "the page list"][-1]
+    return _redirect_command_line(handover, last)
+
+
+def _source_order(handover: Handover) -> Handover:
+    """The last page of the kernel is read from where its first page was just copied to."""
+    kernel = handover.plan.segments[0]
+    pages = len(kernel.destination.pages)
+
+    def change(rows: list[list[int]]) -> None:
+        # Word 0 is the kernel's IND_DESTINATION; its last source is word `pages`, links not counted.
+        row, column = divmod(pages, 511)
+        rows[row][column] = kernel.destination.start | 8
+
+    return _edit_list(handover, change)
+
+
+def _overwrite_pgd(handover: Handover) -> Handover:
+    """What Linux did before the thread: the identity map goes into the low half of the live pgd."""
+    world = handover.world
+    low = bytes(handover.page_table_b.pages[handover.page_table_b.root])[: PAGE_SIZE // 2]
+    high = bytes(world.tables[world.pgd])[PAGE_SIZE // 2 :]
+    piece = Piece(phys=world.pgd, data=low + high, what="an identity map in the current pgd")
+    return replace(handover, pieces=(*handover.pieces, piece))
+
+
+def _global_at_p(host: Host, plan: Plan) -> Host:
+    """The old kernel has a global mapping at the linear address P, to some other frame."""
+    stray = LowMapping(
+        virt=Virt(plan.control_page), phys=host.text.phys, size=PAGE_SIZE, is_global=True
+    )
+    return replace(host, low_mappings=(*host.low_mappings, stray))
+
+
+def _shrink_table_b(handover: Handover) -> Handover:
+    """page_table_b leaves out where the kernel goes."""
+    kernel = handover.plan.segments[0].destination
+    return _edit_entry(handover, handover.page_table_b, kernel.start, lambda _entry: 0)
+
+
+def _flip(data: bytearray) -> None:
+    data[len(data) // 2] ^= 0x40
+
+
+def _point_elsewhere(data: bytearray) -> None:
+    # The stub's last word is the address of boot_params.
+    value = int.from_bytes(data[-8:], "little") + PAGE_SIZE
+    data[-8:] = value.to_bytes(8, "little")
+
+
+def _sti(data: bytearray) -> None:
+    # The stub clears the flags with its first popfq; sti in its place leaves interrupts on.
+    data[data.index(b"\x9d")] = 0xFB
+
+
+_ALL = (
+    Sabotage(
+        name="no-v",
+        says="leave the mapping of V out of page_table_a",
+        rule="table-a-maps-v",
+        step=Step.TABLE_A,
+        handover=_entry_of(_virt, lambda _entry: 0),
+    ),
+    Sabotage(
+        name="no-p",
+        says="leave the mapping of P out of page_table_a",
+        rule="table-a-maps-p",
+        step=Step.STATE,
+        handover=_entry_of(_control, lambda _entry: 0),
+    ),
+    Sabotage(
+        name="nx",
+        says="set NX on the control page at V",
+        rule="table-a-rights",
+        step=Step.TABLE_A,
+        handover=_entry_of(_virt, lambda entry: entry | 1 << 63),
+    ),
+    Sabotage(
+        name="overwrite-pgd",
+        says="overwrite the low half of the current pgd, as Linux did before the thread",
+        rule="current-pgd-kept",
+        step=Step.PREPARE,
+        handover=_overwrite_pgd,
+    ),
+    Sabotage(
+        name="control-page-destination",
+        says="copy the command line's page onto the control page",
+        rule="control-page-kept",
+        step=Step.COPY,
+        handover=_control_page_destination,
+    ),
+    Sabotage(
+        name="list-page-destination",
+        says="copy the command line's page onto a page of the list",
+        rule="list-kept",
+        step=Step.COPY,
+        handover=_list_destination,
+    ),
+    Sabotage(
+        name="source-order",
+        says="read a source after it was overwritten",
+        rule="source-intact",
+        step=Step.COPY,
+        handover=_source_order,
+    ),
+    Sabotage(
+        name="stack-outside",
+        says="put the stack one page too high",
+        rule="stack-inside",
+        step=Step.STATE,
+        code=_patch("set_stack", 3, b"\x00\x10\x00\x00", b"\x00\x20\x00\x00"),
+    ),
+    Sabotage(
+        name="stale-global",
+        says="a global entry of the old kernel at the linear address P, and CR4 never written",
+        rule="tlb-agreement",
+        step=Step.STATE,
+        host=_global_at_p,
+        code=_patch("clear_pge", 0, b"\x0f\x22\xe0", b"\x90\x90\x90"),
+    ),
+    Sabotage(
+        name="pge-on",
+        says="leave CR4.PGE on",
+        rule="pge-before-identity",
+        step=Step.STATE,
+        code=_patch("after_table_a", 3, b"\x25\x20\x10\x00\x00", b"\x25\xa0\x10\x00\x00"),
+    ),
+    Sabotage(
+        name="table-b-small",
+        says="leave the kernel's destination out of page_table_b",
+        rule="table-b-covers",
+        step=Step.TABLE_B,
+        handover=_shrink_table_b,
+    ),
+    Sabotage(
+        name="reserved-bit",
+        says="set a physical address bit that the CPU does not have, in the entry for V",
+        rule="reserved-bits",
+        step=Step.TABLE_A,
+        handover=lambda handover: _edit_entry(
+            handover,
+            handover.page_table_a,
+            handover.plan.host.relocation,
+            lambda entry: entry | 1 << min(handover.plan.host.cpu.physical_bits, 51),
+        ),
+    ),
+    Sabotage(
+        name="accessed-clear",
+        says="clear accessed and dirty in the entry for V",
+        rule="accessed-dirty-preset",
+        step=Step.TABLE_A,
+        handover=_entry_of(_virt, lambda entry: entry & ~0x60),
+    ),
+    Sabotage(
+        name="interrupts-on",
+        says="enter the new kernel with interrupts on",
+        rule="interrupts-off",
+        step=Step.COPY,
+        handover=lambda handover: _edit_segment(handover, "entry stub", _sti, planned=True),
+    ),
+    Sabotage(
+        name="wrong-boot-params",
+        says="give the new kernel a boot_params pointer one page too high",
+        rule="entry-boot-params",
+        step=Step.COPY,
+        handover=lambda handover: _edit_segment(
+            handover, "entry stub", _point_elsewhere, planned=True
+        ),
+    ),
+    Sabotage(
+        name="initrd-byte",
+        says="flip one bit in the middle of the initrd after it was loaded",
+        rule="destinations-complete",
+        step=Step.COPY,
+        handover=lambda handover: _edit_segment(handover, "initrd", _flip, planned=False),
+    ),
+)
+SABOTAGES: Mapping[str, Sabotage] = {each.name: each for each in _ALL}
+
+
+def named(name: str) -> Sabotage:
+    """The sabotage of that name.  Raises BadInput."""
+    try:
+        return SABOTAGES[name]
+    except KeyError:
+        raise BadInput(
+            f"no sabotage {name!r}; `--sabotage list` names them", source="--sabotage"
+        ) from None

@@ -1,0 +1,31 @@
+"""The shipped kernel: a small bzImage that checks what it was handed and says so on the serial port.
+
+Rules: the bytes in `kernel.bzimage` are those of `kernel.S`, which is where its checks and lines
+are written down; a test assembles it again, nobody does at run time.  This file only hands the
+bytes out and knows the one word of the command line that the kernel reads.
+
+May import: nothing
+"""
+
+from __future__ import annotations
+
+import zlib
+from importlib import resources
+
+INITRD_SUM = "tightrope.initrd="
+"""The word's beginning; eight hex digits follow: the Adler-32 (RFC 1950) that the initrd must have."""
+
+
+def read() -> bytes:
+    """The bytes of the bzImage, boot sector first."""
+    return resources.files(__name__).joinpath("kernel.bzimage").read_bytes()
+
+
+def initrd_argument(initrd: bytes | memoryview) -> str:
+    """The command-line word that makes the shipped kernel compare the initrd it is handed."""
+    return f"{INITRD_SUM}{zlib.adler32(initrd):08x}"
+
+
+def example_initrd() -> bytes:
+    """A quarter of a MiB that differs from page to page, for a rehearsal without an initrd."""
+    return b"".join(number.to_bytes(8, "little") for number in range(1 << 15))

@@ -1,0 +1,52 @@
+"""What all tests share: the real kernels, and how Hypothesis runs.
+
+Rules: only fixtures that several rooms' tests need live here; a test that needs a part which this
+machine lacks skips on a laptop with the command that gets it, and fails where CI is set.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+from hypothesis import settings
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+IN_CI = "CI" in os.environ
+
+# Emulated CPUs and busy machines make single examples slow: the time limit is pytest-timeout's.
+settings.register_profile("laptop", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+settings.load_profile("ci" if IN_CI else "laptop")
+
+
+def lacking(what: str) -> NoReturn:
+    """Skip on a laptop, fail in CI; `what` says what is lacking and how to get it."""
+    if IN_CI:
+        pytest.fail(what)
+    pytest.skip(f"{what} (set CI=1 to fail instead)")
+
+
+def debian_kernel(flavour: str) -> Path:
+    """The vmlinuz that scripts/fetch-kernels recorded for a flavour."""
+    kernels = REPOSITORY / ".cache" / "kernels" / "kernels.txt"
+    rows = kernels.read_text().splitlines() if kernels.exists() else []
+    for row in rows:
+        name, path = row.split(maxsplit=1)
+        if name == flavour and (REPOSITORY / path).is_file():
+            return REPOSITORY / path
+    lacking(f"no Debian {flavour} kernel here: run scripts/fetch-kernels")
+
+
+@pytest.fixture(scope="session")
+def debian_amd64() -> Path:
+    """Debian's newest amd64 kernel, an xz bzImage."""
+    return debian_kernel("amd64")
+
+
+@pytest.fixture(scope="session")
+def debian_cloud() -> Path:
+    """Debian's newest cloud-amd64 kernel, an lz4 bzImage."""
+    return debian_kernel("cloud-amd64")

@@ -1,0 +1,207 @@
+"""The cards are kept: each module imports what its package's docstring allows, and nothing else.
+
+    import in the tree  --ast-->  (module, imported)  --card-->  allowed, or a breach
+
+Rules: sources are parsed, never imported; imports inside functions and TYPE_CHECKING count as well.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+SOURCE = Path(__file__).resolve().parents[2] / "src" / "tightrope"
+ROOMS = frozenset({"image", "host", "plan", "handover", "machine", "check", "report"})
+
+OUTSIDERS = {
+    "unicorn": ("machine.emulator",),
+    "iced_x86": ("machine",),
+    "z3": (),
+    "ctypes": ("machine",),
+    "mmap": ("machine",),
+    "fcntl": ("machine",),
+    "socket": ("machine",),
+    "subprocess": ("machine",),
+}
+"""Packages from outside that only some modules may import; a name stands for what is below it too."""
+
+CARD = re.compile(r"^\s*May import: ([a-z0-9_, \n]+?)\.?\s*(?:\n\s*\n|\Z)", re.MULTILINE)
+
+
+def card_in(docstring: str | None) -> frozenset[str] | None:
+    """The names on a card, None when the docstring has none."""
+    found = CARD.search(docstring or "")
+    if found is None:
+        return None
+    names = {name.strip() for name in found[1].split(",")}
+    return frozenset(names - {"nothing"})
+
+
+def module_name(path: Path, root: Path) -> str:
+    """Dotted, below tightrope: `machine/emulator.py` is `machine.emulator`, the package itself ''."""
+    parts = path.relative_to(root).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    """Every absolute dotted name that a module imports, `from a import b` as `a.b`."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{'.' * node.level}{node.module or ''}.{a.name}" for a in node.names)
+
+
+def is_below(module: str, owner: str) -> bool:
+    """`machine.emulator` and `machine.emulator_ports` are the emulator's; `machines` is not machine's."""
+    return module == owner or module.startswith((f"{owner}.", f"{owner}_"))
+
+
+def governing_card(module: str, cards: dict[str, frozenset[str]]) -> frozenset[str] | None:
+    """The card of the module itself or of the nearest package around it.
+
+    A top-level module without a card (the command line, a deed) has none: None.  The card of
+    tightrope itself binds its `__init__.py` alone.
+    """
+    while module not in cards and "." in module:
+        module = module.rpartition(".")[0]
+    return cards.get(module)
+
+
+def cards_of(trees: dict[str, tuple[Path, ast.Module]]) -> dict[str, frozenset[str]]:
+    """The cards of packages and of top-level modules; no other module has a say."""
+    found: dict[str, frozenset[str]] = {}
+    for name, (path, tree) in trees.items():
+        card = card_in(ast.get_docstring(tree))
+        if card is not None and (path.name == "__init__.py" or "." not in name):
+            found[name] = card
+    return found
+
+
+def faults_of_cards(
+    trees: dict[str, tuple[Path, ast.Module]], cards: dict[str, frozenset[str]], root: Path
+) -> Iterator[str]:
+    """Packages without a card, cards that name nothing here, rooms that list rooms."""
+    for folder in sorted({path.parent for path, _ in trees.values()}):
+        name = module_name(folder / "__init__.py", root)
+        if name not in cards:
+            yield f"{name or 'tightrope'}: a package without a card"
+    for name, card in cards.items():
+        for other in sorted(card - {module.partition(".")[0] for module in trees}):
+            yield f"{name}: its card names {other}, which is not here"
+        room = name.partition(".")[0]
+        if room in ROOMS:
+            for other in sorted(card & ROOMS - {room}):
+                yield f"{name}: a room lists the room {other}"
+
+
+def faults_of_imports(
+    trees: dict[str, tuple[Path, ast.Module]], cards: dict[str, frozenset[str]]
+) -> Iterator[str]:
+    """Imports that the governing card or the rule about outsiders does not allow."""
+    top_level = {name.partition(".")[0] for name in trees if name}
+    for name, (_, tree) in trees.items():
+        card = governing_card(name, cards)
+        for imported in imports(tree):
+            package, _, rest = imported.partition(".")
+            target = rest.partition(".")[0]
+            if not package:
+                yield f"{name}: relative import of {imported}"
+            elif package == "tightrope":
+                foreign = target in top_level and target != name.partition(".")[0]
+                if card is not None and foreign and target not in card:
+                    yield f"{name}: imports tightrope.{target}, which its card does not allow"
+            elif package in OUTSIDERS and not any(is_below(name, o) for o in OUTSIDERS[package]):
+                yield f"{name}: may not import {package}"
+
+
+def breaches(root: Path) -> list[str]:
+    """One sentence for each broken card or rule under a package root such as src/tightrope."""
+    trees = {
+        module_name(path, root): (path, ast.parse(path.read_text(encoding="utf-8")))
+        for path in sorted(root.rglob("*.py"))
+    }
+    cards = cards_of(trees)
+    return [*faults_of_cards(trees, cards, root), *faults_of_imports(trees, cards)]
+
+
+def test_every_module_keeps_to_its_card() -> None:
+    assert breaches(SOURCE) == []
+
+
+# ------------------------------------------------------------------------- the tester, tested
+
+GOOD = {
+    "__init__.py": '"""The package.\n\nMay import: nothing\n"""\n',
+    "errors.py": '"""Errors."""\n',
+    "cli.py": '"""Knows everything."""\nfrom tightrope.image import read\n',
+    "image/__init__.py": '"""A room.\n\nMay import: errors\n"""\n',
+    "image/read.py": '"""Reads."""\nfrom tightrope import errors\nfrom tightrope.image import elf\n',
+    "image/elf.py": '"""ELF."""\nimport struct\nimport numpy\n',
+    "machine/__init__.py": '"""A room.\n\nMay import: errors,\nimage_free\n"""\n',
+    "machine/emulator.py": '"""A CPU."""\ndef run() -> None:\n    import unicorn\n    import iced_x86\n',
+    "image_free.py": '"""Not a room.\n\nMay import: errors\n"""\nimport tightrope.errors\n',
+}
+
+
+def tree_of(root: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return root
+
+
+def test_a_tree_that_keeps_to_its_cards_has_no_breach(tmp_path: Path) -> None:
+    assert breaches(tree_of(tmp_path, GOOD)) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "breach"),
+    [
+        ("image/elf.py", "import tightrope.machine", "image.elf: imports tightrope.machine"),
+        ("image/elf.py", "from tightrope import machine", "image.elf: imports tightrope.machine"),
+        ("image/elf.py", "from tightrope.machine import run", "image.elf: imports tightrope.mac"),
+        ("image/elf.py", "def f():\n    import tightrope.cli", "image.elf: imports tightrope.cli"),
+        (
+            "image/elf.py",
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from tightrope.cli import main",
+            "image.elf: imports tightrope.cli",
+        ),
+        ("image/elf.py", "from . import read", "image.elf: relative import"),
+        ("image/elf.py", "import mmap", "image.elf: may not import mmap"),
+        ("image/elf.py", "from ctypes import c_char", "image.elf: may not import ctypes"),
+        ("cli.py", "import subprocess", "cli: may not import subprocess"),
+        ("machine/emulator.py", "import z3", "machine.emulator: may not import z3"),
+        ("machine/kvm.py", "import unicorn.x86_const", "machine.kvm: may not import unicorn"),
+        ("image_free.py", '"""May import: nothing\n"""\nimport tightrope.errors', "image_free: im"),
+        ("__init__.py", '"""May import: nothing\n"""\nimport tightrope.errors', ": imports tight"),
+        ("image/__init__.py", '"""No card."""', "image: a package without a card"),
+        ("image/deep/__init__.py", '"""No card."""', "image.deep: a package without a card"),
+        ("host/profile.py", '"""No package."""', "host: a package without a card"),
+        (
+            "image/__init__.py",
+            '"""May import: errors, machine\n"""',
+            "image: a room lists the room",
+        ),
+        ("image/__init__.py", '"""May import: errors, moon\n"""', "image: its card names moon"),
+    ],
+)
+def test_a_breach_is_named(tmp_path: Path, path: str, text: str, breach: str) -> None:
+    (found,) = breaches(tree_of(tmp_path, GOOD | {path: text}))
+    assert found.startswith(breach)
+
+
+@given(st.sets(st.sampled_from(["abi", "errors", "memory", "model", "x86"]), min_size=1))
+def test_a_card_reads_back_as_it_was_written(names: set[str]) -> None:
+    line = "May import: " + ", ".join(sorted(names))
+    for docstring in (line, f"Rules.\n\n{line}\n", f"{line}\n\nMore: prose, with commas"):
+        assert card_in(docstring) == frozenset(names)
+    assert card_in("May import: nothing") == frozenset()
+    assert card_in("It may import whatever it likes.") is None

@@ -1,0 +1,62 @@
+"""image.read on what is no bzImage: the error says what the bytes look like.
+
+The bytes are made by the programs and libraries that own the formats, or by hand from their manuals.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+import struct
+
+import pytest
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.makers.bzimage import bzimage, put, vmlinux, with_certificate_table
+from tightrope import image
+from tightrope.errors import ImageError
+
+MULTIBOOT_1 = struct.pack("<III", 0x1BADB002, 0, -0x1BADB002 & 0xFFFFFFFF)
+MULTIBOOT_2 = struct.pack("<IIII", 0xE85250D6, 0, 16, -(0xE85250D6 + 16) & 0xFFFFFFFF)
+NO_HEADER = put(bzimage(), "header", 0)
+
+CASES = {
+    "empty": (b"", "an empty file"),
+    "ELF": (vmlinux(), "an ELF file: ELF kernels come later"),
+    "ELF with Multiboot": (vmlinux(16) + MULTIBOOT_1, "an ELF file with a Multiboot header"),
+    "Multiboot": (b"\0" * 64 + MULTIBOOT_1, "a Multiboot image"),
+    "Multiboot at its last place": (b"\0" * 8180 + MULTIBOOT_1, "a Multiboot image"),
+    "Multiboot too far": (b"\0" * 8184 + MULTIBOOT_1, "nothing but zeros"),
+    "Multiboot 2": (b"\0" * 64 + MULTIBOOT_2, "a Multiboot image"),
+    "Multiboot without its checksum": (b"\0" * 64 + MULTIBOOT_1[:8] + b"\0" * 4, "no kernel image"),
+    "PE": (with_certificate_table(NO_HEADER, 0, 0), "a PE file without a Linux setup header"),
+    "PE cut off": (
+        with_certificate_table(NO_HEADER, 0, 0)[:300],
+        "a PE file .*, or a kernel cut off after 300 bytes",
+    ),
+    "boot sector": (NO_HEADER, "a boot sector without a Linux setup header"),
+    "kernel cut off": (bzimage()[:512], "a boot sector .*, or a kernel cut off after 512 bytes"),
+    "gzip": (gzip.compress(b"kernel"), "a gzip file: unpack it first"),
+    "bzip2": (bz2.compress(b"kernel"), "a bzip2 file"),
+    "xz": (lzma.compress(b"kernel"), "an? xz file"),
+    "lzma": (lzma.compress(b"kernel", format=lzma.FORMAT_ALONE), "an? lzma file"),
+    "zstd": (zstandard.ZstdCompressor().compress(b"kernel"), "a zstd file"),
+    "zeros": (b"\0" * 4096, "nothing but zeros"),
+    "text": (b"title Linux\nlinux /vmlinuz\n", "a text file"),
+    "unknown": (bytes(range(128, 256)), "no kernel image .* begins with 80 81 82 83 84 85 86 87"),
+}
+
+
+@pytest.mark.parametrize(("data", "words"), CASES.values(), ids=CASES)
+def test_the_error_says_what_the_bytes_look_like(data: bytes, words: str) -> None:
+    with pytest.raises(ImageError, match=f"^file: {words}"):
+        image.read(data, "file")
+
+
+@given(st.sampled_from(sorted(CASES)), st.binary(max_size=600), st.integers(0, 600))
+def test_any_mixture_of_them_is_refused_in_words(name: str, more: bytes, length: int) -> None:
+    with pytest.raises(ImageError, match=r"^file: \w+"):
+        image.read(CASES[name][0][:length] + more, "file")
