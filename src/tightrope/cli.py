@@ -13,6 +13,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,9 +33,14 @@ SHIPPED = "the shipped kernel"
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit status."""
-    options = _parser().parse_args(arguments)
+    _open_streams()
     try:
-        return int(options.deed(options))
+        try:
+            options = _parser().parse_args(arguments)
+            return int(options.deed(options))
+        finally:
+            # Here, where a reader that has gone away can still be dealt with, not at exit.
+            sys.stdout.flush()
     except TightropeError as err:
         print(f"tightrope: {err}", file=sys.stderr)
         return UNKNOWN
@@ -42,9 +48,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("tightrope: interrupted; nothing was changed", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has seen enough; Python must not complain at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read our output has seen enough.
+        _drop_output()
         return UNKNOWN
+    except OSError as err:
+        # Input is opened by _bytes: what is left is our own output, on a full disk for instance.
+        print(f"tightrope: {err.strerror or err}", file=sys.stderr)
+        _drop_output()
+        return UNKNOWN
+
+
+def _open_streams() -> None:
+    """Give streams that were closed (`>&-`) a place to go; escape what a stream cannot encode."""
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - open until exit
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - open until exit
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _drop_output() -> None:
+    """What is still in the buffer goes nowhere, so that Python does not complain at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 # ---------------------------------------------------------------------------------- the arguments
@@ -82,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     walk.add_argument(
         "--limit",
-        type=float,
+        type=_seconds,
         default=900.0,
         metavar="SECONDS",
         help="how long to listen with --until console (%(default)s)",
@@ -145,6 +171,14 @@ def _request_arguments(deed: argparse.ArgumentParser) -> None:
         metavar="SEED",
         help="hand out free frames in a shuffled order, as a kernel does after months",
     )
+
+
+def _seconds(text: str) -> float:
+    """Seconds of an argument; `nan` would never be over."""
+    seconds = float(text)
+    if not seconds > 0:
+        raise argparse.ArgumentTypeError(f"{text} is not a time to listen for")
+    return seconds
 
 
 def _json_argument(group: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:

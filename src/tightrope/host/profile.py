@@ -38,7 +38,8 @@ def read(text: str, source: str) -> Host:
     """A `Host` from TOML text; `source` names the file in errors.  Raises HostError."""
     try:
         document = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as err:
+    except (ValueError, RecursionError) as err:
+        # A plain ValueError is Python's own limit on the digits of a number.
         raise HostError(f"not TOML: {err}", source=source) from err
     top = Reader(document, source)
     paging = Paging(top.choice("paging", [Paging.X86_64.value]))
@@ -152,8 +153,6 @@ def _check(host: Host, top: Reader, registers: Reader) -> None:
     """What must be true between fields.  Raises HostError naming the one that is easiest to mend."""
     ram = host.memory.ram
     text = Extent.sized(host.text.phys, host.text.size)
-    if host.text.virt + host.text.size > 1 << 64:
-        top.refuse("text.size", "the text runs over the end of the address space", limit=1 << 64)
     text_virt = Extent.sized(host.text.virt, host.text.size)
     for field, extent in (("text", text), ("private", host.private)):
         if not covered(extent, ram):
@@ -168,14 +167,24 @@ def _check(host: Host, top: Reader, registers: Reader) -> None:
     for number, busy in enumerate(host.busy):
         if not covered(busy.extent, ram):
             top.refuse(f"busy[{number}]", f"{busy.extent} is not all RAM")
-    for field, virt in (
-        ("relocation", host.relocation),
-        ("text.virt", host.text.virt),
-        ("direct_map.virt", host.direct_map.virt),
-        *((f"mapping[{n}].virt", each.virt) for n, each in enumerate(host.low_mappings)),
+    for field, virt, size in (
+        ("relocation", host.relocation, PAGE_SIZE),
+        ("text.virt", host.text.virt, host.text.size),
+        ("direct_map.virt", host.direct_map.virt, ram[-1].end),
+        *((f"mapping[{n}].virt", each.virt, each.size) for n, each in enumerate(host.low_mappings)),
     ):
         if virt >> 47 not in (0, (1 << 17) - 1):
             top.refuse(field, f"{virt:#x} is not canonical with 4 levels")
+        if virt + size - 1 >> 47 != virt >> 47:
+            top.refuse(field, f"{virt:#x} + {size:#x} runs out of the canonical addresses")
+    beyond = 1 << host.cpu.physical_bits
+    for field, end in (
+        *((f"firmware[{n}]", each.extent.end) for n, each in enumerate(host.firmware)),
+        *((f"mapping[{n}].phys", e.phys + e.size) for n, e in enumerate(host.low_mappings)),
+        ("rsdp", 0 if host.rsdp is None else host.rsdp + 1),
+    ):
+        if end > beyond:
+            top.refuse(field, f"{end - 1:#x} is beyond cpu.physical_bits", limit=beyond)
     if not text_virt.covers(Extent.sized(host.relocation, PAGE_SIZE)):
         top.refuse("relocation", f"{host.relocation:#x} is not inside the kernel text {text_virt}")
     for field, value, needed, names in (

@@ -26,7 +26,9 @@ class Reader:
         raise HostError(problem, source=self._source, field=self._name(key), limit=limit)
 
     def _name(self, key: str) -> str:
-        return f"{self._path}.{key}" if self._path else key
+        # A quoted key may hold anything; an error has one line.
+        shown = key if key.isprintable() and key else repr(key)
+        return f"{self._path}.{shown}" if self._path else shown
 
     def __contains__(self, key: str) -> bool:
         return key in self._table

@@ -17,7 +17,7 @@ import struct
 from collections.abc import Iterator
 
 from tightrope.errors import HostError
-from tightrope.memory import PAGE_SIZE, Extent, Phys
+from tightrope.memory import PAGE_SIZE, Extent, Phys, union
 from tightrope.model import Code, Host, Piece, Registers, World
 from tightrope.x86.cpu import GENERAL, RFLAGS_FIXED, RFLAGS_IF, flat_descriptor
 from tightrope.x86.paging import X86_64, Rights
@@ -31,7 +31,10 @@ STACK_PAGES = 4
 
 
 def lay(host: Host, code: Code) -> World:
-    """The old kernel of `host`, with `code` at V.  Raises HostError when `private` is too small."""
+    """The old kernel of `host`, with `code` at V.
+
+    Raises HostError when `private` is too small, or when two mappings want one linear address.
+    """
     direct = host.direct_map.virt
     gdt, idt, stack = (host.private.start + at * PAGE_SIZE for at in range(3))
     first_table = stack + STACK_PAGES * PAGE_SIZE
@@ -121,13 +124,21 @@ def _tables(host: Host, frames: Iterator[int]) -> dict[int, memoryview]:
         for size in X86_64.page_sizes(gbpages=host.cpu.gbpages)
         if size <= host.direct_map.page_size
     )
-    for ram in host.memory.ram:
-        store.map_extent(
-            host.direct_map.virt + Extent(ram.start, ram.end).page_aligned().start,
-            ram.page_aligned(),
-            Rights(executable=not host.cpu.nx, is_global=is_global),
-            page_sizes=sizes,
-        )
+    # Two pieces of RAM may share a page, so pages are merged before they are mapped.
+    for ram in union(each.page_aligned() for each in host.memory.ram):
+        try:
+            store.map_extent(
+                host.direct_map.virt + ram.start,
+                ram,
+                Rights(executable=not host.cpu.nx, is_global=is_global),
+                page_sizes=sizes,
+            )
+        except ValueError as err:
+            raise HostError(
+                f"the direct map of {ram} overlaps the kernel text: {err}",
+                source=host.source,
+                field="direct_map.virt",
+            ) from err
     for mapping in host.low_mappings:
         try:
             store.map_extent(

@@ -57,6 +57,13 @@ def prepare(image: Image, host: Host, request: Request) -> Plan:
     entry = next((each for each in image.entries if each.bits == 64), None)
     if entry is None:
         raise PlanError("the image has no 64-bit entry", source=image.source, field="xloadflags")
+    if request.scatter is not None and request.scatter < 0:
+        raise PlanError(
+            f"{request.scatter} is no seed: they are whole numbers from 0 up",
+            source="command line",
+            field="scatter",
+            limit=0,
+        )
     room = _Room(host, image)
     load = room.kernel()
     command_line = _command_line(image, request.command_line)
@@ -262,7 +269,11 @@ class _Room:
 
 
 def _command_line(image: Image, text: str) -> bytes:
-    raw = text.encode()
+    try:
+        raw = text.encode()
+    except UnicodeEncodeError as err:
+        # What Python makes of an argument that is not UTF-8.
+        raise PlanError("is not UTF-8 text", source="command line", offset=err.start) from err
     if b"\0" in raw:
         raise PlanError("holds a zero byte", source="command line")
     if len(raw) > image.cmdline_limit:

@@ -14,6 +14,7 @@ from typing import Any
 
 from tightrope.errors import MachineError, MissingPart
 from tightrope.machine.physical import Ram
+from tightrope.memory import PAGE_SIZE
 from tightrope.model import Registers
 from tightrope.x86.cpu import GENERAL, MSR_EFER, SEGMENTS
 from tightrope.x86.walk import Access
@@ -187,14 +188,14 @@ class Engine:
 
         return int(self.uc.hook_add(_const.UC_HOOK_MEM_READ | _const.UC_HOOK_MEM_WRITE, access))
 
-    def on_hole(self, record: Callable[[int], None]) -> int:
-        """`record(physical address)` for an access where no memory is; the CPU stops."""
+    def on_hole(self, record: Callable[[int], bool]) -> int:
+        """`record(physical address)` for an access where no memory is; the CPU stops unless it is
+        told (True) that there is some now."""
 
         def hole(
             _uc: object, _kind: int, phys: int, _size: int, _value: int, _data: object
         ) -> bool:
-            record(phys)
-            return False
+            return record(phys)
 
         return int(self.uc.hook_add(_const.UC_HOOK_MEM_UNMAPPED, hole))
 
@@ -231,6 +232,17 @@ class Engine:
             int(self.uc.hook_add(_const.UC_HOOK_INSN, port_out, None, 1, 0, _x86.UC_X86_INS_OUT)),
         )
 
+    def own_mmu(self, ours: bool) -> None:
+        """Whether translations are asked of us (the normal case) or are Unicorn's own business."""
+        self.uc.ctl_set_tlb_mode(_const.UC_TLB_VIRTUAL if ours else _const.UC_TLB_CPU)
+        self.forget_translations()
+
+    def open_bus(self, phys: int) -> None:
+        """Put a page of ones where nothing is, as an unanswered read gives on a PC."""
+        page = phys & -PAGE_SIZE
+        self.uc.mem_map(page, PAGE_SIZE)
+        self.uc.mem_write(page, b"\xff" * PAGE_SIZE)
+
     def forget_code(self) -> None:
         """Drop translated code: after bytes were changed behind Unicorn's back."""
         self.uc.ctl_flush_tb()
@@ -244,11 +256,10 @@ class Engine:
         for each in hooks:
             self.uc.hook_del(each)
 
-    def start(self, rip: int, *, until: int | None, microseconds: int = 0) -> None:
-        """Run from `rip` until the exit address (None: there is none), a stop, a fault (`Failed`),
-        or until the time is up."""
+    def start(self, rip: int, *, until: int | None) -> None:
+        """Run from `rip` until the exit address (None: there is none), a stop or a fault (`Failed`)."""
         self.uc.ctl_set_exits([] if until is None else [until])
-        self.uc.emu_start(rip, 0, timeout=microseconds)
+        self.uc.emu_start(rip, 0)
 
     def stop(self) -> None:
         """Stop before the instruction that is about to run."""

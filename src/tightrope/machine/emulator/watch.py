@@ -104,9 +104,10 @@ class Watch:
             return None
         return got
 
-    def hole(self, phys: int) -> None:
-        """Called for an access to a physical address where nothing is."""
-        self._trouble(MACHINE_CHECK, None, f"no memory answers at physical {phys:#x}", address=None)
+    def hole(self, phys: int) -> bool:
+        """Called for an access to a physical address where nothing is: that ends the walk."""
+        self._trouble(MACHINE_CHECK, None, f"no memory answers at physical {phys:#x}")
+        return False
 
     def exception(self, vector: int) -> None:
         """Called for an exception that Unicorn itself raised."""

@@ -1,0 +1,80 @@
+"""Looking at the clock while the emulator runs.
+
+Unicorn must not be stopped and started again at an arbitrary moment: with `emu_start`'s time-out used
+as a slice, Debian's kernel finds its own XZ payload corrupt (measured, Unicorn 2.1.4).  So it runs in
+one piece, and a thread beside it shows progress, ends it at the time limit, and passes Ctrl-C on: a
+signal is handled by the main thread only, which is inside the engine.
+
+Rules: the thread touches nothing of the machine but `stop`, and only to end a run for good.
+"""
+
+from __future__ import annotations
+
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+
+from tightrope.machine.port import Progress
+
+PERIOD = 0.2
+"""Seconds between two looks."""
+
+
+class Ticker:
+    """A context: `stop` is called once when the limit is reached or a signal came in."""
+
+    def __init__(self, *, seconds: float, progress: Progress, stop: Callable[[], None]) -> None:
+        self.over = False
+        """The time limit was reached."""
+        self._seconds = seconds
+        self._progress = progress
+        self._stop = stop
+        self._started = time.monotonic()
+        self._ended = threading.Event()
+        self._here, self._there = socket.socketpair()
+        self._before: int | None = None
+        self._thread = threading.Thread(target=self._look, name="console ticker", daemon=True)
+
+    @property
+    def passed(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self._started
+
+    def __enter__(self) -> Ticker:
+        self._here.setblocking(False)
+        self._there.settimeout(PERIOD)
+        if threading.current_thread() is threading.main_thread():
+            # The interpreter's C handler writes the signal's number here at once.
+            self._before = signal.set_wakeup_fd(self._here.fileno(), warn_on_full_buffer=False)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        self._ended.set()
+        if self._before is not None:
+            signal.set_wakeup_fd(self._before)
+        self._thread.join()
+        self._here.close()
+        self._there.close()
+
+    def _look(self) -> None:
+        while not self._ended.is_set():
+            try:
+                signalled = bool(self._there.recv(16))
+            except TimeoutError:
+                signalled = False
+            passed = self.passed
+            self.over = passed >= self._seconds
+            if self._ended.is_set():
+                return
+            self._progress("the new kernel runs", int(passed), int(self._seconds))
+            if signalled or self.over:
+                self._stop()

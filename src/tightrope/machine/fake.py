@@ -1,0 +1,268 @@
+"""The contract of the relocation code, played in plain Python: a machine for tests.
+
+No machine code runs.  The six steps are done as the thread describes them: the same registers are
+written in the same order, every address goes through the same MMU, the page list is followed word by
+word.  So checks can be tested without an engine, and the emulator has a second opinion: on a sound
+handover both must leave the same memory, copies and registers.
+
+Rules: what the code itself might do wrong cannot be seen here, and `blind` says so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from tightrope.errors import MachineError
+from tightrope.machine.delivery import follow
+from tightrope.machine.layout import lay
+from tightrope.machine.mmu import WatchedMmu
+from tightrope.machine.physical import Ram, backed
+from tightrope.machine.port import Progress
+from tightrope.machine.steps import StepTracker
+from tightrope.memory import PAGE_SIZE, Virt
+from tightrope.model import (
+    Buffer,
+    Console,
+    Fault,
+    Handover,
+    RegisterWrite,
+    Run,
+    Step,
+    Stop,
+)
+from tightrope.x86 import cpu as x86
+from tightrope.x86.walk import Access, Refused
+
+CODE, DATA = 0x10, 0x18
+KEPT_CR4 = x86.CR4_PAE | x86.CR4_LA57
+KNOWN_CR0 = 0x8000_0033
+DESTINATION, INDIRECTION, DONE, SOURCE = 1, 2, 4, 8
+
+
+class _Fell(Exception):
+    """A translation was refused."""
+
+    def __init__(self, virt: int, access: Access, refused: Refused) -> None:
+        super().__init__(refused.reason)
+        self.virt, self.access, self.refused = virt, access, refused
+
+
+class Fake:
+    """See `machine.port.Machine`."""
+
+    name = "fake"
+    blind = ("the relocation code and the entry stub: their contract is played, not run",)
+
+    def run(self, handover: Handover) -> Run:
+        """Play the walk.  Raises MachineError when there is no room for the host."""
+        return _Play(handover).run(self.name, self.blind)
+
+    def console(self, *, seconds: float, whole: bool, progress: Progress) -> Console:
+        """There is no code to listen to.  Raises MachineError."""
+        raise MachineError("the fake machine runs no code: there is no console")
+
+
+class _Play:
+    """One walk."""
+
+    def __init__(self, handover: Handover) -> None:
+        plan, host = handover.plan, handover.plan.host
+        self.handover = handover
+        self.ram = Ram(backed(host.memory, host.firmware))
+        lay(handover, self.ram)
+        frozen: dict[int, Buffer] = {
+            **handover.world.tables,
+            **handover.page_table_a.pages,
+            **handover.page_table_b.pages,
+        }
+        self.mmu = WatchedMmu(self.ram, host.cpu, handover.registers, frozen)
+        self.steps = StepTracker(host.relocation)
+        self.index = -1
+        self.writes: list[RegisterWrite] = []
+        self.trace: list[int] = []
+        self.stores: list[tuple[int, int, int, int]] = []
+        self.loads: list[tuple[int, int, int, int]] = []
+        self.copies: list[tuple[int, int, int, int]] = []
+        self.registers = handover.registers
+        self.top = plan.control_page + PAGE_SIZE
+
+    # -------------------------------------------------------------------------------- the means
+
+    def _at(self, virt: int) -> None:
+        """The next instruction, fetched at `virt`."""
+        self._translate(virt, Access.FETCH)
+        self.index += 1
+        self.trace.append(virt)
+        self.registers = replace(self.registers, rip=virt)
+
+    def _translate(self, virt: int, access: Access) -> int:
+        got = self.mmu.translate(virt, access, instruction=self.index, step=self.steps.step)
+        if isinstance(got, Refused):
+            raise _Fell(virt, access, got)
+        return got
+
+    def _write(self, register: str, before: int, after: int) -> None:
+        self.writes.append(
+            RegisterWrite(
+                instruction=self.index,
+                step=self.steps.step,
+                rip=Virt(self.registers.rip),
+                register=register,
+                before=before,
+                after=after,
+            )
+        )
+
+    def _push(self, virt: int, value: int) -> None:
+        phys = self._translate(virt, Access.WRITE)
+        self.ram.write(phys, value.to_bytes(8, "little"))
+        self.stores.append((self.index, self.steps.step, phys, 8))
+
+    # -------------------------------------------------------------------------------- the steps
+
+    def run(self, name: str, blind: tuple[str, ...]) -> Run:
+        """All six, or as far as it goes."""
+        fault = None
+        try:
+            self._to_identity()
+            self._table_b()
+            self._copy()
+            self._enter()
+        except _Fell as fell:
+            fault = self._fault(fell)
+        descriptors = {}
+        if fault is None:
+            segments = self.registers.segments
+            slots = {
+                selector: x86.flat_descriptor(code=selector == CODE, bits=64)
+                for selector in (CODE, DATA)
+            }
+            descriptors = {key: slots[value] for key, value in segments.items()}
+        return Run(
+            machine=name,
+            stop=Stop.FAULT if fault else Stop.ENTRY,
+            instructions=self.index + 1,
+            trace=np.array(self.trace, np.uint64),
+            texts={},
+            step_starts=tuple(self.steps.starts),
+            translations=tuple(self.mmu.log),
+            register_writes=tuple(self.writes),
+            stores=np.array(self.stores, np.int64).reshape(-1, 4),
+            loads=np.array(self.loads, np.int64).reshape(-1, 4),
+            copies=np.array(self.copies, np.int64).reshape(-1, 4),
+            fault=fault,
+            registers=self.registers,
+            memory=self.ram,
+            descriptors=descriptors,
+            blind=blind,
+        )
+
+    def _to_identity(self) -> None:
+        """Steps 1 to 4: from V under the current pgd to P under page_table_a."""
+        host, old = self.handover.plan.host, self.handover.registers
+        virt, control = host.relocation, self.handover.plan.control_page
+        self._at(virt)
+        self._write("rflags", old.rflags, x86.RFLAGS_FIXED)
+        self._at(virt)
+        self.steps.control_write(self.index, "cr3")
+        self._write("cr3", old.cr3, self.handover.page_table_a.root)
+        self.mmu.write_cr3(self.handover.page_table_a.root)
+        self._at(virt)
+        self._write("cr4", old.cr4, old.cr4 & KEPT_CR4)
+        self.mmu.write_cr4(old.cr4 & KEPT_CR4)
+        self._at(virt)
+        self.steps.sets_state(self.index)
+        self._write("rsp", old.general["rsp"], self.top)
+        self._push(self.top - 8, 0)
+        self._write("idt", 0, 0)
+        self._write("gdt", 0, control << 16 | 0x1F)
+        for register in ("ds", "es", "ss", "fs", "gs"):
+            self._write(register, 0, DATA)
+        self.steps.indirect_jump(self.index, virt)
+        self._write("cs", old.segments["cs"], CODE)
+        self._at(control)
+
+    def _table_b(self) -> None:
+        """Step 5, at the identity address."""
+        table_b, control = self.handover.page_table_b.root, self.handover.plan.control_page
+        self.steps.control_write(self.index, "cr0")
+        self._write("cr0", self.mmu.mmu.cr0, KNOWN_CR0)
+        self.mmu.write_cr0(KNOWN_CR0)
+        self._at(control)
+        self.steps.control_write(self.index, "cr3")
+        self._write("cr3", self.mmu.mmu.cr3, table_b)
+        self.mmu.write_cr3(table_b)
+        self._at(control)
+        self.steps.after_control_write(self.index)
+
+    def _copy(self) -> None:
+        """Step 6: the page list, in the order of the flags."""
+        word, where, destination = self.handover.registers.general["rdi"], 0, 0
+        while True:
+            page = word & -PAGE_SIZE
+            if word & DESTINATION:
+                destination = page
+            elif word & INDIRECTION:
+                where = page
+            elif word & DONE:
+                return
+            elif word & SOURCE:
+                if page != destination:
+                    self._copy_page(page, destination)
+                destination += PAGE_SIZE
+            phys = self._translate(where, Access.READ)
+            self.loads.append((self.index, self.steps.step, phys, 8))
+            word = self.ram.word(phys, 8) or 0
+            where += 8
+
+    def _copy_page(self, source: int, destination: int) -> None:
+        into = self._translate(destination, Access.WRITE)
+        out_of = self._translate(source, Access.READ)
+        data = self.ram.view(out_of, PAGE_SIZE)
+        if data is None:
+            raise MachineError(f"no memory at {out_of:#x}")
+        self.ram.write(into, bytes(data))
+        self.copies.append((self.index, into, out_of, PAGE_SIZE))
+
+    def _enter(self) -> None:
+        """The entry, and the stub's contract: the 64-bit boot protocol's state."""
+        plan = self.handover.plan
+        self._at(plan.entry)
+        stack = plan.entry + PAGE_SIZE
+        self._push(stack - 8, 0)
+        self._at(plan.kernel_entry)
+        general = dict.fromkeys(x86.GENERAL, 0)
+        general |= {"rsp": stack - 8, "rsi": plan.boot_params}
+        now = self.mmu.mmu
+        self.registers = replace(
+            self.registers,
+            general=general,
+            rflags=x86.RFLAGS_FIXED,
+            cr0=now.cr0,
+            cr3=now.cr3,
+            cr4=now.cr4,
+            segments={"cs": CODE, **dict.fromkeys(("ds", "es", "ss", "fs", "gs"), DATA)},
+            idt=(0, 0),
+        )
+
+    def _fault(self, fell: _Fell) -> Fault:
+        gone = (
+            replace(self.registers, idt=(0, 0)) if self.steps.step > Step.STATE else self.registers
+        )
+        lines, triple = follow(self.mmu, gone, fell.refused.vector)
+        return Fault(
+            instruction=self.index,
+            step=self.steps.step,
+            vector=fell.refused.vector,
+            error_code=fell.refused.error_code,
+            address=fell.virt,
+            access=fell.access,
+            rip=Virt(self.registers.rip),
+            text="(played)",
+            reason=fell.refused.reason,
+            visits=fell.refused.visits,
+            escalation=lines,
+            triple=triple,
+        )
