@@ -61,7 +61,9 @@ class Extent:
     @property
     def pages(self) -> range:
         """The frame numbers of every page that has a byte in this extent."""
-        return range(self.start >> PAGE_SHIFT, align_up(self.end, PAGE_SIZE) >> PAGE_SHIFT)
+        first = self.start >> PAGE_SHIFT
+        # An empty extent in the middle of a page has no byte in it.
+        return range(first, align_up(self.end, PAGE_SIZE) >> PAGE_SHIFT if self.size else first)
 
     def __contains__(self, address: int) -> bool:
         return self.start <= address < self.end
@@ -84,13 +86,13 @@ class Extent:
 
 def union(extents: Iterable[Extent]) -> tuple[Extent, ...]:
     """The same bytes as sorted extents that neither overlap nor touch; empty ones are dropped."""
-    out: list[Extent] = []
-    for extent in sorted(e for e in extents if e.size):
-        if out and extent.start <= out[-1].end:
-            out[-1] = Extent(out[-1].start, max(out[-1].end, extent.end))
+    merged: list[list[int]] = []
+    for start, end in sorted((each.start, each.end) for each in extents if each.size):
+        if merged and start <= merged[-1][1]:
+            merged[-1][1] = max(merged[-1][1], end)
         else:
-            out.append(extent)
-    return tuple(out)
+            merged.append([start, end])
+    return tuple(Extent(start, end) for start, end in merged)
 
 
 def subtract(extents: Iterable[Extent], holes: Iterable[Extent]) -> tuple[Extent, ...]:

@@ -29,12 +29,12 @@ def list_ends(case: Case) -> Iterator[Finding]:
 
 
 def _not_destination(case: Case, rule: str, frames: Sequence[int], what: str) -> Iterator[Finding]:
-    hit = np.intersect1d(case.copies.destinations, np.array(frames, np.int64))
-    if len(hit):
+    hit = case.destinations_among(frames)
+    if hit:
         yield found(
             rule,
             Step.COPY,
-            f"{what} at {int(hit[0]) << PAGE_SHIFT:#x} is among the destinations",
+            f"{what} at {hit[0] << PAGE_SHIFT:#x} is among the destinations",
             mend="allocate it outside every segment, as kimage_alloc_normal_control_pages does",
         )
 

@@ -7,12 +7,15 @@ hold, and the place where that is said: the thread or a manual.  Its function yi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+from numpy.typing import NDArray
+
 from tightrope.check.page_list import Copies, follow
-from tightrope.memory import PAGE_SHIFT, PAGE_SIZE, Extent, Phys
+from tightrope.memory import PAGE_SHIFT, PAGE_SIZE, Extent, Phys, union
 from tightrope.model import Finding, Handover, Piece, Run, Step, Tables
 from tightrope.x86.survey import Mappings, survey
 from tightrope.x86.walk import Access, Mmu, Refused, Translated, walk
@@ -47,6 +50,19 @@ class Case:
             if piece.what == "the page list"
         )
 
+    def destinations_among(self, frames: Sequence[int]) -> tuple[int, ...]:
+        """Which of a few frames are destinations of the list."""
+        ordered = self._destinations
+        if not len(ordered):
+            return ()
+        wanted = np.array(frames, np.int64)
+        at = np.minimum(np.searchsorted(ordered, wanted), len(ordered) - 1)
+        return tuple(wanted[ordered[at] == wanted].tolist())
+
+    @cached_property
+    def _destinations(self) -> NDArray[np.int64]:
+        return np.sort(self.copies.destinations)
+
     @cached_property
     def table_frames(self) -> tuple[int, ...]:
         """Frame numbers of page_table_a and page_table_b."""
@@ -77,9 +93,27 @@ class Case:
 
         return walk(read, self.mmu(tables), virt, access)
 
-    def survey(self, tables: Tables) -> Mappings:
-        """All that a tree of tables maps, as it was built."""
+    @cached_property
+    def mapped_a(self) -> Mappings:
+        """All that page_table_a maps, as it was built."""
+        tables = self.handover.page_table_a
         return survey(tables.pages.get, self.mmu(tables))
+
+    @cached_property
+    def mapped_b(self) -> Mappings:
+        """All that page_table_b maps, as it was built."""
+        tables = self.handover.page_table_b
+        return survey(tables.pages.get, self.mmu(tables))
+
+    @cached_property
+    def reached_b(self) -> tuple[Extent, ...]:
+        """The physical memory that page_table_b leads to, as sorted extents."""
+        return self.mapped_b.physical()
+
+    @cached_property
+    def wanted_b(self) -> tuple[Extent, ...]:
+        """What the plan wants page_table_b to reach, as sorted extents."""
+        return union(each.extent for each in self.plan.identity)
 
 
 Check = Callable[[Case], Iterator[Finding]]

@@ -86,7 +86,7 @@ def table_a_rights(case: Case) -> Iterator[Finding]:
 def table_a_nothing_else(case: Case) -> Iterator[Finding]:
     """Two mappings and no third."""
     allowed = {case.host.relocation, case.control_page.start}
-    mapped = case.survey(case.handover.page_table_a)
+    mapped = case.mapped_a
     for virt, phys, size in zip(
         mapped.virt.tolist(), mapped.phys.tolist(), mapped.size.tolist(), strict=True
     ):
@@ -125,7 +125,7 @@ def reserved_bits(case: Case) -> Iterator[Finding]:
 
 def table_b_identity(case: Case) -> Iterator[Finding]:
     """Whatever page_table_b maps, it maps to itself."""
-    mapped = case.survey(case.handover.page_table_b)
+    mapped = case.mapped_b
     wrong = np.nonzero(mapped.virt != mapped.phys)[0]
     if len(wrong):
         at = int(wrong[0])
@@ -140,9 +140,10 @@ def table_b_identity(case: Case) -> Iterator[Finding]:
 
 def table_b_covers(case: Case) -> Iterator[Finding]:
     """Everything the copy, the stub and the new kernel's first instructions touch."""
-    reached = case.survey(case.handover.page_table_b).physical()
+    if not subtract(case.wanted_b, case.reached_b):
+        return
     for named in case.plan.identity:
-        missing = subtract([named.extent], reached)
+        missing = subtract([named.extent], case.reached_b)
         if missing:
             yield found(
                 "table-b-covers",
@@ -156,8 +157,7 @@ def table_b_covers(case: Case) -> Iterator[Finding]:
 
 def table_b_nothing_else(case: Case) -> Iterator[Finding]:
     """No memory that nobody needs; never a hole or a reserved range that the host does not name."""
-    reached = case.survey(case.handover.page_table_b).physical()
-    extra = subtract(reached, union(each.extent for each in case.plan.identity))
+    extra = subtract(case.reached_b, case.wanted_b)
     if extra:
         kinds = {
             kind.value if kind else "a hole" for kind in [case.host.memory.kind_at(extra[0].start)]
@@ -172,7 +172,7 @@ def table_b_nothing_else(case: Case) -> Iterator[Finding]:
     usable = case.host.memory.of(RegionKind.RAM, RegionKind.ACPI, RegionKind.NVS)
     named = [each.extent.page_aligned() for each in case.host.firmware]
     backed = union([*(Extent(e.start, e.end).page_aligned() for e in usable), *named])
-    beyond = subtract(reached, backed)
+    beyond = subtract(case.reached_b, backed)
     if beyond:
         yield found(
             "table-b-nothing-else",

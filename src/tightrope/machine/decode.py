@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum, auto
+from functools import lru_cache
 
 from iced_x86 import (
     Code,
@@ -116,6 +117,12 @@ class Operation:
             size = max(1, MemorySizeExt.size(used.memory_size))
             out.append((address & (1 << 64) - 1, size, Access.WRITE if writes else Access.READ))
         return out
+
+
+@lru_cache(maxsize=4096)
+def decoded(code: bytes, rip: int) -> Operation:
+    """The instruction that `code` (up to 15 bytes) begins with; kept, because routines are few."""
+    return Operation(code, rip)
 
 
 def _sort(instruction: Instruction) -> tuple[Kind, str, str]:

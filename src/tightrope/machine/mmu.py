@@ -126,11 +126,9 @@ class WatchedMmu:
         The first question for a page since the last change of the tables is answered by a walk and
         recorded; later ones come from the cache, as the CPU's do.
         """
-        # With a stale context the answer may differ from one 4 KiB page to the next.
-        for shift in (12,) if self.contexts else (30, 21, 12):
-            base = self._cache.get((access, shift, virt >> shift))
-            if base is not None:
-                return Phys(base | virt & ((1 << shift) - 1))
+        known = self.cached(virt, access)
+        if known is not None:
+            return known
         got = walk(self._ram.word, self.mmu, virt, access)
         if isinstance(got, Refused):
             return got
@@ -153,26 +151,33 @@ class WatchedMmu:
         )
         return got.phys
 
-    def where(self, virt: int) -> Phys | None:
-        """The physical address of a linear one that can be fetched, without a trace in the log."""
-        got = walk(self._ram.word, self.mmu, virt, Access.FETCH)
-        return None if isinstance(got, Refused) else got.phys
+    def cached(self, virt: int, access: Access) -> Phys | None:
+        """The physical address of a linear one that was asked for before, from the cache alone."""
+        # With a stale context the answer may differ from one 4 KiB page to the next.
+        for shift in (12,) if self.contexts else (12, 21, 30):
+            base = self._cache.get((access, shift, virt >> shift))
+            if base is not None:
+                return Phys(base | virt & ((1 << shift) - 1))
+        return None
 
     def look(self, virt: int, size: int, access: Access = Access.READ) -> bytes | Refused:
         """The bytes at a linear address, without a trace in the log; None of them in a hole."""
         out = b""
         while size:
-            got = walk(self._ram.word, self.mmu, virt, access)
-            if isinstance(got, Refused):
-                return got
+            phys = self.cached(virt, access)
+            if phys is None:
+                got = walk(self._ram.word, self.mmu, virt, access)
+                if isinstance(got, Refused):
+                    return got
+                phys = got.phys
             part = min(size, PAGE_SIZE - virt % PAGE_SIZE)
-            view = self._ram.view(got.phys, part)
+            view = self._ram.view(phys, part)
             if view is None:
                 return Refused(
                     vector=18,
                     error_code=0,
-                    reason=f"no memory answers at {got.phys:#x}",
-                    visits=got.visits,
+                    reason=f"no memory answers at {phys:#x}",
+                    visits=(),
                 )
             out += view
             virt += part

@@ -55,7 +55,7 @@ def add_up(fields: Iterable[Field], width: int) -> None:
 def named_bits(word: int, names: dict[str, int]) -> str:
     """The names of the set bits of `word`, low to high; bits without a name as hex."""
     out = [name for name, mask in names.items() if word & mask == mask]
-    rest = word & ~sum(names.values())
+    rest = word & ~sum(names[name] for name in out)
     if rest:
         out.append(f"{rest:#x}")
     return " ".join(out) or "-"

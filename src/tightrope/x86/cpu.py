@@ -221,8 +221,12 @@ def segment_refusal(register: str, selector: int, descriptor: int | None) -> str
     `descriptor` is the gdt slot that `selector` names, None when it is beyond the gdt's limit.
     """
     if selector & ~3 == 0:
-        # A null selector is fine in data registers, and in SS in 64-bit mode below CPL 3.
-        return "a null selector in CS" if register == "cs" else None
+        # A null selector is fine in data registers, and in SS in 64-bit mode when its RPL is CPL.
+        if register == "cs":
+            return "a null selector in CS"
+        if register == "ss" and selector:
+            return f"null selector {selector:#x} in SS is not of ring 0"
+        return None
     if selector & 4:
         return "the selector is in the LDT"
     if descriptor is None:
@@ -240,7 +244,9 @@ def segment_refusal(register: str, selector: int, descriptor: int | None) -> str
             return f"selector {selector:#x} is not a writable data segment"
     elif seg.code and not seg.type & 2:
         return f"selector {selector:#x} is not readable"
-    if (register in ("cs", "ss") and seg.dpl != 0) or (selector & 3) > seg.dpl:
+    # A conforming code segment may be read whatever the RPL.
+    conforming = register not in ("cs", "ss") and seg.code and seg.type & 4
+    if (register in ("cs", "ss") and seg.dpl != 0) or (selector & 3 > seg.dpl and not conforming):
         return f"selector {selector:#x} is not of ring 0"
     if not seg.present:
         return f"selector {selector:#x} is not present"

@@ -2,7 +2,7 @@
 
 Rules: like `x86.walk` this reads from the manual's side and shares no constant with the builder.
 Where `walk` answers for one address, this answers for all: a check that says "and nothing else"
-needs the whole list.  One array operation per table.
+needs the whole list.  All tables of a level are one array.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tightrope.memory import Extent, union
+from tightrope.memory import Extent
 from tightrope.x86.walk import Mmu
 
 ReadTable = Callable[[int], bytes | bytearray | memoryview | None]
@@ -21,6 +21,7 @@ ReadTable = Callable[[int], bytes | bytearray | memoryview | None]
 
 _P, _RW, _US, _A, _PS, _G = 0x1, 0x2, 0x4, 0x20, 0x80, 0x100
 _XD = np.uint64(1 << 63)
+_CR4_PGE = 0x80
 
 _Levels = tuple[tuple[int, int, bool], ...]
 _LONG: _Levels = ((48, 9, False), (39, 9, False), (30, 9, True), (21, 9, True), (12, 9, True))
@@ -47,10 +48,15 @@ class Mappings:
 
     def physical(self) -> tuple[Extent, ...]:
         """What can be reached, as sorted extents of physical addresses."""
-        starts = self.phys.tolist()
-        return union(
-            Extent.sized(start, size)
-            for start, size in zip(starts, self.size.tolist(), strict=True)
+        order = np.argsort(self.phys, kind="stable")
+        starts = self.phys[order]
+        # Pages may overlap, so an extent ends where the furthest page so far does.
+        ends = np.maximum.accumulate(starts + self.size[order])
+        cuts = np.nonzero(starts[1:] > ends[:-1])[0]
+        firsts = starts[np.concatenate([[0], cuts + 1])] if len(starts) else starts
+        lasts = ends[np.concatenate([cuts, [len(ends) - 1]])] if len(ends) else ends
+        return tuple(
+            Extent(start, end) for start, end in zip(firsts.tolist(), lasts.tolist(), strict=True)
         )
 
 
@@ -62,65 +68,64 @@ def survey(read: ReadTable, mmu: Mmu) -> Mappings:
     if long_mode and not mmu.cr4 & 0x1000:
         levels = _LONG[1:]
     frame_mask = np.uint64((1 << mmu.physical_bits) - 1 & ~0xFFF if wide else 0xFFFF_F000)
-    dtype = "<u8" if wide else "<u4"
+    dtype = np.dtype("<u8" if wide else "<u4")
     large_allowed = wide or bool(mmu.cr4 & 0x10)
     root = mmu.cr3 & (0xFFFF_FFE0 if wide and not long_mode else int(frame_mask))
-    # A frontier element: table address, linear base, rights so far (writable, user, executable).
-    frontier = [(root, 0, True, True, True)]
+    # The tables of one level: address, linear base, rights so far (writable, user, executable).
+    table = np.array([root], np.uint64)
+    base = np.zeros(1, np.uint64)
+    rights = np.ones((3, 1), np.bool_)
     nothing, never = np.zeros(0, np.uint64), np.zeros(0, np.bool_)
     columns: list[tuple[NDArray[np.generic], ...]] = [
         (nothing, nothing, nothing, never, never, never, never)
     ]
     lost: list[int] = []
-    for number, (low, bits, page) in enumerate(levels):
-        below: list[tuple[int, int, bool, bool, bool]] = []
-        rights = wide and not long_mode and number == 0
-        for table, base, writable, user, executable in frontier:
-            raw = read(table & ~0xFFF)
-            if raw is None:
-                lost.append(table)
-                continue
-            rows = np.frombuffer(raw, dtype=dtype, offset=table & 0xFFF, count=1 << bits)
-            index = np.nonzero(rows & rows.dtype.type(_P))[0]
-            entry = rows[index].astype(np.uint64)
-            virt = np.uint64(base) + (index.astype(np.uint64) << np.uint64(low))
-            w = (entry & np.uint64(_RW) != 0) & writable if not rights else entry != 0
-            u = (entry & np.uint64(_US) != 0) & user if not rights else entry != 0
-            x = (entry & _XD == 0) & executable
-            if low == 12:
-                leaf = entry != 0
-            elif page and large_allowed:
-                leaf = entry & np.uint64(_PS) != 0
-            else:
-                leaf = entry == 0
-            frame = entry & frame_mask
-            size = 1 << low
-            if not wide and low == 22:
-                high = (entry >> np.uint64(13) & np.uint64(0xFF)) << np.uint64(32)
-                large = (entry & np.uint64(0xFFC0_0000)) | high
-            else:
-                large = frame & np.uint64((1 << 64) - size)
-            columns.append(
-                (
-                    virt[leaf],
-                    large[leaf],
-                    np.full(int(leaf.sum()), size, np.uint64),
-                    w[leaf],
-                    u[leaf],
-                    x[leaf],
-                    entry[leaf] & np.uint64(_G) != 0,
-                )
+    for low, bits, page in levels:
+        raw = [read(each & ~0xFFF) for each in table.tolist()]
+        there = np.array([each is not None for each in raw], np.bool_)
+        if not there.all():
+            lost += table[~there].tolist()
+            table, base, rights = table[there], base[there], rights[:, there]
+        rows = [
+            np.frombuffer(each, dtype, count=1 << bits, offset=at & 0xFFF)
+            for each, at in zip((r for r in raw if r is not None), table.tolist(), strict=True)
+        ]
+        if not rows:
+            break
+        number, index = np.nonzero(np.stack(rows) & dtype.type(_P))
+        entry = np.stack(rows)[number, index].astype(np.uint64)
+        virt = base[number] + (index.astype(np.uint64) << np.uint64(low))
+        w, u, x = rights[:, number]
+        if not (wide and not long_mode and low == 30):  # a PAE PDPTE has no rights (SDM 4.4.1)
+            w = w & (entry & np.uint64(_RW) != 0)
+            u = u & (entry & np.uint64(_US) != 0)
+            x = x & (entry & _XD == 0)
+        if low == 12:
+            leaf = np.ones(len(entry), np.bool_)
+        elif page and large_allowed:
+            leaf = entry & np.uint64(_PS) != 0
+        else:
+            leaf = np.zeros(len(entry), np.bool_)
+        frame = entry & frame_mask
+        size = 1 << low
+        if not wide and low == 22:
+            high = (entry >> np.uint64(13) & np.uint64(0xFF)) << np.uint64(32)
+            large = (entry & np.uint64(0xFFC0_0000)) | high
+        else:
+            large = frame & np.uint64((1 << 64) - size)
+        columns.append(
+            (
+                virt[leaf],
+                large[leaf],
+                np.full(int(leaf.sum()), size, np.uint64),
+                w[leaf],
+                u[leaf],
+                x[leaf],
+                entry[leaf] & np.uint64(_G) != 0,
             )
-            down = ~leaf
-            below += zip(
-                frame[down].tolist(),
-                virt[down].tolist(),
-                w[down].tolist(),
-                u[down].tolist(),
-                x[down].tolist(),
-                strict=True,
-            )
-        frontier = below
+        )
+        down = ~leaf
+        table, base, rights = frame[down], virt[down], np.stack([w, u, x])[:, down]
     joined = [np.concatenate(column) for column in zip(*columns, strict=True)]
     if long_mode:
         top = np.uint64(56 if mmu.cr4 & 0x1000 else 47)

@@ -56,13 +56,15 @@ class TableStore:
     ) -> None:
         """Map the pages of `physical` at linear `virt` on, each as large as fits wholly inside.
 
-        `page_sizes` in bytes, largest first, the smallest 4096.  `virt` and the extent are page
-        aligned.  What is mapped already stays as it is when it says the same, else ValueError.
+        `page_sizes` in bytes, largest first, the smallest 4096.  What is mapped already stays as it
+        is when it says the same in pages of the same size, else ValueError.  ValueError too when
+        `virt` or the extent is not page aligned, or an address does not fit the format.
         """
         fmt = self.format
         levels = [(size, fmt.level_of(size)) for size in page_sizes]
         at, end = physical.start, physical.end
         shift = virt - physical.start
+        self._check_fit(virt, physical)
         while at < end:
             size, level = next(
                 (size, level)
@@ -74,12 +76,29 @@ class TableStore:
             count = min(fmt.entries - first, (end - at) // size)
             values = np.arange(count, dtype=np.uint64) * np.uint64(size) + np.uint64(at)
             values |= np.uint64(leaf_bits(fmt, level, rights))
+            entries = values.astype(self._dtype)
             row = self._tables[table][first : first + count]
-            old = row[row & np.asarray(PRESENT, row.dtype) != 0]
-            if old.size and not np.array_equal(row, values.astype(self._dtype)):
+            present = row & np.asarray(PRESENT, row.dtype) != 0
+            if not np.array_equal(row[present], entries[present]):
                 raise ValueError(f"map_extent: {at + shift:#x} is mapped otherwise already")
-            row[:] = values.astype(self._dtype)
+            row[:] = entries
             at += count * size
+
+    def _check_fit(self, virt: int, physical: Extent) -> None:
+        """Nothing is truncated in silence: neither a frame address nor a linear one."""
+        fmt = self.format
+        if (virt | physical.start | physical.end) & 0xFFF:
+            raise ValueError(f"map_extent: {virt:#x} or {physical} is not page aligned")
+        if physical.size and (physical.end - 1) & ~(fmt.address.mask | 0xFFF):
+            raise ValueError(f"map_extent: {physical} does not fit {fmt.name}'s entries")
+        half = 1 << fmt.virtual_bits - 1
+        halves = (
+            (Extent(0, half), Extent((1 << 64) - half, 1 << 64))
+            if fmt.virtual_bits > 32
+            else (Extent(0, 1 << fmt.virtual_bits),)
+        )
+        if not any(each.covers(Extent.sized(virt, physical.size)) for each in halves):
+            raise ValueError(f"map_extent: {virt:#x} + {physical.size:#x} is not in one half")
 
 
 def tables_bound(fmt: Format, extents: Sequence[Extent]) -> int:

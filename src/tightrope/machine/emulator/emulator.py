@@ -6,15 +6,14 @@ map is the same, so that a thousand rehearsals cost a thousand walks and not a t
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 from numpy.typing import NDArray
 
 from tightrope.errors import MachineError
 from tightrope.machine.delivery import follow
+from tightrope.machine.emulator.bench import Bench
 from tightrope.machine.emulator.console import listen
-from tightrope.machine.emulator.engine import Engine, Failed
+from tightrope.machine.emulator.engine import Failed
 from tightrope.machine.emulator.watch import Watch
 from tightrope.machine.layout import lay
 from tightrope.machine.mmu import WatchedMmu
@@ -23,7 +22,6 @@ from tightrope.machine.port import Progress, no_progress
 from tightrope.machine.steps import StepTracker
 from tightrope.memory import Virt
 from tightrope.model import Buffer, Console, Fault, Handover, Registers, Run, Stop
-from tightrope.x86.walk import Refused
 
 INSTRUCTION_LIMIT = 50_000_000
 """Far above any list that fits a machine: a walk that gets here goes in circles."""
@@ -41,26 +39,20 @@ class Emulator:
 
     def __init__(self, *, instruction_limit: int = INSTRUCTION_LIMIT) -> None:
         self._limit = instruction_limit
-        self._ram: Ram | None = None
-        self._engine: Engine | None = None
+        self._bench: Bench | None = None
         self._entered = False
-        self.seconds: dict[str, float] = {}
 
     def run(self, handover: Handover) -> Run:
         """Walk.  Raises MachineError when the machine has no room for the host."""
-        clock = time.perf_counter
-        started = clock()
         plan, host = handover.plan, handover.plan.host
         extents = backed(host.memory, host.firmware)
-        if self._ram is None or self._ram.extents != extents:
-            self._ram = Ram(extents)
-            self._engine = Engine(self._ram)
-        ram, engine = self._ram, self._engine
-        assert engine is not None
+        if self._bench is None or self._bench.ram.extents != extents:
+            self._bench = Bench(Ram(extents))
+        bench = self._bench
+        engine, ram = bench.engine, bench.ram
         self._entered = False
         lay(handover, ram)
-        engine.forget_code()
-        laid = clock()
+        bench.forget_changed_code()
         frozen: dict[int, Buffer] = {
             **handover.world.tables,
             **handover.page_table_a.pages,
@@ -68,28 +60,16 @@ class Emulator:
         }
         mmu = WatchedMmu(ram, host.cpu, handover.registers, frozen)
         steps = StepTracker(host.relocation)
-        watch = Watch(engine, mmu, steps, self._limit)
-        setting_up = engine.on_translation(lambda page, access: _peek(mmu, page))
-        engine.load(handover.registers)
-        engine.unhook(setting_up)
-        engine.forget_translations()
-        hooks = (
-            engine.on_translation(watch.translation),
-            engine.on_instruction(watch.instruction),
-            engine.on_access(watch.access),
-            engine.on_hole(watch.hole),
-            engine.on_exception(watch.exception),
-            engine.on_invalid(watch.invalid),
-        )
+        bench.load(handover, mmu)
+        watch = Watch(engine, mmu, steps, self._limit, bench.known)
         try:
-            engine.start(handover.registers.rip, until=plan.kernel_entry)
+            bench.start(watch, handover.registers.rip, plan.kernel_entry)
         except Failed as err:
             if watch.trouble is None:
                 raise MachineError(
                     f"the emulator gave up at {engine.read('rip'):#x}: {err}"
                 ) from err
-        finally:
-            engine.unhook(*hooks)
+        bench.remember_code(watch.code_frames())
         registers = engine.registers()
         if watch.trouble is not None:
             stop = Stop.FAULT
@@ -100,7 +80,7 @@ class Emulator:
         else:
             stop = Stop.HALT
         self._entered = stop is Stop.ENTRY
-        run = Run(
+        return Run(
             machine=self.name,
             stop=stop,
             instructions=watch.index + 1,
@@ -118,25 +98,17 @@ class Emulator:
             descriptors=_descriptors(mmu, registers),
             blind=self.blind,
         )
-        self.seconds = {"layout": laid - started, "walk": clock() - laid}
-        return run
 
     def console(
         self, *, seconds: float, whole: bool = False, progress: Progress = no_progress
     ) -> Console:
         """See `machine.port.Machine`."""
-        if self._engine is None or not self._entered:
+        if self._bench is None or not self._entered:
             raise MachineError("there is no new kernel to listen to: the walk did not get there")
         self._entered = False
-        return listen(self._engine, seconds=seconds, whole=whole, progress=progress)
-
-
-def _peek(mmu: WatchedMmu, page: int) -> int | None:
-    """Descriptor reads while registers are being set up: translated, not recorded."""
-    from tightrope.x86.walk import Access, walk
-
-    got = walk(mmu.read_entry, mmu.mmu, page, Access.READ)
-    return None if isinstance(got, Refused) else got.phys
+        bench, self._bench = self._bench, None
+        bench.leave()
+        return listen(bench.engine, seconds=seconds, whole=whole, progress=progress)
 
 
 def _rows(flat: object) -> NDArray[np.int64]:

@@ -49,7 +49,16 @@ _REGISTER = {
 }
 _REGISTER["rflags"] = _REGISTER["eflags"]
 
+_CODE_HOOK = ctypes.CFUNCTYPE(
+    None, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint32, ctypes.c_void_p
+)
+"""uc_cb_hookcode_t (unicorn.h)."""
+
 Failed = _uc.UcError
+
+
+def _nothing(_rip: int) -> None:
+    """What is called ahead of an instruction when nobody watches."""
 
 
 class Batch:
@@ -79,11 +88,16 @@ class Engine:
 
     def __init__(self, ram: Ram) -> None:
         self.ram = ram
+        self.before: Callable[[int], None] = _nothing
+        self._raised: BaseException | None = None
+        self._callbacks: dict[int, object] = {}
+        self._single: dict[str, Batch] = {}
         # The binding's annotations lack what its x86 class adds: Any, and only in this file.
         self.uc: Any = _uc.Uc(_const.UC_ARCH_X86, _const.UC_MODE_64)
         self.uc.ctl_set_cpu_model(_x86.UC_CPU_X86_ICELAKE_SERVER)
         self.uc.ctl_set_tlb_mode(_const.UC_TLB_VIRTUAL)  # type: ignore[attr-defined]
         self.uc.ctl_exits_enabled(True)
+        self._general = self.batch(*GENERAL)
         for number, extent in enumerate(ram.extents):
             self.uc.mem_map_ptr(
                 extent.start, extent.size, _const.UC_PROT_ALL, ram.address_in_process(number)
@@ -91,7 +105,12 @@ class Engine:
 
     def read(self, name: str) -> int:
         """One register by name; for segments the selector."""
-        return int(self.uc.reg_read(_REGISTER[name]))
+        one = self._single.get(name)
+        if one is None:
+            one = self._single[name] = self.batch(name)
+        # A register narrower than 64 bits leaves the rest of the word alone.
+        one.values[0] = 0
+        return int(one.read()[0])
 
     def write(self, name: str, value: int) -> None:
         """One register by name."""
@@ -127,16 +146,25 @@ class Engine:
         self.uc.reg_write(_REGISTER["idtr"], (0, *registers.idt, 0))
         for name, selector in registers.segments.items():
             self.write(name, selector)
-        for name, value in registers.general.items():
-            self.write(name, value)
+        for number, name in enumerate(GENERAL):
+            self._general.values[number] = registers.general[name]
+        self._general.write()
         self.write("rflags", registers.rflags)
         self.write("dr7", 0)
         self.write("rip", registers.rip)
 
+    def saved(self) -> object:
+        """The CPU's whole state, descriptor caches included, for `restore`."""
+        return self.uc.context_save()
+
+    def restore(self, state: object) -> None:
+        """Go back to a saved state."""
+        self.uc.context_restore(state)
+
     def registers(self) -> Registers:
         """The CPU as it is."""
         return Registers(
-            general={name: self.read(name) for name in GENERAL},
+            general=dict(zip(GENERAL, self._general.read(), strict=True)),
             rip=self.read("rip"),
             rflags=self.read("rflags"),
             cr0=self.read("cr0"),
@@ -145,11 +173,12 @@ class Engine:
             cr4=self.read("cr4"),
             efer=self.efer(),
             segments={name: self.read(name) for name in SEGMENTS},
-            gdt=self._table("gdtr"),
-            idt=self._table("idtr"),
+            gdt=self.table("gdtr"),
+            idt=self.table("idtr"),
         )
 
-    def _table(self, name: str) -> tuple[int, int]:
+    def table(self, name: str) -> tuple[int, int]:
+        """Base and limit of "gdtr" or "idtr"."""
         _selector, base, limit, _flags = self.uc.reg_read(_REGISTER[name])
         return int(base), int(limit)
 
@@ -169,13 +198,35 @@ class Engine:
 
         return int(self.uc.hook_add(_const.UC_HOOK_TLB_FILL, fill))
 
-    def on_instruction(self, before: Callable[[int, int], None]) -> int:
-        """`before(rip, bytes)` ahead of every instruction."""
+    def on_instruction(self) -> int:
+        """Call `self.before(rip)` ahead of every instruction.
 
-        def code(_uc: object, rip: int, size: int, _data: object) -> None:
-            before(rip, size)
+        Registered with the library itself: the binding puts three Python calls between the engine
+        and us, which doubles the time of a walk.
+        """
 
-        return int(self.uc.hook_add(_const.UC_HOOK_CODE, code))
+        def code(_handle: int, rip: int, _size: int, _data: int) -> None:
+            try:
+                self.before(rip)
+            except BaseException as err:
+                self._raised = err
+                self.stop()
+
+        callback = _CODE_HOOK(code)
+        hook = ctypes.c_size_t()
+        status = _library.uc_hook_add(
+            self.uc._uch,
+            ctypes.byref(hook),
+            _const.UC_HOOK_CODE,
+            ctypes.cast(callback, ctypes.c_void_p),
+            None,
+            ctypes.c_uint64(1),
+            ctypes.c_uint64(0),
+        )
+        if status != _const.UC_ERR_OK:
+            raise MachineError(f"Unicorn refuses a hook: error {status}")
+        self._callbacks[hook.value] = callback
+        return hook.value
 
     def on_access(self, record: Callable[[bool, int, int], None]) -> int:
         """`record(is_write, physical address, bytes)` for every data access."""
@@ -254,12 +305,19 @@ class Engine:
     def unhook(self, *hooks: int) -> None:
         """Remove hooks."""
         for each in hooks:
-            self.uc.hook_del(each)
+            if each in self._callbacks:
+                _library.uc_hook_del(self.uc._uch, ctypes.c_size_t(each))
+                del self._callbacks[each]
+            else:
+                self.uc.hook_del(each)
 
     def start(self, rip: int, *, until: int | None) -> None:
         """Run from `rip` until the exit address (None: there is none), a stop or a fault (`Failed`)."""
         self.uc.ctl_set_exits([] if until is None else [until])
         self.uc.emu_start(rip, 0)
+        if self._raised is not None:
+            raised, self._raised = self._raised, None
+            raise raised
 
     def stop(self) -> None:
         """Stop before the instruction that is about to run."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 from array import array
 from dataclasses import dataclass, replace
 
-from tightrope.machine.decode import Kind, Operation
+from tightrope.machine.decode import Kind, Operation, decoded
 from tightrope.machine.emulator.engine import Engine
 from tightrope.machine.mmu import WatchedMmu
 from tightrope.machine.steps import StepTracker
@@ -42,7 +42,17 @@ class Trouble:
 class Watch:
     """The observer of one walk.  `trouble` is set when it ends badly."""
 
-    def __init__(self, engine: Engine, mmu: WatchedMmu, steps: StepTracker, limit: int) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        mmu: WatchedMmu,
+        steps: StepTracker,
+        limit: int,
+        known: dict[tuple[int, int], Operation],
+    ) -> None:
+        """`known` has instructions by (rip, physical address), good as long as the bytes are."""
+        self._known = known
+        self._gdt = engine.table("gdtr")
         self._engine = engine
         self._mmu = mmu
         self._steps = steps
@@ -51,8 +61,8 @@ class Watch:
         self._after: list[RegisterWrite] = []
         self._string = engine.batch("rcx", "rsi", "rdi", "rax", "rflags")
         self._texts: dict[int, str] = {}
-        self._code: dict[int, tuple[int, int]] = {}
-        """Frame -> the first and the last offset of a decoded instruction in it."""
+        self._code: set[int] = set()
+        """Frames that instructions were decoded from."""
         self._control_written = False
         self.index = -1
         self.rip = 0
@@ -66,7 +76,7 @@ class Watch:
 
     # ----------------------------------------------------------------------------- from the CPU
 
-    def instruction(self, rip: int, _size: int) -> None:
+    def instruction(self, rip: int) -> None:
         """Called ahead of every instruction."""
         self.index += 1
         self.rip = rip
@@ -127,7 +137,12 @@ class Watch:
 
     def texts(self) -> dict[int, str]:
         """rip -> the instruction there."""
-        return self._texts
+        now = {rip: operation.text for rip, operation in self._operations.items()}
+        return now | self._texts
+
+    def code_frames(self) -> tuple[int, ...]:
+        """Frames that instructions were decoded from."""
+        return tuple(self._code)
 
     def current(self) -> Operation | None:
         """The instruction that ran last."""
@@ -136,26 +151,36 @@ class Watch:
     # ---------------------------------------------------------------------------------- private
 
     def _decode(self, rip: int) -> Operation:
-        code = self._mmu.look(rip, min(15, PAGE_SIZE - rip % PAGE_SIZE), Access.FETCH)
-        if isinstance(code, bytes) and len(code) < 15:
+        """The instruction at `rip`, whose page the CPU has just fetched from."""
+        phys = self._mmu.cached(rip, Access.FETCH)
+        known = None if phys is None else self._known.get((rip, phys))
+        if known is not None and phys is not None:
+            return self._keep(rip, phys, known)
+        code = b""
+        if phys is not None:
+            code = bytes(self._engine.ram.view(phys, min(15, PAGE_SIZE - rip % PAGE_SIZE)) or b"")
+        if len(code) < 15:
             more = self._mmu.look(rip + len(code), 15 - len(code), Access.FETCH)
             code += more if isinstance(more, bytes) else b""
-        operation = Operation(code if isinstance(code, bytes) else b"", rip)
+        return self._keep(rip, phys, decoded(code, rip))
+
+    def _keep(self, rip: int, phys: int | None, operation: Operation) -> Operation:
+        """Remember an instruction, and the frame it was made from."""
         self._operations[rip] = operation
-        self._texts.setdefault(rip, operation.text)
-        phys = self._mmu.where(rip)
         if phys is not None:
-            first, last = self._code.get(phys >> 12, (PAGE_SIZE, 0))
-            offset = phys % PAGE_SIZE
-            self._code[phys >> 12] = min(first, offset), max(last, offset + operation.size)
+            self._known[rip, phys] = operation
+            self._code.add(phys >> 12)
         return operation
 
     def _overwritten(self, phys: int, size: int) -> None:
         """Bytes of a page with code were written: what was decoded there may be something else now."""
-        first, last = self._code[phys >> 12]
-        if phys % PAGE_SIZE < last and phys % PAGE_SIZE + size > first:
-            self._operations.clear()
-            self._code.clear()
+        for (_rip, at), operation in self._known.items():
+            if at < phys + size and phys < at + operation.size:
+                self._texts = self.texts()
+                self._operations.clear()
+                self._known.clear()
+                self._code.clear()
+                return
 
     def _special(self, operation: Operation) -> None:
         kind = operation.kind
@@ -267,9 +292,11 @@ class Watch:
             limit, base = int.from_bytes(raw[:2], "little"), int.from_bytes(raw[2:], "little")
             # base and limit in one number: base << 16 | limit, as the operand lies in memory.
             self._record(operation.target, 0, base << 16 | limit)
+            if operation.target == "gdt":
+                self._gdt = base, limit
 
     def _segment(self, register: str, selector: int) -> None:
-        base, limit = self._engine.registers().gdt
+        base, limit = self._gdt
         descriptor = None
         if selector | 7 <= limit:
             raw = self._mmu.look(base + (selector & ~7), 8)

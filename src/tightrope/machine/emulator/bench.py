@@ -1,0 +1,97 @@
+"""What stays between two runs on the same memory: the engine, its hooks, what it has translated.
+
+A rehearsal of one page takes less time than making a machine.  So the engine and its hooks are made
+once, Unicorn keeps its translated code as long as the bytes under it are the same, and the state of
+the CPU at the call is restored in one piece when it is the one that was there before.
+
+Rules: nothing of a former run may be seen in a later one.  Memory that a handover does not lay out
+holds whatever was there, as on a real machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from tightrope.machine.decode import Operation
+from tightrope.machine.emulator.engine import Engine
+from tightrope.machine.emulator.watch import Watch
+from tightrope.machine.mmu import WatchedMmu
+from tightrope.machine.physical import Ram
+from tightrope.memory import PAGE_SHIFT, PAGE_SIZE
+from tightrope.model import Handover, Registers, World
+from tightrope.x86.walk import Access, Refused, walk
+
+
+class Bench:
+    """One engine on one memory."""
+
+    def __init__(self, ram: Ram) -> None:
+        self.ram = ram
+        self.engine = Engine(ram)
+        self._watch: Watch | None = None
+        self._mmu: WatchedMmu | None = None
+        self._code: dict[int, bytes] = {}
+        self.known: dict[tuple[int, int], Operation] = {}
+        """Decoded instructions by (rip, physical address)."""
+        self._at_call: tuple[World, Registers, object] | None = None
+        engine = self.engine
+        self._hooks = [
+            engine.on_translation(self._translation),
+            engine.on_access(lambda *what: self._watched().access(*what)),
+            engine.on_hole(lambda phys: self._watched().hole(phys)),
+            engine.on_exception(lambda vector: self._watched().exception(vector)),
+            engine.on_invalid(lambda: self._watched().invalid()),
+            engine.on_instruction(),
+        ]
+
+    def _watched(self) -> Watch:
+        assert self._watch is not None
+        return self._watch
+
+    def _translation(self, page: int, access: Access) -> int | None:
+        """Of the watch during a run; while registers are set up, descriptors are only looked at."""
+        if self._watch is not None:
+            return self._watch.translation(page, access)
+        assert self._mmu is not None
+        got = walk(self._mmu.read_entry, self._mmu.mmu, page, Access.READ)
+        return None if isinstance(got, Refused) else got.phys
+
+    def forget_changed_code(self) -> None:
+        """Drop translated code unless every frame that was executed holds the same bytes again."""
+        if any(self._frame(frame) != data for frame, data in self._code.items()):
+            self.engine.forget_code()
+            self.known.clear()
+        self._code.clear()
+
+    def remember_code(self, frames: Iterable[int]) -> None:
+        """Frames that were executed, and that nobody wrote code into since."""
+        self._code = {frame: self._frame(frame) for frame in frames}
+
+    def _frame(self, frame: int) -> bytes:
+        return bytes(self.ram.view(frame << PAGE_SHIFT, PAGE_SIZE) or b"")
+
+    def load(self, handover: Handover, mmu: WatchedMmu) -> None:
+        """Put the CPU where `machine_kexec` calls V."""
+        known = self._at_call
+        if known and known[0] is handover.world and known[1] == handover.registers:
+            self.engine.restore(known[2])
+        else:
+            self._mmu = mmu
+            self.engine.load(handover.registers)
+            self._at_call = (handover.world, handover.registers, self.engine.saved())
+        self.engine.forget_translations()
+
+    def start(self, watch: Watch, rip: int, until: int) -> None:
+        """Walk, watched.  Raises what Unicorn raises when it stops badly."""
+        self._watch = watch
+        self.engine.before = watch.instruction
+        try:
+            self.engine.start(rip, until=until)
+        finally:
+            self._watch = None
+
+    def leave(self) -> None:
+        """Take the hooks away: the new kernel runs unwatched."""
+        self.engine.unhook(*self._hooks)
+        self._hooks.clear()
+        self.engine.forget_code()
