@@ -179,7 +179,7 @@ def images(draw: st.DrawFn) -> Image:
     alignment = draw(st.sampled_from([PAGE, 2 * MIB, 16 * MIB]))
     return read_image(
         relocatable=draw(st.booleans()) or draw(st.booleans()),
-        pref_address=alignment * draw(st.integers(MIB // alignment + 1, 40)),
+        pref_address=alignment * draw(st.integers(MIB // alignment + 1, 96 * MIB // alignment)),
         alignment=alignment,
         min_alignment=12,
         init_size=draw(st.integers(0x10000, 8 * MIB)),

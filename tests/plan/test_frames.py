@@ -56,7 +56,7 @@ def test_a_pool_can_be_emptied_to_the_last_frame(
     rest = pool.take(len(free) - len(first), "the rest")
     assert {*first.tolist(), *rest.tolist()} == free
     assert len(pool.take(0, "nothing")) == 0
-    with pytest.raises(PlanError, match="one more needs 1 free pages, and .* give 0"):
+    with pytest.raises(PlanError, match=r"one more needs 1 free pages, and .* give 0"):
         pool.take(1, "one more")
 
 
@@ -72,11 +72,11 @@ def test_a_refusal_takes_nothing() -> None:
 
 
 def test_frames_come_in_order_from_the_largest_extent_from_a_2_mib_boundary_on() -> None:
-    pool = FramePool([Extent(0, 8 * PAGE), Extent(500 * PAGE, 1600 * PAGE)])
+    pool = FramePool([Extent(3 * PAGE, 8 * PAGE), Extent(500 * PAGE, 1600 * PAGE)])
     assert pool.take(3, "a").tolist() == [512, 513, 514]
     assert pool.take(1085, "b").tolist() == list(range(515, 1600))
     # Then what was left before a boundary, the largest extent's first.
-    assert pool.take(20, "c").tolist() == [*range(500, 512), *range(8)]
+    assert pool.take(17, "c").tolist() == [*range(500, 512), *range(3, 8)]
 
 
 @given(seed=st.integers(0, 1 << 64))

@@ -9,8 +9,8 @@
 Rules: the format is a value that is passed, never a global.  Callers ask in their words (`Rights`),
 bits stay in here.  The builder compares table indices only by equality (a dict-like `TableMemory`
 finds the slot) and reads an entry only through its flags and its address field, so that a proof can
-run it unchanged on symbolic addresses.  Bulk filling lives in `x86.tables`; reading tables
-lives in `x86.walk`, which shares nothing with this file.
+run it unchanged on symbolic addresses.  Bulk filling lives in `x86.tables`; reading tables lives in
+`x86.walk`, which shares nothing with this file.
 """
 
 from __future__ import annotations
@@ -208,8 +208,9 @@ def table_at(
     """The frame of the table whose entries at `level` cover `virt`; missing ones are made.
 
     `new_table` gives the address of a zeroed frame.  Raises ValueError when a large page is in the
-    way, or when an entry on the way lets less through than `rights` ask for.  An entry that is there is followed, never replaced: two addresses that share an upper slot
-    share the table below it (the 2.6.20 code wrote it twice and lost the first chain).
+    way, or when an entry on the way lets less through than `rights` ask for.  An entry that is there
+    is followed, never replaced: two addresses that share an upper slot share the table below it (the
+    2.6.20 code wrote it twice and lost the first chain).
     """
     table = root
     for above in range(level):
