@@ -116,9 +116,13 @@ def test_nothing_is_above_4_gib_for_a_kernel_that_cannot_be_there(plan: Plan) ->
     top = max(each.destination.end for each in plan.segments)
     assert plan.image.above_4g or top <= 4 * GIB
     for each in plan.segments:
-        if each.name == "initrd" and each.destination.end <= 4 * GIB:
-            assert each.destination.start >= 16 * MIB
-            assert each.destination.end <= plan.image.initrd_limit + 1
+        if each.name != "initrd":
+            continue
+        limit = plan.image.initrd_limit
+        assert each.destination.start >= 16 * MIB
+        assert plan.image.above_4g or each.destination.end <= limit + 1
+        where = "below" if each.destination.end <= limit + 1 else "above"
+        assert each.why.startswith(f"{where} initrd_addr_max {limit:#x}")
 
 
 @MANY
@@ -322,7 +326,7 @@ def test_an_initrd_goes_above_4_gib_only_when_it_has_to() -> None:
     )
     assert small.destination.end == 64 * MIB
     assert large.destination.end == 5 * GIB
-    assert "above 4 GiB" in large.why
+    assert large.why == "above initrd_addr_max 0x7fffffff, which the image allows"
 
 
 def test_scattered_sources_are_not_in_order() -> None:

@@ -77,7 +77,10 @@ def explain(case: Case) -> Iterator[Finding]:
         evidence["levels walked"] = ", ".join(f"{v.level} {v.entry:#x}" for v in fault.visits)
     if fault.address is not None:
         evidence["CR2"] = f"{fault.address:#x}"
-        evidence["there"] = owner(case, fault.address)
+        if align_down(fault.address, PAGE_SIZE) == case.host.relocation:
+            evidence["there"] = "V"
+        elif fault.address < 1 << case.host.cpu.physical_bits:
+            evidence["there"] = f"as a physical address, {owner(case, fault.address)}"
     evidence["then"] = "; ".join(fault.escalation)
     yield found(
         rule,

@@ -90,7 +90,7 @@ def prepare(image: Image, host: Host, request: Request) -> Plan:
                 data=request.initrd,
                 why=f"below initrd_addr_max {image.initrd_limit:#x}"
                 if place.end <= image.initrd_limit + 1
-                else "above 4 GiB, which the image allows",
+                else f"above initrd_addr_max {image.initrd_limit:#x}, which the image allows",
             )
         )
     line_at = room.small("command line", len(command_line))

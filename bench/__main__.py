@@ -1,0 +1,163 @@
+"""All figures.  Rules: needs what `make test` needs; prints, judges nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from bench import plain_unicorn
+from bench.clock import seconds, show
+from tests.makers.bzimage import bzimage
+from tightrope import check, host, image, plan, routines, shipped
+from tightrope.check.page_list import order
+from tightrope.machine.emulator import Emulator
+from tightrope.memory import Extent, MemoryMap, Region, RegionKind
+from tightrope.model import Host
+from tightrope.plan import Request
+from tightrope.rehearse import build
+from tightrope.x86.survey import survey
+from tightrope.x86.walk import Access, Mmu, walk
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+INITRD = 30 << 20
+
+
+def whole_rehearsal() -> None:
+    """`tightrope rehearse` of Debian's amd64 kernel with a 30 MiB initrd, as a process."""
+    rows = (REPOSITORY / ".cache/kernels/kernels.txt").read_text().split()
+    kernel = str(REPOSITORY / dict(zip(rows[::2], rows[1::2], strict=True))["amd64"])
+    with tempfile.NamedTemporaryFile() as initrd:
+        initrd.write(os.urandom(INITRD))
+        initrd.flush()
+        command = [sys.executable, "-m", "tightrope", "rehearse", kernel, "--initrd", initrd.name]
+        taken, last = [], {}
+        for _ in range(5):
+            started = time.perf_counter()
+            done = subprocess.run([*command, "--json"], capture_output=True, check=True)
+            taken.append(time.perf_counter() - started)
+            last = json.loads(done.stdout)["stats"]
+        wall = sorted(taken)[2]
+        old = host.read(host.example(), "example")
+        read = image.read(Path(kernel).read_bytes(), kernel)
+        request = Request(initrd=Path(initrd.name).read_bytes())
+        built = build(plan.prepare(read, old, request), design="two-tables")
+        plain = seconds(lambda: plain_unicorn.walk(built), runs=3)
+    inside = last["seconds"]
+    show("whole rehearsal, Debian amd64 + 30 MiB initrd (aim 1.5 s)", f"{wall:.2f} s wall")
+    show("  its memory (aim 400 MB)", f"{last['peak_memory'] / 1e6:.0f} MB")
+    show(
+        "  where the time goes",
+        ", ".join(f"{name} {value:.3f}" for name, value in inside.items()),
+    )
+    show(
+        "  the rest: starting Python, numpy, reading files", f"{wall - sum(inside.values()):.2f} s"
+    )
+    show(
+        "  walk and check against plain Unicorn, unwatched",
+        f"{(inside['walk'] + inside['check']) / plain:.2f} times",
+        f"plain: {plain:.2f} s",
+    )
+
+
+def one_page() -> None:
+    """Rehearsals of a tiny handover on one emulator, all checks, as a sweep would do them."""
+    old = host.read(host.example(), "example")
+    tiny = image.read(bzimage(init_size=0x3000), "tiny")
+    built = build(plan.prepare(tiny, old, Request()), design="two-tables")
+    machine = Emulator()
+
+    def many() -> None:
+        for _ in range(100):
+            run = machine.run(built)
+            if check.check(built, run):
+                raise SystemExit("the benchmark's handover does not hold")
+
+    ours = seconds(many, runs=3) / 100
+    plain = seconds(lambda: plain_unicorn.walk(built), runs=20)
+    show("one small handover, reused machine, all checks (aim 1000/s)", f"{1 / ours:.0f} /s")
+    show("  against a fresh plain Unicorn without checks", f"{ours / plain:.2f} times the time")
+
+
+def large_host() -> None:
+    """A 6 TiB machine: the plan and all tables."""
+    old = host.read(host.example(), "example")
+    ram = Region(Extent.sized(1 << 32, 6 << 40), RegionKind.RAM)
+    regions = tuple(r for r in old.memory if r.extent.start < 1 << 32)
+    big: Host = replace(
+        old,
+        memory=MemoryMap((*regions, ram)),
+        direct_map=replace(old.direct_map, page_size=1 << 30),
+    )
+    read = image.read(shipped.read(), "shipped")
+    request = Request(initrd=bytes(INITRD))
+    whole = seconds(lambda: build(plan.prepare(read, big, request), design="two-tables"))
+    show("6 TiB host: plan, old kernel's tables, handover (aim 0.3 s)", f"{whole:.3f} s")
+
+
+def ten_million_pages() -> None:
+    """The exact check of a list of ten million copies, against a loop over a hundredth of it."""
+    count = 10_000_000
+    destinations = np.arange(1000, 1000 + count, dtype=np.int64)
+    sources = destinations + count + 5000
+    sources[::2] = destinations[::2]
+    whole = seconds(lambda: order(destinations, sources), runs=3)
+
+    def loop() -> int:
+        written: set[int] = set()
+        late = 0
+        part = count // 100
+        for to, of in zip(destinations[:part].tolist(), sources[:part].tolist(), strict=True):
+            late += of in written
+            written.add(to)
+        return late
+
+    plain = seconds(loop, runs=3) * 100
+    show("check a plan of ten million pages (aim about 1 s)", f"{whole:.2f} s")
+    show(
+        "  a Python loop over the same list (scaled from 1 %)", f"{plain / whole:.1f} times as long"
+    )
+
+
+def walker() -> None:
+    """Single walks, and all mappings of an old kernel at once."""
+    old = host.read(host.example(), "example")
+    world = host.lay(old, routines.read(routines.RELOCATE_X86_64))
+    mmu = Mmu(cr0=old.cr0, cr3=world.pgd, cr4=old.cr4, efer=old.efer, physical_bits=46)
+
+    def read(phys: int, size: int) -> int | None:
+        page = world.tables.get(phys & ~0xFFF)
+        at = phys & 0xFFF
+        return None if page is None else int.from_bytes(page[at : at + size], "little")
+
+    def thousand() -> None:
+        for _ in range(1000):
+            walk(read, mmu, old.relocation, Access.FETCH)
+
+    one = seconds(thousand) / 1000
+    mappings = survey(world.tables.get, mmu)
+    count = len(mappings.virt)
+    whole = seconds(lambda: survey(world.tables.get, mmu))
+    show("one walk", f"{one * 1e6:.1f} us")
+    show(
+        f"all {count} mappings of the default old kernel",
+        f"{whole * 1e3:.2f} ms",
+        f"walking each would take {one * count / whole:.0f} times as long",
+    )
+
+
+def main() -> None:
+    """Print every figure."""
+    for part in (whole_rehearsal, one_page, large_host, ten_million_pages, walker):
+        part()
+
+
+if __name__ == "__main__":
+    main()
