@@ -50,3 +50,9 @@ def debian_amd64() -> Path:
 def debian_cloud() -> Path:
     """Debian's newest cloud-amd64 kernel, an lz4 bzImage."""
     return debian_kernel("cloud-amd64")
+
+
+@pytest.fixture(scope="session")
+def xen_hypervisor() -> Path:
+    """Debian's Xen, a gzip file that holds a 32-bit ELF file with both Multiboot headers."""
+    return debian_kernel("xen-amd64")

@@ -44,6 +44,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except TightropeError as err:
         print(f"tightrope: {err}", file=sys.stderr)
         return UNKNOWN
+    except ModuleNotFoundError as err:
+        # A package of an extra that the rooms take for granted; ours are never missing.
+        if (err.name or "tightrope").startswith("tightrope"):
+            raise
+        print(f"tightrope: needs {err.name}: install tightrope[all]", file=sys.stderr)
+        return UNKNOWN
     except KeyboardInterrupt:
         print("tightrope: interrupted; nothing was changed", file=sys.stderr)
         return INTERRUPTED

@@ -5,6 +5,7 @@
      |   |- ImageError          a kernel image
      |   |- HostError           a description of an old kernel
      |   |- PlanError           image and host that cannot go together
+     |   |- CoreError           a memory core of a crashed kernel
      |- MissingPart         a library or device that this machine does not have
      |- MachineError        the machine port was used in a way that it cannot serve
 
@@ -62,6 +63,10 @@ class HostError(BadInput):
 
 class PlanError(BadInput):
     """Image and host are each fine, but the one cannot be put into the other."""
+
+
+class CoreError(BadInput):
+    """A memory core is not what it says, or holds too little to be judged."""
 
 
 class MissingPart(TightropeError):

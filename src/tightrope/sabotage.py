@@ -18,7 +18,11 @@ from dataclasses import dataclass, replace
 from tightrope.errors import BadInput
 from tightrope.memory import PAGE_SIZE, Virt
 from tightrope.model import Code, Handover, Host, LowMapping, Piece, Plan, Segment, Step, Tables
+from tightrope.x86.cpu import CR4_PGE, EFER_NXE
 from tightrope.x86.walk import Access, Mmu, walk
+
+LAST_ADDRESS_BIT = 51
+"""The highest bit of an entry that any CPU has for an address (SDM 4.5)."""
 
 
 def _same_host(host: Host, _plan: Plan) -> Host:
@@ -187,6 +191,8 @@ def _source_order(handover: Handover) -> Handover:
     """The last page of the kernel is read from where its first page was just copied to."""
     kernel = handover.plan.segments[0]
     pages = len(kernel.destination.pages)
+    if pages < 2:
+        raise BadInput("the kernel is one page: it has no order", source="--sabotage")
 
     def change(rows: list[list[int]]) -> None:
         # Word 0 is the kernel's IND_DESTINATION; its last source is word `pages`, links not counted.
@@ -205,8 +211,16 @@ def _overwrite_pgd(handover: Handover) -> Handover:
     return replace(handover, pieces=(*handover.pieces, piece))
 
 
+def _with_pge(host: Host, _plan: Plan) -> Host:
+    """The same host, if it has global pages at all."""
+    if not host.cr4 & CR4_PGE:
+        raise BadInput("CR4.PGE is off already", source="--sabotage", field=host.source)
+    return host
+
+
 def _global_at_p(host: Host, plan: Plan) -> Host:
     """The old kernel has a global mapping at the linear address P, to some other frame."""
+    _with_pge(host, plan)
     stray = LowMapping(
         virt=Virt(plan.control_page), phys=host.text.phys, size=PAGE_SIZE, is_global=True
     )
@@ -217,6 +231,21 @@ def _shrink_table_b(handover: Handover) -> Handover:
     """page_table_b leaves out where the kernel goes."""
     kernel = handover.plan.segments[0].destination
     return _edit_entry(handover, handover.page_table_b, kernel.start, lambda _entry: 0)
+
+
+def _set_nx(handover: Handover) -> Handover:
+    """NX in the entry for V; without EFER.NXE that bit is reserved, and another sabotage."""
+    if not handover.registers.efer & EFER_NXE:
+        raise BadInput("EFER.NXE is off: there is no NX", source="--sabotage")
+    return _entry_of(_virt, lambda entry: entry | 1 << 63)(handover)
+
+
+def _set_reserved(handover: Handover) -> Handover:
+    """The lowest address bit that the CPU does not have, in the entry for V."""
+    bits = handover.plan.host.cpu.physical_bits
+    if bits > LAST_ADDRESS_BIT:
+        raise BadInput(f"a CPU with {bits} address bits reserves none", source="--sabotage")
+    return _entry_of(_virt, lambda entry: entry | 1 << bits)(handover)
 
 
 def _flip(data: bytearray) -> None:
@@ -231,7 +260,10 @@ def _point_elsewhere(data: bytearray) -> None:
 
 def _sti(data: bytearray) -> None:
     # The stub clears the flags with its first popfq; sti in its place leaves interrupts on.
-    data[data.index(b"\x9d")] = 0xFB
+    at = data.find(b"\x9d")
+    if at < 0:
+        raise BadInput("the entry stub is not the code that this sabotage knows", source="popfq")
+    data[at] = 0xFB
 
 
 _ALL = (
@@ -254,7 +286,7 @@ _ALL = (
         says="set NX on the control page at V",
         rule="table-a-rights",
         step=Step.TABLE_A,
-        handover=_entry_of(_virt, lambda entry: entry | 1 << 63),
+        handover=_set_nx,
     ),
     Sabotage(
         name="overwrite-pgd",
@@ -304,6 +336,7 @@ _ALL = (
         says="leave CR4.PGE on",
         rule="pge-before-identity",
         step=Step.STATE,
+        host=_with_pge,
         code=_patch("after_table_a", 3, b"\x25\x20\x10\x00\x00", b"\x25\xa0\x10\x00\x00"),
     ),
     Sabotage(
@@ -318,12 +351,7 @@ _ALL = (
         says="set a physical address bit that the CPU does not have, in the entry for V",
         rule="reserved-bits",
         step=Step.TABLE_A,
-        handover=lambda handover: _edit_entry(
-            handover,
-            handover.page_table_a,
-            handover.plan.host.relocation,
-            lambda entry: entry | 1 << min(handover.plan.host.cpu.physical_bits, 51),
-        ),
+        handover=_set_reserved,
     ),
     Sabotage(
         name="accessed-clear",

@@ -185,6 +185,19 @@ def test_a_direct_map_of_gib_pages_uses_them_where_ram_fills_them() -> None:
     assert sorted(mapped(world).size.tolist()) == [2 * MIB] + [GIB] * 3
 
 
+@pytest.mark.parametrize("page_size", [PAGE, 2 * MIB])
+def test_a_direct_map_has_no_page_larger_than_the_host_says(page_size: int) -> None:
+    host = make_host(
+        [Extent(0, GIB)],
+        text=2 * MIB,
+        private=Extent.sized(4 * MIB, 4 * MIB),
+        direct_page=page_size,
+    )
+    found = mapped(host_room.lay(host, CODE))
+    sizes = found.size[found.virt < host.text.virt].tolist()
+    assert sizes == [page_size] * (GIB // page_size)
+
+
 def test_two_pieces_of_ram_in_one_page_are_mapped_once() -> None:
     host = make_host(
         [Extent(0, 0x800), Extent(0xC00, 64 * MIB)],

@@ -24,7 +24,7 @@ OUTSIDERS = {
     "iced_x86": ("machine",),
     "z3": (),
     "ctypes": ("machine",),
-    "mmap": ("machine",),
+    "mmap": ("machine", "vmcore"),
     "fcntl": ("machine",),
     "socket": ("machine",),
     "subprocess": ("machine",),

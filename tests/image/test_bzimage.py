@@ -21,12 +21,12 @@ from tests.makers.bzimage import (
 )
 from tightrope import image
 from tightrope.errors import ImageError
-from tightrope.model import EntryPoint, Image, Payload
+from tightrope.model import EntryPoint, Image, Payload, Protocol
 
 SETUP = 1024
 GOOD = bzimage()
-STARTUP_64 = EntryPoint(name="startup_64", offset=0x200, bits=64)
-STARTUP_32 = EntryPoint(name="startup_32", offset=0, bits=32)
+STARTUP_64 = EntryPoint(name="startup_64", offset=0x200, bits=64, protocol=Protocol.LINUX_64)
+STARTUP_32 = EntryPoint(name="startup_32", offset=0, bits=32, protocol=Protocol.LINUX_32)
 
 
 # ------------------------------------------------------------------------------------- good images
@@ -50,7 +50,7 @@ def test_a_good_image_comes_back_as_it_was_made() -> None:
 
 def test_the_kernel_is_a_read_only_view_of_the_very_bytes() -> None:
     data = bytearray(GOOD)
-    kernel = image.read(data, "good").kernel
+    kernel = image.read(data, "good").parts[0].data
     assert kernel.readonly
     assert bytes(kernel[0x200 : 0x200 + len(HALT_LOOP)]) == HALT_LOOP
     data[SETUP + 0x200] = 0x90
@@ -94,8 +94,8 @@ def test_every_good_image_is_read(
         signature=signature,
     )
     read = image.read(data, "made")
-    assert bytes(read.kernel) == data[(setup_sects + 1) * 512 :]
-    assert bytes(read.kernel).endswith(signature)
+    assert bytes(read.parts[0].data) == data[(setup_sects + 1) * 512 :]
+    assert bytes(read.parts[0].data).endswith(signature)
     assert (read.relocatable, read.pref_address) == (relocatable, place << shift)
     assert (read.alignment, read.min_alignment) == (1 << shift, 1 << shift - less)
     assert (read.init_size, read.cmdline_limit) == (init_size, cmdline_size)
@@ -105,7 +105,7 @@ def test_every_good_image_is_read(
 
 def test_no_setup_sects_means_four() -> None:
     read = image.read(bzimage(setup_sects=0), "old")
-    assert read.file_size - len(read.kernel) == 5 * 512
+    assert read.file_size - len(read.parts[0].data) == 5 * 512
 
 
 def test_no_min_alignment_means_the_preferred_one() -> None:
@@ -160,8 +160,8 @@ def test_kernel_info_may_end_where_the_kernel_ends() -> None:
 def test_the_signature_is_loaded_and_accounted_for() -> None:
     data = bzimage(signature=b"S" * 1472)
     read = image.read(data, "signed")
-    assert len(read.kernel) == len(bzimage()) - SETUP + 1472
-    assert bytes(read.kernel[-1472:]) == b"S" * 1472
+    assert len(read.parts[0].data) == len(bzimage()) - SETUP + 1472
+    assert bytes(read.parts[0].data[-1472:]) == b"S" * 1472
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def test_debians_kernels_are_read(
     assert read.entries == (STARTUP_64, STARTUP_32)
     assert read.relocatable
     assert (read.pref_address, read.alignment) == (0x1000000, 0x200000)
-    assert len(read.kernel) == path.stat().st_size - (data[0x1F1] + 1) * 512
+    assert len(read.parts[0].data) == path.stat().st_size - (data[0x1F1] + 1) * 512
     assert isinstance(read.payload, Payload)
     assert read.payload.compression == compression
 
@@ -299,7 +299,7 @@ def test_a_certificate_table_has_to_account_for_the_tail(
 
 def test_a_signers_padding_is_accepted() -> None:
     data = with_certificate_table(GOOD, END + 4, 12) + b"\0" * 4 + b"S" * 12
-    assert len(image.read(data, "signed").kernel) == KERNEL + 16
+    assert len(image.read(data, "signed").parts[0].data) == KERNEL + 16
 
 
 @pytest.mark.parametrize(
@@ -329,9 +329,9 @@ def accepts_or_refuses(data: bytes) -> None:
         answer = refusal
     assert answer.source == "any"
     if isinstance(answer, Image):
-        assert 0 < len(answer.kernel) <= answer.init_size
+        assert 0 < len(answer.parts[0].data) <= answer.init_size
         assert answer.alignment >= answer.min_alignment > 0
-        assert answer.kernel == data[len(data) - len(answer.kernel) :]
+        assert answer.parts[0].data == data[len(data) - len(answer.parts[0].data) :]
     else:
         assert str(answer).startswith("any: ")
 

@@ -11,8 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.makers.bzimage import OFFSETS, bzimage, put, vmlinux
+from tests.makers.elf import Segment, elf, note, pvh_note
+from tests.makers.multiboot import flat_kernel
+from tests.makers.pe import unified
 from tightrope import image
 from tightrope.errors import ImageError
+from tightrope.model import Image
 from tightrope.report.inspect import inspect_json, inspect_text
 
 
@@ -37,8 +41,9 @@ def test_a_report_is_these_lines() -> None:
         "  command line    2047 bytes; 2017 if a loader keeps elfcorehdr's",
         "",
         "handover",
-        "  startup_64      load address + 0x200, in 64-bit long mode, paging on",
-        "  startup_32      load address + 0x0, in 32-bit protected mode, paging off",
+        "  startup_64      load address + 0x200, in 64-bit long mode, paging on; rsi points to boot_params",
+        "  startup_32      load address + 0x0, in 32-bit protected mode, paging off; esi points to",
+        "                  boot_params",
         "  loadflags       LOADED_HIGH",
         "  xloadflags      XLF_KERNEL_64, XLF_CAN_BE_LOADED_ABOVE_4G, XLF_5LEVEL",
         "  paging          startup_64 can be entered with 4-level or 5-level tables",
@@ -153,6 +158,112 @@ def test_sizes_in_the_dict_add_up() -> None:
     sizes = [facts["setup_size"], facts["kernel_size"], facts["signature_size"]]
     assert facts["file_size"] == sum(size for size in sizes if isinstance(size, int))
     assert facts["signature_size"] == 24
+
+
+# ------------------------------------------------------------------------- images without a header
+
+
+def test_a_report_of_an_elf_kernel_is_these_lines() -> None:
+    data = elf(
+        Segment(0x1000000, b"code" * 5000),
+        Segment(0x1006000, b"data", size=0x2000),
+        notes=note("Linux", 0x100, b"salt") + pvh_note(0x1000020),
+    )
+    assert inspect_text(image.read(data, "vmlinux")).splitlines() == [
+        "vmlinux: ELF64, entered by linux64, pvh",
+        f"  file            {len(data)} bytes, 20004 of them are loaded",
+        "",
+        "memory",
+        "  needs           [0x1000000, 0x1008000) free, and nowhere else: the kernel is not relocatable",
+        "  is loaded       [0x1000000, 0x1004e20): 0x4e20 bytes of the file",
+        "                  [0x1006000, 0x1008000): 0x4 bytes of the file, then 0x1ffc zeros",
+        "  initrd          no byte above 0x7fffffff",
+        "  command line    2047 bytes; 2017 if a loader keeps elfcorehdr's",
+        "",
+        "handover",
+        "  startup_64      at 0x1000000, in 64-bit long mode, paging on; rsi points to boot_params",
+        "  PVH             at 0x1000020, in 32-bit protected mode, paging off; ebx points to Xen's start info",
+        "  kexec_file_load refuses it: it takes nothing but a bzImage",
+    ]
+
+
+def test_a_report_of_a_multiboot_kernel_is_these_lines() -> None:
+    data = flat_kernel()
+    assert inspect_text(image.read(data, "kernel")).splitlines() == [
+        "kernel: Multiboot, entered by multiboot",
+        f"  file            {len(data)} bytes, {len(data) - 64} of them are loaded",
+        "",
+        "memory",
+        "  needs           [0x100000, 0x103000) free, and nowhere else: the kernel is not relocatable",
+        f"  is loaded       [0x100000, 0x103000): {len(data) - 64:#x} bytes of the file, then "
+        f"{0x3000 - len(data) + 64:#x} zeros",
+        "  modules         no byte above 0xffffffff",
+        "  command line    of any length, below 4 GiB",
+        "",
+        "handover",
+        "  Multiboot       at 0x100000, in 32-bit protected mode, paging off; eax is 0x2badb002, ebx points",
+        "                  to the information structure",
+        "  kexec_file_load refuses it: it takes nothing but a bzImage",
+    ]
+
+
+def test_a_report_of_a_flat_binary_is_these_lines() -> None:
+    assert inspect_text(image.read_flat(b"\xf4" * 100, "halt", 0x8000, 32)).splitlines() == [
+        "halt: flat binary, entered by flat",
+        "  file            100 bytes, 100 of them are loaded",
+        "",
+        "memory",
+        "  needs           [0x8000, 0x8064) free, and nowhere else: the kernel is not relocatable",
+        "  is loaded       [0x8000, 0x8064): 0x64 bytes of the file",
+        "",
+        "handover",
+        "  first byte      at 0x8000, in 32-bit protected mode, paging off; nothing is handed over",
+        "  kexec_file_load refuses it: it takes nothing but a bzImage",
+    ]
+
+
+def test_what_a_unified_kernel_image_carries_is_said() -> None:
+    kernel, initrd = bzimage(), b"an archive"
+    data = unified(linux=kernel, initrd=initrd, cmdline=b"quiet\x1b[0m")
+    lines = inspect_text(image.read(data, "linux.efi")).splitlines()
+    assert lines[0] == "linux.efi: unified kernel image with a Linux bzImage, boot protocol 2.15"
+    assert lines[2:6] == [
+        f"  file            {len(data)} bytes",
+        f"  .linux          {len(kernel)} bytes: 1024 setup + {len(kernel) - 1024} kernel",
+        "  .initrd         10 bytes",
+        "  .cmdline        quiet\\x1b[0m",
+    ]
+    assert "  kexec_file_load refuses it: it takes nothing but a bzImage" in lines
+    bare = text_of(unified(initrd=None, cmdline=None))
+    assert ".initrd none .cmdline none memory" in bare
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        pytest.param(image.read(elf(notes=pvh_note(0x1000000)), "made"), id="ELF"),
+        pytest.param(image.read(flat_kernel(version=2), "made"), id="Multiboot2"),
+        pytest.param(image.read_flat(b"x", "made", 1, 64), id="flat"),
+        pytest.param(image.read(unified(), "made"), id="unified"),
+    ],
+)
+def test_the_dict_has_the_same_keys_for_every_format(read: Image) -> None:
+    facts = inspect_json(read)
+    assert json.loads(json.dumps(facts)) == facts
+    assert facts.keys() == inspect_json(image.read(bzimage(), "other")).keys()
+    assert (facts["setup_header"] is None) == (read.format != "unified kernel image")
+    entries = facts["entries"]
+    assert isinstance(entries, list)
+    assert [each["protocol"] for each in entries] == [str(each.protocol) for each in read.entries]
+    assert facts["command_line"] == read.command_line
+
+
+def test_xen_needs_what_its_headers_say(xen_hypervisor: Path) -> None:
+    lines = inspect_text(image.read(xen_hypervisor.read_bytes(), "xen.gz")).splitlines()
+    assert lines[0] == "xen.gz (unpacked): ELF32, entered by multiboot2, multiboot"
+
+
+# ------------------------------------------------------------------------------------ real kernels
 
 
 @pytest.mark.parametrize("kernel", ["debian_amd64", "debian_cloud"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,7 +27,7 @@ def memory_maps(draw: st.DrawFn) -> MemoryMap:
     cuts = sorted(draw(st.lists(st.integers(0, 40), max_size=14)))
     regions = [
         Region(Extent(start, end), draw(st.sampled_from(RegionKind)))
-        for start, end in zip(cuts, cuts[1:], strict=False)
+        for start, end in pairwise(cuts)
         if draw(st.booleans())
     ]
     return MemoryMap(tuple(regions))

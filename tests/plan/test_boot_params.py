@@ -6,6 +6,7 @@ Offsets are written here once more, from zero-page.rst and boot.rst, and read wi
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -164,6 +165,13 @@ def test_a_memory_map_of_more_than_128_entries_is_refused() -> None:
     with pytest.raises(PlanError, match="129 memory map entries") as caught:
         make(memory=entries(129))
     assert (caught.value.field, caught.value.limit) == ("memory", 128)
+
+
+def test_a_chain_of_setup_data_is_not_handed_on() -> None:
+    header = bytearray(IMAGE.setup_header)
+    header[SETUP_DATA - HEADER : SETUP_DATA - HEADER + 8] = struct.pack("<Q", 0x1234_5000)
+    page = make(replace(IMAGE, setup_header=bytes(header)))
+    assert u64(page, SETUP_DATA) == 0
 
 
 def test_an_older_header_is_shorter() -> None:

@@ -103,3 +103,10 @@ def test_different_seeds_give_different_frames() -> None:
         for seed in range(20)
     }
     assert len(taken) == 20
+
+
+@pytest.mark.parametrize("seed", [10457, 26845, 36396, 38110, 41462])
+def test_a_draw_that_has_to_be_repeated_gives_no_frame_twice(seed: int) -> None:
+    # Seeds whose first four draws of nine are one frame, and whose next draw is that one again.
+    got = FramePool([Extent(0, 9 * PAGE)], scatter=seed).take(2, "a").tolist()
+    assert len(set(got)) == 2

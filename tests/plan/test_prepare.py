@@ -128,7 +128,7 @@ def test_nothing_is_above_4_gib_for_a_kernel_that_cannot_be_there(plan: Plan) ->
 @MANY
 @given(plan=plans())
 def test_what_lies_in_the_segments_is_what_was_asked_for(plan: Plan) -> None:
-    assert segment(plan, "kernel").data == plan.image.kernel
+    assert segment(plan, "kernel").data == plan.image.parts[0].data
     line = bytes(segment(plan, "command line").data)
     assert line == plan.command_line.encode() + b"\0"
     params = bytes(segment(plan, "boot_params").data)
@@ -314,6 +314,17 @@ def test_small_segments_and_initrd_go_to_the_top_of_free_memory_below_4_gib() ->
     assert segment(plan, "entry stub").destination.end == 3 * GIB - 2 * PAGE
 
 
+def test_small_segments_and_initrd_go_to_free_memory_before_busy_memory() -> None:
+    host = small_host(128, busy=[Extent(100 * MIB, 128 * MIB)])
+    plan = prepare(read_image(), host, Request(initrd=bytes(PAGE)))
+    ends = [each.destination.end for each in plan.segments if each.name != "kernel"]
+    assert ends == [100 * MIB - number * PAGE for number in range(4)]
+    # An initrd that is larger than what is free there goes to busy memory and is copied.
+    host = small_host(128, busy=[Extent(n * MIB, n * MIB + 1) for n in range(20, 128, 4)])
+    large = prepare(read_image(), host, Request(initrd=bytes(8 * MIB)))
+    assert segment(large, "initrd").destination == Extent(120 * MIB, 128 * MIB)
+
+
 def test_an_initrd_goes_above_4_gib_only_when_it_has_to() -> None:
     host = make_host(
         [Extent(MIB, 64 * MIB), Extent(4 * GIB, 5 * GIB)],
@@ -336,6 +347,22 @@ def test_scattered_sources_are_not_in_order() -> None:
     shuffled = prepare(image, host, Request(scatter=3)).sources[:512].tolist()
     assert plain == list(range(plain[0], plain[0] + 512))
     assert shuffled != sorted(shuffled)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_frames_with_gaps_of_one_page_between_them_are_told_apart(seed: int) -> None:
+    # 512 sources out of some 600 free pages, shuffled: what is left between them is one page wide.
+    host = make_host(
+        [Extent(MIB, 64 * MIB + 600 * PAGE)],
+        text=2 * MIB,
+        private=Extent.sized(4 * MIB, PRIVATE_SIZE),
+        busy=[Extent(MIB, 64 * MIB)],
+    )
+    plan = prepare(read_image(init_size=2 * MIB), host, Request(scatter=seed))
+    named = [each.extent for each in plan.identity if each.what == "sources"]
+    assert frames(named) == source_frames(plan)
+    groups = [destination_frames(plan), *bounce_frames(plan)]
+    assert sum(map(len, groups)) == len(set.union(*groups))
 
 
 # ------------------------------------------------------------------------- what cannot go together
@@ -397,7 +424,7 @@ def test_a_kernel_that_has_to_be_below_4_gib_is_refused_on_a_host_without_room_t
 
 def test_an_image_without_a_64_bit_entry_is_refused() -> None:
     err = refused(read_image(xloadflags=0), small_host())
-    assert (err.source, err.field) == ("made.bzimage", "xloadflags")
+    assert (err.source, err.field) == ("made.bzimage", "entries")
 
 
 def test_an_initrd_that_fits_nowhere_is_refused() -> None:

@@ -36,7 +36,9 @@ def assembled(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_there_are_the_routines_that_the_package_names() -> None:
-    assert NAMES == sorted([routines.RELOCATE_X86_64, routines.ENTER_BZIMAGE_X86_64])
+    named = {value for name, value in vars(routines).items() if name.isupper()}
+    assert routines.RELOCATE_X86_64 in named
+    assert named <= set(NAMES)
 
 
 def test_every_source_has_its_bytes_and_symbols_and_nothing_else_lies_there() -> None:

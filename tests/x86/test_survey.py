@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from itertools import product
 
 import numpy as np
@@ -12,13 +13,18 @@ from hypothesis import strategies as st
 from tests.x86.modes import (
     G1,
     K4,
+    LA57,
+    LMA,
+    LME,
     M2,
     M4,
     MODES,
     NXE,
+    PAE,
     PGE,
     PS,
     PSE,
+    RW,
     US,
     XD,
     A,
@@ -27,11 +33,10 @@ from tests.x86.modes import (
     G,
     Mode,
     P,
-    RW,
 )
 from tightrope.memory import Extent, union
 from tightrope.x86.survey import Mappings, survey
-from tightrope.x86.walk import Access, Mmu, Translated, walk
+from tightrope.x86.walk import Access, Translated, walk
 
 ROOT = 0x1000
 EACH = pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
@@ -43,64 +48,55 @@ def rows(found: Mappings) -> list[tuple[int, int, int]]:
     return sorted(zip(*columns, strict=True))
 
 
-def entry_flags(mode: Mode, level: int, mmu: Mmu) -> st.SearchStrategy[int]:
-    """Flags without a reserved bit among them, P aside."""
-    if mode.name == "pae" and level == 0:
-        return st.just(0)
-    bits = [RW, US, A, D, G] + ([XD] if mmu.efer & NXE and mode.entry_size == 8 else [])
-    return st.lists(st.sampled_from(bits), max_size=6, unique=True).map(sum)
-
-
 class Tree:
-    """Random sparse tables: two tables a level, shared freely, two slots each."""
+    """Random sparse tables: two tables a level, shared freely, two slots each, no reserved bit."""
 
-    def __init__(self, draw: st.DrawFn, mode: Mode) -> None:
-        self.mode, self.memory = mode, Frames()
-        efer = mode.efer & ~draw(st.sampled_from([0, NXE]))
-        cr4 = mode.cr4 & ~draw(st.sampled_from([0, PGE, PSE, PGE | PSE]))
+    def __init__(self, rng: random.Random, mode: Mode) -> None:
+        self.rng, self.mode, self.memory = rng, mode, Frames()
+        efer = mode.efer & ~rng.choice((0, NXE))
+        cr4 = mode.cr4 & ~rng.choice((0, PGE, PSE, PGE | PSE))
         self.mmu = mode.mmu(ROOT, efer=efer, cr4=cr4, physical_bits=52)
         tables = [[ROOT]] + [
             [ROOT + 0x1000 * (2 * level + which + 1) for which in (0, 1)]
             for level in range(mode.levels - 1)
         ]
-        self.missing = set(draw(st.lists(st.sampled_from(tables[-1]), max_size=1)))
-        self.slots: list[list[int]] = []
-        for level, (low, bits) in enumerate(mode.places):
-            index = st.integers(0, (1 << bits) - 1)
-            slots = draw(st.lists(index, min_size=1, max_size=2, unique=True))
-            self.slots.append(slots)
+        self.slots = [rng.sample(range(1 << bits), 2) for _, bits in mode.places]
+        for level, (low, _) in enumerate(mode.places):
             below = tables[level + 1] if level + 1 < mode.levels else []
-            for table, slot in product(tables[level], slots):
-                self.memory.put(
-                    table + slot * mode.entry_size,
-                    self.entry(draw, level, 1 << low, below),
-                    mode.entry_size,
-                )
-        for table in self.missing - {ROOT}:
-            self.memory.bytes.pop(table, None)
+            for table, slot in product(tables[level], self.slots[level]):
+                entry = self.entry(level, 1 << low, below)
+                self.memory.put(table + slot * mode.entry_size, entry, mode.entry_size)
+        self.missing = {table for table in tables[-1] if rng.random() < 0.1}
+        for table in self.missing:
+            del self.memory.bytes[table]
 
-    def entry(self, draw: st.DrawFn, level: int, size: int, below: list[int]) -> int:
+    def flags(self, level: int) -> int:
+        """Flags that are legal at this level, P aside."""
+        if self.mode.name == "pae" and level == 0:
+            return 0
+        bits = [RW, US, A, D, G]
+        if self.mmu.efer & NXE and self.mode.entry_size == 8:
+            bits.append(XD)
+        return sum(bit for bit in bits if self.rng.random() < 0.6)
+
+    def entry(self, level: int, size: int, below: list[int]) -> int:
         """An entry: absent, a page, or the way to one of the tables below."""
-        mode = self.mode
-        flags = draw(entry_flags(mode, level, self.mmu))
-        kind = draw(st.sampled_from(["absent", "page", "table", "table"]))
-        if kind == "absent":
+        rng, wide = self.rng, self.mode.entry_size == 8
+        flags = self.flags(level)
+        if rng.random() < 0.15:
             return flags
-        large = size in mode.page_sizes and (mode.entry_size == 8 or bool(self.mmu.cr4 & PSE))
-        if not below or (large and kind == "page"):
-            limit = 1 << (52 if mode.entry_size == 8 else 32)
-            frame = draw(st.integers(0, limit // size - 1)) * size
-            if size == M4:
-                frame |= draw(st.integers(0, 255)) << 13
-            return flags | P | frame | (PS if below else draw(st.sampled_from([0, PS])))
-        return flags | P | draw(st.sampled_from(below))
+        large = size in self.mode.page_sizes and (wide or bool(self.mmu.cr4 & PSE))
+        if not below or (large and rng.random() < 0.3):
+            frame = rng.randrange(0, 1 << (52 if wide else 32), size)
+            frame |= rng.getrandbits(8) << 13 if size == M4 else 0
+            return flags | P | frame | (PS if below else rng.choice((0, PS)))
+        return flags | P | rng.choice(below)
 
 
 @EACH
-@given(data=st.data())
-def test_survey_and_walk_tell_the_same_story(mode: Mode, data: st.DataObject) -> None:
-    draw = data.draw
-    tree = Tree(draw, mode)
+@given(seed=st.integers(0, (1 << 32) - 1))
+def test_survey_and_walk_tell_the_same_story(mode: Mode, seed: int) -> None:
+    tree = Tree(random.Random(seed), mode)
     found = survey(tree.memory.table, tree.mmu)
     pages: dict[int, int] = {}
     for at, (virt, phys, size) in enumerate(
@@ -190,7 +186,7 @@ def test_paes_root_may_lie_inside_a_page_and_has_four_entries() -> None:
         memory.put(0x1FC0 + 8 * slot, 0x4000 | P, 8)
     memory.put(0x4000, P | PS, 8)
     found = survey(memory.table, MODES["pae"].mmu(0x1FC0 | 0x1F))
-    assert rows(found) == []  # bit 5..0 of CR3 are not zero: 0x1FC0 | 0x1F is 0x1FC0 + flags
+    assert rows(found) == [(slot * G1, 0, M2) for slot in range(4)]
     assert found.lost == ()
 
 
@@ -202,6 +198,26 @@ def test_a_table_in_a_hole_is_lost_and_maps_nothing(mode: Mode) -> None:
     memory.put(ROOT, 0x9000 | P, mode.entry_size)
     found = survey(memory.table, mode.mmu(ROOT))
     assert (rows(found), found.lost) == ([], (0x9000,))
+
+
+@pytest.mark.parametrize(
+    ("cr4", "efer", "step"),
+    [(0, 0, 2 * K4), (PAE, 0, M2), (PAE, LME, M2), (PAE, LMA, G1), (PAE | LA57, LMA, 1 << 39)],
+)
+def test_the_paging_mode_follows_from_the_control_registers(cr4: int, efer: int, step: int) -> None:
+    """SDM 4.1.1: EFER.LMA, not LME, says that the CPU is in long mode.
+
+    `step` is what lies between two 8-byte slots of the second table in each mode.
+    """
+    memory = Frames()
+    memory.put(ROOT, 0x2000 | P, 8)
+    for slot in (0, 1):
+        memory.put(0x2000 + 8 * slot, 0x3000 | P, 8)
+    memory.put(0x3000, 0x4000 | P, 8)
+    memory.put(0x4000, 0x5000 | P, 8)
+    memory.put(0x5000, 0x6000 | P, 8)
+    found = survey(memory.table, MODES["i386"].mmu(ROOT, cr4=cr4, efer=efer))
+    assert found.virt.tolist() == [0, step]
 
 
 def test_address_bits_above_the_cpus_width_are_no_address() -> None:

@@ -21,6 +21,7 @@ from tests.x86.modes import (
     PGE,
     PS,
     PSE,
+    RW,
     SMAP,
     SMEP,
     US,
@@ -31,7 +32,6 @@ from tests.x86.modes import (
     Frames,
     G,
     P,
-    RW,
 )
 from tightrope.x86.walk import Access, Refused, Translated, canonical, walk
 
@@ -81,9 +81,7 @@ def lay(name: str, entries: Sequence[int], page: int = PAGE) -> Frames:
     return memory
 
 
-def ask(
-    name: str, memory: Frames, access: Access = READ, **state: Any
-) -> Translated | Refused:
+def ask(name: str, memory: Frames, access: Access = READ, **state: Any) -> Translated | Refused:
     """The walk of ADDRESS."""
     return walk(memory.word, MODES[name].mmu(ROOT, **state), ADDRESS[name], access)
 
@@ -201,6 +199,10 @@ def test_with_paging_off_an_address_is_its_own_translation() -> None:
             assert (got.writable, got.user, got.executable) == (True, True, True)
             assert not got.sets_accessed
             assert not got.is_global
+        # Paging off means not in 64-bit mode: a linear address has 32 bits (SDM 3.3.1, 4.1.1).
+        wrapped = walk(Frames().word, mmu, 0x1_C080_1ABC, READ)
+        assert isinstance(wrapped, Translated)
+        assert wrapped.phys == 0xC080_1ABC
 
 
 @pytest.mark.parametrize(
@@ -408,7 +410,10 @@ def reserved_rows() -> list[tuple[str, int, bool, int, int, bool]]:
     rows = []
     for name, tops in (("x86_64", [0]), ("la57", [0, 1])):
         for top in tops:
-            rows += [(name, top, False, bit, 46, bit in (7, 46, 51)) for bit in (7, 8, 45, 46, 51, 52, 62)]
+            rows += [
+                (name, top, False, bit, 46, bit in (7, 46, 51))
+                for bit in (7, 8, 45, 46, 51, 52, 62)
+            ]
         pdpt, pd, pt = range(len(tops), len(tops) + 3)
         rows += [(name, pdpt, True, bit, 46, bit != 12) for bit in (12, 13, 21, 29, 46, 51)]
         rows += [(name, pd, True, bit, 46, bit not in (12, 21)) for bit in (12, 13, 20, 21, 46)]
@@ -507,7 +512,9 @@ def test_global_is_the_leafs_bit_and_needs_pge(name: str) -> None:
         got = ask(name, lay(name, [*above, leaf]), cr4=MODES[name].cr4 & ~PGE | cr4)
         assert isinstance(got, Translated)
         assert got.is_global == is_global
-    upper = [entry if name == "pae" and not level else entry | G for level, entry in enumerate(above)]
+    upper = [
+        entry if name == "pae" and not level else entry | G for level, entry in enumerate(above)
+    ]
     got = ask(name, lay(name, [*upper, ALL]))
     assert isinstance(got, Translated)
     assert not got.is_global
@@ -550,7 +557,13 @@ def test_only_canonical_addresses_are_walked(name: str, virt: int, good: bool) -
 
 @pytest.mark.parametrize(
     ("cr4", "efer", "first"),
-    [(0, 0, "PD"), (PAE, 0, "PDPT"), (PAE, LMA, "PML4"), (PAE | LA57, LMA, "PML5"), (LA57, 0, "PD")],
+    [
+        (0, 0, "PD"),
+        (PAE, 0, "PDPT"),
+        (PAE, LMA, "PML4"),
+        (PAE | LA57, LMA, "PML5"),
+        (LA57, 0, "PD"),
+    ],
 )
 def test_the_paging_mode_follows_from_the_control_registers(
     cr4: int, efer: int, first: str

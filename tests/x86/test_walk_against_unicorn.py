@@ -29,14 +29,13 @@ import pytest
 
 from tests.x86.modes import (
     G1,
-    LA57,
     MODES,
     NXE,
-    PAE,
     PG_PE_WP,
     PGE,
     PS,
     PSE,
+    RW,
     SMAP,
     SMEP,
     US,
@@ -47,7 +46,6 @@ from tests.x86.modes import (
     G,
     Mode,
     P,
-    RW,
 )
 from tightrope.machine.emulator.context import ExceptionState
 from tightrope.x86.walk import Access, Mmu, Refused, Translated, walk

@@ -175,6 +175,15 @@ def header_end(protocol: int) -> int:
     return max(one.end for one in SETUP_HEADER_FIELDS if one.since <= protocol)
 
 
+def setup_size(setup_header: bytes) -> int:
+    """Bytes of boot sector and setup code: what comes before the protected-mode part in the file.
+
+    `setup_header` begins at SETUP_HEADER; ValueError when it has no setup_sects.
+    """
+    sectors = field("setup_sects").read(setup_header, SETUP_HEADER)
+    return ((sectors or DEFAULT_SETUP_SECTS) + 1) * SECTOR
+
+
 # ----------------------------------------------------------------- magic numbers and flags (boot.rst)
 
 BOOT_FLAG = 0xAA55

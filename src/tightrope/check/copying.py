@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tightrope.check.page_list import order
 from tightrope.check.rule import Case, Rule, found, owner
@@ -65,7 +66,7 @@ def source_intact(case: Case) -> Iterator[Finding]:
     found_order = order(copies.destinations, copies.sources)
     for bad, text in (
         (found_order.late, "is read after an earlier copy overwrote it"),
-        (found_order.strict, "is also the destination of another page: only the order saves it"),
+        (found_order.strict, "is also another page's destination, which Linux never allows"),
     ):
         if len(bad):
             at = int(bad[0])
@@ -96,13 +97,23 @@ def list_covers(case: Case) -> Iterator[Finding]:
         return
     missing = np.setdiff1d(wanted, got)
     extra = np.setdiff1d(got, wanted)
-    frame = int((missing if len(missing) else extra if len(extra) else got)[0])
-    problem = "is left out of" if len(missing) else "does not belong into"
+    ordered = np.sort(got)
+    again = ordered[1:][ordered[1:] == ordered[:-1]]
+    if len(missing):
+        frame, problem = int(missing[0]), "is left out of"
+    elif len(extra):
+        frame, problem = int(extra[0]), "does not belong into"
+    else:
+        frame, problem = int(again[0]), "is more than once in"
     yield found(
         "list-covers",
         Step.COPY,
         f"{frame << PAGE_SHIFT:#x} ({owner(case, frame << PAGE_SHIFT)}) {problem} the page list",
-        evidence={"left out": str(len(missing)), "too many": str(len(extra))},
+        evidence={
+            "left out": str(len(missing)),
+            "too many": str(len(extra)),
+            "more than once": str(len(again)),
+        },
         mend="one IND_SOURCE per page of memsz of each segment",
     )
 
@@ -124,15 +135,15 @@ def copies_follow_list(case: Case) -> Iterator[Finding]:
     yield found(
         "copies-follow-list",
         Step.COPY,
-        f"copy {at} is not the one that the list asks for",
-        evidence={
-            "asked": f"{len(wanted)} pages"
-            + (f", {wanted[at][1]:#x} -> {wanted[at][0]:#x}" if at < len(wanted) else ""),
-            "seen": f"{len(done)} pages"
-            + (f", {done[at][1]:#x} -> {done[at][0]:#x}" if at < len(done) else ""),
-        },
+        f"the list asks for copy {at} to be {_copy(wanted, at)}, and it was {_copy(done, at)}",
+        evidence={"asked": f"{len(wanted)} copies", "seen": f"{len(done)} copies"},
         mend="follow the flags in the order 1, 2, 4, 8, one page per IND_SOURCE",
     )
+
+
+def _copy(rows: NDArray[np.int64], at: int) -> str:
+    """One copy in words: rows are (destination, source), as addresses."""
+    return f"{rows[at][1]:#x} -> {rows[at][0]:#x}" if at < len(rows) else "none"
 
 
 def destinations_complete(case: Case) -> Iterator[Finding]:

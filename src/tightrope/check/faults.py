@@ -27,12 +27,17 @@ def _sort(fault: Fault) -> str:
             return "fetch-executable" if (fault.error_code or 0) & PRESENT else "fetch-mapped"
         return "access-mapped"
     if fault.vector == GENERAL_PROTECTION:
-        return "legal-writes"
+        # An address that is not canonical; without an access it was the instruction's own doing.
+        if fault.access is Access.FETCH:
+            return "fetch-mapped"
+        return "access-mapped" if fault.access else "legal-writes"
     return "no-exception"
 
 
 def _mend(case: Case, fault: Fault, rule: str) -> str:
     at = fault.address or 0
+    if fault.vector == GENERAL_PROTECTION and fault.access:
+        return "see where the address came from: it is no address at all"
     if rule == "fetch-mapped":
         if align_down(at, PAGE_SIZE) == case.host.relocation:
             return "map V to the control page in the table that was just loaded"
@@ -44,10 +49,11 @@ def _mend(case: Case, fault: Fault, rule: str) -> str:
     if rule == "access-mapped":
         if at in case.control_page:
             return "map P to itself in page_table_a: stack and gdt are there"
-        return f"map {align_down(at, PAGE_SIZE):#x} ({owner(case, at)}) or do not touch it"
+        whose = f" ({owner(case, at)})" if at < 1 << case.host.cpu.physical_bits else ""
+        return f"map {align_down(at, PAGE_SIZE):#x}{whose} in the table that is in use, or do not touch it"
     if rule == "legal-writes":
         return "change the order or the value; the manual's reason is above"
-    return "see the trace"
+    return "see what was executed last: --trace writes every instruction to a file"
 
 
 def explain(case: Case) -> Iterator[Finding]:

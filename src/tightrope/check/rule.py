@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tightrope.check.page_list import Copies, follow
-from tightrope.memory import PAGE_SHIFT, PAGE_SIZE, Extent, Phys, union
+from tightrope.memory import PAGE_SHIFT, PAGE_SIZE, Extent, Phys, RegionKind, union
 from tightrope.model import Finding, Handover, Piece, Run, Step, Tables
 from tightrope.x86.survey import Mappings, survey
 from tightrope.x86.walk import Access, Mmu, Refused, Translated, walk
@@ -156,8 +156,18 @@ def owner(case: Case, phys: int) -> str:
     for named in case.plan.identity:
         if phys in named.extent:
             return named.what
-    for busy in case.host.busy:
-        if phys in busy.extent:
-            return f"the old kernel's {busy.what}"
-    kind = case.host.memory.kind_at(Phys(phys))
-    return "a hole" if kind is None else f"{kind.value} memory of nobody's"
+    host = case.host
+    own = (
+        (Extent.sized(host.text.phys, host.text.size), "the old kernel's text"),
+        (host.private, "the old kernel's private memory"),
+        *((busy.extent, f"the old kernel's {busy.what}") for busy in host.busy),
+        *((each.extent, each.what) for each in host.firmware),
+        *([(host.crash_region, "the crash region")] if host.crash_region else []),
+    )
+    for extent, what in own:
+        if phys in extent:
+            return what
+    kind = host.memory.kind_at(Phys(phys))
+    if kind is None:
+        return "a hole"
+    return "free RAM" if kind is RegionKind.RAM else f"{kind.value} memory"

@@ -28,7 +28,8 @@ def same_bytes(case: Case) -> Iterator[Finding]:
     yield found(
         "same-bytes",
         Step.TABLE_A,
-        f"byte {at:#x} of the page at V differs between the old kernel's text and the control page",
+        f"byte {at:#x} of the page at V = {case.host.relocation:#x} differs between the old kernel's"
+        f" text and the control page {case.plan.control_page:#x}",
         evidence={"old": bytes(old)[at : at + 8].hex(), "new": bytes(new)[at : at + 8].hex()},
         mend="copy the whole page of relocation code into the control page",
     )
@@ -70,7 +71,8 @@ def tlb_agreement(case: Case) -> Iterator[Finding]:
                 f"a {each.access.value} at {each.virt:#x} should reach {each.phys:#x}, and a stale"
                 f" {kind} of the old tables still leads to {stale.phys:#x}",
                 evidence={
-                    "instruction": case.run.texts.get(int(instruction), "?"),
+                    "instruction": f"`{case.run.texts.get(int(instruction), '?')}`"
+                    f" (number {each.instruction} of the walk)",
                     "tables in use": f"{each.cr3:#x}",
                     "stale entry from": f"{stale.cr3:#x}",
                     "now": owner(case, each.phys),
@@ -176,7 +178,8 @@ def idt_gone(case: Case) -> Iterator[Finding]:
         yield found(
             "idt-gone",
             Step.STATE,
-            "the old kernel's idt is still loaded when its handlers are no longer mapped",
+            f"the old kernel's idt at {case.handover.registers.idt[0]:#x} is still loaded when its"
+            " handlers are no longer mapped",
             mend=mend,
         )
 

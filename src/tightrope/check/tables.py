@@ -5,17 +5,20 @@ Rules: tables are read through the walker, never through the builder.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator
 
 import numpy as np
 
 from tightrope.check.rule import Case, Rule, found
 from tightrope.memory import PAGE_SIZE, Extent, RegionKind, subtract, union
-from tightrope.model import Finding, Step
+from tightrope.model import Finding, Step, Tables
 from tightrope.x86.walk import Access, Refused, Translated
 
 RESERVED = 8
 """The RSVD bit of a page-fault error code (SDM 4.7)."""
+ADDRESS_BITS = 0x000F_FFFF_FFFF_F000
+"""Where an entry holds a physical address, as far as any CPU goes (SDM table 4-15 and on)."""
 
 
 def _leads(case: Case, virt: int) -> Translated | Refused:
@@ -101,7 +104,7 @@ def table_a_nothing_else(case: Case) -> Iterator[Finding]:
 
 
 def reserved_bits(case: Case) -> Iterator[Finding]:
-    """No reserved bit on the way to V, to P, or in page_table_b."""
+    """No reserved bit on the way to V, to P, or anywhere in page_table_b."""
     tables_a, tables_b = case.handover.page_table_a, case.handover.page_table_b
     targets = [
         ("page_table_a", tables_a, case.host.relocation, Step.TABLE_A),
@@ -118,9 +121,36 @@ def reserved_bits(case: Case) -> Iterator[Finding]:
                 step,
                 f"{name}, walked for {virt:#x}: {got.reason}",
                 evidence=_where(got),
-                mend=f"keep bits {case.host.cpu.physical_bits} and up clear in every entry",
+                mend=_clear(case),
             )
             return
+    for name, tables, step in (
+        ("page_table_a", tables_a, Step.TABLE_A),
+        ("page_table_b", tables_b, Step.TABLE_B),
+    ):
+        for at, entry, bits in _beyond(case, tables):
+            yield found(
+                "reserved-bits",
+                step,
+                f"an entry of {name} has reserved bits {bits:#x}",
+                evidence={"entry": f"{entry:#x} at {at:#x}"},
+                mend=_clear(case),
+            )
+            return
+
+
+def _clear(case: Case) -> str:
+    return f"keep bits {case.host.cpu.physical_bits} to 51 clear in every entry"
+
+
+def _beyond(case: Case, tables: Tables) -> Iterator[tuple[int, int, int]]:
+    """Present entries, off the beaten track too, with address bits that the CPU does not have."""
+    mask = np.uint64(ADDRESS_BITS & ~((1 << case.host.cpu.physical_bits) - 1))
+    for frame, page in tables.pages.items():
+        entries = np.frombuffer(page, "<u8")
+        for slot in np.nonzero((entries & np.uint64(1) != 0) & (entries & mask != 0))[0].tolist():
+            entry = int(entries[slot])
+            yield frame + 8 * slot, entry, entry & int(mask)
 
 
 def table_b_identity(case: Case) -> Iterator[Finding]:
@@ -140,16 +170,25 @@ def table_b_identity(case: Case) -> Iterator[Finding]:
 
 def table_b_covers(case: Case) -> Iterator[Finding]:
     """Everything the copy, the stub and the new kernel's first instructions touch."""
-    if not subtract(case.wanted_b, case.reached_b):
+    missing = subtract(case.wanted_b, case.reached_b)
+    if not missing:
         return
+    ends = [each.end for each in missing]
     for named in case.plan.identity:
-        missing = subtract([named.extent], case.reached_b)
-        if missing:
+        at = bisect_right(ends, named.extent.start)
+        if at < len(missing) and missing[at].overlaps(named.extent):
+            hole = Extent(
+                max(missing[at].start, named.extent.start), min(missing[at].end, named.extent.end)
+            )
             yield found(
                 "table-b-covers",
                 Step.TABLE_B,
-                f"page_table_b does not map {missing[0]}: {named.what}",
-                evidence={"needed": str(named.extent), "for": named.what},
+                f"page_table_b does not map {hole}: {named.what}",
+                evidence={
+                    "needed": str(named.extent),
+                    "for": named.what,
+                    "left out": f"{sum(each.size for each in missing):#x} bytes in all",
+                },
                 mend="extend page_table_b; who touches it faults with no handler",
             )
             return

@@ -2,11 +2,14 @@
 
     profile   TOML text -> Host          (the schema is the commented example.toml beside it)
     world     Host + relocation code -> World: page tables, gdt, idt, stack, registers
+    capture   what /proc and /sys say of this machine -> TOML text
 
-May import: errors, memory, model, x86
+May import: abi, errors, memory, model, x86
 """
 
+from tightrope.host.capture import Captured, capture
+from tightrope.host.live import read_tree
 from tightrope.host.profile import example, read
 from tightrope.host.world import lay
 
-__all__ = ["example", "lay", "read"]
+__all__ = ["Captured", "capture", "example", "lay", "read", "read_tree"]

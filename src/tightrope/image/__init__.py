@@ -1,12 +1,20 @@
 """Kernel images: bytes in, `Image` out, or an `ImageError` that says what the bytes look like.
 
 Nothing here opens a file, and nothing here knows a host: what an image asks for is read, where it
-goes is decided in `plan`.  A format is recognised by its content, never by its file name.
+goes is decided in `plan`.  A format is recognised by its content, never by its file name; only a flat
+binary has none, and is read as one when the caller says so.
 
-    recognise.py   what do these bytes look like
-    bzimage.py     the Linux bzImage, header checked against file
+    recognise.py      what do these bytes look like
+    bzimage.py        the Linux bzImage, header checked against file
+    payload.py        the compressed kernel inside
+    unified.py        the unified kernel image: a bzImage, its initrd and command line in PE sections
     certificates.py   where a PE file keeps its signatures
-    payload.py     the compressed kernel inside
+    executable.py     ELF and Multiboot kernels, and the ways into them
+    elf.py            ELF headers, segments, notes
+    multiboot.py      Multiboot headers
+    parts.py          pieces of memory, as parts that share no page
+    flat.py           bytes and an address
+    compressed.py     a file that is gzip as a whole
 
 May import: abi, errors, memory, model
 """
@@ -14,21 +22,43 @@ May import: abi, errors, memory, model
 from __future__ import annotations
 
 from tightrope.errors import ImageError
-from tightrope.image import bzimage
+from tightrope.image import bzimage, compressed, executable, flat, unified
+from tightrope.image.certificates import pe_header
 from tightrope.image.payload import unpack
 from tightrope.image.recognise import has_linux_header, looks_like
 from tightrope.model import Buffer, Image
 
-__all__ = ["read", "unpack"]
+__all__ = ["read", "read_flat", "unpack"]
 
 
 def read(data: Buffer, source: str) -> Image:
     """The image in `data`; `source` is its name in errors and reports.
 
-    `Image.kernel` is a read-only view into `data`: no byte is copied.  Raises ImageError when the
-    bytes are no bzImage, or one whose header does not fit the file.
+    What is loaded is a read-only view into `data`: but for a gzip file, and for pages that two ELF
+    segments share, no byte is copied.  Raises ImageError when the bytes are no kernel image, or one
+    that does not fit its own headers; MissingPart when they are ELF and pyelftools is not installed.
     """
     view = memoryview(data).cast("B").toreadonly()
+    if compressed.is_compressed(view):
+        # Offsets in errors count from the first unpacked byte: the name says so.
+        return _read(compressed.inflate(view, source), f"{source} (unpacked)")
+    return _read(view, source)
+
+
+def read_flat(data: Buffer, source: str, address: int, bits: int) -> Image:
+    """The image of a flat binary at a physical `address`, entered at its first byte in `bits` mode.
+
+    Raises ImageError when `bits` is neither 32 nor 64, or the bytes do not fit there.
+    """
+    return flat.read(memoryview(data).cast("B").toreadonly(), source, address, bits)
+
+
+def _read(view: memoryview, source: str) -> Image:
     if has_linux_header(view):
         return bzimage.read(view, source)
+    sections = unified.sections(view, source)
+    if unified.KERNEL in sections:
+        return unified.read(view, sections, source)
+    if pe_header(view) is None and executable.is_executable(view, source):
+        return executable.read(view, source)
     raise ImageError(looks_like(view), source=source)

@@ -2,11 +2,11 @@
 
     0x000 +--------------------------+
           | boot sector, setup code  |  (setup_sects + 1) * 512 bytes, not loaded by a kexec
-          +--------------------------+  <- Image.kernel begins
+          +--------------------------+  <- the one part begins
           | protected-mode part      |  syssize * 16 bytes; +0 startup_32, +0x200 startup_64
           +--------------------------+
           | PE certificate table     |  signed kernels only
-          +--------------------------+  <- Image.kernel and the file end
+          +--------------------------+  <- the part and the file end
 
 What is loaded: all that follows the setup code, the certificates included.  That is what Linux's
 kexec_file_load does (arch/x86/kernel/kexec-bzimage64.c, bzImage64_load) and kexec-tools too
@@ -26,7 +26,7 @@ from tightrope.errors import ImageError
 from tightrope.image.certificates import ALIGNMENT, certificate_table
 from tightrope.image.payload import compression_of
 from tightrope.memory import Phys
-from tightrope.model import EntryPoint, Image, Payload
+from tightrope.model import EntryPoint, Image, Part, Payload, Protocol
 
 OLDEST = 0x020A
 _MAJOR = 2
@@ -61,8 +61,8 @@ def read(data: memoryview, source: str) -> Image:
         raise ImageError(problem, source=source, limit=2 * boot.SECTOR)
     header = _Header(data, source)
     end = _header_end(header)
-    setup_sects = header["setup_sects"] or boot.DEFAULT_SETUP_SECTS
-    setup_size = (setup_sects + 1) * boot.SECTOR
+    setup_header = bytes(data[boot.SETUP_HEADER : end])
+    setup_size = boot.setup_size(setup_header)
     kernel_size = _kernel_size(header, setup_size)
     kernel = data[setup_size:]
     loadflags = _loadflags(header)
@@ -75,9 +75,9 @@ def read(data: memoryview, source: str) -> Image:
     return Image(
         source=source,
         format="bzImage",
-        kernel=kernel,
+        parts=(Part(offset=0, data=kernel, size=init_size),),
         file_size=len(data),
-        setup_header=bytes(data[boot.SETUP_HEADER : end]),
+        setup_header=setup_header,
         protocol=header.protocol,
         version=_version(header, setup_size),
         entries=_entries(xloadflags),
@@ -92,6 +92,8 @@ def read(data: memoryview, source: str) -> Image:
         loadflags=loadflags,
         xloadflags=xloadflags,
         payload=_payload(header, kernel[:kernel_size]),
+        initrd=None,
+        command_line=None,
     )
 
 
@@ -150,10 +152,15 @@ def _xloadflags(header: _Header, kernel_size: int) -> int:
 
 def _entries(xloadflags: int) -> tuple[EntryPoint, ...]:
     """The 64-bit entry first where there is one: it is the one that kexec uses then."""
-    startup_32 = EntryPoint(name="startup_32", offset=boot.ENTRY_32_OFFSET, bits=32)
+    startup_32 = EntryPoint(
+        name="startup_32", offset=boot.ENTRY_32_OFFSET, bits=32, protocol=Protocol.LINUX_32
+    )
     if not xloadflags & boot.XLoadFlags.XLF_KERNEL_64:
         return (startup_32,)
-    return (EntryPoint(name="startup_64", offset=boot.ENTRY_64_OFFSET, bits=64), startup_32)
+    startup_64 = EntryPoint(
+        name="startup_64", offset=boot.ENTRY_64_OFFSET, bits=64, protocol=Protocol.LINUX_64
+    )
+    return (startup_64, startup_32)
 
 
 # ---------------------------------------------------------------------------- the sizes of the parts

@@ -23,6 +23,7 @@ import zlib
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+from tightrope.abi import boot
 from tightrope.errors import ImageError, MissingPart
 from tightrope.model import Image
 
@@ -74,14 +75,16 @@ def unpack(image: Image) -> bytes:
     payload = image.payload
     if payload is None:
         raise ImageError("names no payload, so there is nothing to unpack", source=image.source)
-    packed = image.kernel[payload.offset : payload.offset + payload.size]
+    packed = image.parts[0].data[payload.offset : payload.offset + payload.size]
+    # A unified kernel image has its bzImage in a section: offsets count from that.
+    inside = image.format != "bzImage"
 
     def refusal(problem: str, limit: int | None = None) -> ImageError:
         return ImageError(
             f"{payload.compression}: {problem}",
             source=image.source,
-            field="payload",
-            offset=image.file_size - len(image.kernel) + payload.offset,
+            field=".linux payload" if inside else "payload",
+            offset=boot.setup_size(image.setup_header) + payload.offset,
             limit=limit,
         )
 

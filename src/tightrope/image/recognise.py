@@ -6,16 +6,9 @@ words of this file.  A guess is worded as one.
 
 from __future__ import annotations
 
-from struct import unpack_from
-
 from tightrope.abi import boot
 from tightrope.image.certificates import pe_header
 from tightrope.image.payload import compression_of
-
-_MULTIBOOT_1 = (0x1BADB002, 3, 4, 8192)
-_MULTIBOOT_2 = (0xE85250D6, 4, 8, 32768)
-"""Magic, 32-bit words that sum to 0, alignment and search range in bytes (Multiboot 0.6.96 section
-3.1.1, Multiboot2 2.0 section 3.1.1)."""
 
 _SHORTEST = 2 * boot.SECTOR
 """A bzImage has a boot sector and at least one sector of setup (kexec-bzimage64.c asks the same)."""
@@ -28,18 +21,11 @@ def has_linux_header(data: memoryview) -> bool:
 
 
 def looks_like(data: memoryview) -> str:
-    """One clause about bytes that have no Linux setup header, and what to do about it."""
+    """One clause about bytes that no reader here knows, and what to do about it."""
     if not len(data):
         return "an empty file"
-    if bytes(data[:4]) == b"\x7fELF":
-        also = " with a Multiboot header" if _has_multiboot(data) else ""
-        return (
-            f"an ELF file{also}: ELF kernels come later; a bzImage of the same kernel is read now"
-        )
     if pe_header(data) is not None:
-        return f"a PE file without a Linux setup header, such as a unified kernel image{_cut(data)}"
-    if _has_multiboot(data):
-        return "a Multiboot image: Multiboot kernels come later"
+        return f"a PE file without a Linux setup header or a .linux section{_cut(data)}"
     compression = compression_of(data)
     if compression is not None:
         return f"a {compression} file: unpack it first"
@@ -55,13 +41,3 @@ def looks_like(data: memoryview) -> str:
 
 def _cut(data: memoryview) -> str:
     return f", or a kernel cut off after {len(data)} bytes" if len(data) < _SHORTEST else ""
-
-
-def _has_multiboot(data: memoryview) -> bool:
-    for magic, words, alignment, reach in (_MULTIBOOT_1, _MULTIBOOT_2):
-        last = min(reach, len(data)) - 4 * words
-        for at in range(0, last + 1, alignment):
-            found = unpack_from(f"<{words}I", data, at)
-            if found[0] == magic and not sum(found) & 0xFFFFFFFF:
-                return True
-    return False

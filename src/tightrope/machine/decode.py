@@ -22,6 +22,7 @@ from iced_x86 import (
     MemorySizeExt,
     Mnemonic,
     OpAccess,
+    OpKind,
     Register,
 )
 
@@ -50,6 +51,7 @@ class Kind(Enum):
     FLAGS = auto()
     STRING = auto()
     INVLPG = auto()
+    HALT = auto()
 
 
 _FLAGS = {Mnemonic.CLI, Mnemonic.STI, Mnemonic.POPFQ, Mnemonic.POPF, Mnemonic.POPFD}
@@ -64,6 +66,8 @@ _MOVS = {
 _STOS = {Mnemonic.STOSB: 1, Mnemonic.STOSW: 2, Mnemonic.STOSD: 4, Mnemonic.STOSQ: 8}
 _INDIRECT = {FlowControl.INDIRECT_BRANCH, FlowControl.INDIRECT_CALL, FlowControl.RETURN}
 _CONTROL = {Register.CR0, Register.CR2, Register.CR3, Register.CR4, Register.CR8}
+_STACK = {Register.RSP, Register.ESP}
+_WRITES = {OpAccess.WRITE, OpAccess.COND_WRITE, OpAccess.READ_WRITE, OpAccess.READ_COND_WRITE}
 _SEGMENTS = {Register.ES, Register.CS, Register.SS, Register.DS, Register.FS, Register.GS}
 
 _formatter = Formatter(FormatterSyntax.GAS)
@@ -101,8 +105,20 @@ class Operation:
         return self._instruction.code != Code.INVALID
 
     def memory_operand(self, read: ReadRegister) -> int | None:
-        """The linear address of the first memory access, in flat segments."""
-        return next((address for address, _size, _access in self.accesses(read)), None)
+        """The linear address that the operand in memory names, in flat segments; None without one.
+
+        Also where nothing is read or written there: INVLPG only names a page.
+        """
+        it = self._instruction
+        if all(it.op_kind(number) != OpKind.MEMORY for number in range(it.op_count)):
+            return None
+        base, index = it.memory_base, it.memory_index
+        address = it.memory_displacement
+        if base not in (Register.NONE, Register.RIP, Register.EIP):
+            address += read(NAMES[base])
+        if index != Register.NONE:
+            address += read(NAMES[index]) * it.memory_index_scale
+        return address & (1 << 64) - 1
 
     def accesses(self, read: ReadRegister) -> list[tuple[int, int, Access]]:
         """(linear address, bytes, access) of every memory access, implicit ones too."""
@@ -113,8 +129,8 @@ class Operation:
                 address += read(NAMES[used.base])
             if used.index != Register.NONE:
                 address += read(NAMES[used.index]) * used.scale
-            writes = used.access in (OpAccess.WRITE, OpAccess.COND_WRITE)
-            size = max(1, MemorySizeExt.size(used.memory_size))
+            writes = used.access in _WRITES
+            size = MemorySizeExt.size(used.memory_size) or abs(self.string_width) or 1
             out.append((address & (1 << 64) - 1, size, Access.WRITE if writes else Access.READ))
         return out
 
@@ -137,11 +153,11 @@ def _sort(instruction: Instruction) -> tuple[Kind, str, str]:
             return Kind.CONTROL_READ, NAMES[second], NAMES[first]
         if NAMES.get(first, "").startswith("dr"):
             return Kind.DEBUG_WRITE, NAMES[first], NAMES[second]
-        if first == Register.RSP:
+        if first in _STACK:
             return Kind.STACK, "rsp", ""
         if first in _SEGMENTS:
             return Kind.SEGMENT_LOAD, NAMES[first], NAMES.get(second, "none")
-    if mnemonic == Mnemonic.LEA and first == Register.RSP:
+    if mnemonic == Mnemonic.LEA and first in _STACK:
         return Kind.STACK, "rsp", ""
     if mnemonic in _TABLES:
         return Kind.DESCRIPTOR_TABLE, _TABLES[mnemonic], ""
@@ -149,12 +165,17 @@ def _sort(instruction: Instruction) -> tuple[Kind, str, str]:
         return Kind.WRMSR, "", ""
     if mnemonic == Mnemonic.INVLPG:
         return Kind.INVLPG, "", ""
+    if mnemonic == Mnemonic.HLT:
+        return Kind.HALT, "", ""
     if mnemonic in _FAR:
         return Kind.FAR_RETURN, "cs", ""
     if mnemonic in _FLAGS:
         return Kind.FLAGS, "rflags", ""
-    if (mnemonic in _MOVS or mnemonic in _STOS) and (
-        instruction.has_rep_prefix or instruction.has_repne_prefix
+    if (
+        (mnemonic in _MOVS or mnemonic in _STOS)
+        and (instruction.has_rep_prefix or instruction.has_repne_prefix)
+        # With an address-size prefix the registers count in 32 bits: left to the CPU.
+        and instruction.op0_kind == OpKind.MEMORY_ESRDI
     ):
         return Kind.STRING, "", ""
     if instruction.flow_control in _INDIRECT:

@@ -81,8 +81,10 @@ class WatchedMmu:
         before = self.mmu
         keeps_all = bool(before.cr4 & x86.CR4_PCIDE and value & x86.CR3_NO_FLUSH)
         keeps_global = bool(before.cr4 & x86.CR4_PGE)
-        if not keeps_all:
-            self.contexts = [each for each in self.contexts if each.only_global and keeps_global]
+        if not keeps_all and keeps_global:
+            self.contexts = [replace(each, only_global=True) for each in self.contexts]
+        elif not keeps_all:
+            self.contexts = []
         if keeps_all or keeps_global:
             self.contexts.append(
                 Context(mmu=before, read=self._read_frozen, only_global=not keeps_all)

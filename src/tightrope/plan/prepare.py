@@ -8,7 +8,7 @@ pool that holds no destination.  Bad combinations raise PlanError with the limit
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tightrope.abi import boot
 from tightrope.errors import PlanError
 from tightrope.memory import PAGE_SHIFT, PAGE_SIZE, Extent, Phys, RegionKind, align_up, subtract
-from tightrope.model import Buffer, Host, Image, Named, Plan, Segment
+from tightrope.model import Buffer, Host, Image, Named, Plan, Protocol, Segment
 from tightrope.plan.boot_params import boot_params
 from tightrope.plan.frames import FramePool
 from tightrope.plan.page_list import chained, list_length, words
@@ -54,9 +54,15 @@ class Request:
 
 def prepare(image: Image, host: Host, request: Request) -> Plan:
     """The plan.  Raises PlanError; nothing is read or written but the arguments."""
-    entry = next((each for each in image.entries if each.bits == 64), None)
+    entry = next((each for each in image.entries if each.protocol is Protocol.LINUX_64), None)
     if entry is None:
-        raise PlanError("the image has no 64-bit entry", source=image.source, field="xloadflags")
+        offered = ", ".join(each.protocol for each in image.entries)
+        raise PlanError(
+            f"the image has no 64-bit entry of the Linux boot protocol, only {offered}",
+            source=image.source,
+            field="entries",
+        )
+    request = _carried(image, request)
     if request.scatter is not None and request.scatter < 0:
         raise PlanError(
             f"{request.scatter} is no seed: they are whole numbers from 0 up",
@@ -66,16 +72,9 @@ def prepare(image: Image, host: Host, request: Request) -> Plan:
         )
     room = _Room(host, image)
     load = room.kernel()
+    base = Phys(image.pref_address if image.pref_address in load else load.start)
     command_line = _command_line(image, request.command_line)
-    segments: list[Segment] = [
-        Segment(
-            name="kernel",
-            destination=load,
-            data=image.kernel,
-            why=f"init_size {image.init_size:#x} from "
-            + ("pref_address" if load.start == image.pref_address else "the first place that fits"),
-        )
-    ]
+    segments = _kernel(image, base)
     initrd: Extent | None = None
     if request.initrd is not None:
         size = len(request.initrd)
@@ -96,7 +95,7 @@ def prepare(image: Image, host: Host, request: Request) -> Plan:
     line_at = room.small("command line", len(command_line))
     params_at = room.small("boot_params", boot.BOOT_PARAMS_SIZE)
     stub_at = room.small("entry stub", PAGE_SIZE)
-    kernel_entry = Phys(load.start + entry.offset)
+    kernel_entry = Phys(base + entry.offset)
     stub = read_routine(ENTER_BZIMAGE_X86_64)
     stub_data = bytearray(stub.data)
     for symbol, value in (("kernel_entry", kernel_entry), ("boot_params", params_at.start)):
@@ -104,7 +103,7 @@ def prepare(image: Image, host: Host, request: Request) -> Plan:
         stub_data[at : at + 8] = value.to_bytes(8, "little")
     params = boot_params(
         image,
-        load=Phys(load.start),
+        load=base,
         command_line=Phys(line_at.start),
         initrd=initrd,
         memory=host.memory,
@@ -129,6 +128,36 @@ def prepare(image: Image, host: Host, request: Request) -> Plan:
         kernel_entry=kernel_entry,
         params=Phys(params_at.start),
     )
+
+
+def _carried(image: Image, request: Request) -> Request:
+    """The request with what the image carries where it asks for nothing of its own."""
+    if request.initrd is None and image.initrd is not None:
+        request = replace(request, initrd=image.initrd, initrd_source=image.source)
+    if not request.command_line and image.command_line is not None:
+        request = replace(request, command_line=image.command_line)
+    return request
+
+
+def _kernel(image: Image, base: Phys) -> list[Segment]:
+    """One segment for each part, whole pages; a part that begins inside a page has zeros before it."""
+    why = f"init_size {image.init_size:#x} from " + (
+        "pref_address" if base == image.pref_address else "the first place that fits"
+    )
+    segments = []
+    for number, part in enumerate(image.parts, 1):
+        extent = Extent.sized(base + part.offset, part.size)
+        destination = extent.page_aligned()
+        before = extent.start - destination.start
+        segments.append(
+            Segment(
+                name="kernel" if number == 1 else f"kernel part {number}",
+                destination=destination,
+                data=bytes(before) + part.data if before else part.data,
+                why=why,
+            )
+        )
+    return segments
 
 
 def _allocate(
@@ -207,7 +236,7 @@ class _Room:
     def kernel(self) -> Extent:
         image = self._image
         size = align_up(image.init_size, PAGE_SIZE)
-        wanted = Extent.sized(image.pref_address, size)
+        wanted = Extent.sized(image.pref_address, image.init_size).page_aligned()
         if any(ram.covers(wanted) for ram in self._ram):
             return self._take(wanted)
         if not image.relocatable:

@@ -1,5 +1,8 @@
 """`tightrope inspect KERNEL`: what an image is, what it asks of memory, and what a kexec makes of it.
 
+A Linux bzImage has a setup header to explain, in a unified kernel image too; an ELF or Multiboot kernel
+and a flat binary have none, and their report has fewer rows.
+
 Rules: the image is already read and checked, nothing here doubts it.  Whether the payload unpacked is
 passed in: the bytes, the error that says why not, or None when nobody tried.  The text is for people
 who debug a kexec; the dict has the same facts as numbers, addresses and sizes in bytes.
@@ -7,14 +10,14 @@ who debug a kexec; the dict has the same facts as numbers, addresses and sizes i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import IntFlag
 from textwrap import wrap
 
 from tightrope.abi import boot
 from tightrope.errors import TightropeError
 from tightrope.memory import PAGE_SIZE, Extent, align_up
-from tightrope.model import Image
+from tightrope.model import EntryPoint, Image, Protocol
 
 Unpacked = bytes | TightropeError | None
 """What became of the payload: the unpacked bytes, why it did not unpack, or None: not tried."""
@@ -26,19 +29,36 @@ _ABOVE_4G_SINCE = 0x020C
 _NAME_COLUMNS = 15
 _COLUMNS = 100
 """Width of a line; a single word that is longer is not broken."""
+_FOUR_GIB = 1 << 32
+_UNIFIED = "unified kernel image"
+
+_MODES = {
+    32: "in 32-bit protected mode, paging off",
+    64: "in 64-bit long mode, paging on",
+}
+_ARGUMENTS: Mapping[Protocol, str] = {
+    Protocol.LINUX_64: "rsi points to boot_params",
+    Protocol.LINUX_32: "esi points to boot_params",
+    Protocol.PVH: "ebx points to Xen's start info",
+    Protocol.MULTIBOOT: "eax is 0x2badb002, ebx points to the information structure",
+    Protocol.MULTIBOOT2: "eax is 0x36d76289, ebx points to the information structure",
+    Protocol.FLAT: "nothing is handed over",
+}
+"""boot.rst; Xen docs/misc/pvh.pandoc; Multiboot 0.6.96, section 3.2; Multiboot2 2.0, section 3.3."""
 
 
 def inspect_text(image: Image, unpacked: Unpacked = None) -> str:
     """The report for people: lines, no line break at the end."""
-    lines = [f"{image.source}: Linux {image.format}, boot protocol {_protocol(image)}"]
+    lines = [f"{image.source}: {_title(image)}"]
     for section, rows in (
         ("", _identity(image)),
         ("memory", _memory(image)),
         ("handover", _handover(image)),
-        ("payload", _payload(image, unpacked)),
+        ("payload", _payload(image, unpacked) if image.setup_header else iter(())),
     ):
-        lines += ["", section] if section else []
-        for name, text in rows:
+        found = list(rows)
+        lines += ["", section] if section and found else []
+        for name, text in found:
             lines += wrap(
                 text,
                 _COLUMNS,
@@ -51,18 +71,22 @@ def inspect_text(image: Image, unpacked: Unpacked = None) -> str:
 
 
 def inspect_json(image: Image, unpacked: Unpacked = None) -> dict[str, object]:
-    """The same as plain data: dicts, lists, strings, numbers, None; keys do not change between images."""
+    """The same as plain data: dicts, lists, strings, numbers, None; keys do not change between images.
+
+    What only a setup header says is None in an image that has none.
+    """
     payload = image.payload
+    linux = bool(image.setup_header)
     return {
         "source": image.source,
         "format": image.format,
-        "protocol": _protocol(image),
+        "protocol": _protocol(image) if linux else None,
         "version": image.version,
         "file_size": image.file_size,
-        "setup_size": _setup_size(image),
-        "kernel_size": _kernel_size(image),
-        "signature_size": _signature_size(image),
-        "loaded_size": len(image.kernel),
+        "setup_size": boot.setup_size(image.setup_header) if linux else None,
+        "kernel_size": _kernel_size(image) if linux else None,
+        "signature_size": _signature_size(image) if linux else None,
+        "loaded_size": _loaded(image),
         "load": {
             "relocatable": image.relocatable,
             "pref_address": image.pref_address,
@@ -71,9 +95,18 @@ def inspect_json(image: Image, unpacked: Unpacked = None) -> dict[str, object]:
             "min_alignment": image.min_alignment,
             "above_4g": image.above_4g,
         },
+        "parts": [
+            {"offset": part.offset, "size": part.size, "data_size": len(part.data)}
+            for part in image.parts
+        ],
         "initrd_limit": image.initrd_limit,
         "cmdline_limit": image.cmdline_limit,
-        "entries": [{"name": e.name, "offset": e.offset, "bits": e.bits} for e in image.entries],
+        "entries": [
+            {"name": e.name, "offset": e.offset, "bits": e.bits, "protocol": e.protocol.value}
+            for e in image.entries
+        ],
+        "initrd_size": None if image.initrd is None else len(image.initrd),
+        "command_line": image.command_line,
         "loadflags": _names(boot.LoadFlags(image.loadflags)),
         "xloadflags": _names(boot.XLoadFlags(image.xloadflags)),
         "kexec_file_load_refusal": _file_load_refusal(image),
@@ -81,7 +114,9 @@ def inspect_json(image: Image, unpacked: Unpacked = None) -> dict[str, object]:
             field.name: field.read(image.setup_header, boot.SETUP_HEADER)
             for field in boot.SETUP_HEADER_FIELDS
             if field.since <= image.protocol
-        },
+        }
+        if linux
+        else None,
         "payload": payload
         and {
             "offset": payload.offset,
@@ -97,12 +132,30 @@ def inspect_json(image: Image, unpacked: Unpacked = None) -> dict[str, object]:
 # ------------------------------------------------------------------------------- the four sections
 
 
+def _title(image: Image) -> str:
+    if not image.setup_header:
+        return f"{image.format}, entered by {', '.join(each.protocol for each in image.entries)}"
+    kernel = f"Linux bzImage, boot protocol {_protocol(image)}"
+    return f"{_UNIFIED} with a {kernel}" if image.format == _UNIFIED else kernel
+
+
 def _identity(image: Image) -> Iterator[tuple[str, str]]:
+    if not image.setup_header:
+        if image.version is not None:
+            yield "version", image.version
+        yield "file", f"{image.file_size} bytes, {_loaded(image)} of them are loaded"
+        return
     yield "version", image.version or "not named in the header"
-    signature = _signature_size(image)
-    parts = [f"{_setup_size(image)} setup", f"{_kernel_size(image)} kernel"]
+    setup, signature = boot.setup_size(image.setup_header), _signature_size(image)
+    parts = [f"{setup} setup", f"{_kernel_size(image)} kernel"]
     parts += [f"{signature} signature, which is loaded with the kernel"] if signature else []
-    yield "file", f"{image.file_size} bytes: {' + '.join(parts)}"
+    if image.format != _UNIFIED:
+        yield "file", f"{image.file_size} bytes: {' + '.join(parts)}"
+        return
+    yield "file", f"{image.file_size} bytes"
+    yield ".linux", f"{setup + _loaded(image)} bytes: {' + '.join(parts)}"
+    yield ".initrd", "none" if image.initrd is None else f"{len(image.initrd)} bytes"
+    yield ".cmdline", "none" if image.command_line is None else _shown(image.command_line)
 
 
 def _memory(image: Image) -> Iterator[tuple[str, str]]:
@@ -120,15 +173,16 @@ def _memory(image: Image) -> Iterator[tuple[str, str]]:
         if image.min_alignment < image.alignment:
             least = f"down to {_unit(image.min_alignment)} if kernel_alignment is lowered with it"
             yield "", f"the alignment can be less, {least}"
-    zeros = align_up(image.init_size, PAGE_SIZE) - len(image.kernel)
-    yield (
-        "is loaded",
-        f"{len(image.kernel):#x} bytes; the {zeros:#x} behind them are scratch memory",
-    )
+    yield from _loading(image)
+    if {each.protocol for each in image.entries} == {Protocol.FLAT}:
+        return
     limit = f"no byte above {image.initrd_limit:#x}"
     if image.above_4g:
         limit = f"anywhere in RAM through startup_64; through startup_32 {limit}"
-    yield "initrd", limit
+    yield "initrd" if _is_linux(image) else "modules", limit
+    if image.cmdline_limit >= _FOUR_GIB - 1:
+        yield "command line", "of any length, below 4 GiB"
+        return
     room = image.cmdline_limit - boot.MAX_ELFCOREHDR_STR_LEN
     yield (
         "command line",
@@ -136,17 +190,32 @@ def _memory(image: Image) -> Iterator[tuple[str, str]]:
     )
 
 
+def _loading(image: Image) -> Iterator[tuple[str, str]]:
+    """What of the image is copied where, and what is zeros."""
+    if image.setup_header:
+        zeros = align_up(image.init_size, PAGE_SIZE) - _loaded(image)
+        scratch = f"the {zeros:#x} behind them are scratch memory"
+        yield "is loaded", f"{_loaded(image):#x} bytes; {scratch}"
+        return
+    for number, part in enumerate(image.parts):
+        place = Extent.sized(image.pref_address + part.offset, part.size)
+        zeros = part.size - len(part.data)
+        text = f"{place}: {len(part.data):#x} bytes of the file"
+        yield "" if number else "is loaded", text + (f", then {zeros:#x} zeros" if zeros else "")
+
+
 def _handover(image: Image) -> Iterator[tuple[str, str]]:
     for entry in image.entries:
-        mode = "long mode, paging on" if entry.bits == 64 else "protected mode, paging off"
-        yield entry.name, f"load address + {entry.offset:#x}, in {entry.bits}-bit {mode}"
-    yield "loadflags", _listed(boot.LoadFlags(image.loadflags))
-    yield "xloadflags", _listed(boot.XLoadFlags(image.xloadflags))
-    if any(entry.bits == 64 for entry in image.entries):
-        if image.xloadflags & boot.XLoadFlags.XLF_5LEVEL:
-            yield "paging", "startup_64 can be entered with 4-level or 5-level tables"
-        else:
-            yield "paging", "startup_64 must not be entered with 5-level tables (no XLF_5LEVEL)"
+        mode, arguments = _MODES[entry.bits], _ARGUMENTS[entry.protocol]
+        yield entry.name, f"{_place(image, entry)}, {mode}; {arguments}"
+    if image.setup_header:
+        yield "loadflags", _listed(boot.LoadFlags(image.loadflags))
+        yield "xloadflags", _listed(boot.XLoadFlags(image.xloadflags))
+        if any(entry.bits == 64 for entry in image.entries):
+            if image.xloadflags & boot.XLoadFlags.XLF_5LEVEL:
+                yield "paging", "startup_64 can be entered with 4-level or 5-level tables"
+            else:
+                yield "paging", "startup_64 must not be entered with 5-level tables (no XLF_5LEVEL)"
     refusal = _file_load_refusal(image)
     yield "kexec_file_load", "takes it" if refusal is None else f"refuses it: {refusal}"
 
@@ -173,8 +242,20 @@ def _protocol(image: Image) -> str:
     return f"{image.protocol >> 8}.{image.protocol & 0xFF:02}"
 
 
-def _setup_size(image: Image) -> int:
-    return image.file_size - len(image.kernel)
+def _is_linux(image: Image) -> bool:
+    linux = (Protocol.LINUX_32, Protocol.LINUX_64)
+    return any(entry.protocol in linux for entry in image.entries)
+
+
+def _place(image: Image, entry: EntryPoint) -> str:
+    if image.setup_header:
+        return f"load address + {entry.offset:#x}"
+    return f"at {image.pref_address + entry.offset:#x}"
+
+
+def _loaded(image: Image) -> int:
+    """Bytes of the file that are loaded, and joints of its segments counted as such."""
+    return sum(len(part.data) for part in image.parts)
 
 
 def _kernel_size(image: Image) -> int:
@@ -182,11 +263,13 @@ def _kernel_size(image: Image) -> int:
 
 
 def _signature_size(image: Image) -> int:
-    return len(image.kernel) - _kernel_size(image)
+    return _loaded(image) - _kernel_size(image)
 
 
 def _file_load_refusal(image: Image) -> str | None:
     """Why Linux's kexec_file_load would not take the image (kexec-bzimage64.c), None if it would."""
+    if image.format != "bzImage":
+        return "it takes nothing but a bzImage"
     if image.protocol < _ABOVE_4G_SINCE:
         return "it asks for boot protocol 2.12"
     if not image.xloadflags & boot.XLoadFlags.XLF_KERNEL_64:
@@ -198,6 +281,11 @@ def _file_load_refusal(image: Image) -> str | None:
 
 def _elf_bits(unpacked: bytes) -> int | None:
     return _ELF_CLASSES.get(unpacked[_EI_CLASS]) if len(unpacked) > _EI_CLASS else None
+
+
+def _shown(text: str) -> str:
+    """Text of a file as it may go to a terminal."""
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 
 def _names(flags: IntFlag) -> list[str]:

@@ -12,6 +12,7 @@ from tightrope.memory import PAGE_SIZE
 from tightrope.model import (
     STEP_NAMES,
     Finding,
+    Handover,
     Outcome,
     Registers,
     RegisterWrite,
@@ -86,7 +87,7 @@ def step_ok(verdict: Verdict, step: Step) -> bool | None:
 
 
 def _steps(verdict: Verdict, ink: _Ink) -> Iterator[str]:
-    fell = verdict.run.fault.step if verdict.run.fault else None
+    fell = None if verdict.run.stop is Stop.ENTRY else verdict.run.step_starts[-1][1]
     for step in Step:
         state = step_ok(verdict, step)
         if step is Step.PREPARE and state is not False:
@@ -191,9 +192,25 @@ def _entry(verdict: Verdict) -> Iterator[str]:
         offset = plan.kernel_entry - plan.segments[0].destination.start
         yield f"at the new kernel's first instruction, {run.registers.rip:#x} (load + {offset:#x})"
     else:
+        yield from _last(verdict.handover, run)
         yield f"the CPU when it stopped, at {run.registers.rip:#x}"
     for line in registers(run.registers):
         yield f"    {line}"
+
+
+LAST_INSTRUCTIONS = 8
+"""How many are shown when a walk does not arrive."""
+
+
+def _last(handover: Handover, run: Run) -> Iterator[str]:
+    """The end of the trace, each instruction with its number, its place and its address."""
+    yield "the last instructions"
+    count = len(run.trace)
+    for number in range(max(0, count - LAST_INSTRUCTIONS), count):
+        rip = int(run.trace[number])
+        place = words.place(handover, rip)
+        yield f"    {number:>9,}  {rip:#18x}  {place:<28}  {run.texts.get(rip, '?')}"
+    yield ""
 
 
 def _console(verdict: Verdict) -> Iterator[str]:
@@ -242,4 +259,5 @@ def _sentence(verdict: Verdict, ink: _Ink) -> Iterator[str]:
     else:
         assert verdict.console is not None
         yield f"It cannot be told: the walk holds, and the new kernel said nothing: {verdict.console.stopped}."
-    yield f"Not seen by this machine: {'; '.join(verdict.run.blind)}."
+    if verdict.run.blind:
+        yield f"Not seen by this machine: {'; '.join(verdict.run.blind)}."

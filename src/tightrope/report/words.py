@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tightrope.memory import PAGE_SIZE
+from tightrope.model import Handover
 from tightrope.x86 import cpu as x86
 from tightrope.x86.bits import named_bits
 from tightrope.x86.walk import TableVisit
@@ -17,8 +19,8 @@ def size(count: int) -> str:
     for shift, unit in ((40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")):
         if count >= 1 << shift:
             whole, rest = divmod(count, 1 << shift)
-            return f"{whole} {unit}" if not rest else f"{count / (1 << shift):.1f} {unit}"
-    return f"{count} bytes"
+            return f"{whole:,} {unit}" if not rest else f"{count / (1 << shift):,.1f} {unit}"
+    return "1 byte" if count == 1 else f"{count} bytes"
 
 
 def count(number: int, noun: str) -> str:
@@ -29,6 +31,23 @@ def count(number: int, noun: str) -> str:
 def walked(visits: Sequence[TableVisit]) -> str:
     """A walk level by level: `PML4 0x... -> PDPT 0x... -> PT 0x...`."""
     return " -> ".join(f"{visit.level} {visit.entry:#x}" for visit in visits) or "paging is off"
+
+
+def place(handover: Handover, rip: int) -> str:
+    """Where an instruction lies: `V + 0x5 after_table_a`, `entry stub + 0x9`; "" where nobody knows.
+
+    The label is the last one at or before it in the relocation code.
+    """
+    plan = handover.plan
+    for name, start in (("V", plan.host.relocation), ("P", plan.control_page)):
+        offset = rip - start
+        if 0 <= offset < PAGE_SIZE:
+            before = [(at, label) for label, at in handover.code.symbols.items() if at <= offset]
+            return " ".join([f"{name} + {offset:#x}", *([max(before)[1]] if before else [])])
+    for segment in plan.segments:
+        if rip in segment.destination:
+            return f"{segment.name} + {rip - segment.destination.start:#x}"
+    return ""
 
 
 def control(register: str, value: int) -> str:

@@ -121,7 +121,7 @@ def survey(read: ReadTable, mmu: Mmu) -> Mappings:
                 w[leaf],
                 u[leaf],
                 x[leaf],
-                entry[leaf] & np.uint64(_G) != 0,
+                (entry[leaf] & np.uint64(_G) != 0) & bool(mmu.cr4 & _CR4_PGE),
             )
         )
         down = ~leaf

@@ -10,8 +10,6 @@ holds whatever was there, as on a real machine.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from tightrope.machine.decode import Operation
 from tightrope.machine.emulator.engine import Engine
 from tightrope.machine.emulator.watch import Watch
@@ -30,7 +28,10 @@ class Bench:
         self.engine = Engine(ram)
         self._watch: Watch | None = None
         self._mmu: WatchedMmu | None = None
-        self._code: dict[int, bytes] = {}
+        self.code: set[int] = set()
+        """Frames that instructions were executed from since Unicorn's translated code was dropped."""
+        self._bytes: dict[int, bytes] = {}
+        """What those frames held at the end of the last walk."""
         self.known: dict[tuple[int, int], Operation] = {}
         """Decoded instructions by (rip, physical address)."""
         self._at_call: tuple[World, Registers, object] | None = None
@@ -58,14 +59,18 @@ class Bench:
 
     def forget_changed_code(self) -> None:
         """Drop translated code unless every frame that was executed holds the same bytes again."""
-        if any(self._frame(frame) != data for frame, data in self._code.items()):
+        if any(self._frame(frame) != self._bytes.get(frame) for frame in self.code):
             self.engine.forget_code()
             self.known.clear()
-        self._code.clear()
+            self.code.clear()
+        self._bytes.clear()
 
-    def remember_code(self, frames: Iterable[int]) -> None:
-        """Frames that were executed, and that nobody wrote code into since."""
-        self._code = {frame: self._frame(frame) for frame in frames}
+    def remember_code(self) -> None:
+        """After a walk: the bytes that Unicorn's translated code was made from.
+
+        A walk that an exception of ours ended is not remembered, and so its code is dropped.
+        """
+        self._bytes = {frame: self._frame(frame) for frame in self.code}
 
     def _frame(self, frame: int) -> bytes:
         return bytes(self.ram.view(frame << PAGE_SHIFT, PAGE_SIZE) or b"")

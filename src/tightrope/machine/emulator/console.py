@@ -227,7 +227,8 @@ class _Listener:
     def _port_out(self, port: int, _size: int, value: int) -> None:
         if port == LINE_CONTROL:
             self._divisor = bool(value & DIVISOR_LATCH)
-        if port != COM1 or self._divisor:
+        # Once it is over: Unicorn stops at the end of a block, and a block may have more to say.
+        if port != COM1 or self._divisor or self._done:
             return
         self._said.append(value & 0xFF)
         if value & 0xFF == 0x0A and self._said.strip() and not self._whole:

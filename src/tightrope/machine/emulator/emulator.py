@@ -61,15 +61,15 @@ class Emulator:
         mmu = WatchedMmu(ram, host.cpu, handover.registers, frozen)
         steps = StepTracker(host.relocation)
         bench.load(handover, mmu)
-        watch = Watch(engine, mmu, steps, self._limit, bench.known)
+        watch = Watch(engine, mmu, steps, self._limit, bench.known, bench.code)
         try:
             bench.start(watch, handover.registers.rip, plan.kernel_entry)
         except Failed as err:
-            if watch.trouble is None:
+            if not watch.over:
                 raise MachineError(
                     f"the emulator gave up at {engine.read('rip'):#x}: {err}"
                 ) from err
-        bench.remember_code(watch.code_frames())
+        bench.remember_code()
         registers = engine.registers()
         if watch.trouble is not None:
             stop = Stop.FAULT
@@ -128,7 +128,7 @@ def _fault(watch: Watch, mmu: WatchedMmu, steps: StepTracker, registers: Registe
         error_code=trouble.error_code,
         address=trouble.address,
         access=trouble.access,
-        rip=Virt(registers.rip),
+        rip=Virt(registers.rip if trouble.rip is None else trouble.rip),
         text=operation.text if operation else "?",
         reason=trouble.reason,
         visits=trouble.visits,

@@ -102,6 +102,7 @@ class Engine:
             self.uc.mem_map_ptr(
                 extent.start, extent.size, _const.UC_PROT_ALL, ram.address_in_process(number)
             )
+        self._new = self.saved()
 
     def read(self, name: str) -> int:
         """One register by name; for segments the selector."""
@@ -127,8 +128,11 @@ class Engine:
     def load(self, registers: Registers) -> None:
         """Put the CPU into a state.  Raises MachineError when the emulated model cannot hold it.
 
-        The order matters: PAE and LME before PG, the gdt before the selectors, all before rip.
+        It starts from a new CPU: what `Registers` does not name, SSE and MSRs and the exception that
+        was raised last among it, is as after a reset.  The order matters: PAE and LME before PG, the
+        gdt before the selectors, all before rip.
         """
+        self.restore(self._new)
         self.write("cr4", registers.cr4)
         self.uc.reg_write(_REGISTER["msr"], (MSR_EFER, registers.efer))
         self.write("cr3", registers.cr3)
@@ -150,6 +154,7 @@ class Engine:
             self._general.values[number] = registers.general[name]
         self._general.write()
         self.write("rflags", registers.rflags)
+        self.write("cr2", registers.cr2)
         self.write("dr7", 0)
         self.write("rip", registers.rip)
 
@@ -184,12 +189,25 @@ class Engine:
 
     # ------------------------------------------------------------------------------------ hooks
 
+    def _mishap(self, err: BaseException) -> None:
+        """An exception cannot pass through the engine: `start` raises it, the first of a run only.
+
+        The binding's own way loses it where the engine stops with an error of its own.
+        """
+        if self._raised is None:
+            self._raised = err
+        self.stop()
+
     def on_translation(self, answer: Callable[[int, Access], int | None]) -> int:
         """`answer(page, access)` gives the physical page, or None to stop at this instruction."""
 
         def fill(_uc: object, page: int, access: int, entry: object, _data: object) -> bool:
             kind = ACCESS[access]
-            phys = answer(page, kind)
+            try:
+                phys = answer(page, kind)
+            except BaseException as err:
+                self._mishap(err)
+                return False
             if phys is None:
                 return False
             entry.paddr = phys  # type: ignore[attr-defined]
@@ -209,8 +227,7 @@ class Engine:
             try:
                 self.before(rip)
             except BaseException as err:
-                self._raised = err
-                self.stop()
+                self._mishap(err)
 
         callback = _CODE_HOOK(code)
         hook = ctypes.c_size_t()
@@ -235,7 +252,10 @@ class Engine:
         def access(
             _uc: object, kind: int, phys: int, size: int, _value: int, _data: object
         ) -> None:
-            record(kind == write, phys, size)
+            try:
+                record(kind == write, phys, size)
+            except BaseException as err:
+                self._mishap(err)
 
         return int(self.uc.hook_add(_const.UC_HOOK_MEM_READ | _const.UC_HOOK_MEM_WRITE, access))
 
@@ -246,7 +266,11 @@ class Engine:
         def hole(
             _uc: object, _kind: int, phys: int, _size: int, _value: int, _data: object
         ) -> bool:
-            return record(phys)
+            try:
+                return record(phys)
+            except BaseException as err:
+                self._mishap(err)
+                return False
 
         return int(self.uc.hook_add(_const.UC_HOOK_MEM_UNMAPPED, hole))
 
@@ -254,7 +278,10 @@ class Engine:
         """`record(vector)` for an exception that the CPU raised by itself."""
 
         def interrupt(_uc: object, vector: int, _data: object) -> None:
-            record(vector)
+            try:
+                record(vector)
+            except BaseException as err:
+                self._mishap(err)
 
         return int(self.uc.hook_add(_const.UC_HOOK_INTR, interrupt))
 
@@ -262,7 +289,10 @@ class Engine:
         """`record()` for an instruction that does not exist; the CPU stops."""
 
         def invalid(_uc: object, _data: object) -> bool:
-            record()
+            try:
+                record()
+            except BaseException as err:
+                self._mishap(err)
             return False
 
         return int(self.uc.hook_add(_const.UC_HOOK_INSN_INVALID, invalid))
@@ -273,10 +303,17 @@ class Engine:
         """`read(port, bytes)` and `write(port, bytes, value)` for IN and OUT."""
 
         def port_in(_uc: object, port: int, size: int, _data: object) -> int:
-            return read(port, size)
+            try:
+                return read(port, size)
+            except BaseException as err:
+                self._mishap(err)
+                return 0
 
         def port_out(_uc: object, port: int, size: int, value: int, _data: object) -> None:
-            write(port, size, value)
+            try:
+                write(port, size, value)
+            except BaseException as err:
+                self._mishap(err)
 
         return (
             int(self.uc.hook_add(_const.UC_HOOK_INSN, port_in, None, 1, 0, _x86.UC_X86_INS_IN)),
@@ -314,10 +351,13 @@ class Engine:
     def start(self, rip: int, *, until: int | None) -> None:
         """Run from `rip` until the exit address (None: there is none), a stop or a fault (`Failed`)."""
         self.uc.ctl_set_exits([] if until is None else [until])
-        self.uc.emu_start(rip, 0)
-        if self._raised is not None:
+        self._raised = None
+        try:
+            self.uc.emu_start(rip, 0)
+        finally:
             raised, self._raised = self._raised, None
-            raise raised
+            if raised is not None:
+                raise raised
 
     def stop(self) -> None:
         """Stop before the instruction that is about to run."""

@@ -10,6 +10,7 @@ Rules: the thread touches nothing of the machine but `stop`, and only to end a r
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import socket
 import threading
@@ -36,6 +37,7 @@ class Ticker:
         self._ended = threading.Event()
         self._here, self._there = socket.socketpair()
         self._before: int | None = None
+        self._raised: BaseException | None = None
         self._thread = threading.Thread(target=self._look, name="console ticker", daemon=True)
 
     @property
@@ -55,15 +57,20 @@ class Ticker:
     def __exit__(
         self,
         _kind: type[BaseException] | None,
-        _error: BaseException | None,
+        error: BaseException | None,
         _trace: TracebackType | None,
     ) -> None:
         self._ended.set()
         if self._before is not None:
             signal.set_wakeup_fd(self._before)
+        # Do not wait for the rest of a period; a full socket will wake the thread as well.
+        with contextlib.suppress(BlockingIOError):
+            self._here.send(b"\0")
         self._thread.join()
         self._here.close()
         self._there.close()
+        if self._raised is not None and error is None:
+            raise self._raised
 
     def _look(self) -> None:
         while not self._ended.is_set():
@@ -75,6 +82,12 @@ class Ticker:
             self.over = passed >= self._seconds
             if self._ended.is_set():
                 return
-            self._progress("the new kernel runs", int(passed), int(self._seconds))
+            try:
+                self._progress("the new kernel runs", int(passed), int(self._seconds))
+            except BaseException as err:
+                # Nobody would look at the clock any more: end it, and raise it where it is seen.
+                self._raised, self.over = err, True
+                self._stop()
+                return
             if signalled or self.over:
                 self._stop()

@@ -37,6 +37,8 @@ class Trouble:
     access: Access | None
     reason: str
     visits: tuple[TableVisit, ...] = ()
+    rip: int | None = None
+    """Where it differs from the CPU's: INT n leaves rip behind itself."""
 
 
 class Watch:
@@ -49,9 +51,15 @@ class Watch:
         steps: StepTracker,
         limit: int,
         known: dict[tuple[int, int], Operation],
+        code: set[int],
     ) -> None:
-        """`known` has instructions by (rip, physical address), good as long as the bytes are."""
+        """`known` has instructions by (rip, physical address), good as long as the bytes are.
+
+        `code` has the frames that instructions were decoded from, in this walk or an earlier one;
+        both are added to.
+        """
         self._known = known
+        self._code = code
         self._gdt = engine.table("gdtr")
         self._engine = engine
         self._mmu = mmu
@@ -61,8 +69,6 @@ class Watch:
         self._after: list[RegisterWrite] = []
         self._string = engine.batch("rcx", "rsi", "rdi", "rax", "rflags")
         self._texts: dict[int, str] = {}
-        self._code: set[int] = set()
-        """Frames that instructions were decoded from."""
         self._control_written = False
         self.index = -1
         self.rip = 0
@@ -73,6 +79,7 @@ class Watch:
         self.copies = array("q")
         self.trouble: Trouble | None = None
         self.over_limit = False
+        self.halted = False
 
     # ----------------------------------------------------------------------------- from the CPU
 
@@ -106,8 +113,8 @@ class Watch:
 
     def translation(self, page: int, access: Access) -> int | None:
         """Called for the first read, write or fetch of a page."""
-        if self.trouble is not None:
-            return None  # Unicorn looks around once more on its way out
+        if self.over:
+            return None  # Unicorn looks around once more on its way out: at the exit address
         got = self._mmu.translate(page, access, instruction=self.index, step=self._steps.step)
         if isinstance(got, Refused):
             self._refused(got, page, access)
@@ -122,10 +129,13 @@ class Watch:
     def exception(self, vector: int) -> None:
         """Called for an exception that Unicorn itself raised."""
         if self.trouble is None:
-            self._trouble(
-                vector,
-                0 if vector in x86.WITH_ERROR_CODE else None,
-                "raised by the CPU while it executed the instruction",
+            self.trouble = Trouble(
+                vector=vector,
+                error_code=0 if vector in x86.WITH_ERROR_CODE else None,
+                address=None,
+                access=None,
+                reason="raised by the CPU while it executed the instruction",
+                rip=self.rip,
             )
         self._engine.stop()
 
@@ -135,14 +145,15 @@ class Watch:
 
     # ------------------------------------------------------------------------------ the answers
 
+    @property
+    def over(self) -> bool:
+        """The walk has ended before the new kernel's entry."""
+        return self.trouble is not None or self.over_limit or self.halted
+
     def texts(self) -> dict[int, str]:
         """rip -> the instruction there."""
         now = {rip: operation.text for rip, operation in self._operations.items()}
         return now | self._texts
-
-    def code_frames(self) -> tuple[int, ...]:
-        """Frames that instructions were decoded from."""
-        return tuple(self._code)
 
     def current(self) -> Operation | None:
         """The instruction that ran last."""
@@ -179,7 +190,6 @@ class Watch:
                 self._texts = self.texts()
                 self._operations.clear()
                 self._known.clear()
-                self._code.clear()
                 return
 
     def _special(self, operation: Operation) -> None:
@@ -199,7 +209,9 @@ class Watch:
                 self._segment(operation.target, self._engine.read(operation.source) & 0xFFFF)
         elif kind is Kind.FAR_RETURN:
             self._steps.indirect_jump(self.index, self.rip)
-            raw = self._mmu.look(self._engine.read("rsp") + 8, 2)
+            # The second thing that is popped, in the operand's size.
+            popped = operation.accesses(self._engine.read)
+            raw = self._mmu.look(popped[1][0], 2)
             if isinstance(raw, bytes):
                 self._segment("cs", int.from_bytes(raw, "little"))
         elif kind is Kind.DEBUG_WRITE:
@@ -208,6 +220,8 @@ class Watch:
             )
         elif kind in (Kind.FLAGS, Kind.STACK):
             self._later(operation.target)
+        elif kind is Kind.HALT:
+            self.halted = True
         elif kind is Kind.INVLPG:
             address = operation.memory_operand(self._engine.read)
             if address is not None:
@@ -317,6 +331,8 @@ class Watch:
         stores = operation.string_width < 0
         if flags & x86.RFLAGS_DF or (not stores and abs(source - destination) < count * width):
             return
+        if (destination | (0 if stores else source)) % width:
+            return  # an element may straddle two pages, and fault between them
         ram = self._engine.ram
         left = count * width
         while left:
@@ -333,8 +349,6 @@ class Watch:
                 self._engine.stop()
                 break
             if stores:
-                if part % width:
-                    return  # an element straddles pages: rare enough to leave to the CPU
                 into[:] = accumulator.to_bytes(8, "little")[:width] * (part // width)
             else:
                 into[:] = out_of

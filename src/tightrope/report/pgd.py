@@ -1,0 +1,235 @@
+"""`tightrope pgd VMCORE`: what a crashed kernel's page tables map, what is wrong, what differs.
+
+Rules: a room does not know a deed, so what this report reads is said here as protocols; the values of
+`tightrope.vmcore` have that shape.  The text is for people; the dict has the same facts as numbers,
+addresses and sizes in bytes, and its keys do not change between cores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Protocol
+
+from tightrope.memory import Extent
+from tightrope.report import words
+
+_NAME_COLUMNS = 10
+
+
+class Range(Protocol):
+    """See `vmcore.Range`."""
+
+    @property
+    def virt(self) -> int: ...
+    @property
+    def phys(self) -> int: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def rights(self) -> str: ...
+
+
+class Change(Protocol):
+    """See `vmcore.Change`."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def before(self) -> Range | None: ...
+    @property
+    def after(self) -> Range | None: ...
+
+
+class Notes(Protocol):
+    """See `vmcore.notes.Notes`."""
+
+    @property
+    def vmcoreinfo(self) -> Mapping[str, str]: ...
+    @property
+    def cpus(self) -> int: ...
+
+
+class Core(Protocol):
+    """See `vmcore.Core`."""
+
+    @property
+    def source(self) -> str: ...
+    @property
+    def bits(self) -> int: ...
+    @property
+    def extents(self) -> tuple[Extent, ...]: ...
+    @property
+    def notes(self) -> Notes: ...
+
+
+class Root(Protocol):
+    """See `vmcore.Root`."""
+
+    @property
+    def phys(self) -> int: ...
+    @property
+    def paging(self) -> str: ...
+    @property
+    def how(self) -> str: ...
+
+
+class Counted(Protocol):
+    """See `vmcore.sweep.Damage`."""
+
+    @property
+    def count(self) -> int: ...
+
+
+class Found(Protocol):
+    """See `vmcore.sweep.Sweep`."""
+
+    @property
+    def tables(self) -> int: ...
+    @property
+    def missing(self) -> Counted: ...
+    @property
+    def reserved(self) -> Counted: ...
+
+
+class Pgd(Protocol):
+    """See `vmcore.Pgd`."""
+
+    @property
+    def core(self) -> Core: ...
+    @property
+    def root(self) -> Root: ...
+    @property
+    def found(self) -> Found: ...
+    @property
+    def sizes(self) -> Mapping[int, int]: ...
+    @property
+    def mappings(self) -> int: ...
+    @property
+    def bytes_mapped(self) -> int: ...
+    @property
+    def held(self) -> int: ...
+    @property
+    def partly(self) -> int: ...
+    @property
+    def elsewhere(self) -> int: ...
+    @property
+    def faults(self) -> tuple[str, ...]: ...
+    @property
+    def whole(self) -> bool: ...
+
+
+def text(
+    pgd: Pgd,
+    *,
+    ranges: Sequence[Range] | None = None,
+    changes: Sequence[Change] | None = None,
+    other: str = "",
+) -> str:
+    """The screen, without a line break at its end.
+
+    `ranges` are listed when given; `changes` are what `other` maps differently.
+    """
+    lines = [f"{name:<{_NAME_COLUMNS}} {what}" for name, what in _rows(pgd)]
+    if ranges is not None:
+        lines += ["", "ranges: linear, physical, size, rights (write, execute, user, global)"]
+        lines += [f"  {_range(each)}" for each in ranges]
+    if changes is not None:
+        lines += ["", f"from {pgd.core.source} to {other}: {words.count(len(changes), 'change')}"]
+        for change in changes:
+            lines += [f"  {mark} {_range(each)}" for mark, each in _sides(change)]
+    return "\n".join(lines)
+
+
+def document(
+    pgd: Pgd,
+    *,
+    ranges: Sequence[Range] | None = None,
+    changes: Sequence[Change] | None = None,
+    other: str = "",
+) -> dict[str, object]:
+    """The same as plain data; what was not asked for is None."""
+    return {
+        "source": pgd.core.source,
+        "kernel": _kernel(pgd),
+        "cpus": pgd.core.notes.cpus,
+        "memory": [{"start": e.start, "size": e.size} for e in pgd.core.extents],
+        "root": {
+            "phys": pgd.root.phys,
+            "mode": str(pgd.root.paging),
+            "how": pgd.root.how,
+        },
+        "tables": pgd.found.tables,
+        "mappings": pgd.mappings,
+        "mappings_by_size": [{"size": s, "count": n} for s, n in sorted(pgd.sizes.items())],
+        "bytes_mapped": pgd.bytes_mapped,
+        "held": pgd.held,
+        "partly": pgd.partly,
+        "elsewhere": pgd.elsewhere,
+        "missing_tables": pgd.found.missing.count,
+        "reserved_entries": pgd.found.reserved.count,
+        "whole": pgd.whole,
+        "faults": list(pgd.faults),
+        "ranges": None if ranges is None else [_plain(each) for each in ranges],
+        "other": other or None,
+        "changes": None
+        if changes is None
+        else [
+            {
+                "kind": str(each.kind),
+                "before": None if each.before is None else _plain(each.before),
+                "after": None if each.after is None else _plain(each.after),
+            }
+            for each in changes
+        ],
+    }
+
+
+def _rows(pgd: Pgd) -> Iterator[tuple[str, str]]:
+    core = pgd.core
+    memory = sum(each.size for each in core.extents)
+    yield (
+        "core",
+        f"{core.source}: {words.size(memory)} of memory in {words.count(len(core.extents), 'piece')},"
+        f" {words.count(core.notes.cpus, 'CPU')}, ELF{core.bits}",
+    )
+    yield "kernel", _kernel(pgd) or "not named"
+    yield "pgd", f"{pgd.root.phys:#x}: {pgd.root.how}"
+    sizes = ", ".join(f"{n:,} of {words.size(size)}" for size, n in sorted(pgd.sizes.items()))
+    tables = words.count(pgd.found.tables, "table")
+    yield "mappings", f"{pgd.mappings:,} in {tables}" + (f": {sizes}" if sizes else "")
+    yield "mapped", f"{words.size(pgd.bytes_mapped)} of linear addresses"
+    yield "hold", f"{pgd.held:,} lead into memory that the core holds"
+    if pgd.partly:
+        yield "", f"{pgd.partly:,} lead partly into it"
+    yield "", f"{pgd.elsewhere:,} lead elsewhere: devices, holes, memory that was not dumped"
+    if pgd.whole:
+        yield "verdict", "all tables are whole"
+        return
+    missing, reserved = pgd.found.missing.count, pgd.found.reserved.count
+    found = [words.count(missing, "missing table")] if missing else []
+    found += [f"reserved bits set in {words.count(reserved, 'place')}"] if reserved else []
+    yield "verdict", ", ".join(["not whole", *found])
+    for fault in pgd.faults:
+        yield "", fault
+
+
+def _kernel(pgd: Pgd) -> str | None:
+    """OSRELEASE of VMCOREINFO; a core may hold anything there."""
+    release = pgd.core.notes.vmcoreinfo.get("OSRELEASE")
+    return release if release is None or release.isprintable() else repr(release)
+
+
+def _range(each: Range) -> str:
+    return f"{each.virt:#18x}  {each.phys:#14x}  {words.size(each.size):>10}  {each.rights}"
+
+
+def _sides(change: Change) -> Iterator[tuple[str, Range]]:
+    """As `diff` writes it: what was, then what is."""
+    if change.before is not None:
+        yield "-", change.before
+    if change.after is not None:
+        yield "+", change.after
+
+
+def _plain(each: Range) -> dict[str, object]:
+    return {"virt": each.virt, "phys": each.phys, "size": each.size, "rights": each.rights}

@@ -1,0 +1,37 @@
+"""The crashed kernel's page tables, read out of an ELF core of its memory.
+
+    core     bytes -> Core: which physical memory the core holds, and its notes
+    root     Core -> Root: where the crashed kernel's pgd lies, and who says so
+    sweep    Core, Root -> Sweep: every mapping, every missing table, every impossible entry
+    ranges   mappings merged into ranges, and the difference of two such lists
+    pgd      all of it in one value, with its faults in words
+
+    from tightrope import vmcore
+
+    pgd = vmcore.pgd(vmcore.read("/var/crash/vmcore"))
+    print(pgd.whole, pgd.faults)
+
+Rules: the file is mapped and never written; what is copied are the page tables and nothing else.  A
+core is written by a kernel that has just died: nothing in it is believed before it is checked.
+
+May import: errors, memory, model, x86
+"""
+
+from tightrope.vmcore.core import Core, parse, read
+from tightrope.vmcore.pgd import Pgd, pgd
+from tightrope.vmcore.ranges import Change, Range, difference, merged
+from tightrope.vmcore.root import Root, find_root
+
+__all__ = [
+    "Change",
+    "Core",
+    "Pgd",
+    "Range",
+    "Root",
+    "difference",
+    "find_root",
+    "merged",
+    "parse",
+    "pgd",
+    "read",
+]

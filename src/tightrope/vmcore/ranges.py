@@ -1,0 +1,170 @@
+"""Mappings merged into ranges, and what differs between two lists of them.
+
+    pages     [v0->p0 rw][v1->p1 rw][v2->p2 ro]        p1 = p0 + size of the first
+    ranges    [v0 ............... rw][v2 ... ro]
+
+Rules: a range says nothing of page sizes, so a large page that was split is no difference.  Linear
+addresses are sign-extended 64-bit numbers; sizes are bytes.  Both functions work on whole arrays.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tightrope.memory import Phys, Virt
+from tightrope.vmcore.sweep import EXECUTABLE, GLOBAL, USER, WRITABLE, Sweep
+
+U64 = NDArray[np.uint64]
+_LETTERS = ((WRITABLE, "w"), (EXECUTABLE, "x"), (USER, "u"), (GLOBAL, "g"))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Range:
+    """[virt, virt + size) is [phys, phys + size); `rights` is "r" and letters of w, x, u, g or -."""
+
+    virt: Virt
+    phys: Phys
+    size: int
+    rights: str
+
+
+class Kind(StrEnum):
+    """What happened to a range of linear addresses on the way from one pgd to the other."""
+
+    ADDED = "added"
+    REMOVED = "removed"
+    CHANGED = "changed"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Change:
+    """A range of linear addresses that the two pgds map differently; None is: not mapped."""
+
+    kind: Kind
+    before: Range | None
+    after: Range | None
+
+    @property
+    def virt(self) -> Virt:
+        """The first linear address."""
+        either = self.before or self.after
+        return either.virt if either else Virt(0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Runs:
+    """Merged ranges as arrays; `last` is the last linear address, so that 2**64 need not fit."""
+
+    virt: U64
+    last: U64
+    phys: U64
+    rights: NDArray[np.uint8]
+
+
+def merged(found: Sweep) -> tuple[Range, ...]:
+    """All mappings as few ranges, sorted by linear address."""
+    runs = _runs(found)
+    rows = zip(
+        runs.virt.tolist(),
+        runs.phys.tolist(),
+        runs.last.tolist(),
+        runs.rights.tolist(),
+        strict=True,
+    )
+    return tuple(_range(virt, phys, last, rights) for virt, phys, last, rights in rows)
+
+
+def difference(before: Sweep, after: Sweep) -> tuple[Change, ...]:
+    """What `after` maps that `before` did not, no longer, or otherwise; sorted by linear address."""
+    old, new = _runs(before), _runs(after)
+    # Every address where either list may change its mind; between two of them nothing does.
+    starts = np.unique(np.concatenate([old.virt, new.virt, *(_behind(r) for r in (old, new))]))
+    lasts = np.concatenate([starts[1:], np.zeros(1, np.uint64)]) - np.uint64(1)
+    was, was_phys, was_rights = _look_up(old, starts)
+    now, now_phys, now_rights = _look_up(new, starts)
+    same = (was == now) & (was_phys == now_phys) & (was_rights == now_rights)
+    wanted = np.nonzero(~same)[0]
+    rows: list[list[int]] = []
+    for n in wanted.tolist():
+        row = [
+            int(starts[n]),
+            int(lasts[n]),
+            int(was[n]),
+            int(was_phys[n]),
+            int(was_rights[n]),
+            int(now[n]),
+            int(now_phys[n]),
+            int(now_rights[n]),
+        ]
+        if rows and _goes_on(rows[-1], row):
+            rows[-1][1] = row[1]
+        else:
+            rows.append(row)
+    return tuple(_change(row) for row in rows)
+
+
+def _runs(found: Sweep) -> _Runs:
+    virt, phys, size, rights = found.virt, found.phys, found.size, found.rights
+    if not len(virt):
+        return _Runs(virt, virt, phys, rights)
+    breaks = (
+        (virt[1:] != virt[:-1] + size[:-1])
+        | (phys[1:] != phys[:-1] + size[:-1])
+        | (rights[1:] != rights[:-1])
+    )
+    cuts = np.nonzero(breaks)[0]
+    first = np.concatenate([[0], cuts + 1])
+    final = np.concatenate([cuts, [len(virt) - 1]])
+    last = virt[final] + (size[final] - np.uint64(1))
+    return _Runs(virt[first], last, phys[first], rights[first])
+
+
+def _behind(runs: _Runs) -> U64:
+    """The addresses behind each run that are still addresses."""
+    ends = runs.last[runs.last != np.uint64(0xFFFF_FFFF_FFFF_FFFF)]
+    behind: U64 = ends + np.uint64(1)
+    return behind
+
+
+def _look_up(runs: _Runs, virt: U64) -> tuple[NDArray[np.bool_], U64, NDArray[np.uint8]]:
+    """Whether each address is mapped, and how; zeros where it is not."""
+    if not len(runs.virt):
+        nothing = np.zeros(len(virt), np.uint64)
+        return nothing != 0, nothing, nothing.astype(np.uint8)
+    at = np.searchsorted(runs.virt, virt, side="right")
+    run = np.maximum(at, 1) - 1
+    mapped = (at > 0) & (virt <= runs.last[run])
+    phys = np.where(mapped, runs.phys[run] + (virt - runs.virt[run]), np.uint64(0))
+    return mapped, phys, np.where(mapped, runs.rights[run], 0).astype(np.uint8)
+
+
+def _goes_on(row: list[int], following: list[int]) -> bool:
+    """Two neighbours that tell the same change."""
+    start, last, was, was_phys, was_rights, now, now_phys, now_rights = row
+    size = last + 1 - start
+    return following[0] == last + 1 and following[2:] == [
+        was,
+        was_phys + size * was,
+        was_rights,
+        now,
+        now_phys + size * now,
+        now_rights,
+    ]
+
+
+def _change(row: list[int]) -> Change:
+    start, last, was, was_phys, was_rights, now, now_phys, now_rights = row
+    return Change(
+        kind=Kind.CHANGED if was and now else Kind.ADDED if now else Kind.REMOVED,
+        before=_range(start, was_phys, last, was_rights) if was else None,
+        after=_range(start, now_phys, last, now_rights) if now else None,
+    )
+
+
+def _range(virt: int, phys: int, last: int, rights: int) -> Range:
+    letters = "".join(letter if rights & bit else "-" for bit, letter in _LETTERS)
+    return Range(virt=Virt(virt), phys=Phys(phys), size=last + 1 - virt, rights=f"r{letters}")

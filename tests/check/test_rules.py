@@ -1,0 +1,215 @@
+"""Each rule is broken alone, and found alone; a sound walk breaks none.
+
+The table is `breaking.CASES`.  Below it, code that really runs: routines with a few bytes changed, so
+that what a machine records and what a rule reads are one thing.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from tests.check.breaking import CASES, Breach
+from tests.rehearse.runs import example_host, shared, shipped_kernel, shipped_request, sound
+from tightrope.check import RULES, check
+from tightrope.check.rule import Rule
+from tightrope.errors import MachineError
+from tightrope.machine.emulator import Emulator
+from tightrope.memory import Extent
+from tightrope.model import Code, Finding, Step
+from tightrope.rehearse import rehearse
+from tightrope.sabotage import SABOTAGES, Sabotage
+
+ADDRESS = re.compile(r"0x[0-9a-f]{3,}")
+WITHOUT_ADDRESS = {"entry-flags", "known-state", "entry-selectors", "interrupts-off"}
+"""Rules about a register or about something that is not there."""
+
+
+def identifier(breach: Breach) -> str:
+    return f"{breach.rule}: {breach.name}"
+
+
+def test_a_sound_walk_breaks_no_rule() -> None:
+    good = sound()
+    assert check(good.handover, good.run) == ()
+
+
+def test_a_walk_that_was_played_breaks_no_rule() -> None:
+    from tightrope.machine.fake import Fake
+
+    good = sound()
+    assert check(good.handover, Fake().run(good.handover)) == ()
+
+
+@pytest.mark.parametrize("breach", CASES, ids=identifier)
+def test_one_thing_wrong_is_found_by_its_rule(breach: Breach) -> None:
+    good = sound()
+    found = check(*breach.change(good.handover, good.run))
+    assert {finding.rule for finding in found} == {breach.rule} | breach.also
+    mine = next(finding for finding in found if finding.rule == breach.rule)
+    assert mine.step == breach.step
+    assert breach.says in mine.message
+    assert mine.mend
+    assert all(mine.evidence)
+    assert all(mine.evidence.values())
+    assert ADDRESS.search(mine.message) or breach.rule in WITHOUT_ADDRESS
+
+
+@pytest.mark.parametrize("breach", [each for each in CASES if each.also], ids=identifier)
+def test_findings_come_in_the_order_of_the_walk(breach: Breach) -> None:
+    good = sound()
+    found = check(*breach.change(good.handover, good.run))
+    assert [finding.step for finding in found] == sorted(finding.step for finding in found)
+
+
+def test_two_things_wrong_are_both_found_the_earlier_one_first() -> None:
+    good = sound()
+    by_rule = {breach.rule: breach for breach in CASES}
+    walked = good.handover, good.run
+    for rule in ("entry-boot-params", "table-a-maps-p", "same-bytes"):
+        walked = by_rule[rule].change(*walked)
+    found = check(*walked)
+    assert [(finding.rule, finding.step) for finding in found] == [
+        ("same-bytes", Step.TABLE_A),
+        ("table-a-maps-p", Step.STATE),
+        ("entry-boot-params", Step.COPY),
+    ]
+
+
+def test_what_is_wrong_in_memory_comes_before_the_exception_it_causes() -> None:
+    good = sound()
+    by_name = {identifier(breach): breach for breach in CASES}
+    walked = by_name["fetch-mapped: not present"].change(good.handover, good.run)
+    walked = by_name["table-a-maps-v: V is not mapped"].change(*walked)
+    assert [finding.rule for finding in check(*walked)] == ["table-a-maps-v", "fetch-mapped"]
+
+
+# ----------------------------------------------------------------------------------- the rules
+
+
+def test_the_table_of_cases_has_every_rule_and_no_other() -> None:
+    assert {breach.rule for breach in CASES} == {rule.id for rule in RULES}
+
+
+def test_ids_are_unique_and_kebab_case() -> None:
+    ids = [rule.id for rule in RULES]
+    assert len(set(ids)) == len(ids)
+    assert [each for each in ids if not re.fullmatch(r"[a-z]+(-[a-z]+)*", each)] == []
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.id)
+def test_a_rule_says_what_holds_and_who_says_so(rule: Rule) -> None:
+    assert rule.holds[0].isupper() or rule.holds.startswith(("page_table", "rsi"))
+    assert rule.holds.endswith(".")
+    assert rule.source.strip()
+
+
+def test_every_rule_is_asked_by_a_rehearsal() -> None:
+    assert sound().rules == tuple(rule.id for rule in RULES)
+
+
+# ------------------------------------------------------------------------------- faults, explained
+
+
+def explained(name: str) -> Finding:
+    good = sound()
+    [breach] = [each for each in CASES if identifier(each) == name]
+    [finding] = check(*breach.change(good.handover, good.run))
+    return finding
+
+
+def test_a_fault_at_v_is_said_to_be_at_v_and_not_at_a_physical_address() -> None:
+    finding = explained("fetch-mapped: not present")
+    assert finding.evidence["there"] == "V"
+    assert finding.evidence["CR2"] == "0xffffffff9ac01005"
+    assert finding.evidence["exception"] == "#PF, error code 0x10"
+    assert "map V to the control page" in finding.mend
+
+
+def test_a_fault_at_an_address_that_no_memory_has_names_no_owner() -> None:
+    finding = explained("access-mapped: read-only")
+    assert "there" not in finding.evidence
+    assert "hole" not in finding.mend
+
+
+def test_a_fault_inside_the_control_page_asks_for_p() -> None:
+    finding = explained("fetch-executable: NX")
+    assert finding.evidence["there"].endswith("the control page")
+
+
+def test_a_fault_without_an_address_has_no_cr2() -> None:
+    assert "CR2" not in explained("no-exception: #UD").evidence
+    assert explained("no-exception: #UD").evidence["exception"] == "#UD"
+
+
+# ------------------------------------------------------------------------------ code that really runs
+
+
+def patched(symbol: str, offset: int, code: bytes) -> Sabotage:
+    """The relocation code with some bytes changed, counted from one of its symbols."""
+
+    def change(routine: Code) -> Code:
+        at = routine.symbols[symbol] + offset
+        data = routine.data[:at] + code + routine.data[at + len(code) :]
+        return replace(routine, data=data)
+
+    return Sabotage(name="patched", says="", rule="", step=Step.PREPARE, code=change)
+
+
+@pytest.mark.parametrize(
+    ("symbol", "offset", "code", "rule", "step"),
+    [
+        # cli becomes nop: interrupts are on when CR3 is written.
+        ("relocate", 0, b"\x90", "interrupts-off", Step.TABLE_A),
+        # and $0, %eax: CR4 without PAE in long mode.
+        ("after_table_a", 3, b"\x25\x00\x00\x00\x00", "legal-writes", Step.TABLE_A),
+        ("after_table_a", 0, b"\x0f\x0b", "no-exception", Step.TABLE_A),
+        # hlt: nothing will ever wake this CPU.
+        ("identity", 0, b"\xf4", "arrived", Step.IDENTITY),
+        # jmp to itself.
+        ("after_table_b", 0, b"\xeb\xfe", "arrived", Step.COPY),
+        # mov (%rcx), %rax: page_table_a's root, which page_table_a does not map.
+        ("set_stack", 0, b"\x48\x8b\x01", "access-mapped", Step.TABLE_A),
+        # mov %rax, (%r8): page_table_b's root, which page_table_b does not map.
+        ("after_table_b", 0, b"\x49\x89\x00", "access-mapped", Step.COPY),
+        # mov 4096(%rsi), %rax: one word above the stack, which is not mapped either.
+        ("after_table_b", 0, b"\x48\x8b\x86\x00\x10\x00\x00", "access-mapped", Step.COPY),
+        # mov %rax, 4096(%rdx) and back: above the stub's page lies boot_params, which is mapped.
+        ("after_table_b", 0, b"\x48\x89\x82\x00\x10\x00\x00", "stores-owned", Step.COPY),
+        ("after_table_b", 0, b"\x48\x8b\x82\x00\x10\x00\x00", "loads-owned", Step.COPY),
+    ],
+)
+def test_code_that_does_wrong_is_found_out(
+    symbol: str, offset: int, code: bytes, rule: str, step: Step
+) -> None:
+    verdict = rehearse(
+        shipped_kernel(),
+        example_host(),
+        shipped_request(),
+        sabotage=patched(symbol, offset, code),
+        machine=Emulator(instruction_limit=20_000),
+    )
+    assert (rule, step) in [(finding.rule, finding.step) for finding in verdict.findings]
+
+
+def test_a_rule_that_looks_beyond_memory_gives_a_finding_and_no_error() -> None:
+    """rsp at the end of RAM: what is there cannot be read, which is the finding itself."""
+    good = sound()
+    with pytest.raises(MachineError):
+        good.run.memory.read(Extent.sized(1 << 45, 8))
+    [breach] = [each for each in CASES if identifier(each) == "entry-stack: unmapped"]
+    assert check(*breach.change(good.handover, good.run))
+
+
+@pytest.mark.parametrize("name", ["no-v", "source-order", "pge-on"])
+def test_every_finding_of_a_sabotaged_walk_can_be_mended(name: str) -> None:
+    verdict = rehearse(
+        shipped_kernel(),
+        example_host(),
+        shipped_request(),
+        sabotage=SABOTAGES[name],
+        machine=shared(),
+    )
+    assert all(finding.mend and finding.message for finding in verdict.findings)

@@ -1,0 +1,328 @@
+"""What a new kernel says after its entry, and how listening ends."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.machine.kernels import (
+    COM1,
+    ENTRY,
+    FOREVER,
+    HLT,
+    LIDT,
+    LINE_CONTROL,
+    LINE_STATUS,
+    LOAD,
+    OUT_AL,
+    STI,
+    UD2,
+    UNMAPPED,
+    handover,
+    load_rbx,
+    out,
+    port,
+    say,
+    with_leaf,
+)
+from tests.machine.walks import GIB, MIB, PAGE, fault_of, made, old_kernel, plan, sound
+from tests.makers.hosts import make_host
+from tightrope import host as host_room
+from tightrope import image as image_room
+from tightrope import shipped
+from tightrope.machine.emulator import Emulator
+from tightrope.machine.emulator.console import _Listener
+from tightrope.memory import Extent
+from tightrope.model import Console, Handover, Host, Stop
+from tightrope.plan import Request, prepare
+from tightrope.rehearse import CONSOLE_WORDS
+
+
+def large_host() -> Host:
+    """RAM above 1 TiB, which Unicorn's own MMU cannot reach: ours serves the new kernel too."""
+    old = make_host(
+        [Extent(0, 0x9FC00), Extent(MIB, 64 * MIB), Extent(4 * GIB, 1026 * GIB)],
+        text=2 * MIB,
+        private=Extent.sized(4 * MIB, 4 * MIB),
+    )
+    return replace(old, direct_map=replace(old.direct_map, page_size=GIB))
+
+
+HOSTS = {"unicorn's MMU": old_kernel(), "our MMU": large_host()}
+
+
+@pytest.fixture(params=HOSTS, scope="module")
+def old(request: pytest.FixtureRequest) -> Host:
+    """Each kind of MMU."""
+    return HOSTS[request.param]
+
+
+def listen(built: Handover, *, seconds: float = 60, whole: bool = False) -> Console:
+    emulator = Emulator()
+    run = emulator.run(built)
+    assert run.stop is Stop.ENTRY, run.fault
+    return emulator.console(seconds=seconds, whole=whole)
+
+
+# --------------------------------------------------------------------------------- lines and ends
+
+
+def test_the_first_whole_line_ends_it(old: Host) -> None:
+    heard = listen(handover(say("hello\nmore\n") + HLT, old=old))
+    assert heard.lines == ("hello",)
+    assert heard.stopped == "the first line is whole"
+    assert heard.seconds >= 0
+
+
+def test_with_whole_all_is_heard_until_the_halt() -> None:
+    code = say("hello\r\n\n more\nlast") + HLT
+    heard = listen(handover(code), whole=True)
+    assert heard.lines == ("hello", " more", "last")
+    assert heard.stopped == f"halted at {ENTRY + len(code):#x}"
+
+
+def test_empty_lines_are_not_a_first_line() -> None:
+    assert listen(handover(say("\r\n\n \nyes\n") + HLT)).lines == ("yes",)
+
+
+def test_a_halt_before_a_line_keeps_what_was_said() -> None:
+    heard = listen(handover(say("half") + HLT))
+    assert heard.lines == ("half",)
+    assert heard.stopped.startswith("halted at ")
+
+
+def test_a_halt_with_interrupts_on_is_not_the_end() -> None:
+    assert listen(handover(STI + HLT + say("woke\n") + HLT)).lines == ("woke",)
+
+
+def test_the_time_limit_is_said_as_what_it_is(old: Host) -> None:
+    heard = listen(handover(say("half a li") + FOREVER, old=old), seconds=1)
+    assert heard.stopped == "no whole line within 1 s"
+    assert heard.lines == ("half a li",)
+    assert heard.seconds >= 1
+
+
+def test_progress_is_told_while_it_runs() -> None:
+    seen: list[tuple[str, int, int]] = []
+    emulator = Emulator()
+    emulator.run(handover(FOREVER))
+    emulator.console(seconds=1, progress=lambda *what: seen.append(what))
+    assert seen
+    assert {what for what, _, _ in seen} == {"the new kernel runs"}
+    assert {total for _, _, total in seen} == {1}
+
+
+# -------------------------------------------------------------------------------------- exceptions
+
+
+def test_an_exception_without_an_idt_is_told(old: Host) -> None:
+    heard = listen(handover(say("hm") + UD2, old=old))
+    at = ENTRY + len(say("hm"))
+    assert heard.stopped == f"exception 6 at {at:#x}, and the new kernel has no handler for it"
+    assert heard.lines == ("hm",)
+
+
+def test_a_page_fault_without_an_idt_is_told_with_its_address(old: Host) -> None:
+    code = load_rbx(UNMAPPED + 0x123) + b"\x8a\x03" + HLT  # mov (%rbx), %al
+    heard = listen(handover(code, old=old))
+    assert heard.stopped == (
+        f"exception 14 at {ENTRY + 5:#x}, address {UNMAPPED + 0x123:#x},"
+        " and the new kernel has no handler for it"
+    )
+
+
+def test_a_jump_to_nowhere_is_told_with_its_address(old: Host) -> None:
+    heard = listen(handover(load_rbx(UNMAPPED + 0x124) + b"\xff\xe3", old=old))
+    where = f"{UNMAPPED + 0x124:#x}"
+    assert heard.stopped.startswith(f"exception 14 at {where}, address {where}, and")
+
+
+def test_an_exception_whose_gate_is_empty_has_no_handler() -> None:
+    heard = listen(handover(LIDT + UD2, handler=0))
+    assert heard.stopped == (
+        f"exception 6 at {ENTRY + len(LIDT):#x}, and the new kernel has no handler for it"
+    )
+
+
+SKIP = b"\x48\x83\xc4\x08" + b"\x48\x83\x04\x24\x02" + b"\x48\xcf"
+"""add $8, %rsp (the error code); addq $2, (%rsp) (behind a faulting instruction of two bytes); iretq"""
+TELL_CODE = port(COM1) + b"\x8a\x04\x24" + b"\x04\x30" + OUT_AL
+"""mov (%rsp), %al; add $'0', %al; out: the error code as a digit."""
+CHECK_CR2 = b"\x0f\x20\xd0" + b"\x48\x39\xd8" + b"\x74\x01" + HLT
+"""mov %cr2, %rax; cmp %rbx, %rax; je over; hlt."""
+READ, WRITE = b"\x8a\x03", b"\x88\x03"
+"""mov (%rbx), %al; mov %al, (%rbx)."""
+
+
+def faulting(body: bytes, old: Host | None) -> Handover:
+    """A kernel that takes its page faults and skips the instruction, then runs on."""
+    main = LIDT + body + say("\n") + HLT
+    return handover(main + CHECK_CR2 + TELL_CODE + SKIP, handler=len(main), old=old)
+
+
+def test_page_faults_are_delivered_and_returned_from(old: Host) -> None:
+    # More than one: Unicorn by itself would make the second a double fault.
+    body = b"".join(
+        load_rbx(UNMAPPED + at) + what
+        for at, what in ((0x10, READ), (0x5000, WRITE), (0x5008, READ), (0xFFFF, WRITE))
+    )
+    heard = listen(faulting(body * 5, old))
+    assert heard.lines == ("0202" * 5,)
+    assert heard.stopped == "the first line is whole"
+
+
+def test_a_write_to_a_read_only_page_has_its_error_code(old: Host) -> None:
+    # CR0.WP is off at the entry, so it is set first: mov %cr0, %rax; bts $16, %rax; mov %rax, %cr0.
+    body = b"\x0f\x20\xc0\x48\x0f\xba\xe8\x10\x0f\x22\xc0" + load_rbx(LOAD + PAGE) + READ + WRITE
+    built = with_leaf(faulting(body, old), LOAD + PAGE, None, clear=2)
+    assert listen(built).lines == ("3",)
+
+
+def test_interrupts_are_off_in_the_handler_and_as_before_behind_it(old: Host) -> None:
+    # pushfq; pop %rax; shr $9, %eax; and $1, %al; add $'0', %al; out
+    tell_if = port(COM1) + b"\x9c\x58\xc1\xe8\x09\x24\x01\x04\x30" + OUT_AL
+    main = LIDT + STI + load_rbx(UNMAPPED) + READ + tell_if + say("\n") + HLT
+    built = handover(main + tell_if + SKIP, handler=len(main), old=old)
+    assert listen(built).lines == ("01",)
+
+
+def test_a_general_protection_fault_is_delivered_with_its_error_code() -> None:
+    # mov $0x38, %eax; mov %eax, %ds: beyond the gdt, error code 0x38 = 'h' - '0'.
+    main = LIDT + b"\xb8\x38\x00\x00\x00" + b"\x8e\xd8" + say("\n") + HLT
+    built = handover(main + TELL_CODE + SKIP, handler=len(main))
+    assert listen(built).lines == ("h",)
+
+
+def test_a_fault_with_no_stack_is_told(old: Host) -> None:
+    # mov $UNMAPPED, %esp; push %rax
+    code = LIDT + b"\xbc" + UNMAPPED.to_bytes(4, "little") + b"\x50" + HLT
+    heard = listen(handover(code, handler=len(code) - 1, old=old))
+    assert heard.stopped == (
+        f"exception 14 at {ENTRY + len(LIDT) + 5:#x}: no stack at {UNMAPPED - 8:#x}"
+    )
+
+
+# --------------------------------------------------------------------------------- ports and the bus
+
+
+def test_the_divisor_latch_is_not_text() -> None:
+    setup = out(LINE_CONTROL, 0x83) + out(COM1, ord("X")) + out(COM1 + 1, ord("Y"))
+    heard = listen(handover(setup + out(LINE_CONTROL, 3) + say("8N1\n") + HLT))
+    assert heard.lines == ("8N1",)
+
+
+def test_other_ports_are_not_text() -> None:
+    heard = listen(handover(out(0x80, ord("P")) + out(0x2F8, ord("Q")) + say("R\n") + HLT))
+    assert heard.lines == ("R",)
+
+
+def tell_port(number: int) -> bytes:
+    """in (%dx), %al; then say it."""
+    return port(number) + b"\xec" + port(COM1) + OUT_AL
+
+
+def test_the_transmitter_is_always_empty() -> None:
+    heard = listen(handover(tell_port(LINE_STATUS) + say("\n") + HLT))
+    assert heard.lines == ("\x60",)
+
+
+def test_the_timer_counts_down() -> None:
+    # in $0x40, %al; mov %al, %bl; in $0x40, %al; sub %al, %bl; mov %bl, %al; add $15, %al; out
+    code = b"\xe4\x40\x88\xc3\xe4\x40\x28\xc3\x88\xd8\x04\x0f" + port(COM1) + OUT_AL
+    assert listen(handover(code + say("\n") + HLT)).lines == (chr(50 + 15),)
+
+
+def test_a_read_of_a_physical_hole_is_ones(old: Host) -> None:
+    body = load_rbx(LOAD + PAGE + 5) + READ + port(COM1) + OUT_AL + say("\n") + HLT
+    built = with_leaf(handover(body, old=old), LOAD + PAGE, 100 * MIB)
+    assert listen(built).lines == ("\xff",)
+
+
+def test_our_mmu_sets_accessed_and_dirty_as_a_cpu_does() -> None:
+    # Read one page, write the next.
+    body = load_rbx(LOAD + PAGE) + READ + load_rbx(LOAD + 2 * PAGE) + WRITE + say("\n.\n") + HLT
+    built = handover(body, old=HOSTS["our MMU"])
+    for page in (1, 2):
+        built = with_leaf(built, LOAD + page * PAGE, None, clear=0x60)
+    emulator = Emulator()
+    run = emulator.run(built)
+    assert emulator.console(seconds=60).lines == (".",)
+    tables = built.page_table_b.pages
+    bits = []
+    for page in (1, 2):
+        virt = LOAD + page * PAGE
+        at = next(
+            frame + 8 * (virt >> 12 & 511)
+            for frame, row in tables.items()
+            if int.from_bytes(row[8 * (virt >> 12 & 511) :][:8], "little") & ~0xFFF == virt
+        )
+        bits.append(int.from_bytes(run.memory.read(Extent.sized(at, 8)), "little") & 0x60)
+    assert bits == [0x20, 0x60]
+
+
+@settings(max_examples=15)
+@given(st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=1, max_size=80))
+def test_any_line_is_heard_as_it_was_said(text: str) -> None:
+    heard = listen(handover(say(text + "\n") + HLT))
+    assert heard.lines == ((text,) if text.strip() else ())
+
+
+# ------------------------------------------------------------------------------------------- after it
+
+
+def test_after_listening_the_same_emulator_walks_and_listens_again() -> None:
+    emulator = Emulator()
+    for word in ("one", "two", "three"):
+        built = handover(say(word + "\n") + HLT)
+        first = emulator.run(built)
+        assert first.stop is Stop.ENTRY
+        assert emulator.console(seconds=60).lines == (word,)
+        assert fault_of(emulator.run(made(UD2))).vector == 6
+
+
+def test_an_exception_of_ours_surfaces_and_the_emulator_can_walk_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    emulator = Emulator()
+    emulator.run(handover(say("x\n") + HLT))
+    with monkeypatch.context() as patch:
+        patch.setattr(_Listener, "_port_out", broken)
+        with pytest.raises(ZeroDivisionError):
+            emulator.console(seconds=60)
+    emulator.run(handover(say("again\n") + HLT))
+    assert emulator.console(seconds=60).lines == ("again",)
+
+
+# --------------------------------------------------------------------------------------- real kernels
+
+
+def test_the_shipped_kernel_speaks_and_halts() -> None:
+    image = image_room.read(shipped.read(), "shipped")
+    built = sound(plan(None, image, initrd=b"an initrd", command_line="console=ttyS0"))
+    heard = listen(built, whole=True)
+    assert heard.lines[-1].startswith("tightrope: the new kernel stands")
+    assert not any("BAD" in line for line in heard.lines)
+    assert heard.stopped.startswith("halted at ")
+
+
+def linux_says(path: Path) -> tuple[str, ...]:
+    image = image_room.read(path.read_bytes(), path.name)
+    old = host_room.read(host_room.example(), "example")
+    request = Request(initrd=bytes(5000), command_line=CONSOLE_WORDS)
+    return listen(sound(prepare(image, old, request)), seconds=250).lines
+
+
+def test_debian_s_cloud_kernel_says_its_version(debian_cloud: Path) -> None:
+    assert "Linux version" in linux_says(debian_cloud)[-1]
+
+
+@pytest.mark.slow
+def test_debian_s_kernel_says_its_version(debian_amd64: Path) -> None:
+    assert "Linux version" in linux_says(debian_amd64)[-1]

@@ -1,0 +1,71 @@
+"""Rehearsals that many tests look at: the shipped kernel on the example host, once per sabotage.
+
+Rules: nothing here is asserted.  A run's memory belongs to its emulator, so a verdict whose memory is
+looked at later has an emulator of its own; the others share one.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+from tightrope import host as host_room
+from tightrope import image as image_room
+from tightrope import shipped
+from tightrope.machine.emulator import Emulator
+from tightrope.model import Host, Image, Verdict
+from tightrope.plan import Request
+from tightrope.rehearse import rehearse
+from tightrope.sabotage import SABOTAGES
+
+
+@cache
+def shipped_kernel() -> Image:
+    return image_room.read(shipped.read(), "the shipped kernel")
+
+
+@cache
+def example_host() -> Host:
+    return host_room.read(host_room.example(), "the default host")
+
+
+def shipped_request(scatter: int | None = None) -> Request:
+    """The example initrd, and the word that makes the shipped kernel compare it."""
+    initrd = shipped.example_initrd()
+    return Request(initrd=initrd, command_line=shipped.initrd_argument(initrd), scatter=scatter)
+
+
+@cache
+def shared() -> Emulator:
+    """One emulator for all tests that do not look at memory afterwards."""
+    return Emulator()
+
+
+@cache
+def sound() -> Verdict:
+    """The good run, whose memory stays as the walk left it."""
+    return rehearse(shipped_kernel(), example_host(), shipped_request(), machine=Emulator())
+
+
+@cache
+def heard(name: str | None = None) -> Verdict:
+    """The shipped kernel, perhaps sabotaged, until it has spoken."""
+    return rehearse(
+        shipped_kernel(),
+        example_host(),
+        shipped_request(),
+        sabotage=SABOTAGES[name] if name else None,
+        console=True,
+        machine=shared(),
+    )
+
+
+@cache
+def fallen(name: str) -> Verdict:
+    """The shipped kernel sabotaged, as far as its first instruction."""
+    return rehearse(
+        shipped_kernel(),
+        example_host(),
+        shipped_request(),
+        sabotage=SABOTAGES[name],
+        machine=shared(),
+    )

@@ -1,0 +1,280 @@
+"""What a reader of the screen finds on it: on a good one everything, on a bad one what to mend."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from tests.makers.hosts import read_image
+from tests.rehearse.runs import example_host, fallen, heard, shared, sound
+from tightrope.model import STEP_NAMES, Outcome, Step, Stop, Verdict
+from tightrope.plan import Request
+from tightrope.rehearse import rehearse
+from tightrope.report import terminal
+from tightrope.sabotage import SABOTAGES
+
+NAMES = sorted(SABOTAGES)
+ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def screen(verdict: Verdict) -> str:
+    return terminal.text(verdict, colour=False)
+
+
+def step_line(text: str, step: Step) -> str:
+    [line] = [
+        each for each in text.splitlines() if each.startswith(f"{int(step)} {STEP_NAMES[step]}")
+    ]
+    return line
+
+
+def under(text: str, step: Step) -> str:
+    """The lines below a step's own, up to the next that is not indented."""
+    lines = text.splitlines()
+    out = []
+    for line in lines[lines.index(step_line(text, step)) + 1 :]:
+        if not line.startswith("    "):
+            break
+        out.append(line.strip())
+    return "\n".join(out)
+
+
+# ---------------------------------------------------------------------------------- a good screen
+
+
+def test_a_good_screen_names_the_places_of_the_walk() -> None:
+    text = screen(sound())
+    for line in (
+        "rehearsal of the shipped kernel (tightrope-shipped)",
+        "  old kernel      the default host: x86_64, 4.0 GiB of RAM",
+        "  design          two-tables, on the emulator",
+        "  V               0xffffffff9ac01000   in the old kernel's text, frame 0x2ec01000",
+        "  P               0x100011000   the control page",
+        "  current pgd     0x31006000",
+        "  page_table_a    0x100012000   7 pages of table",
+        "  page_table_b    0x100019000   11 pages of table",
+    ):
+        assert line in text.splitlines()
+
+
+def test_a_good_screen_has_the_six_steps_in_order_and_all_are_ok() -> None:
+    text = screen(sound())
+    places = [text.index(step_line(text, step)) for step in Step if step]
+    assert places == sorted(places)
+    assert len(places) == 6
+    assert all(step_line(text, step).endswith(" ok") for step in Step if step)
+    assert STEP_NAMES[Step.PREPARE] not in text
+
+
+@pytest.mark.parametrize(
+    ("step", "lines"),
+    [
+        (
+            Step.CALL,
+            ["CR3 0x31006000", "(IF) -> 0x2 (-)   `cli` at 0xffffffff9ac01000", "fetch V ->"],
+        ),
+        (
+            Step.TABLE_A,
+            [
+                "CR3 0x31006000 -> 0x100012000   `mov %rcx,%cr3`",
+                "-> 0x20 (PAE)   `mov %rax,%cr4`",
+                "fetch V -> 0x100011000   PML4 0x",
+                "a stale global entry may lead to 0x2ec01000: the same bytes there",
+            ],
+        ),
+        (
+            Step.STATE,
+            [
+                "stack 0xffff9a5871005ff0 -> 0x100012000",
+                "idt at 0x0, limit 0x0",
+                "gdt at 0x100011110, limit 0x1f",
+                "ds es ss fs gs = 0x18",
+                "write P -> 0x100011000",
+            ],
+        ),
+        (Step.IDENTITY, ["CS 0x10 -> 0x10   `lretq`", "fetch P -> 0x100011000"]),
+        (Step.TABLE_B, ["(PE MP ET NE PG)   `mov %rax,%cr0`", "CR3 0x100012000 -> 0x100019000"]),
+        (
+            Step.COPY,
+            [
+                "copied 16 pages (64 KiB) of 83; 67 were in place already",
+                "page list: 1 page, head 0x100010002",
+                "1,485 instructions from V to here",
+            ],
+        ),
+    ],
+)
+def test_a_step_says_what_was_seen(step: Step, lines: list[str]) -> None:
+    seen = under(screen(sound()), step)
+    assert [line for line in lines if line not in seen] == []
+
+
+def test_a_good_screen_has_the_entry_registers() -> None:
+    text, values = screen(sound()), sound().run.registers
+    assert "at the new kernel's first instruction, 0x1000200 (load + 0x200)" in text
+    for name, value in values.general.items():
+        assert f"{name:<3} {value:#018x}" in text
+    assert "cr0 0x80000033 (PE MP ET NE PG)   cr4 0x20 (PAE)" in text
+    assert "cr3 0x100019000   efer 0xd01 (SCE LME LMA NXE)" in text
+    assert "gdt 0xbffd6070/0x1f   idt limit 0x0" in text
+
+
+def test_a_good_screen_ends_with_its_verdict_and_what_it_cannot_see() -> None:
+    *_, verdict, blind = screen(sound()).splitlines()
+    rules = len(sound().rules)
+    assert verdict.startswith("It holds: from V to 0x1000200 nothing was touched")
+    assert verdict.endswith(f"own; {rules} rules asked, none broken.")
+    assert blind.startswith("Not seen by this machine: other CPUs, NMI")
+
+
+def test_a_machine_that_sees_all_has_nothing_to_excuse() -> None:
+    verdict = replace(sound(), run=replace(sound().run, blind=()))
+    assert "Not seen" not in screen(verdict)
+
+
+def test_a_good_screen_has_neither_findings_nor_last_instructions() -> None:
+    text = screen(sound())
+    for word in ("what is wrong", "and also", "mend", "FELL", "wrong", "the last instructions"):
+        assert word not in text
+
+
+def test_what_the_new_kernel_said_is_quoted() -> None:
+    text = screen(heard())
+    console = heard().console
+    assert console is not None
+    assert f"the new kernel says, within {console.seconds:.2f} s" in text
+    assert all(f"    {line}" in text.splitlines() for line in console.lines)
+    assert f"    ({console.stopped})" in text
+    assert "and the new kernel spoke" in text
+    assert "the new kernel spoke" not in screen(sound())
+
+
+def test_silence_is_neither_good_nor_bad() -> None:
+    verdict = rehearse(
+        read_image(code64=b"\xeb\xfe"),
+        example_host(),
+        Request(),
+        console=True,
+        console_seconds=0.3,
+        machine=shared(),
+    )
+    assert verdict.outcome is Outcome.UNKNOWN
+    text = screen(verdict)
+    assert "It cannot be told: the walk holds, and the new kernel said nothing:" in text
+    assert "It holds" not in text
+
+
+# ---------------------------------------------------------------------------------- a bad screen
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_bad_screen_says_what_is_wrong_where_and_how_to_mend_it(name: str) -> None:
+    verdict = fallen(name)
+    text = screen(verdict)
+    first = verdict.findings[0]
+    where = f"step {int(first.step)}" if first.step else "before the walk"
+    assert f"what is wrong  [{first.rule}] {where}: {first.message}" in text
+    assert f"    {'mend':<16} {first.mend}" in text.splitlines()
+    for finding in verdict.findings[1:]:
+        assert f"and also  [{finding.rule}] step {int(finding.step)}: {finding.message}" in text
+    at = f"at step {int(first.step)}" if first.step else "before the walk"
+    assert f"It falls {at} ({first.rule}); " in text
+    assert "It holds" not in text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_bad_screen_marks_each_step_as_it_went(name: str) -> None:
+    verdict = fallen(name)
+    text = screen(verdict)
+    found = {finding.step for finding in verdict.findings}
+    last = verdict.run.step_starts[-1][1]
+    fell = verdict.run.stop is not Stop.ENTRY
+    for step in Step:
+        if step is Step.PREPARE and step not in found:
+            assert STEP_NAMES[step] not in text
+            continue
+        if fell and step == last:
+            mark = "FELL"
+        elif step in found:
+            mark = "wrong"
+        else:
+            mark = "ok" if step <= last else "-"
+        assert step_line(text, step).split()[-1] == mark
+
+
+@pytest.mark.parametrize("name", [each for each in NAMES if fallen(each).run.fault])
+def test_a_fall_shows_the_address_the_entry_the_instruction_and_what_led_there(name: str) -> None:
+    verdict = fallen(name)
+    run, text = verdict.run, screen(verdict)
+    fault = run.fault
+    assert fault is not None
+    if fault.visits:
+        stop = fault.visits[-1]
+        assert f"stopped at       {stop.level} entry {stop.entry:#x} at {stop.at:#x}" in text
+    if fault.address is not None:
+        assert f"CR2              {fault.address:#x}" in text
+    assert f"`{fault.text}`" in text
+    assert f"(number {fault.instruction} of the walk)" in text
+    assert "triple fault: the machine resets" in text
+    assert "the machine would reset without a word." in text
+    assert f"the CPU when it stopped, at {fault.rip:#x}" in text
+    lines = text.splitlines()
+    start = lines.index("the last instructions") + 1
+    block = lines[start : lines.index("", start)]
+    rips = [int(rip) for rip in run.trace[-8:]]
+    assert [int(line.split()[1], 16) for line in block] == rips
+    assert [int(line.split()[0].replace(",", "")) for line in block] == list(
+        range(len(run.trace) - len(rips), len(run.trace))
+    )
+    assert all(line.endswith(run.texts[rip]) for line, rip in zip(block, rips, strict=True))
+
+
+@pytest.mark.parametrize("name", [each for each in NAMES if not fallen(each).run.fault])
+def test_what_does_not_stop_the_walk_is_said_to_be_entered_all_the_same(name: str) -> None:
+    text = screen(fallen(name))
+    assert "the new kernel would be entered all the same." in text
+    assert "the last instructions" not in text
+
+
+@pytest.mark.parametrize("stop", [Stop.HALT, Stop.LIMIT])
+def test_a_walk_that_does_not_arrive_says_so(stop: Stop) -> None:
+    from tightrope.check import check
+
+    run = replace(sound().run, stop=stop)
+    verdict = replace(
+        sound(), outcome=Outcome.FALLS, run=run, findings=check(sound().handover, run)
+    )
+    text = screen(verdict)
+    assert step_line(text, Step.COPY).endswith("FELL")
+    assert "It falls at step 6 (arrived); the new kernel would never be entered." in text
+    assert "the last instructions" in text
+
+
+def test_a_harmful_stale_entry_is_shown_at_its_step() -> None:
+    seen = under(screen(fallen("stale-global")), Step.STATE)
+    assert "a stale global entry may lead to 0x2e200000: NOT the same bytes there" in seen
+
+
+# --------------------------------------------------------------------------------------- colour
+
+
+@pytest.mark.parametrize("name", [None, *NAMES])
+def test_colour_only_adds_codes(name: str | None) -> None:
+    verdict = fallen(name) if name else heard()
+    plain, coloured = screen(verdict), terminal.text(verdict, colour=True)
+    assert "\x1b" not in plain
+    assert ESCAPE.sub("", coloured) == plain
+    assert coloured != plain
+    assert coloured.count("\x1b[0m") * 2 == len(ESCAPE.findall(coloured))
+
+
+@pytest.mark.parametrize("name", [None, *NAMES])
+def test_a_screen_has_no_loose_ends(name: str | None) -> None:
+    text = screen(fallen(name) if name else heard())
+    assert not text.endswith("\n")
+    assert [line for line in text.splitlines() if line != line.rstrip()] == []
+    assert "\n\n\n" not in text
+    assert "None" not in text
+    assert "?" not in text

@@ -1,0 +1,215 @@
+"""The judgement: whole tables, destroyed ones, and two cores of one kernel compared."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.vmcore.cores import BASE, MIB, PGD, SIZE, Crashed, Load, crashed, elf_core, qemu
+from tightrope import vmcore
+from tightrope.errors import CoreError
+from tightrope.memory import Extent
+from tightrope.model import Paging
+from tightrope.report import pgd as report
+from tightrope.x86.paging import X86_64, Rights
+from tightrope.x86.tables import TableStore
+
+MODES = pytest.mark.parametrize("mode", [each.value for each in Paging])
+
+
+def judged(dead: Crashed) -> vmcore.Pgd:
+    return vmcore.pgd(vmcore.parse(dead.core(), "made"))
+
+
+@MODES
+def test_a_kernel_that_died_with_whole_tables_is_whole(mode: str) -> None:
+    found = judged(crashed(mode))
+    assert found.whole
+    assert found.faults == ()
+    # Text, direct map and one device page; on i386 the direct map is the text's mapping too.
+    text = 4 * MIB if crashed(mode).bits == 64 else 0
+    assert found.bytes_mapped == SIZE + text + 4096
+    assert (found.elsewhere, found.partly) == (1, 0)
+    assert found.held == found.mappings - 1
+    assert sum(size * count for size, count in found.sizes.items()) == found.bytes_mapped
+
+
+@MODES
+@pytest.mark.parametrize("fill", [0x00, 0xFF, 0x63, 0x25])
+def test_a_pgd_page_that_was_destroyed_is_found(mode: str, fill: int) -> None:
+    dead = crashed(mode)
+    dead.memory[PGD - BASE : PGD - BASE + 4096] = bytes([fill]) * 4096
+    found = judged(dead)
+    assert not found.whole
+    assert any("swapper_pg_dir" in fault or "entry" in fault for fault in found.faults)
+
+
+@MODES
+def test_any_destroyed_table_is_found_or_seen_in_the_difference(mode: str) -> None:
+    whole = judged(crashed(mode))
+    for table in crashed(mode).tables:
+        dead = crashed(mode)
+        dead.memory[table - BASE : table - BASE + 4096] = bytes(4096)
+        broken = judged(dead)
+        changes = vmcore.difference(whole.found, broken.found)
+        assert changes
+        assert all(each.kind == "removed" for each in changes)
+
+
+FLIPPABLE = {"p": 0, "rw": 1, "us": 2, "address 12": 12, "address 20": 20, "address 29": 29}
+
+
+@given(st.sampled_from(list(Paging)), st.sampled_from(sorted(FLIPPABLE)), st.data())
+def test_a_bit_flip_in_a_table_is_found_by_the_difference(
+    mode: Paging, bit: str, data: st.DataObject
+) -> None:
+    dead = crashed(mode.value)
+    size = 4 if mode is Paging.I386 else 8
+    at = data.draw(
+        st.sampled_from(
+            [
+                table + n * size
+                for table in dead.tables
+                for n in range(4 if mode is Paging.PAE and table == PGD else 4096 // size)
+                if (dead.word(table + n * size, size) or 0) & 1
+                # A large page has no address bit 12 or 20, and a PDPTE of PAE no rights.
+                and not (
+                    bit.startswith("address") and (dead.word(table + n * size, size) or 0) & 0x80
+                )
+                and not (mode is Paging.PAE and table == PGD and bit in ("rw", "us"))
+                # Above a supervisor page the U/S bit of an upper table changes nothing.
+                and not (bit == "us" and table != dead.tables[-1])
+            ]
+        )
+    )
+    value = dead.word(at, size) or 0
+    dead.put(at, value ^ 1 << FLIPPABLE[bit], size)
+    before, after = judged(crashed(mode.value)), judged(dead)
+    if bit == "us":
+        # The rights of a page are those of every level: alone, U/S of a leaf changes nothing either.
+        assert vmcore.difference(before.found, after.found) == ()
+        return
+    assert vmcore.difference(before.found, after.found)
+
+
+def test_the_text_mapped_to_the_wrong_place_is_a_fault() -> None:
+    dead = crashed("x86_64")
+    dead.info["NUMBER(phys_base)"] = "0"
+    dead.info["SYMBOL(_stext)"] = "ffffffff81000800"
+    assert judged(dead).whole
+    dead.info["SYMBOL(_stext)"] = "ffffffffc1000000"
+    (fault,) = judged(dead).faults
+    assert "_stext at 0xffffffffc1000000 is not mapped" in fault
+
+
+def test_faults_of_one_kind_are_named_and_the_rest_counted() -> None:
+    dead = crashed("x86_64")
+    leaf = dead.tables[-1]
+    for n in range(20):
+        dead.put(leaf + 8 * n, 1 << 51 | 1, 8)
+    found = vmcore.pgd(vmcore.parse(dead.core(), "made"), physical_bits=46)
+    assert sum("has reserved bits set" in fault for fault in found.faults) == 9
+    assert found.faults[-1].startswith("12 more")
+
+
+def test_a_root_outside_the_core_cannot_be_told() -> None:
+    core = vmcore.parse(crashed("x86_64").core(), "made")
+    with pytest.raises(CoreError, match="not in the core's memory"):
+        vmcore.pgd(core, cr3=BASE + SIZE)
+    with pytest.raises(CoreError, match="between 32 and 52"):
+        vmcore.pgd(core, physical_bits=64)
+
+
+def test_given_tables_of_another_process_need_not_map_the_kernel() -> None:
+    dead = crashed("x86_64")
+    other = PGD + 4096
+    dead.put(other, dead.word(PGD + 8 * 511, 8) or 0, 8)
+    core = vmcore.parse(dead.core(), "made")
+    found = vmcore.pgd(core, cr3=other)
+    assert found.whole
+    assert found.mappings == 2
+
+
+def test_a_mapping_that_leads_half_out_of_the_core_is_counted_as_such() -> None:
+    dead = crashed("x86_64")
+    dead.memory = dead.memory[: SIZE - MIB]
+    found = judged(dead)
+    assert (found.partly, found.elsewhere) == (1, 1)
+    assert found.whole
+
+
+def headers_of(size: int) -> bytes:
+    """The first 4096 bytes of a core whose memory [0, size) lies behind them."""
+    data = bytearray(elf_core([Load(0, b"\0")], qemu(cr3=BASE, cr4=0x6F0))[:4096])
+    # p_filesz and p_memsz of the second program header.
+    data[64 + 56 + 32 : 64 + 56 + 48] = size.to_bytes(8, "little") * 2
+    return bytes(data)
+
+
+def test_a_core_of_400_mb_is_read_where_it_lies(tmp_path: Path) -> None:
+    # Sparse: 400 MB of zeros and the tables of a direct map in 4 KiB pages.
+    size = 400 * 1000 * 1000 // 4096 * 4096
+    store = TableStore(X86_64, iter(range(BASE, BASE + SIZE, 4096)).__next__)
+    direct = 0xFFFF_8880_0000_0000
+    store.map_extent(direct, Extent(0, size), Rights(), page_sizes=(4096,))
+    path = tmp_path / "vmcore"
+    with path.open("wb") as out:
+        out.write(headers_of(size))
+        out.truncate(4096 + size)
+        for frame, page in store.pages().items():
+            out.seek(4096 + frame)
+            out.write(page)
+    found = vmcore.pgd(vmcore.read(str(path)))
+    assert found.whole
+    assert found.mappings == size // 4096 == found.held
+    assert [(r.virt, r.phys, r.size) for r in vmcore.merged(found.found)] == [(direct, 0, size)]
+    assert path.stat().st_blocks * 512 < 16 * MIB
+
+
+# ------------------------------------------------------------------------------------- the report
+
+
+@MODES
+def test_the_report_says_what_was_found(mode: str) -> None:
+    found = judged(crashed(mode))
+    ranges = vmcore.merged(found.found)
+    text = report.text(found, ranges=ranges)
+    for words in (
+        "6.1.0-56-amd64",
+        f"{PGD:#x}: swapper_pg_dir",
+        f"{found.mappings:,} in",
+        "all tables are whole",
+        f"{ranges[0].virt:#x}",
+    ):
+        assert words in text
+    document = report.document(found, ranges=ranges)
+    assert json.loads(json.dumps(document)) == document
+    assert document["whole"] is True
+    assert document["changes"] is None
+
+
+def test_the_report_names_faults_and_changes() -> None:
+    dead = crashed("x86_64")
+    at = dead.tables[-1]
+    dead.put(at, (dead.word(at, 8) or 0) ^ 0x2, 8)
+    dead.put(PGD + 8 * 100, BASE + 2 * SIZE | 1, 8)
+    before, after = judged(crashed("x86_64")), judged(dead)
+    changes = vmcore.difference(before.found, after.found)
+    text = report.text(after, changes=changes, other="later")
+    assert "not whole, 1 missing table" in text
+    assert "from made to later: 1 change" in text
+    assert [line.split()[0] for line in text.splitlines()[-2:]] == ["-", "+"]
+    document = report.document(after, changes=changes, other="later")
+    assert json.loads(json.dumps(document)) == document
+    assert document["missing_tables"] == 1
+    assert document["whole"] is False
+
+
+def test_a_release_with_an_escape_in_it_does_not_reach_the_terminal() -> None:
+    dead = crashed("x86_64")
+    dead.info["OSRELEASE"] = "6.1\x1b[2J"
+    assert "\x1b" not in report.text(judged(dead))
