@@ -50,7 +50,7 @@ STEP_NAMES: Mapping[Step, str] = {
     Step.TABLE_A: "load page_table_a (still at V, now backed by the control page)",
     Step.STATE: "set idt, gdt, segments and stack",
     Step.IDENTITY: "jump to the identity address P",
-    Step.TABLE_B: "load page_table_b",
+    Step.TABLE_B: "turn paging off (i386) or load page_table_b (x86_64)",
     Step.COPY: "copy the pages, enter the new kernel",
 }
 
@@ -203,10 +203,14 @@ class KernelText:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DirectMap:
-    """The old kernel maps all RAM at `virt` + physical address, in pages of `page_size` bytes."""
+    """The old kernel maps RAM below `size` at `virt` + physical address, in pages of `page_size` bytes.
+
+    On i386 `virt` is PAGE_OFFSET, the memory split, and `size` the end of lowmem.
+    """
 
     virt: Virt
     page_size: int
+    size: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -239,8 +243,9 @@ class Host:
     efer: int
     memory: MemoryMap
     text: KernelText
-    relocation: Virt
-    """V: where the old kernel has `relocate_new_kernel` mapped, page aligned, inside its text."""
+    relocation: Virt | None
+    """V: where the old kernel has `relocate_new_kernel` mapped, page aligned, in its text or in one of
+    `low_mappings`; None where it calls the control page itself, through its direct map."""
     direct_map: DirectMap
     private: Extent
     """RAM that holds the old kernel's page tables, gdt, idt and stack."""
@@ -278,7 +283,8 @@ class World:
     tables: Mapping[int, memoryview]
     """Its page tables: frame address -> 4096 bytes, each also a piece."""
     code_phys: Phys
-    """The frame that backs V before the switch: the old kernel's own page of relocation code."""
+    """The frame that backs V before the switch: the old kernel's own page of relocation code, or the
+    control page where V is in the direct map."""
     registers: Registers
 
 
@@ -308,15 +314,19 @@ class Plan:
     """Frame numbers that the copy reads; equal to the destination where the page is in place."""
     head: int
     """The first word of the page list (`kimage->head`)."""
-    list_pages: Mapping[int, NDArray[np.uint64]]
-    """Frame address -> the 512 words of each page of the list."""
+    list_pages: Mapping[int, NDArray[np.unsignedinteger]]
+    """Frame address -> the words of each page of the list, as wide as the old kernel's."""
     control_page: Phys
+    relocation: Virt
+    """V: the host's, or where its direct map has the control page."""
     spare: tuple[Extent, ...]
     """Frames set aside for page_table_a and page_table_b."""
     identity: tuple[Named, ...]
-    """What page_table_b has to map, and why."""
+    """What has to be reachable after step 5, each address as itself, and why."""
     entry: Phys
     """Where the relocation code jumps: the entry stub."""
+    protocol: Protocol
+    """What state the new kernel's entry expects."""
     kernel_entry: Phys
     """The new kernel's own first instruction."""
     boot_params: Phys
@@ -357,7 +367,8 @@ class Handover:
     design: str
     code: Code
     page_table_a: Tables
-    page_table_b: Tables
+    page_table_b: Tables | None
+    """None where step 5 turns paging off."""
     pieces: tuple[Piece, ...]
     """All bytes that lie in memory before the walk, apart from the source pages' contents."""
     segments: tuple[Segment, ...]

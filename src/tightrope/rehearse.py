@@ -27,6 +27,7 @@ from tightrope.model import (
     Host,
     Image,
     Outcome,
+    Paging,
     Plan,
     Step,
     Stop,
@@ -69,11 +70,12 @@ def prepare(image: Image, old: Host, request: Request) -> Plan:
 
 def build(the_plan: Plan, *, design: str, sabotage: Sabotage | None = None) -> Handover:
     """The old kernel's world and the handover for a plan, broken where a sabotage says so."""
-    code = routines.read(routines.RELOCATE_X86_64)
+    long_mode = the_plan.host.paging in (Paging.X86_64, Paging.LA57)
+    code = routines.read(routines.RELOCATE_X86_64 if long_mode else routines.RELOCATE_I386)
     old = the_plan.host
     if sabotage:
         code, old = sabotage.code(code), sabotage.host(old, the_plan)
-    built = handover.build(the_plan, host.lay(old, code), code, design=design)
+    built = handover.build(the_plan, host.lay(old, code, the_plan.relocation), code, design=design)
     return sabotage.handover(built) if sabotage else built
 
 

@@ -17,8 +17,19 @@ from dataclasses import dataclass, replace
 
 from tightrope.errors import BadInput
 from tightrope.memory import PAGE_SIZE, Virt
-from tightrope.model import Code, Handover, Host, LowMapping, Piece, Plan, Segment, Step, Tables
-from tightrope.x86.cpu import CR4_PGE, EFER_NXE
+from tightrope.model import (
+    Code,
+    Handover,
+    Host,
+    LowMapping,
+    Paging,
+    Piece,
+    Plan,
+    Segment,
+    Step,
+    Tables,
+)
+from tightrope.x86.cpu import CR4_PGE, EFER_LMA, EFER_NXE
 from tightrope.x86.walk import Access, Mmu, walk
 
 LAST_ADDRESS_BIT = 51
@@ -90,7 +101,11 @@ def _edit_entry(
     at, entry = _leaf_entry(handover, tables, virt)
     frame = at & -PAGE_SIZE
     page = bytearray(tables.pages[frame])
-    page[at - frame : at - frame + 8] = change(entry).to_bytes(8, "little")
+    size = 4 if handover.plan.host.paging is Paging.I386 else 8
+    changed = change(entry)
+    if changed >> 8 * size:
+        raise BadInput(f"an entry of {size} bytes has no such bit", source="--sabotage")
+    page[at - frame : at - frame + size] = changed.to_bytes(size, "little")
     return _with_tables(handover, tables, frame, bytes(page))
 
 
@@ -102,17 +117,24 @@ def _entry_of(
 
 
 def _virt(handover: Handover) -> int:
-    return handover.plan.host.relocation
+    return handover.plan.relocation
 
 
 def _control(handover: Handover) -> int:
     return handover.plan.control_page
 
 
-def _patch(symbol: str, offset: int, old: bytes, new: bytes) -> Callable[[Code], Code]:
-    """Replace bytes of a routine, counted from a symbol; `old` is what has to be there."""
+Patch = tuple[str, int, bytes, bytes]
+"""(symbol, offset from it, the bytes that have to be there, what replaces them)."""
+
+
+def _patch(**patches: Patch) -> Callable[[Code], Code]:
+    """Replace bytes of a routine; a keyword is the name of the routine that a patch is for."""
 
     def change(code: Code) -> Code:
+        if code.name not in patches:
+            raise BadInput(f"{code.name} is not code that this sabotage knows", source="--sabotage")
+        symbol, offset, old, new = patches[code.name]
         at = code.symbols[symbol] + offset
         if code.data[at : at + len(old)] != old:
             raise BadInput(f"{code.name} is not the code that this sabotage knows", source=symbol)
@@ -145,12 +167,13 @@ def _edit_segment(
 
 
 def _edit_list(handover: Handover, change: Callable[[list[list[int]]], None]) -> Handover:
-    """Change the words of the page list: `change` gets a list of pages of 512 words."""
+    """Change the words of the page list: `change` gets a list of pages of words."""
+    word = 8 if handover.registers.efer & EFER_LMA else 4
     pages = [piece for piece in handover.pieces if piece.what == "the page list"]
-    rows = [list(memoryview(bytes(piece.data)).cast("Q")) for piece in pages]
+    rows = [list(memoryview(bytes(piece.data)).cast("Q" if word == 8 else "I")) for piece in pages]
     change(rows)
     edited = {
-        piece.phys: b"".join(word.to_bytes(8, "little") for word in row)
+        piece.phys: b"".join(each.to_bytes(word, "little") for each in row)
         for piece, row in zip(pages, rows, strict=True)
     }
     return replace(
@@ -196,16 +219,24 @@ def _source_order(handover: Handover) -> Handover:
 
     def change(rows: list[list[int]]) -> None:
         # Word 0 is the kernel's IND_DESTINATION; its last source is word `pages`, links not counted.
-        row, column = divmod(pages, 511)
+        row, column = divmod(pages, len(rows[0]) - 1)
         rows[row][column] = kernel.destination.start | 8
 
     return _edit_list(handover, change)
 
 
+def _table_b(handover: Handover) -> Tables:
+    """page_table_b, where there is one.  Raises BadInput."""
+    if handover.page_table_b is None:
+        raise BadInput("there is no page_table_b: paging is turned off", source="--sabotage")
+    return handover.page_table_b
+
+
 def _overwrite_pgd(handover: Handover) -> Handover:
     """What Linux did before the thread: the identity map goes into the low half of the live pgd."""
     world = handover.world
-    low = bytes(handover.page_table_b.pages[handover.page_table_b.root])[: PAGE_SIZE // 2]
+    table_b = _table_b(handover)
+    low = bytes(table_b.pages[table_b.root])[: PAGE_SIZE // 2]
     high = bytes(world.tables[world.pgd])[PAGE_SIZE // 2 :]
     piece = Piece(phys=world.pgd, data=low + high, what="an identity map in the current pgd")
     return replace(handover, pieces=(*handover.pieces, piece))
@@ -230,7 +261,7 @@ def _global_at_p(host: Host, plan: Plan) -> Host:
 def _shrink_table_b(handover: Handover) -> Handover:
     """page_table_b leaves out where the kernel goes."""
     kernel = handover.plan.segments[0].destination
-    return _edit_entry(handover, handover.page_table_b, kernel.start, lambda _entry: 0)
+    return _edit_entry(handover, _table_b(handover), kernel.start, lambda _entry: 0)
 
 
 def _set_nx(handover: Handover) -> Handover:
@@ -321,7 +352,10 @@ _ALL = (
         says="put the stack one page too high",
         rule="stack-inside",
         step=Step.STATE,
-        code=_patch("set_stack", 3, b"\x00\x10\x00\x00", b"\x00\x20\x00\x00"),
+        code=_patch(
+            relocate_x86_64=("set_stack", 3, b"\x00\x10\x00\x00", b"\x00\x20\x00\x00"),
+            relocate_i386=("set_stack", 2, b"\x00\x10\x00\x00", b"\x00\x20\x00\x00"),
+        ),
     ),
     Sabotage(
         name="stale-global",
@@ -329,7 +363,10 @@ _ALL = (
         rule="tlb-agreement",
         step=Step.STATE,
         host=_global_at_p,
-        code=_patch("clear_pge", 0, b"\x0f\x22\xe0", b"\x90\x90\x90"),
+        code=_patch(
+            relocate_x86_64=("clear_pge", 0, b"\x0f\x22\xe0", b"\x90\x90\x90"),
+            relocate_i386=("clear_pge", 0, b"\x0f\x22\xe0", b"\x90\x90\x90"),
+        ),
     ),
     Sabotage(
         name="pge-on",
@@ -337,7 +374,10 @@ _ALL = (
         rule="pge-before-identity",
         step=Step.STATE,
         host=_with_pge,
-        code=_patch("after_table_a", 3, b"\x25\x20\x10\x00\x00", b"\x25\xa0\x10\x00\x00"),
+        code=_patch(
+            relocate_x86_64=("after_table_a", 3, b"\x25\x20\x10\x00\x00", b"\x25\xa0\x10\x00\x00"),
+            relocate_i386=("after_table_a", 3, b"\x83\xe0\x20", b"\x83\xe0\xa0"),
+        ),
     ),
     Sabotage(
         name="table-b-small",

@@ -1,4 +1,4 @@
-"""Rules about the state in which the new kernel is entered: the 64-bit boot protocol.
+"""Rules about the state in which the new kernel is entered: the 64-bit and 32-bit boot protocols.
 
 Rules: asked only of a run that got there; registers are those at the kernel's own first instruction.
 Source unless said otherwise: Linux Documentation/arch/x86/boot.rst, "64-bit Boot Protocol".
@@ -6,19 +6,48 @@ Source unless said otherwise: Linux Documentation/arch/x86/boot.rst, "64-bit Boo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 from tightrope.abi import boot
 from tightrope.check.rule import Case, Rule, found
 from tightrope.check.switching import x86_flags
 from tightrope.errors import MachineError
 from tightrope.memory import Extent
-from tightrope.model import Finding, Step, Stop
+from tightrope.model import Finding, Protocol, Step, Stop
 from tightrope.x86 import cpu as x86
 from tightrope.x86.bits import named_bits
 from tightrope.x86.walk import Access, Mmu, Refused, walk
 
-CR0_AT_ENTRY = x86.CR0_PG | x86.CR0_PE
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contract:
+    """What an entry point expects of the CPU."""
+
+    bits: int
+    paging: bool
+    cr4: int
+    zero: tuple[str, ...]
+    mend: str
+
+
+CONTRACTS: Mapping[Protocol, Contract] = {
+    Protocol.LINUX_64: Contract(
+        bits=64,
+        paging=True,
+        cr4=x86.CR4_PAE,
+        zero=(),
+        mend="CR0 = PG NE ET MP PE; CR4 = PAE, and LA57 as it was",
+    ),
+    Protocol.LINUX_32: Contract(
+        bits=32,
+        paging=False,
+        cr4=0,
+        zero=("rbp", "rdi", "rbx"),
+        mend="CR0 = NE ET MP PE; CR4 = 0; EFER.LME off",
+    ),
+}
+"""boot.rst, "64-bit Boot Protocol" and "32-bit Boot Protocol"."""
 CR0_OFF = x86.CR0_WP | x86.CR0_AM | x86.CR0_TS | x86.CR0_EM | x86.CR0_CD | x86.CR0_NW
 
 
@@ -40,21 +69,24 @@ def known_state(case: Case) -> Iterator[Finding]:
     """CR0 and CR4 have known values: nothing of the old kernel's is left on."""
     if case.run.stop is not Stop.ENTRY:
         return
-    cr0, cr4, efer = case.run.registers.cr0, case.run.registers.cr4, case.run.registers.efer
-    kept = case.handover.registers.cr4 & x86.CR4_LA57
+    registers = case.run.registers
+    wanted = CONTRACTS[case.plan.protocol]
+    kept = case.handover.registers.cr4 & x86.CR4_LA57 if wanted.paging else 0
+    cr0_on = x86.CR0_PE | (x86.CR0_PG if wanted.paging else 0)
+    cr0_off = CR0_OFF | (0 if wanted.paging else x86.CR0_PG)
     problems = []
-    if cr0 & CR0_AT_ENTRY != CR0_AT_ENTRY or cr0 & CR0_OFF:
-        problems.append(f"CR0 is {named_bits(cr0, x86.CR0_NAMES)}")
-    if cr4 != x86.CR4_PAE | kept:
-        problems.append(f"CR4 is {named_bits(cr4, x86.CR4_NAMES)}")
-    if not efer & x86.EFER_LMA:
-        problems.append(f"EFER is {named_bits(efer, x86.EFER_NAMES)}")
+    if registers.cr0 & cr0_on != cr0_on or registers.cr0 & cr0_off:
+        problems.append(f"CR0 is {named_bits(registers.cr0, x86.CR0_NAMES)}")
+    if registers.cr4 != wanted.cr4 | kept:
+        problems.append(f"CR4 is {named_bits(registers.cr4, x86.CR4_NAMES)}")
+    if bool(registers.efer & x86.EFER_LMA) != wanted.paging:
+        problems.append(f"EFER is {named_bits(registers.efer, x86.EFER_NAMES)}")
     if problems:
         yield found(
             "known-state",
             Step.COPY,
             "the new kernel is entered with what the old one had on: " + "; ".join(problems),
-            mend="CR0 = PG NE ET MP PE; CR4 = PAE, and LA57 as it was",
+            mend=wanted.mend,
         )
 
 
@@ -72,7 +104,11 @@ def selectors(case: Case) -> Iterator[Finding]:
             problem = f"{name} is {selector:#x}, not {wanted:#x}"
         elif descriptor is None:
             problem = f"the gdt has no readable descriptor for {name} = {selector:#x}"
-        elif not descriptor.flat or descriptor.code != (name == "cs"):
+        elif (
+            not descriptor.flat
+            or descriptor.code != (name == "cs")
+            or (name == "cs" and descriptor.long != (CONTRACTS[case.plan.protocol].bits == 64))
+        ):
             problem = f"the descriptor of {name} is {word:#018x}: not a flat 4 GiB segment"
         else:
             continue
@@ -112,6 +148,22 @@ def boot_params_pointer(case: Case) -> Iterator[Finding]:
         )
 
 
+def zeroed(case: Case) -> Iterator[Finding]:
+    """ebp, edi and ebx are 0 at the 32-bit entry."""
+    if case.run.stop is not Stop.ENTRY:
+        return
+    general = case.run.registers.general
+    wrong = [each for each in CONTRACTS[case.plan.protocol].zero if general[each]]
+    if wrong:
+        shown = ", ".join(f"{each} is {general[each]:#x}" for each in wrong)
+        yield found(
+            "entry-zeroed",
+            Step.COPY,
+            f"registers that have to be 0 at the entry are not: {shown}",
+            mend="zero them in the entry stub",
+        )
+
+
 def reachable(case: Case) -> Iterator[Finding]:
     """The kernel's [load, load + init_size), boot_params and the command line are mapped to themselves."""
     if case.run.stop is not Stop.ENTRY:
@@ -139,7 +191,7 @@ def stack_readable(case: Case) -> Iterator[Finding]:
         return
     rsp = case.run.registers.general["rsp"]
     mmu = _mmu(case)
-    for at, access in ((rsp, Access.READ), (rsp - 8, Access.WRITE)):
+    for at, access in ((rsp, Access.READ), (rsp - case.word, Access.WRITE)):
         got = walk(lambda phys, size: _entry(case, phys, size), mmu, at, access)
         if isinstance(got, Refused):
             yield found(
@@ -149,11 +201,11 @@ def stack_readable(case: Case) -> Iterator[Finding]:
                 mend="enter with rsp inside a mapped page",
             )
             return
-        if access is Access.READ and _entry(case, got.phys, 8) != 0:
+        if access is Access.READ and _entry(case, got.phys, case.word) != 0:
             yield found(
                 "entry-stack",
                 Step.COPY,
-                f"0(%rsp) at {at:#x} is {_entry(case, got.phys, 8):#x}, not zero",
+                f"0(%rsp) at {at:#x} is {_entry(case, got.phys, case.word):#x}, not zero",
                 mend="push a zero before the jump: purgatories take it for a return address",
             )
             return
@@ -214,6 +266,13 @@ RULES = (
         holds="rsi holds the address of boot_params.",
         source=BOOT_64,
         check=boot_params_pointer,
+    ),
+    Rule(
+        id="entry-zeroed",
+        step=Step.COPY,
+        holds="At the 32-bit entry ebp, edi and ebx are zero.",
+        source="boot.rst, 32-bit Boot Protocol",
+        check=zeroed,
     ),
     Rule(
         id="entry-mapped",

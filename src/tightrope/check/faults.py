@@ -39,7 +39,7 @@ def _mend(case: Case, fault: Fault, rule: str) -> str:
     if fault.vector == GENERAL_PROTECTION and fault.access:
         return "see where the address came from: it is no address at all"
     if rule == "fetch-mapped":
-        if align_down(at, PAGE_SIZE) == case.host.relocation:
+        if align_down(at, PAGE_SIZE) == case.plan.relocation:
             return "map V to the control page in the table that was just loaded"
         return f"map {at:#x} to itself in the table that is in use"
     if rule == "fetch-executable":
@@ -83,7 +83,7 @@ def explain(case: Case) -> Iterator[Finding]:
         evidence["levels walked"] = ", ".join(f"{v.level} {v.entry:#x}" for v in fault.visits)
     if fault.address is not None:
         evidence["CR2"] = f"{fault.address:#x}"
-        if align_down(fault.address, PAGE_SIZE) == case.host.relocation:
+        if align_down(fault.address, PAGE_SIZE) == case.plan.relocation:
             evidence["there"] = "V"
         elif fault.address < 1 << case.host.cpu.physical_bits:
             evidence["there"] = f"as a physical address, {owner(case, fault.address)}"

@@ -94,8 +94,8 @@ def _changed(case: Case, pieces: Sequence[Piece]) -> Iterator[tuple[Piece, int, 
     destinations = case.plan.destinations
     for piece in pieces:
         now = case.run.memory.read(piece.extent)
-        if now == piece.data:
-            continue
+        if now == piece.data or piece.phys == case.plan.control_page:
+            continue  # V in the direct map: the page at V is the control page, and holds the stack
         frames = np.arange(piece.extent.pages.start, piece.extent.pages.stop)
         if np.isin(frames, destinations).all():
             continue  # a destination: overwriting it is what the copy is for

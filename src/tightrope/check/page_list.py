@@ -31,8 +31,11 @@ class Copies:
     problem: str | None
 
 
-def follow(head: int, pages: Mapping[int, Buffer]) -> Copies:
-    """Follow a list from its first word; `pages` is memory: page address -> 4096 bytes."""
+def follow(head: int, pages: Mapping[int, Buffer], *, word: int = 8) -> Copies:
+    """Follow a list from its first word; `pages` is memory: page address -> 4096 bytes.
+
+    `word` is how many bytes a word of the list has: 8, or 4 on a 32-bit kernel.
+    """
     parts: list[NDArray[np.uint64]] = []
     seen: dict[int, None] = {}
     words = np.array([head], np.uint64)
@@ -60,7 +63,7 @@ def follow(head: int, pages: Mapping[int, Buffer]) -> Copies:
             problem = f"no page of the list lies at {at:#x}"
             break
         seen[at] = None
-        words = np.frombuffer(raw, np.uint64)
+        words = np.frombuffer(raw, f"<u{word}").astype(np.uint64)
     flat = np.concatenate(parts)
     destination = flat & np.uint64(DESTINATION) != 0
     source = ~destination & (flat & np.uint64(SOURCE) != 0)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from tightrope.check.page_list import Copies, follow
 from tightrope.memory import PAGE_SHIFT, PAGE_SIZE, Extent, Phys, RegionKind, union
 from tightrope.model import Finding, Handover, Piece, Run, Step, Tables
+from tightrope.x86.cpu import EFER_LMA
 from tightrope.x86.survey import Mappings, survey
 from tightrope.x86.walk import Access, Mmu, Refused, Translated, walk
 
@@ -39,7 +40,12 @@ class Case:
             for piece in self.handover.pieces
             if len(piece.data) == PAGE_SIZE and piece.phys % PAGE_SIZE == 0
         }
-        return follow(self.handover.registers.general["rdi"], pages)
+        return follow(self.handover.registers.general["rdi"], pages, word=self.word)
+
+    @property
+    def word(self) -> int:
+        """Bytes of a word of the old kernel: 8 in long mode, 4 on i386 and PAE."""
+        return 8 if self.handover.registers.efer & EFER_LMA else 4
 
     @cached_property
     def list_frames(self) -> tuple[int, ...]:
@@ -67,7 +73,7 @@ class Case:
     def table_frames(self) -> tuple[int, ...]:
         """Frame numbers of page_table_a and page_table_b."""
         tables = (self.handover.page_table_a, self.handover.page_table_b)
-        return tuple(frame >> PAGE_SHIFT for each in tables for frame in each.pages)
+        return tuple(frame >> PAGE_SHIFT for each in tables if each for frame in each.pages)
 
     def mmu(self, tables: Tables) -> Mmu:
         """The MMU state under which a tree of tables is used: as the old kernel left it, PGE off."""
@@ -103,6 +109,7 @@ class Case:
     def mapped_b(self) -> Mappings:
         """All that page_table_b maps, as it was built."""
         tables = self.handover.page_table_b
+        assert tables is not None, "asked only where there is a page_table_b"
         return survey(tables.pages.get, self.mmu(tables))
 
     @cached_property

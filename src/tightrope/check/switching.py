@@ -28,7 +28,7 @@ def same_bytes(case: Case) -> Iterator[Finding]:
     yield found(
         "same-bytes",
         Step.TABLE_A,
-        f"byte {at:#x} of the page at V = {case.host.relocation:#x} differs between the old kernel's"
+        f"byte {at:#x} of the page at V = {case.plan.relocation:#x} differs between the old kernel's"
         f" text and the control page {case.plan.control_page:#x}",
         evidence={"old": bytes(old)[at : at + 8].hex(), "new": bytes(new)[at : at + 8].hex()},
         mend="copy the whole page of relocation code into the control page",

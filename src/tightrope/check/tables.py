@@ -12,7 +12,7 @@ import numpy as np
 
 from tightrope.check.rule import Case, Rule, found
 from tightrope.memory import PAGE_SIZE, Extent, RegionKind, subtract, union
-from tightrope.model import Finding, Step, Tables
+from tightrope.model import Finding, Paging, Step, Tables
 from tightrope.x86.walk import Access, Refused, Translated
 
 RESERVED = 8
@@ -53,7 +53,7 @@ def _maps(case: Case, rule: str, step: Step, virt: int, name: str) -> Iterator[F
 
 def table_a_maps_v(case: Case) -> Iterator[Finding]:
     """V leads to the control page."""
-    yield from _maps(case, "table-a-maps-v", Step.TABLE_A, case.host.relocation, "V")
+    yield from _maps(case, "table-a-maps-v", Step.TABLE_A, case.plan.relocation, "V")
 
 
 def table_a_maps_p(case: Case) -> Iterator[Finding]:
@@ -63,7 +63,7 @@ def table_a_maps_p(case: Case) -> Iterator[Finding]:
 
 def table_a_rights(case: Case) -> Iterator[Finding]:
     """Supervisor, writable, executable: the page holds the code and its stack."""
-    for name, virt in (("V", case.host.relocation), ("P", case.control_page.start)):
+    for name, virt in (("V", case.plan.relocation), ("P", case.control_page.start)):
         got = _leads(case, virt)
         if isinstance(got, Refused):
             continue
@@ -88,7 +88,7 @@ def table_a_rights(case: Case) -> Iterator[Finding]:
 
 def table_a_nothing_else(case: Case) -> Iterator[Finding]:
     """Two mappings and no third."""
-    allowed = {case.host.relocation, case.control_page.start}
+    allowed = {case.plan.relocation, case.control_page.start}
     mapped = case.mapped_a
     for virt, phys, size in zip(
         mapped.virt.tolist(), mapped.phys.tolist(), mapped.size.tolist(), strict=True
@@ -107,12 +107,14 @@ def reserved_bits(case: Case) -> Iterator[Finding]:
     """No reserved bit on the way to V, to P, or anywhere in page_table_b."""
     tables_a, tables_b = case.handover.page_table_a, case.handover.page_table_b
     targets = [
-        ("page_table_a", tables_a, case.host.relocation, Step.TABLE_A),
+        ("page_table_a", tables_a, case.plan.relocation, Step.TABLE_A),
         ("page_table_a", tables_a, case.control_page.start, Step.STATE),
     ]
-    targets += [
-        ("page_table_b", tables_b, each.extent.start, Step.TABLE_B) for each in case.plan.identity
-    ]
+    if tables_b:
+        targets += [
+            ("page_table_b", tables_b, each.extent.start, Step.TABLE_B)
+            for each in case.plan.identity
+        ]
     for name, tables, virt, step in targets:
         got = case.walk(tables, virt, Access.READ)
         if isinstance(got, Refused) and got.error_code & RESERVED:
@@ -124,10 +126,11 @@ def reserved_bits(case: Case) -> Iterator[Finding]:
                 mend=_clear(case),
             )
             return
-    for name, tables, step in (
-        ("page_table_a", tables_a, Step.TABLE_A),
-        ("page_table_b", tables_b, Step.TABLE_B),
-    ):
+    if case.host.paging is Paging.I386:
+        return  # an entry of 32 bits has no address bits that a CPU lacks
+    trees = [("page_table_a", tables_a, Step.TABLE_A)]
+    trees += [("page_table_b", tables_b, Step.TABLE_B)] if tables_b else []
+    for name, tables, step in trees:
         for at, entry, bits in _beyond(case, tables):
             yield found(
                 "reserved-bits",
@@ -155,6 +158,8 @@ def _beyond(case: Case, tables: Tables) -> Iterator[tuple[int, int, int]]:
 
 def table_b_identity(case: Case) -> Iterator[Finding]:
     """Whatever page_table_b maps, it maps to itself."""
+    if case.handover.page_table_b is None:
+        return
     mapped = case.mapped_b
     wrong = np.nonzero(mapped.virt != mapped.phys)[0]
     if len(wrong):
@@ -170,6 +175,8 @@ def table_b_identity(case: Case) -> Iterator[Finding]:
 
 def table_b_covers(case: Case) -> Iterator[Finding]:
     """Everything the copy, the stub and the new kernel's first instructions touch."""
+    if case.handover.page_table_b is None:
+        return
     missing = subtract(case.wanted_b, case.reached_b)
     if not missing:
         return
@@ -196,6 +203,8 @@ def table_b_covers(case: Case) -> Iterator[Finding]:
 
 def table_b_nothing_else(case: Case) -> Iterator[Finding]:
     """No memory that nobody needs; never a hole or a reserved range that the host does not name."""
+    if case.handover.page_table_b is None:
+        return
     extra = subtract(case.reached_b, case.wanted_b)
     if extra:
         kinds = {

@@ -13,7 +13,9 @@ from dataclasses import replace
 from tightrope.errors import MachineError
 from tightrope.handover.designs import DESIGNS, page_table_a, page_table_b
 from tightrope.memory import PAGE_SIZE, Extent, Phys
-from tightrope.model import Code, Handover, Piece, Plan, World
+from tightrope.model import Code, Handover, Paging, Piece, Plan, World
+
+LONG_MODES = (Paging.X86_64, Paging.LA57)
 
 
 def build(plan: Plan, world: World, code: Code, *, design: str) -> Handover:
@@ -21,8 +23,8 @@ def build(plan: Plan, world: World, code: Code, *, design: str) -> Handover:
     if design not in DESIGNS:
         raise MachineError(f"no design {design!r}; there is {', '.join(DESIGNS)}")
     frames = _frames(plan.spare)
-    table_a = page_table_a(plan.host.relocation, plan.control_page, frames)
-    table_b = page_table_b(plan, frames)
+    table_a = page_table_a(plan, frames)
+    table_b = page_table_b(plan, frames) if plan.host.paging in LONG_MODES else None
     pieces = [
         Piece(
             phys=plan.control_page,
@@ -30,7 +32,8 @@ def build(plan: Plan, world: World, code: Code, *, design: str) -> Handover:
             what="the control page",
         )
     ]
-    for what, tables in (("page_table_a", table_a), ("page_table_b", table_b)):
+    trees = [("page_table_a", table_a)] + ([("page_table_b", table_b)] if table_b else [])
+    for what, tables in trees:
         pieces += [
             Piece(phys=Phys(frame), data=page, what=what) for frame, page in tables.pages.items()
         ]
@@ -43,8 +46,9 @@ def build(plan: Plan, world: World, code: Code, *, design: str) -> Handover:
         "rsi": plan.control_page,
         "rdx": plan.entry,
         "rcx": table_a.root,
-        "r8": table_b.root,
     }
+    if table_b:
+        arguments["r8"] = table_b.root
     return Handover(
         plan=plan,
         world=world,

@@ -6,15 +6,16 @@ writes into a table.
 
     two-tables   page_table_a: V -> P and P -> P, nothing else      (the thread, step 2)
                  page_table_b: what the plan says has to be reachable, each address to itself
+                 (none on i386 and PAE, where step 5 turns paging off)
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tightrope.memory import PAGE_SIZE, Phys, Virt, union
+from tightrope.memory import PAGE_SIZE, union
 from tightrope.model import Plan, Tables
-from tightrope.x86.paging import X86_64, Rights, map_page
+from tightrope.x86.paging import FORMATS, Rights, map_page
 from tightrope.x86.tables import TableStore
 
 TWO_TABLES = "two-tables"
@@ -24,11 +25,13 @@ CODE_AND_STACK = Rights(writable=True, executable=True)
 """The control page holds the code and its stack: one page cannot be W^X."""
 
 
-def page_table_a(virt: Virt, control_page: Phys, frames: Iterator[int]) -> Tables:
+def page_table_a(plan: Plan, frames: Iterator[int]) -> Tables:
     """The control page at V and at its own address P, and nothing else (the thread, step 2)."""
-    store = TableStore(X86_64, frames.__next__)
-    for address in (virt, control_page):
-        map_page(store, X86_64, store.root, address, control_page, CODE_AND_STACK, store.new_table)
+    fmt = FORMATS[plan.host.paging]
+    control_page = plan.control_page
+    store = TableStore(fmt, frames.__next__)
+    for address in (plan.relocation, control_page):
+        map_page(store, fmt, store.root, address, control_page, CODE_AND_STACK, store.new_table)
     return Tables(root=store.root, pages=store.pages())
 
 
@@ -38,8 +41,9 @@ def page_table_b(plan: Plan, frames: Iterator[int]) -> Tables:
     A page is never larger than what is asked for: a hole or a reserved range that shares 2 MiB or
     1 GiB with it stays unmapped (Linux commit cc31744a2945 tells what over-mapping costs).
     """
-    store = TableStore(X86_64, frames.__next__)
-    sizes = X86_64.page_sizes(gbpages=plan.host.cpu.gbpages)
+    fmt = FORMATS[plan.host.paging]
+    store = TableStore(fmt, frames.__next__)
+    sizes = fmt.page_sizes(gbpages=plan.host.cpu.gbpages)
     for extent in union(each.extent for each in plan.identity):
         assert extent.start % PAGE_SIZE == 0
         store.map_extent(extent.start, extent, CODE_AND_STACK, page_sizes=sizes)

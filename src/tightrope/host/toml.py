@@ -33,6 +33,10 @@ class Reader:
     def __contains__(self, key: str) -> bool:
         return key in self._table
 
+    def is_text(self, key: str) -> bool:
+        """Whether the field is there and is a string."""
+        return isinstance(self._table.get(key), str)
+
     def _get(self, key: str) -> object:
         self._asked.add(key)
         if key not in self._table:

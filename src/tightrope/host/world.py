@@ -2,13 +2,13 @@
 
     private extent of the host (physical; the old kernel reaches it through its direct map)
 
-      start + 0x0000   gdt        Linux's selectors: 0x10 code, 0x18 data
+      start + 0x0000   gdt        Linux's selectors
       start + 0x1000   idt        256 gates, each to a handler in the kernel text
       start + 0x2000   stack      four pages, the return address of the call on top
       start + 0x6000   tables     the current pgd first
 
-Rules: everything is derived from the `Host`; the only bytes that come from outside are those of the
-relocation code, because a kernel has it in its text at V.  Nothing here knows a plan.
+Rules: everything is derived from the `Host`; what comes from outside is the relocation code, which a
+kernel has in its text at V, and V itself, which only a plan knows where it is in the direct map.
 """
 
 from __future__ import annotations
@@ -17,40 +17,42 @@ import struct
 from collections.abc import Iterator
 
 from tightrope.errors import HostError
-from tightrope.memory import PAGE_SIZE, Extent, Phys, union
+from tightrope.host.consistency import MODES, text_page_size
+from tightrope.memory import PAGE_SIZE, Extent, Phys, Virt, subtract
 from tightrope.model import Code, Host, Piece, Registers, World
 from tightrope.x86.cpu import GENERAL, RFLAGS_FIXED, RFLAGS_IF, flat_descriptor
-from tightrope.x86.paging import X86_64, Rights
+from tightrope.x86.paging import Rights
 
 GDT_SLOTS = 16
-KERNEL_CS, KERNEL_DS = 0x10, 0x18
+SELECTORS = {64: (0x10, 0x18), 32: (0x60, 0x68)}
+"""__KERNEL_CS and __KERNEL_DS of a 64-bit and of a 32-bit Linux (asm/segment.h)."""
 GATES = 256
 INTERRUPT_GATE = 0x8E
-"""Present, ring 0, 64-bit interrupt gate (SDM figure 6-8)."""
+"""Present, ring 0, interrupt gate (SDM figures 6-2 and 6-8)."""
 STACK_PAGES = 4
 
 
-def lay(host: Host, code: Code) -> World:
-    """The old kernel of `host`, with `code` at V.
+def lay(host: Host, code: Code, relocation: Virt) -> World:
+    """The old kernel of `host`, with `code` at V = `relocation`.
 
-    Raises HostError when `private` is too small, or when two mappings want one linear address.
+    Raises HostError when `private` is too small, or when V is not mapped.
     """
+    bits = 64 if MODES[host.paging].efer_on else 32
+    word = bits // 8
     direct = host.direct_map.virt
     gdt, idt, stack = (host.private.start + at * PAGE_SIZE for at in range(3))
     first_table = stack + STACK_PAGES * PAGE_SIZE
-    frames = _frames(host, first_table)
-    tables = _tables(host, frames)
-    pgd = Phys(first_table)
-    code_phys = Phys(host.relocation - host.text.virt + host.text.phys)
-    stack_top = stack + STACK_PAGES * PAGE_SIZE - 16
+    tables = _tables(host, _frames(host, first_table))
+    code_phys = _behind(host, relocation)
+    stack_top = stack + STACK_PAGES * PAGE_SIZE - 2 * word
     # The address that `call V` pushed: some place in the kernel text behind machine_kexec.
     return_address = host.text.virt + PAGE_SIZE
     pieces = (
         Piece(phys=Phys(gdt), data=_gdt(), what="the old kernel's gdt"),
-        Piece(phys=Phys(idt), data=_idt(host), what="the old kernel's idt"),
+        Piece(phys=Phys(idt), data=_idt(host, bits), what="the old kernel's idt"),
         Piece(
             phys=Phys(stack_top),
-            data=struct.pack("<QQ", return_address, 0),
+            data=return_address.to_bytes(word, "little").ljust(2 * word, b"\0"),
             what="the old kernel's stack",
         ),
         Piece(
@@ -65,31 +67,48 @@ def lay(host: Host, code: Code) -> World:
     )
     general = dict.fromkeys(GENERAL, 0)
     general["rsp"] = direct + stack_top
+    code_selector, data_selector = SELECTORS[bits]
+    # A 32-bit kernel has flat data segments; a 64-bit one leaves all but SS null.
+    others = 0 if bits == 64 else data_selector
     return World(
         host=host,
         pieces=pieces,
-        pgd=pgd,
+        pgd=Phys(first_table),
         tables=tables,
         code_phys=code_phys,
         registers=Registers(
             general=general,
-            rip=host.relocation,
+            rip=relocation,
             # machine_kexec has interrupts off; the routine must not depend on it, so they are on.
             rflags=RFLAGS_FIXED | RFLAGS_IF,
             cr0=host.cr0,
             cr2=0,
-            cr3=pgd,
+            cr3=first_table,
             cr4=host.cr4,
             efer=host.efer,
             segments={
-                "cs": KERNEL_CS,
-                "ss": KERNEL_DS,
-                **dict.fromkeys(("ds", "es", "fs", "gs"), 0),
+                "cs": code_selector,
+                "ss": data_selector,
+                **dict.fromkeys(("ds", "es", "fs", "gs"), others),
             },
             gdt=(direct + gdt, GDT_SLOTS * 8 - 1),
-            idt=(direct + idt, GATES * 16 - 1),
+            idt=(direct + idt, GATES * 2 * word - 1),
         ),
     )
+
+
+def _behind(host: Host, virt: Virt) -> Phys:
+    """The frame that the old kernel has at V."""
+    text = host.text
+    if virt in Extent.sized(text.virt, text.size):
+        return Phys(virt - text.virt + text.phys)
+    for each in host.low_mappings:
+        if virt in Extent.sized(each.virt, each.size):
+            return Phys(virt - each.virt + each.phys)
+    phys = virt - host.direct_map.virt
+    if 0 <= phys < host.direct_map.size:
+        return Phys(phys)
+    raise HostError(f"V = {virt:#x} is not mapped", source=host.source, field="relocation")
 
 
 def _frames(host: Host, first: int) -> Iterator[int]:
@@ -107,30 +126,43 @@ def _frames(host: Host, first: int) -> Iterator[int]:
 
 
 def _tables(host: Host, frames: Iterator[int]) -> dict[int, memoryview]:
-    """The current pgd: text in 2 MiB global pages, the direct map, and what else the host lists."""
+    """The current pgd: text in large global pages, the direct map, and what else the host lists."""
     from tightrope.x86.tables import TableStore
 
-    store = TableStore(X86_64, frames.__next__)
-    large = 1 << 21
+    fmt = MODES[host.paging].format
+    store = TableStore(fmt, frames.__next__)
+    large = text_page_size(host.paging, pse=host.cpu.pse)
     is_global = host.cpu.pge
+    text = Extent.sized(host.text.phys, host.text.size)
     store.map_extent(
         host.text.virt,
-        Extent.sized(host.text.phys, host.text.size),
+        text,
         Rights(writable=False, is_global=is_global),
-        page_sizes=(large, PAGE_SIZE),
+        page_sizes=tuple(dict.fromkeys((large, PAGE_SIZE))),
     )
     sizes = tuple(
         size
-        for size in X86_64.page_sizes(gbpages=host.cpu.gbpages)
+        for size in fmt.page_sizes(gbpages=host.cpu.gbpages)
         if size <= host.direct_map.page_size
     )
-    # Two pieces of RAM may share a page, so pages are merged before they are mapped.
-    for ram in union(each.page_aligned() for each in host.memory.ram):
+    direct = host.direct_map
+    # On i386 the text is a part of the direct map: what is mapped there stays as it is.
+    covered = [text] if direct.virt + text.start == host.text.virt else []
+    low = [
+        Extent(ram.start, min(ram.end, direct.size))
+        for ram in host.memory.ram
+        if ram.start < direct.size
+    ]
+    for ram in subtract((each.page_aligned() for each in low), covered):
         try:
             store.map_extent(
-                host.direct_map.virt + ram.start,
+                direct.virt + ram.start,
                 ram,
-                Rights(executable=not host.cpu.nx, is_global=is_global),
+                Rights(
+                    # V in the direct map: Linux makes the control page executable (set_memory_x).
+                    executable=not host.cpu.nx or host.relocation is None,
+                    is_global=is_global,
+                ),
                 page_sizes=sizes,
             )
         except ValueError as err:
@@ -157,22 +189,19 @@ def _tables(host: Host, frames: Iterator[int]) -> dict[int, memoryview]:
 def _gdt() -> bytes:
     slots = [0] * GDT_SLOTS
     slots[1] = flat_descriptor(code=True, bits=32)
-    slots[KERNEL_CS >> 3] = flat_descriptor(code=True, bits=64)
-    slots[KERNEL_DS >> 3] = flat_descriptor(code=False, bits=32)
+    for bits, (code, data) in SELECTORS.items():
+        slots[code >> 3] = flat_descriptor(code=True, bits=bits)
+        slots[data >> 3] = flat_descriptor(code=False, bits=32)
     return struct.pack(f"<{GDT_SLOTS}Q", *slots)
 
 
-def _idt(host: Host) -> bytes:
-    """Gates as SDM figure 6-8 draws them; every handler is the same place in the kernel text."""
+def _idt(host: Host, bits: int) -> bytes:
+    """Gates as SDM figures 6-2 and 6-8 draw them; every handler is the same place in the kernel text."""
     handler = host.text.virt + 2 * PAGE_SIZE
+    selector, _data = SELECTORS[bits]
     gate = struct.pack(
-        "<HHBBHII",
-        handler & 0xFFFF,
-        KERNEL_CS,
-        0,
-        INTERRUPT_GATE,
-        handler >> 16 & 0xFFFF,
-        handler >> 32,
-        0,
+        "<HHBBH", handler & 0xFFFF, selector, 0, INTERRUPT_GATE, handler >> 16 & 0xFFFF
     )
+    if bits == 64:
+        gate += struct.pack("<II", handler >> 32, 0)
     return gate * GATES

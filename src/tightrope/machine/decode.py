@@ -79,6 +79,7 @@ class Operation:
 
     __slots__ = (
         "_instruction",
+        "_mask",
         "kind",
         "sets_state",
         "size",
@@ -88,11 +89,12 @@ class Operation:
         "text",
     )
 
-    def __init__(self, code: bytes, rip: int) -> None:
-        self._instruction = Decoder(64, code, ip=rip).decode()
+    def __init__(self, code: bytes, rip: int, bits: int = 64) -> None:
+        self._instruction = Decoder(bits, code, ip=rip).decode()
+        self._mask = (1 << bits) - 1
         self.size = len(self._instruction)
         self.text = _formatter.format(self._instruction)
-        self.kind, self.target, self.source = _sort(self._instruction)
+        self.kind, self.target, self.source = _sort(self._instruction, bits)
         self.string_width = 0
         if self.kind is Kind.STRING:
             mnemonic = self._instruction.mnemonic
@@ -118,7 +120,7 @@ class Operation:
             address += read(NAMES[base])
         if index != Register.NONE:
             address += read(NAMES[index]) * it.memory_index_scale
-        return address & (1 << 64) - 1
+        return address & self._mask
 
     def accesses(self, read: ReadRegister) -> list[tuple[int, int, Access]]:
         """(linear address, bytes, access) of every memory access, implicit ones too."""
@@ -131,17 +133,17 @@ class Operation:
                 address += read(NAMES[used.index]) * used.scale
             writes = used.access in _WRITES
             size = MemorySizeExt.size(used.memory_size) or abs(self.string_width) or 1
-            out.append((address & (1 << 64) - 1, size, Access.WRITE if writes else Access.READ))
+            out.append((address & self._mask, size, Access.WRITE if writes else Access.READ))
         return out
 
 
 @lru_cache(maxsize=4096)
-def decoded(code: bytes, rip: int) -> Operation:
+def decoded(code: bytes, rip: int, bits: int) -> Operation:
     """The instruction that `code` (up to 15 bytes) begins with; kept, because routines are few."""
-    return Operation(code, rip)
+    return Operation(code, rip, bits)
 
 
-def _sort(instruction: Instruction) -> tuple[Kind, str, str]:
+def _sort(instruction: Instruction, bits: int) -> tuple[Kind, str, str]:
     """The kind, and the registers that it is about ("" where there is none)."""
     mnemonic = instruction.mnemonic
     first = instruction.op0_register if instruction.op_count > 0 else Register.NONE
@@ -174,8 +176,8 @@ def _sort(instruction: Instruction) -> tuple[Kind, str, str]:
     if (
         (mnemonic in _MOVS or mnemonic in _STOS)
         and (instruction.has_rep_prefix or instruction.has_repne_prefix)
-        # With an address-size prefix the registers count in 32 bits: left to the CPU.
-        and instruction.op0_kind == OpKind.MEMORY_ESRDI
+        # With an address-size prefix the registers count otherwise: left to the CPU.
+        and instruction.op0_kind == (OpKind.MEMORY_ESRDI if bits == 64 else OpKind.MEMORY_ESEDI)
     ):
         return Kind.STRING, "", ""
     if instruction.flow_control in _INDIRECT:

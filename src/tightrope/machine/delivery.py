@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from tightrope.machine.mmu import WatchedMmu
 from tightrope.model import Registers
-from tightrope.x86.cpu import VECTORS, Descriptor
+from tightrope.x86.cpu import EFER_LMA, VECTORS, Descriptor
 from tightrope.x86.walk import Access, Refused
 
 DOUBLE_FAULT = 8
@@ -40,20 +40,24 @@ def follow(mmu: WatchedMmu, registers: Registers, vector: int) -> tuple[tuple[st
 def _gate(mmu: WatchedMmu, registers: Registers, vector: int) -> tuple[str | None, int]:
     """Why the gate cannot be used (SDM 6.14), or None and the handler's address."""
     base, limit = registers.idt
-    if 16 * vector + 15 > limit:
+    long_mode = bool(mmu.mmu.efer & EFER_LMA)
+    size = 16 if long_mode else 8
+    if size * vector + size - 1 > limit:
         return f"the idt's limit is {limit:#x}", 0
-    raw = mmu.look(base + 16 * vector, 16)
+    raw = mmu.look(base + size * vector, size)
     if isinstance(raw, Refused):
         return f"the idt at {base:#x} is not readable: {raw.reason}", 0
-    low, selector, _ist, kind, middle, high, _zero = GATE.unpack(raw)
+    low, selector, _ist, kind, middle, high, _zero = GATE.unpack(raw.ljust(16, b"\0"))
     handler = low | middle << 16 | high << 32
     if not kind & 0x80:
         return "the gate is not present", 0
-    problem = _code_segment(mmu.look, registers, selector)
+    problem = _code_segment(mmu.look, registers, selector, long_mode=long_mode)
     if problem:
         return problem, 0
-    frame = (registers.general["rsp"] & ~0xF) - 48
-    pushed = mmu.look(frame, 48, Access.WRITE)
+    stack = registers.general["rsp"]
+    # SS, RSP, RFLAGS, CS, RIP and an error code; in a 32-bit ring 0 EFLAGS, CS, EIP and the code.
+    frame = (stack & ~0xF) - 48 if long_mode else stack - 16 & 0xFFFF_FFFF
+    pushed = mmu.look(frame, 48 if long_mode else 16, Access.WRITE)
     if isinstance(pushed, Refused):
         return f"its frame cannot be pushed at {frame:#x}: {pushed.reason}", 0
     first = mmu.look(handler, 1, Access.FETCH)
@@ -63,7 +67,11 @@ def _gate(mmu: WatchedMmu, registers: Registers, vector: int) -> tuple[str | Non
 
 
 def _code_segment(
-    look: Callable[[int, int], bytes | Refused], registers: Registers, selector: int
+    look: Callable[[int, int], bytes | Refused],
+    registers: Registers,
+    selector: int,
+    *,
+    long_mode: bool,
 ) -> str | None:
     base, limit = registers.gdt
     if selector | 7 > limit:
@@ -72,6 +80,6 @@ def _code_segment(
     if isinstance(raw, Refused):
         return f"the gdt at {base:#x} is not readable: {raw.reason}"
     descriptor = Descriptor.decode(int.from_bytes(raw, "little"))
-    if not (descriptor.code and descriptor.present and descriptor.long):
-        return f"its selector {selector:#x} is not 64-bit code"
+    if not (descriptor.code and descriptor.present and descriptor.long == long_mode):
+        return f"its selector {selector:#x} is not {64 if long_mode else 32}-bit code"
     return None

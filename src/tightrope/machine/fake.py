@@ -27,6 +27,7 @@ from tightrope.model import (
     Console,
     Fault,
     Handover,
+    Protocol,
     RegisterWrite,
     Run,
     Step,
@@ -75,10 +76,10 @@ class _Play:
         frozen: dict[int, Buffer] = {
             **handover.world.tables,
             **handover.page_table_a.pages,
-            **handover.page_table_b.pages,
+            **(handover.page_table_b.pages if handover.page_table_b else {}),
         }
         self.mmu = WatchedMmu(self.ram, host.cpu, handover.registers, frozen)
-        self.steps = StepTracker(host.relocation)
+        self.steps = StepTracker(plan.relocation)
         self.index = -1
         self.writes: list[RegisterWrite] = []
         self.trace: list[int] = []
@@ -87,6 +88,7 @@ class _Play:
         self.copies: list[tuple[int, int, int, int]] = []
         self.registers = handover.registers
         self.top = plan.control_page + PAGE_SIZE
+        self.word = 8 if handover.registers.efer & x86.EFER_LMA else 4
 
     # -------------------------------------------------------------------------------- the means
 
@@ -117,8 +119,8 @@ class _Play:
 
     def _push(self, virt: int, value: int) -> None:
         phys = self._translate(virt, Access.WRITE)
-        self.ram.write(phys, value.to_bytes(8, "little"))
-        self.stores.append((self.index, self.steps.step, phys, 8))
+        self.ram.write(phys, value.to_bytes(self.word, "little"))
+        self.stores.append((self.index, self.steps.step, phys, self.word))
 
     # -------------------------------------------------------------------------------- the steps
 
@@ -136,7 +138,7 @@ class _Play:
         if fault is None:
             segments = self.registers.segments
             slots = {
-                selector: x86.flat_descriptor(code=selector == CODE, bits=64)
+                selector: x86.flat_descriptor(code=selector == CODE, bits=self._entry_bits())
                 for selector in (CODE, DATA)
             }
             descriptors = {key: slots[value] for key, value in segments.items()}
@@ -161,8 +163,8 @@ class _Play:
 
     def _to_identity(self) -> None:
         """Steps 1 to 4: from V under the current pgd to P under page_table_a."""
-        host, old = self.handover.plan.host, self.handover.registers
-        virt, control = host.relocation, self.handover.plan.control_page
+        plan, old = self.handover.plan, self.handover.registers
+        virt, control = plan.relocation, plan.control_page
         self._at(virt)
         self._write("rflags", old.rflags, x86.RFLAGS_FIXED)
         self._at(virt)
@@ -175,7 +177,7 @@ class _Play:
         self._at(virt)
         self.steps.sets_state(self.index)
         self._write("rsp", old.general["rsp"], self.top)
-        self._push(self.top - 8, 0)
+        self._push(self.top - self.word, 0)
         self._write("idt", 0, 0)
         self._write("gdt", 0, control << 16 | 0x1F)
         for register in ("ds", "es", "ss", "fs", "gs"):
@@ -184,17 +186,27 @@ class _Play:
         self._write("cs", old.segments["cs"], CODE)
         self._at(control)
 
+    def _control(self, register: str, value: int) -> None:
+        """One control-register write, followed by a fetch where the CPU now runs."""
+        now = self.mmu.mmu
+        self.steps.control_write(self.index, register)
+        before = {"cr0": now.cr0, "cr3": now.cr3, "cr4": now.cr4}[register]
+        self._write(register, before, value)
+        {"cr0": self.mmu.write_cr0, "cr3": self.mmu.write_cr3, "cr4": self.mmu.write_cr4}[register](
+            value
+        )
+        self._at(self.registers.rip)
+
     def _table_b(self) -> None:
-        """Step 5, at the identity address."""
-        table_b, control = self.handover.page_table_b.root, self.handover.plan.control_page
-        self.steps.control_write(self.index, "cr0")
-        self._write("cr0", self.mmu.mmu.cr0, KNOWN_CR0)
-        self.mmu.write_cr0(KNOWN_CR0)
-        self._at(control)
-        self.steps.control_write(self.index, "cr3")
-        self._write("cr3", self.mmu.mmu.cr3, table_b)
-        self.mmu.write_cr3(table_b)
-        self._at(control)
+        """Step 5, at the identity address: page_table_b, or paging off."""
+        tables = self.handover.page_table_b
+        if tables is None:
+            self._control("cr0", KNOWN_CR0 & ~x86.CR0_PG)
+            self._control("cr4", 0)
+            self._control("cr3", 0)
+        else:
+            self._control("cr0", KNOWN_CR0)
+            self._control("cr3", tables.root)
         self.steps.after_control_write(self.index)
 
     def _copy(self) -> None:
@@ -213,9 +225,9 @@ class _Play:
                     self._copy_page(page, destination)
                 destination += PAGE_SIZE
             phys = self._translate(where, Access.READ)
-            self.loads.append((self.index, self.steps.step, phys, 8))
-            word = self.ram.word(phys, 8) or 0
-            where += 8
+            self.loads.append((self.index, self.steps.step, phys, self.word))
+            word = self.ram.word(phys, self.word) or 0
+            where += self.word
 
     def _copy_page(self, source: int, destination: int) -> None:
         into = self._translate(destination, Access.WRITE)
@@ -226,15 +238,23 @@ class _Play:
         self.ram.write(into, bytes(data))
         self.copies.append((self.index, into, out_of, PAGE_SIZE))
 
+    def _entry_bits(self) -> int:
+        return 64 if self.handover.plan.protocol is Protocol.LINUX_64 else 32
+
     def _enter(self) -> None:
-        """The entry, and the stub's contract: the 64-bit boot protocol's state."""
+        """The entry, and the stub's contract: the state of the boot protocol."""
         plan = self.handover.plan
         self._at(plan.entry)
         stack = plan.entry + PAGE_SIZE
-        self._push(stack - 8, 0)
+        self._push(stack - self.word, 0)
+        if self._entry_bits() == 32 and self.mmu.mmu.efer & x86.EFER_LMA:
+            self._control("cr0", KNOWN_CR0 & ~x86.CR0_PG)
+            self.mmu.write_efer(self.mmu.mmu.efer & ~x86.EFER_LME)
+            self._control("cr4", 0)
+            self._control("cr3", 0)
         self._at(plan.kernel_entry)
         general = dict.fromkeys(x86.GENERAL, 0)
-        general |= {"rsp": stack - 8, "rsi": plan.boot_params}
+        general |= {"rsp": stack - self.word, "rsi": plan.boot_params}
         now = self.mmu.mmu
         self.registers = replace(
             self.registers,
@@ -243,6 +263,7 @@ class _Play:
             cr0=now.cr0,
             cr3=now.cr3,
             cr4=now.cr4,
+            efer=now.efer,
             segments={"cs": CODE, **dict.fromkeys(("ds", "es", "ss", "fs", "gs"), DATA)},
             idt=(0, 0),
         )

@@ -18,7 +18,7 @@ from tightrope.machine.physical import Ram
 from tightrope.memory import PAGE_SIZE, Phys, Virt
 from tightrope.model import Buffer, Cpu, Registers, Stale, Step, Translation
 from tightrope.x86 import cpu as x86
-from tightrope.x86.walk import Access, Mmu, Refused, Translated, walk
+from tightrope.x86.walk import Access, Mmu, Refused, Translated, load_pdptes, walk
 
 
 @dataclass(slots=True)
@@ -50,6 +50,8 @@ class WatchedMmu:
             physical_bits=cpu.physical_bits,
             gbpages=cpu.gbpages,
         )
+        loaded = load_pdptes(ram.word, self.mmu)
+        self.mmu = replace(self.mmu, pdptes=loaded if isinstance(loaded, tuple) else None)
         self.contexts: list[Context] = []
         self.log: list[Translation] = []
         self._cache: dict[tuple[Access, int, int], int] = {}
@@ -73,6 +75,25 @@ class WatchedMmu:
 
     # ------------------------------------------------------------------- what changes the tables
 
+    def pdpte_refusal(
+        self, *, cr0: int | None = None, cr3: int | None = None, cr4: int | None = None
+    ) -> str | None:
+        """Why a control-register write raises #GP(0) for a PDPTE, under PAE paging (SDM 4.4.1)."""
+        now = self.mmu
+        then = replace(
+            now,
+            cr0=now.cr0 if cr0 is None else cr0,
+            cr3=now.cr3 if cr3 is None else cr3,
+            cr4=now.cr4 if cr4 is None else cr4,
+        )
+        loaded = load_pdptes(self._ram.word, then)
+        return loaded.reason if isinstance(loaded, Refused) else None
+
+    def _loaded(self, mmu: Mmu) -> Mmu:
+        """The same state with the PDPTEs that the CPU loads with it."""
+        loaded = load_pdptes(self._ram.word, mmu)
+        return replace(mmu, pdptes=loaded if isinstance(loaded, tuple) else None)
+
     def write_cr3(self, value: int) -> None:
         """MOV to CR3: non-global translations go, global ones stay (SDM 4.10.4.1).
 
@@ -89,21 +110,26 @@ class WatchedMmu:
             self.contexts.append(
                 Context(mmu=before, read=self._read_frozen, only_global=not keeps_all)
             )
-        self.mmu = replace(before, cr3=value & ~x86.CR3_NO_FLUSH)
+        self.mmu = self._loaded(replace(before, cr3=value & ~x86.CR3_NO_FLUSH))
         self._cache.clear()
 
     def write_cr4(self, value: int) -> None:
         """MOV to CR4; see `x86.cpu.flushes_everything`."""
         if x86.flushes_everything(self.mmu.cr4, value):
             self.contexts.clear()
-        self.mmu = replace(self.mmu, cr4=value)
+        self.mmu = self._loaded(replace(self.mmu, cr4=value))
         self._cache.clear()
 
     def write_cr0(self, value: int) -> None:
         """MOV to CR0: clearing PG drops everything (SDM 4.10.4.1)."""
         if self.mmu.cr0 & x86.CR0_PG and not value & x86.CR0_PG:
             self.contexts.clear()
-        self.mmu = replace(self.mmu, cr0=value)
+        efer = self.mmu.efer
+        if not value & x86.CR0_PG:
+            efer &= ~x86.EFER_LMA
+        elif efer & x86.EFER_LME:
+            efer |= x86.EFER_LMA
+        self.mmu = self._loaded(replace(self.mmu, cr0=value, efer=efer))
         self._cache.clear()
 
     def write_efer(self, value: int) -> None:

@@ -20,13 +20,13 @@ from tightrope.memory import PAGE_SHIFT
 IND_DESTINATION, IND_INDIRECTION, IND_DONE, IND_SOURCE = 1, 2, 4, 8
 """Linux include/linux/kexec.h."""
 WORDS = 512
-"""Words of a page of the list; the last one is the link."""
+"""Words of a page of the list on a 64-bit kernel, 1024 on a 32-bit one; the last one is the link."""
 
 
-def list_length(segments: int, pages: int) -> int:
+def list_length(segments: int, pages: int, *, per_page: int = WORDS) -> int:
     """Pages that the list itself needs."""
     words = segments + pages + 1
-    return -(-words // (WORDS - 1))
+    return -(-words // (per_page - 1))
 
 
 def words(runs: Iterable[tuple[int, NDArray[np.int64]]]) -> NDArray[np.uint64]:
@@ -41,16 +41,20 @@ def words(runs: Iterable[tuple[int, NDArray[np.int64]]]) -> NDArray[np.uint64]:
 
 
 def chained(
-    flat: NDArray[np.uint64], frames: NDArray[np.int64]
-) -> tuple[int, dict[int, NDArray[np.uint64]]]:
-    """The head word, and frame address -> 512 words; `frames` has exactly the frames it needs."""
-    count = -(-len(flat) // (WORDS - 1))
+    flat: NDArray[np.uint64], frames: NDArray[np.int64], *, per_page: int = WORDS
+) -> tuple[int, dict[int, NDArray[np.unsignedinteger]]]:
+    """The head word, and frame address -> the words of its page, as wide as the kernel's.
+
+    `frames` has exactly the frames that the list needs.
+    """
+    count = -(-len(flat) // (per_page - 1))
     assert len(frames) == count
-    rows = np.zeros((count, WORDS), np.uint64)
-    padded = np.zeros(count * (WORDS - 1), np.uint64)
+    rows = np.zeros((count, per_page), np.uint64)
+    padded = np.zeros(count * (per_page - 1), np.uint64)
     padded[: len(flat)] = flat
-    rows[:, : WORDS - 1] = padded.reshape(count, WORDS - 1)
+    rows[:, : per_page - 1] = padded.reshape(count, per_page - 1)
     addresses = frames.astype(np.uint64) << np.uint64(PAGE_SHIFT)
-    rows[:-1, WORDS - 1] = addresses[1:] | np.uint64(IND_INDIRECTION)
+    rows[:-1, per_page - 1] = addresses[1:] | np.uint64(IND_INDIRECTION)
+    rows = rows.astype(np.dtype(f"<u{4096 // per_page}"))
     pages = {int(address): row for address, row in zip(addresses, rows, strict=True)}
     return int(addresses[0]) | IND_INDIRECTION, pages

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 
 from tightrope.memory import PAGE_SIZE, Extent, align_down, align_up, subtract
 from tightrope.model import Host
+from tightrope.x86.paging import FORMATS
 
 FOUR_GIB = 1 << 32
 FIRST_MIB = Extent(0, 1 << 20)
@@ -32,8 +33,14 @@ def whole_pages(extents: Iterable[Extent]) -> tuple[Extent, ...]:
 
 
 def ram_for_new_kernel(host: Host) -> tuple[Extent, ...]:
-    """RAM where a segment may end up: all of it but the first MiB and the crash region."""
-    taken = [FIRST_MIB] + ([host.crash_region] if host.crash_region else [])
+    """RAM where a segment may end up: all of it but the first MiB and the crash region.
+
+    Where paging is off after step 5, or where an address has no linear address equal to itself, the
+    copy cannot reach it: the end is 4 GiB on i386 and PAE, 2^47 with 4 levels, 2^52 with 5.
+    """
+    reach = 1 << FORMATS[host.paging].identity_bits
+    taken = [FIRST_MIB, Extent(reach, 1 << 64)]
+    taken += [host.crash_region] if host.crash_region else []
     return subtract(whole_pages(host.memory.ram), taken)
 
 

@@ -15,9 +15,19 @@ from numpy.typing import NDArray
 
 from tightrope.abi import boot
 from tightrope.errors import PlanError
-from tightrope.memory import PAGE_SHIFT, PAGE_SIZE, Extent, Phys, RegionKind, align_up, subtract
+from tightrope.memory import (
+    PAGE_SHIFT,
+    PAGE_SIZE,
+    Extent,
+    Phys,
+    RegionKind,
+    Virt,
+    align_up,
+    subtract,
+)
 from tightrope.model import Buffer, Host, Image, Named, Plan, Protocol, Segment
 from tightrope.plan.boot_params import boot_params
+from tightrope.plan.entering import LONG_MODES, way_in
 from tightrope.plan.frames import FramePool
 from tightrope.plan.page_list import chained, list_length, words
 from tightrope.plan.placement import (
@@ -28,15 +38,13 @@ from tightrope.plan.placement import (
     ram_for_new_kernel,
     whole_pages,
 )
-from tightrope.routines import ENTER_BZIMAGE_X86_64
 from tightrope.routines import read as read_routine
-from tightrope.x86.paging import X86_64
+from tightrope.x86.paging import FORMATS
 from tightrope.x86.tables import tables_bound
 
 LOW_MEMORY = Extent(0, 640 << 10)
 """The decompressor reads the BIOS data area at 0x400 and puts its 5-level trampoline below 640 KiB
 (Linux arch/x86/boot/compressed/pgtable_64.c, paging_prepare)."""
-PAGE_TABLE_A_TABLES = 1 + 2 * X86_64.leaf
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,18 +58,13 @@ class Request:
     initrd_source: str = "initrd"
     command_line: str = ""
     scatter: int | None = None
+    protocol: Protocol | None = None
+    """The entry to take; None takes the best that the old kernel can reach."""
 
 
 def prepare(image: Image, host: Host, request: Request) -> Plan:
     """The plan.  Raises PlanError; nothing is read or written but the arguments."""
-    entry = next((each for each in image.entries if each.protocol is Protocol.LINUX_64), None)
-    if entry is None:
-        offered = ", ".join(each.protocol for each in image.entries)
-        raise PlanError(
-            f"the image has no 64-bit entry of the Linux boot protocol, only {offered}",
-            source=image.source,
-            field="entries",
-        )
+    way = way_in(image, host, request.protocol)
     request = _carried(image, request)
     if request.scatter is not None and request.scatter < 0:
         raise PlanError(
@@ -70,7 +73,7 @@ def prepare(image: Image, host: Host, request: Request) -> Plan:
             field="scatter",
             limit=0,
         )
-    room = _Room(host, image)
+    room = _Room(host, image, below_4g=way.below_4g)
     load = room.kernel()
     base = Phys(image.pref_address if image.pref_address in load else load.start)
     command_line = _command_line(image, request.command_line)
@@ -95,8 +98,8 @@ def prepare(image: Image, host: Host, request: Request) -> Plan:
     line_at = room.small("command line", len(command_line))
     params_at = room.small("boot_params", boot.BOOT_PARAMS_SIZE)
     stub_at = room.small("entry stub", PAGE_SIZE)
-    kernel_entry = Phys(base + entry.offset)
-    stub = read_routine(ENTER_BZIMAGE_X86_64)
+    kernel_entry = Phys(base + way.entry.offset)
+    stub = read_routine(way.stub)
     stub_data = bytearray(stub.data)
     for symbol, value in (("kernel_entry", kernel_entry), ("boot_params", params_at.start)):
         at = stub.symbols[symbol]
@@ -125,6 +128,7 @@ def prepare(image: Image, host: Host, request: Request) -> Plan:
         request,
         tuple(segments),
         entry=Phys(stub_at.start),
+        protocol=way.entry.protocol,
         kernel_entry=kernel_entry,
         params=Phys(params_at.start),
     )
@@ -167,14 +171,17 @@ def _allocate(
     segments: tuple[Segment, ...],
     *,
     entry: Phys,
+    protocol: Protocol,
     kernel_entry: Phys,
     params: Phys,
 ) -> Plan:
     """Frames for everything that is not a destination, and the list."""
     free = free_ram(host)
-    pool = FramePool(
-        subtract(free, [segment.destination for segment in segments]), scatter=request.scatter
-    )
+    fmt = FORMATS[host.paging]
+    unused = subtract(free, [segment.destination for segment in segments])
+    control_page = _control_page(host, unused, request.scatter)
+    unused = subtract(unused, [Extent.sized(control_page, PAGE_SIZE)])
+    pool = FramePool(unused, scatter=request.scatter)
     per_segment = [
         np.arange(each.destination.pages.start, each.destination.pages.stop, dtype=np.int64)
         for each in segments
@@ -183,23 +190,26 @@ def _allocate(
     in_place = _inside(destinations, free)
     sources = destinations.copy()
     sources[~in_place] = pool.take(int((~in_place).sum()), "the copy")
-    list_frames = pool.take(list_length(len(segments), len(destinations)), "the page list")
-    control_page = int(pool.take(1, "the control page")[0]) << PAGE_SHIFT
+    per_page = PAGE_SIZE // (8 if host.paging in LONG_MODES else 4)
+    length = list_length(len(segments), len(destinations), per_page=per_page)
+    list_frames = pool.take(length, "the page list")
     runs, at = [], 0
     for frames in per_segment:
         runs.append((int(frames[0]), sources[at : at + len(frames)]))
         at += len(frames)
-    head, list_pages = chained(words(runs), list_frames)
+    head, list_pages = chained(words(runs), list_frames, per_page=per_page)
     identity = _identity(host, segments, sources[~in_place], list_frames, control_page)
-    tables = tables_bound(X86_64, [each.extent for each in identity]) + PAGE_TABLE_A_TABLES
+    tables = 1 + 2 * fmt.leaf
+    if host.paging in LONG_MODES:
+        tables += tables_bound(fmt, [each.extent for each in identity])
     spare = _extents(np.sort(pool.take(tables, "the page tables")))
     reach = max(each.extent.end for each in identity)
-    if reach > 1 << X86_64.identity_bits:
+    if reach > 1 << fmt.identity_bits:
         raise PlanError(
-            f"{reach - 1:#x} has no linear address equal to itself with 4 levels",
+            f"{reach - 1:#x} has no linear address equal to itself with {fmt.name} paging",
             source=host.source,
             field="memory",
-            limit=1 << X86_64.identity_bits,
+            limit=1 << fmt.identity_bits,
         )
     return Plan(
         image=image,
@@ -209,21 +219,36 @@ def _allocate(
         sources=sources,
         head=head,
         list_pages=list_pages,
-        control_page=Phys(control_page),
+        control_page=control_page,
+        relocation=host.relocation
+        if host.relocation is not None
+        else Virt(host.direct_map.virt + control_page),
         spare=spare,
         identity=identity,
         entry=entry,
+        protocol=protocol,
         kernel_entry=kernel_entry,
         boot_params=params,
         command_line=request.command_line,
     )
 
 
+def _control_page(host: Host, unused: Sequence[Extent], scatter: int | None) -> Phys:
+    """One free page; where V is in the direct map, one that the direct map has."""
+    what = "the control page"
+    if host.relocation is None:
+        mapped = Extent(0, host.direct_map.size)
+        unused = subtract([mapped], subtract([mapped], unused))
+        what += ", which the direct map has to reach,"
+    return Phys(int(FramePool(unused, scatter=scatter).take(1, what)[0]) << PAGE_SHIFT)
+
+
 class _Room:
     """What is still free for destinations while the segments are placed one after the other."""
 
-    def __init__(self, host: Host, image: Image) -> None:
+    def __init__(self, host: Host, image: Image, *, below_4g: bool) -> None:
         self._image = image
+        self._above_4g = image.above_4g and not below_4g
         self._host = host
         self._ram = ram_for_new_kernel(host)
         self._free = free_ram(host)
@@ -245,7 +270,7 @@ class _Room:
                 source=image.source,
                 field="pref_address",
             )
-        high = 1 << 64 if image.above_4g else FOUR_GIB
+        high = 1 << 64 if self._above_4g else FOUR_GIB
         low = max(boot.MIN_KERNEL_LOAD_ADDR, image.pref_address)
         for extents in (self._free, self._ram):
             hole = find_hole(
@@ -268,7 +293,7 @@ class _Room:
 
     def initrd(self, size: int, source: str) -> Extent:
         limit = self._image.initrd_limit + 1
-        tops = [min(limit, FOUR_GIB)] + ([1 << 64] if self._image.above_4g else [])
+        tops = [min(limit, FOUR_GIB)] + ([1 << 64] if self._above_4g else [])
         whole = align_up(size, PAGE_SIZE)
         low = boot.MIN_INITRD_LOAD_ADDR
         hole = self._from_top(whole, tops, low)
@@ -277,12 +302,12 @@ class _Room:
                 f"no room for {size:#x} bytes of initrd between {low:#x} and its highest address",
                 source=source,
                 field="initrd_addr_max",
-                limit=limit - 1 if not self._image.above_4g else None,
+                limit=limit - 1 if not self._above_4g else None,
             )
         return hole
 
     def small(self, what: str, size: int) -> Extent:
-        tops = [FOUR_GIB] + ([1 << 64] if self._image.above_4g else [])
+        tops = [FOUR_GIB] + ([1 << 64] if self._above_4g else [])
         hole = self._from_top(align_up(size, PAGE_SIZE), tops, boot.MIN_BOOTPARAM_ADDR)
         if hole is None:
             raise PlanError(f"no room for the {what}", source=self._host.source, field="memory")

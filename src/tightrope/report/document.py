@@ -34,7 +34,8 @@ def verdict_document(verdict: Verdict) -> Document:
                 "root": built.page_table_a.root,
                 "pages": sorted(built.page_table_a.pages),
             },
-            "page_table_b": {
+            "page_table_b": built.page_table_b
+            and {
                 "root": built.page_table_b.root,
                 "pages": sorted(built.page_table_b.pages),
             },
@@ -76,7 +77,7 @@ def plan_document(plan: Plan) -> Document:
             for segment in plan.segments
         ],
         "control_page": plan.control_page,
-        "relocation": plan.host.relocation,
+        "relocation": plan.relocation,
         "entry": plan.entry,
         "kernel_entry": plan.kernel_entry,
         "boot_params": plan.boot_params,

@@ -45,7 +45,7 @@ def _lines(plan: Plan) -> Iterator[str]:
         )
     yield ""
     yield "handover"
-    yield f"  V {host.relocation:#x}   where the old kernel has its relocation code"
+    yield f"  V {plan.relocation:#x}   where the old kernel has its relocation code"
     yield f"  P {plan.control_page:#x}   the control page"
     yield (
         f"  page list: head {plan.head:#x}, {words.count(len(plan.list_pages), 'page')};"

@@ -64,16 +64,16 @@ def _header(verdict: Verdict, ink: _Ink) -> Iterator[str]:
     yield ink("head", f"rehearsal of {image.source}{version}")
     yield f"  old kernel      {host.source}: {host.paging.value}, {words.size(ram)} of RAM"
     yield f"  design          {built.design}, on the {verdict.run.machine}"
-    yield (
-        f"  V               {host.relocation:#x}   in the old kernel's text,"
-        f" frame {built.world.code_phys:#x}"
-    )
+    where = "in the old kernel's text" if host.relocation else "in the direct map"
+    yield f"  V               {plan.relocation:#x}   {where}, frame {built.world.code_phys:#x}"
     yield f"  P               {plan.control_page:#x}   the control page"
     yield f"  current pgd     {built.world.pgd:#x}"
     for name, tables in (
         ("page_table_a", built.page_table_a),
         ("page_table_b", built.page_table_b),
     ):
+        if tables is None:
+            continue
         yield f"  {name}    {tables.root:#x}   {words.count(len(tables.pages), 'page')} of table"
     yield ""
 
@@ -116,7 +116,7 @@ def _seen(verdict: Verdict, step: Step) -> Iterator[str]:
         if each.step != step or what in shown:
             continue
         shown.add(what)
-        yield from _translation(each, plan.host.relocation, plan.control_page)
+        yield from _translation(each, plan.relocation, plan.control_page)
 
 
 def _writes(run: Run, writes: list[RegisterWrite]) -> Iterator[str]:

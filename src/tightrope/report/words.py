@@ -39,7 +39,7 @@ def place(handover: Handover, rip: int) -> str:
     The label is the last one at or before it in the relocation code.
     """
     plan = handover.plan
-    for name, start in (("V", plan.host.relocation), ("P", plan.control_page)):
+    for name, start in (("V", plan.relocation), ("P", plan.control_page)):
         offset = rip - start
         if 0 <= offset < PAGE_SIZE:
             before = [(at, label) for label, at in handover.code.symbols.items() if at <= offset]

@@ -14,7 +14,10 @@ from importlib import resources
 from tightrope.model import Code
 
 RELOCATE_X86_64 = "relocate_x86_64"
+RELOCATE_I386 = "relocate_i386"
 ENTER_BZIMAGE_X86_64 = "enter_bzimage_x86_64"
+ENTER_BZIMAGE_I386 = "enter_bzimage_i386"
+ENTER_BZIMAGE_I386_FROM_X86_64 = "enter_bzimage_i386_from_x86_64"
 
 
 def read(name: str) -> Code:

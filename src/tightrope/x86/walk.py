@@ -52,6 +52,8 @@ class Mmu:
     gbpages: bool = True
     user: bool = False
     ac: bool = False
+    pdptes: tuple[int, ...] | None = None
+    """PAE: the four PDPTEs that the CPU holds since CR3 was loaded (SDM 4.4.1); None reads memory."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -130,6 +132,29 @@ def canonical(virt: int, mmu: Mmu) -> bool:
     return virt >> top in (0, (1 << (64 - top)) - 1)
 
 
+def load_pdptes(read: ReadEntry, mmu: Mmu) -> tuple[int, ...] | Refused | None:
+    """What a write of CR0, CR3 or CR4 loads under PAE paging (SDM 4.4.1); None in other modes.
+
+    A present PDPTE with a reserved bit is #GP(0): Refused.
+    """
+    if not mmu.cr0 & _CR0_PG or not mmu.cr4 & _CR4_PAE or mmu.efer & _EFER_LMA:
+        return None
+    entries = []
+    for number in range(4):
+        at = Phys((mmu.cr3 & 0xFFFF_FFE0) + 8 * number)
+        value = read(at, 8) or 0
+        bad = _reserved(value, _PAE_RUNGS[0], mmu, leaf=False, wide=True, long_mode=False, nxe=True)
+        if value & _P and bad:
+            return Refused(
+                vector=GENERAL_PROTECTION,
+                error_code=0,
+                reason=f"reserved bits {bad:#x} are set in PDPTE {number}",
+                visits=(TableVisit(level="PDPT", at=at, entry=value),),
+            )
+        entries.append(value)
+    return tuple(entries)
+
+
 def walk(read: ReadEntry, mmu: Mmu, virt: Virt | int, access: Access) -> Translated | Refused:
     """Translate linear `virt` for `access`, or say why the CPU refuses (SDM 4.6, 4.7).
 
@@ -181,6 +206,8 @@ def walk(read: ReadEntry, mmu: Mmu, virt: Virt | int, access: Access) -> Transla
     for rung in _rungs(mmu):
         at = Phys(table + entry_size * ((virt >> rung.low) & ((1 << rung.bits) - 1)))
         got = read(at, entry_size)
+        if mmu.pdptes is not None and rung.low == 30 and not long_mode:
+            got = mmu.pdptes[virt >> 30 & 3]
         if got is None:
             return refuse(f"the {rung.name} at {at:#x} is not in memory", present=False)
         value = got

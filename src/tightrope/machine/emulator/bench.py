@@ -23,17 +23,17 @@ from tightrope.x86.walk import Access, Refused, walk
 class Bench:
     """One engine on one memory."""
 
-    def __init__(self, ram: Ram) -> None:
+    def __init__(self, ram: Ram, bits: int) -> None:
         self.ram = ram
-        self.engine = Engine(ram)
+        self.engine = Engine(ram, bits)
         self._watch: Watch | None = None
         self._mmu: WatchedMmu | None = None
         self.code: set[int] = set()
         """Frames that instructions were executed from since Unicorn's translated code was dropped."""
         self._bytes: dict[int, bytes] = {}
         """What those frames held at the end of the last walk."""
-        self.known: dict[tuple[int, int], Operation] = {}
-        """Decoded instructions by (rip, physical address)."""
+        self.known: dict[tuple[int, int, int], Operation] = {}
+        """Decoded instructions by (rip, physical address, bits)."""
         self._at_call: tuple[World, Registers, object] | None = None
         engine = self.engine
         self._hooks = [
@@ -86,12 +86,12 @@ class Bench:
             self._at_call = (handover.world, handover.registers, self.engine.saved())
         self.engine.forget_translations()
 
-    def start(self, watch: Watch, rip: int, until: int) -> None:
+    def start(self, watch: Watch, rip: int) -> None:
         """Walk, watched.  Raises what Unicorn raises when it stops badly."""
         self._watch = watch
         self.engine.before = watch.instruction
         try:
-            self.engine.start(rip, until=until)
+            self.engine.start(rip)
         finally:
             self._watch = None
 

@@ -87,7 +87,7 @@ class _Listener:
         """Run until something stops it, and deliver that."""
         engine = self._engine
         try:
-            engine.start(engine.read("rip"), until=None)
+            engine.start(engine.read("rip"))
         except Failed as err:
             if self._pending is None and not self._done:
                 self._done = f"the emulator gave up at {engine.read('rip'):#x}: {err}"

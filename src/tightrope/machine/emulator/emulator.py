@@ -22,6 +22,7 @@ from tightrope.machine.port import Progress, no_progress
 from tightrope.machine.steps import StepTracker
 from tightrope.memory import Virt
 from tightrope.model import Buffer, Console, Fault, Handover, Registers, Run, Stop
+from tightrope.x86.cpu import EFER_LMA
 
 INSTRUCTION_LIMIT = 50_000_000
 """Far above any list that fits a machine: a walk that gets here goes in circles."""
@@ -46,8 +47,10 @@ class Emulator:
         """Walk.  Raises MachineError when the machine has no room for the host."""
         plan, host = handover.plan, handover.plan.host
         extents = backed(host.memory, host.firmware)
-        if self._bench is None or self._bench.ram.extents != extents:
-            self._bench = Bench(Ram(extents))
+        bits = 64 if host.efer & EFER_LMA else 32
+        same = self._bench and self._bench.ram.extents == extents
+        if self._bench is None or not same or self._bench.engine.bits != bits:
+            self._bench = Bench(Ram(extents), bits)
         bench = self._bench
         engine, ram = bench.engine, bench.ram
         self._entered = False
@@ -56,14 +59,14 @@ class Emulator:
         frozen: dict[int, Buffer] = {
             **handover.world.tables,
             **handover.page_table_a.pages,
-            **handover.page_table_b.pages,
+            **(handover.page_table_b.pages if handover.page_table_b else {}),
         }
         mmu = WatchedMmu(ram, host.cpu, handover.registers, frozen)
-        steps = StepTracker(host.relocation)
+        steps = StepTracker(plan.relocation)
         bench.load(handover, mmu)
-        watch = Watch(engine, mmu, steps, self._limit, bench.known, bench.code)
+        watch = Watch(engine, mmu, steps, plan.kernel_entry, self._limit, bench.known, bench.code)
         try:
-            bench.start(watch, handover.registers.rip, plan.kernel_entry)
+            bench.start(watch, handover.registers.rip)
         except Failed as err:
             if not watch.over:
                 raise MachineError(
@@ -75,7 +78,7 @@ class Emulator:
             stop = Stop.FAULT
         elif watch.over_limit:
             stop = Stop.LIMIT
-        elif registers.rip == plan.kernel_entry:
+        elif watch.arrived:
             stop = Stop.ENTRY
         else:
             stop = Stop.HALT

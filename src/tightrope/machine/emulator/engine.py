@@ -1,8 +1,9 @@
 """The Unicorn instance: registers in and out, memory mapped, the translation hook.
 
-Rules: the only file that knows Unicorn's constants.  64-bit engine, ICELAKE_SERVER model (older
-models drop CR4 bits in silence), UC_TLB_VIRTUAL, so that every first read, write or fetch of a page
-is asked of us.  Registers that are read in a hook go through preallocated arrays: the binding's own
+Rules: the only file that knows Unicorn's constants.  ICELAKE_SERVER model (older models drop CR4
+bits in silence), UC_TLB_VIRTUAL, so that every first read, write or fetch of a page is asked of us.  A
+64-bit old kernel gets a 64-bit engine, which also leaves long mode; a 32-bit one gets a 32-bit engine,
+whose registers have the same names here and r8 to r15 are always 0.  Registers that are read in a hook go through preallocated arrays: the binding's own
 `reg_read` costs several microseconds each.
 """
 
@@ -49,6 +50,12 @@ _REGISTER = {
 }
 _REGISTER["rflags"] = _REGISTER["eflags"]
 
+_LEGACY = {
+    **{name: _REGISTER[f"e{name[1:]}"] for name in GENERAL[:8]},
+    "rip": _REGISTER["eip"],
+}
+"""A 32-bit engine refuses the 64-bit names (from Unicorn 2.2 on)."""
+
 _CODE_HOOK = ctypes.CFUNCTYPE(
     None, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint32, ctypes.c_void_p
 )
@@ -67,7 +74,7 @@ class Batch:
     def __init__(self, engine: Engine, names: Sequence[str]) -> None:
         count = len(names)
         self._handle = engine.uc._uch
-        self._ids = (ctypes.c_int * count)(*(_REGISTER[name] for name in names))
+        self._ids = (ctypes.c_int * count)(*(engine.number(name) for name in names))
         self.values = (ctypes.c_uint64 * count)()
         start = ctypes.addressof(self.values)
         self._pointers = (ctypes.c_void_p * count)(*(start + 8 * n for n in range(count)))
@@ -86,23 +93,31 @@ class Batch:
 class Engine:
     """One Unicorn CPU over one `Ram`."""
 
-    def __init__(self, ram: Ram) -> None:
+    def __init__(self, ram: Ram, bits: int = 64) -> None:
         self.ram = ram
+        self.bits = bits
         self.before: Callable[[int], None] = _nothing
         self._raised: BaseException | None = None
         self._callbacks: dict[int, object] = {}
         self._single: dict[str, Batch] = {}
         # The binding's annotations lack what its x86 class adds: Any, and only in this file.
-        self.uc: Any = _uc.Uc(_const.UC_ARCH_X86, _const.UC_MODE_64)
+        self.uc: Any = _uc.Uc(
+            _const.UC_ARCH_X86, _const.UC_MODE_64 if bits == 64 else _const.UC_MODE_32
+        )
         self.uc.ctl_set_cpu_model(_x86.UC_CPU_X86_ICELAKE_SERVER)
         self.uc.ctl_set_tlb_mode(_const.UC_TLB_VIRTUAL)  # type: ignore[attr-defined]
         self.uc.ctl_exits_enabled(True)
-        self._general = self.batch(*GENERAL)
+        self._names = GENERAL if bits == 64 else GENERAL[:8]
+        self._general = self.batch(*self._names)
         for number, extent in enumerate(ram.extents):
             self.uc.mem_map_ptr(
                 extent.start, extent.size, _const.UC_PROT_ALL, ram.address_in_process(number)
             )
         self._new = self.saved()
+
+    def number(self, name: str) -> int:
+        """Unicorn's number of a register."""
+        return int((_LEGACY if self.bits == 32 else _REGISTER).get(name) or _REGISTER[name])
 
     def read(self, name: str) -> int:
         """One register by name; for segments the selector."""
@@ -115,7 +130,7 @@ class Engine:
 
     def write(self, name: str, value: int) -> None:
         """One register by name."""
-        self.uc.reg_write(_REGISTER[name], value)
+        self.uc.reg_write(self.number(name), value)
 
     def batch(self, *names: str) -> Batch:
         """See `Batch`."""
@@ -150,7 +165,7 @@ class Engine:
         self.uc.reg_write(_REGISTER["idtr"], (0, *registers.idt, 0))
         for name, selector in registers.segments.items():
             self.write(name, selector)
-        for number, name in enumerate(GENERAL):
+        for number, name in enumerate(self._names):
             self._general.values[number] = registers.general[name]
         self._general.write()
         self.write("rflags", registers.rflags)
@@ -169,7 +184,8 @@ class Engine:
     def registers(self) -> Registers:
         """The CPU as it is."""
         return Registers(
-            general=dict(zip(GENERAL, self._general.read(), strict=True)),
+            general=dict.fromkeys(GENERAL, 0)
+            | dict(zip(self._names, self._general.read(), strict=True)),
             rip=self.read("rip"),
             rflags=self.read("rflags"),
             cr0=self.read("cr0"),
@@ -348,9 +364,9 @@ class Engine:
             else:
                 self.uc.hook_del(each)
 
-    def start(self, rip: int, *, until: int | None) -> None:
-        """Run from `rip` until the exit address (None: there is none), a stop or a fault (`Failed`)."""
-        self.uc.ctl_set_exits([] if until is None else [until])
+    def start(self, rip: int) -> None:
+        """Run from `rip` until a stop or a fault (`Failed`)."""
+        self.uc.ctl_set_exits([])
         self._raised = None
         try:
             self.uc.emu_start(rip, 0)

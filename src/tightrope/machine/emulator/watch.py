@@ -49,22 +49,29 @@ class Watch:
         engine: Engine,
         mmu: WatchedMmu,
         steps: StepTracker,
+        until: int,
         limit: int,
-        known: dict[tuple[int, int], Operation],
+        known: dict[tuple[int, int, int], Operation],
         code: set[int],
     ) -> None:
-        """`known` has instructions by (rip, physical address), good as long as the bytes are.
+        """`known` has instructions by (rip, physical address, bits), good as long as the bytes are.
 
         `code` has the frames that instructions were decoded from, in this walk or an earlier one;
         both are added to.
         """
         self._known = known
         self._code = code
+        self._bits = engine.bits
+        """How the CPU decodes now: 64, or 32 in a 32-bit engine and in compatibility mode."""
         self._gdt = engine.table("gdtr")
         self._engine = engine
         self._mmu = mmu
         self._steps = steps
+        self._until = until
         self._limit = limit
+        self.arrived = False
+        """The next instruction is the new kernel's first.  Stopped here and not by an exit address:
+        Unicorn asks for the page before an exit that begins a page."""
         self._operations: dict[int, Operation] = {}
         self._after: list[RegisterWrite] = []
         self._string = engine.batch("rcx", "rsi", "rdi", "rax", "rflags")
@@ -85,6 +92,10 @@ class Watch:
 
     def instruction(self, rip: int) -> None:
         """Called ahead of every instruction."""
+        if rip == self._until:
+            self.arrived = True
+            self._engine.stop()
+            return
         self.index += 1
         self.rip = rip
         self.trace.append(rip)
@@ -147,8 +158,8 @@ class Watch:
 
     @property
     def over(self) -> bool:
-        """The walk has ended before the new kernel's entry."""
-        return self.trouble is not None or self.over_limit or self.halted
+        """The walk has ended."""
+        return self.arrived or self.trouble is not None or self.over_limit or self.halted
 
     def texts(self) -> dict[int, str]:
         """rip -> the instruction there."""
@@ -164,7 +175,7 @@ class Watch:
     def _decode(self, rip: int) -> Operation:
         """The instruction at `rip`, whose page the CPU has just fetched from."""
         phys = self._mmu.cached(rip, Access.FETCH)
-        known = None if phys is None else self._known.get((rip, phys))
+        known = None if phys is None else self._known.get((rip, phys, self._bits))
         if known is not None and phys is not None:
             return self._keep(rip, phys, known)
         code = b""
@@ -173,19 +184,19 @@ class Watch:
         if len(code) < 15:
             more = self._mmu.look(rip + len(code), 15 - len(code), Access.FETCH)
             code += more if isinstance(more, bytes) else b""
-        return self._keep(rip, phys, decoded(code, rip))
+        return self._keep(rip, phys, decoded(code, rip, self._bits))
 
     def _keep(self, rip: int, phys: int | None, operation: Operation) -> Operation:
         """Remember an instruction, and the frame it was made from."""
         self._operations[rip] = operation
         if phys is not None:
-            self._known[rip, phys] = operation
+            self._known[rip, phys, self._bits] = operation
             self._code.add(phys >> 12)
         return operation
 
     def _overwritten(self, phys: int, size: int) -> None:
         """Bytes of a page with code were written: what was decoded there may be something else now."""
-        for (_rip, at), operation in self._known.items():
+        for (_rip, at, _bits), operation in self._known.items():
             if at < phys + size and phys < at + operation.size:
                 self._texts = self.texts()
                 self._operations.clear()
@@ -262,13 +273,16 @@ class Watch:
         mmu = self._mmu
         self._control_written = True
         self._steps.control_write(self.index, register)
-        state = mmu.state(code64=True)
+        state = mmu.state(code64=self._bits == 64)
         if register == "cr0":
             refusal, before = x86.cr0_refusal(state, value), state.cr0
+            refusal = refusal or mmu.pdpte_refusal(cr0=value)
         elif register == "cr3":
             refusal, before = x86.cr3_refusal(state, value), state.cr3
+            refusal = refusal or mmu.pdpte_refusal(cr3=value)
         elif register == "cr4":
             refusal, before = x86.cr4_refusal(state, value), state.cr4
+            refusal = refusal or mmu.pdpte_refusal(cr4=value)
         else:
             refusal, before = None, self._engine.read(register)
         self._record(register, before, value)
@@ -290,7 +304,7 @@ class Watch:
         if number != x86.MSR_EFER:
             self._record(f"msr {number:#x}", 0, value)
             return
-        state = self._mmu.state(code64=True)
+        state = self._mmu.state(code64=self._bits == 64)
         self._record("efer", state.efer, value)
         refusal = x86.efer_refusal(state, value)
         if refusal:
@@ -301,7 +315,7 @@ class Watch:
 
     def _descriptor_table(self, operation: Operation) -> None:
         address = operation.memory_operand(self._engine.read)
-        raw = None if address is None else self._mmu.look(address, 10)
+        raw = None if address is None else self._mmu.look(address, 2 + self._bits // 8)
         if isinstance(raw, bytes):
             limit, base = int.from_bytes(raw[:2], "little"), int.from_bytes(raw[2:], "little")
             # base and limit in one number: base << 16 | limit, as the operand lies in memory.
@@ -322,11 +336,15 @@ class Watch:
         if refusal:
             self._trouble(GENERAL_PROTECTION, selector & ~3, refusal)
             self._engine.stop()
+        elif register == "cs" and descriptor is not None:
+            long = x86.Descriptor.decode(descriptor).long and self._mmu.mmu.efer & x86.EFER_LMA
+            self._bits = 64 if long else 32
 
     def _string_move(self, operation: Operation) -> None:
         """REP MOVS or STOS as memmoves, page by page; left to the CPU where that is not the same."""
         values = self._string.read()
-        count, source, destination, accumulator, flags = values
+        mask = (1 << self._bits) - 1
+        count, source, destination, accumulator, flags = (each & mask for each in values)
         width = abs(operation.string_width)
         stores = operation.string_width < 0
         if flags & x86.RFLAGS_DF or (not stores and abs(source - destination) < count * width):
