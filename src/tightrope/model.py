@@ -50,9 +50,11 @@ STEP_NAMES: Mapping[Step, str] = {
     Step.TABLE_A: "load page_table_a (still at V, now backed by the control page)",
     Step.STATE: "set idt, gdt, segments and stack",
     Step.IDENTITY: "jump to the identity address P",
-    Step.TABLE_B: "turn paging off (i386) or load page_table_b (x86_64)",
+    Step.TABLE_B: "load page_table_b",
     Step.COPY: "copy the pages, enter the new kernel",
 }
+PAGING_OFF = "turn paging off"
+"""What step 5 is on i386 and PAE."""
 
 
 class Paging(StrEnum):
@@ -210,7 +212,7 @@ class DirectMap:
 
     virt: Virt
     page_size: int
-    size: int
+    size: int = 1 << 52
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from tests.makers.hosts import table_b
 from tests.plan.list_reader import follow
 from tightrope.memory import Extent, Phys, Virt
 from tightrope.model import (
@@ -22,6 +23,7 @@ from tightrope.model import (
     Memory,
     Piece,
     Plan,
+    Protocol,
     Registers,
     RegisterWrite,
     Run,
@@ -86,14 +88,14 @@ def in_a(virt: Callable[[Plan], int], change: Callable[[int], int]) -> Change:
 
 def in_b(virt: Callable[[Plan], int], change: Callable[[int], int]) -> Change:
     def breach(handover: Handover, run: Run) -> Walked:
-        tables = edit(handover.page_table_b, virt(handover.plan), change)
+        tables = edit(table_b(handover), virt(handover.plan), change)
         return replace(handover, page_table_b=tables), run
 
     return breach
 
 
 def at_v(plan: Plan) -> int:
-    return plan.host.relocation
+    return plan.relocation
 
 
 def at_p(plan: Plan) -> int:
@@ -107,7 +109,7 @@ def kernel(plan: Plan) -> int:
 def swap_two_in_b(handover: Handover, run: Run) -> Walked:
     """The first two pages of the kernel change places: all is reached, nothing at its own address."""
     first = kernel(handover.plan)
-    tables = handover.page_table_b
+    tables = table_b(handover)
     one, other = entry_of(tables, first)[2], entry_of(tables, first + PAGE)[2]
     tables = edit(tables, first, lambda _: other)
     return replace(handover, page_table_b=edit(tables, first + PAGE, lambda _: one)), run
@@ -270,7 +272,7 @@ def memory_word(at: Callable[[Handover], int], value: int) -> Change:
 
 def kernel_entry_in_b(handover: Handover) -> int:
     """Where page_table_b's entry for the kernel's second page lies."""
-    frame, at, _ = entry_of(handover.page_table_b, kernel(handover.plan) + PAGE)
+    frame, at, _ = entry_of(table_b(handover), kernel(handover.plan) + PAGE)
     return frame + at
 
 
@@ -351,7 +353,7 @@ def translations(pick: Callable[[Translation], bool], **changes: object) -> Chan
 
 def fetched_elsewhere(handover: Handover, run: Run) -> Walked:
     """Under page_table_b the control page's address leads to another frame."""
-    root, control = handover.page_table_b.root, handover.plan.control_page
+    root, control = table_b(handover).root, handover.plan.control_page
     moved = next(
         each
         for each in run.translations
@@ -396,6 +398,12 @@ def general(name: str, value: int) -> Change:
     return registers(lambda now: replace(now, general={**now.general, name: value}))
 
 
+def through_the_32_bit_entry(handover: Handover, run: Run) -> Walked:
+    """The plan asked for the 32-bit entry, and rbx holds something in 64-bit code with paging on."""
+    plan = replace(handover.plan, protocol=Protocol.LINUX_32)
+    return general("rbx", 7)(replace(handover, plan=plan), run)
+
+
 def segment(name: str, value: int) -> Change:
     return registers(lambda now: replace(now, segments={**now.segments, name: value}))
 
@@ -427,7 +435,7 @@ def fault(
             error_code=error_code,
             address=address,
             access=access,
-            rip=Virt(handover.plan.host.relocation + 5),
+            rip=Virt(handover.plan.relocation + 5),
             text="mov %cr4,%rax",
             reason="made for this test",
             visits=(),
@@ -658,7 +666,7 @@ COPYING = (
     Breach(
         rule="tables-kept",
         name="a page is copied onto page_table_b",
-        change=line_goes_to(lambda handover: handover.page_table_b.root),
+        change=line_goes_to(lambda handover: table_b(handover).root),
         step=Step.COPY,
         says="a page table in use at 0x100019000",
     ),
@@ -911,6 +919,14 @@ ENTRY = (
         change=general("rsi", 0xBFFD8000),
         step=Step.COPY,
         says="rsi is 0xbffd8000, and boot_params lies at 0xbffd7000",
+    ),
+    Breach(
+        rule="entry-zeroed",
+        name="rbx at the 32-bit entry",
+        change=through_the_32_bit_entry,
+        step=Step.COPY,
+        says="registers that have to be 0 at the entry are not: rbx is 0x7",
+        also=frozenset({"entry-selectors", "known-state"}),
     ),
     Breach(
         rule="entry-mapped",

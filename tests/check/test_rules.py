@@ -11,19 +11,27 @@ from dataclasses import replace
 
 import pytest
 
-from tests.check.breaking import CASES, Breach
+from tests.check.breaking import CASES, Breach, edit, with_word
 from tests.rehearse.runs import example_host, shared, shipped_kernel, shipped_request, sound
 from tightrope.check import RULES, check
 from tightrope.check.rule import Rule
 from tightrope.errors import MachineError
 from tightrope.machine.emulator import Emulator
-from tightrope.memory import Extent
+from tightrope.memory import Extent, Phys, Virt
 from tightrope.model import Code, Finding, Step
 from tightrope.rehearse import rehearse
 from tightrope.sabotage import SABOTAGES, Sabotage
 
+V = 0xFFFF_FFFF_9AC0_1000
+"""Where the example host has its relocation code."""
 ADDRESS = re.compile(r"0x[0-9a-f]{3,}")
-WITHOUT_ADDRESS = {"entry-flags", "known-state", "entry-selectors", "interrupts-off"}
+WITHOUT_ADDRESS = {
+    "entry-zeroed",
+    "entry-flags",
+    "known-state",
+    "entry-selectors",
+    "interrupts-off",
+}
 """Rules about a register or about something that is not there."""
 
 
@@ -213,3 +221,56 @@ def test_every_finding_of_a_sabotaged_walk_can_be_mended(name: str) -> None:
         machine=shared(),
     )
     assert all(finding.mend and finding.message for finding in verdict.findings)
+
+
+# --------------------------------------------------------------------------- what needs other tables
+
+
+def test_a_control_page_that_is_open_to_user_mode_is_found() -> None:
+    """A page is a user page only where every level says so, so every entry is changed."""
+    good = sound()
+    pages = {}
+    for frame, page in good.handover.page_table_a.pages.items():
+        words = memoryview(bytes(page)).cast("Q").tolist()
+        pages[frame] = memoryview(
+            b"".join((word | 4 if word & 1 else word).to_bytes(8, "little") for word in words)
+        )
+    tables = replace(good.handover.page_table_a, pages=pages)
+    # With SMEP and SMAP (CR4 bits 20 and 21) the CPU itself would refuse such a page.
+    registers = replace(good.handover.registers, cr4=good.handover.registers.cr4 & ~(3 << 20))
+    broken = replace(good.handover, page_table_a=tables, registers=registers)
+    found = check(broken, good.run)
+    assert [(finding.rule, finding.step) for finding in found] == [
+        ("table-a-rights", Step.TABLE_A)
+    ] * 2
+    assert all(finding.message.endswith("is open to user mode") for finding in found)
+
+
+def test_an_entry_that_is_not_present_may_hold_anything() -> None:
+    """SDM 4.5: with P = 0 all other bits are ignored."""
+    good = sound()
+    tables = edit(good.handover.page_table_a, V + 4096, lambda _: 1 << 51)
+    assert check(replace(good.handover, page_table_a=tables), good.run) == ()
+
+
+def test_a_large_page_at_v_is_more_than_the_control_page() -> None:
+    """V on a 2 MiB boundary, so that the entry one level up can map it."""
+    virt = Virt(0xFFFF_FFFF_9AC0_0000)
+    good = rehearse(
+        shipped_kernel(),
+        replace(example_host(), relocation=virt),
+        shipped_request(),
+        machine=Emulator(),
+    )
+    assert good.findings == ()
+    table = good.handover.page_table_a
+    for low in (39, 30):
+        at = (virt >> low & 511) * 8
+        entry = int.from_bytes(table.pages[table.root][at : at + 8], "little")
+        table = replace(table, root=Phys(entry & 0x000F_FFFF_FFFF_F000))
+    large = with_word(table, table.root, (virt >> 21 & 511) * 8, 0x1_0000_00E3)
+    tables = replace(large, root=good.handover.page_table_a.root)
+    found = check(replace(good.handover, page_table_a=tables), good.run)
+    # It leads to the start of the 2 MiB, which is not the control page.
+    assert [finding.rule for finding in found] == ["table-a-maps-v", "table-a-nothing-else"]
+    assert "(0x200000 bytes)" in found[1].message

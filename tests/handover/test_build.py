@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 
-from tests.makers.hosts import GIB, MIB, PAGE, make_host, plans, read_image, small_host
+from tests.makers.hosts import GIB, MIB, PAGE, make_host, plans, read_image, small_host, table_b
 from tightrope import handover, host, routines
 from tightrope.errors import MachineError
 from tightrope.memory import Extent, Virt, union
@@ -61,7 +61,7 @@ def translate(built: Handover, tables: Tables, virt: int, access: Access) -> Tra
 def test_page_table_a_maps_v_and_p_to_the_control_page_and_nothing_else(plan: Plan) -> None:
     built = build(plan)
     found = mapped(built, built.page_table_a)
-    assert set(found.virt.tolist()) == {plan.host.relocation, plan.control_page}
+    assert set(found.virt.tolist()) == {plan.relocation, plan.control_page}
     assert set(found.phys.tolist()) == {plan.control_page}
     assert found.size.tolist() == [PAGE, PAGE]
     assert found.writable.all()
@@ -74,9 +74,9 @@ def test_page_table_a_maps_v_and_p_to_the_control_page_and_nothing_else(plan: Pl
 @given(plan=plans())
 def test_the_walker_never_has_to_write_into_a_table(plan: Plan) -> None:
     built = build(plan)
-    wanted = [(built.page_table_a, plan.host.relocation), (built.page_table_a, plan.control_page)]
-    wanted += [(built.page_table_b, each.extent.start) for each in plan.identity]
-    wanted += [(built.page_table_b, each.extent.end - 1) for each in plan.identity]
+    wanted = [(built.page_table_a, plan.relocation), (built.page_table_a, plan.control_page)]
+    wanted += [(table_b(built), each.extent.start) for each in plan.identity]
+    wanted += [(table_b(built), each.extent.end - 1) for each in plan.identity]
     for tables, virt in wanted:
         for access in Access:
             found = translate(built, tables, virt, access)
@@ -91,7 +91,7 @@ def test_the_walker_never_has_to_write_into_a_table(plan: Plan) -> None:
 @given(plan=plans())
 def test_page_table_b_maps_what_the_plan_says_each_address_to_itself(plan: Plan) -> None:
     built = build(plan)
-    found = mapped(built, built.page_table_b)
+    found = mapped(built, table_b(built))
     assert found.virt.tolist() == found.phys.tolist()
     assert found.physical() == union(each.extent for each in plan.identity)
     assert int(found.size.sum()) == sum(each.size for each in found.physical())
@@ -115,7 +115,7 @@ def largest_pages(extent: Extent, sizes: list[int]) -> list[int]:
 @given(plan=plans())
 def test_page_table_b_uses_the_largest_pages_that_fit_inside(plan: Plan) -> None:
     built = build(plan)
-    found = mapped(built, built.page_table_b)
+    found = mapped(built, table_b(built))
     sizes = [PAGE, 2 * MIB] + ([GIB] if plan.host.cpu.gbpages else [])
     expected = [
         size
@@ -135,7 +135,7 @@ def test_a_kernel_of_a_gib_is_mapped_with_a_gib_page_where_the_cpu_has_them(gbpa
     )
     image = read_image(pref_address=GIB, init_size=GIB)
     built = build(prepare(image, roomy, Request()))
-    sizes = mapped(built, built.page_table_b).size.tolist()
+    sizes = mapped(built, table_b(built)).size.tolist()
     assert sizes.count(GIB) == (1 if gbpages else 0)
 
 
@@ -146,10 +146,10 @@ def test_a_kernel_of_a_gib_is_mapped_with_a_gib_page_where_the_cpu_has_them(gbpa
 @given(plan=plans())
 def test_every_table_is_in_a_frame_that_was_set_aside_and_none_is_used_twice(plan: Plan) -> None:
     built = build(plan)
-    a, b = set(built.page_table_a.pages), set(built.page_table_b.pages)
+    a, b = set(built.page_table_a.pages), set(table_b(built).pages)
     assert not a & b
     assert built.page_table_a.root in a
-    assert built.page_table_b.root in b
+    assert table_b(built).root in b
     assert {frame // PAGE for frame in a | b} <= {f for each in plan.spare for f in each.pages}
     assert all(len(page) == PAGE for page in built.page_table_a.pages.values())
 
@@ -179,7 +179,7 @@ def test_the_pieces_are_the_control_page_the_tables_and_the_list(plan: Plan) -> 
     assert len(control[plan.control_page]) == PAGE
     for what, tables in (
         ("page_table_a", built.page_table_a),
-        ("page_table_b", built.page_table_b),
+        ("page_table_b", table_b(built)),
     ):
         assert piece_bytes(built, what) == {
             frame: bytes(page) for frame, page in tables.pages.items()
@@ -207,14 +207,14 @@ def test_v_is_about_to_be_called_with_the_routines_arguments() -> None:
     plan = example()
     built = build(plan)
     registers, before = built.registers, built.world.registers
-    assert registers.rip == plan.host.relocation
+    assert registers.rip == plan.relocation
     assert registers.general == {
         **before.general,
         "rdi": plan.head,
         "rsi": plan.control_page,
         "rdx": plan.entry,
         "rcx": built.page_table_a.root,
-        "r8": built.page_table_b.root,
+        "r8": table_b(built).root,
     }
     # Everything else is as the old kernel has it.
     assert replace(registers, general=before.general) == before
@@ -224,7 +224,7 @@ def test_v_is_about_to_be_called_with_the_routines_arguments() -> None:
 
 def test_v_and_p_may_be_the_same_address() -> None:
     plan = example()
-    plan = replace(plan, host=replace(plan.host, relocation=Virt(plan.control_page)))
+    plan = replace(plan, relocation=Virt(plan.control_page))
     world = host.lay(small_host(), CODE)
     built = handover.build(plan, world, CODE, design=handover.TWO_TABLES)
     found = mapped(built, built.page_table_a)
@@ -234,7 +234,7 @@ def test_v_and_p_may_be_the_same_address() -> None:
 def test_v_and_p_may_share_upper_tables() -> None:
     plan = example()
     near = Virt(plan.control_page ^ 0x1000)
-    plan = replace(plan, host=replace(plan.host, relocation=near))
+    plan = replace(plan, relocation=near)
     world = host.lay(small_host(), CODE)
     built = handover.build(plan, world, CODE, design=handover.TWO_TABLES)
     found = mapped(built, built.page_table_a)

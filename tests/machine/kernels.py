@@ -3,7 +3,7 @@
 Rules: bytes with the instruction beside them.  A kernel is loaded at `LOAD` with its 64-bit entry
 at +0x200; the 512 bytes before it hold its idt, because nothing else is there.
 
-    +0x030  idt, 15 gates; those of #GP and #PF are filled, at +0x100 and +0x110
+    +0x030  idt, 15 gates; those of #UD, #GP and #PF are filled, at +0x090, +0x100 and +0x110
     +0x1f0  the operand of lidt
     +0x200  the code
 """
@@ -14,6 +14,7 @@ import struct
 from dataclasses import replace
 
 from tests.machine.walks import MIB, PAGE, kernel, plan, sound
+from tests.makers.hosts import table_b
 from tightrope.model import Handover, Host
 
 LOAD = 16 * MIB
@@ -55,9 +56,10 @@ def gate(handler: int) -> bytes:
 
 
 def handover(code: bytes, *, handler: int | None = None, old: Host | None = None) -> Handover:
-    """A sound handover to a kernel of `code`; `handler` is an offset into it, for #GP and #PF."""
+    """A sound handover to a kernel of `code`; `handler` is an offset into it, for #UD, #GP and #PF."""
     low = bytearray(512)
     if handler is not None:
+        low[0x090:0x0A0] = gate(ENTRY + handler)
         low[0x100:0x120] = gate(ENTRY + handler) * 2
     low[LIDT_OPERAND : LIDT_OPERAND + 10] = struct.pack("<HQ", 15 * 16 - 1, IDT)
     assert len(code) <= 512
@@ -67,7 +69,7 @@ def handover(code: bytes, *, handler: int | None = None, old: Host | None = None
 
 def with_leaf(built: Handover, virt: int, entry: int | None, *, clear: int = 0) -> Handover:
     """page_table_b's 4 KiB leaf for `virt` replaced (flags kept), or with bits cleared."""
-    table = built.page_table_b
+    table = table_b(built)
     at, shift = int(table.root), 39
     while shift > 12:
         row = table.pages[at]

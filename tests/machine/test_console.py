@@ -30,7 +30,7 @@ from tests.machine.kernels import (
     with_leaf,
 )
 from tests.machine.walks import GIB, MIB, PAGE, fault_of, made, old_kernel, plan, sound
-from tests.makers.hosts import make_host
+from tests.makers.hosts import make_host, table_b
 from tightrope import host as host_room
 from tightrope import image as image_room
 from tightrope import shipped
@@ -142,10 +142,17 @@ def test_a_jump_to_nowhere_is_told_with_its_address(old: Host) -> None:
 
 
 def test_an_exception_whose_gate_is_empty_has_no_handler() -> None:
-    heard = listen(handover(LIDT + UD2, handler=0))
+    heard = listen(handover(LIDT + b"\xf7\xf1", handler=0))  # div %ecx, which is 0
     assert heard.stopped == (
-        f"exception 6 at {ENTRY + len(LIDT):#x}, and the new kernel has no handler for it"
+        f"exception 0 at {ENTRY + len(LIDT):#x}, and the new kernel has no handler for it"
     )
+
+
+def test_an_exception_without_an_error_code_pushes_none(old: Host) -> None:
+    main = LIDT + UD2 + say("back\n") + HLT
+    # addq $2, (%rsp); iretq
+    built = handover(main + b"\x48\x83\x04\x24\x02\x48\xcf", handler=len(main), old=old)
+    assert listen(built).lines == ("back",)
 
 
 SKIP = b"\x48\x83\xc4\x08" + b"\x48\x83\x04\x24\x02" + b"\x48\xcf"
@@ -242,6 +249,17 @@ def test_a_read_of_a_physical_hole_is_ones(old: Host) -> None:
     assert listen(built).lines == ("\xff",)
 
 
+def test_memory_above_one_tebibyte_is_the_new_kernel_s_too() -> None:
+    # movb $'Z', (%rbx); xor %eax, %eax; mov (%rbx), %al; then say it.
+    body = load_rbx(LOAD + PAGE + 5) + b"\xc6\x03Z\x31\xc0" + READ + port(COM1) + OUT_AL
+    high = 1025 * GIB
+    built = handover(body + say("\n") + HLT, old=HOSTS["our MMU"])
+    emulator = Emulator()
+    run = emulator.run(with_leaf(built, LOAD + PAGE, high))
+    assert emulator.console(seconds=60).lines == ("Z",)
+    assert bytes(run.memory.read(Extent.sized(high + 5, 1))) == b"Z"
+
+
 def test_our_mmu_sets_accessed_and_dirty_as_a_cpu_does() -> None:
     # Read one page, write the next.
     body = load_rbx(LOAD + PAGE) + READ + load_rbx(LOAD + 2 * PAGE) + WRITE + say("\n.\n") + HLT
@@ -251,7 +269,7 @@ def test_our_mmu_sets_accessed_and_dirty_as_a_cpu_does() -> None:
     emulator = Emulator()
     run = emulator.run(built)
     assert emulator.console(seconds=60).lines == (".",)
-    tables = built.page_table_b.pages
+    tables = table_b(built).pages
     bits = []
     for page in (1, 2):
         virt = LOAD + page * PAGE

@@ -10,6 +10,7 @@ import pytest
 
 from tests.machine.tables import OPEN, RW, XD, Trees, registers
 from tests.machine.walks import fault_of, made, moving, sound
+from tests.makers.hosts import table_b
 from tightrope.machine.delivery import follow
 from tightrope.machine.emulator import Emulator
 from tightrope.machine.fake import Fake
@@ -184,7 +185,7 @@ def test_the_same_exception_after_the_switch_resets_the_machine() -> None:
 
 def test_both_machines_tell_the_same_escalation() -> None:
     handover = sound(moving())
-    table = handover.page_table_b
+    table = table_b(handover)
     empty = memoryview(bytes(4096))
     gone: dict[int, memoryview] = {table.root: empty}
     broken = replace(

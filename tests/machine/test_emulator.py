@@ -35,7 +35,7 @@ from tests.machine.walks import (
     to_identity,
     with_registers,
 )
-from tests.makers.hosts import make_host, small_host
+from tests.makers.hosts import make_host, small_host, table_b
 from tightrope import routines
 from tightrope.errors import MachineError
 from tightrope.machine.decode import Operation
@@ -44,12 +44,12 @@ from tightrope.machine.emulator.watch import Watch
 from tightrope.machine.fake import Fake
 from tightrope.machine.mmu import WatchedMmu
 from tightrope.machine.port import no_progress
-from tightrope.memory import Extent, Phys
-from tightrope.model import Code, Handover, Piece, Run, Step, Stop
+from tightrope.memory import Extent, Phys, Virt
+from tightrope.model import Code, Handover, LowMapping, Piece, Run, Step, Stop
 from tightrope.x86.walk import Access
 
 EMULATOR = Emulator()
-V = old_kernel().relocation
+V = plan().relocation
 
 
 def run(code: bytes) -> Run:
@@ -219,7 +219,7 @@ def hole_at_identity(access: bytes) -> Handover:
         + HLT
     )
     handover = made(code, the_plan)
-    table = handover.page_table_b
+    table = table_b(handover)
     pages = {frame: bytearray(page) for frame, page in table.pages.items()}
     start = the_plan.segments[0].destination.start
     at = table.root
@@ -311,27 +311,66 @@ def test_code_that_is_overwritten_by_a_string_move_is_decoded_anew() -> None:
 
 
 def test_a_routine_that_ran_is_another_one_after_a_string_move_over_it() -> None:
-    """At P: call a `nop; ret`, put hlt over the nop by rep stosb, call it again."""
+    """Copy `nop; jmp *%rbx` to a page of its own and run it; put hlt over the nop and run it again."""
     the_plan = plan()
-    head = to_identity(the_plan.host)
-    code = (
-        head
-        + b"\x48\x8d\x1d\x12\x00\x00\x00"  # lea routine(%rip), %rbx
-        + b"\xff\xd3"  # call *%rbx
-        + b"\x48\x89\xdf"  # mov %rbx, %rdi
-        + b"\xb0\xf4"  # mov $0xf4, %al
-        + b"\xb9\x01\x00\x00\x00"  # mov $1, %ecx
-        + b"\xf3\xaa"  # rep stosb
-        + b"\xff\xd3"  # call *%rbx
-        + UD2
-        + NOP
-        + RET
-    )
-    got = EMULATOR.run(made(code, the_plan))
-    routine = the_plan.control_page + len(code) - 2
-    assert got.trace.tolist().count(routine) == 2
+    there = the_plan.segments[1].destination.start
+    before = to_identity(the_plan.host) + b"\x41\x0f\x22\xd8" + put("rdi", there)
+    copy = put("rcx", 3) + b"\xf3\xa4" + put("rax", there)  # rep movsb
+    again = put("rdi", there) + put("rcx", 1) + b"\xb0\xf4\xf3\xaa" + put("rax", there) + JMP_RAX
+    # lea routine(%rip), %rsi and lea back(%rip), %rbx
+    to_back = (2).to_bytes(4, "little")
+    to_routine = (len(copy) + 7 + 2 + len(again)).to_bytes(4, "little")
+    code = before + b"\x48\x8d\x35" + to_routine + copy + b"\x48\x8d\x1d" + to_back + JMP_RAX
+    code += again + NOP + b"\xff\xe3"
+    got = Emulator(instruction_limit=200).run(made(code, the_plan))
+    assert got.trace.tolist().count(there) == 2
     assert (got.stop, got.fault) == (Stop.HALT, None)
-    assert got.texts[routine] == "nop"  # as it was when first executed
+    assert got.texts[there] == "nop"  # as it was when first executed
+
+
+# -------------------------------------------------------------------- each right is asked for itself
+
+
+def test_a_page_that_was_read_is_not_therefore_writable() -> None:
+    there = V + PAGE  # text that nobody has fetched
+    fault = fault_of(run(put("rbx", there) + b"\x48\x8b\x03\x48\x89\x03" + HLT))
+    assert (fault.address, fault.error_code, fault.rip) == (there, 3, V + 13)
+
+
+def test_a_page_that_was_written_is_not_therefore_executable() -> None:
+    there = old_kernel().direct_map.virt + 9 * MIB
+    fault = fault_of(run(put("rax", there) + b"\x48\x89\x00" + JMP_RAX))
+    assert (fault.address, fault.access, fault.reason) == (
+        there,
+        Access.FETCH,
+        "the page is not executable (NX)",
+    )
+
+
+def test_without_nxe_the_nx_bit_is_reserved() -> None:
+    there = old_kernel().direct_map.virt + 9 * MIB
+    # wrmsr of EFER without NXE, then a read through an entry with NX.
+    code = put("rcx", 0xC000_0080) + put("rax", 0x501) + put("rdx", 0) + b"\x0f\x30"
+    fault = fault_of(run(code + put("rbx", there) + b"\x48\x8b\x03" + HLT))
+    assert (fault.vector, fault.error_code, fault.address) == (14, 9, there)
+
+
+def test_a_stale_translation_is_that_of_the_tables_before_somebody_wrote_into_them() -> None:
+    """The old kernel had a global mapping at P; its pgd was overwritten before the walk."""
+    the_plan = plan()
+    old = the_plan.host
+    mapping = LowMapping(
+        virt=Virt(the_plan.control_page), phys=old.text.phys, size=PAGE, is_global=True
+    )
+    the_plan = replace(the_plan, host=replace(old, low_mappings=(mapping,)))
+    handover = made(TABLE_A_TO_CR3 + STACK_ON_CONTROL_PAGE + PUSH_RAX + HLT, the_plan)
+    pgd = handover.world.pgd
+    empty = bytes(PAGE // 2) + bytes(handover.world.tables[pgd])[PAGE // 2 :]
+    gone = Piece(phys=pgd, data=empty, what="an empty low half")
+    got = Emulator().run(replace(handover, pieces=(*handover.pieces, gone)))
+    assert got.stop is Stop.HALT
+    (push,) = [each for each in got.translations if each.access is Access.WRITE]
+    assert [each.phys & -PAGE for each in push.stale] == [old.text.phys]
 
 
 # -------------------------------------------------------------------------------------- what is seen
@@ -482,6 +521,11 @@ def test_there_is_no_console_before_a_walk_or_after_a_fall() -> None:
         emulator.console(seconds=1)
     emulator.run(sound(moving()))
     emulator.run(made(UD2))
+    with pytest.raises(MachineError, match="did not get there"):
+        emulator.console(seconds=1)
+    emulator.run(sound(moving()))
+    with pytest.raises(MachineError, match="cannot hold EFER"):
+        emulator.run(with_registers(made(HLT), efer=0xD01 | 1 << 14))
     with pytest.raises(MachineError, match="did not get there"):
         emulator.console(seconds=1)
 

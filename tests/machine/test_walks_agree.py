@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from tests.machine import bare
 from tests.machine.walks import MIB, PAGE, kernel, moving, plan, sound
-from tests.makers.hosts import small_host
+from tests.makers.hosts import small_host, table_b
 from tightrope.errors import PlanError
 from tightrope.machine.emulator import Emulator
 from tightrope.machine.fake import Fake
@@ -105,7 +105,7 @@ def list_loads(handover: Handover, run: Run) -> list[int]:
 
 def answers(handover: Handover, run: Run) -> dict[tuple[int, Access, int], int]:
     """(page, access, cr3) -> frame, for V, P and the entry."""
-    pages = {handover.plan.host.relocation, handover.plan.control_page, handover.plan.entry}
+    pages = {handover.plan.relocation, handover.plan.control_page, handover.plan.entry}
     return {
         (each.virt & -PAGE, each.access, each.cr3): each.phys & -PAGE
         for each in run.translations
@@ -190,7 +190,7 @@ def test_the_six_steps_come_in_order(handover: Handover, run: Run) -> None:
     ]  # fmt: skip
     indices = [index for index, _ in run.step_starts]
     assert indices == sorted(set(indices))
-    virt, control = handover.plan.host.relocation, handover.plan.control_page
+    virt, control = handover.plan.relocation, handover.plan.control_page
     page = {step: int(run.trace[index]) & -PAGE for index, step in run.step_starts}
     assert page[Step.IDENTITY] == virt
     assert page[Step.TABLE_B] == page[Step.COPY] == control
@@ -209,7 +209,7 @@ def test_the_new_kernel_is_entered_as_the_boot_protocol_says(handover: Handover,
         "rsp": now.general["rsp"],
     }
     assert now.cr0 == 0x8000_0033
-    assert now.cr3 == handover.page_table_b.root
+    assert now.cr3 == table_b(handover).root
     assert now.cr4 == 1 << 5
     assert now.idt == (0, 0)
 
@@ -217,8 +217,8 @@ def test_the_new_kernel_is_entered_as_the_boot_protocol_says(handover: Handover,
 def test_every_instruction_is_in_the_trace_with_its_text(handover: Handover, run: Run) -> None:
     assert len(run.trace) == run.instructions
     assert {int(rip) for rip in run.trace} == set(run.texts)
-    assert run.texts[handover.plan.host.relocation] == "cli"
-    assert int(run.trace[0]) == handover.plan.host.relocation
+    assert run.texts[handover.plan.relocation] == "cli"
+    assert int(run.trace[0]) == handover.plan.relocation
     assert run.texts[int(run.trace[-1])] == "lretq"
 
 

@@ -25,7 +25,18 @@ from tightrope import host as host_room
 from tightrope import image as image_room
 from tightrope.errors import PlanError
 from tightrope.memory import Extent, MemoryMap, Phys, Region, RegionKind, Virt
-from tightrope.model import Cpu, DirectMap, Host, Image, KernelText, Named, Paging, Plan
+from tightrope.model import (
+    Cpu,
+    DirectMap,
+    Handover,
+    Host,
+    Image,
+    KernelText,
+    Named,
+    Paging,
+    Plan,
+    Tables,
+)
 from tightrope.plan import Request, prepare
 
 PAGE = 4096
@@ -207,3 +218,9 @@ def plans(draw: st.DrawFn) -> Plan:
     except PlanError:
         assume(False)
         raise
+
+
+def table_b(handover: Handover) -> Tables:
+    """page_table_b of a handover in long mode."""
+    assert handover.page_table_b is not None
+    return handover.page_table_b

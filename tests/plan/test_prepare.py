@@ -30,7 +30,7 @@ from tests.makers.hosts import (
 from tests.plan.list_reader import follow
 from tightrope.errors import PlanError
 from tightrope.memory import Extent, Region, RegionKind, covered
-from tightrope.model import Host, Image, Plan, Segment
+from tightrope.model import Host, Image, Plan, Protocol, Segment
 from tightrope.plan import Request, prepare
 from tightrope.plan.placement import free_ram
 
@@ -422,9 +422,17 @@ def test_a_kernel_that_has_to_be_below_4_gib_is_refused_on_a_host_without_room_t
     assert segment(high, "kernel").destination.start == 4 * GIB
 
 
-def test_an_image_without_a_64_bit_entry_is_refused() -> None:
-    err = refused(read_image(xloadflags=0), small_host())
+def test_an_entry_that_the_image_does_not_have_is_refused() -> None:
+    err = refused(read_image(xloadflags=0), small_host(), protocol=Protocol.LINUX_64)
     assert (err.source, err.field) == ("made.bzimage", "entries")
+    assert "no 64-bit entry" in str(err)
+
+
+def test_an_image_without_a_64_bit_entry_is_entered_through_its_32_bit_one() -> None:
+    plan = prepare(read_image(xloadflags=0), small_host(), Request())
+    assert plan.protocol is Protocol.LINUX_32
+    assert plan.kernel_entry == plan.segments[0].destination.start
+    assert max(each.destination.end for each in plan.segments) <= 4 << 30
 
 
 def test_an_initrd_that_fits_nowhere_is_refused() -> None:

@@ -10,6 +10,7 @@ from functools import cache
 import pytest
 
 from tests.conftest import REPOSITORY, lacking
+from tests.makers.hosts import table_b
 from tests.rehearse.runs import fallen, heard, sound
 from tightrope.model import Registers, Step, Stop, Verdict
 from tightrope.report import terminal
@@ -182,7 +183,7 @@ def test_the_plan_of_a_verdict_is_the_plan_and_its_tables() -> None:
     )
     for name, tables in (
         ("page_table_a", handover.page_table_a),
-        ("page_table_b", handover.page_table_b),
+        ("page_table_b", table_b(handover)),
     ):
         assert document[name] == {"root": tables.root, "pages": sorted(tables.pages)}
     assert document["list"]["pages"] == sorted(handover.plan.list_pages)

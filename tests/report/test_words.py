@@ -96,9 +96,7 @@ def test_a_descriptor_table_has_base_and_limit() -> None:
 )
 def test_an_instruction_of_the_relocation_code_has_a_place(offset: int, label: str) -> None:
     handover = sound().handover
-    assert (
-        words.place(handover, handover.plan.host.relocation + offset) == f"V + {offset:#x} {label}"
-    )
+    assert words.place(handover, handover.plan.relocation + offset) == f"V + {offset:#x} {label}"
     assert words.place(handover, handover.plan.control_page + offset) == f"P + {offset:#x} {label}"
 
 
@@ -106,7 +104,7 @@ def test_an_instruction_of_a_segment_has_a_place_and_a_stray_one_has_none() -> N
     handover = sound().handover
     assert words.place(handover, handover.plan.entry + 9) == "entry stub + 0x9"
     assert words.place(handover, handover.plan.kernel_entry) == "kernel + 0x200"
-    for stray in (0, handover.plan.control_page - 1, handover.plan.host.relocation + 4096):
+    for stray in (0, handover.plan.control_page - 1, handover.plan.relocation + 4096):
         assert words.place(handover, stray) == ""
 
 

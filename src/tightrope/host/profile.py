@@ -92,7 +92,9 @@ def read(text: str, source: str) -> Host:
 def _relocation(top: Reader) -> Virt | None:
     """An address, or the words that say V is wherever the direct map has the control page."""
     if top.is_text("relocation"):
-        top.choice("relocation", [DIRECT_MAP])
+        found = top.text("relocation")
+        if found != DIRECT_MAP:
+            top.refuse("relocation", f"expected an address or {DIRECT_MAP!r}, found {found!r}")
         return None
     return Virt(top.aligned("relocation", PAGE_SIZE, bits=64))
 

@@ -32,11 +32,18 @@ INTERRUPT_GATE = 0x8E
 STACK_PAGES = 4
 
 
-def lay(host: Host, code: Code, relocation: Virt) -> World:
-    """The old kernel of `host`, with `code` at V = `relocation`.
+def lay(host: Host, code: Code, relocation: Virt | None = None) -> World:
+    """The old kernel of `host`, with `code` at V: `relocation`, or where the host has it.
 
-    Raises HostError when `private` is too small, or when V is not mapped.
+    Raises HostError when `private` is too small, or when V is not mapped or not known.
     """
+    relocation = host.relocation if relocation is None else relocation
+    if relocation is None:
+        raise HostError(
+            "V is in the direct map, and only a plan knows where",
+            source=host.source,
+            field="relocation",
+        )
     bits = 64 if MODES[host.paging].efer_on else 32
     word = bits // 8
     direct = host.direct_map.virt

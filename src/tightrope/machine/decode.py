@@ -138,7 +138,7 @@ class Operation:
 
 
 @lru_cache(maxsize=4096)
-def decoded(code: bytes, rip: int, bits: int) -> Operation:
+def decoded(code: bytes, rip: int, bits: int = 64) -> Operation:
     """The instruction that `code` (up to 15 bytes) begins with; kept, because routines are few."""
     return Operation(code, rip, bits)
 

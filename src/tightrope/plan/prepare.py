@@ -179,8 +179,9 @@ def _allocate(
     free = free_ram(host)
     fmt = FORMATS[host.paging]
     unused = subtract(free, [segment.destination for segment in segments])
-    control_page = _control_page(host, unused, request.scatter)
-    unused = subtract(unused, [Extent.sized(control_page, PAGE_SIZE)])
+    control_page = _mapped_control_page(host, unused, request.scatter)
+    if control_page is not None:
+        unused = subtract(unused, [Extent.sized(control_page, PAGE_SIZE)])
     pool = FramePool(unused, scatter=request.scatter)
     per_segment = [
         np.arange(each.destination.pages.start, each.destination.pages.stop, dtype=np.int64)
@@ -193,6 +194,8 @@ def _allocate(
     per_page = PAGE_SIZE // (8 if host.paging in LONG_MODES else 4)
     length = list_length(len(segments), len(destinations), per_page=per_page)
     list_frames = pool.take(length, "the page list")
+    if control_page is None:
+        control_page = Phys(int(pool.take(1, "the control page")[0]) << PAGE_SHIFT)
     runs, at = [], 0
     for frames in per_segment:
         runs.append((int(frames[0]), sources[at : at + len(frames)]))
@@ -233,14 +236,14 @@ def _allocate(
     )
 
 
-def _control_page(host: Host, unused: Sequence[Extent], scatter: int | None) -> Phys:
-    """One free page; where V is in the direct map, one that the direct map has."""
-    what = "the control page"
-    if host.relocation is None:
-        mapped = Extent(0, host.direct_map.size)
-        unused = subtract([mapped], subtract([mapped], unused))
-        what += ", which the direct map has to reach,"
-    return Phys(int(FramePool(unused, scatter=scatter).take(1, what)[0]) << PAGE_SHIFT)
+def _mapped_control_page(host: Host, unused: Sequence[Extent], scatter: int | None) -> Phys | None:
+    """The control page where V is in the direct map, and so the direct map has to have it; else None."""
+    if host.relocation is not None:
+        return None
+    mapped = Extent(0, host.direct_map.size)
+    low = FramePool(subtract([mapped], subtract([mapped], unused)), scatter=scatter)
+    what = "the control page, which the direct map has to reach,"
+    return Phys(int(low.take(1, what)[0]) << PAGE_SHIFT)
 
 
 class _Room:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import resource
 from typing import Any
 
-from tightrope.model import STEP_NAMES, Finding, Plan, Registers, Step, Stop, Verdict
+from tightrope.model import Finding, Plan, Registers, Step, Stop, Verdict
+from tightrope.report import words
 from tightrope.report.terminal import step_ok
 
 Document = dict[str, Any]
@@ -21,7 +22,11 @@ def verdict_document(verdict: Verdict) -> Document:
     return {
         "verdict": verdict.outcome.value,
         "steps": [
-            {"number": int(step), "name": STEP_NAMES[step], "ok": step_ok(verdict, step)}
+            {
+                "number": int(step),
+                "name": words.step_name(step, paging_off=built.page_table_b is None),
+                "ok": step_ok(verdict, step),
+            }
             for step in Step
         ],
         "findings": [_finding(each) for each in verdict.findings],

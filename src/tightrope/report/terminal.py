@@ -10,7 +10,6 @@ from collections.abc import Iterator
 
 from tightrope.memory import PAGE_SIZE
 from tightrope.model import (
-    STEP_NAMES,
     Finding,
     Handover,
     Outcome,
@@ -93,7 +92,8 @@ def _steps(verdict: Verdict, ink: _Ink) -> Iterator[str]:
         if step is Step.PREPARE and state is not False:
             continue
         mark = {True: "ok", False: "FELL" if step == fell else "wrong", None: "-"}[state]
-        title = f"{int(step)} {STEP_NAMES[step]}"
+        name = words.step_name(step, paging_off=verdict.handover.page_table_b is None)
+        title = f"{int(step)} {name}"
         yield f"{title:<{WIDTH - 6}}  {ink(mark, mark)}"
         if state is not None and step is not Step.PREPARE:
             for line in _seen(verdict, step):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tightrope.memory import PAGE_SIZE
-from tightrope.model import Handover
+from tightrope.model import PAGING_OFF, STEP_NAMES, Handover, Step
 from tightrope.x86 import cpu as x86
 from tightrope.x86.bits import named_bits
 from tightrope.x86.walk import TableVisit
@@ -67,3 +67,8 @@ def control(register: str, value: int) -> str:
 def table(register: str, value: int) -> str:
     """A descriptor table register written by lgdt or lidt: base << 16 | limit."""
     return f"{register} at {value >> 16:#x}, limit {value & 0xFFFF:#x}"
+
+
+def step_name(step: Step, *, paging_off: bool) -> str:
+    """A step in the thread's words; step 5 is another one where paging is turned off."""
+    return PAGING_OFF if step is Step.TABLE_B and paging_off else STEP_NAMES[step]

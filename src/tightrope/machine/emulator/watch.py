@@ -12,13 +12,14 @@ record of where and why.
 from __future__ import annotations
 
 from array import array
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from tightrope.machine.decode import Kind, Operation, decoded
 from tightrope.machine.emulator.engine import Engine
+from tightrope.machine.emulator.privileged import Privileged
 from tightrope.machine.mmu import WatchedMmu
 from tightrope.machine.steps import StepTracker
-from tightrope.memory import PAGE_SIZE, Virt
+from tightrope.memory import PAGE_SIZE
 from tightrope.model import RegisterWrite
 from tightrope.x86 import cpu as x86
 from tightrope.x86.walk import Access, Refused, TableVisit
@@ -61,9 +62,6 @@ class Watch:
         """
         self._known = known
         self._code = code
-        self._bits = engine.bits
-        """How the CPU decodes now: 64, or 32 in a 32-bit engine and in compatibility mode."""
-        self._gdt = engine.table("gdtr")
         self._engine = engine
         self._mmu = mmu
         self._steps = steps
@@ -73,14 +71,12 @@ class Watch:
         """The next instruction is the new kernel's first.  Stopped here and not by an exit address:
         Unicorn asks for the page before an exit that begins a page."""
         self._operations: dict[int, Operation] = {}
-        self._after: list[RegisterWrite] = []
+        self._privileged = Privileged(engine, mmu, steps)
         self._string = engine.batch("rcx", "rsi", "rdi", "rax", "rflags")
         self._texts: dict[int, str] = {}
-        self._control_written = False
         self.index = -1
         self.rip = 0
         self.trace = array("Q")
-        self.writes: list[RegisterWrite] = []
         self.loads = array("q")
         self.stores = array("q")
         self.copies = array("q")
@@ -99,11 +95,8 @@ class Watch:
         self.index += 1
         self.rip = rip
         self.trace.append(rip)
-        if self._control_written:
-            self._control_written = False
-            self._steps.after_control_write(self.index)
-        if self._after:
-            self._settle()
+        if self._privileged.unsettled:
+            self._privileged.settle(self.index)
         operation = self._operations.get(rip)
         if operation is None:
             operation = self._decode(rip)
@@ -157,6 +150,11 @@ class Watch:
     # ------------------------------------------------------------------------------ the answers
 
     @property
+    def writes(self) -> list[RegisterWrite]:
+        """The register writes, in order."""
+        return self._privileged.writes
+
+    @property
     def over(self) -> bool:
         """The walk has ended."""
         return self.arrived or self.trouble is not None or self.over_limit or self.halted
@@ -175,7 +173,7 @@ class Watch:
     def _decode(self, rip: int) -> Operation:
         """The instruction at `rip`, whose page the CPU has just fetched from."""
         phys = self._mmu.cached(rip, Access.FETCH)
-        known = None if phys is None else self._known.get((rip, phys, self._bits))
+        known = None if phys is None else self._known.get((rip, phys, self._privileged.bits))
         if known is not None and phys is not None:
             return self._keep(rip, phys, known)
         code = b""
@@ -184,13 +182,13 @@ class Watch:
         if len(code) < 15:
             more = self._mmu.look(rip + len(code), 15 - len(code), Access.FETCH)
             code += more if isinstance(more, bytes) else b""
-        return self._keep(rip, phys, decoded(code, rip, self._bits))
+        return self._keep(rip, phys, decoded(code, rip, self._privileged.bits))
 
     def _keep(self, rip: int, phys: int | None, operation: Operation) -> Operation:
         """Remember an instruction, and the frame it was made from."""
         self._operations[rip] = operation
         if phys is not None:
-            self._known[rip, phys, self._bits] = operation
+            self._known[rip, phys, self._privileged.bits] = operation
             self._code.add(phys >> 12)
         return operation
 
@@ -205,145 +203,52 @@ class Watch:
 
     def _special(self, operation: Operation) -> None:
         kind = operation.kind
+        privileged, refusal = self._privileged, None
+        privileged.index, privileged.rip = self.index, self.rip
         if kind is Kind.STRING:
             self._string_move(operation)
         elif kind is Kind.INDIRECT:
             self._steps.indirect_jump(self.index, self.rip)
         elif kind is Kind.CONTROL_WRITE:
-            self._control_write(operation.target, self._engine.read(operation.source))
+            refusal = privileged.control_write(
+                operation.target, self._engine.read(operation.source)
+            )
         elif kind is Kind.WRMSR:
-            self._wrmsr()
+            refusal = privileged.wrmsr()
         elif kind is Kind.DESCRIPTOR_TABLE:
-            self._descriptor_table(operation)
+            privileged.descriptor_table(operation)
         elif kind is Kind.SEGMENT_LOAD:
             if operation.source != "none":
-                self._segment(operation.target, self._engine.read(operation.source) & 0xFFFF)
+                refusal = privileged.segment(
+                    operation.target, self._engine.read(operation.source) & 0xFFFF
+                )
         elif kind is Kind.FAR_RETURN:
             self._steps.indirect_jump(self.index, self.rip)
             # The second thing that is popped, in the operand's size.
             popped = operation.accesses(self._engine.read)
             raw = self._mmu.look(popped[1][0], 2)
             if isinstance(raw, bytes):
-                self._segment("cs", int.from_bytes(raw, "little"))
+                refusal = privileged.segment("cs", int.from_bytes(raw, "little"))
         elif kind is Kind.DEBUG_WRITE:
-            self._record(
+            privileged.record(
                 operation.target, self._engine.read("dr7"), self._engine.read(operation.source)
             )
         elif kind in (Kind.FLAGS, Kind.STACK):
-            self._later(operation.target)
+            privileged.record_later(operation.target)
         elif kind is Kind.HALT:
             self.halted = True
         elif kind is Kind.INVLPG:
             address = operation.memory_operand(self._engine.read)
             if address is not None:
                 self._mmu.invlpg(address)
-
-    def _record(self, register: str, before: int, after: int) -> None:
-        self.writes.append(
-            RegisterWrite(
-                instruction=self.index,
-                step=self._steps.step,
-                rip=Virt(self.rip),
-                register=register,
-                before=before,
-                after=after,
-            )
-        )
-
-    def _later(self, register: str) -> None:
-        """Record a write whose value is known only once the instruction has run."""
-        before = self._engine.read(register)
-        self._after.append(
-            RegisterWrite(
-                instruction=self.index,
-                step=self._steps.step,
-                rip=Virt(self.rip),
-                register=register,
-                before=before,
-                after=before,
-            )
-        )
-
-    def _settle(self) -> None:
-        for write in self._after:
-            self.writes.append(replace(write, after=self._engine.read(write.register)))
-        self._after.clear()
-
-    def _control_write(self, register: str, value: int) -> None:
-        mmu = self._mmu
-        self._control_written = True
-        self._steps.control_write(self.index, register)
-        state = mmu.state(code64=self._bits == 64)
-        if register == "cr0":
-            refusal, before = x86.cr0_refusal(state, value), state.cr0
-            refusal = refusal or mmu.pdpte_refusal(cr0=value)
-        elif register == "cr3":
-            refusal, before = x86.cr3_refusal(state, value), state.cr3
-            refusal = refusal or mmu.pdpte_refusal(cr3=value)
-        elif register == "cr4":
-            refusal, before = x86.cr4_refusal(state, value), state.cr4
-            refusal = refusal or mmu.pdpte_refusal(cr4=value)
-        else:
-            refusal, before = None, self._engine.read(register)
-        self._record(register, before, value)
         if refusal:
-            self._trouble(GENERAL_PROTECTION, 0, refusal)
+            self._trouble(GENERAL_PROTECTION, refusal.error_code, refusal.reason)
             self._engine.stop()
-            return
-        if register == "cr0":
-            mmu.write_cr0(value)
-        elif register == "cr3":
-            mmu.write_cr3(value)
-        elif register == "cr4":
-            mmu.write_cr4(value)
-
-    def _wrmsr(self) -> None:
-        low, high = self._engine.read("rax"), self._engine.read("rdx")
-        number = self._engine.read("rcx") & 0xFFFF_FFFF
-        value = low & 0xFFFF_FFFF | (high & 0xFFFF_FFFF) << 32
-        if number != x86.MSR_EFER:
-            self._record(f"msr {number:#x}", 0, value)
-            return
-        state = self._mmu.state(code64=self._bits == 64)
-        self._record("efer", state.efer, value)
-        refusal = x86.efer_refusal(state, value)
-        if refusal:
-            self._trouble(GENERAL_PROTECTION, 0, refusal)
-            self._engine.stop()
-            return
-        self._mmu.write_efer(value)
-
-    def _descriptor_table(self, operation: Operation) -> None:
-        address = operation.memory_operand(self._engine.read)
-        raw = None if address is None else self._mmu.look(address, 2 + self._bits // 8)
-        if isinstance(raw, bytes):
-            limit, base = int.from_bytes(raw[:2], "little"), int.from_bytes(raw[2:], "little")
-            # base and limit in one number: base << 16 | limit, as the operand lies in memory.
-            self._record(operation.target, 0, base << 16 | limit)
-            if operation.target == "gdt":
-                self._gdt = base, limit
-
-    def _segment(self, register: str, selector: int) -> None:
-        base, limit = self._gdt
-        descriptor = None
-        if selector | 7 <= limit:
-            raw = self._mmu.look(base + (selector & ~7), 8)
-            if isinstance(raw, Refused):
-                return  # the CPU's own read of the descriptor faults, and tells it better
-            descriptor = int.from_bytes(raw, "little")
-        refusal = x86.segment_refusal(register, selector, descriptor)
-        self._record(register, self._engine.read(register), selector)
-        if refusal:
-            self._trouble(GENERAL_PROTECTION, selector & ~3, refusal)
-            self._engine.stop()
-        elif register == "cs" and descriptor is not None:
-            long = x86.Descriptor.decode(descriptor).long and self._mmu.mmu.efer & x86.EFER_LMA
-            self._bits = 64 if long else 32
 
     def _string_move(self, operation: Operation) -> None:
         """REP MOVS or STOS as memmoves, page by page; left to the CPU where that is not the same."""
         values = self._string.read()
-        mask = (1 << self._bits) - 1
+        mask = (1 << self._privileged.bits) - 1
         count, source, destination, accumulator, flags = (each & mask for each in values)
         width = abs(operation.string_width)
         stores = operation.string_width < 0

@@ -1,13 +1,6 @@
-"""Sixteen ways to break a handover on purpose, each caught by its own rule at its own step.
+"""The sixteen sabotages: what each does, and the rule and step that have to find it.
 
-A check that has never failed proves nothing.  `rehearse --sabotage NAME` breaks one thing in the
-description, the code, the tables, the list or the contents, and lets the walk run: the finding named
-here has to be the first.  `rehearse` applies the four kinds of change where they belong.
-
-Rules: a sabotage changes finished values into others and leaves everything else as it was.  It may
-use symbols of the routines, so it breaks the shipped code and no other.
-
-May import: errors, memory, model, x86
+Rules: a sabotage is data and a small function; the changing itself is `edits`.
 """
 
 from __future__ import annotations
@@ -17,20 +10,17 @@ from dataclasses import dataclass, replace
 
 from tightrope.errors import BadInput
 from tightrope.memory import PAGE_SIZE, Virt
-from tightrope.model import (
-    Code,
-    Handover,
-    Host,
-    LowMapping,
-    Paging,
-    Piece,
-    Plan,
-    Segment,
-    Step,
-    Tables,
+from tightrope.model import Code, Handover, Host, LowMapping, Piece, Plan, Step, Tables
+from tightrope.sabotage.edits import (
+    control,
+    edit_entry,
+    edit_list,
+    edit_segment,
+    entry_of,
+    patch,
+    virt,
 )
-from tightrope.x86.cpu import CR4_PGE, EFER_LMA, EFER_NXE
-from tightrope.x86.walk import Access, Mmu, walk
+from tightrope.x86.cpu import CR4_PGE, EFER_NXE
 
 LAST_ADDRESS_BIT = 51
 """The highest bit of an entry that any CPU has for an address (SDM 4.5)."""
@@ -61,133 +51,6 @@ class Sabotage:
     handover: Callable[[Handover], Handover] = _same_handover
 
 
-# ------------------------------------------------------------------------- changing finished values
-
-
-def _with_tables(handover: Handover, old: Tables, frame: int, page: bytes) -> Handover:
-    """The same handover with one page of a tree of tables replaced, in the tree and in its piece."""
-    tables = replace(old, pages={**old.pages, frame: memoryview(page)})
-    pieces = tuple(
-        replace(piece, data=page) if piece.phys == frame else piece for piece in handover.pieces
-    )
-    if old is handover.page_table_a:
-        return replace(handover, page_table_a=tables, pieces=pieces)
-    return replace(handover, page_table_b=tables, pieces=pieces)
-
-
-def _leaf_entry(handover: Handover, tables: Tables, virt: int) -> tuple[int, int]:
-    """The physical address and the value of the entry that maps `virt`."""
-
-    def read(phys: int, size: int) -> int | None:
-        page = tables.pages.get(phys & -PAGE_SIZE)
-        at = phys % PAGE_SIZE
-        return None if page is None else int.from_bytes(page[at : at + size], "little")
-
-    registers = handover.registers
-    mmu = Mmu(
-        cr0=registers.cr0,
-        cr3=tables.root,
-        cr4=registers.cr4,
-        efer=registers.efer,
-        physical_bits=handover.plan.host.cpu.physical_bits,
-    )
-    last = walk(read, mmu, virt, Access.READ).visits[-1]
-    return last.at, last.entry
-
-
-def _edit_entry(
-    handover: Handover, tables: Tables, virt: int, change: Callable[[int], int]
-) -> Handover:
-    at, entry = _leaf_entry(handover, tables, virt)
-    frame = at & -PAGE_SIZE
-    page = bytearray(tables.pages[frame])
-    size = 4 if handover.plan.host.paging is Paging.I386 else 8
-    changed = change(entry)
-    if changed >> 8 * size:
-        raise BadInput(f"an entry of {size} bytes has no such bit", source="--sabotage")
-    page[at - frame : at - frame + size] = changed.to_bytes(size, "little")
-    return _with_tables(handover, tables, frame, bytes(page))
-
-
-def _entry_of(
-    which: Callable[[Handover], int], change: Callable[[int], int]
-) -> Callable[[Handover], Handover]:
-    """Change the entry of page_table_a that maps an address."""
-    return lambda handover: _edit_entry(handover, handover.page_table_a, which(handover), change)
-
-
-def _virt(handover: Handover) -> int:
-    return handover.plan.relocation
-
-
-def _control(handover: Handover) -> int:
-    return handover.plan.control_page
-
-
-Patch = tuple[str, int, bytes, bytes]
-"""(symbol, offset from it, the bytes that have to be there, what replaces them)."""
-
-
-def _patch(**patches: Patch) -> Callable[[Code], Code]:
-    """Replace bytes of a routine; a keyword is the name of the routine that a patch is for."""
-
-    def change(code: Code) -> Code:
-        if code.name not in patches:
-            raise BadInput(f"{code.name} is not code that this sabotage knows", source="--sabotage")
-        symbol, offset, old, new = patches[code.name]
-        at = code.symbols[symbol] + offset
-        if code.data[at : at + len(old)] != old:
-            raise BadInput(f"{code.name} is not the code that this sabotage knows", source=symbol)
-        return replace(code, data=code.data[:at] + new + code.data[at + len(new) :])
-
-    return change
-
-
-def _edit_segment(
-    handover: Handover, name: str, change: Callable[[bytearray], None], *, planned: bool
-) -> Handover:
-    """Change a segment's bytes; `planned` says whether the plan itself wants them so."""
-
-    def edit(segments: tuple[Segment, ...]) -> tuple[Segment, ...]:
-        out = []
-        for segment in segments:
-            if segment.name == name:
-                data = bytearray(segment.data)
-                change(data)
-                segment = replace(segment, data=bytes(data))
-            out.append(segment)
-        return tuple(out)
-
-    if all(segment.name != name for segment in handover.segments):
-        raise BadInput(f"there is no {name} to sabotage", source="--sabotage", field=name)
-    plan = replace(handover.plan, segments=edit(handover.plan.segments))
-    return replace(
-        handover, segments=edit(handover.segments), plan=plan if planned else handover.plan
-    )
-
-
-def _edit_list(handover: Handover, change: Callable[[list[list[int]]], None]) -> Handover:
-    """Change the words of the page list: `change` gets a list of pages of words."""
-    word = 8 if handover.registers.efer & EFER_LMA else 4
-    pages = [piece for piece in handover.pieces if piece.what == "the page list"]
-    rows = [list(memoryview(bytes(piece.data)).cast("Q" if word == 8 else "I")) for piece in pages]
-    change(rows)
-    edited = {
-        piece.phys: b"".join(each.to_bytes(word, "little") for each in row)
-        for piece, row in zip(pages, rows, strict=True)
-    }
-    return replace(
-        handover,
-        pieces=tuple(
-            replace(piece, data=edited[piece.phys]) if piece.phys in edited else piece
-            for piece in handover.pieces
-        ),
-    )
-
-
-# ----------------------------------------------------------------------------------- the sabotages
-
-
 def _redirect_command_line(handover: Handover, target: int) -> Handover:
     """Send the command line's page to another destination."""
     line = next(s for s in handover.plan.segments if s.name == "command line")
@@ -198,7 +61,7 @@ def _redirect_command_line(handover: Handover, target: int) -> Handover:
             if wanted in row:
                 row[row.index(wanted)] = target | 1
 
-    return _edit_list(handover, change)
+    return edit_list(handover, change)
 
 
 def _control_page_destination(handover: Handover) -> Handover:
@@ -222,7 +85,7 @@ def _source_order(handover: Handover) -> Handover:
         row, column = divmod(pages, len(rows[0]) - 1)
         rows[row][column] = kernel.destination.start | 8
 
-    return _edit_list(handover, change)
+    return edit_list(handover, change)
 
 
 def _table_b(handover: Handover) -> Tables:
@@ -261,14 +124,14 @@ def _global_at_p(host: Host, plan: Plan) -> Host:
 def _shrink_table_b(handover: Handover) -> Handover:
     """page_table_b leaves out where the kernel goes."""
     kernel = handover.plan.segments[0].destination
-    return _edit_entry(handover, _table_b(handover), kernel.start, lambda _entry: 0)
+    return edit_entry(handover, _table_b(handover), kernel.start, lambda _entry: 0)
 
 
 def _set_nx(handover: Handover) -> Handover:
     """NX in the entry for V; without EFER.NXE that bit is reserved, and another sabotage."""
     if not handover.registers.efer & EFER_NXE:
         raise BadInput("EFER.NXE is off: there is no NX", source="--sabotage")
-    return _entry_of(_virt, lambda entry: entry | 1 << 63)(handover)
+    return entry_of(virt, lambda entry: entry | 1 << 63)(handover)
 
 
 def _set_reserved(handover: Handover) -> Handover:
@@ -276,7 +139,7 @@ def _set_reserved(handover: Handover) -> Handover:
     bits = handover.plan.host.cpu.physical_bits
     if bits > LAST_ADDRESS_BIT:
         raise BadInput(f"a CPU with {bits} address bits reserves none", source="--sabotage")
-    return _entry_of(_virt, lambda entry: entry | 1 << bits)(handover)
+    return entry_of(virt, lambda entry: entry | 1 << bits)(handover)
 
 
 def _flip(data: bytearray) -> None:
@@ -303,14 +166,14 @@ _ALL = (
         says="leave the mapping of V out of page_table_a",
         rule="table-a-maps-v",
         step=Step.TABLE_A,
-        handover=_entry_of(_virt, lambda _entry: 0),
+        handover=entry_of(virt, lambda _entry: 0),
     ),
     Sabotage(
         name="no-p",
         says="leave the mapping of P out of page_table_a",
         rule="table-a-maps-p",
         step=Step.STATE,
-        handover=_entry_of(_control, lambda _entry: 0),
+        handover=entry_of(control, lambda _entry: 0),
     ),
     Sabotage(
         name="nx",
@@ -352,7 +215,7 @@ _ALL = (
         says="put the stack one page too high",
         rule="stack-inside",
         step=Step.STATE,
-        code=_patch(
+        code=patch(
             relocate_x86_64=("set_stack", 3, b"\x00\x10\x00\x00", b"\x00\x20\x00\x00"),
             relocate_i386=("set_stack", 2, b"\x00\x10\x00\x00", b"\x00\x20\x00\x00"),
         ),
@@ -363,7 +226,7 @@ _ALL = (
         rule="tlb-agreement",
         step=Step.STATE,
         host=_global_at_p,
-        code=_patch(
+        code=patch(
             relocate_x86_64=("clear_pge", 0, b"\x0f\x22\xe0", b"\x90\x90\x90"),
             relocate_i386=("clear_pge", 0, b"\x0f\x22\xe0", b"\x90\x90\x90"),
         ),
@@ -374,7 +237,7 @@ _ALL = (
         rule="pge-before-identity",
         step=Step.STATE,
         host=_with_pge,
-        code=_patch(
+        code=patch(
             relocate_x86_64=("after_table_a", 3, b"\x25\x20\x10\x00\x00", b"\x25\xa0\x10\x00\x00"),
             relocate_i386=("after_table_a", 3, b"\x83\xe0\x20", b"\x83\xe0\xa0"),
         ),
@@ -398,21 +261,21 @@ _ALL = (
         says="clear accessed and dirty in the entry for V",
         rule="accessed-dirty-preset",
         step=Step.TABLE_A,
-        handover=_entry_of(_virt, lambda entry: entry & ~0x60),
+        handover=entry_of(virt, lambda entry: entry & ~0x60),
     ),
     Sabotage(
         name="interrupts-on",
         says="enter the new kernel with interrupts on",
         rule="interrupts-off",
         step=Step.COPY,
-        handover=lambda handover: _edit_segment(handover, "entry stub", _sti, planned=True),
+        handover=lambda handover: edit_segment(handover, "entry stub", _sti, planned=True),
     ),
     Sabotage(
         name="wrong-boot-params",
         says="give the new kernel a boot_params pointer one page too high",
         rule="entry-boot-params",
         step=Step.COPY,
-        handover=lambda handover: _edit_segment(
+        handover=lambda handover: edit_segment(
             handover, "entry stub", _point_elsewhere, planned=True
         ),
     ),
@@ -421,7 +284,7 @@ _ALL = (
         says="flip one bit in the middle of the initrd after it was loaded",
         rule="destinations-complete",
         step=Step.COPY,
-        handover=lambda handover: _edit_segment(handover, "initrd", _flip, planned=False),
+        handover=lambda handover: edit_segment(handover, "initrd", _flip, planned=False),
     ),
 )
 SABOTAGES: Mapping[str, Sabotage] = {each.name: each for each in _ALL}

@@ -1,0 +1,139 @@
+"""Finished values changed into others: one entry, one word, some bytes of code or of a segment.
+
+Rules: every function gives a new value and leaves the old one alone.  What cannot be changed in this
+handover (there is no such routine, entry or segment) raises BadInput.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from tightrope.errors import BadInput
+from tightrope.memory import PAGE_SIZE
+from tightrope.model import Code, Handover, Paging, Segment, Tables
+from tightrope.x86.cpu import EFER_LMA
+from tightrope.x86.walk import Access, Mmu, walk
+
+
+def with_tables(handover: Handover, old: Tables, frame: int, page: bytes) -> Handover:
+    """The same handover with one page of a tree of tables replaced, in the tree and in its piece."""
+    tables = replace(old, pages={**old.pages, frame: memoryview(page)})
+    pieces = tuple(
+        replace(piece, data=page) if piece.phys == frame else piece for piece in handover.pieces
+    )
+    if old is handover.page_table_a:
+        return replace(handover, page_table_a=tables, pieces=pieces)
+    return replace(handover, page_table_b=tables, pieces=pieces)
+
+
+def leaf_entry(handover: Handover, tables: Tables, virt: int) -> tuple[int, int]:
+    """The physical address and the value of the entry that maps `virt`."""
+
+    def read(phys: int, size: int) -> int | None:
+        page = tables.pages.get(phys & -PAGE_SIZE)
+        at = phys % PAGE_SIZE
+        return None if page is None else int.from_bytes(page[at : at + size], "little")
+
+    registers = handover.registers
+    mmu = Mmu(
+        cr0=registers.cr0,
+        cr3=tables.root,
+        cr4=registers.cr4,
+        efer=registers.efer,
+        physical_bits=handover.plan.host.cpu.physical_bits,
+    )
+    last = walk(read, mmu, virt, Access.READ).visits[-1]
+    return last.at, last.entry
+
+
+def edit_entry(
+    handover: Handover, tables: Tables, virt: int, change: Callable[[int], int]
+) -> Handover:
+    at, entry = leaf_entry(handover, tables, virt)
+    frame = at & -PAGE_SIZE
+    page = bytearray(tables.pages[frame])
+    size = 4 if handover.plan.host.paging is Paging.I386 else 8
+    changed = change(entry)
+    if changed >> 8 * size:
+        raise BadInput(f"an entry of {size} bytes has no such bit", source="--sabotage")
+    page[at - frame : at - frame + size] = changed.to_bytes(size, "little")
+    return with_tables(handover, tables, frame, bytes(page))
+
+
+def entry_of(
+    which: Callable[[Handover], int], change: Callable[[int], int]
+) -> Callable[[Handover], Handover]:
+    """Change the entry of page_table_a that maps an address."""
+    return lambda handover: edit_entry(handover, handover.page_table_a, which(handover), change)
+
+
+def virt(handover: Handover) -> int:
+    return handover.plan.relocation
+
+
+def control(handover: Handover) -> int:
+    return handover.plan.control_page
+
+
+Patch = tuple[str, int, bytes, bytes]
+"""(symbol, offset from it, the bytes that have to be there, what replaces them)."""
+
+
+def patch(**patches: Patch) -> Callable[[Code], Code]:
+    """Replace bytes of a routine; a keyword is the name of the routine that a patch is for."""
+
+    def change(code: Code) -> Code:
+        if code.name not in patches:
+            raise BadInput(
+                f"{code.name} is not the code that this sabotage knows", source="--sabotage"
+            )
+        symbol, offset, old, new = patches[code.name]
+        at = code.symbols[symbol] + offset
+        if code.data[at : at + len(old)] != old:
+            raise BadInput(f"{code.name} is not the code that this sabotage knows", source=symbol)
+        return replace(code, data=code.data[:at] + new + code.data[at + len(new) :])
+
+    return change
+
+
+def edit_segment(
+    handover: Handover, name: str, change: Callable[[bytearray], None], *, planned: bool
+) -> Handover:
+    """Change a segment's bytes; `planned` says whether the plan itself wants them so."""
+
+    def edit(segments: tuple[Segment, ...]) -> tuple[Segment, ...]:
+        out = []
+        for segment in segments:
+            if segment.name == name:
+                data = bytearray(segment.data)
+                change(data)
+                segment = replace(segment, data=bytes(data))
+            out.append(segment)
+        return tuple(out)
+
+    if all(segment.name != name for segment in handover.segments):
+        raise BadInput(f"there is no {name} to sabotage", source="--sabotage", field=name)
+    plan = replace(handover.plan, segments=edit(handover.plan.segments))
+    return replace(
+        handover, segments=edit(handover.segments), plan=plan if planned else handover.plan
+    )
+
+
+def edit_list(handover: Handover, change: Callable[[list[list[int]]], None]) -> Handover:
+    """Change the words of the page list: `change` gets a list of pages of words."""
+    word = 8 if handover.registers.efer & EFER_LMA else 4
+    pages = [piece for piece in handover.pieces if piece.what == "the page list"]
+    rows = [list(memoryview(bytes(piece.data)).cast("Q" if word == 8 else "I")) for piece in pages]
+    change(rows)
+    edited = {
+        piece.phys: b"".join(each.to_bytes(word, "little") for each in row)
+        for piece, row in zip(pages, rows, strict=True)
+    }
+    return replace(
+        handover,
+        pieces=tuple(
+            replace(piece, data=edited[piece.phys]) if piece.phys in edited else piece
+            for piece in handover.pieces
+        ),
+    )
