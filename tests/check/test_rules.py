@@ -14,7 +14,7 @@ import pytest
 from tests.check.breaking import CASES, Breach, edit, with_word
 from tests.rehearse.runs import example_host, shared, shipped_kernel, shipped_request, sound
 from tightrope.check import RULES, check
-from tightrope.check.rule import Rule
+from tightrope.check.rule import Case, Rule, owner
 from tightrope.errors import MachineError
 from tightrope.machine.emulator import Emulator
 from tightrope.memory import Extent, Phys, Virt
@@ -274,3 +274,32 @@ def test_a_large_page_at_v_is_more_than_the_control_page() -> None:
     # It leads to the start of the 2 MiB, which is not the control page.
     assert [finding.rule for finding in found] == ["table-a-maps-v", "table-a-nothing-else"]
     assert "(0x200000 bytes)" in found[1].message
+
+
+@pytest.mark.parametrize(
+    ("phys", "whose"),
+    [
+        (0x1_0001_1000, "the control page"),
+        (0x1_0001_2000, "page_table_a"),
+        (0x1_0001_9000, "page_table_b"),
+        (0x1_0001_0000, "the page list"),
+        (0x1_0000_0000, "sources"),
+        (0x2EC0_1000, "the old kernel's relocation code at V"),
+        (0x2E20_0000, "the old kernel's text"),
+        (0x3100_0000, "the old kernel's gdt"),
+        (0x31FF_F000, "the old kernel's private memory"),
+        (0x0100_0000, "the kernel's destination"),
+        (0x0180_0000, "the old kernel's slab and page cache"),
+        (0xBFFD_7000, "the boot_params's destination"),
+        (0x000F_0000, "BIOS area with the RSDP"),
+        (0x3400_0000, "the crash region"),
+        (0x2000_0000, "free RAM"),
+        (0xFEFF_C000, "reserved memory"),
+        (0x000C_0000, "a hole"),
+    ],
+)
+def test_an_address_has_an_owner(phys: int, whose: str) -> None:
+    good = sound().handover
+    old = replace(good.plan.host, crash_region=Extent.sized(0x3300_0000, 0x1000_0000))
+    case = Case(replace(good, plan=replace(good.plan, host=old)), sound().run)
+    assert owner(case, phys) == whose

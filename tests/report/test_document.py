@@ -186,6 +186,16 @@ def test_the_plan_of_a_verdict_is_the_plan_and_its_tables() -> None:
         ("page_table_b", table_b(handover)),
     ):
         assert document[name] == {"root": tables.root, "pages": sorted(tables.pages)}
+    assert document["segments"] == [
+        {
+            "name": each.name,
+            "start": each.destination.start,
+            "size": each.destination.size,
+            "data": len(each.data),
+            "why": each.why,
+        }
+        for each in handover.plan.segments
+    ]
     assert document["list"]["pages"] == sorted(handover.plan.list_pages)
     assert document["kernel_entry"] == handover.plan.kernel_entry
     assert document["entry"] == handover.plan.entry

@@ -86,6 +86,15 @@ def test_work_with_a_limit_shows_how_far_it_is(terminal: Terminal) -> None:
     assert abs(len(filled) - len(empty)) <= 2
 
 
+def test_work_that_goes_on_moves_the_bar(terminal: Terminal) -> None:
+    bar = terminal.bar()
+    bar("the new kernel runs", 1, 900)
+    assert "█| at most 900s" not in terminal.until("at most 900s")
+    bar("the new kernel runs", 900, 900)
+    terminal.until("█| at most 900s")
+    bar.close()
+
+
 def test_the_bar_is_gone_when_it_is_closed(terminal: Terminal) -> None:
     bar = terminal.bar()
     bar("walk", 2, 0)

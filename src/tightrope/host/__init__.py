@@ -8,8 +8,9 @@ May import: abi, errors, memory, model, x86
 """
 
 from tightrope.host.capture import Captured, capture
+from tightrope.host.examples import example
 from tightrope.host.live import read_tree
-from tightrope.host.profile import example, read
+from tightrope.host.profile import read
 from tightrope.host.world import lay
 
 __all__ = ["Captured", "capture", "example", "lay", "read", "read_tree"]

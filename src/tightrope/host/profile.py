@@ -1,6 +1,6 @@
 """A host description: TOML text in, a checked `Host` out.
 
-Rules: no file is opened here but the example that ships with the package.  Every field is read once,
+Rules: every field is read once,
 with its type and its bounds; whatever is wrong raises `HostError` with the field's path.  Keys that
 nobody reads are errors too: a misspelt field must not silently mean its default.
 """
@@ -8,7 +8,6 @@ nobody reads are errors too: a misspelt field must not silently mean its default
 from __future__ import annotations
 
 import tomllib
-from importlib import resources
 
 from tightrope.errors import HostError
 from tightrope.host.consistency import MODES, check, text_page_size
@@ -25,11 +24,6 @@ from tightrope.memory import (
 from tightrope.model import Cpu, DirectMap, Host, KernelText, LowMapping, Named, Paging
 
 DIRECT_MAP = "direct map"
-
-
-def example() -> str:
-    """The default host as a commented TOML document."""
-    return resources.files("tightrope.host").joinpath("example.toml").read_text("utf-8")
 
 
 def read(text: str, source: str) -> Host:

@@ -1,0 +1,179 @@
+"""What each subcommand does: one call of a deed, one report, one exit status.
+
+Rules: packages are imported inside the function that needs them; nothing is decided here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from tightrope.cli import files
+from tightrope.errors import ImageError, MissingPart, TightropeError
+
+if TYPE_CHECKING:
+    from tightrope.sabotage import Sabotage
+
+HOLDS, FINDING, UNKNOWN = 0, 1, 2
+STATUS = {"holds": HOLDS, "falls": FINDING, "unknown": UNKNOWN}
+"""Verdict -> exit status."""
+
+
+def _rehearse(options: argparse.Namespace) -> int:
+    if options.sabotage == "list":
+        return _sabotages()
+    from tightrope import sabotage
+    from tightrope.rehearse import CONSOLE_WORDS, rehearse, speaks_for_itself
+
+    trace = files.open_trace(options.trace) if options.trace else None
+    broken: Sabotage | None = sabotage.named(options.sabotage) if options.sabotage else None
+    image, old, request = files.inputs(options)
+    console = options.until == "console"
+    if console and not speaks_for_itself(image) and "earlyprintk" not in request.command_line:
+        from dataclasses import replace
+
+        words = f"{request.command_line} {CONSOLE_WORDS}".strip()
+        print(f"tightrope: the command line is {words!r}, so that it can be heard", file=sys.stderr)
+        request = replace(request, command_line=words)
+    from tightrope.report.progress import Bar
+
+    bar = Bar()
+    try:
+        verdict = rehearse(
+            image,
+            old,
+            request,
+            design=options.design,
+            sabotage=broken,
+            console=console,
+            console_seconds=options.limit,
+            progress=bar,
+        )
+    finally:
+        bar.close()
+    if trace:
+        files.write_trace(trace, verdict)
+    if options.json:
+        from tightrope.report.document import verdict_document
+
+        files.print_json(verdict_document(verdict))
+    else:
+        from tightrope.report import terminal
+
+        print(terminal.text(verdict, colour=files.colour()))
+    return STATUS[verdict.outcome.value]
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    from tightrope import image
+    from tightrope.report import inspect
+
+    data = files.read(options.kernel)
+    if options.flat is None:
+        read = image.read(data, options.kernel)
+    else:
+        read = image.read_flat(data, options.kernel, options.flat, options.bits)
+    unpacked: bytes | TightropeError | None
+    try:
+        unpacked = image.unpack(read) if read.payload else None
+    except (ImageError, MissingPart) as err:
+        unpacked = err
+    if options.json:
+        files.print_json(inspect.inspect_json(read, unpacked))
+    else:
+        print(inspect.inspect_text(read, unpacked))
+    if isinstance(unpacked, MissingPart):
+        return UNKNOWN
+    return FINDING if isinstance(unpacked, ImageError) else HOLDS
+
+
+def _plan(options: argparse.Namespace) -> int:
+    from tightrope.rehearse import prepare
+
+    image, old, request = files.inputs(options)
+    the_plan = prepare(image, old, request)
+    if options.json:
+        from tightrope.report.document import plan_document
+
+        files.print_json(plan_document(the_plan))
+    else:
+        from tightrope.report import planned
+
+        print(planned.text(the_plan))
+    return HOLDS
+
+
+def _host_example(options: argparse.Namespace) -> int:
+    from tightrope import host
+    from tightrope.memory import Extent
+    from tightrope.model import Paging
+
+    crash = Extent.sized(*options.crash) if options.crash else None
+    print(host.example(Paging(options.mode), options.split, crash), end="")
+    return HOLDS
+
+
+def _host_capture(_options: argparse.Namespace) -> int:
+    from tightrope import host
+
+    captured = host.capture(host.read_tree())
+    print(captured.toml, end="")
+    for note in captured.notes:  # they also stand at the head of the document
+        print(f"tightrope: {note}", file=sys.stderr)
+    return HOLDS
+
+
+def _pgd(options: argparse.Namespace) -> int:
+    from tightrope import vmcore
+    from tightrope.model import Paging
+    from tightrope.report import pgd as report
+
+    paging = Paging(options.mode) if options.mode else None
+
+    def found(path: str) -> vmcore.Pgd:
+        return vmcore.pgd(
+            vmcore.read(path), cr3=options.cr3, paging=paging, physical_bits=options.physical_bits
+        )
+
+    one = found(options.vmcore)
+    ranges = vmcore.merged(one.found) if options.print else None
+    changes = vmcore.difference(one.found, found(options.diff).found) if options.diff else None
+    other = options.diff or ""
+    if options.json:
+        files.print_json(report.document(one, ranges=ranges, changes=changes, other=other))
+    else:
+        print(report.text(one, ranges=ranges, changes=changes, other=other))
+    return HOLDS if one.whole and not changes else FINDING
+
+
+def _rules(_options: argparse.Namespace) -> int:
+    from tightrope.check import RULES
+
+    for rule in RULES:
+        print(f"{rule.id:<24} step {int(rule.step)}  {rule.holds}")
+        print(f"{'':<24}         {rule.source}")
+    return HOLDS
+
+
+def _sabotages() -> int:
+    from tightrope.sabotage import SABOTAGES
+
+    for each in SABOTAGES.values():
+        where = f"step {int(each.step)}" if each.step else "before"
+        print(f"{each.name:<26} {each.says}")
+        print(f"{'':<26} found by {each.rule}, {where}")
+    return HOLDS
+
+
+DEEDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
+    "rehearse": _rehearse,
+    "inspect": _inspect,
+    "plan": _plan,
+    "host example": _host_example,
+    "host capture": _host_capture,
+    "pgd": _pgd,
+    "rules": _rules,
+}
+"""The parser's word for a deed -> what does it."""

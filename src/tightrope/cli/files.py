@@ -1,0 +1,112 @@
+"""What the command line reads and writes.
+
+Rules: a file that cannot be read or written is one line, with the system's reason: BadInput.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from tightrope.errors import BadInput
+
+if TYPE_CHECKING:
+    from tightrope.model import Host, Image, Verdict
+    from tightrope.plan import Request
+
+SHIPPED = "the shipped kernel"
+
+
+def inputs(options: argparse.Namespace) -> tuple[Image, Host, Request]:
+    """Image, host and request from the arguments.  Raises BadInput."""
+    from tightrope import host, image, shipped
+    from tightrope.model import Protocol
+    from tightrope.plan import Request
+
+    if options.host:
+        try:
+            text = bytes(read(options.host)).decode("utf-8")
+        except UnicodeDecodeError as err:
+            raise BadInput("not UTF-8 text", source=options.host, offset=err.start) from err
+        old = host.read(text, options.host)
+    else:
+        old = host.read(host.example(), "the default host")
+    kernel = options.kernel
+    if kernel and options.shipped:
+        raise BadInput("give a KERNEL or --shipped, not both", source="command line")
+    if kernel is None and not options.shipped:
+        kernel = _newest_kernel()
+    initrd = read(options.initrd) if options.initrd else None
+    line = options.append
+    if kernel is None:
+        new = image.read(shipped.read(), SHIPPED)
+        if initrd is None:
+            initrd = shipped.example_initrd()
+        line = f"{line} {shipped.initrd_argument(initrd)}".strip()
+    else:
+        new = image.read(read(kernel), kernel)
+    return (
+        new,
+        old,
+        Request(
+            initrd=initrd,
+            initrd_source=options.initrd or "the shipped initrd",
+            command_line=line,
+            scatter=options.scatter,
+            protocol=Protocol(options.entry) if options.entry else None,
+        ),
+    )
+
+
+def _newest_kernel() -> str | None:
+    """The newest readable kernel under /boot."""
+    kernels = [path for path in Path("/boot").glob("vmlinuz-*") if os.access(path, os.R_OK)]
+    newest = max(kernels, key=lambda path: (path.stat().st_mtime, path.name), default=None)
+    return None if newest is None else str(newest)
+
+
+def read(path: str) -> bytes:
+    """A file's bytes.  Raises BadInput with the system's reason."""
+    try:
+        return Path(path).read_bytes()
+    except (OSError, ValueError) as err:
+        reason = err.strerror if isinstance(err, OSError) and err.strerror else str(err)
+        raise BadInput(reason, source=path) from err
+
+
+def open_trace(path: Path) -> TextIO:
+    """The file for a trace, before anything runs: it must not be found unwritable afterwards."""
+    try:
+        return path.open("w", encoding="utf-8")
+    except OSError as err:
+        raise BadInput(err.strerror or str(err), source=str(path)) from err
+
+
+def write_trace(out: TextIO, verdict: Verdict) -> None:
+    """One line per instruction: number, step, address, text.  Raises BadInput."""
+    run = verdict.run
+    starts = [*run.step_starts, (len(run.trace), run.step_starts[-1][1])]
+    try:
+        with out:
+            for (first, step), (end, _) in pairwise(starts):
+                out.writelines(
+                    f"{first + number}\t{int(step)}\t{rip:#x}\t{run.texts.get(rip, '?')}\n"
+                    for number, rip in enumerate(run.trace[first:end].tolist())
+                )
+    except OSError as err:
+        raise BadInput(err.strerror or str(err), source=out.name) from err
+
+
+def print_json(document: object) -> None:
+    import json
+
+    print(json.dumps(document, indent=2))
+
+
+def colour() -> bool:
+    """Colour on a terminal, unless NO_COLOR says otherwise (no-color.org)."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")

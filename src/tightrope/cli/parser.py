@@ -1,0 +1,188 @@
+"""The arguments of every subcommand.
+
+Rules: argparse and nothing heavy: `--help` and `--version` answer from here.  A subcommand's deed is
+named by a word, and looked up only when it is to be done.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from tightrope import __version__
+
+FORMATS = "a bzImage, an ELF vmlinux, a Multiboot kernel or a unified kernel image"
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(
+        prog="tightrope",
+        description="Plan and rehearse a kexec before anyone performs it.",
+        epilog="Exit status: 0 it holds, 1 a finding, 2 it could not be told.",
+    )
+    top.add_argument("--version", action="version", version=f"tightrope {__version__}")
+    deeds = top.add_subparsers(title="deeds", required=True, metavar="DEED")
+
+    deed = deeds.add_parser(
+        "rehearse",
+        help="walk a handover on a watched CPU and say whether it holds",
+        description="Walk from the old kernel's call at V to the new kernel's first instruction,"
+        " instruction by instruction, and check every step.",
+    )
+    _kernel_arguments(deed, optional=True)
+    _request_arguments(deed)
+    walk = deed.add_argument_group("the walk")
+    walk.add_argument(
+        "--design",
+        default="two-tables",
+        choices=["two-tables"],
+        help="the table design (%(default)s)",
+    )
+    walk.add_argument(
+        "--until",
+        choices=["entry", "console"],
+        default="entry",
+        help="stop at the new kernel's first instruction, or when it has spoken (%(default)s)",
+    )
+    walk.add_argument(
+        "--limit",
+        type=_seconds,
+        default=900.0,
+        metavar="SECONDS",
+        help="how long to listen with --until console (%(default)s)",
+    )
+    walk.add_argument(
+        "--sabotage", metavar="NAME", help="break one thing on purpose; `list` names them"
+    )
+    shown = deed.add_argument_group("what is shown")
+    _json_argument(shown)
+    shown.add_argument("--trace", type=Path, metavar="FILE", help="write every instruction to FILE")
+    deed.set_defaults(deed="rehearse")
+
+    deed = deeds.add_parser(
+        "inspect",
+        help="what a kernel image is, what it asks of memory, what entry points it has",
+    )
+    deed.add_argument("kernel", metavar="KERNEL", help=FORMATS)
+    deed.add_argument(
+        "--flat", type=_number, metavar="ADDRESS", help="a flat binary that is loaded at ADDRESS"
+    )
+    deed.add_argument(
+        "--bits", type=int, choices=[32, 64], default=32, help="of a flat binary (%(default)s)"
+    )
+    _json_argument(deed)
+    deed.set_defaults(deed="inspect")
+
+    deed = deeds.add_parser("plan", help="where every byte would go, and why; nothing is run")
+    _kernel_arguments(deed, optional=True)
+    _request_arguments(deed)
+    _json_argument(deed)
+    deed.set_defaults(deed="plan")
+
+    deed = deeds.add_parser("host", help="descriptions of old kernels")
+    hosts = deed.add_subparsers(title="deeds", required=True, metavar="DEED")
+    example = hosts.add_parser("example", help="print a host, a commented TOML document")
+    example.add_argument(
+        "--mode",
+        choices=["i386", "pae", "x86_64", "la57"],
+        default="x86_64",
+        help="the old kernel's page-table format (%(default)s)",
+    )
+    example.add_argument(
+        "--split",
+        type=_number,
+        metavar="PAGE_OFFSET",
+        help="the memory split of a 32-bit kernel, such as 0xc0000000",
+    )
+    example.add_argument(
+        "--crash",
+        type=_extent,
+        metavar="START+SIZE",
+        help="a crash region, such as 0x33000000+0x10000000",
+    )
+    example.set_defaults(deed="host example")
+    capture = hosts.add_parser("capture", help="describe this machine, changing nothing")
+    capture.set_defaults(deed="host capture")
+
+    deed = deeds.add_parser(
+        "pgd",
+        help="walk a crashed kernel's page tables in an ELF core, and say whether they are whole",
+    )
+    deed.add_argument("vmcore", metavar="VMCORE", help="an ELF core, as /proc/vmcore is")
+    deed.add_argument(
+        "--cr3", type=_number, metavar="ADDR", help="the root, where no note names it"
+    )
+    deed.add_argument("--mode", choices=["i386", "pae", "x86_64", "la57"], help="the table format")
+    deed.add_argument(
+        "--physical-bits",
+        type=_number,
+        default=52,
+        metavar="N",
+        help="MAXPHYADDR of the crashed machine (%(default)s)",
+    )
+    deed.add_argument("--print", action="store_true", help="list what is mapped where")
+    deed.add_argument("--diff", metavar="OTHER", help="compare with another core's tables")
+    _json_argument(deed)
+    deed.set_defaults(deed="pgd")
+
+    deed = deeds.add_parser("rules", help="what every rehearsal is checked for, and who says so")
+    deed.set_defaults(deed="rules")
+    return top
+
+
+def _kernel_arguments(deed: argparse.ArgumentParser, *, optional: bool) -> None:
+    new = deed.add_argument_group("the new kernel")
+    new.add_argument(
+        "kernel",
+        metavar="KERNEL",
+        nargs="?" if optional else None,
+        help=f"{FORMATS}; without one the newest readable /boot/vmlinuz-*, else the shipped kernel",
+    )
+    new.add_argument(
+        "--shipped", action="store_true", help="the small kernel that comes with tightrope"
+    )
+    new.add_argument("--initrd", metavar="FILE", help="an initrd")
+    new.add_argument("--append", metavar="TEXT", default="", help="the command line")
+    new.add_argument(
+        "--entry",
+        choices=["linux64", "linux32"],
+        help="the entry to take; without it the best that the old kernel can reach",
+    )
+
+
+def _request_arguments(deed: argparse.ArgumentParser) -> None:
+    old = deed.add_argument_group("the old kernel")
+    old.add_argument(
+        "--host", metavar="FILE", help="a host description; without one `tightrope host example`"
+    )
+    old.add_argument(
+        "--scatter",
+        type=int,
+        metavar="SEED",
+        help="hand out free frames in a shuffled order, as a kernel does after months",
+    )
+
+
+def _seconds(text: str) -> float:
+    """Seconds of an argument; `nan` would never be over."""
+    seconds = float(text)
+    if not seconds > 0:
+        raise argparse.ArgumentTypeError(f"{text} is not a time to listen for")
+    return seconds
+
+
+def _json_argument(group: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    group.add_argument("--json", action="store_true", help="one JSON object instead of text")
+
+
+def _number(text: str) -> int:
+    """A whole number, in hexadecimal with 0x."""
+    return int(text, 0)
+
+
+def _extent(text: str) -> tuple[int, int]:
+    """START+SIZE, both in bytes."""
+    start, plus, size = text.partition("+")
+    if not plus:
+        raise argparse.ArgumentTypeError(f"{text} is not START+SIZE")
+    return int(start, 0), int(size, 0)
