@@ -258,6 +258,8 @@ class Host:
     """What new kernels read early outside plain RAM: EFI tables, setup_data."""
     rsdp: Phys | None
     low_mappings: tuple[LowMapping, ...]
+    crash_notes: tuple[Named, ...] = ()
+    """ELF notes in the old kernel's memory: one per CPU, and vmcoreinfo."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -333,6 +335,8 @@ class Plan:
     """The new kernel's own first instruction."""
     boot_params: Phys
     command_line: str
+    crash: bool = False
+    """Everything lies in the crash region already: the list is just IND_DONE."""
 
     @property
     def in_place(self) -> int:

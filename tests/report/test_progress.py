@@ -115,6 +115,18 @@ def test_quick_work_shows_nothing(terminal: Terminal) -> None:
     assert terminal.rest() == ""
 
 
+def test_nothing_is_drawn_before_the_delay_is_over(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "DELAY", 3600.0)
+    monkeypatch.setattr(progress, "PERIOD", 0.01)
+    bar = terminal.bar()
+    bar("walk", 2, 0)
+    threading.Event().wait(0.3)
+    bar.close()
+    assert terminal.rest() == ""
+
+
 def test_a_closed_bar_stays_off_the_screen(
     terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:

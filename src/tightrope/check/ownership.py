@@ -132,7 +132,54 @@ def old_kernel_kept(case: Case) -> Iterator[Finding]:
         return
 
 
+def crash_region_only(case: Case) -> Iterator[Finding]:
+    """A crash walk lies in the crash region and writes nowhere else."""
+    region = case.host.crash_region
+    if not case.plan.crash or region is None:
+        return
+    placed = [(piece.extent, piece.what) for piece in case.handover.pieces]
+    placed += [(each.destination, f"the {each.name}") for each in case.plan.segments]
+    outside = next(((extent, what) for extent, what in placed if not region.covers(extent)), None)
+    mend = "allocate it in the crash region: everything else is evidence"
+    if outside:
+        yield found(
+            "crash-region-only",
+            Step.PREPARE,
+            f"{outside[1]} lies at {outside[0]}, outside the crash region {region}",
+            mend=mend,
+        )
+        return
+    written = [case.run.stores[:, 1:], case.run.copies[:, [0, 1, 3]]]
+    for index, phys, size in written[1][:].tolist():
+        if not region.covers(Extent.sized(phys, size)):
+            yield found(
+                "crash-region-only",
+                Step.COPY,
+                f"a copy writes {phys:#x}, outside the crash region {region}",
+                evidence={"there": owner(case, phys), "instruction": str(index)},
+                mend=mend,
+            )
+            return
+    for step, phys, size in written[0].tolist():
+        if not region.covers(Extent.sized(phys, size)):
+            yield found(
+                "crash-region-only",
+                Step(step),
+                f"{size} bytes are written at {phys:#x}, outside the crash region {region}",
+                evidence={"there": owner(case, phys)},
+                mend=mend,
+            )
+            return
+
+
 RULES = (
+    Rule(
+        id="crash-region-only",
+        step=Step.PREPARE,
+        holds="A crash walk lies in the crash region and writes nowhere else.",
+        source="Linux Documentation/admin-guide/kdump/kdump.rst; kimage_load_crash_segment",
+        check=crash_region_only,
+    ),
     Rule(
         id="stores-owned",
         step=Step.CALL,

@@ -57,6 +57,7 @@ def inputs(options: argparse.Namespace) -> tuple[Image, Host, Request]:
             initrd_source=options.initrd or "the shipped initrd",
             command_line=line,
             scatter=options.scatter,
+            crash=options.crash,
             protocol=Protocol(options.entry) if options.entry else None,
         ),
     )

@@ -156,6 +156,11 @@ def _request_arguments(deed: argparse.ArgumentParser) -> None:
         "--host", metavar="FILE", help="a host description; without one `tightrope host example`"
     )
     old.add_argument(
+        "--crash",
+        action="store_true",
+        help="a crash kexec: everything lies in the host's crash region beforehand",
+    )
+    old.add_argument(
         "--scatter",
         type=int,
         metavar="SEED",

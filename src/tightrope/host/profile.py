@@ -76,6 +76,7 @@ def read(text: str, source: str) -> Host:
         firmware=tuple(_named(each) for each in top.tables("firmware")),
         rsdp=Phys(top.number("rsdp")) if "rsdp" in top else None,
         low_mappings=tuple(_mapping(each) for each in top.tables("mapping")),
+        crash_notes=tuple(_named(each) for each in top.tables("crash_note")),
     )
     registers.done()
     top.done()

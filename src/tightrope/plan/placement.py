@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from tightrope.errors import PlanError
 from tightrope.memory import PAGE_SIZE, Extent, align_down, align_up, subtract
 from tightrope.model import Host
 from tightrope.x86.paging import FORMATS
@@ -42,6 +43,21 @@ def ram_for_new_kernel(host: Host) -> tuple[Extent, ...]:
     taken = [FIRST_MIB, Extent(reach, 1 << 64)]
     taken += [host.crash_region] if host.crash_region else []
     return subtract(whole_pages(host.memory.ram), taken)
+
+
+def crash_ram(host: Host) -> tuple[Extent, ...]:
+    """The whole pages of the crash region, all that a crash kernel may use.  Raises PlanError."""
+    if host.crash_region is None:
+        raise PlanError("there is no crash region", source=host.source, field="crash_region")
+    reach = Extent(0, 1 << FORMATS[host.paging].identity_bits)
+    if not reach.covers(host.crash_region):
+        raise PlanError(
+            f"{host.crash_region} has addresses with no linear address equal to themselves",
+            source=host.source,
+            field="crash_region",
+            limit=reach.end,
+        )
+    return whole_pages([host.crash_region])
 
 
 def free_ram(host: Host) -> tuple[Extent, ...]:

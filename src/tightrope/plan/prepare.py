@@ -22,22 +22,20 @@ from tightrope.memory import (
     Phys,
     RegionKind,
     Virt,
-    align_up,
     subtract,
 )
 from tightrope.model import Buffer, Host, Image, Named, Plan, Protocol, Segment
 from tightrope.plan.boot_params import boot_params
+from tightrope.plan.crash import core_header, crash_memory_map
 from tightrope.plan.entering import LONG_MODES, way_in
 from tightrope.plan.frames import FramePool
-from tightrope.plan.page_list import chained, list_length, words
+from tightrope.plan.page_list import IND_DONE, chained, list_length, words
 from tightrope.plan.placement import (
-    FOUR_GIB,
-    find_hole,
+    crash_ram,
     free_ram,
-    largest,
-    ram_for_new_kernel,
     whole_pages,
 )
+from tightrope.plan.room import Room
 from tightrope.routines import read as read_routine
 from tightrope.x86.paging import FORMATS
 from tightrope.x86.tables import tables_bound
@@ -60,6 +58,8 @@ class Request:
     scatter: int | None = None
     protocol: Protocol | None = None
     """The entry to take; None takes the best that the old kernel can reach."""
+    crash: bool = False
+    """For a crash: everything goes into the crash region, beforehand."""
 
 
 def prepare(image: Image, host: Host, request: Request) -> Plan:
@@ -73,11 +73,20 @@ def prepare(image: Image, host: Host, request: Request) -> Plan:
             field="scatter",
             limit=0,
         )
-    room = _Room(host, image, below_4g=way.below_4g)
+    room = Room(host, image, below_4g=way.below_4g, crash=request.crash)
     load = room.kernel()
     base = Phys(image.pref_address if image.pref_address in load else load.start)
-    command_line = _command_line(image, request.command_line)
     segments = _kernel(image, base)
+    line, memory = request.command_line, host.memory
+    if request.crash:
+        header = core_header(host)
+        place = room.small("core header", len(header))
+        segments.append(
+            Segment(name="core header", destination=place, data=header, why="elfcorehdr=")
+        )
+        line = f"{line} elfcorehdr={place.start:#x}".strip()
+        memory = crash_memory_map(host, place)
+    command_line = _command_line(image, line)
     initrd: Extent | None = None
     if request.initrd is not None:
         size = len(request.initrd)
@@ -109,7 +118,7 @@ def prepare(image: Image, host: Host, request: Request) -> Plan:
         load=base,
         command_line=Phys(line_at.start),
         initrd=initrd,
-        memory=host.memory,
+        memory=memory,
         rsdp=host.rsdp,
     )
     segments += [
@@ -125,7 +134,7 @@ def prepare(image: Image, host: Host, request: Request) -> Plan:
     return _allocate(
         image,
         host,
-        request,
+        replace(request, command_line=line),
         tuple(segments),
         entry=Phys(stub_at.start),
         protocol=way.entry.protocol,
@@ -176,7 +185,7 @@ def _allocate(
     params: Phys,
 ) -> Plan:
     """Frames for everything that is not a destination, and the list."""
-    free = free_ram(host)
+    free = crash_ram(host) if request.crash else free_ram(host)
     fmt = FORMATS[host.paging]
     unused = subtract(free, [segment.destination for segment in segments])
     control_page = _mapped_control_page(host, unused, request.scatter)
@@ -192,15 +201,22 @@ def _allocate(
     sources = destinations.copy()
     sources[~in_place] = pool.take(int((~in_place).sum()), "the copy")
     per_page = PAGE_SIZE // (8 if host.paging in LONG_MODES else 4)
-    length = list_length(len(segments), len(destinations), per_page=per_page)
+    # A crash image lies in its place from the day it was loaded: its list is just IND_DONE.
+    length = (
+        0 if request.crash else list_length(len(segments), len(destinations), per_page=per_page)
+    )
     list_frames = pool.take(length, "the page list")
     if control_page is None:
         control_page = Phys(int(pool.take(1, "the control page")[0]) << PAGE_SHIFT)
-    runs, at = [], 0
-    for frames in per_segment:
-        runs.append((int(frames[0]), sources[at : at + len(frames)]))
-        at += len(frames)
-    head, list_pages = chained(words(runs), list_frames, per_page=per_page)
+    head = IND_DONE
+    list_pages: dict[int, NDArray[np.unsignedinteger]] = {}
+    if not request.crash:
+        starts = np.cumsum([0, *(len(frames) for frames in per_segment)])
+        runs = [
+            (int(frames[0]), sources[at : at + len(frames)])
+            for at, frames in zip(starts, per_segment, strict=False)
+        ]
+        head, list_pages = chained(words(runs), list_frames, per_page=per_page)
     identity = _identity(host, segments, sources[~in_place], list_frames, control_page)
     tables = 1 + 2 * fmt.leaf
     if host.paging in LONG_MODES:
@@ -233,6 +249,7 @@ def _allocate(
         kernel_entry=kernel_entry,
         boot_params=params,
         command_line=request.command_line,
+        crash=request.crash,
     )
 
 
@@ -244,85 +261,6 @@ def _mapped_control_page(host: Host, unused: Sequence[Extent], scatter: int | No
     low = FramePool(subtract([mapped], subtract([mapped], unused)), scatter=scatter)
     what = "the control page, which the direct map has to reach,"
     return Phys(int(low.take(1, what)[0]) << PAGE_SHIFT)
-
-
-class _Room:
-    """What is still free for destinations while the segments are placed one after the other."""
-
-    def __init__(self, host: Host, image: Image, *, below_4g: bool) -> None:
-        self._image = image
-        self._above_4g = image.above_4g and not below_4g
-        self._host = host
-        self._ram = ram_for_new_kernel(host)
-        self._free = free_ram(host)
-
-    def _take(self, extent: Extent) -> Extent:
-        self._ram = subtract(self._ram, [extent])
-        self._free = subtract(self._free, [extent])
-        return extent
-
-    def kernel(self) -> Extent:
-        image = self._image
-        size = align_up(image.init_size, PAGE_SIZE)
-        wanted = Extent.sized(image.pref_address, image.init_size).page_aligned()
-        if any(ram.covers(wanted) for ram in self._ram):
-            return self._take(wanted)
-        if not image.relocatable:
-            raise PlanError(
-                f"the kernel has to be loaded at {wanted}, which is not all RAM",
-                source=image.source,
-                field="pref_address",
-            )
-        high = 1 << 64 if self._above_4g else FOUR_GIB
-        low = max(boot.MIN_KERNEL_LOAD_ADDR, image.pref_address)
-        for extents in (self._free, self._ram):
-            hole = find_hole(
-                extents,
-                size,
-                alignment=max(image.alignment, PAGE_SIZE),
-                low=low,
-                high=high,
-                from_top=False,
-            )
-            if hole:
-                return self._take(hole)
-        raise PlanError(
-            f"needs {size:#x} bytes of RAM in one piece from {low:#x} up;"
-            f" the host's largest piece has {largest(self._ram):#x}",
-            source=image.source,
-            field="init_size",
-            limit=largest(self._ram),
-        )
-
-    def initrd(self, size: int, source: str) -> Extent:
-        limit = self._image.initrd_limit + 1
-        tops = [min(limit, FOUR_GIB)] + ([1 << 64] if self._above_4g else [])
-        whole = align_up(size, PAGE_SIZE)
-        low = boot.MIN_INITRD_LOAD_ADDR
-        hole = self._from_top(whole, tops, low)
-        if hole is None:
-            raise PlanError(
-                f"no room for {size:#x} bytes of initrd between {low:#x} and its highest address",
-                source=source,
-                field="initrd_addr_max",
-                limit=limit - 1 if not self._above_4g else None,
-            )
-        return hole
-
-    def small(self, what: str, size: int) -> Extent:
-        tops = [FOUR_GIB] + ([1 << 64] if self._above_4g else [])
-        hole = self._from_top(align_up(size, PAGE_SIZE), tops, boot.MIN_BOOTPARAM_ADDR)
-        if hole is None:
-            raise PlanError(f"no room for the {what}", source=self._host.source, field="memory")
-        return hole
-
-    def _from_top(self, size: int, tops: Sequence[int], low: int) -> Extent | None:
-        for extents in (self._free, self._ram):
-            for top in tops:
-                hole = find_hole(extents, size, low=low, high=top, from_top=True)
-                if hole:
-                    return self._take(hole)
-        return None
 
 
 def _command_line(image: Image, text: str) -> bytes:

@@ -1,0 +1,71 @@
+"""What a crash kernel is handed besides its image: the core header and its own memory map.
+
+    PT_NOTE   the notes that the old kernel fills in when it dies: one per CPU, and vmcoreinfo
+    PT_LOAD   the kernel text, and all RAM but the crash region, at physical address = file offset
+
+Rules: the layout is that of crash_prepare_elf64_headers() (Linux kernel/crash_core.c) and of the ELF
+specification; the new kernel's /proc/vmcore is made of it.  ELF32 where all of RAM is below 4 GiB and
+the old kernel is a 32-bit one, else ELF64, as kexec-tools does it.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from tightrope.memory import Extent, MemoryMap, Region, RegionKind, subtract
+from tightrope.model import Host, Paging
+
+ET_CORE, EV_CURRENT, PT_LOAD, PT_NOTE = 4, 1, 1, 4
+EM_386, EM_X86_64 = 3, 62
+RWX = 7
+FIRST_MIB = Extent(0, 1 << 20)
+
+
+def core_header(host: Host) -> bytes:
+    """The ELF header and program headers for `elfcorehdr=`."""
+    assert host.crash_region is not None
+    legacy = host.paging in (Paging.I386, Paging.PAE)
+    ram = subtract(host.memory.ram, [host.crash_region])
+    wide = not legacy or ram[-1].end > 1 << 32
+    text = Extent.sized(host.text.phys, host.text.size)
+    rows = [(PT_NOTE, note.extent, 0) for note in host.crash_notes]
+    rows.append((PT_LOAD, text, host.text.virt))
+    for extent in ram:
+        mapped = extent.start < host.direct_map.size
+        virt = host.direct_map.virt + extent.start if mapped else 0
+        rows.append((PT_LOAD, extent, virt))
+    machine = EM_386 if legacy else EM_X86_64
+    ident = b"\x7fELF" + bytes([2 if wide else 1, 1, 1]) + bytes(9)
+    size, entry = (64, 56) if wide else (52, 32)
+    header = struct.pack(
+        "<16sHHIQQQIHHHHHH" if wide else "<16sHHIIIIIHHHHHH",
+        ident, ET_CORE, machine, EV_CURRENT, 0, size, 0, 0, size, entry, len(rows), 0, 0, 0,
+    )  # fmt: skip
+    for kind, extent, virt in rows:
+        start, length = extent.start, extent.size
+        if wide:
+            header += struct.pack("<IIQQQQQQ", kind, RWX, start, virt, start, length, length, 0)
+        else:
+            header += struct.pack("<8I", kind, start, virt, start, length, length, RWX, 0)
+    return header
+
+
+def crash_memory_map(host: Host, header: Extent) -> MemoryMap:
+    """The map that the crash kernel may use: low memory, the region, and what firmware keeps.
+
+    The header's own pages are reserved in it: as RAM they would be given away, and /proc/vmcore would
+    be missing without a word (measured; shared notes on QEMU).
+    """
+    assert host.crash_region is not None
+    kept = [
+        region
+        for region in host.memory
+        if region.kind is not RegionKind.RAM or FIRST_MIB.covers(region.extent)
+    ]
+    usable = subtract([host.crash_region], [header])
+    regions = [
+        *kept,
+        *(Region(extent, RegionKind.RAM) for extent in usable),
+        Region(header, RegionKind.RESERVED),
+    ]
+    return MemoryMap(tuple(sorted(regions)))

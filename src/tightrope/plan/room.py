@@ -1,0 +1,104 @@
+"""Room for the new kernel's segments, given out one after the other.
+
+Rules: nothing is given twice.  What the old kernel can give away comes first, then any RAM; a crash
+kernel gets the crash region and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tightrope.abi import boot
+from tightrope.errors import PlanError
+from tightrope.memory import PAGE_SIZE, Extent, align_up, subtract
+from tightrope.model import Host, Image
+from tightrope.plan.placement import (
+    FOUR_GIB,
+    crash_ram,
+    find_hole,
+    free_ram,
+    largest,
+    ram_for_new_kernel,
+)
+
+
+class Room:
+    """What is still free for destinations.  Raises PlanError when something does not fit."""
+
+    def __init__(self, host: Host, image: Image, *, below_4g: bool, crash: bool) -> None:
+        self._image = image
+        self._above_4g = image.above_4g and not below_4g
+        self._host = host
+        self._ram = crash_ram(host) if crash else ram_for_new_kernel(host)
+        self._free = self._ram if crash else free_ram(host)
+
+    def _take(self, extent: Extent) -> Extent:
+        self._ram = subtract(self._ram, [extent])
+        self._free = subtract(self._free, [extent])
+        return extent
+
+    def kernel(self) -> Extent:
+        """Where the image goes: pref_address, or the lowest place that fits."""
+        image = self._image
+        size = align_up(image.init_size, PAGE_SIZE)
+        wanted = Extent.sized(image.pref_address, image.init_size).page_aligned()
+        if any(ram.covers(wanted) for ram in self._ram):
+            return self._take(wanted)
+        if not image.relocatable:
+            raise PlanError(
+                f"the kernel has to be loaded at {wanted}, which is not all RAM",
+                source=image.source,
+                field="pref_address",
+            )
+        high = 1 << 64 if self._above_4g else FOUR_GIB
+        low = max(boot.MIN_KERNEL_LOAD_ADDR, image.pref_address)
+        for extents in (self._free, self._ram):
+            hole = find_hole(
+                extents,
+                size,
+                alignment=max(image.alignment, PAGE_SIZE),
+                low=low,
+                high=high,
+                from_top=False,
+            )
+            if hole:
+                return self._take(hole)
+        raise PlanError(
+            f"needs {size:#x} bytes of RAM in one piece from {low:#x} up;"
+            f" the host's largest piece has {largest(self._ram):#x}",
+            source=image.source,
+            field="init_size",
+            limit=largest(self._ram),
+        )
+
+    def initrd(self, size: int, source: str) -> Extent:
+        """The highest place that the image allows for `size` bytes."""
+        limit = self._image.initrd_limit + 1
+        tops = [min(limit, FOUR_GIB)] + ([1 << 64] if self._above_4g else [])
+        whole = align_up(size, PAGE_SIZE)
+        low = boot.MIN_INITRD_LOAD_ADDR
+        hole = self._from_top(whole, tops, low)
+        if hole is None:
+            raise PlanError(
+                f"no room for {size:#x} bytes of initrd between {low:#x} and its highest address",
+                source=source,
+                field="initrd_addr_max",
+                limit=limit - 1 if not self._above_4g else None,
+            )
+        return hole
+
+    def small(self, what: str, size: int) -> Extent:
+        """The highest place for something of a few pages."""
+        tops = [FOUR_GIB] + ([1 << 64] if self._above_4g else [])
+        hole = self._from_top(align_up(size, PAGE_SIZE), tops, boot.MIN_BOOTPARAM_ADDR)
+        if hole is None:
+            raise PlanError(f"no room for the {what}", source=self._host.source, field="memory")
+        return hole
+
+    def _from_top(self, size: int, tops: Sequence[int], low: int) -> Extent | None:
+        for extents in (self._free, self._ram):
+            for top in tops:
+                hole = find_hole(extents, size, low=low, high=top, from_top=True)
+                if hole:
+                    return self._take(hole)
+        return None
