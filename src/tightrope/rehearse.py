@@ -102,7 +102,7 @@ def rehearse(
         built = build(the_plan, design=design, sabotage=sabotage)
     if machine is None:
         with stages.stage("load the emulator"):
-            machine = _emulator()
+            machine = emulator()
     with stages.stage("walk"):
         run = machine.run(built)
     with stages.stage("check"):
@@ -147,7 +147,7 @@ def _heard(console: Console, image: Image) -> Iterator[Finding]:
         )
 
 
-def _emulator() -> Machine:
+def emulator() -> Machine:
     """Imported here: Unicorn and the decoder take longer to load than most commands run."""
     from tightrope.machine.emulator import Emulator
 

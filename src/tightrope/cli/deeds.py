@@ -125,6 +125,27 @@ def _host_capture(_options: argparse.Namespace) -> int:
     return HOLDS
 
 
+def _matrix(options: argparse.Namespace) -> int:
+    from tightrope import image, shipped
+    from tightrope.matrix import matrix
+    from tightrope.model import Outcome
+    from tightrope.report import matrix as report
+    from tightrope.report.progress import Bar
+
+    kernels = [image.read(files.read(path), path) for path in options.kernels]
+    bar = Bar()
+    try:
+        cells = matrix(kernels or [image.read(shipped.read(), files.SHIPPED)], progress=bar)
+    finally:
+        bar.close()
+    if options.json:
+        files.print_json(report.document(cells))
+    else:
+        print(report.text(cells))
+    outcomes = {cell.outcome for cell in cells} - {None}
+    return HOLDS if outcomes == {Outcome.HOLDS} else FINDING
+
+
 def _pgd(options: argparse.Namespace) -> int:
     from tightrope import vmcore
     from tightrope.model import Paging
@@ -173,6 +194,7 @@ DEEDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "plan": _plan,
     "host example": _host_example,
     "host capture": _host_capture,
+    "matrix": _matrix,
     "pgd": _pgd,
     "rules": _rules,
 }

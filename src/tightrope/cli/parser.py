@@ -79,6 +79,16 @@ def parser() -> argparse.ArgumentParser:
     _json_argument(deed)
     deed.set_defaults(deed="plan")
 
+    deed = deeds.add_parser(
+        "matrix",
+        help="rehearse kernels on every mode and split, for kexec and kdump, and print a table",
+    )
+    deed.add_argument(
+        "kernels", metavar="KERNEL", nargs="*", help=f"{FORMATS}; without one the shipped kernel"
+    )
+    _json_argument(deed)
+    deed.set_defaults(deed="matrix")
+
     deed = deeds.add_parser("host", help="descriptions of old kernels")
     hosts = deed.add_subparsers(title="deeds", required=True, metavar="DEED")
     example = hosts.add_parser("example", help="print a host, a commented TOML document")

@@ -8,9 +8,9 @@ May import: abi, errors, memory, model, x86
 """
 
 from tightrope.host.capture import Captured, capture
-from tightrope.host.examples import example
+from tightrope.host.examples import PAGE_OFFSETS, example
 from tightrope.host.live import read_tree
 from tightrope.host.profile import read
 from tightrope.host.world import lay
 
-__all__ = ["Captured", "capture", "example", "lay", "read", "read_tree"]
+__all__ = ["PAGE_OFFSETS", "Captured", "capture", "example", "lay", "read", "read_tree"]

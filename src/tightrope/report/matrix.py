@@ -1,0 +1,86 @@
+"""The matrix of configurations as a table, one row per host and kind, one column per kernel.
+
+Rules: the cells are done; what does not exist is a dash with its reason below the table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from tightrope.model import Outcome, Paging
+
+
+class Cell(Protocol):
+    """What a row needs of a cell; the deed's own class has it."""
+
+    @property
+    def paging(self) -> Paging: ...
+    @property
+    def page_offset(self) -> int | None: ...
+    @property
+    def crash(self) -> bool: ...
+    @property
+    def kernel(self) -> str: ...
+    @property
+    def outcome(self) -> Outcome | None: ...
+    @property
+    def detail(self) -> str: ...
+    @property
+    def seconds(self) -> float: ...
+
+
+def text(cells: Sequence[Cell]) -> str:
+    """The table, and a sentence that counts."""
+    return "\n".join(_lines(cells))
+
+
+def _lines(cells: Sequence[Cell]) -> Iterator[str]:
+    kernels = list(dict.fromkeys(cell.kernel for cell in cells))
+    names = [kernel.rsplit("/", 1)[-1] for kernel in kernels]
+    widths = [max(len(name), 24) for name in names]
+    head = f"{'old kernel':<10} {'split':<12} {'kind':<6}"
+    yield f"{head} " + "  ".join(f"{n:<{w}}" for n, w in zip(names, widths, strict=True)).rstrip()
+    rows = list(dict.fromkeys((c.paging, c.page_offset, c.crash) for c in cells))
+    reasons: dict[str, int] = {}
+    for paging, page_offset, crash in rows:
+        split = "-" if page_offset is None else f"{page_offset:#x}"
+        shown = []
+        for kernel, width in zip(kernels, widths, strict=True):
+            cell = next(
+                c
+                for c in cells
+                if (c.paging, c.page_offset, c.crash, c.kernel)
+                == (paging, page_offset, crash, kernel)
+            )
+            if cell.outcome is None:
+                word = f"- ({reasons.setdefault(cell.detail, len(reasons) + 1)})"
+            else:
+                word = f"{cell.outcome.value} ({cell.detail})"
+            shown.append(f"{word:<{width}}")
+        kind = "kdump" if crash else "kexec"
+        yield f"{paging.value:<10} {split:<12} {kind:<6} " + "  ".join(shown).rstrip()
+    for reason, number in reasons.items():
+        yield f"({number}) {reason}"
+    done = [cell for cell in cells if cell.outcome is not None]
+    holds = sum(cell.outcome is Outcome.HOLDS for cell in done)
+    yield (
+        f"{holds} of {len(done)} cells hold, in {sum(cell.seconds for cell in cells):.1f} s;"
+        f" {len(cells) - len(done)} do not exist"
+    )
+
+
+def document(cells: Sequence[Cell]) -> list[dict[str, object]]:
+    """One object per cell."""
+    return [
+        {
+            "mode": cell.paging.value,
+            "page_offset": cell.page_offset,
+            "crash": cell.crash,
+            "kernel": cell.kernel,
+            "outcome": None if cell.outcome is None else cell.outcome.value,
+            "detail": cell.detail,
+            "seconds": cell.seconds,
+        }
+        for cell in cells
+    ]
