@@ -16,6 +16,7 @@ import numpy as np
 
 from tests.makers.hosts import table_b
 from tests.plan.list_reader import follow
+from tests.rehearse.runs import CRASH_REGION, crashed
 from tightrope.memory import Extent, Phys, Virt
 from tightrope.model import (
     Fault,
@@ -447,6 +448,44 @@ def fault(
     return breach
 
 
+# ----------------------------------------------------------------------------------- the crash kexec
+
+
+def on_crash(change: Change) -> Change:
+    """The change made to a sound crash walk, not to the plain one that it is given."""
+
+    def breach(_handover: Handover, _run: Run) -> Walked:
+        good = crashed()
+        return change(good.handover, good.run)
+
+    return breach
+
+
+def piece_at(phys: int) -> Change:
+    """Something more is laid into memory before the walk."""
+
+    def breach(handover: Handover, run: Run) -> Walked:
+        more = Piece(phys=Phys(phys), data=bytes(8), what="a stray word")
+        return replace(handover, pieces=(*handover.pieces, more)), run
+
+    return breach
+
+
+def loaded_at(name: str, phys: int) -> Change:
+    """A segment was loaded somewhere else."""
+
+    def breach(handover: Handover, run: Run) -> Walked:
+        segments = tuple(
+            replace(each, destination=Extent.sized(phys, each.destination.size))
+            if each.name == name
+            else each
+            for each in handover.segments
+        )
+        return replace(handover, segments=segments), run
+
+    return breach
+
+
 STRAY = Stale(phys=Phys(0x5000), cr3=0x31006000, is_global=True, harmless=False)
 FREE = 0x2000_0000
 """RAM of the example host that neither the old kernel nor the plan of these tests uses."""
@@ -812,6 +851,46 @@ OWNERSHIP = (
     ),
 )
 
+CRASH = (
+    Breach(
+        rule="crash-region-only",
+        name="a piece in free memory",
+        change=on_crash(piece_at(FREE)),
+        step=Step.PREPARE,
+        says="a stray word lies at [0x20000000, 0x20000008), outside the crash region",
+    ),
+    Breach(
+        rule="crash-region-only",
+        name="a piece that ends behind the region",
+        change=on_crash(piece_at(CRASH_REGION.end - 4)),
+        step=Step.PREPARE,
+        says="a stray word lies at [0x42fffffc, 0x43000004), outside the crash region",
+    ),
+    Breach(
+        rule="crash-region-only",
+        name="a segment in free memory",
+        change=on_crash(loaded_at("command line", FREE)),
+        step=Step.PREPARE,
+        says="the command line lies at [0x20000000, 0x20001000), outside the crash region",
+    ),
+    Breach(
+        rule="crash-region-only",
+        name="a store into free memory",
+        change=on_crash(stored(FREE)),
+        step=Step.STATE,
+        says="writes 8 bytes at 0x20000000, outside the crash region [0x33000000, 0x43000000)",
+        also=frozenset({"stores-owned"}),
+    ),
+    Breach(
+        rule="crash-region-only",
+        name="a copy into free memory",
+        change=on_crash(copy_done(lambda _: FREE, lambda plan: int(plan.sources[0]) * PAGE)),
+        step=Step.COPY,
+        says="writes 8 bytes at 0x20000000, outside the crash region",
+        also=frozenset({"copies-owned"}),
+    ),
+)
+
 ENTRY = (
     Breach(
         rule="arrived",
@@ -1050,4 +1129,4 @@ FAULTS = (
     ),
 )
 
-CASES = (*TABLES, *SWITCHING, *COPYING, *OWNERSHIP, *ENTRY, *FAULTS)
+CASES = (*TABLES, *SWITCHING, *COPYING, *OWNERSHIP, *CRASH, *ENTRY, *FAULTS)

@@ -12,7 +12,8 @@ from tightrope import host as host_room
 from tightrope import image as image_room
 from tightrope import shipped
 from tightrope.machine.emulator import Emulator
-from tightrope.model import Host, Image, Verdict
+from tightrope.memory import Extent
+from tightrope.model import Host, Image, Paging, Verdict
 from tightrope.plan import Request
 from tightrope.rehearse import rehearse
 from tightrope.sabotage import SABOTAGES
@@ -28,10 +29,25 @@ def example_host() -> Host:
     return host_room.read(host_room.example(), "the default host")
 
 
-def shipped_request(scatter: int | None = None) -> Request:
+CRASH_REGION = Extent.sized(0x3300_0000, 0x1000_0000)
+
+
+@cache
+def crash_host(paging: Paging = Paging.X86_64) -> Host:
+    """The example host of a mode with a crash region."""
+    text = host_room.example(paging, crash=CRASH_REGION)
+    return host_room.read(text, f"the {paging.value} host with a crash region")
+
+
+def shipped_request(scatter: int | None = None, *, crash: bool = False) -> Request:
     """The example initrd, and the word that makes the shipped kernel compare it."""
     initrd = shipped.example_initrd()
-    return Request(initrd=initrd, command_line=shipped.initrd_argument(initrd), scatter=scatter)
+    return Request(
+        initrd=initrd,
+        command_line=shipped.initrd_argument(initrd),
+        scatter=scatter,
+        crash=crash,
+    )
 
 
 @cache
@@ -44,6 +60,18 @@ def shared() -> Emulator:
 def sound() -> Verdict:
     """The good run, whose memory stays as the walk left it."""
     return rehearse(shipped_kernel(), example_host(), shipped_request(), machine=Emulator())
+
+
+@cache
+def crashed(paging: Paging = Paging.X86_64, name: str | None = None) -> Verdict:
+    """A crash walk of a mode, perhaps sabotaged, whose memory stays as the walk left it."""
+    return rehearse(
+        shipped_kernel(),
+        crash_host(paging),
+        shipped_request(crash=True),
+        sabotage=SABOTAGES[name] if name else None,
+        machine=Emulator(),
+    )
 
 
 @cache
@@ -61,11 +89,12 @@ def heard(name: str | None = None) -> Verdict:
 
 @cache
 def fallen(name: str) -> Verdict:
-    """The shipped kernel sabotaged, as far as its first instruction."""
+    """The shipped kernel sabotaged, as far as its first instruction; a crash kexec where it has to be."""
+    crash = SABOTAGES[name].crash
     return rehearse(
         shipped_kernel(),
-        example_host(),
-        shipped_request(),
+        crash_host() if crash else example_host(),
+        shipped_request(crash=crash),
         sabotage=SABOTAGES[name],
         machine=shared(),
     )

@@ -166,17 +166,17 @@ def test_no_sabotage_passes_for_sound_on_any_host(
     old: Host, name: str, scatter: int | None
 ) -> None:
     """Either it cannot be done to that host, which is said, or it is found."""
-    from tightrope.errors import BadInput
-
+    crash = SABOTAGES[name].crash
     try:
         got = rehearse(
             shipped_kernel(),
             old,
-            shipped_request(scatter),
+            shipped_request(scatter, crash=crash),
             sabotage=SABOTAGES[name],
             machine=shared(),
         )
-    except BadInput as err:
+    except (BadInput, PlanError) as err:
+        assert crash or not isinstance(err, PlanError)
         event(f"refused: {type(err).__name__}")
         return
     event("found")
@@ -230,15 +230,17 @@ def test_the_same_inputs_give_the_same_walk() -> None:
 
 
 def test_a_sabotage_leaves_the_inputs_as_they_were() -> None:
-    the_plan = prepare(shipped_kernel(), example_host(), shipped_request())
-    before = build(the_plan, design="two-tables")
-    for each in SABOTAGES.values():
-        build(the_plan, design="two-tables", sabotage=each)
-    after = build(the_plan, design="two-tables")
-    assert [bytes(piece.data) for piece in after.pieces] == [
-        bytes(piece.data) for piece in before.pieces
-    ]
-    assert after.code == before.code
+    for crash in (False, True):
+        the_plan = prepare(shipped_kernel(), crash_host(), shipped_request(crash=crash))
+        before = build(the_plan, design="two-tables")
+        for each in SABOTAGES.values():
+            if each.crash == crash:
+                build(the_plan, design="two-tables", sabotage=each)
+        after = build(the_plan, design="two-tables")
+        assert [bytes(piece.data) for piece in after.pieces] == [
+            bytes(piece.data) for piece in before.pieces
+        ]
+        assert after.code == before.code
 
 
 def test_a_design_that_is_not_built_is_refused() -> None:

@@ -10,6 +10,8 @@ import pytest
 
 from tests.makers.hosts import read_image
 from tests.rehearse.runs import (
+    crash_host,
+    crashed,
     example_host,
     fallen,
     heard,
@@ -21,7 +23,8 @@ from tests.rehearse.runs import (
 from tightrope import image as image_room
 from tightrope import routines
 from tightrope.errors import BadInput
-from tightrope.model import Code, Host, Image, Outcome, Step, Verdict
+from tightrope.memory import MemoryMap
+from tightrope.model import Code, Host, Image, Outcome, Paging, Step, Verdict
 from tightrope.plan import Request
 from tightrope.rehearse import rehearse
 from tightrope.sabotage import SABOTAGES, named
@@ -49,10 +52,12 @@ def three_megabytes() -> bytes:
 
 
 def walk(image: Image, request: Request, name: str | None, old: Host | None = None) -> Verdict:
+    """A walk on the example host, or on one with a crash region where the sabotage is of a crash."""
+    crash = name in SABOTAGES and SABOTAGES[name].crash
     return rehearse(
         image,
-        old or example_host(),
-        request,
+        old or (crash_host() if crash else example_host()),
+        replace(request, crash=crash),
         sabotage=named(name) if name else None,
         machine=shared(),
     )
@@ -95,9 +100,8 @@ def test_without_sabotage_the_real_kernel_holds(debian_amd64: Path) -> None:
     assert (got.outcome, got.findings) == (Outcome.HOLDS, ())
 
 
-def test_sixteen_sabotages_fall_in_sixteen_ways() -> None:
-    assert len(SABOTAGES) == 16
-    assert len({found_first(fallen(name)) for name in NAMES}) == 16
+def test_no_two_sabotages_fall_in_the_same_way() -> None:
+    assert len({found_first(fallen(name)) for name in NAMES}) == len(NAMES) > 10
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -220,3 +224,51 @@ def test_a_kernel_of_one_page_has_no_order() -> None:
     small = read_image(init_size=4096, payload=b"", alignment=4096, min_alignment=12)
     with pytest.raises(BadInput, match="one page"):
         walk(small, Request(), "source-order")
+
+
+# ------------------------------------------------------------------------------ in a crash kexec
+
+WITHOUT_LIST = {"control-page-destination", "list-page-destination", "source-order"}
+"""They edit the words of a list, and a crash kexec has none."""
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - WITHOUT_LIST))
+def test_a_sabotage_of_a_crash_kexec_is_found_by_its_rule_at_its_step(name: str) -> None:
+    assert found_first(crashed(Paging.X86_64, name)) == expected(name)
+
+
+@pytest.mark.parametrize("name", sorted(WITHOUT_LIST))
+def test_a_list_that_is_not_there_cannot_be_broken(name: str) -> None:
+    with pytest.raises(BadInput, match="no page list"):
+        crashed(Paging.X86_64, name)
+
+
+@pytest.mark.parametrize("paging", list(Paging))
+def test_a_copy_out_of_the_crash_region_is_found_in_every_mode(paging: Paging) -> None:
+    got = crashed(paging, "crash-outside")
+    assert found_first(got) == expected("crash-outside")
+    assert "0x0, outside the crash region [0x33000000, 0x43000000)" in got.findings[0].message
+
+
+def test_a_plain_kexec_may_write_outside_the_crash_region() -> None:
+    with pytest.raises(BadInput, match="no crash plan"):
+        rehearse(
+            shipped_kernel(),
+            crash_host(),
+            shipped_request(),
+            sabotage=named("crash-outside"),
+            machine=shared(),
+        )
+
+
+def test_a_crash_kexec_without_low_memory_has_nothing_mapped_outside_its_region() -> None:
+    old = crash_host()
+    regions = tuple(each for each in old.memory if each.extent.start >= 1 << 20)
+    with pytest.raises(BadInput, match="no low memory"):
+        rehearse(
+            shipped_kernel(),
+            replace(old, memory=MemoryMap(regions), firmware=()),
+            shipped_request(crash=True),
+            sabotage=named("crash-outside"),
+            machine=shared(),
+        )

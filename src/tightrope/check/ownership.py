@@ -137,42 +137,40 @@ def crash_region_only(case: Case) -> Iterator[Finding]:
     region = case.host.crash_region
     if not case.plan.crash or region is None:
         return
-    placed = [(piece.extent, piece.what) for piece in case.handover.pieces]
-    placed += [(each.destination, f"the {each.name}") for each in case.plan.segments]
-    outside = next(((extent, what) for extent, what in placed if not region.covers(extent)), None)
     mend = "allocate it in the crash region: everything else is evidence"
-    if outside:
+    placed = [(piece.extent, piece.what) for piece in case.handover.pieces]
+    placed += [(each.destination, f"the {each.name}") for each in case.handover.segments]
+    for extent, what in placed:
+        if not region.covers(extent):
+            yield found(
+                "crash-region-only",
+                Step.PREPARE,
+                f"{what} lies at {extent}, outside the crash region {region}",
+                mend=mend,
+            )
+            return
+    copies = case.run.copies
+    steps = np.full(len(copies), Step.COPY, np.int64)
+    written = np.stack([copies[:, 0], steps, copies[:, 1], copies[:, 3]], axis=1)
+    rows = _outside(np.concatenate([case.run.stores, written]), [region])
+    for index, step, phys, size in rows[:1].tolist():
         yield found(
             "crash-region-only",
-            Step.PREPARE,
-            f"{outside[1]} lies at {outside[0]}, outside the crash region {region}",
+            Step(step),
+            f"`{_text(case, index)}` writes {size} bytes at {phys:#x}, outside the crash region {region}",
+            evidence={"there": owner(case, phys), "instruction": str(index)},
             mend=mend,
         )
-        return
-    written = [case.run.stores[:, 1:], case.run.copies[:, [0, 1, 3]]]
-    for index, phys, size in written[1][:].tolist():
-        if not region.covers(Extent.sized(phys, size)):
-            yield found(
-                "crash-region-only",
-                Step.COPY,
-                f"a copy writes {phys:#x}, outside the crash region {region}",
-                evidence={"there": owner(case, phys), "instruction": str(index)},
-                mend=mend,
-            )
-            return
-    for step, phys, size in written[0].tolist():
-        if not region.covers(Extent.sized(phys, size)):
-            yield found(
-                "crash-region-only",
-                Step(step),
-                f"{size} bytes are written at {phys:#x}, outside the crash region {region}",
-                evidence={"there": owner(case, phys)},
-                mend=mend,
-            )
-            return
 
 
-RULES = (
+EVIDENCE_RULES = (
+    Rule(
+        id="current-pgd-kept",
+        step=Step.PREPARE,
+        holds="The current pgd and the tables below it are never written.",
+        source="the thread's title: kexec: Avoid overwriting the current pgd",
+        check=current_pgd_kept,
+    ),
     Rule(
         id="crash-region-only",
         step=Step.PREPARE,
@@ -180,6 +178,9 @@ RULES = (
         source="Linux Documentation/admin-guide/kdump/kdump.rst; kimage_load_crash_segment",
         check=crash_region_only,
     ),
+)
+"""What a dump is taken for.  Asked before the list is: it is the damage that nothing can mend."""
+RULES = (
     Rule(
         id="stores-owned",
         step=Step.CALL,
@@ -200,13 +201,6 @@ RULES = (
         holds="Every copy reads a source and writes a destination of the plan.",
         source="the thread, step 6",
         check=copies_owned,
-    ),
-    Rule(
-        id="current-pgd-kept",
-        step=Step.PREPARE,
-        holds="The current pgd and the tables below it are never written.",
-        source="the thread's title: kexec: Avoid overwriting the current pgd",
-        check=current_pgd_kept,
     ),
     Rule(
         id="old-kernel-kept",

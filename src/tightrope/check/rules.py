@@ -13,6 +13,7 @@ from tightrope.model import Finding, Handover, Run
 RULES: tuple[Rule, ...] = (
     *tables.RULES,
     *switching.RULES,
+    *ownership.EVIDENCE_RULES,
     *copying.RULES,
     *ownership.RULES,
     *entry.RULES,

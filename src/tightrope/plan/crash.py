@@ -12,28 +12,58 @@ from __future__ import annotations
 
 import struct
 
+from tightrope.abi.elf import PN_XNUM
+from tightrope.errors import PlanError
 from tightrope.memory import Extent, MemoryMap, Region, RegionKind, subtract
 from tightrope.model import Host, Paging
+from tightrope.plan.placement import FIRST_MIB, FOUR_GIB
 
 ET_CORE, EV_CURRENT, PT_LOAD, PT_NOTE = 4, 1, 1, 4
 EM_386, EM_X86_64 = 3, 62
 RWX = 7
-FIRST_MIB = Extent(0, 1 << 20)
+WORD = "elfcorehdr="
+
+
+def with_core_header(command_line: str, header: Extent) -> str:
+    """The command line that tells a crash kernel where its core header lies.
+
+    The word comes first, as kexec_file_load() has it (setup_cmdline in arch/x86/kernel/
+    kexec-bzimage64.c): what stands behind a `--` is init's and not the kernel's.  Raises PlanError
+    when the command line names a core header already: the kernel would believe the last one.
+    """
+    if any(word.startswith(WORD) for word in command_line.split()):
+        raise PlanError(
+            "names a core header already, and a crash plan makes its own",
+            source="command line",
+            field="elfcorehdr",
+        )
+    return f"{WORD}{header.start:#x} {command_line}".strip()
 
 
 def core_header(host: Host) -> bytes:
-    """The ELF header and program headers for `elfcorehdr=`."""
+    """The ELF header and program headers for `elfcorehdr=`.
+
+    Raises PlanError when there are more pieces of RAM than an ELF header can count.
+    """
     assert host.crash_region is not None
     legacy = host.paging in (Paging.I386, Paging.PAE)
     ram = subtract(host.memory.ram, [host.crash_region])
-    wide = not legacy or ram[-1].end > 1 << 32
     text = Extent.sized(host.text.phys, host.text.size)
+    ends = [each.end for each in (*ram, text, *(note.extent for note in host.crash_notes))]
+    wide = not legacy or max(ends) > FOUR_GIB
     rows = [(PT_NOTE, note.extent, 0) for note in host.crash_notes]
     rows.append((PT_LOAD, text, host.text.virt))
     for extent in ram:
         mapped = extent.start < host.direct_map.size
         virt = host.direct_map.virt + extent.start if mapped else 0
         rows.append((PT_LOAD, extent, virt))
+    if len(rows) >= PN_XNUM:
+        raise PlanError(
+            f"{len(rows)} pieces of memory are more than a core header can name",
+            source=host.source,
+            field="memory",
+            limit=PN_XNUM - 1,
+        )
     machine = EM_386 if legacy else EM_X86_64
     ident = b"\x7fELF" + bytes([2 if wide else 1, 1, 1]) + bytes(9)
     size, entry = (64, 56) if wide else (52, 32)
@@ -57,14 +87,10 @@ def crash_memory_map(host: Host, header: Extent) -> MemoryMap:
     be missing without a word (measured; shared notes on QEMU).
     """
     assert host.crash_region is not None
-    kept = [
-        region
-        for region in host.memory
-        if region.kind is not RegionKind.RAM or FIRST_MIB.covers(region.extent)
-    ]
-    usable = subtract([host.crash_region], [header])
+    low = subtract([FIRST_MIB], subtract([FIRST_MIB], host.memory.ram))
+    usable = subtract([*low, host.crash_region], [header])
     regions = [
-        *kept,
+        *(region for region in host.memory if region.kind is not RegionKind.RAM),
         *(Region(extent, RegionKind.RAM) for extent in usable),
         Region(header, RegionKind.RESERVED),
     ]

@@ -22,7 +22,16 @@ LARGE_FRAMES = 512
 class FramePool:
     """Free frames: the largest extents first, or all of them shuffled when `scatter` is a seed."""
 
-    def __init__(self, extents: Iterable[Extent], *, scatter: int | None = None) -> None:
+    def __init__(
+        self,
+        extents: Iterable[Extent],
+        *,
+        scatter: int | None = None,
+        whose: str = "the old kernel",
+        field: str = "memory",
+    ) -> None:
+        """`whose` frames these are, and the host's `field` that has too few of them, for errors."""
+        self._whose, self._field = whose, field
         merged = union(extents)
         self._left = sum(extent.size for extent in merged) >> PAGE_SHIFT
         self._runs: list[tuple[int, int]] = []
@@ -40,9 +49,9 @@ class FramePool:
         """`count` frames for `what`.  Raises PlanError when not so many are free."""
         if count > self._left:
             raise PlanError(
-                f"{what} needs {count} free pages, and the old kernel can give {self._left}",
+                f"{what} needs {count} free pages, and {self._whose} can give {self._left}",
                 source="host",
-                field="memory",
+                field=self._field,
             )
         self._left -= count
         return self._shuffled(count) if self._random is not None else self._in_order(count)

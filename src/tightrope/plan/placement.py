@@ -46,7 +46,10 @@ def ram_for_new_kernel(host: Host) -> tuple[Extent, ...]:
 
 
 def crash_ram(host: Host) -> tuple[Extent, ...]:
-    """The whole pages of the crash region, all that a crash kernel may use.  Raises PlanError."""
+    """The whole pages of the crash region above the first MiB: all that a crash kernel may use.
+
+    Raises PlanError when there is no region, or one that the old kernel's walk cannot reach.
+    """
     if host.crash_region is None:
         raise PlanError("there is no crash region", source=host.source, field="crash_region")
     reach = Extent(0, 1 << FORMATS[host.paging].identity_bits)
@@ -57,13 +60,14 @@ def crash_ram(host: Host) -> tuple[Extent, ...]:
             field="crash_region",
             limit=reach.end,
         )
-    return whole_pages([host.crash_region])
+    return subtract(whole_pages([host.crash_region]), [FIRST_MIB])
 
 
 def free_ram(host: Host) -> tuple[Extent, ...]:
     """RAM that the old kernel can give away now: sources, tables and the control page come from it."""
     text = Extent.sized(host.text.phys, host.text.size)
-    busy = [text, host.private, *(each.extent.page_aligned() for each in host.busy)]
+    named = (*host.busy, *host.crash_notes)
+    busy = [text, host.private, *(each.extent.page_aligned() for each in named)]
     return subtract(ram_for_new_kernel(host), busy)
 
 

@@ -26,7 +26,7 @@ from tightrope.memory import (
 )
 from tightrope.model import Buffer, Host, Image, Named, Plan, Protocol, Segment
 from tightrope.plan.boot_params import boot_params
-from tightrope.plan.crash import core_header, crash_memory_map
+from tightrope.plan.crash import WORD, core_header, crash_memory_map, with_core_header
 from tightrope.plan.entering import LONG_MODES, way_in
 from tightrope.plan.frames import FramePool
 from tightrope.plan.page_list import IND_DONE, chained, list_length, words
@@ -81,10 +81,8 @@ def prepare(image: Image, host: Host, request: Request) -> Plan:
     if request.crash:
         header = core_header(host)
         place = room.small("core header", len(header))
-        segments.append(
-            Segment(name="core header", destination=place, data=header, why="elfcorehdr=")
-        )
-        line = f"{line} elfcorehdr={place.start:#x}".strip()
+        segments.append(Segment(name="core header", destination=place, data=header, why=WORD))
+        line = with_core_header(line, place)
         memory = crash_memory_map(host, place)
     command_line = _command_line(image, line)
     initrd: Extent | None = None
@@ -188,10 +186,10 @@ def _allocate(
     free = crash_ram(host) if request.crash else free_ram(host)
     fmt = FORMATS[host.paging]
     unused = subtract(free, [segment.destination for segment in segments])
-    control_page = _mapped_control_page(host, unused, request.scatter)
+    control_page = _mapped_control_page(host, unused, request)
     if control_page is not None:
         unused = subtract(unused, [Extent.sized(control_page, PAGE_SIZE)])
-    pool = FramePool(unused, scatter=request.scatter)
+    pool = _pool(unused, request)
     per_segment = [
         np.arange(each.destination.pages.start, each.destination.pages.stop, dtype=np.int64)
         for each in segments
@@ -253,12 +251,20 @@ def _allocate(
     )
 
 
-def _mapped_control_page(host: Host, unused: Sequence[Extent], scatter: int | None) -> Phys | None:
+def _pool(extents: Sequence[Extent], request: Request) -> FramePool:
+    if request.crash:
+        return FramePool(
+            extents, scatter=request.scatter, whose="the crash region", field="crash_region"
+        )
+    return FramePool(extents, scatter=request.scatter)
+
+
+def _mapped_control_page(host: Host, unused: Sequence[Extent], request: Request) -> Phys | None:
     """The control page where V is in the direct map, and so the direct map has to have it; else None."""
     if host.relocation is not None:
         return None
     mapped = Extent(0, host.direct_map.size)
-    low = FramePool(subtract([mapped], subtract([mapped], unused)), scatter=scatter)
+    low = _pool(subtract([mapped], subtract([mapped], unused)), request)
     what = "the control page, which the direct map has to reach,"
     return Phys(int(low.take(1, what)[0]) << PAGE_SHIFT)
 

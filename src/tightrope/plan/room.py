@@ -29,8 +29,14 @@ class Room:
         self._image = image
         self._above_4g = image.above_4g and not below_4g
         self._host = host
+        self._crash = crash
         self._ram = crash_ram(host) if crash else ram_for_new_kernel(host)
         self._free = self._ram if crash else free_ram(host)
+
+    @property
+    def _whose(self) -> str:
+        """What segments are placed in, for errors."""
+        return f"the crash region {self._host.crash_region}" if self._crash else "RAM"
 
     def _take(self, extent: Extent) -> Extent:
         self._ram = subtract(self._ram, [extent])
@@ -46,7 +52,7 @@ class Room:
             return self._take(wanted)
         if not image.relocatable:
             raise PlanError(
-                f"the kernel has to be loaded at {wanted}, which is not all RAM",
+                f"the kernel has to be loaded at {wanted}, which is not all {self._whose}",
                 source=image.source,
                 field="pref_address",
             )
@@ -64,8 +70,8 @@ class Room:
             if hole:
                 return self._take(hole)
         raise PlanError(
-            f"needs {size:#x} bytes of RAM in one piece from {low:#x} up;"
-            f" the host's largest piece has {largest(self._ram):#x}",
+            f"needs {size:#x} bytes of {self._whose} in one piece from {low:#x} up;"
+            f" the largest piece has {largest(self._ram):#x}",
             source=image.source,
             field="init_size",
             limit=largest(self._ram),
@@ -92,7 +98,11 @@ class Room:
         tops = [FOUR_GIB] + ([1 << 64] if self._above_4g else [])
         hole = self._from_top(align_up(size, PAGE_SIZE), tops, boot.MIN_BOOTPARAM_ADDR)
         if hole is None:
-            raise PlanError(f"no room for the {what}", source=self._host.source, field="memory")
+            raise PlanError(
+                f"no room for the {what} in {self._whose}",
+                source=self._host.source,
+                field="crash_region" if self._crash else "memory",
+            )
         return hole
 
     def _from_top(self, size: int, tops: Sequence[int], low: int) -> Extent | None:

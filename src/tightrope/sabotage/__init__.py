@@ -1,11 +1,11 @@
-"""Sixteen ways to break a handover on purpose, each caught by its own rule at its own step.
+"""Ways to break a handover on purpose, each caught by its own rule at its own step.
 
 A check that has never failed proves nothing.  `rehearse --sabotage NAME` breaks one thing in the
 description, the code, the tables, the list or the contents, and lets the walk run: the finding named
 here has to be the first.  `rehearse` applies the four kinds of change where they belong.
 
     edits        finished values changed into others: an entry, a word of the list, bytes of code
-    sabotages    the sixteen
+    sabotages    all of them
 
 Rules: a sabotage leaves everything else as it was.  It may use symbols of the routines, so it breaks
 the shipped code and no other.

@@ -124,6 +124,8 @@ def edit_list(handover: Handover, change: Callable[[list[list[int]]], None]) -> 
     """Change the words of the page list: `change` gets a list of pages of words."""
     word = 8 if handover.registers.efer & EFER_LMA else 4
     pages = [piece for piece in handover.pieces if piece.what == "the page list"]
+    if not pages:
+        raise BadInput("there is no page list to sabotage", source="--sabotage")
     rows = [list(memoryview(bytes(piece.data)).cast("Q" if word == 8 else "I")) for piece in pages]
     change(rows)
     edited = {

@@ -1,4 +1,4 @@
-"""The sixteen sabotages: what each does, and the rule and step that have to find it.
+"""The sabotages: what each does, and the rule and step that have to find it.
 
 Rules: a sabotage is data and a small function; the changing itself is `edits`.
 """
@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from tightrope.errors import BadInput
-from tightrope.memory import PAGE_SIZE, Virt
+from tightrope.memory import PAGE_SIZE, Phys, Virt, covered
 from tightrope.model import Code, Handover, Host, LowMapping, Piece, Plan, Step, Tables
 from tightrope.sabotage.edits import (
     control,
@@ -20,7 +20,7 @@ from tightrope.sabotage.edits import (
     patch,
     virt,
 )
-from tightrope.x86.cpu import CR4_PGE, EFER_NXE
+from tightrope.x86.cpu import CR4_PGE, EFER_LMA, EFER_NXE
 
 LAST_ADDRESS_BIT = 51
 """The highest bit of an entry that any CPU has for an address (SDM 4.5)."""
@@ -49,6 +49,8 @@ class Sabotage:
     host: Callable[[Host, Plan], Host] = _same_host
     code: Callable[[Code], Code] = _same_code
     handover: Callable[[Handover], Handover] = _same_handover
+    crash: bool = False
+    """It breaks a crash kexec and no other."""
 
 
 def _redirect_command_line(handover: Handover, target: int) -> Handover:
@@ -69,8 +71,9 @@ def _control_page_destination(handover: Handover) -> Handover:
 
 
 def _list_destination(handover: Handover) -> Handover:
-    last = [p.phys for p in handover.pieces if p.what == "the page list"][-1]
-    return _redirect_command_line(handover, last)
+    pages = [p.phys for p in handover.pieces if p.what == "the page list"]
+    # Where there is no list, editing it says so.
+    return _redirect_command_line(handover, pages[-1] if pages else handover.plan.control_page)
 
 
 def _source_order(handover: Handover) -> Handover:
@@ -140,6 +143,38 @@ def _set_reserved(handover: Handover) -> Handover:
     if bits > LAST_ADDRESS_BIT:
         raise BadInput(f"a CPU with {bits} address bits reserves none", source="--sabotage")
     return entry_of(virt, lambda entry: entry | 1 << bits)(handover)
+
+
+def _copy_outside(handover: Handover) -> Handover:
+    """A list of one copy, out of the crash region into the first page of low memory.
+
+    Low memory is what page_table_b maps outside the region; the list lies in the zeros at the end of
+    the kernel's init_size, because it has to be mapped as well.
+    """
+    plan = handover.plan
+    region = plan.host.crash_region
+    if not plan.crash or region is None:
+        raise BadInput("the plan is no crash plan: it may write anywhere", source="--sabotage")
+    ram = plan.host.memory.ram
+    outside = [
+        named.extent
+        for named in plan.identity
+        if not region.overlaps(named.extent) and covered(named.extent, ram)
+    ]
+    kernel = plan.segments[0]
+    if not outside or len(kernel.data) > kernel.destination.size - PAGE_SIZE:
+        raise BadInput("there is no low memory, or no room for a list", source="--sabotage")
+    place = Phys(kernel.destination.end - PAGE_SIZE)
+    word = 8 if handover.registers.efer & EFER_LMA else 4
+    words = (outside[0].start | 1, plan.boot_params | 8, 4)
+    data = b"".join(each.to_bytes(word, "little") for each in words).ljust(PAGE_SIZE, b"\0")
+    piece = Piece(phys=place, data=data, what="the page list")
+    general = {**handover.registers.general, "rdi": place | 2}
+    return replace(
+        handover,
+        pieces=(*handover.pieces, piece),
+        registers=replace(handover.registers, general=general),
+    )
 
 
 def _flip(data: bytearray) -> None:
@@ -285,6 +320,14 @@ _ALL = (
         rule="destinations-complete",
         step=Step.COPY,
         handover=lambda handover: edit_segment(handover, "initrd", _flip, planned=False),
+    ),
+    Sabotage(
+        name="crash-outside",
+        says="in a crash kexec, copy one page out of the crash region",
+        rule="crash-region-only",
+        step=Step.COPY,
+        handover=_copy_outside,
+        crash=True,
     ),
 )
 SABOTAGES: Mapping[str, Sabotage] = {each.name: each for each in _ALL}

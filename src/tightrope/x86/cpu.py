@@ -11,6 +11,7 @@ and from control registers; volume 4, IA32_EFER.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from tightrope.x86.bits import bit
 
@@ -177,6 +178,7 @@ class Descriptor:
     big: bool
 
     @classmethod
+    @lru_cache(maxsize=256)
     def decode(cls, word: int) -> Descriptor:
         """From the eight bytes of a gdt slot."""
         limit = word & 0xFFFF | (word >> 48 & 0xF) << 16

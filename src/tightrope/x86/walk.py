@@ -14,8 +14,10 @@ Protection keys (CR4.PKE, CR4.PKS) are not modelled.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import lru_cache
+from typing import NamedTuple
 
 from tightrope.memory import Phys, Virt
 
@@ -31,8 +33,7 @@ class Access(StrEnum):
     FETCH = "fetch"
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TableVisit:
+class TableVisit(NamedTuple):
     """One level of a walk: the entry's level name, its physical address and its value."""
 
     level: str
@@ -56,8 +57,7 @@ class Mmu:
     """PAE: the four PDPTEs that the CPU holds since CR3 was loaded (SDM 4.4.1); None reads memory."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Translated:
+class Translated(NamedTuple):
     """A translation: `phys` of the very byte, and the page that holds it."""
 
     phys: Phys
@@ -90,6 +90,10 @@ class _Rung:
     bits: int
     page: bool
     """PS = 1 maps a page here."""
+    in_table: int = 0
+    """The reserved bits of an entry that leads to a table, in the mode that the rung was made for."""
+    in_page: int = 0
+    """The reserved bits of an entry that maps a page."""
 
 
 _PAE_RUNGS = (
@@ -118,10 +122,36 @@ _PAE_PDPTE_RESERVED = 0x1E6
 PAGE_FAULT, GENERAL_PROTECTION = 14, 13
 
 
-def _rungs(mmu: Mmu) -> tuple[_Rung, ...]:
-    if mmu.efer & _EFER_LMA:
-        return _LONG_RUNGS if mmu.cr4 & _CR4_LA57 else _LONG_RUNGS[1:]
-    return _PAE_RUNGS if mmu.cr4 & _CR4_PAE else _LEGACY_RUNGS
+@lru_cache(maxsize=64)
+def _rungs(
+    long_mode: bool, pae: bool, la57: bool, nxe: bool, gbpages: bool, physical_bits: int
+) -> tuple[_Rung, ...]:
+    """The levels of a paging mode, top first, with their reserved bits (SDM 4.3, 4.4.2, 4.5.5)."""
+    rungs: tuple[_Rung, ...]
+    if long_mode:
+        rungs = _LONG_RUNGS if la57 else _LONG_RUNGS[1:]
+    else:
+        rungs = _PAE_RUNGS if pae else _LEGACY_RUNGS
+    if not long_mode and not pae:
+        # In a 4 MiB page bits 20:13 carry address bits up to MAXPHYADDR or 40; the rest are reserved.
+        extra = max(0, min(physical_bits, 40) - 32)
+        large = 0x3F_E000 & ~(((1 << extra) - 1) << 13)
+        return (replace(rungs[0], in_page=large), rungs[1])
+    above = ~((1 << physical_bits) - 1) & 0x000F_FFFF_FFFF_F000
+    if not long_mode:
+        above |= 0x7FF0_0000_0000_0000
+    out = []
+    for rung in rungs:
+        table = above | (0 if nxe else _XD)
+        page = table
+        if not long_mode and rung.name == "PDPT":
+            table = page = above | _PAE_PDPTE_RESERVED | _XD
+        elif not rung.page or (rung.low == 30 and not gbpages):
+            table, page = table | _PS, page | _PS
+        elif rung.low > 12:
+            page |= (1 << rung.low) - 1 & ~0x1FFF
+        out.append(replace(rung, in_table=table, in_page=page))
+    return tuple(out)
 
 
 def canonical(virt: int, mmu: Mmu) -> bool:
@@ -143,7 +173,7 @@ def load_pdptes(read: ReadEntry, mmu: Mmu) -> tuple[int, ...] | Refused | None:
     for number in range(4):
         at = Phys((mmu.cr3 & 0xFFFF_FFE0) + 8 * number)
         value = read(at, 8) or 0
-        bad = _reserved(value, _PAE_RUNGS[0], mmu, leaf=False, wide=True, long_mode=False, nxe=True)
+        bad = value & _rungs(False, True, False, True, True, mmu.physical_bits)[0].in_table
         if value & _P and bad:
             return Refused(
                 vector=GENERAL_PROTECTION,
@@ -203,7 +233,16 @@ def walk(read: ReadEntry, mmu: Mmu, virt: Virt | int, access: Access) -> Transla
         )
         return Refused(vector=PAGE_FAULT, error_code=code, reason=reason, visits=tuple(visits))
 
-    for rung in _rungs(mmu):
+    rungs = _rungs(
+        long_mode,
+        bool(mmu.cr4 & _CR4_PAE),
+        bool(mmu.cr4 & _CR4_LA57),
+        nxe,
+        mmu.gbpages,
+        mmu.physical_bits,
+    )
+    large_pages = wide or bool(mmu.cr4 & _CR4_PSE)
+    for rung in rungs:
         at = Phys(table + entry_size * ((virt >> rung.low) & ((1 << rung.bits) - 1)))
         got = read(at, entry_size)
         if mmu.pdptes is not None and rung.low == 30 and not long_mode:
@@ -211,11 +250,11 @@ def walk(read: ReadEntry, mmu: Mmu, virt: Virt | int, access: Access) -> Transla
         if got is None:
             return refuse(f"the {rung.name} at {at:#x} is not in memory", present=False)
         value = got
-        visits.append(TableVisit(level=rung.name, at=at, entry=value))
+        visits.append(TableVisit(rung.name, at, value))
         if not value & _P:
             return refuse(f"the {rung.name} entry is not present", present=False)
-        leaf = rung.low == 12 or bool(rung.page and value & _PS and (wide or mmu.cr4 & _CR4_PSE))
-        bad = _reserved(value, rung, mmu, leaf=leaf, wide=wide, long_mode=long_mode, nxe=nxe)
+        leaf = rung.low == 12 or bool(rung.page and value & _PS and large_pages)
+        bad = value & (rung.in_page if leaf else rung.in_table)
         if bad:
             if rung.name == "PDPT" and not long_mode:
                 return Refused(
@@ -258,31 +297,6 @@ def walk(read: ReadEntry, mmu: Mmu, virt: Virt | int, access: Access) -> Transla
         is_global=bool(value & _G and mmu.cr4 & _CR4_PGE),
         sets_accessed=accessed_missing or (access is Access.WRITE and not value & _D),
     )
-
-
-def _reserved(
-    value: int, rung: _Rung, mmu: Mmu, *, leaf: bool, wide: bool, long_mode: bool, nxe: bool
-) -> int:
-    """The reserved bits that are set in a present entry (SDM 4.3, 4.4.2, 4.5.5)."""
-    if not wide:
-        if leaf and rung.low == 22:
-            # Bits 20:13 carry address bits up to MAXPHYADDR or 40; bit 21 and the rest are reserved.
-            extra = max(0, min(mmu.physical_bits, 40) - 32)
-            return value & (0x3F_E000 & ~(((1 << extra) - 1) << 13))
-        return 0
-    above = ~((1 << mmu.physical_bits) - 1) & 0x000F_FFFF_FFFF_F000
-    mask = above
-    if not long_mode:
-        mask |= 0x7FF0_0000_0000_0000
-        if rung.name == "PDPT":
-            return value & (mask | _PAE_PDPTE_RESERVED | _XD)
-    if not nxe:
-        mask |= _XD
-    if not rung.page or (rung.low == 30 and not mmu.gbpages):
-        mask |= _PS
-    elif leaf and rung.low > 12:
-        mask |= (1 << rung.low) - 1 & ~0x1FFF
-    return value & mask
 
 
 def _denied(
