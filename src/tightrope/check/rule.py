@@ -43,6 +43,11 @@ class Case:
         return follow(self.handover.registers.general["rdi"], pages, word=self.word)
 
     @property
+    def one_table(self) -> bool:
+        """The design has one table for both: the identity map with V added."""
+        return self.handover.design == "one-table"
+
+    @property
     def word(self) -> int:
         """Bytes of a word of the old kernel: 8 in long mode, 4 on i386 and PAE."""
         return 8 if self.handover.registers.efer & EFER_LMA else 4

@@ -125,6 +125,25 @@ def _host_capture(_options: argparse.Namespace) -> int:
     return HOLDS
 
 
+def _compare(options: argparse.Namespace) -> int:
+    from tightrope.compare import compare
+    from tightrope.model import Outcome
+    from tightrope.report import compare as report
+    from tightrope.report.progress import Bar
+
+    image, old, request = files.inputs(options)
+    bar = Bar()
+    try:
+        rows = compare(image, old, request, progress=bar)
+    finally:
+        bar.close()
+    if options.json:
+        files.print_json(report.document(rows))
+    else:
+        print(report.text(rows))
+    return HOLDS if all(row.outcome is Outcome.HOLDS for row in rows) else FINDING
+
+
 def _matrix(options: argparse.Namespace) -> int:
     from tightrope import image, shipped
     from tightrope.matrix import matrix
@@ -194,6 +213,7 @@ DEEDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "plan": _plan,
     "host example": _host_example,
     "host capture": _host_capture,
+    "compare": _compare,
     "matrix": _matrix,
     "pgd": _pgd,
     "rules": _rules,

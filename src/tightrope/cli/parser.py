@@ -11,6 +11,8 @@ from pathlib import Path
 
 from tightrope import __version__
 
+DESIGNS = ("two-tables", "one-table", "damm-v4")
+"""The names in `handover.DESIGNS`, which is too heavy to import for `--help`; a test compares them."""
 FORMATS = "a bzImage, an ELF vmlinux, a Multiboot kernel or a unified kernel image"
 
 
@@ -35,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
     walk.add_argument(
         "--design",
         default="two-tables",
-        choices=["two-tables"],
+        choices=DESIGNS,
         help="the table design (%(default)s)",
     )
     walk.add_argument(
@@ -78,6 +80,12 @@ def parser() -> argparse.ArgumentParser:
     _request_arguments(deed)
     _json_argument(deed)
     deed.set_defaults(deed="plan")
+
+    deed = deeds.add_parser("compare", help="the thread's rival designs on one host, side by side")
+    _kernel_arguments(deed, optional=True)
+    _request_arguments(deed)
+    _json_argument(deed)
+    deed.set_defaults(deed="compare")
 
     deed = deeds.add_parser(
         "matrix",

@@ -7,6 +7,6 @@ May import: errors, memory, model, routines, x86
 """
 
 from tightrope.handover.build import build
-from tightrope.handover.designs import DESIGNS, TWO_TABLES
+from tightrope.handover.designs import DAMM_V4, DESIGNS, ONE_TABLE, TWO_TABLES
 
-__all__ = ["DESIGNS", "TWO_TABLES", "build"]
+__all__ = ["DAMM_V4", "DESIGNS", "ONE_TABLE", "TWO_TABLES", "build"]

@@ -11,11 +11,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from tightrope.errors import MachineError
-from tightrope.handover.designs import DESIGNS, page_table_a, page_table_b
+from tightrope.handover.designs import DESIGNS
 from tightrope.memory import PAGE_SIZE, Extent, Phys
-from tightrope.model import Code, Handover, Paging, Piece, Plan, World
-
-LONG_MODES = (Paging.X86_64, Paging.LA57)
+from tightrope.model import Code, Handover, Piece, Plan, World
 
 
 def build(plan: Plan, world: World, code: Code, *, design: str) -> Handover:
@@ -23,8 +21,7 @@ def build(plan: Plan, world: World, code: Code, *, design: str) -> Handover:
     if design not in DESIGNS:
         raise MachineError(f"no design {design!r}; there is {', '.join(DESIGNS)}")
     frames = _frames(plan.spare)
-    table_a = page_table_a(plan, frames)
-    table_b = page_table_b(plan, frames) if plan.host.paging in LONG_MODES else None
+    table_a, table_b = DESIGNS[design](plan, frames)
     pieces = [
         Piece(
             phys=plan.control_page,
@@ -32,7 +29,9 @@ def build(plan: Plan, world: World, code: Code, *, design: str) -> Handover:
             what="the control page",
         )
     ]
-    trees = [("page_table_a", table_a)] + ([("page_table_b", table_b)] if table_b else [])
+    trees = [("page_table_a", table_a)] + (
+        [("page_table_b", table_b)] if table_b and table_b is not table_a else []
+    )
     for what, tables in trees:
         pieces += [
             Piece(phys=Phys(frame), data=page, what=what) for frame, page in tables.pages.items()

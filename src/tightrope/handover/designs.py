@@ -1,28 +1,91 @@
 """The table designs: how page_table_a and page_table_b are filled.
 
-Rules: a design is a pair of small functions over a `TableStore`; it knows V, P and what has to be
-reachable, and no register.  All entries have accessed and dirty preset, so that the walker never
-writes into a table.
+Rules: a design is a small function over a `TableStore`; it knows V, P and what has to be reachable, and
+no register.  All entries have accessed and dirty preset, so that the walker never writes into a table.
 
     two-tables   page_table_a: V -> P and P -> P, nothing else      (the thread, step 2)
                  page_table_b: what the plan says has to be reachable, each address to itself
                  (none on i386 and PAE, where step 5 turns paging off)
+    one-table    Biederman's answer in the thread, and what Linux became: the identity map with V
+                 added, loaded once; it exists only where V is not one of the identity addresses
+    damm-v4      as merged in 2.6.20: the chains for V and for P are written one after the other, the
+                 second over the first where they share a slot (shared notes on kexec, 2.3)
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
-from tightrope.memory import PAGE_SIZE, union
-from tightrope.model import Plan, Tables
-from tightrope.x86.paging import FORMATS, Rights, map_page
+from tightrope.errors import PlanError
+from tightrope.memory import PAGE_SIZE, Extent, union
+from tightrope.model import Paging, Plan, Tables
+from tightrope.x86.paging import FORMATS, Rights, leaf_bits, map_page, table_bits
 from tightrope.x86.tables import TableStore
 
-TWO_TABLES = "two-tables"
-DESIGNS = (TWO_TABLES,)
+TWO_TABLES, ONE_TABLE, DAMM_V4 = "two-tables", "one-table", "damm-v4"
+LONG_MODES = (Paging.X86_64, Paging.LA57)
 
 CODE_AND_STACK = Rights(writable=True, executable=True)
 """The control page holds the code and its stack: one page cannot be W^X."""
+
+Filled = tuple[Tables, Tables | None]
+"""page_table_a, and page_table_b where there is one."""
+
+
+def two_tables(plan: Plan, frames: Iterator[int]) -> Filled:
+    """The thread's design."""
+    table_a = page_table_a(plan, frames)
+    return table_a, page_table_b(plan, frames) if plan.host.paging in LONG_MODES else None
+
+
+def one_table(plan: Plan, frames: Iterator[int]) -> Filled:
+    """One identity table with V added.  Raises PlanError where V would have to lead to two places."""
+    virt = Extent.sized(plan.relocation, PAGE_SIZE)
+    named = next((each for each in plan.identity if each.extent.overlaps(virt)), None)
+    if named is not None:
+        raise PlanError(
+            f"one table cannot lead V = {plan.relocation:#x} to the control page and to itself:"
+            f" {named.what} lies there",
+            source=plan.host.source,
+            field="relocation",
+        )
+    store = _identity(plan, frames)
+    fmt = store.format
+    try:
+        map_page(
+            store,
+            fmt,
+            store.root,
+            plan.relocation,
+            plan.control_page,
+            CODE_AND_STACK,
+            store.new_table,
+        )
+    except ValueError as err:
+        raise PlanError(
+            f"one table has no room for V = {plan.relocation:#x}: {err}",
+            source=plan.host.source,
+            field="relocation",
+        ) from err
+    tables = Tables(root=store.root, pages=store.pages())
+    return tables, tables if plan.host.paging in LONG_MODES else None
+
+
+def damm_v4(plan: Plan, frames: Iterator[int]) -> Filled:
+    """2.6.20's page_table_a: every level of both chains is written, whatever was there."""
+    fmt = FORMATS[plan.host.paging]
+    store = TableStore(fmt, frames.__next__)
+    for address in (plan.relocation, plan.control_page):
+        table = int(store.root)
+        for level in range(fmt.leaf):
+            below = store.new_table()
+            bits = table_bits(fmt, level, CODE_AND_STACK)
+            store.set_entry(table, fmt.index(address, level), below | bits)
+            table = below
+        leaf = plan.control_page | leaf_bits(fmt, fmt.leaf, CODE_AND_STACK)
+        store.set_entry(table, fmt.index(address, fmt.leaf), leaf)
+    table_a = Tables(root=store.root, pages=store.pages())
+    return table_a, page_table_b(plan, frames) if plan.host.paging in LONG_MODES else None
 
 
 def page_table_a(plan: Plan, frames: Iterator[int]) -> Tables:
@@ -36,15 +99,31 @@ def page_table_a(plan: Plan, frames: Iterator[int]) -> Tables:
 
 
 def page_table_b(plan: Plan, frames: Iterator[int]) -> Tables:
-    """Each address of the plan's identity list to itself, in the largest pages that fit inside.
+    """Each address of the plan's identity list to itself."""
+    store = _identity(plan, frames)
+    return Tables(root=store.root, pages=store.pages())
 
-    A page is never larger than what is asked for: a hole or a reserved range that shares 2 MiB or
-    1 GiB with it stays unmapped (Linux commit cc31744a2945 tells what over-mapping costs).
+
+def _identity(plan: Plan, frames: Iterator[int]) -> TableStore:
+    """The identity map, in the largest pages that fit inside what is asked for.
+
+    A page is never larger than that: a hole or a reserved range that shares 2 MiB or 1 GiB with it
+    stays unmapped (Linux commit cc31744a2945 tells what over-mapping costs).
     """
     fmt = FORMATS[plan.host.paging]
     store = TableStore(fmt, frames.__next__)
     sizes = fmt.page_sizes(gbpages=plan.host.cpu.gbpages)
+    if not plan.host.cpu.pse:
+        sizes = (PAGE_SIZE,)
     for extent in union(each.extent for each in plan.identity):
         assert extent.start % PAGE_SIZE == 0
         store.map_extent(extent.start, extent, CODE_AND_STACK, page_sizes=sizes)
-    return Tables(root=store.root, pages=store.pages())
+    return store
+
+
+DESIGNS: Mapping[str, Callable[[Plan, Iterator[int]], Filled]] = {
+    TWO_TABLES: two_tables,
+    ONE_TABLE: one_table,
+    DAMM_V4: damm_v4,
+}
+"""Each design by its name on the command line."""

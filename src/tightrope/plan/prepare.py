@@ -216,9 +216,8 @@ def _allocate(
         ]
         head, list_pages = chained(words(runs), list_frames, per_page=per_page)
     identity = _identity(host, segments, sources[~in_place], list_frames, control_page)
-    tables = 1 + 2 * fmt.leaf
-    if host.paging in LONG_MODES:
-        tables += tables_bound(fmt, [each.extent for each in identity])
+    # For every design: both chains of page_table_a, and an identity table, which i386 needs for one.
+    tables = 1 + 2 * fmt.leaf + tables_bound(fmt, [each.extent for each in identity])
     spare = _extents(np.sort(pool.take(tables, "the page tables")))
     reach = max(each.extent.end for each in identity)
     if reach > 1 << fmt.identity_bits:

@@ -1,0 +1,74 @@
+"""The designs as a table, one row each.
+
+Rules: the rows are done; a design that cannot exist has its reason below the table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from tightrope.model import Outcome
+
+
+class Row(Protocol):
+    """What a line needs of a row; the deed's own class has it."""
+
+    @property
+    def design(self) -> str: ...
+    @property
+    def outcome(self) -> Outcome | None: ...
+    @property
+    def detail(self) -> str: ...
+    @property
+    def table_pages(self) -> int: ...
+    @property
+    def old_bytes_changed(self) -> int: ...
+    @property
+    def pages_copied(self) -> int: ...
+    @property
+    def instructions(self) -> int: ...
+    @property
+    def flushes(self) -> int: ...
+
+
+def text(rows: Sequence[Row]) -> str:
+    """The table, without a line break at its end."""
+    return "\n".join(_lines(rows))
+
+
+def _lines(rows: Sequence[Row]) -> Iterator[str]:
+    yield (
+        f"{'design':<12} {'verdict':<32} {'tables':>7} {'old kernel':>11} {'copied':>8}"
+        f" {'instructions':>13} {'flushes':>8}"
+    )
+    yield f"{'':<12} {'':<32} {'pages':>7} {'bytes':>11} {'pages':>8}"
+    for row in rows:
+        if row.outcome is None:
+            yield f"{row.design:<12} cannot exist"
+            continue
+        verdict = row.outcome.value + (f" ({row.detail})" if row.detail else "")
+        yield (
+            f"{row.design:<12} {verdict:<32} {row.table_pages:>7} {row.old_bytes_changed:>11}"
+            f" {row.pages_copied:>8} {row.instructions:>13} {row.flushes:>8}"
+        )
+    for row in rows:
+        if row.outcome is None:
+            yield f"{row.design}: {row.detail}"
+
+
+def document(rows: Sequence[Row]) -> list[dict[str, object]]:
+    """One object per design."""
+    return [
+        {
+            "design": row.design,
+            "outcome": None if row.outcome is None else row.outcome.value,
+            "detail": row.detail,
+            "table_pages": row.table_pages,
+            "old_bytes_changed": row.old_bytes_changed,
+            "pages_copied": row.pages_copied,
+            "instructions": row.instructions,
+            "flushes": row.flushes,
+        }
+        for row in rows
+    ]

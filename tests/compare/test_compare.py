@@ -1,0 +1,107 @@
+"""The designs side by side: history comes out, and no other failure than history's."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.makers.bzimage import bzimage
+from tightrope import host, image
+from tightrope.cli import main
+from tightrope.cli.parser import DESIGNS as NAMES
+from tightrope.compare import Row, compare
+from tightrope.handover import DAMM_V4, DESIGNS, ONE_TABLE, TWO_TABLES
+from tightrope.memory import Extent
+from tightrope.model import Host, Named, Outcome, Paging
+from tightrope.plan import Request
+from tightrope.report import compare as report
+
+KERNEL = image.read(bzimage(init_size=0x20000), "made")
+GIB = 1 << 30
+
+
+def old_kernel(paging: Paging, page_offset: int | None = None, free: Extent | None = None) -> Host:
+    """An example host; with `free` nothing below 4 GiB can be given away but that."""
+    old = host.read(host.example(paging, page_offset), paging.value)
+    if free is None:
+        return old
+    top = max(extent.end for extent in old.memory.ram if extent.start < 4 * GIB)
+    taken = (Extent(0x10_0000, free.start), Extent(free.end, top))
+    busy = tuple(Named(extent=each, what="in use") for each in taken)
+    return replace(old, busy=(*old.busy, *busy))
+
+
+def rows(old: Host) -> dict[str, Row]:
+    return {row.design: row for row in compare(KERNEL, old, Request())}
+
+
+@pytest.mark.parametrize("paging", [Paging.X86_64, Paging.LA57])
+def test_where_v_is_negative_every_design_holds(paging: Paging) -> None:
+    assert {row.outcome for row in rows(old_kernel(paging)).values()} == {Outcome.HOLDS}
+
+
+def test_damm_v4_falls_where_v_and_p_share_a_pae_gigabyte_and_two_tables_holds() -> None:
+    # 1G/3G: V = 0x41401000; the control page can only lie in the same GiB.
+    old = old_kernel(Paging.PAE, 0x4000_0000, Extent(0x4800_0000, 0x6000_0000))
+    found = rows(old)
+    assert found[TWO_TABLES].outcome is Outcome.HOLDS
+    assert found[DAMM_V4].outcome is Outcome.FALLS
+    assert found[DAMM_V4].detail == "table-a-maps-v, step 2"
+    assert found[DAMM_V4].old_bytes_changed == 0
+
+
+def test_damm_v4_falls_on_i386_within_the_same_4_mib_only() -> None:
+    virt = 0x4140_1000
+    near = Extent(virt & -(4 << 20), (virt & -(4 << 20)) + (4 << 20))
+    old = old_kernel(Paging.I386, 0x4000_0000, near)
+    assert rows(old)[DAMM_V4].detail == "table-a-maps-v, step 2"
+    assert rows(old)[TWO_TABLES].outcome is Outcome.HOLDS
+    elsewhere = old_kernel(Paging.I386, 0x4000_0000, Extent(0x4800_0000, 0x6000_0000))
+    assert rows(elsewhere)[DAMM_V4].outcome is Outcome.HOLDS
+
+
+def test_one_table_cannot_exist_where_v_is_an_identity_address() -> None:
+    virt = 0x4140_1000
+    near = Extent(virt & -(4 << 20), (virt & -(4 << 20)) + (4 << 20))
+    old = old_kernel(Paging.PAE, 0x4000_0000, near)
+    # The copy needs so many of the free pages that the page at V is one of them.
+    big = image.read(bzimage(init_size=0x30_0000), "big")
+    found = {row.design: row for row in compare(big, old, Request())}
+    assert found[ONE_TABLE].outcome is None
+    assert "one table cannot lead V = 0x41401000" in found[ONE_TABLE].detail
+    assert found[TWO_TABLES].outcome is Outcome.HOLDS
+
+
+def test_one_table_is_loaded_as_both_and_has_fewer_pages() -> None:
+    found = rows(old_kernel(Paging.X86_64))
+    assert 0 < found[ONE_TABLE].table_pages < found[TWO_TABLES].table_pages
+    assert found[TWO_TABLES].flushes == 4
+    assert found[TWO_TABLES].pages_copied == found[ONE_TABLE].pages_copied > 0
+
+
+def test_the_command_prints_a_row_for_each_design(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kernel = tmp_path / "kernel"
+    kernel.write_bytes(bzimage())
+    assert main(["compare", str(kernel)]) == 0
+    text = capsys.readouterr().out
+    assert [line.split()[0] for line in text.splitlines()[2:]] == list(DESIGNS)
+    assert main(["compare", "--json", str(kernel)]) == 0
+    assert [row["design"] for row in json.loads(capsys.readouterr().out)] == list(DESIGNS)
+
+
+def test_a_design_that_cannot_be_has_its_reason_below_the_table() -> None:
+    old = old_kernel(Paging.PAE, 0x4000_0000, Extent(0x4800_0000, 0x6000_0000))
+    done = compare(KERNEL, old, Request())
+    never = replace(done[0], design="never", outcome=None, detail="no room")
+    text = report.text((*done, never))
+    assert "falls (table-a-maps-v, step 2)" in text
+    assert text.endswith("never        cannot exist\nnever: no room")
+
+
+def test_the_parser_s_names_are_the_designs() -> None:
+    assert set(NAMES) == set(DESIGNS)
