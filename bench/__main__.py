@@ -18,9 +18,10 @@ from bench.clock import seconds, show
 from tests.makers.bzimage import bzimage
 from tightrope import check, host, image, plan, routines, shipped
 from tightrope.check.page_list import order
+from tightrope.compare import compare
 from tightrope.machine.emulator import Emulator
 from tightrope.memory import Extent, MemoryMap, Region, RegionKind
-from tightrope.model import Host
+from tightrope.model import Handover, Host, Paging
 from tightrope.plan import Request
 from tightrope.rehearse import build
 from tightrope.x86.survey import survey
@@ -84,6 +85,27 @@ def one_page() -> None:
     plain = seconds(lambda: plain_unicorn.walk(built), runs=20)
     show("one small handover, reused machine, all checks (aim 1000/s)", f"{1 / ours:.0f} /s")
     show("  against a fresh plain Unicorn without checks", f"{ours / plain:.2f} times the time")
+
+
+def modes() -> None:
+    """Rehearsals per second of a small handover for each paging mode, and the compare table."""
+    tiny = image.read(bzimage(init_size=0x3000), "tiny")
+    for paging in Paging:
+        old = host.read(host.example(paging), paging.value)
+        built = build(plan.prepare(tiny, old, Request()), design="two-tables")
+        machine = Emulator()
+
+        def some(built: Handover = built, machine: Emulator = machine) -> None:
+            for _ in range(50):
+                check.check(built, machine.run(built))
+
+        show(
+            f"small handovers with all checks, {paging.value}",
+            f"{50 / seconds(some, runs=3):.0f} /s",
+        )
+    old = host.read(host.example(), "example")
+    whole = seconds(lambda: compare(tiny, old, Request()), runs=3)
+    show("the compare table, three designs", f"{whole:.3f} s")
 
 
 def large_host() -> None:
@@ -155,7 +177,7 @@ def walker() -> None:
 
 def main() -> None:
     """Print every figure."""
-    for part in (whole_rehearsal, one_page, large_host, ten_million_pages, walker):
+    for part in (whole_rehearsal, one_page, modes, large_host, ten_million_pages, walker):
         part()
 
 
