@@ -28,10 +28,11 @@ class Bench:
         self.engine = Engine(ram, bits)
         self._watch: Watch | None = None
         self._mmu: WatchedMmu | None = None
-        self.code: set[int] = set()
-        """Frames that instructions were executed from since Unicorn's translated code was dropped."""
-        self._bytes: dict[int, bytes] = {}
-        """What those frames held at the end of the last walk."""
+        self.code: dict[int, bytes] = {}
+        """Frames that instructions were executed from since Unicorn's translated code was dropped, as
+        they were when they were first executed."""
+        self._stale = False
+        """What Unicorn has translated may not be what lies there, whatever `code` says."""
         self.known: dict[tuple[int, int, int], Operation] = {}
         """Decoded instructions by (rip, physical address, bits)."""
         self._at_call: tuple[World, Registers, object] | None = None
@@ -59,18 +60,16 @@ class Bench:
 
     def forget_changed_code(self) -> None:
         """Drop translated code unless every frame that was executed holds the same bytes again."""
-        if any(self._frame(frame) != self._bytes.get(frame) for frame in self.code):
+        if self._stale or any(self._frame(frame) != was for frame, was in self.code.items()):
             self.engine.forget_code()
             self.known.clear()
             self.code.clear()
-        self._bytes.clear()
+        # Until the walk is over: one that an exception of ours ends is not to be trusted.
+        self._stale = True
 
-    def remember_code(self) -> None:
-        """After a walk: the bytes that Unicorn's translated code was made from.
-
-        A walk that an exception of ours ended is not remembered, and so its code is dropped.
-        """
-        self._bytes = {frame: self._frame(frame) for frame in self.code}
+    def trust_code(self, watch: Watch) -> None:
+        """After a walk: what was translated is what `code` has, unless code was written over."""
+        self._stale = watch.code_overwritten
 
     def _frame(self, frame: int) -> bytes:
         return bytes(self.ram.view(frame << PAGE_SHIFT, PAGE_SIZE) or b"")

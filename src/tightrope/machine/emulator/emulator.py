@@ -72,7 +72,7 @@ class Emulator:
                 raise MachineError(
                     f"the emulator gave up at {engine.read('rip'):#x}: {err}"
                 ) from err
-        bench.remember_code()
+        bench.trust_code(watch)
         registers = engine.registers()
         if watch.trouble is not None:
             stop = Stop.FAULT

@@ -25,6 +25,10 @@ from tightrope.x86 import cpu as x86
 from tightrope.x86.walk import Access, Refused, TableVisit
 
 MACHINE_CHECK = 18
+LOST_AFTER = 64
+"""Pages that may be executed from once paging is off.  With paging on a walk that goes astray faults;
+without it zeros are instructions, and a CPU runs through all of memory.  The routine, the stub and
+a purgatory are a few pages."""
 GENERAL_PROTECTION = 13
 
 
@@ -53,12 +57,12 @@ class Watch:
         until: int,
         limit: int,
         known: dict[tuple[int, int, int], Operation],
-        code: set[int],
+        code: dict[int, bytes],
     ) -> None:
         """`known` has instructions by (rip, physical address, bits), good as long as the bytes are.
 
-        `code` has the frames that instructions were decoded from, in this walk or an earlier one;
-        both are added to.
+        `code` has the frames that instructions were decoded from, in this walk or an earlier one, as
+        they were then; both are added to.
         """
         self._known = known
         self._code = code
@@ -83,6 +87,9 @@ class Watch:
         self.trouble: Trouble | None = None
         self.over_limit = False
         self.halted = False
+        self.code_overwritten = False
+        """Code that had been executed was written over: Unicorn may have translated both."""
+        self._unpaged = 0
 
     # ----------------------------------------------------------------------------- from the CPU
 
@@ -123,6 +130,11 @@ class Watch:
         if isinstance(got, Refused):
             self._refused(got, page, access)
             return None
+        if access is Access.FETCH and not self._mmu.mmu.cr0 & x86.CR0_PG:
+            self._unpaged += 1
+            if self._unpaged > LOST_AFTER:
+                self.over_limit = True
+                return None
         return got
 
     def hole(self, phys: int) -> bool:
@@ -189,7 +201,9 @@ class Watch:
         self._operations[rip] = operation
         if phys is not None:
             self._known[rip, phys, self._privileged.bits] = operation
-            self._code.add(phys >> 12)
+            if phys >> 12 not in self._code:
+                frame = self._engine.ram.view(phys & -PAGE_SIZE, PAGE_SIZE)
+                self._code[phys >> 12] = bytes(frame or b"")
         return operation
 
     def _overwritten(self, phys: int, size: int) -> None:
@@ -199,6 +213,7 @@ class Watch:
                 self._texts = self.texts()
                 self._operations.clear()
                 self._known.clear()
+                self.code_overwritten = True
                 return
 
     def _special(self, operation: Operation) -> None:
