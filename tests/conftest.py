@@ -53,6 +53,18 @@ def debian_cloud() -> Path:
 
 
 @pytest.fixture(scope="session")
+def debian_686() -> Path:
+    """Debian's newest kernel for i386 without PAE, an xz bzImage with one entry, the 32-bit one."""
+    return debian_kernel("686")
+
+
+@pytest.fixture(scope="session")
+def debian_686_pae() -> Path:
+    """Debian's newest kernel for i386 with PAE, an xz bzImage with one entry, the 32-bit one."""
+    return debian_kernel("686-pae")
+
+
+@pytest.fixture(scope="session")
 def xen_hypervisor() -> Path:
     """Debian's Xen, a gzip file that holds a 32-bit ELF file with both Multiboot headers."""
     return debian_kernel("xen-amd64")

@@ -1004,7 +1004,7 @@ ENTRY = (
         name="rbx at the 32-bit entry",
         change=through_the_32_bit_entry,
         step=Step.COPY,
-        says="registers that have to be 0 at the entry are not: rbx is 0x7",
+        says="registers that have to be 0 at the entry are not: ebx is 0x7",
         also=frozenset({"entry-selectors", "known-state"}),
     ),
     Breach(

@@ -17,6 +17,7 @@ from tests.makers.bzimage import bzimage, put
 from tests.makers.hosts import document, write
 from tightrope import __version__, host
 from tightrope.cli import main
+from tightrope.model import Paging
 from tightrope.sabotage import SABOTAGES
 
 
@@ -293,7 +294,7 @@ KEYS = {
     "steps.0": "number name ok",
     "entry": "general rip rflags cr0 cr3 cr4 efer segments gdt idt",
     "stopped": "why registers",
-    "plan": "image host segments control_page relocation entry kernel_entry boot_params"
+    "plan": "image host crash segments control_page relocation entry kernel_entry boot_params"
     " command_line list pages pages_in_place identity page_table_a page_table_b",
     "plan.segments.0": "name start size data why",
     "plan.list": "head pages",
@@ -364,9 +365,14 @@ def test_a_trace_has_a_line_for_every_instruction(tightrope: Shell) -> None:
 
 def test_a_trace_of_a_fall_ends_where_it_fell(tightrope: Shell) -> None:
     trace = tightrope.folder / "trace"
-    for name in SABOTAGES:
+    region = tightrope("host", "example", "--crash", "0x33000000+0x10000000").out
+    crash_host = tightrope.file("crash.toml", region)
+    for name, each in SABOTAGES.items():
+        if Paging.X86_64 not in each.modes:
+            continue
+        crash = ("--crash", "--host", crash_host) if each.crash else ()
         done = tightrope(
-            "rehearse", "--shipped", "--json", "--sabotage", name, "--trace", str(trace)
+            "rehearse", "--shipped", "--json", "--sabotage", name, "--trace", str(trace), *crash
         )
         assert done.status == 1, name
         lines = trace.read_text().splitlines()

@@ -15,6 +15,8 @@ from __future__ import annotations
 import datetime
 import tomllib
 from collections.abc import Mapping
+from dataclasses import replace
+from enum import StrEnum
 from typing import Any
 
 from hypothesis import assume
@@ -32,6 +34,7 @@ from tightrope.model import (
     Host,
     Image,
     KernelText,
+    LowMapping,
     Named,
     Paging,
     Plan,
@@ -124,6 +127,84 @@ def small_host(megabytes: int = 128, **more: Any) -> Host:
     """RAM from 0 to 0x9fc00 and from 1 MiB up; text at 2 MiB, private at 4 MiB."""
     ram = [Extent(0, 0x9FC00), Extent(MIB, megabytes * MIB)]
     return make_host(ram, text=2 * MIB, private=Extent.sized(4 * MIB, PRIVATE_SIZE), **more)
+
+
+class Home(StrEnum):
+    """Where an old kernel has V."""
+
+    TEXT = "in the text"
+    DIRECT_MAP = "in the direct map"
+    FIXMAP = "in a fixmap"
+
+
+SPLITS = (0xC000_0000, 0xB000_0000, 0x8000_0000, 0x7800_0000, 0x4000_0000)
+"""VMSPLIT_3G, _3G_OPT, _2G, _2G_OPT and _1G (Linux arch/x86/Kconfig)."""
+FOUR_FOUR = 0x0200_0000
+"""PAGE_OFFSET of the 4G/4G patch: the direct map lies where identity addresses do."""
+FIXMAP = 0xFFFB_7000
+FIXMAP_64 = 0xFFFF_FFFF_FF5F_6000
+VMALLOC = 128 * MIB
+LEGACY_TEXT, LEGACY_PRIVATE = 4 * MIB, 12 * MIB
+
+
+def mode_host(
+    paging: Paging,
+    page_offset: int | None = None,
+    *,
+    home: Home = Home.TEXT,
+    megabytes: int = 128,
+    high: int = 0,
+    **more: Any,
+) -> Host:
+    """A host of any mode: RAM as `small_host` has it, and `high` bytes of RAM from 4 GiB up.
+
+    `page_offset` is where the direct map begins (i386 and PAE: the split); text at 4 MiB, private
+    memory at 12 MiB.  Keywords as `make_host` takes them.
+    """
+    ram = [Extent(0, 0x9FC00), Extent(MIB, megabytes * MIB)]
+    ram += [Extent.sized(4 * GIB, high)] if high else []
+    made = make_host(
+        ram, text=LEGACY_TEXT, private=Extent.sized(LEGACY_PRIVATE, PRIVATE_SIZE), **more
+    )
+    if paging is Paging.LA57:
+        made = replace(
+            made,
+            paging=paging,
+            cr4=made.cr4 | 1 << 12,
+            cpu=replace(made.cpu, la57=True),
+            direct_map=replace(made.direct_map, virt=Virt(0xFF11_0000_0000_0000)),
+        )
+    if paging in (Paging.I386, Paging.PAE):
+        made = _legacy(made, paging, SPLITS[0] if page_offset is None else page_offset)
+    elif page_offset is not None:
+        made = replace(made, direct_map=replace(made.direct_map, virt=Virt(page_offset)))
+    if home is Home.DIRECT_MAP:
+        return replace(made, relocation=None)
+    if home is Home.FIXMAP:
+        virt = Virt(FIXMAP if made.paging in (Paging.I386, Paging.PAE) else FIXMAP_64)
+        page = LowMapping(virt=virt, phys=Phys(LEGACY_TEXT + 5 * PAGE), size=PAGE, is_global=True)
+        return replace(made, relocation=virt, low_mappings=(*made.low_mappings, page))
+    return made
+
+
+def _legacy(made: Host, paging: Paging, split: int) -> Host:
+    """The same machine under a 32-bit kernel: text and direct map at the split."""
+    pae = paging is Paging.PAE
+    nx = pae and made.cpu.nx
+    return replace(
+        made,
+        paging=paging,
+        cpu=replace(made.cpu, nx=nx, gbpages=False),
+        cr4=made.cr4 if pae else made.cr4 & ~0x20,
+        efer=0x800 if nx else 0,
+        text=KernelText(virt=Virt(split + LEGACY_TEXT), phys=made.text.phys, size=4 * MIB),
+        relocation=Virt(split + LEGACY_TEXT + 5 * PAGE),
+        direct_map=DirectMap(
+            virt=Virt(split),
+            page_size=PAGE if made.direct_map.page_size == PAGE else (2 if pae else 4) * MIB,
+            size=min((1 << 32) - VMALLOC - split, made.memory.ram[1].end & -PAGE),
+        ),
+    )
 
 
 def read_image(**fields: Any) -> Image:

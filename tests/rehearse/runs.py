@@ -29,6 +29,19 @@ def example_host() -> Host:
     return host_room.read(host_room.example(), "the default host")
 
 
+@cache
+def mode_host(paging: Paging) -> Host:
+    """The example host of a mode."""
+    return host_room.read(host_room.example(paging), f"the {paging.value} host")
+
+
+def home_of(name: str) -> Host:
+    """A host that a sabotage can be done to: the default one where that will do."""
+    each = SABOTAGES[name]
+    paging = Paging.X86_64 if Paging.X86_64 in each.modes else each.modes[0]
+    return crash_host(paging) if each.crash else mode_host(paging)
+
+
 CRASH_REGION = Extent.sized(0x3300_0000, 0x1000_0000)
 
 
@@ -89,11 +102,11 @@ def heard(name: str | None = None) -> Verdict:
 
 @cache
 def fallen(name: str) -> Verdict:
-    """The shipped kernel sabotaged, as far as its first instruction; a crash kexec where it has to be."""
+    """The shipped kernel sabotaged, as far as its first instruction, where that can be done."""
     crash = SABOTAGES[name].crash
     return rehearse(
         shipped_kernel(),
-        crash_host() if crash else example_host(),
+        home_of(name),
         shipped_request(crash=crash),
         sabotage=SABOTAGES[name],
         machine=shared(),

@@ -11,8 +11,8 @@ import pytest
 
 from tests.conftest import REPOSITORY, lacking
 from tests.makers.hosts import table_b
-from tests.rehearse.runs import fallen, heard, sound
-from tightrope.model import Registers, Step, Stop, Verdict
+from tests.rehearse.runs import crashed, fallen, heard, sound
+from tightrope.model import Paging, Registers, Step, Stop, Verdict
 from tightrope.report import terminal
 from tightrope.report.document import plan_document, verdict_document
 from tightrope.sabotage import SABOTAGES
@@ -86,8 +86,12 @@ def test_numbers_are_ints_and_names_are_strings(name: str | None) -> None:
             assert type(value) is float, path
         elif path[-1] == "ok":
             assert value is None or type(value) is bool
+        elif path[-1] == "crash":
+            assert type(value) is bool
         elif path in (("entry",), ("console",)):
             assert value is None
+        elif path == ("plan", "page_table_b") and value is None:
+            assert "paging off" in terminal.text(verdict_of(name), colour=False)
         elif TEXTS & set(path[-2:]) and type(value) is str:
             assert value
         else:
@@ -124,8 +128,17 @@ def test_the_document_says_what_the_screen_says(name: str | None) -> None:
     assert f"  V               {plan['relocation']:#x} " in screen
     assert f"  P               {plan['control_page']:#x} " in screen
     for table in ("page_table_a", "page_table_b"):
+        if plan[table] is None:
+            assert f"  {table} " not in screen
+            continue
         assert f"  {table}    {plan[table]['root']:#x}   {len(plan[table]['pages'])} page" in screen
-    assert all(f"{reg:<3} {value:#018x}" in screen for reg, value in registers["general"].items())
+    long_mode = registers["efer"] & 0x400
+    shown = {
+        name if long_mode else f"e{name[1:]}": f"{value:#018x}" if long_mode else f"{value:#010x}"
+        for name, value in registers["general"].items()
+        if long_mode or not name[1:].isdigit()
+    }
+    assert all(f"{name:<3} {value}" in screen for name, value in shown.items())
     assert f"cr3 {registers['cr3']:#x} " in screen
     assert f"gdt {registers['gdt']['base']:#x}/{registers['gdt']['limit']:#x}" in screen
     assert f"idt limit {registers['idt']['limit']:#x}" in screen
@@ -216,3 +229,13 @@ def test_what_the_new_kernel_said_is_in_the_document() -> None:
         "stopped": console.stopped,
     }
     assert verdict_document(sound())["console"] is None
+
+
+@pytest.mark.parametrize("paging", list(Paging))
+def test_a_crash_kexec_says_so_in_every_mode(paging: Paging) -> None:
+    document = verdict_document(crashed(paging))
+    assert list(document["plan"]) == list(verdict_document(sound())["plan"])
+    assert document["plan"]["crash"] is True
+    assert document["plan"]["list"] == {"head": 4, "pages": []}
+    assert document["stats"]["pages_copied"] == 0
+    assert verdict_document(sound())["plan"]["crash"] is False

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.rehearse.runs import example_host, shipped_kernel, shipped_request
+from tests.rehearse.runs import crashed, example_host, shipped_kernel, shipped_request
 from tightrope.model import Plan
 from tightrope.rehearse import prepare
 from tightrope.report import planned, words
@@ -85,3 +85,13 @@ def test_a_plan_does_not_pretend_that_anything_ran() -> None:
         assert word not in text
     assert not text.endswith("\n")
     assert [line for line in text.splitlines() if line != line.rstrip()] == []
+
+
+def test_a_crash_plan_says_so_and_names_the_region() -> None:
+    line = "a crash kexec: everything lies in the crash region [0x33000000, 0x43000000) already"
+    assert line in planned.text(crashed().handover.plan).splitlines()
+    assert "crash" not in planned.text(the_plan())
+    text = planned.text(crashed().handover.plan)
+    assert "0 to copy (0 bytes)" in text
+    assert "page list: head 0x4, 0 pages;" in text
+    assert "core header: elfcorehdr=" in text

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from tests.makers.hosts import read_image
-from tests.rehearse.runs import example_host, fallen, heard, shared, sound
-from tightrope.model import STEP_NAMES, Outcome, Step, Stop, Verdict
+from tests.rehearse.runs import crashed, example_host, fallen, heard, shared, sound
+from tightrope.model import PAGING_OFF, STEP_NAMES, Outcome, Paging, Step, Stop, Verdict
 from tightrope.plan import Request
 from tightrope.rehearse import rehearse
 from tightrope.report import terminal
@@ -25,7 +25,10 @@ def screen(verdict: Verdict) -> str:
 
 def step_line(text: str, step: Step) -> str:
     [line] = [
-        each for each in text.splitlines() if each.startswith(f"{int(step)} {STEP_NAMES[step]}")
+        each
+        for each in text.splitlines()
+        if each.startswith(f"{int(step)} {STEP_NAMES[step]}")
+        or (step is Step.TABLE_B and each.startswith(f"{int(step)} {PAGING_OFF}"))
     ]
     return line
 
@@ -217,8 +220,9 @@ def test_a_fall_shows_the_address_the_entry_the_instruction_and_what_led_there(n
         assert f"CR2              {fault.address:#x}" in text
     assert f"`{fault.text}`" in text
     assert f"(number {fault.instruction} of the walk)" in text
-    assert "triple fault: the machine resets" in text
-    assert "the machine would reset without a word." in text
+    # While the old kernel's idt is still reached, the old kernel hears of it.
+    assert ("triple fault: the machine resets" in text) == fault.triple
+    assert ("the machine would reset without a word." in text) == fault.triple
     assert f"the CPU when it stopped, at {fault.rip:#x}" in text
     lines = text.splitlines()
     start = lines.index("the last instructions") + 1
@@ -278,3 +282,10 @@ def test_a_screen_has_no_loose_ends(name: str | None) -> None:
     assert "\n\n\n" not in text
     assert "None" not in text
     assert "?" not in text
+
+
+@pytest.mark.parametrize("paging", list(Paging))
+def test_a_crash_kexec_says_so_and_names_the_region(paging: Paging) -> None:
+    line = "  kind            a crash kexec: everything lies in the crash region [0x33000000, 0x43000000) already"
+    assert line in screen(crashed(paging)).splitlines()
+    assert "crash" not in screen(sound())

@@ -134,8 +134,13 @@ def flags(case: Case) -> Iterator[Finding]:
         )
 
 
+def _called(case: Case, register: str) -> str:
+    """A register's name at the entry: esi where the new kernel is entered in 32 bits."""
+    return f"e{register[1:]}" if CONTRACTS[case.plan.protocol].bits == 32 else register
+
+
 def boot_params_pointer(case: Case) -> Iterator[Finding]:
-    """rsi is the address of boot_params."""
+    """rsi, esi at a 32-bit entry, is the address of boot_params."""
     if case.run.stop is not Stop.ENTRY:
         return
     rsi = case.run.registers.general["rsi"]
@@ -143,8 +148,9 @@ def boot_params_pointer(case: Case) -> Iterator[Finding]:
         yield found(
             "entry-boot-params",
             Step.COPY,
-            f"rsi is {rsi:#x}, and boot_params lies at {case.plan.boot_params:#x}",
-            mend="let the entry stub load rsi with the address of boot_params",
+            f"{_called(case, 'rsi')} is {rsi:#x}, and boot_params lies at"
+            f" {case.plan.boot_params:#x}",
+            mend=f"let the entry stub load {_called(case, 'rsi')} with the address of boot_params",
         )
 
 
@@ -155,7 +161,7 @@ def zeroed(case: Case) -> Iterator[Finding]:
     general = case.run.registers.general
     wrong = [each for each in CONTRACTS[case.plan.protocol].zero if general[each]]
     if wrong:
-        shown = ", ".join(f"{each} is {general[each]:#x}" for each in wrong)
+        shown = ", ".join(f"{_called(case, each)} is {general[each]:#x}" for each in wrong)
         yield found(
             "entry-zeroed",
             Step.COPY,
@@ -190,22 +196,25 @@ def stack_readable(case: Case) -> Iterator[Finding]:
     if case.run.stop is not Stop.ENTRY:
         return
     rsp = case.run.registers.general["rsp"]
+    # The new kernel's word, whatever the old one's was.
+    word = CONTRACTS[case.plan.protocol].bits // 8
     mmu = _mmu(case)
-    for at, access in ((rsp, Access.READ), (rsp - case.word, Access.WRITE)):
+    for at, access in ((rsp, Access.READ), (rsp - word, Access.WRITE)):
         got = walk(lambda phys, size: _entry(case, phys, size), mmu, at, access)
         if isinstance(got, Refused):
             yield found(
                 "entry-stack",
                 Step.COPY,
                 f"the stack cannot be used: {access.value} at {at:#x}: {got.reason}",
-                mend="enter with rsp inside a mapped page",
+                mend=f"enter with {_called(case, 'rsp')} inside a mapped page",
             )
             return
-        if access is Access.READ and _entry(case, got.phys, case.word) != 0:
+        if access is Access.READ and _entry(case, got.phys, word) != 0:
             yield found(
                 "entry-stack",
                 Step.COPY,
-                f"0(%rsp) at {at:#x} is {_entry(case, got.phys, case.word):#x}, not zero",
+                f"0(%{_called(case, 'rsp')}) at {at:#x} is"
+                f" {_entry(case, got.phys, word):#x}, not zero",
                 mend="push a zero before the jump: purgatories take it for a return address",
             )
             return
@@ -263,7 +272,7 @@ RULES = (
     Rule(
         id="entry-boot-params",
         step=Step.COPY,
-        holds="rsi holds the address of boot_params.",
+        holds="rsi, esi at the 32-bit entry, holds the address of boot_params.",
         source=BOOT_64,
         check=boot_params_pointer,
     ),

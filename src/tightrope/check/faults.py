@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from tightrope.check.rule import Case, Rule, found, owner
 from tightrope.memory import PAGE_SIZE, align_down
 from tightrope.model import Fault, Finding, Step
-from tightrope.x86.cpu import VECTORS
+from tightrope.x86.cpu import CR0_PG, CR4_PAE, VECTORS
 from tightrope.x86.walk import Access
 
 PAGE_FAULT, GENERAL_PROTECTION, MACHINE_CHECK = 14, 13, 18
@@ -34,8 +34,21 @@ def _sort(fault: Fault) -> str:
     return "no-exception"
 
 
+def _other_format(case: Case) -> bool:
+    """CR4.PAE was changed under paging, so that tables are read in a format they were not made for."""
+    paging, changed = bool(case.handover.registers.cr0 & CR0_PG), False
+    for write in case.run.register_writes:
+        if write.register == "cr0":
+            paging = bool(write.after & CR0_PG)
+        elif write.register == "cr4" and (write.before ^ write.after) & CR4_PAE:
+            changed = paging
+    return changed and paging
+
+
 def _mend(case: Case, fault: Fault, rule: str) -> str:
     at = fault.address or 0
+    if _other_format(case):
+        return "clear CR0.PG first, then CR4.PAE (SDM 4.1.2)"
     if fault.vector == GENERAL_PROTECTION and fault.access:
         return "see where the address came from: it is no address at all"
     if rule == "fetch-mapped":
@@ -87,6 +100,10 @@ def explain(case: Case) -> Iterator[Finding]:
             evidence["there"] = "V"
         elif fault.address < 1 << case.host.cpu.physical_bits:
             evidence["there"] = f"as a physical address, {owner(case, fault.address)}"
+    if _other_format(case):
+        evidence["tables"] = (
+            "CR4.PAE was changed while paging was on: entries are read in another size"
+        )
     evidence["then"] = "; ".join(fault.escalation)
     yield found(
         rule,

@@ -99,7 +99,11 @@ def pge_before_identity(case: Case) -> Iterator[Finding]:
     for each in case.run.translations:
         switched = each.cr3 != case.handover.registers.cr3
         identity = int(each.virt) == int(each.phys)
-        if switched and identity and (cleared is None or each.instruction < cleared):
+        # V may be a physical address as well, and P the very same: its bytes are the same then.
+        at_v = (
+            each.access is Access.FETCH and align_down(each.virt, PAGE_SIZE) == case.plan.relocation
+        )
+        if switched and identity and not at_v and (cleared is None or each.instruction < cleared):
             yield found(
                 "pge-before-identity",
                 each.step,

@@ -15,10 +15,19 @@ from tightrope.memory import PAGE_SIZE, Extent, RegionKind, subtract, union
 from tightrope.model import Finding, Paging, Step, Tables
 from tightrope.x86.walk import Access, Refused, Translated
 
+GENERAL_PROTECTION = 13
 RESERVED = 8
 """The RSVD bit of a page-fault error code (SDM 4.7)."""
 ADDRESS_BITS = 0x000F_FFFF_FFFF_F000
 """Where an entry holds a physical address, as far as any CPU goes (SDM table 4-15 and on)."""
+
+
+def _reserved(got: Translated | Refused) -> bool:
+    """A reserved bit stopped the walk: a page fault, or #GP where CR3 loads a PDPTE (SDM 4.4.1)."""
+    if not isinstance(got, Refused):
+        return False
+    # An address that is not canonical is #GP too, and no entry was visited.
+    return bool(got.error_code & RESERVED or (got.vector == GENERAL_PROTECTION and got.visits))
 
 
 def _leads(case: Case, virt: int) -> Translated | Refused:
@@ -35,7 +44,7 @@ def _where(got: Translated | Refused) -> dict[str, str]:
 def _maps(case: Case, rule: str, step: Step, virt: int, name: str) -> Iterator[Finding]:
     got = _leads(case, virt)
     if isinstance(got, Refused):
-        if got.error_code & RESERVED:
+        if _reserved(got):
             return  # reserved-bits tells it
         problem = f"page_table_a does not map {name} = {virt:#x}: {got.reason}"
     elif got.phys != case.control_page.start:
@@ -119,13 +128,15 @@ def reserved_bits(case: Case) -> Iterator[Finding]:
         ]
     for name, tables, virt, step in targets:
         got = case.walk(tables, virt, Access.READ)
-        if isinstance(got, Refused) and got.error_code & RESERVED:
+        if isinstance(got, Refused) and _reserved(got):
             yield found(
                 "reserved-bits",
                 step,
                 f"{name}, walked for {virt:#x}: {got.reason}",
                 evidence=_where(got),
-                mend=_clear(case),
+                mend="a PDPTE holds P, PWT, PCD and the address, nothing else"
+                if got.vector == GENERAL_PROTECTION
+                else _clear(case),
             )
             return
     if case.host.paging is Paging.I386:

@@ -2,6 +2,7 @@
 
     profile   TOML text -> Host          (the schema is the commented example.toml beside it)
     world     Host + relocation code -> World: page tables, gdt, idt, stack, registers
+    notes     what the old kernel leaves for a crash kernel: registers, vmcoreinfo
     capture   what /proc and /sys say of this machine -> TOML text
 
 May import: abi, errors, memory, model, x86

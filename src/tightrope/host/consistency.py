@@ -82,6 +82,17 @@ def _places(host: Host, top: Reader) -> None:
             top.refuse("crash_region", f"{host.crash_region} is not all RAM")
         if host.crash_region.overlaps(text) or host.crash_region.overlaps(host.private):
             top.refuse("crash_region", f"{host.crash_region} overlaps the old kernel itself")
+    taken = {"the kernel text": text, "private": host.private}
+    if host.crash_region is not None:
+        taken["the crash region"] = host.crash_region
+    for number, note in enumerate(host.crash_notes):
+        field = f"crash_note[{number}]"
+        if not covered(note.extent, ram):
+            top.refuse(field, f"{note.extent} is not all RAM")
+        for whose, extent in taken.items():
+            if note.extent.overlaps(extent):
+                top.refuse(field, f"{note.extent} overlaps {whose} {extent}")
+        taken[field] = note.extent
     for number, busy in enumerate(host.busy):
         if not covered(busy.extent, ram):
             top.refuse(f"busy[{number}]", f"{busy.extent} is not all RAM")

@@ -28,7 +28,8 @@ def example(
 ) -> str:
     """A host as a commented TOML document that `read` takes.
 
-    `page_offset` is the memory split of a 32-bit kernel (3G/1G when None), `crash` a crash region.
+    `page_offset` is the memory split of a 32-bit kernel (3G/1G when None), `crash` a crash region:
+    with it come the notes that the old kernel leaves for a crash kernel.
     Raises HostError for a split in a 64-bit mode, or one that leaves no lowmem.
     """
     text = resources.files("tightrope.host").joinpath("example.toml").read_text("utf-8")
@@ -45,6 +46,19 @@ def example(
         text = text.replace("# [crash_region]", "[crash_region]")
         text = text.replace("# start = 0x3300_0000", f"start = {crash.start:#x}")
         text = text.replace("# size = 0x1000_0000", f"size = {crash.size:#x}")
+        text = _with_notes(text, crash)
+    return text
+
+
+def _with_notes(text: str, crash: Extent) -> str:
+    """The commented crash notes as notes, in the first of two busy places that the region leaves."""
+    for base in (0x210_0000, 0x6000_0000):
+        if not crash.overlaps(Extent.sized(base, 0x2000)):
+            start, end = text.index("# [[crash_note]]"), text.index("# The firmware's memory map")
+            block = re.sub("^# ", "", text[start:end], flags=re.MULTILINE)
+            for offset, old in ((0, "0x210_0000"), (0x1000, "0x210_1000")):
+                block = block.replace(old, f"{base + offset:#x}")
+            return text[:start] + block + text[end:]
     return text
 
 

@@ -7,6 +7,8 @@
       start + 0x2000   stack      four pages, the return address of the call on top
       start + 0x6000   tables     the current pgd first
 
+    crash notes, where the host has them      registers and vmcoreinfo, see `notes`
+
 Rules: everything is derived from the `Host`; what comes from outside is the relocation code, which a
 kernel has in its text at V, and V itself, which only a plan knows where it is in the direct map.
 """
@@ -17,6 +19,7 @@ import struct
 from collections.abc import Iterator
 
 from tightrope.errors import HostError
+from tightrope.host import notes
 from tightrope.host.consistency import MODES, text_page_size
 from tightrope.memory import PAGE_SIZE, Extent, Phys, Virt, subtract
 from tightrope.model import Code, Host, Piece, Registers, World
@@ -35,7 +38,7 @@ STACK_PAGES = 4
 def lay(host: Host, code: Code, relocation: Virt | None = None) -> World:
     """The old kernel of `host`, with `code` at V: `relocation`, or where the host has it.
 
-    Raises HostError when `private` is too small, or when V is not mapped or not known.
+    Raises HostError when `private` or a crash note is too small, or when V is not mapped or not known.
     """
     relocation = host.relocation if relocation is None else relocation
     if relocation is None:
@@ -77,30 +80,31 @@ def lay(host: Host, code: Code, relocation: Virt | None = None) -> World:
     code_selector, data_selector = SELECTORS[bits]
     # A 32-bit kernel has flat data segments; a 64-bit one leaves all but SS null.
     others = 0 if bits == 64 else data_selector
+    registers = Registers(
+        general=general,
+        rip=relocation,
+        # machine_kexec has interrupts off; the routine must not depend on it, so they are on.
+        rflags=RFLAGS_FIXED | RFLAGS_IF,
+        cr0=host.cr0,
+        cr2=0,
+        cr3=first_table,
+        cr4=host.cr4,
+        efer=host.efer,
+        segments={
+            "cs": code_selector,
+            "ss": data_selector,
+            **dict.fromkeys(("ds", "es", "fs", "gs"), others),
+        },
+        gdt=(direct + gdt, GDT_SLOTS * 8 - 1),
+        idt=(direct + idt, GATES * 2 * word - 1),
+    )
     return World(
         host=host,
-        pieces=pieces,
+        pieces=(*pieces, *notes.pieces(host, Phys(first_table), registers)),
         pgd=Phys(first_table),
         tables=tables,
         code_phys=code_phys,
-        registers=Registers(
-            general=general,
-            rip=relocation,
-            # machine_kexec has interrupts off; the routine must not depend on it, so they are on.
-            rflags=RFLAGS_FIXED | RFLAGS_IF,
-            cr0=host.cr0,
-            cr2=0,
-            cr3=first_table,
-            cr4=host.cr4,
-            efer=host.efer,
-            segments={
-                "cs": code_selector,
-                "ss": data_selector,
-                **dict.fromkeys(("ds", "es", "fs", "gs"), others),
-            },
-            gdt=(direct + gdt, GDT_SLOTS * 8 - 1),
-            idt=(direct + idt, GATES * 2 * word - 1),
-        ),
+        registers=registers,
     )
 
 

@@ -117,10 +117,10 @@ class _Play:
             )
         )
 
-    def _push(self, virt: int, value: int) -> None:
+    def _push(self, virt: int, value: int, word: int) -> None:
         phys = self._translate(virt, Access.WRITE)
-        self.ram.write(phys, value.to_bytes(self.word, "little"))
-        self.stores.append((self.index, self.steps.step, phys, self.word))
+        self.ram.write(phys, value.to_bytes(word, "little"))
+        self.stores.append((self.index, self.steps.step, phys, word))
 
     # -------------------------------------------------------------------------------- the steps
 
@@ -177,7 +177,7 @@ class _Play:
         self._at(virt)
         self.steps.sets_state(self.index)
         self._write("rsp", old.general["rsp"], self.top)
-        self._push(self.top - self.word, 0)
+        self._push(self.top - self.word, 0, self.word)
         self._write("idt", 0, 0)
         self._write("gdt", 0, control << 16 | 0x1F)
         for register in ("ds", "es", "ss", "fs", "gs"):
@@ -246,7 +246,8 @@ class _Play:
         plan = self.handover.plan
         self._at(plan.entry)
         stack = plan.entry + PAGE_SIZE
-        self._push(stack - self.word, 0)
+        word = self._entry_bits() // 8
+        self._push(stack - word, 0, word)
         if self._entry_bits() == 32 and self.mmu.mmu.efer & x86.EFER_LMA:
             self._control("cr0", KNOWN_CR0 & ~x86.CR0_PG)
             self.mmu.write_efer(self.mmu.mmu.efer & ~x86.EFER_LME)
@@ -254,7 +255,7 @@ class _Play:
             self._control("cr3", 0)
         self._at(plan.kernel_entry)
         general = dict.fromkeys(x86.GENERAL, 0)
-        general |= {"rsp": stack - self.word, "rsi": plan.boot_params}
+        general |= {"rsp": stack - word, "rsi": plan.boot_params}
         now = self.mmu.mmu
         self.registers = replace(
             self.registers,

@@ -15,10 +15,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from tightrope.machine.physical import Ram
-from tightrope.memory import PAGE_SIZE, Phys, Virt
+from tightrope.memory import PAGE_SHIFT, PAGE_SIZE, Phys, Virt
 from tightrope.model import Buffer, Cpu, Registers, Stale, Step, Translation
 from tightrope.x86 import cpu as x86
 from tightrope.x86.walk import Access, Mmu, Refused, Translated, load_pdptes, walk
+
+PAGE_SHIFTS = (PAGE_SHIFT, 21, 22, 30)
+"""4 KiB, 2 MiB, the 4 MiB of 32-bit paging, and 1 GiB."""
 
 
 @dataclass(slots=True)
@@ -50,7 +53,8 @@ class WatchedMmu:
             physical_bits=cpu.physical_bits,
             gbpages=cpu.gbpages,
         )
-        loaded = load_pdptes(ram.word, self.mmu)
+        # The old kernel loaded CR3 long ago, when nothing of the handover was in memory.
+        loaded = load_pdptes(self.entry_before, self.mmu)
         self.mmu = replace(self.mmu, pdptes=loaded if isinstance(loaded, tuple) else None)
         self.contexts: list[Context] = []
         self.log: list[Translation] = []
@@ -108,7 +112,7 @@ class WatchedMmu:
             self.contexts = []
         if keeps_all or keeps_global:
             self.contexts.append(
-                Context(mmu=before, read=self._read_frozen, only_global=not keeps_all)
+                Context(mmu=before, read=self.entry_before, only_global=not keeps_all)
             )
         self.mmu = self._loaded(replace(before, cr3=value & ~x86.CR3_NO_FLUSH))
         self._cache.clear()
@@ -182,7 +186,7 @@ class WatchedMmu:
     def cached(self, virt: int, access: Access) -> Phys | None:
         """The physical address of a linear one that was asked for before, from the cache alone."""
         # With a stale context the answer may differ from one 4 KiB page to the next.
-        for shift in (12,) if self.contexts else (12, 21, 30):
+        for shift in (PAGE_SHIFT,) if self.contexts else PAGE_SHIFTS:
             base = self._cache.get((access, shift, virt >> shift))
             if base is not None:
                 return Phys(base | virt & ((1 << shift) - 1))
@@ -211,6 +215,11 @@ class WatchedMmu:
             virt += part
             size -= part
         return out
+
+    def before_the_walk(self, virt: int) -> Phys | None:
+        """Where the old kernel's tables led to while they were whole: it loaded its segments then."""
+        got = walk(self.entry_before, self.mmu, virt, Access.READ)
+        return None if isinstance(got, Refused) else got.phys
 
     def _stale(self, virt: int, access: Access, now: Translated) -> tuple[Stale, ...]:
         """What older translations of this page the CPU may use instead, where they differ."""
@@ -244,7 +253,7 @@ class WatchedMmu:
         second = self._ram.view(other & ~(PAGE_SIZE - 1), PAGE_SIZE)
         return first is not None and second is not None and first == second
 
-    def _read_frozen(self, phys: int, size: int) -> int | None:
+    def entry_before(self, phys: int, size: int) -> int | None:
         """Entries as they were before the walk: what a stale translation was made from."""
         page = self._frozen.get(phys & ~(PAGE_SIZE - 1))
         if page is None:

@@ -71,13 +71,15 @@ def core_header(host: Host) -> bytes:
         "<16sHHIQQQIHHHHHH" if wide else "<16sHHIIIIIHHHHHH",
         ident, ET_CORE, machine, EV_CURRENT, 0, size, 0, 0, size, entry, len(rows), 0, 0, 0,
     )  # fmt: skip
+    headers = [header]
     for kind, extent, virt in rows:
         start, length = extent.start, extent.size
         if wide:
-            header += struct.pack("<IIQQQQQQ", kind, RWX, start, virt, start, length, length, 0)
+            row = struct.pack("<IIQQQQQQ", kind, RWX, start, virt, start, length, length, 0)
         else:
-            header += struct.pack("<8I", kind, start, virt, start, length, length, RWX, 0)
-    return header
+            row = struct.pack("<8I", kind, start, virt, start, length, length, RWX, 0)
+        headers.append(row)
+    return b"".join(headers)
 
 
 def crash_memory_map(host: Host, header: Extent) -> MemoryMap:

@@ -70,7 +70,8 @@ class Room:
             if hole:
                 return self._take(hole)
         raise PlanError(
-            f"needs {size:#x} bytes of {self._whose} in one piece from {low:#x} up;"
+            f"needs {size:#x} bytes of {self._whose} in one piece from {low:#x} up"
+            f"{', below 4 GiB' if high == FOUR_GIB else ''};"
             f" the largest piece has {largest(self._ram):#x}",
             source=image.source,
             field="init_size",

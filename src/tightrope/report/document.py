@@ -71,6 +71,7 @@ def plan_document(plan: Plan) -> Document:
     return {
         "image": plan.image.source,
         "host": plan.host.source,
+        "crash": plan.crash,
         "segments": [
             {
                 "name": segment.name,

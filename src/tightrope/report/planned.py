@@ -23,6 +23,8 @@ def text(plan: Plan) -> str:
 def _lines(plan: Plan) -> Iterator[str]:
     host = plan.host
     yield f"plan for {plan.image.source} on {host.source}"
+    if plan.crash:
+        yield words.crash_kexec(plan)
     yield ""
     yield "destinations"
     for segment in plan.segments:

@@ -22,6 +22,7 @@ from tightrope.model import (
     Verdict,
 )
 from tightrope.report import words
+from tightrope.x86 import cpu as x86
 from tightrope.x86.walk import Access
 
 _COLOURS = {"ok": "32", "FELL": "1;31", "wrong": "31", "-": "2", "head": "1"}
@@ -62,6 +63,8 @@ def _header(verdict: Verdict, ink: _Ink) -> Iterator[str]:
     ram = sum(each.size for each in host.memory.ram)
     yield ink("head", f"rehearsal of {image.source}{version}")
     yield f"  old kernel      {host.source}: {host.paging.value}, {words.size(ram)} of RAM"
+    if plan.crash:
+        yield f"  kind            {words.crash_kexec(plan)}"
     yield f"  design          {built.design}, on the {verdict.run.machine}"
     where = "in the old kernel's text" if host.relocation else "in the direct map"
     yield f"  V               {plan.relocation:#x}   {where}, frame {built.world.code_phys:#x}"
@@ -172,10 +175,18 @@ GENERAL_ROWS = (
 )
 
 
+LEGACY_ROWS = 2
+"""A CPU that is not in long mode has the first two rows, by their 32-bit names."""
+
+
 def registers(values: Registers) -> Iterator[str]:
-    """The CPU in six lines."""
-    for row in GENERAL_ROWS:
-        yield "  ".join(f"{name:<3} {values.general[name]:#018x}" for name in row)
+    """The CPU in six lines; in four, with 32-bit names and widths, where it is not in long mode."""
+    if values.efer & x86.EFER_LMA:
+        for row in GENERAL_ROWS:
+            yield "  ".join(f"{name:<3} {values.general[name]:#018x}" for name in row)
+    else:
+        for row in GENERAL_ROWS[:LEGACY_ROWS]:
+            yield "  ".join(f"e{name[1:]} {values.general[name]:#010x}" for name in row)
     yield f"cr0 {words.control('cr0', values.cr0)}   cr4 {words.control('cr4', values.cr4)}"
     yield (
         f"cr3 {values.cr3:#x}   efer {words.control('efer', values.efer)}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tightrope.memory import PAGE_SIZE
-from tightrope.model import PAGING_OFF, STEP_NAMES, Handover, Step
+from tightrope.model import PAGING_OFF, STEP_NAMES, Handover, Plan, Step
 from tightrope.x86 import cpu as x86
 from tightrope.x86.bits import named_bits
 from tightrope.x86.walk import TableVisit
@@ -31,6 +31,11 @@ def count(number: int, noun: str) -> str:
 def walked(visits: Sequence[TableVisit]) -> str:
     """A walk level by level: `PML4 0x... -> PDPT 0x... -> PT 0x...`."""
     return " -> ".join(f"{visit.level} {visit.entry:#x}" for visit in visits) or "paging is off"
+
+
+def crash_kexec(plan: Plan) -> str:
+    """What a crash plan is, and where all of it lies."""
+    return f"a crash kexec: everything lies in the crash region {plan.host.crash_region} already"
 
 
 def place(handover: Handover, rip: int) -> str:

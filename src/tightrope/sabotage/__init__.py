@@ -5,6 +5,7 @@ description, the code, the tables, the list or the contents, and lets the walk r
 here has to be the first.  `rehearse` applies the four kinds of change where they belong.
 
     edits        finished values changed into others: an entry, a word of the list, bytes of code
+    changes      what each sabotage changes
     sabotages    all of them
 
 Rules: a sabotage leaves everything else as it was.  It may use symbols of the routines, so it breaks

@@ -10,6 +10,7 @@ holds whatever was there, as on a real machine.
 
 from __future__ import annotations
 
+from tightrope.errors import MachineError
 from tightrope.machine.decode import Operation
 from tightrope.machine.emulator.engine import Engine
 from tightrope.machine.emulator.watch import Watch
@@ -17,7 +18,7 @@ from tightrope.machine.mmu import WatchedMmu
 from tightrope.machine.physical import Ram
 from tightrope.memory import PAGE_SHIFT, PAGE_SIZE
 from tightrope.model import Handover, Registers, World
-from tightrope.x86.walk import Access, Refused, walk
+from tightrope.x86.walk import Access
 
 
 class Bench:
@@ -55,8 +56,7 @@ class Bench:
         if self._watch is not None:
             return self._watch.translation(page, access)
         assert self._mmu is not None
-        got = walk(self._mmu.read_entry, self._mmu.mmu, page, Access.READ)
-        return None if isinstance(got, Refused) else got.phys
+        return self._mmu.before_the_walk(page)
 
     def forget_changed_code(self) -> None:
         """Drop translated code unless every frame that was executed holds the same bytes again."""
@@ -75,12 +75,17 @@ class Bench:
         return bytes(self.ram.view(frame << PAGE_SHIFT, PAGE_SIZE) or b"")
 
     def load(self, handover: Handover, mmu: WatchedMmu) -> None:
-        """Put the CPU where `machine_kexec` calls V."""
+        """Put the CPU where `machine_kexec` calls V.  Raises MachineError without a gdt."""
         known = self._at_call
         if known and known[0] is handover.world and known[1] == handover.registers:
             self.engine.restore(known[2])
         else:
             self._mmu = mmu
+            gdt, limit = handover.registers.gdt
+            # Unicorn reads the descriptors of the selectors, and dies where it cannot.
+            for at in (gdt, gdt + limit):
+                if mmu.before_the_walk(at) is None:
+                    raise MachineError(f"the gdt at {gdt:#x} is not mapped by the current pgd")
             self.engine.load(handover.registers)
             self._at_call = (handover.world, handover.registers, self.engine.saved())
         self.engine.forget_translations()

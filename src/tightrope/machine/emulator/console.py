@@ -3,7 +3,7 @@
 After the entry nothing is watched any more: the new kernel has its own tables and its own idt, and
 Unicorn's own MMU serves it at full speed (ours costs a Python call for each page that Unicorn forgot;
 it stays where RAM lies above 1 TiB, which Unicorn's cannot reach).  Exceptions are delivered to the
-guest's idt from here; the first serial port answers as an idle 16550; what nobody answers reads as
+guest's idt from here, in long mode and in 32 bits; the first serial port answers as an idle 16550; what nobody answers reads as
 ones.  The timer and the rest of a PC are not there: this is a boot proof up to the console, not a
 boot to userspace.
 
@@ -20,7 +20,14 @@ from tightrope.machine.emulator.engine import Engine, Failed
 from tightrope.machine.emulator.ticker import Ticker
 from tightrope.machine.port import Progress
 from tightrope.model import Console
-from tightrope.x86.cpu import RFLAGS_IF, RFLAGS_NT, RFLAGS_TF, WITH_ERROR_CODE
+from tightrope.x86.cpu import (
+    CR4_PAE,
+    EFER_LMA,
+    RFLAGS_IF,
+    RFLAGS_NT,
+    RFLAGS_TF,
+    WITH_ERROR_CODE,
+)
 from tightrope.x86.walk import Access, Mmu, Refused, Translated, walk
 
 COM1 = 0x3F8
@@ -132,10 +139,15 @@ class _Listener:
             self._pending = (got.vector, got.error_code, address if got.vector == 14 else None)
             return None
         if got.sets_accessed:
+            mmu = self._mmu()
+            long_mode = bool(mmu.efer & EFER_LMA)
+            size = 8 if long_mode or mmu.cr4 & CR4_PAE else 4
             for number, visit in enumerate(got.visits):
+                if visit.level == "PDPT" and not long_mode:
+                    continue  # PAE's PDPTEs have no accessed bit
                 last = number == len(got.visits) - 1
                 bits = ACCESSED | (DIRTY if last and access is Access.WRITE else 0)
-                self._engine.ram.write(visit.at, (visit.entry | bits).to_bytes(8, "little"))
+                self._engine.ram.write(visit.at, (visit.entry | bits).to_bytes(size, "little"))
         return got.phys
 
     def _exact(self, page: int) -> int:
@@ -143,7 +155,7 @@ class _Listener:
         from tightrope.machine.decode import Operation
 
         rip = self._engine.read("rip")
-        operation = Operation(self._bytes(rip, 15), rip)
+        operation = Operation(self._bytes(rip, 15), rip, 64 if self._long_mode() else 32)
         for at, size, _access in operation.accesses(self._engine.read):
             if at >> 12 <= page >> 12 <= (at + size - 1) >> 12:
                 return max(at, page)
@@ -177,36 +189,40 @@ class _Listener:
         self._engine.open_bus(phys)
         return True
 
+    def _long_mode(self) -> bool:
+        return bool(self._engine.efer() & EFER_LMA)
+
     def _deliver(self, vector: int, code: int | None, address: int | None) -> None:
-        """Push the frame and go to the gate (SDM 6.14); same ring, no IST."""
+        """Push the frame and go to the gate (SDM 6.12, 6.14); same ring, no IST."""
         engine = self._engine
         self._exceptions.forget()
         registers = engine.registers()
         base, limit = registers.idt
-        gate = self._bytes(base + 16 * vector, 16) if 16 * vector + 15 <= limit else b""
-        if len(gate) < 16 or not gate[5] & 0x80:
+        long_mode = self._long_mode()
+        size = 16 if long_mode else 8
+        gate = self._bytes(base + size * vector, size) if size * (vector + 1) <= limit + 1 else b""
+        if len(gate) < size or not gate[5] & 0x80:
             where = f"exception {vector} at {registers.rip:#x}"
             at = "" if address is None else f", address {address:#x}"
             self._done = f"{where}{at}, and the new kernel has no handler for it"
             return
-        low, _selector, _ist, kind, middle, high, _zero = struct.unpack("<HHBBHII", gate)
-        frame = [
-            registers.segments["ss"],
-            registers.general["rsp"],
-            registers.rflags,
-            registers.segments["cs"],
-            registers.rip,
-        ]
+        low, _selector, _ist, kind, middle, high, _zero = struct.unpack(
+            "<HHBBHII", gate.ljust(16, b"\0")
+        )
+        frame = [registers.rflags, registers.segments["cs"], registers.rip]
+        stack, width = registers.general["rsp"], 4
+        if long_mode:
+            frame = [registers.segments["ss"], stack, *frame]
+            stack, width = stack & ~0xF, 8
         if code is not None:
             frame.append(code)
-        stack = registers.general["rsp"] & ~0xF
         for word in frame:
-            stack -= 8
+            stack = stack - width & (1 << 8 * width) - 1
             got = self._walk(stack, Access.WRITE)
             if isinstance(got, Refused):
                 self._done = f"exception {vector} at {registers.rip:#x}: no stack at {stack:#x}"
                 return
-            engine.ram.write(got.phys, word.to_bytes(8, "little"))
+            engine.ram.write(got.phys, word.to_bytes(width, "little"))
         if address is not None:
             engine.write("cr2", address)
         engine.write("rsp", stack)

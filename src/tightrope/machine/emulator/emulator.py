@@ -15,13 +15,14 @@ from tightrope.machine.emulator.bench import Bench
 from tightrope.machine.emulator.console import listen
 from tightrope.machine.emulator.engine import Failed
 from tightrope.machine.emulator.watch import Watch
+from tightrope.machine.emulator.widen import widened
 from tightrope.machine.layout import lay
 from tightrope.machine.mmu import WatchedMmu
 from tightrope.machine.physical import Ram, backed
 from tightrope.machine.port import Progress, no_progress
 from tightrope.machine.steps import StepTracker
-from tightrope.memory import Virt
-from tightrope.model import Buffer, Console, Fault, Handover, Registers, Run, Stop
+from tightrope.memory import PAGE_SHIFT, Virt
+from tightrope.model import Buffer, Console, Fault, Handover, Plan, Registers, Run, Stop
 from tightrope.x86.cpu import EFER_LMA
 
 INSTRUCTION_LIMIT = 50_000_000
@@ -64,7 +65,16 @@ class Emulator:
         mmu = WatchedMmu(ram, host.cpu, handover.registers, frozen)
         steps = StepTracker(plan.relocation)
         bench.load(handover, mmu)
-        watch = Watch(engine, mmu, steps, plan.kernel_entry, self._limit, bench.known, bench.code)
+        watch = Watch(
+            engine,
+            mmu,
+            steps,
+            plan.kernel_entry,
+            self._limit,
+            bench.known,
+            bench.code,
+            lambda frame: _expected(plan, frame),
+        )
         try:
             bench.start(watch, handover.registers.rip)
         except Failed as err:
@@ -111,7 +121,17 @@ class Emulator:
         self._entered = False
         bench, self._bench = self._bench, None
         bench.leave()
-        return listen(bench.engine, seconds=seconds, whole=whole, progress=progress)
+        engine = bench.engine if bench.engine.bits == 64 else widened(bench.engine)
+        return listen(engine, seconds=seconds, whole=whole, progress=progress)
+
+
+def _expected(plan: Plan, frame: int) -> bool:
+    """The control page, the list, the sources and the destinations: what a walk has to do with."""
+    return (
+        frame == plan.control_page >> PAGE_SHIFT
+        or frame << PAGE_SHIFT in plan.list_pages
+        or bool((plan.destinations == frame).any() or (plan.sources == frame).any())
+    )
 
 
 def _rows(flat: object) -> NDArray[np.int64]:

@@ -161,8 +161,8 @@ class Engine:
                 raise MachineError(
                     f"the emulated CPU cannot hold {name} = {value:#x}: it has {got:#x}"
                 )
-        self.uc.reg_write(_REGISTER["gdtr"], (0, *registers.gdt, 0))
-        self.uc.reg_write(_REGISTER["idtr"], (0, *registers.idt, 0))
+        self.set_table("gdtr", *registers.gdt)
+        self.set_table("idtr", *registers.idt)
         for name, selector in registers.segments.items():
             self.write(name, selector)
         for number, name in enumerate(self._names):
@@ -202,6 +202,10 @@ class Engine:
         """Base and limit of "gdtr" or "idtr"."""
         _selector, base, limit, _flags = self.uc.reg_read(_REGISTER[name])
         return int(base), int(limit)
+
+    def set_table(self, name: str, base: int, limit: int) -> None:
+        """Write "gdtr" or "idtr"; what was loaded from it stays loaded."""
+        self.uc.reg_write(_REGISTER[name], (0, base, limit, 0))
 
     # ------------------------------------------------------------------------------------ hooks
 

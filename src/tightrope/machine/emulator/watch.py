@@ -12,6 +12,7 @@ record of where and why.
 from __future__ import annotations
 
 from array import array
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tightrope.machine.decode import Kind, Operation, decoded
@@ -25,10 +26,9 @@ from tightrope.x86 import cpu as x86
 from tightrope.x86.walk import Access, Refused, TableVisit
 
 MACHINE_CHECK = 18
-LOST_AFTER = 64
-"""Pages that may be executed from once paging is off.  With paging on a walk that goes astray faults;
-without it zeros are instructions, and a CPU runs through all of memory.  The routine, the stub and
-a purgatory are a few pages."""
+LOST_AFTER = 16
+"""Pages that a walk without paging may use besides its own.  With paging on a walk that goes astray
+faults; without it zeros are instructions, and a CPU runs through all of memory."""
 GENERAL_PROTECTION = 13
 
 
@@ -58,12 +58,14 @@ class Watch:
         limit: int,
         known: dict[tuple[int, int, int], Operation],
         code: dict[int, bytes],
+        expects: Callable[[int], bool],
     ) -> None:
         """`known` has instructions by (rip, physical address, bits), good as long as the bytes are.
 
         `code` has the frames that instructions were decoded from, in this walk or an earlier one, as
-        they were then; both are added to.
+        they were then; both are added to.  `expects` says of a frame that the walk has business there.
         """
+        self._expects = expects
         self._known = known
         self._code = code
         self._engine = engine
@@ -89,7 +91,7 @@ class Watch:
         self.halted = False
         self.code_overwritten = False
         """Code that had been executed was written over: Unicorn may have translated both."""
-        self._unpaged = 0
+        self._astray = 0
 
     # ----------------------------------------------------------------------------- from the CPU
 
@@ -130,9 +132,9 @@ class Watch:
         if isinstance(got, Refused):
             self._refused(got, page, access)
             return None
-        if access is Access.FETCH and not self._mmu.mmu.cr0 & x86.CR0_PG:
-            self._unpaged += 1
-            if self._unpaged > LOST_AFTER:
+        if not self._mmu.mmu.cr0 & x86.CR0_PG and not self._expects(got >> 12):
+            self._astray += 1
+            if self._astray > LOST_AFTER:
                 self.over_limit = True
                 return None
         return got

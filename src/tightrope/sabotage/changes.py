@@ -1,0 +1,207 @@
+"""What each sabotage changes: one thing in a host, a routine or a handover.
+
+Rules: each function takes a finished value and gives a changed one; what is not there to be changed
+raises BadInput with the reason.  The changing itself is `edits`; which rule has to find it is
+`sabotages`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tightrope.errors import BadInput
+from tightrope.memory import PAGE_SIZE, Phys, Virt, covered
+from tightrope.model import Handover, Host, LowMapping, Paging, Piece, Plan, Tables
+from tightrope.sabotage.edits import (
+    edit_entry,
+    edit_list,
+    entry_of,
+    patch,
+    virt,
+    with_tables,
+)
+from tightrope.x86.cpu import CR4_LA57, CR4_PAE, CR4_PGE, EFER_LMA, EFER_NXE
+
+LAST_ADDRESS_BIT = 51
+"""The highest bit of an entry that any CPU has for an address (SDM 4.5)."""
+
+
+def redirect_command_line(handover: Handover, target: int) -> Handover:
+    """Send the command line's page to another destination."""
+    line = next(s for s in handover.plan.segments if s.name == "command line")
+    wanted = line.destination.start | 1
+
+    def change(rows: list[list[int]]) -> None:
+        for row in rows:
+            if wanted in row:
+                row[row.index(wanted)] = target | 1
+
+    return edit_list(handover, change)
+
+
+def control_page_destination(handover: Handover) -> Handover:
+    return redirect_command_line(handover, handover.plan.control_page)
+
+
+def list_destination(handover: Handover) -> Handover:
+    pages = [p.phys for p in handover.pieces if p.what == "the page list"]
+    # Where there is no list, editing it says so.
+    return redirect_command_line(handover, pages[-1] if pages else handover.plan.control_page)
+
+
+def source_order(handover: Handover) -> Handover:
+    """The last page of the kernel is read from where its first page was just copied to."""
+    kernel = handover.plan.segments[0]
+    pages = len(kernel.destination.pages)
+    if pages < 2:
+        raise BadInput("the kernel is one page: it has no order", source="--sabotage")
+
+    def change(rows: list[list[int]]) -> None:
+        # Word 0 is the kernel's IND_DESTINATION; its last source is word `pages`, links not counted.
+        row, column = divmod(pages, len(rows[0]) - 1)
+        rows[row][column] = kernel.destination.start | 8
+
+    return edit_list(handover, change)
+
+
+def table_b_of(handover: Handover) -> Tables:
+    """page_table_b, where there is one.  Raises BadInput."""
+    if handover.page_table_b is None:
+        raise BadInput("there is no page_table_b: paging is turned off", source="--sabotage")
+    return handover.page_table_b
+
+
+def overwrite_pgd(handover: Handover) -> Handover:
+    """What Linux did before the thread: the identity map goes into the low half of the live pgd."""
+    world = handover.world
+    # A 32-bit kernel needs one only for the control page: paging is off when the copy begins.
+    tables = handover.page_table_b or handover.page_table_a
+    # PAE's pgd is four entries of eight bytes.
+    half = 16 if handover.plan.host.paging is Paging.PAE else PAGE_SIZE // 2
+    low = bytes(tables.pages[tables.root])[:half]
+    high = bytes(world.tables[world.pgd])[half:]
+    piece = Piece(phys=world.pgd, data=low + high, what="an identity map in the current pgd")
+    return replace(handover, pieces=(*handover.pieces, piece))
+
+
+def with_pge(host: Host, _plan: Plan) -> Host:
+    """The same host, if it has global pages at all."""
+    if not host.cr4 & CR4_PGE:
+        raise BadInput("CR4.PGE is off already", source="--sabotage", field=host.source)
+    return host
+
+
+def global_at_p(host: Host, plan: Plan) -> Host:
+    """The old kernel has a global mapping at the linear address P, to some other frame."""
+    with_pge(host, plan)
+    stray = LowMapping(
+        virt=Virt(plan.control_page), phys=host.text.phys, size=PAGE_SIZE, is_global=True
+    )
+    return replace(host, low_mappings=(*host.low_mappings, stray))
+
+
+def shrink_table_b(handover: Handover) -> Handover:
+    """page_table_b leaves out where the kernel goes."""
+    kernel = handover.plan.segments[0].destination
+    return edit_entry(handover, table_b_of(handover), kernel.start, lambda _entry: 0)
+
+
+def set_nx(handover: Handover) -> Handover:
+    """NX in the entry for V; without EFER.NXE that bit is reserved, and another sabotage."""
+    if not handover.registers.efer & EFER_NXE:
+        raise BadInput("EFER.NXE is off: there is no NX", source="--sabotage")
+    return entry_of(virt, lambda entry: entry | 1 << 63)(handover)
+
+
+def set_in_pdpte(handover: Handover) -> Handover:
+    """NX in page_table_a's PDPTE for V: execute-disable begins a level below it (SDM 4.4.1)."""
+    if handover.plan.host.paging is not Paging.PAE:
+        raise BadInput("only PAE has PDPTEs that are loaded with CR3", source="--sabotage")
+    tables = handover.page_table_a
+    page = bytearray(tables.pages[tables.root])
+    # The highest byte of the entry that linear bits 31:30 choose.
+    page[8 * (handover.plan.relocation >> 30) + 7] |= 0x80
+    return with_tables(handover, tables, tables.root, bytes(page))
+
+
+CLEAR_PAE_FIRST = patch(
+    relocate_i386=(
+        "identity",
+        0,
+        # mov $0x33, %eax; mov %eax, %cr0; jmp; xor %eax, %eax; mov %eax, %cr4
+        b"\xb8\x33\0\0\0\x0f\x22\xc0\xeb\0\x31\xc0\x0f\x22\xe0",
+        b"\x31\xc0\x0f\x22\xe0\xb8\x33\0\0\0\x0f\x22\xc0\xeb\0",
+    )
+)
+
+
+def pae_host(host: Host, _plan: Plan) -> Host:
+    """The same host, if it runs with PAE: without it the order of the two writes does not matter."""
+    if not host.cr4 & CR4_PAE:
+        raise BadInput("CR4.PAE is off already", source="--sabotage", field=host.source)
+    return host
+
+
+def la57_host(host: Host, _plan: Plan) -> Host:
+    """The same host, if it runs with 5 levels."""
+    if not host.cr4 & CR4_LA57:
+        raise BadInput("CR4.LA57 is off already", source="--sabotage", field=host.source)
+    return host
+
+
+def set_reserved(handover: Handover) -> Handover:
+    """The lowest address bit that the CPU does not have, in the entry for V."""
+    bits = handover.plan.host.cpu.physical_bits
+    if bits > LAST_ADDRESS_BIT:
+        raise BadInput(f"a CPU with {bits} address bits reserves none", source="--sabotage")
+    return entry_of(virt, lambda entry: entry | 1 << bits)(handover)
+
+
+def copy_outside(handover: Handover) -> Handover:
+    """A list of one copy, out of the crash region into the first page of low memory.
+
+    Low memory is what page_table_b maps outside the region; the list lies in the zeros at the end of
+    the kernel's init_size, because it has to be mapped as well.
+    """
+    plan = handover.plan
+    region = plan.host.crash_region
+    if not plan.crash or region is None:
+        raise BadInput("the plan is no crash plan: it may write anywhere", source="--sabotage")
+    ram = plan.host.memory.ram
+    outside = [
+        named.extent
+        for named in plan.identity
+        if not region.overlaps(named.extent) and covered(named.extent, ram)
+    ]
+    kernel = plan.segments[0]
+    if not outside or len(kernel.data) > kernel.destination.size - PAGE_SIZE:
+        raise BadInput("there is no low memory, or no room for a list", source="--sabotage")
+    place = Phys(kernel.destination.end - PAGE_SIZE)
+    word = 8 if handover.registers.efer & EFER_LMA else 4
+    words = (outside[0].start | 1, plan.boot_params | 8, 4)
+    data = b"".join(each.to_bytes(word, "little") for each in words).ljust(PAGE_SIZE, b"\0")
+    piece = Piece(phys=place, data=data, what="the page list")
+    general = {**handover.registers.general, "rdi": place | 2}
+    return replace(
+        handover,
+        pieces=(*handover.pieces, piece),
+        registers=replace(handover.registers, general=general),
+    )
+
+
+def flip(data: bytearray) -> None:
+    data[len(data) // 2] ^= 0x40
+
+
+def point_elsewhere(data: bytearray) -> None:
+    # The stub's last word is the address of boot_params.
+    value = int.from_bytes(data[-8:], "little") + PAGE_SIZE
+    data[-8:] = value.to_bytes(8, "little")
+
+
+def interrupts_on(data: bytearray) -> None:
+    # The stub clears the flags with its first popfq; sti in its place leaves interrupts on.
+    at = data.find(b"\x9d")
+    if at < 0:
+        raise BadInput("the entry stub is not the code that this sabotage knows", source="popfq")
+    data[at] = 0xFB

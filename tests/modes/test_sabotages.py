@@ -1,0 +1,127 @@
+"""Each sabotage in each mode: found by its own rule at its own step, or refused with a reason."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+
+from tests.makers.hosts import SPLITS, Home, mode_host
+from tests.modes.runs import LEGACY, walk
+from tests.rehearse.runs import mode_host as example_of
+from tests.rehearse.runs import shared, shipped_kernel, shipped_request
+from tightrope.errors import BadInput
+from tightrope.model import Outcome, Paging, Step, Stop, Verdict
+from tightrope.rehearse import rehearse
+from tightrope.sabotage import SABOTAGES
+
+PLAIN = [each for each in SABOTAGES.values() if not each.crash]
+CAN = [(paging, each.name) for paging in Paging for each in PLAIN if paging in each.modes]
+REASONS = {
+    ("nx", Paging.I386): "there is no NX",
+    ("table-b-small", Paging.I386): "there is no page_table_b: paging is turned off",
+    ("table-b-small", Paging.PAE): "there is no page_table_b: paging is turned off",
+    ("reserved-bit", Paging.I386): "an entry of 4 bytes has no such bit",
+    ("pae-before-pg", Paging.I386): "CR4.PAE is off already",
+    ("pae-before-pg", Paging.X86_64): "relocate_x86_64 is not the code that this sabotage knows",
+    ("pae-before-pg", Paging.LA57): "relocate_x86_64 is not the code that this sabotage knows",
+    ("nx-in-pdpte", Paging.I386): "only PAE has PDPTEs that are loaded with CR3",
+    ("nx-in-pdpte", Paging.X86_64): "only PAE has PDPTEs that are loaded with CR3",
+    ("nx-in-pdpte", Paging.LA57): "only PAE has PDPTEs that are loaded with CR3",
+    ("la57-toggled", Paging.I386): "relocate_i386 is not the code that this sabotage knows",
+    ("la57-toggled", Paging.PAE): "relocate_i386 is not the code that this sabotage knows",
+    ("la57-toggled", Paging.X86_64): "CR4.LA57 is off already",
+}
+
+
+@cache
+def broken(paging: Paging, name: str) -> Verdict:
+    return rehearse(
+        shipped_kernel(),
+        example_of(paging),
+        shipped_request(),
+        sabotage=SABOTAGES[name],
+        machine=shared(),
+    )
+
+
+def first(got: Verdict) -> tuple[str, Step]:
+    assert got.outcome is Outcome.FALLS
+    return got.findings[0].rule, got.findings[0].step
+
+
+@pytest.mark.parametrize(("paging", "name"), CAN)
+def test_it_is_found_by_its_rule_at_its_step(paging: Paging, name: str) -> None:
+    assert first(broken(paging, name)) == (SABOTAGES[name].rule, SABOTAGES[name].step)
+
+
+@pytest.mark.parametrize(("paging", "name"), [each for each in CAN if each[0] in LEGACY])
+@pytest.mark.parametrize("home", list(Home))
+@pytest.mark.parametrize("split", [SPLITS[0], SPLITS[-1]])
+def test_it_is_found_whatever_the_split_and_wherever_v_is(
+    paging: Paging, name: str, home: Home, split: int
+) -> None:
+    got = walk(mode_host(paging, split, home=home), sabotage=name, scatter=split >> 28)
+    assert first(got) == (SABOTAGES[name].rule, SABOTAGES[name].step)
+
+
+@pytest.mark.parametrize(
+    ("paging", "name"),
+    [(paging, each.name) for paging in Paging for each in PLAIN if paging not in each.modes],
+)
+def test_what_a_mode_does_not_have_is_not_broken_and_the_reason_is_said(
+    paging: Paging, name: str
+) -> None:
+    with pytest.raises(BadInput, match=REASONS[name, paging]):
+        broken(paging, name)
+
+
+def test_there_is_a_reason_for_each_and_no_other() -> None:
+    cannot = {(each.name, paging) for each in PLAIN for paging in Paging} - {
+        (name, paging) for paging, name in CAN
+    }
+    assert set(REASONS) == cannot
+
+
+# -------------------------------------------------------------------------------- three by name
+
+
+def test_pae_cleared_under_paging_is_told_as_such() -> None:
+    got = broken(Paging.PAE, "pae-before-pg")
+    [finding] = got.findings
+    assert "cannot be fetched: the PD entry is not present" in finding.message
+    assert finding.evidence["tables"].startswith("CR4.PAE was changed while paging was on")
+    assert "CR0.PG first" in finding.mend
+    assert got.run.fault is not None
+    assert got.run.fault.triple
+    # 32-bit paging takes page_table_a's PDPT for a page directory.
+    assert got.run.fault.visits[0].at & -4096 == got.handover.page_table_a.root
+
+
+def test_a_reserved_bit_in_a_pdpte_is_refused_when_cr3_is_loaded() -> None:
+    """Still under the old tables: the old kernel's own handler hears of it."""
+    got = broken(Paging.PAE, "nx-in-pdpte")
+    assert [finding.rule for finding in got.findings] == ["reserved-bits", "legal-writes"]
+    assert "a PDPTE holds P, PWT, PCD and the address" in got.findings[0].mend
+    fault = got.run.fault
+    assert fault is not None
+    assert (fault.vector, fault.error_code, fault.step) == (13, 0, Step.TABLE_A)
+    assert "reserved bits 0x8000000000000000 are set in PDPTE" in fault.reason
+    assert not fault.triple
+    assert got.run.registers.cr3 == got.handover.registers.cr3
+
+
+def test_la57_cannot_go_in_long_mode() -> None:
+    got = broken(Paging.LA57, "la57-toggled")
+    fault = got.run.fault
+    assert fault is not None
+    assert fault.reason == "CR4.LA57 cannot be changed in long mode"
+    assert (fault.vector, fault.step, fault.triple) == (13, Step.TABLE_A, True)
+
+
+@pytest.mark.parametrize("paging", LEGACY)
+def test_a_walk_that_goes_astray_without_paging_is_ended(paging: Paging) -> None:
+    """Nothing faults there: zeros are instructions, all through memory."""
+    got = broken(paging, "control-page-destination")
+    assert got.run.stop in (Stop.LIMIT, Stop.FAULT)
+    assert got.run.instructions < 1_000_000
