@@ -39,5 +39,5 @@ def test_a_gdt_that_was_never_mapped_is_an_error_and_no_crash(paging: Paging) ->
     built = handover(paging)
     nowhere = (0x7000_0000 if paging is not Paging.X86_64 else 0x7000_0000_0000, 0x7F)
     registers = replace(built.registers, gdt=nowhere)
-    with pytest.raises(MachineError, match="gdt at 0x7.* is not mapped"):
+    with pytest.raises(MachineError, match=r"gdt at 0x7.* is not mapped"):
         Emulator().run(replace(built, registers=registers))
