@@ -1,7 +1,7 @@
 """Example hosts for every mode and split, derived from the commented example.toml.
 
 Rules: the default is that file as it is.  For other modes the values that differ are replaced, line by
-line, and the comments stay; so there is one example to keep true.  A 32-bit kernel lies where Linux
+line, and the comments that would not be true; so there is one example to keep.  A 32-bit kernel lies where Linux
 puts it: text at 16 MiB inside lowmem, lowmem as long as the split leaves room for vmalloc.
 """
 
@@ -42,6 +42,12 @@ def example(
         text = _set(text, "la57", "true", section="cpu")
         text = _set(text, "cr4", "0x37_16f0", section="registers")
         text = _set(text, "virt", "0xff11_0000_0000_0000", section="direct_map")
+        text = _say(
+            text,
+            ("64-bit kernel was placed", "64-bit kernel runs with 5 levels and was placed"),
+            ('"x86_64" (4 levels)', '"la57" (5 levels)'),
+            ("FSGSBASE OSXMMEXCPT", "FSGSBASE LA57 OSXMMEXCPT"),
+        )
     if crash is not None:
         text = text.replace("# [crash_region]", "[crash_region]")
         text = text.replace("# start = 0x3300_0000", f"start = {crash.start:#x}")
@@ -94,7 +100,31 @@ def _legacy(text: str, paging: Paging, page_offset: int) -> str:
     if not pae:  # a CPU with 32 address bits sees nothing above 4 GiB
         start = text.index("[[memory]]\nstart = 0x1_0000_0000")
         text = text[:start] + text[text.index("\n", text.index("kind", start)) + 1 :]
-    return text
+    large = 2 if pae else 4
+    return _say(
+        text,
+        (
+            "is the default host: a 4 GiB PC whose 64-bit kernel was placed by KASLR.",
+            f"is a PC with a 32-bit kernel whose PAGE_OFFSET is {page_offset:#x}.",
+        ),
+        ('"x86_64" (4 levels)', '"pae" (3 levels)' if pae else '"i386" (2 levels)'),
+        (
+            "# SMAP SMEP OSXSAVE PCIDE FSGSBASE OSXMMEXCPT OSFXSR PGE MCE PAE PSE",
+            f"# OSXMMEXCPT OSFXSR PGE MCE {'PAE ' if pae else ''}PSE",
+        ),
+        ("# NXE LMA LME SCE", "# NXE" if pae else "# nothing: neither long mode nor NX"),
+        ("2 MiB global pages, 2 MiB aligned", f"{large} MiB global pages, {large} MiB aligned"),
+        ("# all RAM at virt", "# RAM below size, which is lowmem, at virt"),
+        ("# 0x1000, 0x20_0000 or 0x4000_0000", f"# 0x1000 or {'0x20' if pae else '0x40'}_0000"),
+    )
+
+
+def _say(text: str, *comments: tuple[str, str]) -> str:
+    """The document with comments replaced that would not be true of it, all comments in one column."""
+    for old, new in comments:
+        assert text.count(old) == 1, f"example.toml does not say {old}"
+        text = text.replace(old, new)
+    return re.sub(r"^(\w+ = \S+) +# ", lambda it: f"{it[1]:<24}# ", text, flags=re.MULTILINE)
 
 
 def _set(text: str, key: str, value: str, *, section: str | None = None) -> str:

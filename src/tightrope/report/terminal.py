@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tightrope.memory import PAGE_SIZE
+from tightrope.memory import PAGE_SIZE, Extent
 from tightrope.model import (
     Finding,
     Handover,
@@ -66,7 +66,14 @@ def _header(verdict: Verdict, ink: _Ink) -> Iterator[str]:
     if plan.crash:
         yield f"  kind            {words.crash_kexec(plan)}"
     yield f"  design          {built.design}, on the {verdict.run.machine}"
-    where = "in the old kernel's text" if host.relocation else "in the direct map"
+    text = Extent.sized(host.text.virt, host.text.size)
+    where = (
+        "in the direct map"
+        if host.relocation is None
+        else "in the old kernel's text"
+        if host.relocation in text
+        else "in a mapping of its own"
+    )
     yield f"  V               {plan.relocation:#x}   {where}, frame {built.world.code_phys:#x}"
     yield f"  P               {plan.control_page:#x}   the control page"
     yield f"  current pgd     {built.world.pgd:#x}"

@@ -40,6 +40,8 @@ def _way_down(page: int) -> bytes:
         "b8 33000000 0f22c0"  # mov $CR0_KNOWN, %eax; mov %eax, %cr0
         "b9 800000c0 0f32 2500feffff 0f30"  # EFER without LME and SCE
         "31c0 0f22e0 0f22d8"  # CR4 = CR3 = 0
+        # mov $DATA, %eax; to ss, ds, es, fs, gs: their size counts only outside 64-bit code.
+        "b8 18000000 8ed0 8ed8 8ec0 8ee0 8ee8"
         "f4"
     )
 
@@ -73,9 +75,9 @@ def widened(engine: Engine) -> Engine:
         wide.start(page)
         _settle(wide, registers)
     finally:
+        wide.forget_code()
         wide.unhook(*hooks)
         ram.write(page, kept)
-        wide.forget_code()
         wide.forget_translations()
     return wide
 
