@@ -65,6 +65,11 @@ class Paging(StrEnum):
     X86_64 = "x86_64"
     LA57 = "la57"
 
+    @property
+    def long_mode(self) -> bool:
+        """64-bit code: paging cannot be turned off where it runs, so there is a page_table_b."""
+        return self in (Paging.X86_64, Paging.LA57)
+
 
 # ---------------------------------------------------------------------------------------- image
 

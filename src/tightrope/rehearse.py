@@ -27,7 +27,6 @@ from tightrope.model import (
     Host,
     Image,
     Outcome,
-    Paging,
     Plan,
     Step,
     Stop,
@@ -70,7 +69,7 @@ def prepare(image: Image, old: Host, request: Request) -> Plan:
 
 def build(the_plan: Plan, *, design: str, sabotage: Sabotage | None = None) -> Handover:
     """The old kernel's world and the handover for a plan, broken where a sabotage says so."""
-    long_mode = the_plan.host.paging in (Paging.X86_64, Paging.LA57)
+    long_mode = the_plan.host.paging.long_mode
     code = routines.read(routines.RELOCATE_X86_64 if long_mode else routines.RELOCATE_I386)
     old = the_plan.host
     if sabotage:

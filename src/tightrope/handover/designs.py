@@ -18,12 +18,11 @@ from collections.abc import Callable, Iterator, Mapping
 
 from tightrope.errors import PlanError
 from tightrope.memory import PAGE_SIZE, Extent, union
-from tightrope.model import Paging, Plan, Tables
+from tightrope.model import Plan, Tables
 from tightrope.x86.paging import FORMATS, Rights, leaf_bits, map_page, table_bits
 from tightrope.x86.tables import TableStore
 
 TWO_TABLES, ONE_TABLE, DAMM_V4 = "two-tables", "one-table", "damm-v4"
-LONG_MODES = (Paging.X86_64, Paging.LA57)
 
 CODE_AND_STACK = Rights(writable=True, executable=True)
 """The control page holds the code and its stack: one page cannot be W^X."""
@@ -35,7 +34,7 @@ Filled = tuple[Tables, Tables | None]
 def two_tables(plan: Plan, frames: Iterator[int]) -> Filled:
     """The thread's design."""
     table_a = page_table_a(plan, frames)
-    return table_a, page_table_b(plan, frames) if plan.host.paging in LONG_MODES else None
+    return table_a, page_table_b(plan, frames) if plan.host.paging.long_mode else None
 
 
 def one_table(plan: Plan, frames: Iterator[int]) -> Filled:
@@ -68,7 +67,7 @@ def one_table(plan: Plan, frames: Iterator[int]) -> Filled:
             field="relocation",
         ) from err
     tables = Tables(root=store.root, pages=store.pages())
-    return tables, tables if plan.host.paging in LONG_MODES else None
+    return tables, tables if plan.host.paging.long_mode else None
 
 
 def damm_v4(plan: Plan, frames: Iterator[int]) -> Filled:
@@ -85,7 +84,7 @@ def damm_v4(plan: Plan, frames: Iterator[int]) -> Filled:
         leaf = plan.control_page | leaf_bits(fmt, fmt.leaf, CODE_AND_STACK)
         store.set_entry(table, fmt.index(address, fmt.leaf), leaf)
     table_a = Tables(root=store.root, pages=store.pages())
-    return table_a, page_table_b(plan, frames) if plan.host.paging in LONG_MODES else None
+    return table_a, page_table_b(plan, frames) if plan.host.paging.long_mode else None
 
 
 def page_table_a(plan: Plan, frames: Iterator[int]) -> Tables:

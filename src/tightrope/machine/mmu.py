@@ -60,10 +60,6 @@ class WatchedMmu:
         self.log: list[Translation] = []
         self._cache: dict[tuple[Access, int, int], int] = {}
 
-    def read_entry(self, phys: int, size: int) -> int | None:
-        """What a walk reads: physical memory as it is now."""
-        return self._ram.word(phys, size)
-
     def state(self, *, code64: bool) -> x86.ControlState:
         """What the legality of the next control-register write depends on."""
         now = self.mmu

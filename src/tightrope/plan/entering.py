@@ -24,8 +24,6 @@ from tightrope.routines import (
     ENTER_BZIMAGE_X86_64,
 )
 
-LONG_MODES = (Paging.X86_64, Paging.LA57)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Way:
@@ -50,9 +48,7 @@ def way_in(image: Image, host: Host, wanted: Protocol | None) -> Way:
             stub = ENTER_BZIMAGE_X86_64
             if protocol is Protocol.LINUX_32:
                 stub = (
-                    ENTER_BZIMAGE_I386_FROM_X86_64
-                    if host.paging in LONG_MODES
-                    else ENTER_BZIMAGE_I386
+                    ENTER_BZIMAGE_I386_FROM_X86_64 if host.paging.long_mode else ENTER_BZIMAGE_I386
                 )
             return Way(entry=entries[protocol], stub=stub)
         problems.append(problem)
@@ -68,7 +64,7 @@ def _problem(image: Image, host: Host, protocol: Protocol) -> str | None:
         bits = 64 if protocol is Protocol.LINUX_64 else 32
         return f"the image has no {bits}-bit entry of the Linux boot protocol, only {offered}"
     if protocol is Protocol.LINUX_64:
-        if host.paging not in LONG_MODES:
+        if not host.paging.long_mode:
             return "a 32-bit old kernel cannot take the 64-bit entry"
         if host.paging is Paging.LA57 and not image.xloadflags & boot.XLoadFlags.XLF_5LEVEL:
             return "the 64-bit entry does not accept 5-level tables (no XLF_5LEVEL)"

@@ -27,7 +27,7 @@ from tightrope.memory import (
 from tightrope.model import Buffer, Host, Image, Named, Plan, Protocol, Segment
 from tightrope.plan.boot_params import boot_params
 from tightrope.plan.crash import WORD, core_header, crash_memory_map, with_core_header
-from tightrope.plan.entering import LONG_MODES, way_in
+from tightrope.plan.entering import way_in
 from tightrope.plan.frames import FramePool
 from tightrope.plan.page_list import IND_DONE, chained, list_length, words
 from tightrope.plan.placement import (
@@ -198,7 +198,7 @@ def _allocate(
     in_place = _inside(destinations, free)
     sources = destinations.copy()
     sources[~in_place] = pool.take(int((~in_place).sum()), "the copy")
-    per_page = PAGE_SIZE // (8 if host.paging in LONG_MODES else 4)
+    per_page = PAGE_SIZE // (8 if host.paging.long_mode else 4)
     # A crash image lies in its place from the day it was loaded: its list is just IND_DONE.
     length = (
         0 if request.crash else list_length(len(segments), len(destinations), per_page=per_page)

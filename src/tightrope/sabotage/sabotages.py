@@ -32,7 +32,7 @@ from tightrope.sabotage.changes import (
 from tightrope.sabotage.edits import control, edit_segment, entry_of, patch, virt
 
 EVERY_MODE = tuple(Paging)
-LONG_MODES = (Paging.X86_64, Paging.LA57)
+LONG_MODES = tuple(each for each in Paging if each.long_mode)
 WIDE_ENTRIES = (Paging.PAE, *LONG_MODES)
 
 
