@@ -22,7 +22,7 @@ ROOMS = frozenset({"image", "host", "plan", "handover", "machine", "check", "rep
 OUTSIDERS = {
     "unicorn": ("machine.emulator",),
     "iced_x86": ("machine",),
-    "z3": (),
+    "z3": ("prove",),
     "ctypes": ("machine",),
     "mmap": ("machine", "vmcore"),
     "fcntl": ("machine",),

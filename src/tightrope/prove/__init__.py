@@ -1,0 +1,14 @@
+"""The thread's last claim, for all memory maps, or the counterexample.
+
+    theorem      the vocabulary: goals, limits, mutants, SMT-LIB scripts
+    tables       page_table_a, by enumeration and by z3            (theorem 1)
+    designs      when damm-v4 and one-table are right              (theorem 2)
+    switch       every order of the switch, under the maximal TLB  (theorem 3)
+
+Rules: what is proved is what ships: the builder's own functions and the routines' own bytes.  z3 is
+imported inside functions, here and nowhere else; theorem 1's enumeration and theorem 3 do without.
+A module of theorems exposes `goals(...)`, an iterator of `theorem.Goal`; making a goal costs nothing,
+deciding it may.  A goal whose solver is missing raises MissingPart and is printed as not decided.
+
+May import: abi, check, errors, handover, machine, memory, model, plan, proof, routines, x86
+"""
