@@ -3,7 +3,7 @@
 Rules: one row is one rehearsal of the same plan's request under another design, or the reason why the
 design cannot exist there.  Numbers are what was seen: nothing is taken from the designs' descriptions.
 
-May import: errors, handover, machine, model, plan, rehearse, x86
+May import: errors, handover, machine, machines, model, plan, rehearse, x86
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from tightrope.errors import PlanError
 from tightrope.handover import DESIGNS
 from tightrope.machine.port import Machine, Progress, no_progress
+from tightrope.machines import emulator
 from tightrope.model import Host, Image, Outcome, Verdict
 from tightrope.plan import Request
-from tightrope.rehearse import emulator, rehearse
+from tightrope.rehearse import rehearse
 from tightrope.x86.cpu import CR4_PGE
 
 

@@ -3,9 +3,10 @@
     {i386, PAE, x86_64, LA57} x {kexec, kdump} x {each memory split that exists there} x {kernels}
 
 Rules: a cell is one rehearsal of one kernel on one example host, and its verdict; what cannot be is
-said with its reason and is not counted as holding.  One emulator serves all cells of a host.
+said with its reason and is not counted as holding; so is what a machine cannot be.  One machine serves
+all cells of a host.
 
-May import: errors, host, machine, memory, model, plan, rehearse
+May import: errors, host, machine, machines, memory, model, plan, rehearse
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tightrope import host
-from tightrope.errors import PlanError
+from tightrope.errors import MissingPart, PlanError
 from tightrope.host import PAGE_OFFSETS
 from tightrope.machine.port import Machine, Progress, no_progress
+from tightrope.machines import emulator
 from tightrope.memory import Extent
 from tightrope.model import Host, Image, Outcome, Paging
 from tightrope.plan import Request
-from tightrope.rehearse import emulator, rehearse
+from tightrope.rehearse import rehearse
 
 CRASH_REGION = Extent.sized(0x4000_1000, 0x1400_0000)
 """Free RAM in every example host; its start is not a multiple of 2 MiB."""
@@ -35,6 +37,7 @@ class Cell:
     page_offset: int | None
     crash: bool
     kernel: str
+    machine: str
     outcome: Outcome | None
     detail: str
     seconds: float
@@ -54,19 +57,20 @@ def hosts() -> Iterator[tuple[Paging, int | None, Host]]:
 def matrix(
     kernels: Sequence[Image],
     *,
-    machine: Machine | None = None,
+    on: Sequence[Machine] = (),
     progress: Progress = no_progress,
 ) -> tuple[Cell, ...]:
-    """Rehearse every cell.  Raises MissingPart where there is no machine."""
-    machine = machine or emulator()
+    """Rehearse every cell on each machine, the emulator without any.  Raises MissingPart without it."""
+    on = on or [emulator()]
     places = list(hosts())
-    total = len(places) * len(kernels) * 2
+    total = len(places) * len(kernels) * len(on) * 2
     cells: list[Cell] = []
-    for paging, page_offset, old in places:
-        for kernel in kernels:
-            for crash in (False, True):
-                progress("cells", len(cells), total)
-                cells.append(_cell(paging, page_offset, old, kernel, crash, machine))
+    for machine in on:
+        for paging, page_offset, old in places:
+            for kernel in kernels:
+                for crash in (False, True):
+                    progress("cells", len(cells), total)
+                    cells.append(_cell(paging, page_offset, old, kernel, crash, machine))
     return tuple(cells)
 
 
@@ -84,6 +88,8 @@ def _cell(
         verdict = rehearse(kernel, old, Request(crash=crash), machine=machine)
     except PlanError as err:
         detail = err.problem
+    except MissingPart as err:
+        detail = str(err)
     else:
         outcome = verdict.outcome
         first = verdict.findings[0] if verdict.findings else None
@@ -95,6 +101,7 @@ def _cell(
         page_offset=page_offset,
         crash=crash,
         kernel=kernel.source,
+        machine=machine.name,
         outcome=outcome,
         detail=detail,
         seconds=time.perf_counter() - started,

@@ -459,6 +459,25 @@ class Fault:
     triple: bool
 
 
+class Sight(StrEnum):
+    """What a machine may observe on the walk; the value is what a report calls it.
+
+    Registers, memory and descriptors at the end are not here: every machine shows those.
+    """
+
+    INSTRUCTIONS = "every instruction"
+    """`trace`, `texts` and `step_starts`."""
+    TRANSLATIONS = "every translation"
+    REGISTER_WRITES = "every write of a control register, segment or table"
+    STORES = "every store"
+    LOADS = "every load"
+    COPIES = "every copy"
+    FAULTS = "the exception itself"
+
+
+EVERYTHING = frozenset(Sight)
+
+
 class Stop(StrEnum):
     """Why a run ended."""
 
@@ -496,6 +515,8 @@ class Run:
     """The descriptors that the segment selectors name, read from the gdt as the CPU would."""
     blind: tuple[str, ...] = field(default=())
     """What this machine cannot see, one phrase each."""
+    sees: frozenset[Sight] = EVERYTHING
+    """What it observed on this walk.  What is not among them is empty above, and means nothing."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -539,6 +560,8 @@ class Verdict:
     findings: tuple[Finding, ...]
     rules: tuple[str, ...]
     """Every rule that was asked, found or not."""
+    unasked: Mapping[str, str] = field(default_factory=dict)
+    """Each rule that this machine could not answer, and why."""
     console: Console | None
     seconds: Mapping[str, float]
     """Wall time of each stage."""

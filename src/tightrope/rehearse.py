@@ -9,7 +9,7 @@
 Rules: this file composes the rooms and opens no file.  Where a machine is not given, it makes an
 emulator; a caller with many rehearsals passes one in and it is reused.
 
-May import: check, errors, handover, host, image, machine, model, plan, routines, sabotage, shipped
+May import: check, errors, handover, host, image, machine, machines, model, plan, routines, sabotage, shipped
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from contextlib import contextmanager
 
 from tightrope import check, handover, host, plan, routines
 from tightrope.machine.port import Machine, Progress, no_progress
+from tightrope.machines import emulator
 from tightrope.model import (
     Console,
     Finding,
@@ -119,7 +120,8 @@ def rehearse(
         handover=built,
         run=run,
         findings=findings,
-        rules=tuple(rule.id for rule in check.RULES),
+        rules=tuple(rule.id for rule in check.asked(run)),
+        unasked=check.unasked(run),
         console=heard,
         seconds=stages.seconds,
     )
@@ -144,10 +146,3 @@ def _heard(console: Console, image: Image) -> Iterator[Finding]:
             evidence={f"line {n}": line for n, line in enumerate(bad[1:], 2)},
             mend="see the findings above it: the new kernel only reports what it was handed",
         )
-
-
-def emulator() -> Machine:
-    """Imported here: Unicorn and the decoder take longer to load than most commands run."""
-    from tightrope.machine.emulator import Emulator
-
-    return Emulator()

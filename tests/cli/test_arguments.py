@@ -290,7 +290,7 @@ def test_a_trace_that_cannot_be_written(tightrope: Shell, where: str) -> None:
 # ------------------------------------------------------------------------------------ what is said
 
 KEYS = {
-    "": "verdict steps findings rules entry stopped plan console stats",
+    "": "verdict steps findings rules unasked entry stopped plan console stats",
     "steps.0": "number name ok",
     "entry": "general rip rflags cr0 cr3 cr4 efer segments gdt idt",
     "stopped": "why registers",
@@ -301,7 +301,7 @@ KEYS = {
     "plan.identity.0": "start size what",
     "plan.page_table_a": "root pages",
     "plan.page_table_b": "root pages",
-    "stats": "machine blind instructions translations pages_copied pages_in_place bytes_copied"
+    "stats": "machine sees blind instructions translations pages_copied pages_in_place bytes_copied"
     " seconds peak_memory",
 }
 

@@ -48,7 +48,7 @@ def test_the_crash_region_is_free_ram_of_every_host_and_unaligned() -> None:
 
 def test_a_kernel_that_fits_nowhere_has_cells_that_do_not_exist() -> None:
     big = kernel(init_size=0xD000_0000)
-    got = matrix([big], machine=Fake())
+    got = matrix([big], on=[Fake()])
     assert {cell.outcome for cell in got} == {None}
     text = report.text(got)
     assert "- (1)" in text
@@ -62,7 +62,7 @@ def test_a_fallen_cell_names_its_rule(cells: tuple[Cell, ...]) -> None:
             run = super().run(handover)
             return replace(run, registers=replace(run.registers, rflags=0x202))
 
-    got = matrix([kernel()], machine=Blind())
+    got = matrix([kernel()], on=[Blind()])
     assert {cell.outcome for cell in got} == {Outcome.FALLS}
     assert {cell.detail for cell in got} == {"entry-flags, step 6"}
     assert "0 of 24 cells hold" in report.text(got)
@@ -80,7 +80,7 @@ def test_the_command_prints_the_table_and_its_json(
     rows = json.loads(capsys.readouterr().out)
     assert len(rows) == MODES * 2
     assert set(rows[0]) == {
-        "mode", "page_offset", "crash", "kernel", "outcome", "detail", "seconds",
+        "mode", "page_offset", "crash", "kernel", "machine", "outcome", "detail", "seconds",
     }  # fmt: skip
     big = tmp_path / "big"
     big.write_bytes(bzimage(init_size=0xD000_0000))

@@ -270,6 +270,9 @@ class Saying:
     def run(self, handover: Handover) -> Run:
         return self._emulator.run(handover)
 
+    def close(self) -> None:
+        pass
+
     def console(self, *, seconds: float, whole: bool, progress: Progress) -> Console:
         self.asked.append((seconds, whole))
         return Console(lines=self._lines, seconds=0.5, stopped="made up for a test")

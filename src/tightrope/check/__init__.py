@@ -15,6 +15,6 @@ the step of the walk, what was seen, and what would mend it.
 May import: abi, errors, memory, model, x86
 """
 
-from tightrope.check.rules import RULES, check
+from tightrope.check.rules import RULES, asked, check, unasked
 
-__all__ = ["RULES", "check"]
+__all__ = ["RULES", "asked", "check", "unasked"]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tightrope.check.page_list import order
 from tightrope.check.rule import Case, Rule, found, owner
 from tightrope.memory import PAGE_SHIFT, PAGE_SIZE
-from tightrope.model import Finding, Step, Stop
+from tightrope.model import Finding, Sight, Step, Stop
 
 
 def list_ends(case: Case) -> Iterator[Finding]:
@@ -240,6 +240,7 @@ RULES = (
         holds="The copies are those of the list, in its order, one per page that is not in place.",
         source="the thread, step 6",
         check=copies_follow_list,
+        needs=frozenset({Sight.COPIES}),
     ),
     Rule(
         id="destinations-complete",

@@ -54,8 +54,9 @@ CR0_OFF = x86.CR0_WP | x86.CR0_AM | x86.CR0_TS | x86.CR0_EM | x86.CR0_CD | x86.C
 def arrived(case: Case) -> Iterator[Finding]:
     """The walk ends at the new kernel's first instruction."""
     run = case.run
-    if run.stop in (Stop.HALT, Stop.LIMIT):
+    if run.stop in (Stop.HALT, Stop.LIMIT) or (run.stop is Stop.FAULT and run.fault is None):
         how = "halted" if run.stop is Stop.HALT else f"was still going after {run.instructions}"
+        how = "reset the machine" if run.stop is Stop.FAULT else how
         yield found(
             "arrived",
             run.step_starts[-1][1],

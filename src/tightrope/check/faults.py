@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from tightrope.check.rule import Case, Rule, found, owner
 from tightrope.memory import PAGE_SIZE, align_down
-from tightrope.model import Fault, Finding, Step
+from tightrope.model import Fault, Finding, Sight, Step
 from tightrope.x86.cpu import CR0_PG, CR4_PAE, VECTORS
 from tightrope.x86.walk import Access
 
@@ -131,7 +131,14 @@ def _only(rule: str) -> Rule:
     def check(case: Case) -> Iterator[Finding]:
         yield from (finding for finding in explain(case) if finding.rule == rule)
 
-    return Rule(id=rule, step=Step.CALL, holds=holds, source=source, check=check)
+    return Rule(
+        id=rule,
+        step=Step.CALL,
+        holds=holds,
+        source=source,
+        check=check,
+        needs=frozenset({Sight.FAULTS}),
+    )
 
 
 RULES = tuple(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tightrope.check.rule import Case, Rule, found, owner
 from tightrope.memory import PAGE_SHIFT, PAGE_SIZE, Extent, union
-from tightrope.model import Finding, Piece, Step
+from tightrope.model import Finding, Piece, Sight, Step
 
 
 def _outside(rows: NDArray[np.int64], extents: Sequence[Extent]) -> NDArray[np.int64]:
@@ -177,6 +177,7 @@ EVIDENCE_RULES = (
         holds="A crash walk lies in the crash region and writes nowhere else.",
         source="Linux Documentation/admin-guide/kdump/kdump.rst; kimage_load_crash_segment",
         check=crash_region_only,
+        needs=frozenset({Sight.STORES, Sight.COPIES}),
     ),
 )
 """What a dump is taken for.  Asked before the list is: it is the damage that nothing can mend."""
@@ -187,6 +188,7 @@ RULES = (
         holds="Every store goes into the control page or the entry stub's page.",
         source="the thread's title: avoid overwriting",
         check=stores_owned,
+        needs=frozenset({Sight.STORES}),
     ),
     Rule(
         id="loads-owned",
@@ -194,6 +196,7 @@ RULES = (
         holds="Every load comes from the control page, the stub's page or the page list.",
         source="Linux commit 786a45757dcd: a read one word above the stack was garbage for a year",
         check=loads_owned,
+        needs=frozenset({Sight.LOADS}),
     ),
     Rule(
         id="copies-owned",
@@ -201,6 +204,7 @@ RULES = (
         holds="Every copy reads a source and writes a destination of the plan.",
         source="the thread, step 6",
         check=copies_owned,
+        needs=frozenset({Sight.COPIES}),
     ),
     Rule(
         id="old-kernel-kept",

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from tightrope.check.page_list import Copies, follow
 from tightrope.memory import PAGE_SHIFT, PAGE_SIZE, Extent, Phys, RegionKind, union
-from tightrope.model import Finding, Handover, Piece, Run, Step, Tables
+from tightrope.model import Finding, Handover, Piece, Run, Sight, Step, Tables
 from tightrope.x86.cpu import EFER_LMA
 from tightrope.x86.survey import Mappings, survey
 from tightrope.x86.walk import Access, Mmu, Refused, Translated, walk
@@ -133,13 +133,18 @@ Check = Callable[[Case], Iterator[Finding]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """`holds` is a sentence; `source` says who says so; `step` is where it belongs."""
+    """`holds` is a sentence; `source` says who says so; `step` is where it belongs.
+
+    `needs` is what a machine has to have observed for an answer; registers and memory at the end, and
+    the handover, are always there.
+    """
 
     id: str
     step: Step
     holds: str
     source: str
     check: Check
+    needs: frozenset[Sight] = frozenset()
 
 
 def found(

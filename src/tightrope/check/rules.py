@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from tightrope.check import copying, entry, faults, ownership, switching, tables
 from tightrope.check.rule import Case, Rule
-from tightrope.model import Finding, Handover, Run
+from tightrope.model import Finding, Handover, Run, Sight
 
 RULES: tuple[Rule, ...] = (
     *tables.RULES,
@@ -22,7 +22,21 @@ RULES: tuple[Rule, ...] = (
 
 
 def check(handover: Handover, run: Run) -> tuple[Finding, ...]:
-    """Every finding of every rule, the one to mend first."""
+    """Every finding of every rule that the run can answer, the one to mend first."""
     case = Case(handover, run)
-    found = [finding for rule in RULES for finding in rule.check(case)]
+    found = [finding for rule in asked(run) for finding in rule.check(case)]
     return tuple(sorted(found, key=lambda finding: finding.step))
+
+
+def asked(run: Run) -> tuple[Rule, ...]:
+    """The rules that a run can answer: its machine observed what they need."""
+    return tuple(rule for rule in RULES if rule.needs <= run.sees)
+
+
+def unasked(run: Run) -> dict[str, str]:
+    """The ids of the other rules, and what their machine did not see."""
+    return {
+        rule.id: " and ".join(sight.value for sight in Sight if sight in rule.needs - run.sees)
+        for rule in RULES
+        if not rule.needs <= run.sees
+    }

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from tightrope.check.rule import Case, Rule, found, owner
 from tightrope.memory import PAGE_SIZE, align_down
-from tightrope.model import Finding, Step
+from tightrope.model import Finding, Sight, Step
 from tightrope.x86 import cpu as x86
 from tightrope.x86.walk import Access
 
@@ -220,6 +220,7 @@ RULES = (
         holds="Across every table switch the next instruction is the one that was there before.",
         source="the thread (Biederman): 'must be mapped at the same location in both page tables'",
         check=code_stays,
+        needs=frozenset({Sight.TRANSLATIONS}),
     ),
     Rule(
         id="tlb-agreement",
@@ -227,6 +228,7 @@ RULES = (
         holds="Every access is translated alike under every TLB that the manual allows.",
         source="SDM 4.10.2.2, 4.10.4.1",
         check=tlb_agreement,
+        needs=frozenset({Sight.INSTRUCTIONS, Sight.TRANSLATIONS}),
     ),
     Rule(
         id="pge-before-identity",
@@ -234,6 +236,7 @@ RULES = (
         holds="CR4.PGE is cleared before any identity address is trusted.",
         source="SDM 4.10.2.4: global translations survive a CR3 write",
         check=pge_before_identity,
+        needs=frozenset({Sight.TRANSLATIONS, Sight.REGISTER_WRITES}),
     ),
     Rule(
         id="accessed-dirty-preset",
@@ -241,6 +244,7 @@ RULES = (
         holds="Accessed and dirty are preset, so that the CPU never writes into a table.",
         source="SDM 4.8",
         check=accessed_preset,
+        needs=frozenset({Sight.TRANSLATIONS}),
     ),
     Rule(
         id="interrupts-off",
@@ -248,6 +252,7 @@ RULES = (
         holds="Interrupts are off from before the first table switch to the entry.",
         source="the thread, step 3; boot.rst: 'interrupt must be disabled'",
         check=interrupts_off,
+        needs=frozenset({Sight.REGISTER_WRITES}),
     ),
     Rule(
         id="idt-gone",
@@ -255,6 +260,7 @@ RULES = (
         holds="The idt has limit 0 before the old kernel's handlers are out of reach.",
         source="the thread, step 3",
         check=idt_gone,
+        needs=frozenset({Sight.INSTRUCTIONS, Sight.REGISTER_WRITES}),
     ),
     Rule(
         id="stack-inside",
@@ -262,5 +268,6 @@ RULES = (
         holds="The stack is inside the control page, by its identity address.",
         source="the thread, step 3: 'The stack pointer should point to the identity mapped page'",
         check=stack_inside,
+        needs=frozenset({Sight.INSTRUCTIONS, Sight.REGISTER_WRITES}),
     ),
 )

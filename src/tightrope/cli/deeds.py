@@ -24,7 +24,7 @@ STATUS = {"holds": HOLDS, "falls": FINDING, "unknown": UNKNOWN}
 def _rehearse(options: argparse.Namespace) -> int:
     if options.sabotage == "list":
         return _sabotages()
-    from tightrope import sabotage
+    from tightrope import machines, sabotage
     from tightrope.rehearse import CONSOLE_WORDS, rehearse, speaks_for_itself
 
     trace = files.open_trace(options.trace) if options.trace else None
@@ -39,30 +39,32 @@ def _rehearse(options: argparse.Namespace) -> int:
         request = replace(request, command_line=words)
     from tightrope.report.progress import Bar
 
-    bar = Bar()
-    try:
-        verdict = rehearse(
-            image,
-            old,
-            request,
-            design=options.design,
-            sabotage=broken,
-            console=console,
-            console_seconds=options.limit,
-            progress=bar,
-        )
-    finally:
-        bar.close()
-    if trace:
-        files.write_trace(trace, verdict)
-    if options.json:
-        from tightrope.report.document import verdict_document
+    with machines.opened(options.on) as machine:
+        bar = Bar()
+        try:
+            verdict = rehearse(
+                image,
+                old,
+                request,
+                design=options.design,
+                sabotage=broken,
+                console=console,
+                console_seconds=options.limit,
+                machine=machine,
+                progress=bar,
+            )
+        finally:
+            bar.close()
+        if trace:
+            files.write_trace(trace, verdict)
+        if options.json:
+            from tightrope.report.document import verdict_document
 
-        files.print_json(verdict_document(verdict))
-    else:
-        from tightrope.report import terminal
+            files.print_json(verdict_document(verdict))
+        else:
+            from tightrope.report import terminal
 
-        print(terminal.text(verdict, colour=files.colour()))
+            print(terminal.text(verdict, colour=files.colour()))
     return STATUS[verdict.outcome.value]
 
 
@@ -145,18 +147,21 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _matrix(options: argparse.Namespace) -> int:
-    from tightrope import image, shipped
+    from contextlib import ExitStack
+
+    from tightrope import image, machines, shipped
     from tightrope.matrix import matrix
     from tightrope.model import Outcome
     from tightrope.report import matrix as report
     from tightrope.report.progress import Bar
 
     kernels = [image.read(files.read(path), path) for path in options.kernels]
-    bar = Bar()
-    try:
-        cells = matrix(kernels or [image.read(shipped.read(), files.SHIPPED)], progress=bar)
-    finally:
-        bar.close()
+    with ExitStack() as stack:
+        on = [stack.enter_context(machines.opened(name)) for name in options.on]
+        bar = Bar()
+        stack.callback(bar.close)
+        kernels = kernels or [image.read(shipped.read(), files.SHIPPED)]
+        cells = matrix(kernels, on=on, progress=bar)
     if options.json:
         files.print_json(report.document(cells))
     else:

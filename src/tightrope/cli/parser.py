@@ -13,6 +13,8 @@ from tightrope import __version__
 
 DESIGNS = ("two-tables", "one-table", "damm-v4")
 """The names in `handover.DESIGNS`, which is too heavy to import for `--help`; a test compares them."""
+MACHINES = ("emulator",)
+"""The names in `machines.MACHINES`; the same test compares them."""
 FORMATS = "a bzImage, an ELF vmlinux, a Multiboot kernel or a unified kernel image"
 
 
@@ -54,6 +56,12 @@ def parser() -> argparse.ArgumentParser:
         help="how long to listen with --until console (%(default)s)",
     )
     walk.add_argument(
+        "--on",
+        choices=MACHINES,
+        default="emulator",
+        help="the machine to walk on (%(default)s); what it cannot see, the report says",
+    )
+    walk.add_argument(
         "--sabotage", metavar="NAME", help="break one thing on purpose; `list` names them"
     )
     shown = deed.add_argument_group("what is shown")
@@ -93,6 +101,13 @@ def parser() -> argparse.ArgumentParser:
     )
     deed.add_argument(
         "kernels", metavar="KERNEL", nargs="*", help=f"{FORMATS}; without one the shipped kernel"
+    )
+    deed.add_argument(
+        "--on",
+        type=_machines,
+        default=("emulator",),
+        metavar="MACHINE,...",
+        help=f"the machines to walk on, of {', '.join(MACHINES)} (emulator)",
     )
     _json_argument(deed)
     deed.set_defaults(deed="matrix")
@@ -192,6 +207,15 @@ def _seconds(text: str) -> float:
     if not seconds > 0:
         raise argparse.ArgumentTypeError(f"{text} is not a time to listen for")
     return seconds
+
+
+def _machines(text: str) -> tuple[str, ...]:
+    """Names of machines with commas between them, each once."""
+    names = tuple(dict.fromkeys(text.split(",")))
+    for name in names:
+        if name not in MACHINES:
+            raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(MACHINES)}")
+    return names
 
 
 def _json_argument(group: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:

@@ -60,6 +60,9 @@ class Fake:
         """Play the walk.  Raises MachineError when there is no room for the host."""
         return _Play(handover).run(self.name, self.blind)
 
+    def close(self) -> None:
+        """Nothing is held."""
+
     def console(self, *, seconds: float, whole: bool, progress: Progress) -> Console:
         """There is no code to listen to.  Raises MachineError."""
         raise MachineError("the fake machine runs no code: there is no console")

@@ -1,7 +1,9 @@
 """The machine port: one method to walk, one to listen.
 
 Rules: a machine gets a finished `Handover` and gives back a `Run`; it finds nothing and judges
-nothing.  What it cannot observe it names in `Run.blind`.
+nothing.  What it observed it names in `Run.sees`, and what no rule asks for but a reader should know
+is out of its sight in `Run.blind`.  A machine that cannot be a given host, for want of a paging mode
+for instance, raises MissingPart from `run` with the reason.
 """
 
 from __future__ import annotations
@@ -26,6 +28,9 @@ class Machine(Protocol):
 
     def run(self, handover: Handover) -> Run:
         """Walk from V to the new kernel's first instruction, or to where it falls."""
+
+    def close(self) -> None:
+        """Give back processes, devices and memory; the machine is not used again."""
 
     def console(self, *, seconds: float, whole: bool, progress: Progress) -> Console:
         """Go on from the entry and listen to the first serial port.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import resource
 from typing import Any
 
-from tightrope.model import Finding, Plan, Registers, Step, Stop, Verdict
+from tightrope.model import Finding, Plan, Registers, Sight, Step, Stop, Verdict
 from tightrope.report import words
 from tightrope.report.terminal import step_ok
 
@@ -31,6 +31,7 @@ def verdict_document(verdict: Verdict) -> Document:
         ],
         "findings": [_finding(each) for each in verdict.findings],
         "rules": list(verdict.rules),
+        "unasked": dict(verdict.unasked),
         "entry": _registers(run.registers) if run.stop is Stop.ENTRY else None,
         "stopped": {"why": run.stop.value, "registers": _registers(run.registers)},
         "plan": plan_document(built.plan)
@@ -55,6 +56,7 @@ def verdict_document(verdict: Verdict) -> Document:
         "stats": {
             "machine": run.machine,
             "blind": list(run.blind),
+            "sees": [sight.value for sight in Sight if sight in run.sees],
             "instructions": run.instructions,
             "translations": len(run.translations),
             "pages_copied": len(copied),

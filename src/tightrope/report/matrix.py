@@ -1,4 +1,4 @@
-"""The matrix of configurations as a table, one row per host and kind, one column per kernel.
+"""The matrix of configurations as a table, one row per host and kind, one column per kernel and machine.
 
 Rules: the cells are done; what does not exist is a dash with its reason below the table.
 """
@@ -23,6 +23,8 @@ class Cell(Protocol):
     @property
     def kernel(self) -> str: ...
     @property
+    def machine(self) -> str: ...
+    @property
     def outcome(self) -> Outcome | None: ...
     @property
     def detail(self) -> str: ...
@@ -36,8 +38,10 @@ def text(cells: Sequence[Cell]) -> str:
 
 
 def _lines(cells: Sequence[Cell]) -> Iterator[str]:
-    kernels = list(dict.fromkeys(cell.kernel for cell in cells))
-    names = [kernel.rsplit("/", 1)[-1] for kernel in kernels]
+    columns = list(dict.fromkeys((cell.kernel, cell.machine) for cell in cells))
+    names = [kernel.rsplit("/", 1)[-1] for kernel, _ in columns]
+    if len({machine for _, machine in columns}) > 1:
+        names = [f"{name}, {on}" for name, (_, on) in zip(names, columns, strict=True)]
     widths = [max(len(name), 24) for name in names]
     head = f"{'old kernel':<10} {'split':<12} {'kind':<6}"
     yield f"{head} " + "  ".join(f"{n:<{w}}" for n, w in zip(names, widths, strict=True)).rstrip()
@@ -46,12 +50,12 @@ def _lines(cells: Sequence[Cell]) -> Iterator[str]:
     for paging, page_offset, crash in rows:
         split = "-" if page_offset is None else f"{page_offset:#x}"
         shown = []
-        for kernel, width in zip(kernels, widths, strict=True):
+        for (kernel, machine), width in zip(columns, widths, strict=True):
             cell = next(
                 c
                 for c in cells
-                if (c.paging, c.page_offset, c.crash, c.kernel)
-                == (paging, page_offset, crash, kernel)
+                if (c.paging, c.page_offset, c.crash, c.kernel, c.machine)
+                == (paging, page_offset, crash, kernel, machine)
             )
             if cell.outcome is None:
                 word = f"- ({reasons.setdefault(cell.detail, len(reasons) + 1)})"
@@ -78,6 +82,7 @@ def document(cells: Sequence[Cell]) -> list[dict[str, object]]:
             "page_offset": cell.page_offset,
             "crash": cell.crash,
             "kernel": cell.kernel,
+            "machine": cell.machine,
             "outcome": None if cell.outcome is None else cell.outcome.value,
             "detail": cell.detail,
             "seconds": cell.seconds,

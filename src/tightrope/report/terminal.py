@@ -16,6 +16,7 @@ from tightrope.model import (
     Registers,
     RegisterWrite,
     Run,
+    Sight,
     Step,
     Stop,
     Translation,
@@ -25,7 +26,7 @@ from tightrope.report import words
 from tightrope.x86 import cpu as x86
 from tightrope.x86.walk import Access
 
-_COLOURS = {"ok": "32", "FELL": "1;31", "wrong": "31", "-": "2", "head": "1"}
+_COLOURS = {"ok": "32", "FELL": "1;31", "wrong": "31", "-": "2", "?": "2", "head": "1"}
 WIDTH = 78
 
 
@@ -88,9 +89,11 @@ def _header(verdict: Verdict, ink: _Ink) -> Iterator[str]:
 
 
 def step_ok(verdict: Verdict, step: Step) -> bool | None:
-    """True: done and nothing found; False: a finding; None: never reached."""
+    """True: done and nothing found; False: a finding; None: never reached, or not seen."""
     if any(finding.step == step for finding in verdict.findings):
         return False
+    if step is Step.CALL and Sight.INSTRUCTIONS not in verdict.run.sees:
+        return None
     reached = {start for _, start in verdict.run.step_starts}
     return True if step in reached or step is Step.PREPARE else None
 
@@ -101,7 +104,8 @@ def _steps(verdict: Verdict, ink: _Ink) -> Iterator[str]:
         state = step_ok(verdict, step)
         if step is Step.PREPARE and state is not False:
             continue
-        mark = {True: "ok", False: "FELL" if step == fell else "wrong", None: "-"}[state]
+        never = "-" if Sight.INSTRUCTIONS in verdict.run.sees else "?"
+        mark = {True: "ok", False: "FELL" if step == fell else "wrong", None: never}[state]
         name = words.step_name(step, paging_off=verdict.handover.page_table_b is None)
         title = f"{int(step)} {name}"
         yield f"{title:<{WIDTH - 6}}  {ink(mark, mark)}"
@@ -166,6 +170,8 @@ def _copy(verdict: Verdict) -> Iterator[str]:
     copied = run.copies[run.copies[:, 1] != run.copies[:, 2]]
     done = int(copied[:, 3].sum())
     pages = len(plan.destinations)
+    if Sight.COPIES not in run.sees:
+        return
     yield (
         f"    copied {words.count(len(copied), 'page')} ({words.size(done)})"
         f" of {pages:,}; {plan.in_place:,} were in place already"
@@ -277,5 +283,24 @@ def _sentence(verdict: Verdict, ink: _Ink) -> Iterator[str]:
     else:
         assert verdict.console is not None
         yield f"It cannot be told: the walk holds, and the new kernel said nothing: {verdict.console.stopped}."
+    yield from _unasked(verdict)
     if verdict.run.blind:
         yield f"Not seen by this machine: {'; '.join(verdict.run.blind)}."
+
+
+def _unasked(verdict: Verdict) -> Iterator[str]:
+    """What this machine did not observe, and the rules that it could therefore not be asked."""
+    if not verdict.unasked:
+        return
+    unseen = [sight.value for sight in Sight if sight not in verdict.run.sees]
+    yield (
+        f"{words.count(len(verdict.unasked), 'rule')} could not be asked:"
+        f" the {verdict.run.machine} does not show {', '.join(unseen)}:"
+    )
+    line = ""
+    for rule in verdict.unasked:
+        if len(line) + len(rule) > WIDTH:
+            yield f"    {line}"
+            line = ""
+        line += f"{rule}  "
+    yield f"    {line}".rstrip()

@@ -112,6 +112,11 @@ class Emulator:
             blind=self.blind,
         )
 
+    def close(self) -> None:
+        """Forget the engine and its memory."""
+        self._bench = None
+        self._entered = False
+
     def console(
         self, *, seconds: float, whole: bool = False, progress: Progress = no_progress
     ) -> Console:

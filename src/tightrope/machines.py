@@ -1,0 +1,49 @@
+"""The machines that a handover can be walked on, by the names of the command line.
+
+    with machines.opened("kvm") as machine:
+        rehearse(image, host, request, machine=machine)
+
+Rules: a machine is imported only when it is asked for, because engines take longer to load than most
+commands run.  A machine holds processes, devices and memory: whoever makes one closes it.
+
+May import: errors, machine
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+from tightrope.errors import BadInput
+from tightrope.machine.port import Machine
+
+
+def emulator() -> Machine:
+    """Unicorn, watched by our own MMU: it sees everything that a rule asks for."""
+    from tightrope.machine.emulator import Emulator
+
+    return Emulator()
+
+
+MACHINES: Mapping[str, Callable[[], Machine]] = {
+    "emulator": emulator,
+}
+"""Name -> what makes one.  It raises MissingPart where this computer lacks what the machine needs."""
+
+
+def named(name: str) -> Machine:
+    """A new machine.  Raises BadInput for a name that is none, MissingPart for one that cannot be here."""
+    make = MACHINES.get(name)
+    if make is None:
+        raise BadInput(f"{name!r} is none of {', '.join(MACHINES)}", source="--on")
+    return make()
+
+
+@contextmanager
+def opened(name: str) -> Iterator[Machine]:
+    """A new machine, closed afterwards, also when the work inside was interrupted."""
+    machine = named(name)
+    try:
+        yield machine
+    finally:
+        machine.close()
