@@ -19,7 +19,15 @@ from collections.abc import Callable, Iterator, Mapping
 from tightrope.errors import PlanError
 from tightrope.memory import PAGE_SIZE, Extent, union
 from tightrope.model import Plan, Tables
-from tightrope.x86.paging import FORMATS, Rights, leaf_bits, map_page, table_bits
+from tightrope.x86.paging import (
+    FORMATS,
+    Format,
+    Rights,
+    TableMemory,
+    leaf_bits,
+    map_page,
+    table_bits,
+)
 from tightrope.x86.tables import TableStore
 
 TWO_TABLES, ONE_TABLE, DAMM_V4 = "two-tables", "one-table", "damm-v4"
@@ -74,27 +82,50 @@ def damm_v4(plan: Plan, frames: Iterator[int]) -> Filled:
     """2.6.20's page_table_a: every level of both chains is written, whatever was there."""
     fmt = FORMATS[plan.host.paging]
     store = TableStore(fmt, frames.__next__)
-    for address in (plan.relocation, plan.control_page):
-        table = int(store.root)
-        for level in range(fmt.leaf):
-            below = store.new_table()
-            bits = table_bits(fmt, level, CODE_AND_STACK)
-            store.set_entry(table, fmt.index(address, level), below | bits)
-            table = below
-        leaf = plan.control_page | leaf_bits(fmt, fmt.leaf, CODE_AND_STACK)
-        store.set_entry(table, fmt.index(address, fmt.leaf), leaf)
+    write_chains(store, fmt, store.root, plan.relocation, plan.control_page, store.new_table)
     table_a = Tables(root=store.root, pages=store.pages())
     return table_a, page_table_b(plan, frames) if plan.host.paging.long_mode else None
+
+
+def write_chains(
+    tables: TableMemory,
+    fmt: Format,
+    root: int,
+    relocation: int,
+    control_page: int,
+    new_table: Callable[[], int],
+) -> None:
+    """What 2.6.20 writes for V and for P; `prove` runs it for all of both."""
+    for address in (relocation, control_page):
+        table = root
+        for level in range(fmt.leaf):
+            below = new_table()
+            bits = table_bits(fmt, level, CODE_AND_STACK)
+            tables.set_entry(table, fmt.index(address, level), below | bits)
+            table = below
+        leaf = control_page | leaf_bits(fmt, fmt.leaf, CODE_AND_STACK)
+        tables.set_entry(table, fmt.index(address, fmt.leaf), leaf)
 
 
 def page_table_a(plan: Plan, frames: Iterator[int]) -> Tables:
     """The control page at V and at its own address P, and nothing else (the thread, step 2)."""
     fmt = FORMATS[plan.host.paging]
-    control_page = plan.control_page
     store = TableStore(fmt, frames.__next__)
-    for address in (plan.relocation, control_page):
-        map_page(store, fmt, store.root, address, control_page, CODE_AND_STACK, store.new_table)
+    map_twice(store, fmt, store.root, plan.relocation, plan.control_page, store.new_table)
     return Tables(root=store.root, pages=store.pages())
+
+
+def map_twice(
+    tables: TableMemory,
+    fmt: Format,
+    root: int,
+    relocation: int,
+    control_page: int,
+    new_table: Callable[[], int],
+) -> None:
+    """Fill page_table_a, whatever holds its entries; `prove` runs it for all V and P."""
+    for address in (relocation, control_page):
+        map_page(tables, fmt, root, address, control_page, CODE_AND_STACK, new_table)
 
 
 def page_table_b(plan: Plan, frames: Iterator[int]) -> Tables:
