@@ -40,10 +40,10 @@ from tightrope import routines
 from tightrope.errors import MachineError
 from tightrope.machine.decode import Operation
 from tightrope.machine.emulator import Emulator
-from tightrope.machine.emulator.watch import Watch
 from tightrope.machine.fake import Fake
 from tightrope.machine.mmu import WatchedMmu
 from tightrope.machine.port import no_progress
+from tightrope.machine.watch import Watch
 from tightrope.memory import Extent, Phys, Virt
 from tightrope.model import Code, Handover, LowMapping, Piece, Run, Step, Stop
 from tightrope.x86.walk import Access

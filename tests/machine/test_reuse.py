@@ -37,7 +37,7 @@ from tests.machine.walks import (
 )
 from tests.makers.hosts import small_host
 from tightrope.machine.emulator import Emulator
-from tightrope.machine.emulator.watch import Watch
+from tightrope.machine.watch import Watch
 from tightrope.memory import Extent
 from tightrope.model import Handover, Plan, Run
 

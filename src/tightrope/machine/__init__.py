@@ -6,6 +6,10 @@
     mmu           the MMU that every machine here is watched by: our walker, and the worst-case TLB
     delivery      how far an exception gets on its way to a handler
     decode        what an instruction is about to do
+    observed      what a watcher needs of a CPU
+    watch         what happens before each instruction of a watched walk
+    privileged    the checks of control registers, EFER, segments and descriptor tables
+    record        a watched walk written down as a `Run`
     emulator      Unicorn; its MMU is `mmu`
     fake          the contract in plain Python, for tests: no machine code runs
 

@@ -13,9 +13,9 @@ from __future__ import annotations
 from tightrope.errors import MachineError
 from tightrope.machine.decode import Operation
 from tightrope.machine.emulator.engine import Engine
-from tightrope.machine.emulator.watch import Watch
 from tightrope.machine.mmu import WatchedMmu
 from tightrope.machine.physical import Ram
+from tightrope.machine.watch import Watch
 from tightrope.memory import PAGE_SHIFT, PAGE_SIZE
 from tightrope.model import Handover, Registers, World
 from tightrope.x86.walk import Access

@@ -6,23 +6,19 @@ map is the same, so that a thousand rehearsals cost a thousand walks and not a t
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
-
 from tightrope.errors import MachineError
-from tightrope.machine.delivery import follow
 from tightrope.machine.emulator.bench import Bench
 from tightrope.machine.emulator.console import listen
 from tightrope.machine.emulator.engine import Failed
-from tightrope.machine.emulator.watch import Watch
 from tightrope.machine.emulator.widen import widened
 from tightrope.machine.layout import lay
 from tightrope.machine.mmu import WatchedMmu
 from tightrope.machine.physical import Ram, backed
 from tightrope.machine.port import Progress, no_progress
+from tightrope.machine.record import before, expected, observed
 from tightrope.machine.steps import StepTracker
-from tightrope.memory import PAGE_SHIFT, Virt
-from tightrope.model import Buffer, Console, Fault, Handover, Plan, Registers, Run, Stop
+from tightrope.machine.watch import Watch
+from tightrope.model import Console, Handover, Run, Stop
 from tightrope.x86.cpu import EFER_LMA
 
 INSTRUCTION_LIMIT = 50_000_000
@@ -57,12 +53,7 @@ class Emulator:
         self._entered = False
         lay(handover, ram)
         bench.forget_changed_code()
-        frozen: dict[int, Buffer] = {
-            **handover.world.tables,
-            **handover.page_table_a.pages,
-            **(handover.page_table_b.pages if handover.page_table_b else {}),
-        }
-        mmu = WatchedMmu(ram, host.cpu, handover.registers, frozen)
+        mmu = WatchedMmu(ram, host.cpu, handover.registers, before(handover))
         steps = StepTracker(plan.relocation)
         bench.load(handover, mmu)
         watch = Watch(
@@ -73,7 +64,7 @@ class Emulator:
             self._limit,
             bench.known,
             bench.code,
-            lambda frame: _expected(plan, frame),
+            lambda frame: expected(plan, frame),
         )
         try:
             bench.start(watch, handover.registers.rip)
@@ -83,34 +74,9 @@ class Emulator:
                     f"the emulator gave up at {engine.read('rip'):#x}: {err}"
                 ) from err
         bench.trust_code(watch)
-        registers = engine.registers()
-        if watch.trouble is not None:
-            stop = Stop.FAULT
-        elif watch.over_limit:
-            stop = Stop.LIMIT
-        elif watch.arrived:
-            stop = Stop.ENTRY
-        else:
-            stop = Stop.HALT
-        self._entered = stop is Stop.ENTRY
-        return Run(
-            machine=self.name,
-            stop=stop,
-            instructions=watch.index + 1,
-            trace=np.array(watch.trace, np.uint64),
-            texts=watch.texts(),
-            step_starts=tuple(steps.starts),
-            translations=tuple(mmu.log),
-            register_writes=tuple(watch.writes),
-            stores=_rows(watch.stores),
-            loads=_rows(watch.loads),
-            copies=_rows(watch.copies),
-            fault=_fault(watch, mmu, steps, registers),
-            registers=registers,
-            memory=ram,
-            descriptors=_descriptors(mmu, registers),
-            blind=self.blind,
-        )
+        run = observed(self.name, watch, mmu, steps, engine.registers(), self.blind)
+        self._entered = run.stop is Stop.ENTRY
+        return run
 
     def close(self) -> None:
         """Forget the engine and its memory."""
@@ -128,50 +94,3 @@ class Emulator:
         bench.leave()
         engine = bench.engine if bench.engine.bits == 64 else widened(bench.engine)
         return listen(engine, seconds=seconds, whole=whole, progress=progress)
-
-
-def _expected(plan: Plan, frame: int) -> bool:
-    """The control page, the list, the sources and the destinations: what a walk has to do with."""
-    return (
-        frame == plan.control_page >> PAGE_SHIFT
-        or frame << PAGE_SHIFT in plan.list_pages
-        or bool((plan.destinations == frame).any() or (plan.sources == frame).any())
-    )
-
-
-def _rows(flat: object) -> NDArray[np.int64]:
-    return np.array(flat, np.int64).reshape(-1, 4)
-
-
-def _fault(watch: Watch, mmu: WatchedMmu, steps: StepTracker, registers: Registers) -> Fault | None:
-    trouble = watch.trouble
-    if trouble is None:
-        return None
-    lines, triple = follow(mmu, registers, trouble.vector)
-    operation = watch.current()
-    return Fault(
-        instruction=watch.index,
-        step=steps.step,
-        vector=trouble.vector,
-        error_code=trouble.error_code,
-        address=trouble.address,
-        access=trouble.access,
-        rip=Virt(registers.rip if trouble.rip is None else trouble.rip),
-        text=operation.text if operation else "?",
-        reason=trouble.reason,
-        visits=trouble.visits,
-        escalation=lines,
-        triple=triple,
-    )
-
-
-def _descriptors(mmu: WatchedMmu, registers: Registers) -> dict[str, int]:
-    """The gdt slot of each segment register, where the gdt can be read."""
-    base, limit = registers.gdt
-    out = {}
-    for name, selector in registers.segments.items():
-        if selector & ~7 and selector | 7 <= limit:
-            raw = mmu.look(base + (selector & ~7), 8)
-            if isinstance(raw, bytes):
-                out[name] = int.from_bytes(raw, "little")
-    return out

@@ -1,9 +1,10 @@
 """What happens before each instruction of a watched walk.
 
-Unicorn executes; this file looks first.  Control registers, EFER, descriptors and far returns are
+An engine executes; this file looks first.  Control registers, EFER, descriptors and far returns are
 checked against `x86.cpu` because Unicorn lets every one of those errors pass; a repeated string move
 is done as one memmove per page and recorded as one copy, because a hook per iteration would cost a
-Python call per word.  That both are the same is `prove`'s lemma.
+Python call per word.  That both are the same is `prove`'s lemma.  A CPU that does not need that does
+its copies itself (`copy` of a subclass).
 
 Rules: nothing is judged here but what a CPU refuses.  A refusal or a fault ends the walk with a
 record of where and why.
@@ -16,12 +17,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tightrope.machine.decode import Kind, Operation, decoded
-from tightrope.machine.emulator.engine import Engine
-from tightrope.machine.emulator.privileged import Privileged
 from tightrope.machine.mmu import WatchedMmu
+from tightrope.machine.observed import ObservedCpu
+from tightrope.machine.physical import Ram
+from tightrope.machine.privileged import Privileged
 from tightrope.machine.steps import StepTracker
 from tightrope.memory import PAGE_SIZE
-from tightrope.model import RegisterWrite
+from tightrope.model import Buffer, RegisterWrite
 from tightrope.x86 import cpu as x86
 from tightrope.x86.walk import Access, Refused, TableVisit
 
@@ -51,7 +53,7 @@ class Watch:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: ObservedCpu,
         mmu: WatchedMmu,
         steps: StepTracker,
         until: int,
@@ -173,6 +175,11 @@ class Watch:
         """The walk has ended."""
         return self.arrived or self.trouble is not None or self.over_limit or self.halted
 
+    @property
+    def memory(self) -> Ram:
+        """The CPU's memory."""
+        return self._engine.ram
+
     def texts(self) -> dict[int, str]:
         """rip -> the instruction there."""
         now = {rip: operation.text for rip, operation in self._operations.items()}
@@ -288,10 +295,7 @@ class Watch:
                 self.hole(target if into is None else origin)
                 self._engine.stop()
                 break
-            if stores:
-                into[:] = accumulator.to_bytes(8, "little")[:width] * (part // width)
-            else:
-                into[:] = out_of
+            self.copy(into, accumulator.to_bytes(8, "little")[:width] if stores else out_of)
             if target >> 12 in self._code:
                 self._overwritten(target, part)
                 self._engine.forget_code()
@@ -301,6 +305,10 @@ class Watch:
             left -= part
         values[0], values[1], values[2] = left // width, source, destination
         self._string.write()
+
+    def copy(self, into: memoryview, what: Buffer) -> None:
+        """Do a part of a string move: `what`, over and over, into a piece of memory."""
+        into[:] = bytes(what) * (len(into) // len(what)) if len(what) < len(into) else what
 
     def _data(self, virt: int, access: Access) -> int | None:
         got = self._mmu.translate(virt, access, instruction=self.index, step=self._steps.step)

@@ -1,6 +1,6 @@
 """Instructions that change what the CPU is: control registers, EFER, segments, descriptor tables.
 
-Unicorn lets every illegal one of them pass, so each is checked against `x86.cpu` before it runs, told
+Unicorn lets every illegal one of them pass, and a virtual CPU does not say why it refused; so each is checked against `x86.cpu` before it runs, told
 to the MMU and the steps, and recorded.
 
 Rules: a refusal is returned, never raised; whoever watches ends the walk with it.  `index` and `rip`
@@ -12,8 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from tightrope.machine.decode import Operation
-from tightrope.machine.emulator.engine import Engine
 from tightrope.machine.mmu import WatchedMmu
+from tightrope.machine.observed import ObservedCpu
 from tightrope.machine.steps import StepTracker
 from tightrope.memory import Virt
 from tightrope.model import RegisterWrite
@@ -32,7 +32,7 @@ class Refusal:
 class Privileged:
     """The checks and the record of one walk."""
 
-    def __init__(self, engine: Engine, mmu: WatchedMmu, steps: StepTracker) -> None:
+    def __init__(self, engine: ObservedCpu, mmu: WatchedMmu, steps: StepTracker) -> None:
         self._engine = engine
         self._mmu = mmu
         self._steps = steps
