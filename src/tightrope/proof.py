@@ -39,7 +39,7 @@ class Result:
     answer: Answer
     how: str
     cases: int | None
-    seconds: float
+    seconds: float = 0.0
     counterexample: Mapping[str, str] | None = None
     detail: str = ""
 

@@ -17,10 +17,25 @@ from dataclasses import dataclass
 from tightrope.model import Paging
 from tightrope.proof import Answer, Fate, Judged, Killed, Result
 
-__all__ = ["Answer", "Fate", "Goal", "Judged", "Killed", "Limits", "Mutant", "Result", "Script"]
+__all__ = [
+    "Answer",
+    "Fate",
+    "Goal",
+    "Judged",
+    "Killed",
+    "Limits",
+    "Mutant",
+    "Result",
+    "Script",
+    "Undecided",
+]
 
 Progress = Callable[[str, int, int], None]
 """(what is being done, how much of it, of how much; 0 when that cannot be told)."""
+
+
+class Undecided(Exception):
+    """No answer in the time that was given; its text is the reason.  `run.judge` makes a result of it."""
 
 
 def no_progress(_what: str, _done: int, _total: int) -> None:
@@ -54,9 +69,10 @@ class Script:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Goal:
-    """One statement.  `theorem` is the word on the command line, `name` is unique inside it.
+    """One statement.  `theorem` is the word on the command line, `name` is unique inside it for each
+    mode and design.  A result's `seconds` are filled in by `run.judge`.
 
-    `decide` raises MissingPart where its solver is not installed; `smt` is None where the statement
+    `decide` raises Undecided where time ran out and MissingPart where its solver is not installed; `smt` is None where the statement
     is decided by enumeration and has no formula.
     """
 

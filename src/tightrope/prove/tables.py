@@ -1,0 +1,233 @@
+"""Theorem 1: page_table_a is right for all V and P, and where P cannot be at all.
+
+    only-v-and-p            by enumeration of index-coincidence classes, on tokens    no solver
+    only-v-and-p-symbolic   by z3, on symbolic addresses and frames
+    bits                    what the tokens take for granted about bits
+    identity-limit          below which limit a physical address is a linear address, too
+    identity-for-all        that every physical address is one: false for PAE and 4 levels
+
+Rules: `handover.designs.map_twice`, the function that ships, is what runs; `x86.walk` reads it back.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from functools import partial
+from itertools import product
+from typing import Any
+
+from tightrope.handover.designs import map_twice
+from tightrope.memory import PAGE_SIZE
+from tightrope.model import Paging
+from tightrope.prove import tables_by_z3
+from tightrope.prove.enumerate import Filler, Wrong, counterexample, every_class
+from tightrope.prove.modes import GEOMETRIES, Geometry
+from tightrope.prove.theorem import Answer, Goal, Limits, Result, Script, Undecided
+from tightrope.x86.paging import OFFSET, Rights, leaf_bits, table_bits
+from tightrope.x86.walk import canonical
+
+THEOREM = "tables"
+ENUMERATION = "enumeration"
+ONLY_V_AND_P = (
+    "V and P lead to P, supervisor, writable, executable, accessed and dirty preset;"
+    " no other address is mapped."
+)
+
+
+def goals() -> Iterator[Goal]:
+    """Theorem 1 for every mode."""
+    for mode in Paging:
+        yield Goal(
+            theorem=THEOREM,
+            name="only-v-and-p",
+            statement=ONLY_V_AND_P,
+            mode=mode,
+            design="two-tables",
+            decide=partial(by_enumeration, map_twice, mode),
+        )
+        yield Goal(
+            theorem=THEOREM,
+            name="only-v-and-p-symbolic",
+            statement=ONLY_V_AND_P,
+            mode=mode,
+            design="two-tables",
+            decide=partial(by_z3, map_twice, mode),
+            smt=partial(scripts, map_twice, mode),
+        )
+        yield Goal(
+            theorem=THEOREM,
+            name="bits",
+            statement="Indices determine the page, slots do not overlap, flags and frame do not mix.",
+            mode=mode,
+            decide=partial(bits, mode),
+        )
+        limit = GEOMETRIES[mode].identity_bits
+        yield Goal(
+            theorem=THEOREM,
+            name="identity-limit",
+            statement=f"P has a linear address equal to itself if and only if it is below 2^{limit}.",
+            mode=mode,
+            decide=partial(identity, mode, limit),
+        )
+        held = GEOMETRIES[mode].frame_bits
+        yield Goal(
+            theorem=THEOREM,
+            name="identity-for-all",
+            statement=f"Every P below 2^{held}, what an entry can hold, has an identity address.",
+            mode=mode,
+            expected=Answer.HOLDS if limit == held else Answer.FAILS,
+            decide=partial(identity, mode, held),
+        )
+
+
+def by_enumeration(filler: Filler, mode: Paging, limits: Limits) -> Result:
+    """Every class of (V, P, X).  Raises Undecided when time runs out."""
+    started, cases = time.monotonic(), 0
+    try:
+        for more in every_class(filler, mode):
+            cases += more
+            limits.progress(f"tables, {mode.value}", cases, 0)
+            if time.monotonic() - started > limits.seconds:
+                raise Undecided("the enumeration ran out of time")
+    except Wrong as wrong:
+        concrete = counterexample(filler, mode, wrong)
+        if concrete is None:
+            raise Undecided(f"no example on numbers: {wrong.problem}") from wrong
+        return Result(
+            answer=Answer.FAILS,
+            how=ENUMERATION,
+            cases=cases,
+            counterexample=concrete,
+            detail=wrong.problem,
+        )
+    return Result(answer=Answer.HOLDS, how=ENUMERATION, cases=cases)
+
+
+def by_z3(filler: Filler, mode: Paging, limits: Limits) -> Result:
+    """All goals, symbolically.  Raises Undecided and MissingPart."""
+    paths = 0
+    for goal in _parts(mode):
+        refuted, walked = tables_by_z3.refute(filler, mode, goal, limits)
+        paths += len(walked)
+        if refuted:
+            return Result(
+                answer=Answer.FAILS,
+                how="z3",
+                cases=None,
+                counterexample=refuted,
+                detail=f"goal {goal}",
+            )
+    return Result(
+        answer=Answer.HOLDS, how="z3", cases=None, detail=f"{paths} paths of builder and walker"
+    )
+
+
+def scripts(filler: Filler, mode: Paging) -> Iterator[Script]:
+    """Each goal as a formula for any other solver."""
+    for goal in _parts(mode):
+        refuted, walked = tables_by_z3.refute(filler, mode, goal, Limits())
+        yield tables_by_z3.script(mode, goal, walked, expected="sat" if refuted else "unsat")
+
+
+def _parts(mode: Paging) -> tuple[str, ...]:
+    return tuple(g for g in tables_by_z3.GOALS if g != "load" or mode is Paging.PAE)
+
+
+# ---------------------------------------------------------------------------------------- bits
+
+
+def bits(mode: Paging, limits: Limits) -> Result:
+    """What `opaque` takes for granted, bit by bit.
+
+    A field is read by shift and mask, so each bit of it is one bit of the word: looking at the words with
+    a single bit set is looking at all.  Above the indices a canonical address has copies of one bit.
+    """
+    geometry = GEOMETRIES[mode]
+    lemmas = list(_lemmas(geometry))
+    problem = next((what for found, what in lemmas if not found), None)
+    return Result(
+        answer=Answer.FAILS if problem else Answer.HOLDS,
+        how=ENUMERATION,
+        cases=len(lemmas),
+        counterexample={"bits": problem} if problem else None,
+    )
+
+
+def _lemmas(geometry: Geometry) -> Iterator[tuple[bool, str]]:
+    fmt = geometry.format
+    levels = range(len(geometry.places))
+    for number in range(12, geometry.linear_bits):
+        read = [fmt.index(1 << number, level) for level in levels]
+        mine = [(1 << number >> low) & ((1 << width) - 1) for low, width in geometry.places]
+        yield read == mine, f"bit {number} is read differently by builder and manual"
+        yield sum(map(int.bit_count, read)) == 1, f"bit {number} is in no index, or in two"
+    for number in range(12):
+        yield OFFSET.get(1 << number) == 1 << number, f"bit {number} is not in the offset"
+    most = max((1 << width for _, width in geometry.places), default=0)
+    yield most * geometry.entry_size <= PAGE_SIZE, "a slot lies beyond its table"
+    yield fmt.entry_size == geometry.entry_size, "entries of another size"
+    field = (1 << geometry.frame_bits) - PAGE_SIZE
+    yield fmt.address.mask == field, "the address field is another"
+    for choice in product((False, True), repeat=5):
+        names = ("writable", "executable", "user", "is_global", "accessed")
+        rights = Rights(**dict(zip(names, choice, strict=True)))
+        for level in levels:
+            flags = leaf_bits(fmt, level, rights) | table_bits(fmt, level, rights)
+            yield not flags & field, f"flags {flags:#x} reach into the address"
+
+
+# ------------------------------------------------------------------------------------ identity
+
+
+class _Above:
+    """A physical address below 2**52 of which is known whether a bit from `shift` up is set."""
+
+    def __init__(self, shift: int, zero: bool) -> None:
+        self.shift, self.zero = shift, zero
+
+    def __rshift__(self, bits: int) -> _Above:
+        if bits != self.shift:
+            raise TypeError(f"an address was shifted by {bits}")
+        return self
+
+    def __eq__(self, other: object) -> bool:
+        if other not in (0, (1 << 64 - self.shift) - 1):
+            raise TypeError("the upper bits were compared with a number")
+        return self.zero and other == 0
+
+    def __lt__(self, limit: int) -> bool:
+        if limit != 1 << self.shift:
+            raise TypeError("an address was compared with a number")
+        return self.zero
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def identity(mode: Paging, bits: int, limits: Limits) -> Result:
+    """Whether the addresses below 2**`bits` are exactly those, of all that fit, that are canonical.
+
+    With `bits` what an entry can hold, that is: whether all are.
+    """
+    geometry = GEOMETRIES[mode]
+    mmu = geometry.strict(0)
+    shift = geometry.canonical_shift
+    cases = 0
+    for zero in (True, False):
+        if not zero and shift >= geometry.frame_bits:
+            continue  # no frame has a bit there
+        cases += 1
+        token: Any = _Above(shift, zero)
+        # Below the shift nothing is looked at; from it up, `zero` says whether P is below 2**shift.
+        wanted = True if bits == geometry.frame_bits else zero == (bits == shift)
+        if canonical(token, mmu) != wanted:
+            example = 1 << shift
+            assert canonical(example, mmu) != wanted
+            return Result(
+                answer=Answer.FAILS,
+                how=ENUMERATION,
+                cases=cases,
+                counterexample={"P": f"{example:#x}"},
+                detail=f"the linear address {example:#x} does not exist",
+            )
+    return Result(answer=Answer.HOLDS, how=ENUMERATION, cases=cases)
