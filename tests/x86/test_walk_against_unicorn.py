@@ -54,8 +54,8 @@ if TYPE_CHECKING:
     from tightrope.machine.emulator.engine import Engine
 
 ACCESSES_PER_WORLD = 24
-WORLDS = 110
-"""For each of four formats at CPL 0 and 3: 4 * 2 * 110 * 24 = 21,120 cases."""
+WORLDS = 525
+"""For each of four formats at CPL 0 and 3: 4 * 2 * 525 * 24 = 100,800 cases."""
 
 MIB = 1 << 20
 RAM_SIZE = 8 * MIB
