@@ -28,25 +28,16 @@ import numpy as np
 import pytest
 
 from tests.x86.modes import (
-    G1,
     MODES,
-    NXE,
-    PG_PE_WP,
-    PGE,
-    PS,
-    PSE,
     RW,
-    SMAP,
     SMEP,
     US,
-    WP,
-    XD,
     A,
     D,
-    G,
     Mode,
     P,
 )
+from tests.x86.worlds import MARKED, RAM_SIZE, TABLES, World
 from tightrope.machine.emulator.context import ExceptionState
 from tightrope.x86.walk import Access, Mmu, Refused, Translated, walk
 
@@ -57,13 +48,8 @@ ACCESSES_PER_WORLD = 24
 WORLDS = 525
 """For each of four formats at CPL 0 and 3: 4 * 2 * 525 * 24 = 100,800 cases."""
 
-MIB = 1 << 20
-RAM_SIZE = 8 * MIB
-MARKED = 4 * MIB
-"""From here on each 8 bytes are `mov eax, address / 8; hlt`: readable and executable markers."""
 GDT, CODE, STACK = 0x1000, 0x2000, 0x3000
 CODE_TABLES = 0x10000
-TABLES = 0x20000
 LOAD, STORE = 0x10, 0x20
 STORED = 0x5A5A_5A5A_5A5A_5A5A
 AC = 1 << 18
@@ -140,6 +126,10 @@ class Lab:
             return None
         return int.from_bytes(self.ram[at : at + size], "little")
 
+    def clear(self, start: int, size: int) -> None:
+        """Zeros into RAM."""
+        self.ram[start : start + size] = bytes(size)
+
     def write(self, name: str, value: object) -> None:
         """One register."""
         self.uc.reg_write(self.registers[name], value)
@@ -193,90 +183,6 @@ class Lab:
             self.uc.emu_start(begin, 0, count=1)
         except self.failed:
             assert self.holes
-
-
-class World:
-    """Random tables for a lab: two tables a level, two slots a table, entries of every sort."""
-
-    def __init__(self, lab: Lab, rng: random.Random) -> None:
-        self.lab, self.rng = lab, rng
-        mode = lab.mode
-        tables = [[lab.root]] + [
-            [TABLES + 0x1000 * (2 * level + which + 1) for which in (0, 1)]
-            for level in range(mode.levels - 1)
-        ]
-        self.lab.ram[TABLES : TABLES + 0x1000 * 12] = bytes(0x1000 * 12)
-        self.slots: list[tuple[int, ...]] = []
-        for level, (low, bits) in enumerate(mode.places):
-            slots = tuple(rng.sample(range(1, 1 << bits), 2))
-            # An address under a 1 GiB page at 0 has to fall into the marked RAM.
-            self.slots.append((2, 3) if low == 21 and mode.levels > 3 else slots)
-            for table in tables[level]:
-                for slot in self.slots[level]:
-                    below = rng.choice(tables[level + 1]) if level + 1 < mode.levels else None
-                    lab.entry(table, slot, self.entry(level, low, below))
-        lab.lay_code()
-        maybe = rng.choice
-        cr4 = mode.cr4 & ~(PSE | PGE) | maybe((0, PGE)) | maybe((0, SMEP)) | maybe((0, SMAP))
-        if mode.name != "i386" or rng.random() < 0.8:
-            cr4 |= PSE
-        self.mmu = mode.mmu(
-            lab.root,
-            cr0=PG_PE_WP & ~maybe((0, WP)),
-            cr4=cr4,
-            efer=mode.efer & ~(NXE if rng.random() < 0.25 else 0),
-            physical_bits=40,
-            user=lab.user,
-            ac=maybe((False, True)),
-        )
-
-    def entry(self, level: int, low: int, below: int | None) -> int:
-        """An entry of one level; most are well made, so that walks come far."""
-        rng, mode = self.rng, self.lab.mode
-        wide, likely = mode.entry_size == 8, rng.random
-        value = 0
-        for bit, chance in ((P, 0.95), (RW, 0.75), (US, 0.7), (A, 0.6), (D, 0.6), (G, 0.4)):
-            value |= bit if likely() < chance else 0
-        value |= rng.getrandbits(3) << 9  # ignored
-        if mode.name == "pae" and level == 0:
-            return value & (P | 0xE00) | (below or 0)
-        size = 1 << low
-        large = size in mode.page_sizes
-        if below is None or (large and likely() < 0.3):
-            value |= (PS if size > 4096 else rng.choice((0, PS))) | self.frame(size)
-            if size > 4096 and likely() < 0.08:
-                value |= 1 << (rng.randrange(13, low) if wide else 21)
-        else:
-            value |= below if likely() < 0.98 else rng.randrange(1 << 31, 1 << 32, 4096)
-            value |= PS if (large and likely() < 0.02) or (not large and likely() < 0.05) else 0
-        if wide:
-            value |= XD if likely() < 0.15 else 0
-            value |= 1 << rng.randrange(40, 52) if likely() < 0.05 else 0
-            value |= 1 << rng.randrange(52, 63) if likely() < 0.05 else 0
-        return value
-
-    def frame(self, size: int) -> int:
-        """Where a page of `size` bytes lies: mostly in the marked RAM, else in a hole below 1 TiB."""
-        rng = self.rng
-        if rng.random() < 0.85:
-            return 0 if size == G1 else rng.randrange(MARKED, RAM_SIZE, size)
-        if self.lab.mode.entry_size == 8:
-            return rng.randrange(1 << 38, 1 << 40, size)
-        if size > 4096:  # bits 20:13 are address bits 39:32 (SDM table 4-4)
-            return rng.randrange(1 << 31, 1 << 32, size) | rng.getrandbits(8) << 13
-        return rng.randrange(1 << 31, 1 << 32, size)
-
-    def address(self) -> int:
-        """An aligned linear address; most lead to a mapped page, a few are not canonical."""
-        rng, mode = self.rng, self.lab.mode
-        indices = [
-            rng.choice(slots) if rng.random() < 0.98 else rng.randrange(1, 1 << bits)
-            for slots, (_, bits) in zip(self.slots, mode.places, strict=True)
-        ]
-        virt = mode.address(indices, rng.randrange(0, 4096, 8))
-        if mode.linear_bits > 32 and rng.random() < 0.03:
-            virt ^= 1 << rng.randrange(mode.linear_bits - 1, 64)
-        return virt
 
 
 def compare(lab: Lab, mmu: Mmu, virt: int, access: Access) -> str:
