@@ -193,6 +193,12 @@ def _pgd(options: argparse.Namespace) -> int:
     return HOLDS if one.whole and not changes else FINDING
 
 
+def _prove(options: argparse.Namespace) -> int:
+    from tightrope.cli import proving
+
+    return proving.prove(options)
+
+
 def _rules(_options: argparse.Namespace) -> int:
     from tightrope.check import RULES
 
@@ -221,6 +227,7 @@ DEEDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "compare": _compare,
     "matrix": _matrix,
     "pgd": _pgd,
+    "prove": _prove,
     "rules": _rules,
 }
 """The parser's word for a deed -> what does it."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -17,6 +18,7 @@ from tightrope.errors import BadInput
 if TYPE_CHECKING:
     from tightrope.model import Host, Image, Verdict
     from tightrope.plan import Request
+    from tightrope.prove.theorem import Script
 
 SHIPPED = "the shipped kernel"
 
@@ -100,6 +102,23 @@ def write_trace(out: TextIO, verdict: Verdict) -> None:
                 )
     except OSError as err:
         raise BadInput(err.strerror or str(err), source=out.name) from err
+
+
+def write_scripts(path: Path, scripts: Iterable[Script]) -> None:
+    """SMT-LIB: all in one file when `path` ends in .smt2, else a file each in a directory.
+
+    Each begins with what a solver has to answer.  Raises BadInput.
+    """
+    texts = ((each.name, f"; {each.name}: {each.expected}\n{each.text}") for each in scripts)
+    try:
+        if path.suffix == ".smt2":
+            path.write_text("(reset)\n".join(text for _, text in texts), encoding="utf-8")
+            return
+        path.mkdir(parents=True, exist_ok=True)
+        for name, text in texts:
+            (path / f"{name}.smt2").write_text(text, encoding="utf-8")
+    except OSError as err:
+        raise BadInput(err.strerror or str(err), source=str(path)) from err
 
 
 def print_json(document: object) -> None:

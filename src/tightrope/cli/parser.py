@@ -158,9 +158,75 @@ def parser() -> argparse.ArgumentParser:
     _json_argument(deed)
     deed.set_defaults(deed="pgd")
 
+    _prove_arguments(deeds)
+
     deed = deeds.add_parser("rules", help="what every rehearsal is checked for, and who says so")
     deed.set_defaults(deed="rules")
     return top
+
+
+THEOREMS = {
+    "tables": "page_table_a maps V and P and nothing else, for all V and P",
+}
+"""The words of `prove.run.THEOREMS`, for `--help`; a test compares them."""
+
+
+def _prove_arguments(
+    deeds: argparse._SubParsersAction[argparse.ArgumentParser],
+) -> None:
+    deed = deeds.add_parser(
+        "prove",
+        help="the theorems behind it, for all memory maps, or the counterexample",
+        description="Prove the theorems about tables, designs, the switch, the copy and the code;"
+        " without a word all of them.  Some need z3: install tightrope[prove].",
+        epilog="Exit status: 0 all is as the theorems say, 1 a counterexample, 2 something was not"
+        " decided.",
+    )
+    _proof_options(deed, default=None)
+    words = deed.add_subparsers(title="theorems", metavar="THEOREM")
+    for word, says in THEOREMS.items():
+        one = words.add_parser(word, help=says, description=f"{says[0].upper()}{says[1:]}.")
+        _proof_options(one, default=argparse.SUPPRESS)
+        one.set_defaults(theorem=word)
+    deed.set_defaults(deed="prove", theorem=None)
+
+
+def _proof_options(deed: argparse.ArgumentParser, *, default: str | None) -> None:
+    """The options of `prove` and of each of its words; a word leaves what was said before it."""
+    first = default is None
+    deed.add_argument(
+        "--mode",
+        choices=["i386", "pae", "x86_64", "la57"],
+        default=default,
+        help="only what is about this page-table format",
+    )
+    deed.add_argument("--design", default=default, help="only what is about this table design")
+    deed.add_argument(
+        "--limit",
+        type=_seconds,
+        default=60.0 if first else default,
+        metavar="SECONDS",
+        help="for each goal; then it is not decided (60)",
+    )
+    deed.add_argument(
+        "--smt",
+        type=Path,
+        default=default,
+        metavar="PATH",
+        help="write the obligations as SMT-LIB too: into one file NAME.smt2, or into a directory",
+    )
+    deed.add_argument(
+        "--mutants",
+        action="store_true",
+        default=False if first else default,
+        help="break what is proved, piece by piece, and see each mistake refused",
+    )
+    deed.add_argument(
+        "--json",
+        action="store_true",
+        default=False if first else default,
+        help="one JSON object instead of text",
+    )
 
 
 def _kernel_arguments(deed: argparse.ArgumentParser, *, optional: bool) -> None:

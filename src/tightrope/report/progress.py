@@ -78,6 +78,13 @@ class Bar:
             self._bar.close()
             self._bar = None
 
+    def pause(self) -> None:
+        """Take the bar off the screen until the next call, for a line that is about to be printed."""
+        with self._lock:
+            self._what = ""
+            self._since = float("inf")
+            self._clear()
+
     def close(self) -> None:
         """Take the bar off the screen; it stays off."""
         self._closed.set()

@@ -1,0 +1,122 @@
+"""Proofs as text and as plain data.
+
+    tables  only-v-and-p: V and P lead to P, ...
+              i386           holds in all of 804 cases, by enumeration         (0.01 s)
+              pae            fails, as the theorem says: P = 0x100000000 (...)  (0.00 s)
+
+Rules: one line a goal, under a heading a statement; what was not decided says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from tightrope.proof import Answer, Fate, Judged, Killed
+
+
+def heading(judged: Judged) -> str:
+    """The statement that the lines below it are about."""
+    return f"{judged.theorem}  {judged.name}: {judged.statement}"
+
+
+def line(judged: Judged) -> str:
+    """One goal."""
+    where = " ".join(filter(None, (judged.mode, judged.design))) or "every mode"
+    return f"    {where:<20} {_answer(judged)}  ({judged.result.seconds:.2f} s)"
+
+
+def _answer(judged: Judged) -> str:
+    result = judged.result
+    example = ", ".join(
+        f"{name} = {value}" for name, value in (result.counterexample or {}).items()
+    )
+    reason = f" ({result.detail})" if result.detail else ""
+    if result.answer is Answer.UNDECIDED:
+        return f"not decided: {result.detail}"
+    if result.answer is Answer.HOLDS:
+        number = "for all values" if result.cases is None else f"in all of {_cases(result.cases)}"
+        text = f"holds {number}, by {result.how}{reason}"
+        return text if judged.as_stated else f"UNEXPECTED: {text}, and the theorem says it fails"
+    if judged.as_stated:
+        return f"fails, as the theorem says: {example}{reason}"
+    return f"COUNTEREXAMPLE: {example}{reason}"
+
+
+def _cases(number: int) -> str:
+    return "1 case" if number == 1 else f"{number} cases"
+
+
+def summary(goals: Sequence[Judged]) -> str:
+    """The last line."""
+    undecided = sum(each.result.answer is Answer.UNDECIDED for each in goals)
+    wrong = sum(not each.as_stated for each in goals) - undecided
+    right = len(goals) - wrong - undecided
+    seconds = sum(each.result.seconds for each in goals)
+    parts = [f"{right} of {len(goals)} goals are as the theorems say"]
+    parts += [f"{wrong} are not"] if wrong else []
+    parts += [f"{undecided} not decided"] if undecided else []
+    return f"{', '.join(parts)}; {seconds:.1f} s"
+
+
+def document(goals: Iterable[Judged]) -> dict[str, object]:
+    """Plain data for JSON."""
+    return {
+        "goals": [
+            {
+                "theorem": each.theorem,
+                "name": each.name,
+                "statement": each.statement,
+                "mode": each.mode,
+                "design": each.design,
+                "expected": each.expected.value,
+                "answer": each.result.answer.value,
+                "how": each.result.how,
+                "cases": "all" if each.result.cases is None else each.result.cases,
+                "seconds": round(each.result.seconds, 3),
+                "counterexample": dict(each.result.counterexample)
+                if each.result.counterexample
+                else None,
+                "detail": each.result.detail,
+            }
+            for each in goals
+        ]
+    }
+
+
+# ------------------------------------------------------------------------------------- mutants
+
+
+def mutant_line(killed: Killed) -> str:
+    """One mutant."""
+    who = f"{killed.subject}: {killed.says}"
+    if killed.fate is Fate.KILLED:
+        return f"killed      {who}\n            by {killed.by}: {killed.evidence}"
+    return f"{killed.fate.value:<11} {who}\n            {killed.evidence}"
+
+
+def mutant_summary(mutants: Sequence[Killed]) -> str:
+    """The last line."""
+    counts = ", ".join(
+        f"{number} {fate.value}"
+        for fate in Fate
+        if (number := sum(each.fate is fate for each in mutants))
+    )
+    return f"{len(mutants)} mutants: {counts}; {sum(each.seconds for each in mutants):.1f} s"
+
+
+def mutant_document(mutants: Iterable[Killed]) -> dict[str, object]:
+    """Plain data for JSON."""
+    return {
+        "mutants": [
+            {
+                "subject": each.subject,
+                "name": each.name,
+                "says": each.says,
+                "fate": each.fate.value,
+                "by": each.by,
+                "evidence": each.evidence,
+                "seconds": round(each.seconds, 3),
+            }
+            for each in mutants
+        ]
+    }
