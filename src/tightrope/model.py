@@ -386,6 +386,12 @@ class Handover:
     """What lies in the source pages (the plan's segments, unless a sabotage says otherwise)."""
     registers: Registers
     """The CPU at the call: rip = V and the routine's arguments."""
+    at_v: Code | None = None
+    """The code at V where it is not the control page's: then the old kernel's page stays behind V."""
+    static: tuple[Piece, ...] = ()
+    """What the design has in the old kernel's own image, outside the crash region with it."""
+    jumps_to: Phys | None = None
+    """Where step 4 lands, None for the control page."""
 
 
 # ------------------------------------------------------------------------------------------ run

@@ -9,7 +9,7 @@
 Rules: this file composes the rooms and opens no file.  Where a machine is not given, it makes an
 emulator; a caller with many rehearsals passes one in and it is reused.
 
-May import: check, errors, handover, host, image, machine, machines, model, plan, routines, sabotage, shipped
+May import: check, errors, handover, host, image, machine, machines, model, plan, sabotage, shipped
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tightrope import check, handover, host, plan, routines
+from tightrope import check, handover, host, plan
 from tightrope.machine.port import Machine, Progress, no_progress
 from tightrope.machines import emulator
 from tightrope.model import (
@@ -70,12 +70,13 @@ def prepare(image: Image, old: Host, request: Request) -> Plan:
 
 def build(the_plan: Plan, *, design: str, sabotage: Sabotage | None = None) -> Handover:
     """The old kernel's world and the handover for a plan, broken where a sabotage says so."""
-    long_mode = the_plan.host.paging.long_mode
-    code = routines.read(routines.RELOCATE_X86_64 if long_mode else routines.RELOCATE_I386)
-    old = the_plan.host
+    the_plan, old = handover.fitted(the_plan, design), the_plan.host
+    code, at_v = handover.codes(design, old.paging)
     if sabotage:
+        sabotage.refuse(old)
         code, old = sabotage.code(code), sabotage.host(old, the_plan)
-    built = handover.build(the_plan, host.lay(old, code, the_plan.relocation), code, design=design)
+    world = host.lay(old, at_v or code, the_plan.relocation)
+    built = handover.build(the_plan, world, code, design=design, at_v=at_v)
     return sabotage.handover(built) if sabotage else built
 
 

@@ -6,17 +6,19 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.makers.bzimage import bzimage
 from tightrope import host, image
 from tightrope.cli import main
 from tightrope.cli.parser import DESIGNS as NAMES
-from tightrope.compare import Row, compare
-from tightrope.handover import DAMM_V4, DESIGNS, ONE_TABLE, TWO_TABLES
-from tightrope.memory import Extent
+from tightrope.compare import Row, _copied, compare
+from tightrope.handover import DAMM_V4, DESIGNS, IN_PLACE, ONE_TABLE, TWO_TABLES
+from tightrope.memory import PAGE_SIZE, Extent
 from tightrope.model import Host, Named, Outcome, Paging
 from tightrope.plan import Request
+from tightrope.rehearse import rehearse
 from tightrope.report import compare as report
 
 KERNEL = image.read(bzimage(init_size=0x20000), "made")
@@ -39,8 +41,12 @@ def rows(old: Host) -> dict[str, Row]:
 
 
 @pytest.mark.parametrize("paging", [Paging.X86_64, Paging.LA57])
-def test_where_v_is_negative_every_design_holds(paging: Paging) -> None:
-    assert {row.outcome for row in rows(old_kernel(paging)).values()} == {Outcome.HOLDS}
+def test_where_v_is_negative_every_design_holds_that_leaves_the_current_pgd_alone(
+    paging: Paging,
+) -> None:
+    found = rows(old_kernel(paging))
+    assert {name for name, row in found.items() if row.outcome is not Outcome.HOLDS} == {IN_PLACE}
+    assert all(row.reached for row in found.values())
 
 
 def test_damm_v4_falls_where_v_and_p_share_a_pae_gigabyte_and_two_tables_holds() -> None:
@@ -82,6 +88,18 @@ def test_one_table_is_loaded_as_both_and_has_fewer_pages() -> None:
     assert found[TWO_TABLES].pages_copied == found[ONE_TABLE].pages_copied > 0
 
 
+def test_copies_are_counted_by_what_was_copied_and_not_by_what_the_list_asks_for() -> None:
+    done = rehearse(KERNEL, old_kernel(Paging.X86_64), Request(initrd=bytes(9000)))
+    run = done.run
+    assert _copied(done) == (len(run.copies), 1.0)
+    # Linux since 2.6.34 swaps: source to a spare page, destination to source, spare page to destination.
+    spare = done.handover.plan.control_page + PAGE_SIZE
+    three = np.repeat(run.copies, 3, axis=0)
+    three[0::3, 1], three[1::3, 1], three[2::3, 2] = spare, three[1::3, 2], spare
+    assert _copied(replace(done, run=replace(run, copies=three))) == (len(run.copies), 3.0)
+    assert _copied(replace(done, run=replace(run, copies=run.copies[:0]))) == (0, None)
+
+
 def test_the_command_prints_a_row_for_each_design(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -97,10 +115,11 @@ def test_the_command_prints_a_row_for_each_design(
 def test_a_design_that_cannot_be_has_its_reason_below_the_table() -> None:
     old = old_kernel(Paging.PAE, 0x4000_0000, Extent(0x4800_0000, 0x6000_0000))
     done = compare(KERNEL, old, Request())
+    assert {row.reached for row in done} == {True, False}
     never = replace(done[0], design="never", outcome=None, detail="no room")
     text = report.text((*done, never))
     assert "falls (table-a-maps-v, step 2)" in text
-    assert text.endswith("never        cannot exist\nnever: no room")
+    assert text.endswith("never           cannot exist\nnever: no room")
 
 
 def test_the_parser_s_names_are_the_designs() -> None:

@@ -5,6 +5,7 @@
     tables       page_table_a and page_table_b, statically
     switching    the table switches, under the worst-case TLB
     copying      the page list and what the copies did
+    changes      what of the old kernel is not what it was, and what wrote it
     ownership    who wrote and read what; the old kernel's memory
     entry        the state the new kernel is entered with
     faults       an exception, explained
@@ -15,6 +16,7 @@ the step of the walk, what was seen, and what would mend it.
 May import: abi, errors, memory, model, x86
 """
 
+from tightrope.check.changes import changes
 from tightrope.check.rules import RULES, asked, check, unasked
 
-__all__ = ["RULES", "asked", "check", "unasked"]
+__all__ = ["RULES", "asked", "changes", "check", "unasked"]

@@ -1,7 +1,8 @@
 """Rules about who may touch what: the walk's own pages, and the old kernel's memory.
 
-    owned for writing     the control page, the stub's page (its stack), destinations by copies
-    owned for reading     those, the page list, sources
+    owned for writing     the control page, the stub's page (its stack), destinations by copies, and
+                          what the design has in the old kernel's image
+    owned for reading     those, the page list, sources, and the page at V where its code stays there
 
 Rules: stores, loads and copies are the machine's arrays of physical addresses.
 """
@@ -13,9 +14,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from tightrope.check.changes import changes, steps_of
 from tightrope.check.rule import Case, Rule, found, owner
 from tightrope.memory import PAGE_SHIFT, PAGE_SIZE, Extent, union
-from tightrope.model import Finding, Piece, Sight, Step
+from tightrope.model import Finding, Sight, Step
 
 
 def _outside(rows: NDArray[np.int64], extents: Sequence[Extent]) -> NDArray[np.int64]:
@@ -30,7 +32,7 @@ def _outside(rows: NDArray[np.int64], extents: Sequence[Extent]) -> NDArray[np.i
 
 def _own(case: Case) -> list[Extent]:
     stub = Extent.sized(case.plan.entry, PAGE_SIZE)
-    return [case.control_page, stub]
+    return [case.control_page, stub, *(piece.extent for piece in case.handover.static)]
 
 
 def _text(case: Case, index: int) -> str:
@@ -52,10 +54,15 @@ def stores_owned(case: Case) -> Iterator[Finding]:
 
 def loads_owned(case: Case) -> Iterator[Finding]:
     """Every load comes from the control page, the stub's page, the list or a source."""
+    pages = [frame << PAGE_SHIFT for frame in case.list_frames]
+    if case.handover.at_v is not None and not case.live:
+        pages.append(case.handover.world.code_phys)
     rows = _outside(
-        case.run.loads,
-        [*_own(case), *(Extent.sized(f << PAGE_SHIFT, PAGE_SIZE) for f in case.list_frames)],
+        case.run.loads, [*_own(case), *(Extent.sized(page, PAGE_SIZE) for page in pages)]
     )
+    if case.live:
+        # Under the current pgd it is the old kernel that reads its own gdt and text.
+        rows = rows[rows[:, 1] >= Step.IDENTITY]
     for index, step, phys, size in rows[:1].tolist():
         yield found(
             "loads-owned",
@@ -80,7 +87,7 @@ def copies_owned(case: Case) -> Iterator[Finding]:
             phys = int(bad[0][column])
             yield found(
                 "copies-owned",
-                Step.COPY,
+                Step(steps_of(case.run, bad[:1, 0])[0]),
                 f"a copy {verb} {phys:#x}, which is not in the plan",
                 evidence={"there": owner(case, phys), "such copies": str(len(bad))},
                 mend="see the page list: every destination and source has to be the plan's",
@@ -88,32 +95,21 @@ def copies_owned(case: Case) -> Iterator[Finding]:
             return
 
 
-def _changed(case: Case, pieces: Sequence[Piece]) -> Iterator[tuple[Piece, int, Step]]:
-    """Pieces of the old kernel that differ now, destinations apart: which, the byte, since when."""
-    prepared = {p.phys & -PAGE_SIZE for p in case.handover.pieces}
-    destinations = case.plan.destinations
-    for piece in pieces:
-        now = case.run.memory.read(piece.extent)
-        if now == piece.data or piece.phys == case.plan.control_page:
-            continue  # V in the direct map: the page at V is the control page, and holds the stack
-        frames = np.arange(piece.extent.pages.start, piece.extent.pages.stop)
-        if np.isin(frames, destinations).all():
-            continue  # a destination: overwriting it is what the copy is for
-        a, b = np.frombuffer(now, np.uint8), np.frombuffer(piece.data, np.uint8)
-        at = int(np.nonzero(a != b)[0][0])
-        where = piece.phys + at
-        yield piece, where, Step.PREPARE if where & -PAGE_SIZE in prepared else Step.COPY
-
-
 def current_pgd_kept(case: Case) -> Iterator[Finding]:
     """The old kernel's page tables are byte for byte what they were."""
-    tables = [p for p in case.handover.world.pieces if p.phys in case.handover.world.tables]
-    for piece, where, step in _changed(case, tables):
+    for each in changes(case.handover, case.run):
+        if each.piece.phys not in case.handover.world.tables:
+            continue
         yield found(
             "current-pgd-kept",
-            step,
-            f"the old kernel's page table {piece.phys:#x} was overwritten (first at {where:#x})",
-            evidence={"current pgd": f"{case.handover.world.pgd:#x}"},
+            each.step,
+            f"the old kernel's page table {each.piece.phys:#x} was overwritten"
+            f" (first at {each.first:#x})",
+            evidence={
+                "current pgd": f"{case.handover.world.pgd:#x}",
+                "bytes": str(each.count),
+                **({"by": f"`{_text(case, each.instruction)}`"} if each.instruction >= 0 else {}),
+            },
             mend="build tables of your own: a crash dump must find the current pgd whole",
         )
         return
@@ -121,12 +117,13 @@ def current_pgd_kept(case: Case) -> Iterator[Finding]:
 
 def old_kernel_kept(case: Case) -> Iterator[Finding]:
     """The old kernel's text, gdt, idt and stack are what they were, destinations apart."""
-    others = [p for p in case.handover.world.pieces if p.phys not in case.handover.world.tables]
-    for piece, where, step in _changed(case, others):
+    for each in changes(case.handover, case.run):
+        if each.piece.phys in case.handover.world.tables:
+            continue
         yield found(
             "old-kernel-kept",
-            step,
-            f"{piece.what} was overwritten at {where:#x}",
+            each.step,
+            f"{each.piece.what} was overwritten at {each.first:#x}",
             mend="write destinations and the control page, and nothing else",
         )
         return
@@ -150,7 +147,7 @@ def crash_region_only(case: Case) -> Iterator[Finding]:
             )
             return
     copies = case.run.copies
-    steps = np.full(len(copies), Step.COPY, np.int64)
+    steps = steps_of(case.run, copies[:, 0])
     written = np.stack([copies[:, 0], steps, copies[:, 1], copies[:, 3]], axis=1)
     rows = _outside(np.concatenate([case.run.stores, written]), [region])
     for index, step, phys, size in rows[:1].tolist():

@@ -48,6 +48,23 @@ class Case:
         return self.handover.design == "one-table"
 
     @property
+    def live(self) -> bool:
+        """The design has no page_table_a of its own: the walk goes on under the current pgd."""
+        return self.handover.page_table_a.root == self.handover.world.pgd
+
+    @property
+    def behind_v(self) -> Phys:
+        """The frame that has to be behind V once page_table_a is in use."""
+        stays = self.handover.at_v is not None
+        return self.handover.world.code_phys if stays else self.plan.control_page
+
+    @property
+    def landing(self) -> Phys:
+        """The page that step 4 jumps to, by its identity address."""
+        jumps_to = self.handover.jumps_to
+        return self.plan.control_page if jumps_to is None else jumps_to
+
+    @property
     def word(self) -> int:
         """Bytes of a word of the old kernel: 8 in long mode, 4 on i386 and PAE."""
         return 8 if self.handover.registers.efer & EFER_LMA else 4
@@ -76,9 +93,19 @@ class Case:
 
     @cached_property
     def table_frames(self) -> tuple[int, ...]:
-        """Frame numbers of page_table_a and page_table_b."""
+        """Frame numbers of page_table_a and page_table_b, but for what the old kernel's image holds.
+
+        What lies there is used before the copy begins, and is the new kernel's to overwrite.
+        """
         tables = (self.handover.page_table_a, self.handover.page_table_b)
-        return tuple(frame >> PAGE_SHIFT for each in tables if each for frame in each.pages)
+        image = {piece.phys for piece in self.handover.static} | set(self.handover.world.tables)
+        return tuple(
+            frame >> PAGE_SHIFT
+            for each in tables
+            if each
+            for frame in each.pages
+            if frame not in image
+        )
 
     def mmu(self, tables: Tables) -> Mmu:
         """The MMU state under which a tree of tables is used: as the old kernel left it, PGE off."""

@@ -41,14 +41,15 @@ def _where(got: Translated | Refused) -> dict[str, str]:
     return shown
 
 
-def _maps(case: Case, rule: str, step: Step, virt: int, name: str) -> Iterator[Finding]:
+def _maps(case: Case, rule: str, step: Step, virt: int, name: str, frame: int) -> Iterator[Finding]:
     got = _leads(case, virt)
+    there = "the control page" if frame == case.control_page.start else "the code at V"
     if isinstance(got, Refused):
         if _reserved(got):
             return  # reserved-bits tells it
         problem = f"page_table_a does not map {name} = {virt:#x}: {got.reason}"
-    elif got.phys != case.control_page.start:
-        problem = f"page_table_a maps {name} = {virt:#x} to {got.phys:#x}, not to the control page"
+    elif got.phys != frame:
+        problem = f"page_table_a maps {name} = {virt:#x} to {got.phys:#x}, not to {there}"
     else:
         return
     yield found(
@@ -56,31 +57,32 @@ def _maps(case: Case, rule: str, step: Step, virt: int, name: str) -> Iterator[F
         step,
         problem,
         evidence=_where(got),
-        mend=f"map {virt:#x} to the control page {case.control_page.start:#x} in page_table_a",
+        mend=f"map {virt:#x} to {there} {frame:#x} in page_table_a",
     )
 
 
 def table_a_maps_v(case: Case) -> Iterator[Finding]:
-    """V leads to the control page."""
-    yield from _maps(case, "table-a-maps-v", Step.TABLE_A, case.plan.relocation, "V")
+    """V leads to the control page, or to where it always led if the code at V stays where it is."""
+    yield from _maps(case, "table-a-maps-v", Step.TABLE_A, case.plan.relocation, "V", case.behind_v)
 
 
 def table_a_maps_p(case: Case) -> Iterator[Finding]:
-    """P leads to itself."""
-    yield from _maps(case, "table-a-maps-p", Step.STATE, case.control_page.start, "P")
+    """P leads to itself, or the page that the switching function jumps to."""
+    yield from _maps(case, "table-a-maps-p", Step.STATE, case.landing, "P", case.landing)
 
 
 def table_a_rights(case: Case) -> Iterator[Finding]:
-    """Supervisor, writable, executable: the page holds the code and its stack."""
-    for name, virt in (("V", case.plan.relocation), ("P", case.control_page.start)):
+    """Supervisor and executable; the control page writable too: it holds the code and its stack."""
+    for name, virt in (("V", case.plan.relocation), ("P", case.landing)):
         got = _leads(case, virt)
         if isinstance(got, Refused):
             continue
+        control = got.phys == case.control_page.start
         wrong = [
             text
             for bad, text in (
                 (not got.executable, "not executable (NX is set)"),
-                (not got.writable, "not writable"),
+                (not got.writable and control, "not writable"),
                 (got.user, "open to user mode"),
             )
             if bad
@@ -89,7 +91,8 @@ def table_a_rights(case: Case) -> Iterator[Finding]:
             yield found(
                 "table-a-rights",
                 Step.TABLE_A,
-                f"the control page at {name} = {virt:#x} is {' and '.join(wrong)}",
+                f"{'the control page' if control else 'the code'} at {name} = {virt:#x} is"
+                f" {' and '.join(wrong)}",
                 evidence=_where(got),
                 mend="map it supervisor, writable and executable on every level",
             )
@@ -97,9 +100,9 @@ def table_a_rights(case: Case) -> Iterator[Finding]:
 
 def table_a_nothing_else(case: Case) -> Iterator[Finding]:
     """Two mappings and no third."""
-    if case.one_table:
-        return  # one table maps all that has to be reachable as well
-    allowed = {case.plan.relocation, case.control_page.start}
+    if case.one_table or case.live:
+        return  # one table maps all that has to be reachable as well, the current pgd much more
+    allowed = {case.plan.relocation, case.landing}
     mapped = case.mapped_a
     for virt, phys, size in zip(
         mapped.virt.tolist(), mapped.phys.tolist(), mapped.size.tolist(), strict=True
@@ -119,7 +122,7 @@ def reserved_bits(case: Case) -> Iterator[Finding]:
     tables_a, tables_b = case.handover.page_table_a, case.handover.page_table_b
     targets = [
         ("page_table_a", tables_a, case.plan.relocation, Step.TABLE_A),
-        ("page_table_a", tables_a, case.control_page.start, Step.STATE),
+        ("page_table_a", tables_a, case.landing, Step.STATE),
     ]
     if tables_b:
         targets += [

@@ -129,6 +129,7 @@ def _host_capture(_options: argparse.Namespace) -> int:
 
 def _compare(options: argparse.Namespace) -> int:
     from tightrope.compare import compare
+    from tightrope.handover import TWO_TABLES
     from tightrope.model import Outcome
     from tightrope.report import compare as report
     from tightrope.report.progress import Bar
@@ -143,7 +144,8 @@ def _compare(options: argparse.Namespace) -> int:
         files.print_json(report.document(rows))
     else:
         print(report.text(rows))
-    return HOLDS if all(row.outcome is Outcome.HOLDS for row in rows) else FINDING
+    ours = next(row for row in rows if row.design == TWO_TABLES)
+    return HOLDS if ours.outcome is Outcome.HOLDS else FINDING
 
 
 def _matrix(options: argparse.Namespace) -> int:

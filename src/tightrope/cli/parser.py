@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tightrope import __version__
 
-DESIGNS = ("two-tables", "one-table", "damm-v4")
+DESIGNS = ("in-place", "two-tables", "one-table", "damm-v4", "split-function")
 """The names in `handover.DESIGNS`, which is too heavy to import for `--help`; a test compares them."""
 MACHINES = ("emulator",)
 """The names in `machines.MACHINES`; the same test compares them."""
@@ -89,7 +89,11 @@ def parser() -> argparse.ArgumentParser:
     _json_argument(deed)
     deed.set_defaults(deed="plan")
 
-    deed = deeds.add_parser("compare", help="the thread's rival designs on one host, side by side")
+    deed = deeds.add_parser(
+        "compare",
+        help="the thread's rival designs on one host, side by side",
+        description="One row for each design; the exit status is that of two-tables, the default.",
+    )
     _kernel_arguments(deed, optional=True)
     _request_arguments(deed)
     _json_argument(deed)

@@ -1,12 +1,24 @@
 """Plan + old kernel -> Handover: control page, page_table_a, page_table_b, page list.
 
     designs      the table designs by name; `two-tables` is the thread's
+    apart        the designs whose code at V is not the control page's
     build        lays everything that machine_kexec needs out as pieces of memory
 
 May import: errors, memory, model, routines, x86
 """
 
-from tightrope.handover.build import build
-from tightrope.handover.designs import DAMM_V4, DESIGNS, ONE_TABLE, TWO_TABLES
+from tightrope.handover.apart import IN_PLACE, SPLIT_FUNCTION
+from tightrope.handover.build import DESIGNS, build, codes, fitted
+from tightrope.handover.designs import DAMM_V4, ONE_TABLE, TWO_TABLES
 
-__all__ = ["DAMM_V4", "DESIGNS", "ONE_TABLE", "TWO_TABLES", "build"]
+__all__ = [
+    "DAMM_V4",
+    "DESIGNS",
+    "IN_PLACE",
+    "ONE_TABLE",
+    "SPLIT_FUNCTION",
+    "TWO_TABLES",
+    "build",
+    "codes",
+    "fitted",
+]

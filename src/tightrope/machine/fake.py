@@ -57,7 +57,9 @@ class Fake:
     blind = ("the relocation code and the entry stub: their contract is played, not run",)
 
     def run(self, handover: Handover) -> Run:
-        """Play the walk.  Raises MachineError when there is no room for the host."""
+        """Play the walk.  Raises MachineError when there is no room, or for code at V that it does not know."""
+        if handover.at_v is not None:
+            raise MachineError(f"the fake machine cannot play {handover.at_v.name}")
         return _Play(handover).run(self.name, self.blind)
 
     def close(self) -> None:
@@ -77,9 +79,10 @@ class _Play:
         self.ram = Ram(backed(host.memory, host.firmware))
         lay(handover, self.ram)
         frozen: dict[int, Buffer] = {
-            **handover.world.tables,
             **handover.page_table_a.pages,
             **(handover.page_table_b.pages if handover.page_table_b else {}),
+            # Last: page_table_a may be what the walk makes of the current pgd.
+            **handover.world.tables,
         }
         self.mmu = WatchedMmu(self.ram, host.cpu, handover.registers, frozen)
         self.steps = StepTracker(plan.relocation)

@@ -31,7 +31,7 @@ def lay(handover: Handover, ram: Ram) -> None:
             ram,
         )
         at += pages
-    for piece in (*handover.world.pieces, *handover.pieces):
+    for piece in (*handover.world.pieces, *handover.static, *handover.pieces):
         ram.write(piece.phys, piece.data)
 
 

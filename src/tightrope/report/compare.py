@@ -27,6 +27,10 @@ class Row(Protocol):
     @property
     def pages_copied(self) -> int: ...
     @property
+    def copies_per_page(self) -> float | None: ...
+    @property
+    def reached(self) -> bool: ...
+    @property
     def instructions(self) -> int: ...
     @property
     def flushes(self) -> int: ...
@@ -39,18 +43,20 @@ def text(rows: Sequence[Row]) -> str:
 
 def _lines(rows: Sequence[Row]) -> Iterator[str]:
     yield (
-        f"{'design':<12} {'verdict':<32} {'tables':>7} {'old kernel':>11} {'copied':>8}"
-        f" {'instructions':>13} {'flushes':>8}"
+        f"{'design':<15} {'verdict':<34} {'new kernel':<11} {'tables':>6} {'old kernel':>11}"
+        f" {'copied':>7} {'copies':>7} {'instructions':>13} {'flushes':>8}"
     )
-    yield f"{'':<12} {'':<32} {'pages':>7} {'bytes':>11} {'pages':>8}"
+    yield (f"{'':<15} {'':<34} {'':<11} {'pages':>6} {'bytes lost':>11} {'pages':>7} {'a page':>7}")
     for row in rows:
         if row.outcome is None:
-            yield f"{row.design:<12} cannot exist"
+            yield f"{row.design:<15} cannot exist"
             continue
         verdict = row.outcome.value + (f" ({row.detail})" if row.detail else "")
+        copies = "-" if row.copies_per_page is None else f"{row.copies_per_page:g}"
         yield (
-            f"{row.design:<12} {verdict:<32} {row.table_pages:>7} {row.old_bytes_changed:>11}"
-            f" {row.pages_copied:>8} {row.instructions:>13} {row.flushes:>8}"
+            f"{row.design:<15} {verdict:<34} {'entered' if row.reached else 'not entered':<11}"
+            f" {row.table_pages:>6} {row.old_bytes_changed:>11} {row.pages_copied:>7} {copies:>7}"
+            f" {row.instructions:>13} {row.flushes:>8}"
         )
     for row in rows:
         if row.outcome is None:
@@ -67,6 +73,8 @@ def document(rows: Sequence[Row]) -> list[dict[str, object]]:
             "table_pages": row.table_pages,
             "old_bytes_changed": row.old_bytes_changed,
             "pages_copied": row.pages_copied,
+            "copies_per_page": row.copies_per_page,
+            "reached": row.reached,
             "instructions": row.instructions,
             "flushes": row.flushes,
         }

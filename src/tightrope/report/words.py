@@ -47,7 +47,8 @@ def place(handover: Handover, rip: int) -> str:
     for name, start in (("V", plan.relocation), ("P", plan.control_page)):
         offset = rip - start
         if 0 <= offset < PAGE_SIZE:
-            before = [(at, label) for label, at in handover.code.symbols.items() if at <= offset]
+            code = handover.at_v if name == "V" and handover.at_v else handover.code
+            before = [(at, label) for label, at in code.symbols.items() if at <= offset]
             return " ".join([f"{name} + {offset:#x}", *([max(before)[1]] if before else [])])
     for segment in plan.segments:
         if rip in segment.destination:

@@ -15,6 +15,13 @@ from tightrope.model import Code
 
 RELOCATE_X86_64 = "relocate_x86_64"
 RELOCATE_I386 = "relocate_i386"
+CONTROL_X86_64 = "control_x86_64"
+CONTROL_I386 = "control_i386"
+IN_PLACE_X86_64 = "in_place_x86_64"
+IN_PLACE_I386 = "in_place_i386"
+IN_PLACE_PAE = "in_place_pae"
+SWITCH_X86_64 = "switch_x86_64"
+SWITCH_I386 = "switch_i386"
 ENTER_BZIMAGE_X86_64 = "enter_bzimage_x86_64"
 ENTER_BZIMAGE_I386 = "enter_bzimage_i386"
 ENTER_BZIMAGE_I386_FROM_X86_64 = "enter_bzimage_i386_from_x86_64"

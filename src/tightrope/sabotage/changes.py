@@ -20,7 +20,7 @@ from tightrope.sabotage.edits import (
     virt,
     with_tables,
 )
-from tightrope.x86.cpu import CR4_LA57, CR4_PAE, CR4_PGE, EFER_LMA, EFER_NXE
+from tightrope.x86.cpu import CR4_PGE, EFER_LMA, EFER_NXE
 
 LAST_ADDRESS_BIT = 51
 """The highest bit of an entry that any CPU has for an address (SDM 4.5)."""
@@ -115,8 +115,6 @@ def set_nx(handover: Handover) -> Handover:
 
 def set_in_pdpte(handover: Handover) -> Handover:
     """NX in page_table_a's PDPTE for V: execute-disable begins a level below it (SDM 4.4.1)."""
-    if handover.plan.host.paging is not Paging.PAE:
-        raise BadInput("only PAE has PDPTEs that are loaded with CR3", source="--sabotage")
     tables = handover.page_table_a
     page = bytearray(tables.pages[tables.root])
     # The highest byte of the entry that linear bits 31:30 choose.
@@ -133,20 +131,6 @@ CLEAR_PAE_FIRST = patch(
         b"\x31\xc0\x0f\x22\xe0\xb8\x33\0\0\0\x0f\x22\xc0\xeb\0",
     )
 )
-
-
-def pae_host(host: Host, _plan: Plan) -> Host:
-    """The same host, if it runs with PAE: without it the order of the two writes does not matter."""
-    if not host.cr4 & CR4_PAE:
-        raise BadInput("CR4.PAE is off already", source="--sabotage", field=host.source)
-    return host
-
-
-def la57_host(host: Host, _plan: Plan) -> Host:
-    """The same host, if it runs with 5 levels."""
-    if not host.cr4 & CR4_LA57:
-        raise BadInput("CR4.LA57 is off already", source="--sabotage", field=host.source)
-    return host
 
 
 def set_reserved(handover: Handover) -> Handover:

@@ -17,10 +17,8 @@ from tightrope.sabotage.changes import (
     flip,
     global_at_p,
     interrupts_on,
-    la57_host,
     list_destination,
     overwrite_pgd,
-    pae_host,
     point_elsewhere,
     set_in_pdpte,
     set_nx,
@@ -62,7 +60,16 @@ class Sabotage:
     crash: bool = False
     """It breaks a crash kexec and no other."""
     modes: tuple[Paging, ...] = EVERY_MODE
-    """The old kernels that have what it breaks; with another it raises BadInput."""
+    """The old kernels that have what it breaks."""
+
+    def refuse(self, host: Host) -> None:
+        """Raises BadInput for an old kernel that does not have what this breaks."""
+        if host.paging not in self.modes:
+            has = ", ".join(each.value for each in self.modes)
+            raise BadInput(
+                f"{self.name} does not exist with {host.paging.value} paging, only with {has}",
+                source="--sabotage",
+            )
 
 
 _ALL = (
@@ -208,7 +215,6 @@ _ALL = (
         rule="fetch-mapped",
         step=Step.TABLE_B,
         code=CLEAR_PAE_FIRST,
-        host=pae_host,
         modes=(Paging.PAE,),
     ),
     Sabotage(
@@ -227,7 +233,6 @@ _ALL = (
         code=patch(
             relocate_x86_64=("after_table_a", 3, b"\x25\x20\x10\x00\x00", b"\x25\x20\x00\x00\x00")
         ),
-        host=la57_host,
         modes=(Paging.LA57,),
     ),
 )
