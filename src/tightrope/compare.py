@@ -15,7 +15,7 @@ import numpy as np
 
 from tightrope.check import changes
 from tightrope.errors import PlanError
-from tightrope.handover import DESIGNS
+from tightrope.handover import DESIGNS, TWO_TABLES
 from tightrope.machine.port import Machine, Progress, no_progress
 from tightrope.machines import emulator
 from tightrope.memory import PAGE_SHIFT, PAGE_SIZE
@@ -23,6 +23,9 @@ from tightrope.model import Host, Image, Outcome, Step, Stop, Verdict
 from tightrope.plan import Request
 from tightrope.rehearse import rehearse
 from tightrope.x86.cpu import CR4_PGE
+
+OURS = TWO_TABLES
+"""The design that a rehearsal has when none is asked for."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

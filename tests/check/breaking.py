@@ -241,7 +241,8 @@ def copy_done(destination: Callable[[Plan], int], source: Callable[[Plan], int])
     """One more copy, of eight bytes, which is no page of the list."""
 
     def breach(handover: Handover, run: Run) -> Walked:
-        row = [[0, destination(handover.plan), source(handover.plan), 8]]
+        last = run.instructions - 1
+        row = [[last, destination(handover.plan), source(handover.plan), 8]]
         return handover, replace(run, copies=np.concatenate([run.copies, np.array(row)]))
 
     return breach

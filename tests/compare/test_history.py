@@ -11,10 +11,11 @@ Rules: what is expected is written down here, or worked out from V and P by the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -23,7 +24,8 @@ from tests.compare.test_compare import GIB, KERNEL, old_kernel
 from tests.makers.hosts import FOUR_FOUR, MIB, Home, mode_host
 from tests.modes.runs import LEGACY, PLACES, kernel, request, shared
 from tightrope import host
-from tightrope.errors import PlanError
+from tightrope.check import check
+from tightrope.errors import BadInput, PlanError
 from tightrope.handover import (
     DAMM_V4,
     DESIGNS,
@@ -36,6 +38,8 @@ from tightrope.memory import Extent, Virt
 from tightrope.model import Host, Outcome, Paging, Plan, Step, Stop, Verdict
 from tightrope.plan import Request
 from tightrope.rehearse import build, prepare, rehearse
+from tightrope.sabotage import SABOTAGES
+from tightrope.sabotage.edits import edit_entry, with_tables
 
 HOLDS, NEVER = "holds", "cannot exist"
 PGD = "current-pgd-kept, step 1, entered"
@@ -83,7 +87,7 @@ def forced(paging: Paging, split: int, place: str, crash: bool) -> Host:
     return old_kernel(paging, split, free)
 
 
-Row = Mapping[str, str]
+Row = dict[str, str]
 SAME_SLOT: Row = {
     IN_PLACE: LOST,
     TWO_TABLES: HOLDS,
@@ -178,7 +182,7 @@ def does_as_v_and_p_say(old: Host, design: str, scatter: int | None = None) -> N
             assert rules & LATE <= {"tlb-agreement"}
         else:
             assert in_the_way(got)
-    elif design == DAMM_V4 and same and plan.relocation != plan.control_page:
+    elif design == DAMM_V4 and same and int(plan.relocation) != int(plan.control_page):
         assert got.findings[0].rule == "table-a-maps-v"
     else:
         assert design != ONE_TABLE or not needed(plan)
@@ -326,6 +330,57 @@ def test_the_seven_routines_differ_in_the_way_their_files_say() -> None:
         assert b"\x0f\x22\xd8" not in placed.at_v.data[: placed.at_v.symbols["machine_kexec"] + 1]
         # A switching function without a push, a pop, a call or a ret: it has no stack.
         assert not any(byte in built.at_v.data[:20] for byte in b"\x50\x58\xe8\xc3")
+
+
+Edit = Callable[[int], int]
+BROKEN: dict[str, tuple[str, Edit, str, Step]] = {
+    "V is not mapped": ("V", lambda _: 0, "table-a-maps-v", Step.TABLE_A),
+    "V leads to the control page": ("V", lambda _: -1, "table-a-maps-v", Step.TABLE_A),
+    "F is not mapped": ("F", lambda _: 0, "table-a-maps-p", Step.STATE),
+    "V is not executable": ("V", lambda each: each | 1 << 63, "table-a-rights", Step.TABLE_A),
+    "F is user's": ("F", lambda each: each | 4, "table-a-rights", Step.TABLE_A),
+    "V is not accessed": ("V", lambda each: each & ~0x60, "accessed-dirty-preset", Step.TABLE_A),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_switching_function_that_is_mapped_wrongly_is_found(name: str) -> None:
+    which, change, rule, step = BROKEN[name]
+    good = build(prepare(kernel(), mode_host(Paging.X86_64), request()), design=SPLIT_FUNCTION)
+    assert good.jumps_to is not None
+    virt = good.plan.relocation if which == "V" else good.jumps_to
+    other = good.plan.control_page | 0x61
+    bad = edit_entry(
+        good, good.page_table_a, virt, lambda each: other if change(each) < 0 else change(each)
+    )
+    if "user" in name:  # the right is an entry's on every level
+        for above in bad.page_table_a.pages:
+            page = np.frombuffer(bad.page_table_a.pages[above], "<u8").copy()
+            page[page & 1 != 0] |= np.uint64(4)
+            bad = with_tables(bad, bad.page_table_a, above, page.tobytes())
+    findings = check(bad, shared().run(bad))
+    assert (findings[0].rule, findings[0].step) == (rule, step)
+
+
+@pytest.mark.parametrize("name", ["no-v", "accessed-clear"])
+def test_the_current_pgd_is_not_the_handover_s_to_sabotage(name: str) -> None:
+    plan = prepare(kernel(), mode_host(Paging.X86_64), request())
+    with pytest.raises(BadInput, match="not a table of the handover"):
+        build(plan, design=IN_PLACE, sabotage=SABOTAGES[name])
+
+
+@pytest.mark.parametrize("name", ["no-v", "no-p", "nx", "accessed-clear", "overwrite-pgd"])
+def test_a_sabotage_of_tables_is_found_in_a_kernel_s_own_tables_too(name: str) -> None:
+    got = rehearse(
+        kernel(),
+        mode_host(Paging.X86_64),
+        request(),
+        design=SPLIT_FUNCTION,
+        sabotage=SABOTAGES[name],
+        machine=shared(),
+    )
+    first = got.findings[0]
+    assert (first.rule, first.step) == (SABOTAGES[name].rule, SABOTAGES[name].step)
 
 
 def test_private_memory_without_room_for_the_static_tables_is_said() -> None:

@@ -245,5 +245,7 @@ def test_v_and_p_may_share_upper_tables() -> None:
 
 def test_a_design_that_is_not_there_is_refused_with_those_that_are() -> None:
     plan = example()
-    with pytest.raises(MachineError, match=r"no design 'three-tables'; there is two-tables"):
+    with pytest.raises(
+        MachineError, match=r"no design 'three-tables'; there is in-place, two-tables,"
+    ):
         handover.build(plan, host.lay(plan.host, CODE), CODE, design="three-tables")

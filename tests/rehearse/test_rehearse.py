@@ -249,9 +249,9 @@ def test_a_sabotage_leaves_the_inputs_as_they_were() -> None:
         assert after.code == before.code
 
 
-def test_a_design_that_is_not_built_is_refused() -> None:
-    with pytest.raises(MachineError, match="no design 'split-function'"):
-        rehearse(shipped_kernel(), example_host(), shipped_request(), design="split-function")
+def test_a_design_that_is_none_is_refused() -> None:
+    with pytest.raises(MachineError, match="no design 'three-tables'"):
+        rehearse(shipped_kernel(), example_host(), shipped_request(), design="three-tables")
 
 
 # ------------------------------------------------------------------------------------- the console

@@ -128,8 +128,7 @@ def _host_capture(_options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from tightrope.compare import compare
-    from tightrope.handover import TWO_TABLES
+    from tightrope.compare import OURS, compare
     from tightrope.model import Outcome
     from tightrope.report import compare as report
     from tightrope.report.progress import Bar
@@ -144,7 +143,7 @@ def _compare(options: argparse.Namespace) -> int:
         files.print_json(report.document(rows))
     else:
         print(report.text(rows))
-    ours = next(row for row in rows if row.design == TWO_TABLES)
+    ours = next(row for row in rows if row.design == OURS)
     return HOLDS if ours.outcome is Outcome.HOLDS else FINDING
 
 

@@ -57,9 +57,10 @@ def before(handover: Handover) -> dict[int, Buffer]:
     """Table pages as they are before the walk, which a stale translation may be made from."""
     table_b = handover.page_table_b
     return {
-        **handover.world.tables,
         **handover.page_table_a.pages,
         **(table_b.pages if table_b else {}),
+        # Last: page_table_a may be what the walk makes of the current pgd.
+        **handover.world.tables,
     }
 
 

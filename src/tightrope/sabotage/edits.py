@@ -17,14 +17,31 @@ from tightrope.x86.walk import Access, Mmu, walk
 
 
 def with_tables(handover: Handover, old: Tables, frame: int, page: bytes) -> Handover:
-    """The same handover with one page of a tree of tables replaced, in the tree and in its piece."""
-    tables = replace(old, pages={**old.pages, frame: memoryview(page)})
-    pieces = tuple(
-        replace(piece, data=page) if piece.phys == frame else piece for piece in handover.pieces
+    """The same handover with one page of a tree of tables replaced, in the tree and in its piece.
+
+    Raises BadInput for a page that the handover does not lay out: one of the current pgd.
+    """
+
+    def edited(tables: Tables) -> Tables:
+        # page_table_a of `in-place` has page_table_b's pages below it.
+        there = frame in tables.pages
+        return replace(tables, pages={**tables.pages, frame: memoryview(page)}) if there else tables
+
+    laid = [
+        tuple(replace(piece, data=page) if piece.phys == frame else piece for piece in pieces)
+        for pieces in (handover.pieces, handover.static)
+    ]
+    if laid == [handover.pieces, handover.static] and page != old.pages[frame]:
+        raise BadInput(f"{frame:#x} is not a table of the handover", source="--sabotage")
+    pieces, static = laid
+    table_b = handover.page_table_b
+    return replace(
+        handover,
+        page_table_a=edited(handover.page_table_a),
+        page_table_b=table_b and edited(table_b),
+        pieces=pieces,
+        static=static,
     )
-    if old is handover.page_table_a:
-        return replace(handover, page_table_a=tables, pieces=pieces)
-    return replace(handover, page_table_b=tables, pieces=pieces)
 
 
 def leaf_entry(handover: Handover, tables: Tables, virt: int) -> tuple[int, int]:
@@ -73,7 +90,9 @@ def virt(handover: Handover) -> int:
 
 
 def control(handover: Handover) -> int:
-    return handover.plan.control_page
+    """The identity address that step 4 jumps to."""
+    jumps_to = handover.jumps_to
+    return handover.plan.control_page if jumps_to is None else jumps_to
 
 
 Patch = tuple[str, int, bytes, bytes]
