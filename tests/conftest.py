@@ -1,17 +1,22 @@
 """What all tests share: the real kernels, and how Hypothesis runs.
 
 Rules: only fixtures that several rooms' tests need live here; a test that needs a part which this
-machine lacks skips on a laptop with the command that gets it, and fails where CI is set.
+machine lacks skips on a laptop with the command that gets it, and fails where CI is set.  Hardware is the one
+exception: a test that needs a CPU's feature or /dev/kvm skips wherever it is not, with the reason.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from tightrope.machine.kvm import Kvm
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 IN_CI = "CI" in os.environ
@@ -29,6 +34,11 @@ def lacking(what: str) -> NoReturn:
     pytest.skip(f"{what} (set CI=1 to fail instead)")
 
 
+def without_hardware(why: str) -> NoReturn:
+    """Skip, in CI too: hardware, unlike a package, cannot be installed; `why` says what is missing."""
+    pytest.skip(f"hardware: {why}")
+
+
 def debian_kernel(flavour: str) -> Path:
     """The vmlinuz that scripts/fetch-kernels recorded for a flavour."""
     kernels = REPOSITORY / ".cache" / "kernels" / "kernels.txt"
@@ -38,6 +48,36 @@ def debian_kernel(flavour: str) -> Path:
         if name == flavour and (REPOSITORY / path).is_file():
             return REPOSITORY / path
     lacking(f"no Debian {flavour} kernel here: run scripts/fetch-kernels")
+
+
+@pytest.fixture(scope="session")
+def kvm() -> Iterator[Kvm]:
+    """This computer's KVM, stepping, for old kernels in long mode."""
+    yield from _kvm(stepping=True)
+
+
+@pytest.fixture(scope="session")
+def kvm_free() -> Iterator[Kvm]:
+    """This computer's KVM at full speed."""
+    yield from _kvm(stepping=False)
+
+
+def _kvm(*, stepping: bool) -> Iterator[Kvm]:
+    from tightrope.errors import MissingPart
+    from tightrope.machine.kvm import Kvm
+    from tightrope.machine.kvm.capability import capability
+    from tightrope.model import Paging
+
+    try:
+        machine = Kvm(stepping=stepping)
+        missing = capability().missing
+    except MissingPart as err:
+        without_hardware(str(err))
+    if Paging.X86_64 in missing:
+        machine.close()
+        without_hardware(f"this computer's KVM has no long mode: {missing[Paging.X86_64]}")
+    yield machine
+    machine.close()
 
 
 @pytest.fixture(scope="session")

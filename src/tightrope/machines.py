@@ -25,8 +25,24 @@ def emulator() -> Machine:
     return Emulator()
 
 
+def kvm() -> Machine:
+    """This computer's own CPU, instruction by instruction."""
+    from tightrope.machine.kvm import Kvm
+
+    return Kvm()
+
+
+def kvm_free() -> Machine:
+    """This computer's own CPU at full speed: only where the walk ends is seen."""
+    from tightrope.machine.kvm import Kvm
+
+    return Kvm(stepping=False)
+
+
 MACHINES: Mapping[str, Callable[[], Machine]] = {
     "emulator": emulator,
+    "kvm": kvm,
+    "kvm-free": kvm_free,
 }
 """Name -> what makes one.  It raises MissingPart where this computer lacks what the machine needs."""
 

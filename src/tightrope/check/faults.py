@@ -86,10 +86,10 @@ def explain(case: Case) -> Iterator[Finding]:
     else:
         what = f"`{fault.text}` at {fault.rip:#x} faults"
         ran = f"`{fault.text}`"
-    evidence = {
-        "exception": f"{name}{code}",
-        "instruction": f"{ran} (number {fault.instruction} of the walk)",
-    }
+    seen = Sight.INSTRUCTIONS in case.run.sees
+    evidence = {"exception": f"{name}{code}"}
+    if seen:
+        evidence["instruction"] = f"{ran} (number {fault.instruction} of the walk)"
     if fault.visits:
         last = fault.visits[-1]
         evidence["stopped at"] = f"{last.level} entry {last.entry:#x} at {last.at:#x}"

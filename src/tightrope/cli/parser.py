@@ -13,7 +13,7 @@ from tightrope import __version__
 
 DESIGNS = ("in-place", "two-tables", "one-table", "damm-v4", "split-function")
 """The names in `handover.DESIGNS`, which is too heavy to import for `--help`; a test compares them."""
-MACHINES = ("emulator",)
+MACHINES = ("emulator", "kvm", "kvm-free")
 """The names in `machines.MACHINES`; the same test compares them."""
 FORMATS = "a bzImage, an ELF vmlinux, a Multiboot kernel or a unified kernel image"
 

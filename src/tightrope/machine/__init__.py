@@ -10,6 +10,9 @@
     watch         what happens before each instruction of a watched walk
     privileged    the checks of control registers, EFER, segments and descriptor tables
     record        a watched walk written down as a `Run`
+    lookout       the watch of a CPU that tells nothing while it executes
+    post_mortem   an exception inferred from where a CPU stands
+    kvm           this computer's own CPU, through /dev/kvm
     emulator      Unicorn; its MMU is `mmu`
     fake          the contract in plain Python, for tests: no machine code runs
 

@@ -66,6 +66,7 @@ _MOVS = {
 _STOS = {Mnemonic.STOSB: 1, Mnemonic.STOSW: 2, Mnemonic.STOSD: 4, Mnemonic.STOSQ: 8}
 _INDIRECT = {FlowControl.INDIRECT_BRANCH, FlowControl.INDIRECT_CALL, FlowControl.RETURN}
 _CONTROL = {Register.CR0, Register.CR2, Register.CR3, Register.CR4, Register.CR8}
+_UNDEFINED = {Mnemonic.UD0, Mnemonic.UD1, Mnemonic.UD2}
 _STACK = {Register.RSP, Register.ESP}
 _WRITES = {OpAccess.WRITE, OpAccess.COND_WRITE, OpAccess.READ_WRITE, OpAccess.READ_COND_WRITE}
 _SEGMENTS = {Register.ES, Register.CS, Register.SS, Register.DS, Register.FS, Register.GS}
@@ -105,6 +106,16 @@ class Operation:
     def valid(self) -> bool:
         """False when the bytes are no instruction."""
         return self._instruction.code != Code.INVALID
+
+    @property
+    def raises(self) -> int | None:
+        """The vector of an exception that the instruction is there to raise: INT3, INT n, UD2."""
+        it = self._instruction
+        if it.mnemonic in _UNDEFINED:
+            return 6
+        if it.mnemonic == Mnemonic.INT:
+            return it.immediate8
+        return {Mnemonic.INT1: 1, Mnemonic.INT3: 3}.get(it.mnemonic)
 
     def memory_operand(self, read: ReadRegister) -> int | None:
         """The linear address that the operand in memory names, in flat segments; None without one.

@@ -37,6 +37,12 @@ def follow(mmu: WatchedMmu, registers: Registers, vector: int) -> tuple[tuple[st
     return tuple(lines), True
 
 
+def gate_handler(gate: bytes) -> int:
+    """Where a gate of 8 or 16 bytes leads to (SDM figures 6-2 and 6-8)."""
+    low, _selector, _ist, _kind, middle, high, _zero = GATE.unpack(gate.ljust(16, b"\0"))
+    return int(low | middle << 16 | high << 32)
+
+
 def _gate(mmu: WatchedMmu, registers: Registers, vector: int) -> tuple[str | None, int]:
     """Why the gate cannot be used (SDM 6.14), or None and the handler's address."""
     base, limit = registers.idt
@@ -47,8 +53,8 @@ def _gate(mmu: WatchedMmu, registers: Registers, vector: int) -> tuple[str | Non
     raw = mmu.look(base + size * vector, size)
     if isinstance(raw, Refused):
         return f"the idt at {base:#x} is not readable: {raw.reason}", 0
-    low, selector, _ist, kind, middle, high, _zero = GATE.unpack(raw.ljust(16, b"\0"))
-    handler = low | middle << 16 | high << 32
+    _low, selector, _ist, kind, *_rest = GATE.unpack(raw.ljust(16, b"\0"))
+    handler = gate_handler(raw)
     if not kind & 0x80:
         return "the gate is not present", 0
     problem = _code_segment(mmu.look, registers, selector, long_mode=long_mode)

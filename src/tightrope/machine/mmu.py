@@ -179,6 +179,11 @@ class WatchedMmu:
         )
         return got.phys
 
+    def refusal(self, virt: int, access: Access) -> Refused | None:
+        """Why an access would fault, without a trace in the log."""
+        got = walk(self._ram.word, self.mmu, virt, access)
+        return got if isinstance(got, Refused) else None
+
     def cached(self, virt: int, access: Access) -> Phys | None:
         """The physical address of a linear one that was asked for before, from the cache alone."""
         # With a stale context the answer may differ from one 4 KiB page to the next.

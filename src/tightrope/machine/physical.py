@@ -12,12 +12,19 @@ import mmap
 from bisect import bisect_right
 from collections.abc import Iterable
 
+import numpy as np
+
 from tightrope.errors import MachineError
 from tightrope.memory import PAGE_SIZE, Extent, MemoryMap, RegionKind, union
 from tightrope.model import Buffer, Named
 
 MAP_NORESERVE = 0x4000
 """Linux x86 asm/mman.h; Python's mmap module names it from 3.13 on."""
+
+
+PAGEMAP = "/proc/self/pagemap"
+IN_USE = 3 << 62
+"""Bits 63 and 62 of a pagemap entry: present, swapped (Linux Documentation/admin-guide/mm/pagemap.rst)."""
 
 
 def backed(memory: MemoryMap, firmware: Iterable[Named]) -> tuple[Extent, ...]:
@@ -77,6 +84,30 @@ class Ram:
         if view is None:
             raise MachineError(f"{Extent.sized(phys, len(data))} is not memory of this machine")
         view[:] = data
+
+    def in_use(self) -> frozenset[int]:
+        """Numbers of the frames that hold something; all others read as zeros (proc(5), pagemap).
+
+        Without a pagemap to look at, every frame is named.
+        """
+        out: set[int] = set()
+        for number, extent in enumerate(self.extents):
+            first = self.address_in_process(number) // PAGE_SIZE
+            count = extent.size // PAGE_SIZE
+            try:
+                with open(PAGEMAP, "rb", buffering=0) as pagemap:
+                    pagemap.seek(8 * first)
+                    entries = np.frombuffer(pagemap.read(8 * count), "<u8")
+            except OSError:
+                entries = np.full(count, IN_USE, np.uint64)
+            at = extent.start // PAGE_SIZE
+            out.update((np.nonzero(entries & np.uint64(IN_USE))[0] + at).tolist())
+        return frozenset(out)
+
+    def clear(self) -> None:
+        """Make all of it read as zeros, giving back what it held."""
+        for extent in self.extents:
+            self.zero(extent)
 
     def zero(self, extent: Extent) -> None:
         """Make whole pages read as zeros, giving back what they held."""

@@ -326,9 +326,13 @@ class Watch:
             address = rip if rip & -PAGE_SIZE == page & -PAGE_SIZE else page
         elif not exact:
             operation = self.current()
-            for at, size, _kind in operation.accesses(self._engine.read) if operation else ():
+            for at, size, kind in operation.accesses(self._engine.read) if operation else ():
                 if at & -PAGE_SIZE <= page <= at + size - 1 and page & -PAGE_SIZE <= at + size - 1:
                     address = max(at, page)
+                    if kind is Access.WRITE and access is Access.READ:
+                        # It reads and writes in one: to a CPU that is a write (SDM 4.7, W/R).
+                        again = self._mmu.refusal(page, kind)
+                        got, access = again or got, kind if again else access
                     break
         self.trouble = Trouble(
             vector=got.vector,

@@ -265,9 +265,13 @@ def _sentence(verdict: Verdict, ink: _Ink) -> Iterator[str]:
     plan = verdict.handover.plan
     if verdict.outcome is Outcome.HOLDS:
         spoke = ", and the new kernel spoke" if verdict.console else ""
+        seen = (
+            f", as far as this machine sees: the new kernel is entered at {plan.kernel_entry:#x}"
+            if verdict.unasked
+            else f": from V to {plan.kernel_entry:#x} nothing was touched that the walk does not own"
+        )
         yield (
-            f"{ink('ok', 'It holds')}: from V to {plan.kernel_entry:#x} nothing was touched that the"
-            f" walk does not own{spoke}; {len(verdict.rules)} rules asked, none broken."
+            f"{ink('ok', 'It holds')}{seen}{spoke}; {len(verdict.rules)} rules asked, none broken."
         )
     elif verdict.outcome is Outcome.FALLS:
         first = verdict.findings[0]

@@ -1,0 +1,186 @@
+"""The KVM machine: what it can be, and its two ways to walk.
+
+Rules: one virtual machine per walk; the device is opened once and closed with the machine.  What
+this computer's KVM lacks for a given old kernel is a MissingPart with the reason, and where the old
+kernel's CR4 has bits that it lacks and that the walk does not depend on, they are off and `blind`
+says so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from tightrope.errors import MachineError, MissingPart
+from tightrope.machine.kvm.capability import Capability, capability
+from tightrope.machine.kvm.device import Device
+from tightrope.machine.kvm.vcpu import VirtualCpu
+from tightrope.machine.kvm.watchdog import Watchdog
+from tightrope.machine.layout import lay
+from tightrope.machine.mmu import WatchedMmu
+from tightrope.machine.physical import Ram, backed
+from tightrope.machine.port import Progress
+from tightrope.machine.record import before
+from tightrope.memory import PAGE_SIZE, Phys
+from tightrope.model import Console, Handover, Registers, Run
+from tightrope.x86 import cpu as x86
+from tightrope.x86.bits import named_bits
+from tightrope.x86.survey import survey
+from tightrope.x86.walk import Mmu
+
+NEEDED_CR4 = x86.CR4_PSE | x86.CR4_PAE | x86.CR4_PGE | x86.CR4_LA57
+"""What a walk depends on; any other bit of CR4 only forbids what it does not do."""
+GIB = 1 << 30
+SECONDS = 20.0
+BYTES_PER_SECOND = 1 << 20
+"""The slowest copy that is waited for: KVM emulated in software does 4 to 5 MB/s."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A virtual CPU that stands at V with everything laid out."""
+
+    cpu: VirtualCpu
+    ram: Ram
+    handover: Handover
+    """As the virtual CPU has it: with the CR4 that it can hold."""
+    mmu: WatchedMmu
+    blind: tuple[str, ...]
+    seconds: float
+
+
+class Kvm:
+    """See `machine.port.Machine`.  Raises MissingPart where there is no KVM to be used.
+
+    With `stepping` every instruction is watched; without it the walk runs at full speed, and only
+    where it ends is seen.
+    """
+
+    blind: tuple[str, ...] = (
+        "what the CPU's own caches of translations held",
+        "other CPUs, NMI, machine checks, SMI and DMA",
+        "memory types (PAT, MTRR) and caches",
+        "memory encryption",
+    )
+
+    def __init__(self, *, stepping: bool = True, seconds: float = SECONDS) -> None:
+        self.name = "kvm" if stepping else "kvm-free"
+        self._stepping = stepping
+        self._seconds = seconds
+        self._cpu: VirtualCpu | None = None
+        self._ram: Ram | None = None
+        self._device = Device()
+        self._watchdog = Watchdog()
+        self._can = capability()
+
+    def close(self) -> None:
+        """Give back the virtual machine and the device."""
+        self._drop()
+        self._watchdog.close()
+        self._device.close()
+
+    def _drop(self) -> None:
+        if self._cpu is not None:
+            self._cpu.close()
+            self._cpu = None
+
+    def run(self, handover: Handover) -> Run:
+        """Walk.  Raises MissingPart for an old kernel that this KVM cannot be, MachineError where it gives up."""
+        lacking = lacks(self._can, handover)
+        if lacking:
+            raise MissingPart(lacking)
+        try:
+            ready = self._prepare(handover)
+            if self._stepping:
+                from tightrope.machine.kvm.stepping import walk
+            else:
+                from tightrope.machine.kvm.free import walk
+            return replace(walk(ready, self._watchdog), machine=self.name)
+        finally:
+            self._drop()
+
+    def _prepare(self, handover: Handover) -> Ready:
+        host = handover.plan.host
+        extents = backed(host.memory, host.firmware)
+        if self._ram is None or self._ram.extents != extents:
+            self._ram = Ram(extents)
+        ram = self._ram
+        lay(handover, ram)
+        off = handover.registers.cr4 & ~self._can.cr4 & ~NEEDED_CR4
+        blind = self.blind
+        if off:
+            names = named_bits(off, x86.CR4_NAMES)
+            blind += (f"the old kernel's CR4 {names}: this computer's KVM has none of it",)
+        registers = replace(handover.registers, cr4=handover.registers.cr4 & ~off)
+        as_held = replace(handover, registers=registers)
+        mmu = WatchedMmu(ram, host.cpu, registers, before(handover))
+        self._cpu = VirtualCpu(self._device, ram, host.cpu, self._watchdog)
+        self._cpu.load(registers, _descriptors(ram, mmu, registers))
+        moved = int((handover.plan.destinations != handover.plan.sources).sum()) * PAGE_SIZE
+        return Ready(
+            cpu=self._cpu,
+            ram=ram,
+            handover=as_held,
+            mmu=mmu,
+            blind=blind,
+            seconds=self._seconds + moved / BYTES_PER_SECOND,
+        )
+
+    def console(self, *, seconds: float, whole: bool, progress: Progress) -> Console:
+        """Raises MachineError: the new kernel's own devices are the emulator's and QEMU's business."""
+        raise MachineError("the kvm machine stops at the new kernel's first instruction")
+
+
+def lacks(can: Capability, handover: Handover) -> str | None:
+    """Why this computer's KVM cannot be an old kernel's CPU, or None."""
+    host = handover.plan.host
+    this = "this computer's KVM"
+    if host.paging in can.missing:
+        return f"{this} has no {host.paging.value} paging: {can.missing[host.paging]}"
+    if handover.registers.cr4 & NEEDED_CR4 & ~can.cr4:
+        names = named_bits(handover.registers.cr4 & NEEDED_CR4 & ~can.cr4, x86.CR4_NAMES)
+        return f"{this} cannot set CR4 {names}"
+    if handover.registers.efer & x86.EFER_NXE and not can.nx:
+        return f"{this} has no NX"
+    end = max(each.end for each in host.memory.ram)
+    if end > 1 << can.physical_bits:
+        return f"{this} has {can.physical_bits} address bits, and there is RAM up to {end:#x}"
+    if host.cpu.gbpages and not can.gbpages and _uses_gbpages(handover):
+        return f"{this} has no 1 GiB pages, and the tables use them"
+    return None
+
+
+def _uses_gbpages(handover: Handover) -> bool:
+    registers = handover.registers
+    trees = [(handover.world.pgd, handover.world.tables)]
+    for each in (handover.page_table_a, handover.page_table_b):
+        if each is not None:
+            trees.append((each.root, each.pages))
+    for root, pages in trees:
+        mmu = Mmu(
+            cr0=registers.cr0,
+            cr3=root,
+            cr4=registers.cr4,
+            efer=registers.efer,
+            physical_bits=handover.plan.host.cpu.physical_bits,
+            gbpages=True,
+        )
+        if bool((survey(pages.get, mmu).size >= np.uint64(GIB)).any()):
+            return True
+    return False
+
+
+def _descriptors(ram: Ram, mmu: WatchedMmu, registers: Registers) -> dict[str, int]:
+    """What the old kernel loaded its segments from.  Raises MachineError without a gdt."""
+    base, limit = registers.gdt
+    out = {}
+    for name, selector in registers.segments.items():
+        if not selector & ~7:
+            continue
+        phys: Phys | None = mmu.before_the_walk(base + (selector & ~7))
+        word = None if phys is None or selector | 7 > limit else ram.word(phys, 8)
+        if word is None:
+            raise MachineError(f"the gdt at {base:#x} is not mapped by the current pgd")
+        out[name] = word
+    return out

@@ -1,0 +1,101 @@
+"""A watch for a CPU that tells nothing while it executes: all is asked ahead of the instruction.
+
+Unicorn calls back for each access that it makes.  A virtual CPU does not, so what an instruction is
+going to fetch, read and write is worked out from its operands, and translated, before it runs.
+
+Rules: memory is only looked at; the CPU itself writes it.
+"""
+
+from __future__ import annotations
+
+from tightrope.machine.decode import Kind, Operation
+from tightrope.machine.mmu import WatchedMmu
+from tightrope.machine.observed import ObservedCpu
+from tightrope.machine.record import expected
+from tightrope.machine.steps import StepTracker
+from tightrope.machine.watch import Watch
+from tightrope.memory import PAGE_SIZE
+from tightrope.model import Buffer, Plan
+from tightrope.x86.walk import Access, Refused
+
+INVALID_OPCODE = 6
+
+
+class Lookout(Watch):
+    """See `Watch`; `ahead` is called for each instruction instead of an engine's hooks."""
+
+    def __init__(
+        self, cpu: ObservedCpu, mmu: WatchedMmu, steps: StepTracker, plan: Plan, limit: int
+    ) -> None:
+        super().__init__(
+            cpu, mmu, steps, plan.kernel_entry, limit, {}, {}, lambda frame: expected(plan, frame)
+        )
+        self._cpu = cpu
+
+    def ahead(self, rip: int) -> None:
+        """The CPU stands at `rip`: everything that its next instruction will ask of the MMU."""
+        if self._mmu.cached(rip, Access.FETCH) is None:
+            self.translation(rip & -PAGE_SIZE, Access.FETCH)
+        if self.over:
+            return
+        self.instruction(rip)
+        self._will_touch()
+
+    def _will_touch(self) -> None:
+        """The data accesses of the instruction that is about to run."""
+        operation = self.current()
+        if self.over or operation is None:
+            return
+        raised = operation.raises
+        if not operation.valid or raised == INVALID_OPCODE:
+            self.invalid()
+        elif raised is not None:
+            self.exception(raised)
+        elif operation.kind is not Kind.STRING:
+            for address, size, access in self._accesses(operation):
+                self._touch(address, size, access)
+
+    def copy(self, into: memoryview, what: Buffer) -> None:
+        """The CPU copies."""
+
+    def _accesses(self, operation: Operation) -> list[tuple[int, int, Access]]:
+        """What the operands name, and the descriptor that a segment register is loaded from."""
+        read = self._cpu.read
+        if operation.kind is Kind.INVLPG:
+            return []  # it names a page and touches nothing
+        out = operation.accesses(read)
+        if operation.kind is Kind.DESCRIPTOR_TABLE:
+            # The limit, then the base: two reads, as every CPU here makes them.
+            out = [(at, 2, access) for at, _, access in out]
+            out += [(at + 2, self._cpu.bits // 8, access) for at, _, access in out]
+        selector = 0
+        if operation.kind is Kind.SEGMENT_LOAD and operation.source != "none":
+            selector = read(operation.source)
+        elif operation.kind is Kind.FAR_RETURN:
+            raw = self._mmu.look(out[1][0], 2)
+            selector = 0 if isinstance(raw, Refused) else int.from_bytes(raw, "little")
+        if selector & 0xFFF8:
+            slot = self._cpu.table("gdtr")[0] + (selector & 0xFFF8)
+            out += [(slot, 4, Access.READ), (slot + 4, 4, Access.READ)]
+        return out
+
+    def _touch(self, address: int, size: int, access: Access) -> None:
+        """One data access, page by page."""
+        while size and not self.over:
+            part = min(size, PAGE_SIZE - address % PAGE_SIZE)
+            phys = self._mmu.cached(address, access)
+            if phys is None and access is Access.READ:
+                # What may be written may be read: a CPU does not ask again.
+                phys = self._mmu.cached(address, Access.WRITE)
+            if phys is None:
+                page = self.translation(address & -PAGE_SIZE, access)
+                if page is None:
+                    return
+                phys = self._mmu.cached(address, access)
+                assert phys is not None
+            if self.memory.view(phys, part) is None:
+                self.hole(phys)
+                return
+            self.access(access is Access.WRITE, phys, part)
+            address += part
+            size -= part
