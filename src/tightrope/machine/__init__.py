@@ -18,5 +18,5 @@
 
 Importing this package imports no engine: name the machine's own module for that.
 
-May import: errors, memory, model, x86
+May import: abi, errors, memory, model, x86
 """

@@ -9,6 +9,8 @@
     kvm           the machine
 
 Rules: ioctl and mmap from Python, nothing else; every descriptor is closed again, also after Ctrl-C.
+
+May import: abi, errors, memory, model, x86
 """
 
 from tightrope.machine.kvm.kvm import Kvm
