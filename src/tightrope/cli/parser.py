@@ -171,6 +171,9 @@ def parser() -> argparse.ArgumentParser:
 
 THEOREMS = {
     "tables": "page_table_a maps V and P and nothing else, for all V and P",
+    "designs": "exactly when the rival designs are right",
+    "split": "on which memory splits and Xen layouts they always are",
+    "switch": "which orders of the table switch are safe, and that ours is",
 }
 """The words of `prove.run.THEOREMS`, for `--help`; a test compares them."""
 

@@ -46,25 +46,28 @@ def filled(
     return tables, v, p
 
 
-def every_class(
-    filler: Filler, mode: Paging, fmt: Format | None = None, *, only_v: bool = False
-) -> Iterator[int]:
-    """Yields the cases of one class of (V, P) after the other.  Raises Wrong at the first that fails.
+def every_class(filler: Filler, mode: Paging, fmt: Format | None = None) -> Iterator[int]:
+    """Yields the cases of one class of (V, P) after the other.  Raises Wrong at the first that fails."""
+    for virt, phys in pairs(GEOMETRIES[mode]):
+        yield class_holds(filler, mode, virt, phys, fmt)
 
-    With `only_v` the question is whether V leads to P, and no more.
-    """
+
+def class_holds(
+    filler: Filler, mode: Paging, virt: Names, phys: Names, fmt: Format | None = None
+) -> int:
+    """How many cases of one class of (V, P) hold.  Raises Wrong where one does not."""
     geometry = GEOMETRIES[mode]
-    fmt = fmt or geometry.format
-    for virt, phys in pairs(geometry):
-        try:
-            tables, v, p = filled(filler, geometry, fmt, virt, phys, geometry.frame_bits)
-            cases = _leads(tables, geometry, v, p, v)
-            if not only_v:
-                cases += _leads(tables, geometry, p, p, p)
-                cases += _nothing_else(tables, geometry, v, p)
-        except (TypeError, ValueError, IndexError, RecursionError) as err:
-            raise Wrong(virt, phys, f"{type(err).__name__}: {err}") from err
-        yield cases
+    try:
+        tables, v, p = filled(
+            filler, geometry, fmt or geometry.format, virt, phys, geometry.frame_bits
+        )
+        return (
+            _leads(tables, geometry, v, p, v)
+            + _leads(tables, geometry, p, p, p)
+            + _nothing_else(tables, geometry, v, p)
+        )
+    except (TypeError, ValueError, IndexError, RecursionError) as err:
+        raise Wrong(virt, phys, f"{type(err).__name__}: {err}") from err
 
 
 def _leads(tables: Any, geometry: Geometry, v: Address, p: Address, start: Any) -> int:

@@ -15,11 +15,14 @@ from dataclasses import replace
 from tightrope.errors import MissingPart
 from tightrope.model import Paging
 from tightrope.proof import Answer, Judged, Killed, Result
-from tightrope.prove import tables
+from tightrope.prove import designs, splits, switch, tables
 from tightrope.prove.theorem import Goal, Limits, Mutant, Undecided
 
 THEOREMS: Mapping[str, Callable[[], Iterator[Goal]]] = {
     "tables": tables.goals,
+    "designs": designs.goals,
+    "split": splits.goals,
+    "switch": switch.goals,
 }
 """The word on the command line -> its goals."""
 MUTANTS: tuple[Callable[[], Iterator[Mutant]], ...] = ()

@@ -117,16 +117,33 @@ def refute(
 
 def script(mode: Paging, goal: str, paths: Sequence[Path], *, expected: str = "unsat") -> Script:
     """All paths of a goal as one formula: some path fails its goal, or no path is taken."""
+    unknowns = Unknowns(GEOMETRIES[mode])
+    return _script(f"tables-{mode.value}-{goal.lower()}", unknowns, paths, expected)
+
+
+def _script(name: str, unknowns: Unknowns, paths: Sequence[Path], expected: str) -> Script:
+    z3 = solver_library()
+    taken = [z3.And(*path.conditions) if path.conditions else z3.BoolVal(True) for path in paths]
+    broken = [z3.And(on, z3.Not(path.goal)) for on, path in zip(taken, paths, strict=True)]
+    formula = z3.Or(*broken, z3.Not(z3.Or(*taken)))
+    return written(name, [*unknowns.given, z3.Distinct(*unknowns.distinct), formula], expected)
+
+
+def condition_script(filler: Filler, mode: Paging) -> Script:
+    """That a filler leads V to P exactly where top-level indices differ or all agree, as a formula."""
     z3 = solver_library()
     geometry = GEOMETRIES[mode]
     unknowns = Unknowns(geometry)
-    taken = [z3.And(*path.conditions) if path.conditions else z3.BoolVal(True) for path in paths]
-    broken = [z3.And(on, z3.Not(path.goal)) for on, path in zip(taken, paths, strict=True)]
-    return written(
-        f"tables-{mode.value}-{goal.lower()}",
-        [*unknowns.given, z3.Distinct(*unknowns.distinct), z3.Or(*broken, z3.Not(z3.Or(*taken)))],
-        expected,
-    )
+    fork = Fork(unknowns.given, Limits().seconds, unknowns.distinct)
+    right = program(filler, geometry, unknowns, "V")
+    same = [
+        z3.Extract(low + width - 1, low, unknowns.virt)
+        == z3.Extract(low + width - 1, low, unknowns.phys)
+        for low, width in geometry.places
+    ]
+    condition = z3.Or(z3.Not(same[0]), z3.And(*same))
+    paths = [Path(path.conditions, path.goal == condition) for path, _ in fork.paths(right)]
+    return _script(f"designs-damm-v4-{mode.value}", unknowns, paths, "unsat")
 
 
 def written(name: str, formulas: Sequence[Any], expected: str = "unsat") -> Script:
