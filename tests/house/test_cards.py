@@ -21,7 +21,7 @@ ROOMS = frozenset({"image", "host", "plan", "handover", "machine", "check", "rep
 
 OUTSIDERS = {
     "unicorn": ("machine.emulator",),
-    "iced_x86": ("machine",),
+    "iced_x86": ("machine", "prove"),
     "z3": ("prove",),
     "ctypes": ("machine",),
     "mmap": ("machine", "vmcore"),
