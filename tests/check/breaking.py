@@ -22,6 +22,7 @@ from tightrope.model import (
     Fault,
     Handover,
     Memory,
+    Paging,
     Piece,
     Plan,
     Protocol,
@@ -1130,4 +1131,38 @@ FAULTS = (
     ),
 )
 
-CASES = (*TABLES, *SWITCHING, *COPYING, *OWNERSHIP, *CRASH, *ENTRY, *FAULTS)
+
+def on_pae(change: Change) -> Change:
+    """The change made to a sound PAE walk, not to the one that it is given."""
+
+    def breach(_handover: Handover, _run: Run) -> Walked:
+        good = crashed(Paging.PAE)
+        return change(good.handover, good.run)
+
+    return breach
+
+
+def pdpte_of_p_stored(after: int) -> Change:
+    """A store into the PDPTE of P in page_table_a, so many instructions after it was loaded."""
+
+    def breach(handover: Handover, run: Run) -> Walked:
+        loaded = next(each.instruction for each in run.register_writes if each.register == "cr3")
+        at = handover.page_table_a.root + 8 * (handover.plan.control_page >> 30)
+        row = np.array([[loaded + after, Step.TABLE_A, at, 8]])
+        return handover, replace(run, stores=np.concatenate([run.stores, row]))
+
+    return breach
+
+
+PDPTES = (
+    Breach(
+        rule="pdptes-current",
+        name="the PDPTE of P, before the stack is set",
+        change=on_pae(pdpte_of_p_stored(4)),
+        step=Step.TABLE_A,
+        says="is written after CR3 was loaded",
+        also=frozenset({"stores-owned"}),
+    ),
+)
+
+CASES = (*PDPTES, *TABLES, *SWITCHING, *COPYING, *OWNERSHIP, *CRASH, *ENTRY, *FAULTS)

@@ -262,6 +262,28 @@ def test_in_place_trusts_a_stale_global_translation_where_p_is_one_of_the_kernel
         assert got.run.fault.step is Step.TABLE_A
 
 
+def test_in_place_on_pae_without_its_cr3_write_jumps_through_a_pdpte_that_the_cpu_does_not_have() -> (
+    None
+):
+    built = build(prepare(kernel(), mode_host(Paging.PAE), request()), design=IN_PLACE)
+    assert built.at_v is not None
+    at = built.at_v.symbols["flushed"]
+    page = bytearray(built.at_v.data.ljust(4096, b"\0"))
+    assert page[at - 3 : at] == b"\x0f\x22\xd9"
+    page[at - 3 : at] = b"\x90\x90\x90"
+    pieces = tuple(
+        replace(each, data=bytes(page)) if each.phys == built.world.code_phys else each
+        for each in built.world.pieces
+    )
+    changed = replace(built, world=replace(built.world, pieces=pieces))
+    run = shared().run(changed)
+    assert run.fault is not None
+    assert run.fault.address == built.plan.control_page
+    assert run.fault.reason == "the PDPT entry is not present"
+    found = {finding.rule for finding in check(changed, run)}
+    assert {"current-pgd-kept", "pdptes-current", "fetch-mapped"} <= found
+
+
 # ---------------------------------------------------------------------------------------------- NX
 
 

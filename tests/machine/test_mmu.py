@@ -7,12 +7,14 @@ different frames: `STALE` is what the older one says.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.machine.tables import (
+    CPU,
     CR0,
     EFER,
     M2,
@@ -29,8 +31,11 @@ from tests.machine.tables import (
     D,
     G,
     Trees,
+    registers,
 )
 from tightrope.machine.mmu import WatchedMmu
+from tightrope.machine.physical import Ram
+from tightrope.memory import Extent
 from tightrope.model import Stale, Step
 from tightrope.x86.walk import Access, Refused, walk
 
@@ -419,6 +424,79 @@ def test_the_state_for_the_rules_is_the_one_that_was_written() -> None:
 # -------------------------------------------------------------------------------- the property
 
 SPOTS = (HERE, HERE + PAGE, HERE + 2 * PAGE, M2 * 2, M2 * 2 + 5 * PAGE, M2 * 4)
+
+
+# ------------------------------------------------------------------------------- PAE's four entries
+
+SLOT = 0x4000_0000
+"""A linear address of the second PDPTE."""
+CR0_CD, CR4_MCE = 1 << 30, 1 << 6
+
+
+def pae() -> tuple[Ram, WatchedMmu]:
+    """PAE paging whose second PDPTE is empty: the tables below it are there (SDM 4.4.2)."""
+    ram = Ram((Extent(0, 8 << 20),))
+    for at, entry in ((0x2000, 0x3000 | OPEN), (0x3000, NEW | OPEN)):
+        ram.write(at, entry.to_bytes(8, "little"))
+    legacy = replace(registers(cr3=0x1000, cr4=PAE | PGE), efer=0)
+    return ram, WatchedMmu(ram, CPU, legacy, {})
+
+
+def fill(ram: Ram) -> None:
+    """The second PDPTE, in memory."""
+    ram.write(0x1008, (0x2000 | 1).to_bytes(8, "little"))
+
+
+WRITTEN: dict[str, tuple[Callable[[WatchedMmu], None], bool]] = {
+    "nothing": (lambda mmu: None, False),
+    "CR3, the same value": (lambda mmu: mmu.write_cr3(0x1000), True),
+    "CR4, the same value": (lambda mmu: mmu.write_cr4(PAE | PGE), False),
+    "CR4.MCE": (lambda mmu: mmu.write_cr4(PAE | PGE | CR4_MCE), False),
+    "CR4.PGE": (lambda mmu: mmu.write_cr4(PAE), True),
+    "CR4.PSE": (lambda mmu: mmu.write_cr4(PAE | PGE | PSE), True),
+    "CR4.SMEP": (lambda mmu: mmu.write_cr4(PAE | PGE | SMEP), True),
+    "CR0.WP": (lambda mmu: mmu.write_cr0(CR0 & ~(1 << 16)), False),
+    "CR0.CD": (lambda mmu: mmu.write_cr0(CR0 | CR0_CD), True),
+    "INVLPG": (lambda mmu: mmu.invlpg(SLOT), False),
+}
+"""What is written after the edit, and whether it makes the CPU read the PDPTEs (SDM 4.4.1)."""
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_a_pdpte_that_is_edited_counts_from_the_next_load_on(name: str) -> None:
+    ram, mmu = pae()
+    write, loads = WRITTEN[name]
+    assert isinstance(mmu.translate(SLOT, Access.READ, instruction=0, step=Step.CALL), Refused)
+    fill(ram)
+    write(mmu)
+    got = mmu.translate(SLOT, Access.READ, instruction=0, step=Step.CALL)
+    if loads:
+        assert got == NEW
+    else:
+        assert isinstance(got, Refused)
+        assert got.reason == "the PDPT entry is not present"
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_a_pdpte_that_is_taken_away_is_used_until_then(name: str) -> None:
+    ram, mmu = pae()
+    write, loads = WRITTEN[name]
+    fill(ram)
+    mmu.write_cr3(0x1000)
+    ram.write(0x1008, bytes(8))
+    write(mmu)
+    got = mmu.translate(SLOT, Access.READ, instruction=0, step=Step.CALL)
+    assert isinstance(got, Refused) if loads else got == NEW
+
+
+def test_only_a_write_that_loads_the_pdptes_is_refused_for_their_reserved_bits() -> None:
+    ram, mmu = pae()
+    ram.write(0x1008, (0x2000 | 3).to_bytes(8, "little"))
+    assert mmu.pdpte_refusal(cr4=PAE | PGE | CR4_MCE) is None
+    assert mmu.pdpte_refusal(cr0=CR0 & ~(1 << 16)) is None
+    for refused in (mmu.pdpte_refusal(cr3=0x1000), mmu.pdpte_refusal(cr4=PAE)):
+        assert refused is not None
+        assert "reserved bits 0x2" in refused
 
 
 def world() -> tuple[Trees, list[int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -10,9 +11,11 @@ from tests.makers.hosts import SPLITS, Home, mode_host
 from tests.modes.runs import LEGACY, walk
 from tests.rehearse.runs import mode_host as example_of
 from tests.rehearse.runs import shared, shipped_kernel, shipped_request
+from tightrope.check import check
 from tightrope.errors import BadInput
-from tightrope.model import Outcome, Paging, Step, Stop, Verdict
-from tightrope.rehearse import rehearse
+from tightrope.memory import Extent
+from tightrope.model import Outcome, Paging, Piece, Step, Stop, Verdict
+from tightrope.rehearse import build, prepare, rehearse
 from tightrope.sabotage import SABOTAGES
 
 PLAIN = [each for each in SABOTAGES.values() if not each.crash]
@@ -72,7 +75,7 @@ def test_a_host_of_another_mode_is_refused_before_anything_is_changed() -> None:
             each.refuse(example_of(paging))
 
 
-# -------------------------------------------------------------------------------- three by name
+# -------------------------------------------------------------------------------- some by name
 
 
 def test_pae_cleared_under_paging_is_told_as_such() -> None:
@@ -98,6 +101,56 @@ def test_a_reserved_bit_in_a_pdpte_is_refused_when_cr3_is_loaded() -> None:
     assert "reserved bits 0x8000000000000000 are set in PDPTE" in fault.reason
     assert not fault.triple
     assert got.run.registers.cr3 == got.handover.registers.cr3
+
+
+def test_a_pdpte_that_is_filled_in_late_is_in_memory_and_not_in_the_cpu() -> None:
+    got = broken(Paging.PAE, "stale-pdpte")
+    # In memory page_table_a had no P before the walk; what is wrong with the walk comes before that.
+    assert [finding.rule for finding in got.findings] == [
+        "pdptes-current",
+        "table-a-maps-p",
+        "access-mapped",
+    ]
+    assert "load CR3 again" in got.findings[0].mend
+    plan, run = got.handover.plan, got.run
+    slot = plan.control_page >> 30
+    now = run.memory.read(Extent.sized(got.handover.page_table_a.root + 8 * slot, 8))
+    assert now[0] & 1
+    assert run.fault is not None
+    assert (run.fault.step, run.fault.triple) == (Step.STATE, True)
+    assert run.fault.address == plan.control_page + 4092
+    assert run.fault.reason == "the PDPT entry is not present"
+    assert run.fault.visits[0].entry == 0
+
+
+@pytest.mark.parametrize("reload", [False, True])
+def test_with_cr3_loaded_again_the_same_late_pdpte_is_good_enough(reload: bool) -> None:
+    """The jump back from the late stores, by way of `mov %ecx, %cr3` or not."""
+    plan = prepare(shipped_kernel(), example_of(Paging.PAE), shipped_request())
+    built = build(plan, design="two-tables", sabotage=SABOTAGES["stale-pdpte"])
+    page = bytearray(next(p.data for p in built.pieces if p.phys == plan.control_page))
+    lea = bytes(page).index(b"\x8d\xa6\x00\x10\x00\x00", 0x700)
+    back = lea + 6
+    target = back + 5 + int.from_bytes(page[back + 1 : back + 5], "little", signed=True)
+    between = b"\x0f\x22\xd9" if reload else b"\x90\x90\x90"
+    jump = b"\xe9" + (target - (back + 3 + 5)).to_bytes(4, "little", signed=True)
+    page[lea : back + 8] = between + page[lea:back] + jump
+    data = bytes(page)
+
+    def edited(pieces: tuple[Piece, ...]) -> tuple[Piece, ...]:
+        places = (plan.control_page, built.world.code_phys)
+        return tuple(replace(p, data=data) if p.phys in places else p for p in pieces)
+
+    world = replace(built.world, pieces=edited(built.world.pieces))
+    changed = replace(built, pieces=edited(built.pieces), world=world)
+    run = shared().run(changed)
+    rules = [finding.rule for finding in check(changed, run)]
+    if reload:
+        assert run.stop is Stop.ENTRY
+        assert rules == ["table-a-maps-p"]
+    else:
+        assert run.stop is Stop.FAULT
+        assert rules[0] == "pdptes-current"
 
 
 def test_la57_cannot_go_in_long_mode() -> None:

@@ -4,6 +4,7 @@
     page_list    the list read back from memory, as a kernel would follow it
     tables       page_table_a and page_table_b, statically
     switching    the table switches, under the worst-case TLB
+    pdptes       PAE's four top entries, which the CPU keeps
     copying      the page list and what the copies did
     changes      what of the old kernel is not what it was, and what wrote it
     ownership    who wrote and read what; the old kernel's memory

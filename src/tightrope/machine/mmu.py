@@ -86,8 +86,14 @@ class WatchedMmu:
             cr3=now.cr3 if cr3 is None else cr3,
             cr4=now.cr4 if cr4 is None else cr4,
         )
+        if cr3 is None and not self._loads(then):
+            return None
         loaded = load_pdptes(self._ram.word, then)
         return loaded.reason if isinstance(loaded, Refused) else None
+
+    def _loads(self, then: Mmu) -> bool:
+        now = self.mmu
+        return x86.loads_pdptes(then.cr0, then.cr4, was_cr0=now.cr0, was_cr4=now.cr4)
 
     def _loaded(self, mmu: Mmu) -> Mmu:
         """The same state with the PDPTEs that the CPU loads with it."""
@@ -117,7 +123,8 @@ class WatchedMmu:
         """MOV to CR4; see `x86.cpu.flushes_everything`."""
         if x86.flushes_everything(self.mmu.cr4, value):
             self.contexts.clear()
-        self.mmu = self._loaded(replace(self.mmu, cr4=value))
+        then = replace(self.mmu, cr4=value)
+        self.mmu = self._loaded(then) if self._loads(then) else then
         self._cache.clear()
 
     def write_cr0(self, value: int) -> None:
@@ -129,7 +136,8 @@ class WatchedMmu:
             efer &= ~x86.EFER_LMA
         elif efer & x86.EFER_LME:
             efer |= x86.EFER_LMA
-        self.mmu = self._loaded(replace(self.mmu, cr0=value, efer=efer))
+        then = replace(self.mmu, cr0=value, efer=efer)
+        self.mmu = self._loaded(then) if self._loads(then) else then
         self._cache.clear()
 
     def write_efer(self, value: int) -> None:

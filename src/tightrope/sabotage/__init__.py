@@ -6,6 +6,7 @@ here has to be the first.  `rehearse` applies the four kinds of change where the
 
     edits        finished values changed into others: an entry, a word of the list, bytes of code
     changes      what each sabotage changes
+    pdptes       the one that needs code of its own
     sabotages    all of them
 
 Rules: a sabotage leaves everything else as it was.  It may use symbols of the routines, so it breaks

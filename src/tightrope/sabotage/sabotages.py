@@ -28,6 +28,7 @@ from tightrope.sabotage.changes import (
     with_pge,
 )
 from tightrope.sabotage.edits import control, edit_segment, entry_of, patch, virt
+from tightrope.sabotage.pdptes import fill_late
 
 EVERY_MODE = tuple(Paging)
 LONG_MODES = tuple(each for each in Paging if each.long_mode)
@@ -223,6 +224,14 @@ _ALL = (
         rule="reserved-bits",
         step=Step.TABLE_A,
         handover=set_in_pdpte,
+        modes=(Paging.PAE,),
+    ),
+    Sabotage(
+        name="stale-pdpte",
+        says="on PAE, fill in the PDPTE for P after CR3 was loaded",
+        rule="pdptes-current",
+        step=Step.TABLE_A,
+        handover=fill_late,
         modes=(Paging.PAE,),
     ),
     Sabotage(

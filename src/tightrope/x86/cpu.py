@@ -159,6 +159,17 @@ def flushes_everything(before: int, after: int) -> bool:
     )
 
 
+def loads_pdptes(cr0: int, cr4: int, *, was_cr0: int, was_cr4: int) -> bool:
+    """Whether a write of CR0 or CR4 reads the four PDPTEs again, under PAE paging (SDM 4.4.1).
+
+    It does when it changes CR0.CD, NW or PG, or CR4.PAE, PGE, PSE or SMEP.  A write of CR3 always does.
+    """
+    return bool(
+        (cr0 ^ was_cr0) & (CR0_CD | CR0_NW | CR0_PG)
+        or (cr4 ^ was_cr4) & (CR4_PAE | CR4_PGE | CR4_PSE | CR4_SMEP)
+    )
+
+
 # Segment descriptors (SDM 3.4.5, figure 3-8; type field, table 3-1)
 CODE_READABLE, DATA_WRITABLE = 0xA, 0x2
 TYPE_ACCESSED = 0x1
