@@ -22,6 +22,10 @@ Phys = NewType("Phys", int)
 """An address on the memory bus: what the CPU calls physical."""
 Virt = NewType("Virt", int)
 """A linear address: what the CPU translates through the tables."""
+Machine = NewType("Machine", Phys)
+"""Xen's word for a `Phys`: it may go wherever one may, into a table, a list, a control register."""
+PseudoPhys = NewType("PseudoPhys", int)
+"""What a Xen guest calls physical.  No CPU knows it: it is no `Phys`, and only a p2m makes it one."""
 
 PAGE_SHIFT = 12
 PAGE_SIZE = 1 << PAGE_SHIFT

@@ -8,7 +8,7 @@ Rules: everything is frozen, keyword-only and slotted.  Addresses are bytes, `Ph
 extents are [start, end); frame numbers are address >> 12.  Arrays are numpy, read-only by custom.
 Whoever needs a new fact adds a field here, not a side channel.
 
-May import: memory, x86
+May import: memory, p2m, x86
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import TYPE_CHECKING
 
-from tightrope.memory import Extent, MemoryMap, Phys, Virt
+from tightrope.memory import Extent, Machine, MemoryMap, Phys, PseudoPhys, Virt
 from tightrope.x86.walk import Access, TableVisit
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from tightrope.p2m import P2m
 
 Buffer = bytes | bytearray | memoryview
 
@@ -265,6 +267,56 @@ class Host:
     low_mappings: tuple[LowMapping, ...]
     crash_notes: tuple[Named, ...] = ()
     """ELF notes in the old kernel's memory: one per CPU, and vmcoreinfo."""
+    xen: Xen | None = None
+    """The old kernel is a hypervisor: all of the above is its own, in machine addresses."""
+
+
+class XenInterface(StrEnum):
+    """How dom0 asks the hypervisor for the jump."""
+
+    V1 = "v1"
+    """The thread's: dom0's own tables, list and code; a fixmap for each page."""
+    V2 = "v2"
+    """Xen 4.4 on: segments; list, tables and code are the hypervisor's."""
+
+
+class XenCrash(StrEnum):
+    """Who dies in a crash kexec under Xen."""
+
+    DOM0 = "dom0"
+    """It panics and asks for the jump by hypercall."""
+    HYPERVISOR = "hypervisor"
+    """It starts what was loaded by itself; dom0's tables need not be the current ones."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Dom0:
+    """The guest that asks for the jump.  What it calls physical is pseudo-physical: see `p2m`."""
+
+    bits: int
+    p2m: P2m
+    text: Virt
+    """Where its kernel is mapped; `text_start` and `text_size` say what of it."""
+    text_start: PseudoPhys
+    text_size: int
+    relocation: Virt
+    """V of bare Linux: where its kernel has `relocate_new_kernel`, in its text, page aligned."""
+    tables: Extent
+    """Pseudo-physical: where its page tables lie."""
+    busy: tuple[Named, ...]
+    """Pseudo-physical memory that it cannot give away, besides its text and tables."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Xen:
+    """What makes a host a hypervisor."""
+
+    version: tuple[int, int]
+    virt_start: Virt
+    """HYPERVISOR_VIRT_START: dom0's own mappings lie below it in 32 bits, around it in 64."""
+    fixmap: Virt
+    """FIX_KEXEC_BASE_0: the fixmap of the first page of v1's list; each further one is a page lower."""
+    dom0: Dom0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -295,6 +347,8 @@ class World:
     """The frame that backs V before the switch: the old kernel's own page of relocation code, or the
     control page where V is in the direct map."""
     registers: Registers
+    arguments: tuple[Extent, ...] = ()
+    """Memory that the call hands over besides registers: words on the stack, v1's page_list."""
 
 
 # ----------------------------------------------------------------------------------------- plan
@@ -308,6 +362,39 @@ class Segment:
     destination: Extent
     data: Buffer
     why: str
+
+
+ZERO_FRAME = -1
+"""The source of a page that has none: it is cleared (Xen's IND_ZERO)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class XenPage:
+    """One page of v1's page_list: the machine address in its even slot, the fixmap's in its odd one."""
+
+    name: str
+    slot: int
+    """The even slot."""
+    machine: Machine
+    pseudo: PseudoPhys | None
+    """What dom0 calls it; None where it is not dom0's, as in the crash region."""
+    fixmap: Virt | None
+    """None for the root of page_table_b, which has no odd slot."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class XenLoad:
+    """The load hypercall: pages of v1, or segments of v2."""
+
+    interface: XenInterface
+    crash: XenCrash | None
+    pages: tuple[XenPage, ...] = ()
+    segments: tuple[Named, ...] = ()
+    """v2: the destinations of what has a buffer."""
+    mapped: tuple[Named, ...] = ()
+    """v2: segments without a buffer, which the image only wants to reach."""
+    legacy_exit: bool = False
+    """v2: EM_386, the image is entered with paging off."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -342,6 +429,8 @@ class Plan:
     command_line: str
     crash: bool = False
     """Everything lies in the crash region already: the list is just IND_DONE."""
+    xen: XenLoad | None = None
+    """What dom0 hands to the hypervisor; None where the old kernel jumps by itself."""
 
     @property
     def in_place(self) -> int:
@@ -392,6 +481,8 @@ class Handover:
     """What the design has in the old kernel's own image, outside the crash region with it."""
     jumps_to: Phys | None = None
     """Where step 4 lands, None for the control page."""
+    prepared: Tables | None = None
+    """Xen's v1: page_table_a as dom0 filled it in, before the hypervisor overwrote it."""
 
 
 # ------------------------------------------------------------------------------------------ run

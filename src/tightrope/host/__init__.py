@@ -5,7 +5,9 @@
     notes     what the old kernel leaves for a crash kernel: registers, vmcoreinfo
     capture   what /proc and /sys say of this machine -> TOML text
 
-May import: abi, errors, memory, model, x86
+    xen_*     the same of a hypervisor with a dom0: its file, examples, world and notes
+
+May import: abi, errors, memory, model, p2m, x86
 """
 
 from tightrope.host.capture import Captured, capture
@@ -13,5 +15,17 @@ from tightrope.host.examples import PAGE_OFFSETS, example
 from tightrope.host.live import read_tree
 from tightrope.host.profile import read
 from tightrope.host.world import lay
+from tightrope.host.xen_examples import xen_example
+from tightrope.host.xen_world import lay_xen
 
-__all__ = ["PAGE_OFFSETS", "Captured", "capture", "example", "lay", "read", "read_tree"]
+__all__ = [
+    "PAGE_OFFSETS",
+    "Captured",
+    "capture",
+    "example",
+    "lay",
+    "lay_xen",
+    "read",
+    "read_tree",
+    "xen_example",
+]

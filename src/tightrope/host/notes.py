@@ -47,27 +47,33 @@ def pieces(host: Host, pgd: Phys, registers: Registers) -> Iterator[Piece]:
     cpu: Registers | None = registers
     for number, named in enumerate(host.crash_notes):
         if named.what.lower().startswith(VMCOREINFO):
-            data = _note("VMCOREINFO", 0, _text(vmcoreinfo(host, pgd)))
+            data = note("VMCOREINFO", 0, as_text(vmcoreinfo(host, pgd)))
         else:
-            data, cpu = _note("CORE", NT_PRSTATUS, _prstatus(host, cpu)), None
-        data += bytes(12)  # final_note(): a header of zeros ends the notes
-        if len(data) > named.extent.size:
-            raise HostError(
-                f"{named.what} needs {len(data):#x} bytes",
-                source=host.source,
-                field=f"crash_note[{number}].size",
-                limit=named.extent.size,
-            )
-        data = data.ljust(named.extent.size, b"\0")
-        for frame in named.extent.pages:
-            page = Extent.sized(frame * PAGE_SIZE, PAGE_SIZE)
-            start = max(page.start, named.extent.start)
-            end = min(page.end, named.extent.end)
-            yield Piece(
-                phys=Phys(start),
-                data=data[start - named.extent.start : end - named.extent.start],
-                what=f"the old kernel's crash note: {named.what}",
-            )
+            data, cpu = note("CORE", NT_PRSTATUS, prstatus(host, cpu)), None
+        yield from laid(host, number, data)
+
+
+def laid(host: Host, number: int, data: bytes) -> Iterator[Piece]:
+    """Notes in their place, the host's crash note `number`, page by page.  Raises HostError."""
+    named = host.crash_notes[number]
+    data += bytes(12)  # final_note(): a header of zeros ends the notes
+    if len(data) > named.extent.size:
+        raise HostError(
+            f"{named.what} needs {len(data):#x} bytes",
+            source=host.source,
+            field=f"crash_note[{number}].size",
+            limit=named.extent.size,
+        )
+    data = data.ljust(named.extent.size, b"\0")
+    for frame in named.extent.pages:
+        page = Extent.sized(frame * PAGE_SIZE, PAGE_SIZE)
+        start = max(page.start, named.extent.start)
+        end = min(page.end, named.extent.end)
+        yield Piece(
+            phys=Phys(start),
+            data=data[start - named.extent.start : end - named.extent.start],
+            what=f"the old kernel's crash note: {named.what}",
+        )
 
 
 def vmcoreinfo(host: Host, pgd: Phys) -> Mapping[str, str]:
@@ -93,17 +99,19 @@ def vmcoreinfo(host: Host, pgd: Phys) -> Mapping[str, str]:
     return lines
 
 
-def _text(lines: Mapping[str, str]) -> bytes:
+def as_text(lines: Mapping[str, str]) -> bytes:
+    """`KEY=VALUE` a line."""
     return "".join(f"{key}={value}\n" for key, value in lines.items()).encode()
 
 
-def _note(name: str, kind: int, description: bytes) -> bytes:
+def note(name: str, kind: int, description: bytes) -> bytes:
+    """One ELF note."""
     label = name.encode() + b"\0"
     head = struct.pack("<III", len(label), len(description), kind)
     return head + b"".join(each + bytes(-len(each) % 4) for each in (label, description))
 
 
-def _prstatus(host: Host, registers: Registers | None) -> bytes:
+def prstatus(host: Host, registers: Registers | None) -> bytes:
     """struct elf_prstatus: pr_reg is filled in, the rest is zero."""
     bits = 64 if MODES[host.paging].efer_on else 32
     out = bytearray(PRSTATUS_SIZE[bits])

@@ -8,10 +8,12 @@ nobody reads are errors too: a misspelt field must not silently mean its default
 from __future__ import annotations
 
 import tomllib
+from dataclasses import replace
 
 from tightrope.errors import HostError
 from tightrope.host.consistency import MODES, check, text_page_size
 from tightrope.host.toml import Reader
+from tightrope.host.xen_profile import read_xen
 from tightrope.memory import (
     PAGE_SIZE,
     Extent,
@@ -78,6 +80,8 @@ def read(text: str, source: str) -> Host:
         low_mappings=tuple(_mapping(each) for each in top.tables("mapping")),
         crash_notes=tuple(_named(each) for each in top.tables("crash_note")),
     )
+    if "xen" in top:
+        host = replace(host, xen=read_xen(top.table("xen"), host))
     registers.done()
     top.done()
     check(host, top, registers)

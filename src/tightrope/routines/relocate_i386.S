@@ -34,6 +34,14 @@ relocate:
 	/* Step 1: called at V.  No interrupt may find the old kernel's handlers from here on. */
 	cli
 	cld
+	.ifdef	PAGE_LIST
+	/* Called by Xen as a C function: the head, page_list, start and has_pae are on its stack. */
+	mov	4(%esp), %edi
+	mov	12(%esp), %edx
+	mov	8(%esp), %esi
+	mov	2 * 4(%esi), %ecx	/* PA_PGD */
+	mov	(%esi), %esi		/* PA_CONTROL_PAGE */
+	.endif
 
 	/* Step 2.  V leads to the control page from here on: the same bytes at the same address. */
 	mov	%ecx, %cr3

@@ -35,6 +35,12 @@ relocate:
 	/* Step 1: called at V.  No interrupt may find the old kernel's handlers from here on. */
 	cli
 	cld
+	.ifdef	PAGE_LIST
+	/* Called with Xen's page_list in rsi: PA_TABLE_PAGE, PA_PGD, PA_CONTROL_PAGE. */
+	mov	16 * 8(%rsi), %r8
+	mov	2 * 8(%rsi), %rcx
+	mov	(%rsi), %rsi
+	.endif
 
 	/* Step 2.  V leads to the control page from here on: the same bytes at the same address. */
 	mov	%rcx, %cr3

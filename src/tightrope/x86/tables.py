@@ -84,6 +84,27 @@ class TableStore:
             row[:] = entries
             at += count * size
 
+    def map_frames(self, virt: int, frames: NDArray[np.int64], rights: Rights) -> None:
+        """Map 4 KiB pages at linear `virt` on, each to a frame of its own, in any order.
+
+        What is mapped already is replaced.  ValueError as for `map_extent`.
+        """
+        fmt = self.format
+        for frame in (frames.min(), frames.max()) if len(frames) else ():
+            self._check_fit(virt, Extent.sized(int(frame) << 12, 4096))
+        self._check_fit(virt, Extent.sized(0, len(frames) * 4096))
+        values = frames.astype(np.uint64) << np.uint64(12)
+        values |= np.uint64(leaf_bits(fmt, fmt.leaf, rights))
+        entries = values.astype(self._dtype)
+        at = 0
+        while at < len(entries):
+            here = virt + at * 4096
+            table = table_at(self, fmt, self.root, here, fmt.leaf, rights, self.new_table)
+            first = fmt.index(here, fmt.leaf)
+            part = entries[at : at + fmt.entries - first]
+            self._tables[table][first : first + len(part)] = part
+            at += len(part)
+
     def _check_fit(self, virt: int, physical: Extent) -> None:
         """Nothing is truncated in silence: neither a frame address nor a linear one."""
         fmt = self.format
