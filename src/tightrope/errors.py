@@ -8,6 +8,7 @@
      |   |- CoreError           a memory core of a crashed kernel
      |- MissingPart         a library or device that this machine does not have
      |- MachineError        the machine port was used in a way that it cannot serve
+         |- WireError           what a machine's process sent is not its protocol
 
 Rules: no exception here is raised for a *finding*: a handover that falls is a result, not an error.
 Everything a room raises on purpose derives from `TightropeError`; anything else is a bug of ours.
@@ -75,3 +76,7 @@ class MissingPart(TightropeError):
 
 class MachineError(TightropeError):
     """A machine was asked for something it cannot do (a bug in the caller, or a limit of its own)."""
+
+
+class WireError(MachineError):
+    """The other end of a socket does not speak the protocol that it should."""

@@ -39,10 +39,18 @@ def kvm_free() -> Machine:
     return Kvm(stepping=False)
 
 
+def qemu() -> Machine:
+    """A whole PC: seen at a few places only, and it goes on to the new kernel's userspace."""
+    from tightrope.machine.qemu import Qemu
+
+    return Qemu()
+
+
 MACHINES: Mapping[str, Callable[[], Machine]] = {
     "emulator": emulator,
     "kvm": kvm,
     "kvm-free": kvm_free,
+    "qemu": qemu,
 }
 """Name -> what makes one.  It raises MissingPart where this computer lacks what the machine needs."""
 

@@ -19,7 +19,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tightrope import check, handover, host, plan
-from tightrope.machine.port import Machine, Progress, no_progress
+from tightrope.errors import MissingPart
+from tightrope.machine.port import Machine, Progress, WholeMachine, no_progress
 from tightrope.machines import emulator
 from tightrope.model import (
     Console,
@@ -88,11 +89,14 @@ def rehearse(
     design: str = handover.TWO_TABLES,
     sabotage: Sabotage | None = None,
     console: bool = False,
+    token: str | None = None,
     console_seconds: float = CONSOLE_SECONDS,
     machine: Machine | None = None,
     progress: Progress = no_progress,
 ) -> Verdict:
     """Plan, build, walk, check; with `console` go on until the new kernel has spoken.
+
+    With `token` go on until the new kernel's init has said it; only a whole machine can.
 
     Raises `TightropeError` when it cannot be told: bad input, or a part that is missing here.
     """
@@ -104,6 +108,8 @@ def rehearse(
     if machine is None:
         with stages.stage("load the emulator"):
             machine = emulator()
+    if token is not None and not isinstance(machine, WholeMachine):
+        raise MissingPart(f"the {machine.name} has no devices: a userspace needs --on qemu")
     with stages.stage("walk"):
         run = machine.run(built)
     with stages.stage("check"):
@@ -115,6 +121,10 @@ def rehearse(
                 seconds=console_seconds, whole=speaks_for_itself(image), progress=progress
             )
             findings += tuple(_heard(heard, image))
+    elif token is not None and isinstance(machine, WholeMachine) and run.stop is Stop.ENTRY:
+        with stages.stage("userspace"):
+            heard = machine.userspace(token, seconds=console_seconds, progress=progress)
+            findings += tuple(_reached(heard, token))
     silent = heard is not None and not heard.lines and not findings
     return Verdict(
         outcome=Outcome.FALLS if findings else Outcome.UNKNOWN if silent else Outcome.HOLDS,
@@ -131,6 +141,19 @@ def rehearse(
 def speaks_for_itself(image: Image) -> bool:
     """Whether this is the shipped kernel, which says on the console what it was handed."""
     return (image.version or "").startswith(SHIPPED_VERSION)
+
+
+def _reached(console: Console, token: str) -> Iterator[Finding]:
+    """The new kernel's own init has the last word."""
+    if console.stopped != token:
+        last = dict(enumerate(console.lines[-5:], max(len(console.lines) - 4, 1)))
+        yield Finding(
+            rule="userspace-reached",
+            step=Step.COPY,
+            message=f"the new kernel's init did not say its word: {console.stopped}",
+            evidence={f"line {number}": line for number, line in last.items()},
+            mend="give it a console (console=ttyS0) and an init that says tightrope.token's word",
+        )
 
 
 def _heard(console: Console, image: Image) -> Iterator[Finding]:

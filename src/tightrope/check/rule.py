@@ -16,10 +16,13 @@ from numpy.typing import NDArray
 
 from tightrope.check.page_list import Copies, follow
 from tightrope.memory import PAGE_SHIFT, PAGE_SIZE, Extent, Phys, RegionKind, union
-from tightrope.model import Finding, Handover, Piece, Run, Sight, Step, Tables
+from tightrope.model import Finding, Handover, Named, Paging, Piece, Run, Sight, Step, Tables
 from tightrope.x86.cpu import EFER_LMA
 from tightrope.x86.survey import Mappings, survey
 from tightrope.x86.walk import Access, Mmu, Refused, Translated, walk
+
+ADDRESS = 0xF_FFFF_FFFF_F000
+"""Bits 51:12 of an entry: where it leads (SDM 4.5.4)."""
 
 
 class Case:
@@ -151,8 +154,26 @@ class Case:
 
     @cached_property
     def wanted_b(self) -> tuple[Extent, ...]:
-        """What the plan wants page_table_b to reach, as sorted extents."""
-        return union(each.extent for each in self.plan.identity)
+        """What page_table_b has to reach, as sorted extents."""
+        return union(each.extent for each in self.needed_b)
+
+    @cached_property
+    def needed_b(self) -> tuple[Named, ...]:
+        """What the plan wants page_table_b to reach and, with 5 levels, its own top.
+
+        A 5-level kernel reads the table that it is entered with, and the one behind its first entry, by
+        their own addresses (Linux arch/x86/boot/compressed: initialize_identity_maps() in
+        ident_map_64.c, paging_prepare() in pgtable_64.c).
+        """
+        tables = self.handover.page_table_b
+        if tables is None or self.host.paging is not Paging.LA57:
+            return self.plan.identity
+        second = int.from_bytes(tables.pages[tables.root][:8], "little") & ADDRESS
+        return (
+            *self.plan.identity,
+            Named(extent=Extent.sized(tables.root, PAGE_SIZE), what="page_table_b's own root"),
+            Named(extent=Extent.sized(second, PAGE_SIZE), what="page_table_b's second level"),
+        )
 
 
 Check = Callable[[Case], Iterator[Finding]]

@@ -199,7 +199,7 @@ def table_b_covers(case: Case) -> Iterator[Finding]:
     if not missing:
         return
     ends = [each.end for each in missing]
-    for named in case.plan.identity:
+    for named in case.needed_b:
         at = bisect_right(ends, named.extent.start)
         if at < len(missing) and missing[at].overlaps(named.extent):
             hole = Extent(

@@ -37,6 +37,9 @@ def _rehearse(options: argparse.Namespace) -> int:
         words = f"{request.command_line} {CONSOLE_WORDS}".strip()
         print(f"tightrope: the command line is {words!r}, so that it can be heard", file=sys.stderr)
         request = replace(request, command_line=words)
+    token: str | None = None
+    if options.until == "userspace":
+        token, request = files.with_token(request)
     from tightrope.report.progress import Bar
 
     with machines.opened(options.on) as machine:
@@ -49,6 +52,7 @@ def _rehearse(options: argparse.Namespace) -> int:
                 design=options.design,
                 sabotage=broken,
                 console=console,
+                token=token,
                 console_seconds=options.limit,
                 machine=machine,
                 progress=bar,
@@ -113,7 +117,7 @@ def _host_example(options: argparse.Namespace) -> int:
     from tightrope.model import Paging
 
     crash = Extent.sized(*options.crash) if options.crash else None
-    print(host.example(Paging(options.mode), options.split, crash), end="")
+    print(host.example(Paging(options.mode), options.split, crash, options.pc), end="")
     return HOLDS
 
 

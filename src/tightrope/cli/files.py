@@ -65,6 +65,17 @@ def inputs(options: argparse.Namespace) -> tuple[Image, Host, Request]:
     )
 
 
+def with_token(request: Request) -> tuple[str, Request]:
+    """A word that nobody can guess, and the request whose command line has it for the new init."""
+    import secrets
+    from dataclasses import replace
+
+    token = secrets.token_hex(8)
+    return token, replace(
+        request, command_line=f"{request.command_line} tightrope.token={token}".strip()
+    )
+
+
 def _newest_kernel() -> str | None:
     """The newest readable kernel under /boot."""
     kernels = [path for path in Path("/boot").glob("vmlinuz-*") if os.access(path, os.R_OK)]

@@ -13,7 +13,7 @@ from tightrope import __version__
 
 DESIGNS = ("in-place", "two-tables", "one-table", "damm-v4", "split-function")
 """The names in `handover.DESIGNS`, which is too heavy to import for `--help`; a test compares them."""
-MACHINES = ("emulator", "kvm", "kvm-free")
+MACHINES = ("emulator", "kvm", "kvm-free", "qemu")
 """The names in `machines.MACHINES`; the same test compares them."""
 FORMATS = "a bzImage, an ELF vmlinux, a Multiboot kernel or a unified kernel image"
 
@@ -44,16 +44,17 @@ def parser() -> argparse.ArgumentParser:
     )
     walk.add_argument(
         "--until",
-        choices=["entry", "console"],
+        choices=["entry", "console", "userspace"],
         default="entry",
-        help="stop at the new kernel's first instruction, or when it has spoken (%(default)s)",
+        help="stop at the new kernel's first instruction, when it has spoken, or, on qemu, when its init"
+        " says the word behind tightrope.token= (%(default)s)",
     )
     walk.add_argument(
         "--limit",
         type=_seconds,
         default=900.0,
         metavar="SECONDS",
-        help="how long to listen with --until console (%(default)s)",
+        help="how long to listen with --until console or userspace (%(default)s)",
     )
     walk.add_argument(
         "--on",
@@ -136,6 +137,12 @@ def parser() -> argparse.ArgumentParser:
         type=_extent,
         metavar="START+SIZE",
         help="a crash region, such as 0x33000000+0x10000000",
+    )
+    example.add_argument(
+        "--pc",
+        type=int,
+        metavar="MIB",
+        help="with the memory of QEMU's pc that has so many MiB, for --on qemu",
     )
     example.set_defaults(deed="host example")
     capture = hosts.add_parser("capture", help="describe this machine, changing nothing")

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from tightrope.errors import PlanError
 from tightrope.memory import PAGE_SIZE, Extent, union
-from tightrope.model import Plan, Tables
+from tightrope.model import Paging, Plan, Tables
 from tightrope.x86.paging import (
     FORMATS,
     Format,
@@ -26,6 +26,7 @@ from tightrope.x86.paging import (
     TableMemory,
     leaf_bits,
     map_page,
+    table_at,
     table_bits,
 )
 from tightrope.x86.tables import TableStore
@@ -145,9 +146,21 @@ def _identity(plan: Plan, frames: Iterator[int]) -> TableStore:
     sizes = fmt.page_sizes(gbpages=plan.host.cpu.gbpages)
     if not plan.host.cpu.pse:
         sizes = (PAGE_SIZE,)
-    for extent in union(each.extent for each in plan.identity):
+    wanted = [each.extent for each in plan.identity]
+    deep = plan.host.paging is Paging.LA57
+    if deep:
+        wanted.append(Extent.sized(store.root, PAGE_SIZE))
+    for extent in union(wanted):
         assert extent.start % PAGE_SIZE == 0
         store.map_extent(extent.start, extent, CODE_AND_STACK, page_sizes=sizes)
+    if deep:
+        # The new kernel reads the top of the tables that it is entered with by its own address, and
+        # what the first entry leads to: initialize_identity_maps() and paging_prepare() in Linux
+        # arch/x86/boot/compressed, ident_map_64.c and pgtable_64.c.  With 4 levels it does not.
+        table = table_at(store, fmt, store.root, 0, 1, CODE_AND_STACK, store.new_table)
+        second = Extent.sized(table, PAGE_SIZE)
+        if not any(each.covers(second) for each in wanted):
+            store.map_extent(second.start, second, CODE_AND_STACK, page_sizes=sizes)
     return store
 
 

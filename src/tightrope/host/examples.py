@@ -11,6 +11,7 @@ import re
 from importlib import resources
 
 from tightrope.errors import HostError
+from tightrope.host.pc import on_pc
 from tightrope.memory import Extent
 from tightrope.model import Paging
 
@@ -24,12 +25,16 @@ SOURCE = "an example host"
 
 
 def example(
-    paging: Paging = Paging.X86_64, page_offset: int | None = None, crash: Extent | None = None
+    paging: Paging = Paging.X86_64,
+    page_offset: int | None = None,
+    crash: Extent | None = None,
+    pc: int | None = None,
 ) -> str:
     """A host as a commented TOML document that `read` takes.
 
     `page_offset` is the memory split of a 32-bit kernel (3G/1G when None), `crash` a crash region:
-    with it come the notes that the old kernel leaves for a crash kernel.
+    with it come the notes that the old kernel leaves for a crash kernel.  With `pc` the memory is that
+    of QEMU's `pc` machine with so many MiB.
     Raises HostError for a split in a 64-bit mode, or one that leaves no lowmem.
     """
     text = resources.files("tightrope.host").joinpath("example.toml").read_text("utf-8")
@@ -48,6 +53,8 @@ def example(
             ('"x86_64" (4 levels)', '"la57" (5 levels)'),
             ("FSGSBASE OSXMMEXCPT", "FSGSBASE LA57 OSXMMEXCPT"),
         )
+    if pc is not None:
+        text = on_pc(text, paging, pc)
     if crash is not None:
         text = text.replace("# [crash_region]", "[crash_region]")
         text = text.replace("# start = 0x3300_0000", f"start = {crash.start:#x}")

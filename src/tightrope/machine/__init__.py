@@ -14,9 +14,11 @@
     post_mortem   an exception inferred from where a CPU stands
     kvm           this computer's own CPU, through /dev/kvm
     emulator      Unicorn; its MMU is `mmu`
+    wire          the gdb protocol and QMP, without a socket
+    qemu          QEMU as a whole PC, to the new kernel's userspace
     fake          the contract in plain Python, for tests: no machine code runs
 
 Importing this package imports no engine: name the machine's own module for that.
 
-May import: abi, errors, memory, model, x86
+May import: abi, errors, memory, model, routines, x86
 """

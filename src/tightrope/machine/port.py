@@ -9,7 +9,7 @@ for instance, raises MissingPart from `run` with the reason.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from tightrope.model import Console, Handover, Run
 
@@ -36,4 +36,15 @@ class Machine(Protocol):
         """Go on from the entry and listen to the first serial port.
 
         Ends with the first whole line, or with `whole` when the new kernel halts.  Only after a run that stopped at the entry.  Raises MachineError otherwise.
+        """
+
+
+@runtime_checkable
+class WholeMachine(Machine, Protocol):
+    """One that has all of a computer, so that a new kernel gets to its userspace."""
+
+    def userspace(self, token: str, *, seconds: float, progress: Progress) -> Console:
+        """Go on from the entry until a line of the console has `token`, which only an init says.
+
+        `stopped` is the token then; else why it never came.  Raises MachineError as `console` does.
         """

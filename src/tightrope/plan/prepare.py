@@ -24,7 +24,7 @@ from tightrope.memory import (
     Virt,
     subtract,
 )
-from tightrope.model import Buffer, Host, Image, Named, Plan, Protocol, Segment
+from tightrope.model import Buffer, Host, Image, Named, Paging, Plan, Protocol, Segment
 from tightrope.plan.boot_params import boot_params
 from tightrope.plan.crash import WORD, core_header, crash_memory_map, with_core_header
 from tightrope.plan.entering import way_in
@@ -218,6 +218,8 @@ def _allocate(
     identity = _identity(host, segments, sources[~in_place], list_frames, control_page)
     # For every design: both chains of page_table_a, and an identity table, which i386 needs for one.
     tables = 1 + 2 * fmt.leaf + tables_bound(fmt, [each.extent for each in identity])
+    if host.paging is Paging.LA57:
+        tables += 2 * fmt.leaf  # the identity map has the two tables at its own top
     spare = _extents(np.sort(pool.take(tables, "the page tables")))
     reach = max(each.extent.end for each in identity)
     if reach > 1 << fmt.identity_bits:

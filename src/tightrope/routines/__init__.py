@@ -28,6 +28,7 @@ RELOCATE_XEN = "relocate_xen"
 ENTER_BZIMAGE_X86_64 = "enter_bzimage_x86_64"
 ENTER_BZIMAGE_I386 = "enter_bzimage_i386"
 ENTER_BZIMAGE_I386_FROM_X86_64 = "enter_bzimage_i386_from_x86_64"
+STAGE_PC = "stage_pc"
 
 
 def read(name: str) -> Code:

@@ -106,6 +106,12 @@ def shrink_table_b(handover: Handover) -> Handover:
     return edit_entry(handover, table_b_of(handover), kernel.start, lambda _entry: 0)
 
 
+def unmap_top(handover: Handover) -> Handover:
+    """page_table_b leaves out its own root, which is in it with 5 levels only."""
+    tables = table_b_of(handover)
+    return edit_entry(handover, tables, tables.root, lambda _entry: 0)
+
+
 def set_nx(handover: Handover) -> Handover:
     """NX in the entry for V; without EFER.NXE that bit is reserved, and another sabotage."""
     if not handover.registers.efer & EFER_NXE:

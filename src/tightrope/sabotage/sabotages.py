@@ -25,6 +25,7 @@ from tightrope.sabotage.changes import (
     set_reserved,
     shrink_table_b,
     source_order,
+    unmap_top,
     with_pge,
 )
 from tightrope.sabotage.edits import control, edit_segment, entry_of, patch, virt
@@ -163,6 +164,14 @@ _ALL = (
         step=Step.TABLE_B,
         handover=shrink_table_b,
         modes=LONG_MODES,
+    ),
+    Sabotage(
+        name="table-b-top",
+        says="leave page_table_b's own root out of it, which a 5-level kernel reads",
+        rule="table-b-covers",
+        step=Step.TABLE_B,
+        handover=unmap_top,
+        modes=(Paging.LA57,),
     ),
     Sabotage(
         name="reserved-bit",

@@ -1,0 +1,90 @@
+"""A PC's RAM as this process and QEMU share it.
+
+    offset in the file     physical
+    0                      0             all of it, up to 3.5 GiB; or the first 3 GiB
+    3 GiB                  4 GiB         the rest, where there is more than 3.5 GiB
+
+Source: QEMU hw/i386/pc_piix.c, pc_init1(): the split of the `pc` machine.
+
+Rules: the file has no name (memfd): it is gone with the last process that holds it.  What lies between
+640 KiB and 1 MiB is RAM here, whatever the chipset shows the CPU in its place.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from bisect import bisect_right
+
+from tightrope.errors import MachineError, MissingPart
+from tightrope.machine.physical import Ram
+from tightrope.memory import PAGE_SIZE, Extent
+
+LOW_ALL, LOW_SPLIT, HIGH = 0xE000_0000, 0xC000_0000, 1 << 32
+MIB = 1 << 20
+
+
+def extents_of(size: int) -> tuple[Extent, ...]:
+    """The physical extents of a PC with `size` bytes of RAM."""
+    if size <= LOW_ALL:
+        return (Extent(0, size),)
+    return Extent(0, LOW_SPLIT), Extent.sized(HIGH, size - LOW_SPLIT)
+
+
+class SharedRam(Ram):
+    """`size` bytes of RAM; `descriptor` is the file that QEMU maps as well."""
+
+    def __init__(self, size: int) -> None:
+        """Raises MissingPart where this computer has not so much memory left."""
+        available = _available()
+        if available is not None and size > available + _lazily(size):
+            raise MissingPart(
+                f"a PC with {size // MIB} MiB needs more memory than the"
+                f" {available // MIB} MiB that this computer has left"
+            )
+        self.extents = extents_of(size)
+        self.descriptor = os.memfd_create("tightrope-ram", os.MFD_CLOEXEC)
+        self._starts = [each.start for each in self.extents]
+        self._offsets = [0, LOW_SPLIT][: len(self.extents)]
+        try:
+            os.ftruncate(self.descriptor, size)
+            self._maps = [
+                mmap.mmap(self.descriptor, each.size, offset=offset)
+                for each, offset in zip(self.extents, self._offsets, strict=True)
+            ]
+        except (OSError, ValueError, OverflowError) as err:
+            os.close(self.descriptor)
+            raise MissingPart(f"no room for {size // MIB} MiB of a PC's RAM: {err}") from err
+        self._views = [memoryview(each) for each in self._maps]
+
+    def zero(self, extent: Extent) -> None:
+        """See `physical.Ram.zero`: a hole in the file reads as zeros, for QEMU too."""
+        at = bisect_right(self._starts, extent.start) - 1
+        if at < 0 or not self.extents[at].covers(extent) or extent.start % PAGE_SIZE:
+            raise MachineError(f"{extent} is not whole pages of this machine")
+        if extent.size:
+            start = extent.start - self._starts[at]
+            self._maps[at].madvise(mmap.MADV_REMOVE, start, extent.size)
+
+    def close(self) -> None:
+        """Give back the descriptor; what is mapped goes with the last view of it."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+
+def _available() -> int | None:
+    """Bytes of memory that Linux could give away now, None where it does not say."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            for line in lines:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) << 10
+    except (OSError, ValueError, IndexError):
+        pass
+    return None
+
+
+def _lazily(size: int) -> int:
+    """Bytes that a guest of that size hardly ever touches: all above 1 GiB are handed out lazily."""
+    return max(0, size - (1 << 30))

@@ -1,0 +1,358 @@
+"""A PC: the QEMU process, its RAM, its gdb stub, its QMP and its serial console, in one loop.
+
+    serial   the guest's console, as lines
+    gdb      registers, breakpoints, stop and go
+    qmp      what gdb cannot: the log of exceptions, registers that the stub does not have
+
+Rules: whoever waits for one of the three reads all of them, because QEMU stalls when nobody reads; no
+thread is needed.  This file knows no handover.  Every wait has a time limit, and what it raises then
+says how far the guest got.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import selectors
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+from xml.etree import ElementTree
+
+from tightrope.errors import MachineError, WireError
+from tightrope.machine import wire
+from tightrope.machine.qemu.memory import MIB, SharedRam
+from tightrope.machine.qemu.process import OLDEST, Process, as_file, too_old
+from tightrope.model import Buffer
+
+START_SECONDS = 60.0
+ANSWER_SECONDS = 30.0
+"""How long a gdb or QMP answer may take on a busy computer."""
+TURN = 0.1
+"""Seconds between two looks at what a caller wants to look at."""
+ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1bc")
+"""What firmware and kernels send a terminal (ECMA-48)."""
+
+Turn = Callable[[], bool]
+"""Called now and then during a wait; True ends it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Board:
+    """What a PC is made of.  `kernel` is what the firmware boots; `drive` a file of bytes, or none."""
+
+    size: int
+    """Bytes of RAM, whole MiB."""
+    kernel: Buffer
+    initrd: Buffer | None = None
+    command_line: str = ""
+    cpu: str = "max,la57=off"
+    accelerator: str = "tcg"
+    drive: int | None = None
+    """Descriptor of a file that the guest sees as its first NVMe disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """The CPU stands: at a breakpoint, or because the machine shut down or reset."""
+
+    shut_down: bool
+
+
+class Pc:
+    """A machine that stands at its reset vector.  Close it, or use it in a `with`."""
+
+    def __init__(self, board: Board) -> None:
+        """Raises MissingPart where there is no QEMU that can be this PC."""
+        self.board = board
+        self.ram = SharedRam(board.size)
+        self._files = [as_file(board.kernel, "tightrope-kernel")]
+        if board.initrd is not None:
+            self._files.append(as_file(board.initrd, "tightrope-initrd"))
+        self.lines: list[str] = []
+        """Whole lines that the console has said, without control sequences."""
+        self.line_times: list[float] = []
+        """When each line was whole, by time.monotonic()."""
+        self._line = ""
+        self._gdb, self._qmp = wire.GdbReader(), wire.QmpReader()
+        self._packets: deque[bytes] = deque()
+        self._answers: deque[wire.QmpEvent] = deque()
+        self._number = 0
+        self._selector = selectors.DefaultSelector()
+        self._process: Process | None = None
+        self._registers: list[tuple[str, int]] = []
+        self._breaks: set[int] = set()
+        self.running = False
+        try:
+            self._process = Process(
+                arguments(board, self.ram.descriptor, self._files),
+                sockets=("qmp", "gdb", "serial"),
+                descriptors=[
+                    self.ram.descriptor,
+                    *self._files,
+                    *([] if board.drive is None else [board.drive]),
+                ],
+            )
+            for name, each in self._process.sockets.items():
+                self._selector.register(each, selectors.EVENT_READ, name)
+            self._greet()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End QEMU and give everything back; calling it again does nothing."""
+        if self._process is not None:
+            self._process.close()
+            self._process = None
+        self._selector.close()
+        self.ram.close()
+        for each in self._files:
+            os.close(each)
+        self._files.clear()
+
+    @property
+    def process(self) -> Process:
+        """The running QEMU.  Raises MachineError when it is closed."""
+        if self._process is None:
+            raise MachineError("this PC is closed")
+        return self._process
+
+    # --------------------------------------------------------------------------------- the loop
+
+    def _read(self, seconds: float) -> None:
+        """Take in what has come on any of the three, waiting at most `seconds` for something."""
+        for key, _ in self._selector.select(max(0.0, seconds)):
+            try:
+                data = self.process.sockets[key.data].recv(1 << 16)
+            except ConnectionError:
+                data = b""
+            if not data:
+                raise self.process.why_it_ended()
+            if key.data == "serial":
+                self._hear(data)
+            elif key.data == "gdb":
+                for event in self._gdb.feed(data):
+                    if isinstance(event, wire.Packet):
+                        self._send("gdb", b"+")
+                        self._packets.append(event.payload)
+            else:
+                self._answers += self._qmp.feed(data)
+
+    def _send(self, name: str, data: bytes) -> None:
+        """Raises MissingPart when QEMU has ended."""
+        try:
+            self.process.sockets[name].sendall(data)
+        except OSError as err:
+            raise self.process.why_it_ended() from err
+
+    def _hear(self, data: bytes) -> None:
+        *whole, self._line = (self._line + data.decode("latin-1")).split("\n")
+        for line in whole:
+            said = ESCAPE.sub("", line).replace("\r", "").rstrip()
+            if said:
+                self.lines.append(said)
+                self.line_times.append(time.monotonic())
+
+    def _until(self, what: str, there: Callable[[], bool], seconds: float) -> None:
+        limit = time.monotonic() + seconds
+        while not there():
+            left = limit - time.monotonic()
+            if left <= 0:
+                raise MachineError(f"QEMU gave no answer to {what} within {seconds:.0f} s")
+            self._read(left)
+
+    def _greet(self) -> None:
+        self._until("its start", lambda: bool(self._answers), START_SECONDS)
+        greeting = self._answers.popleft()
+        if not isinstance(greeting, wire.Greeting):
+            raise WireError("QMP does not begin with a greeting")
+        if greeting.version[:2] < OLDEST:
+            raise too_old(greeting.version)
+        self.version = greeting.version
+        self.qmp("qmp_capabilities")
+        self.gdb(b"qSupported:qXfer:features:read+")
+        self._registers = self._description()
+
+    # ----------------------------------------------------------------------------- the protocols
+
+    def qmp(self, name: str, arguments: Mapping[str, object] | None = None) -> object:
+        """One QMP command and what it returned.  Raises MachineError when it is refused."""
+        self._number += 1
+        number = self._number
+        self._send("qmp", wire.command(name, arguments or {}, number))
+        found: list[wire.QmpEvent] = []
+
+        def answered() -> bool:
+            while self._answers:
+                event = self._answers.popleft()
+                if isinstance(event, wire.Returned | wire.Failed) and event.number == number:
+                    found.append(event)
+            return bool(found)
+
+        self._until(name, answered, ANSWER_SECONDS)
+        answer = found[0]
+        if isinstance(answer, wire.Failed):
+            raise MachineError(f"QEMU refused {name}: {answer.text}")
+        assert isinstance(answer, wire.Returned)
+        return answer.value
+
+    def monitor(self, line: str) -> str:
+        """One line for the human monitor, and its answer."""
+        return str(self.qmp("human-monitor-command", {"command-line": line}))
+
+    def gdb(self, payload: bytes) -> bytes:
+        """One gdb command and its answer, while the CPU stands."""
+        self._send("gdb", wire.packet(payload))
+        self._until(payload[:20].decode("latin-1"), lambda: bool(self._packets), ANSWER_SECONDS)
+        return self._packets.popleft()
+
+    def _description(self) -> list[tuple[str, int]]:
+        """(name, bytes) of the registers in a `g` answer, from the stub's target description."""
+        found: list[tuple[str, int]] = []
+        for included in re.findall(r'xi:include href="([^"]+)"', self._feature("target.xml")):
+            try:
+                tree = ElementTree.fromstring(self._feature(included))
+            except ElementTree.ParseError as err:
+                raise WireError(f"the gdb stub describes {included} in no XML: {err}") from err
+            found += [
+                (e.get("name", ""), int(e.get("bitsize", "0")) // 8) for e in tree.iter("reg")
+            ]
+        return found
+
+    def _feature(self, name: str) -> str:
+        text = b""
+        while True:
+            got = self.gdb(b"qXfer:features:read:%b:%x,%x" % (name.encode(), len(text), 2000))
+            text += got[1:]
+            if got[:1] == b"l":
+                return text.decode("latin-1")
+            if got[:1] != b"m":
+                raise WireError(f"the gdb stub has no {name}")
+
+    # --------------------------------------------------------------------------------- the CPU
+
+    def registers(self) -> dict[str, int]:
+        """Every register of the stub by its gdb name (rax, eflags, cr3, efer ...)."""
+        data = wire.register_bytes(self.gdb(b"g"))
+        out, at = {}, 0
+        for name, size in self._registers:
+            if at + size > len(data):
+                break
+            out[name] = int.from_bytes(data[at : at + size], "little")
+            at += size
+        return out
+
+    def set_register(self, name: str, value: int) -> None:
+        """Write one register.  Raises MachineError where the stub takes no such value."""
+        names = [each for each, _ in self._registers]
+        number = names.index(name)
+        size = self._registers[number][1]
+        answer = self.gdb(b"P%x=%b" % (number, value.to_bytes(size, "little").hex().encode()))
+        if answer != b"OK":
+            raise MachineError(
+                f"QEMU does not set {name} to {value:#x}: {answer.decode('latin-1')}"
+            )
+
+    def break_at(self, virt: int) -> None:
+        """Stop before the instruction at a linear address."""
+        if virt not in self._breaks:
+            self._done(b"Z1,%x,1" % virt)
+            self._breaks.add(virt)
+
+    def unbreak(self, virt: int) -> None:
+        """No longer stop there."""
+        if virt in self._breaks:
+            self._breaks.remove(virt)
+            self._done(b"z1,%x,1" % virt)
+
+    def unbreak_all(self) -> None:
+        """No longer stop anywhere."""
+        for virt in sorted(self._breaks):
+            self.unbreak(virt)
+
+    def _done(self, payload: bytes) -> None:
+        answer = self.gdb(payload)
+        if answer != b"OK":
+            raise MachineError(f"QEMU's gdb stub refused {payload!r}: {answer!r}")
+
+    def go(
+        self, *, seconds: float, turn: Turn | None = None, interrupt: bool = True
+    ) -> Stopped | None:
+        """Run until the CPU stands, `turn` says True, or the time is over (None).
+
+        `interrupt` stops the CPU in the latter cases; else it is left running and `go` may be called
+        again to wait on.
+        """
+        if not self.running:
+            self._send("gdb", wire.packet(b"c"))
+            self.running = True
+        limit = time.monotonic() + seconds
+        while not self._packets:
+            if turn is not None and turn():
+                break
+            left = limit - time.monotonic()
+            if left <= 0:
+                break
+            self._read(min(left, TURN))
+        if self._packets:
+            return self._stood()
+        if interrupt:
+            self.stop()
+        return None
+
+    def stop(self) -> Stopped:
+        """Stop the CPU where it is."""
+        self._send("gdb", b"\x03")
+        self._until("a stop", lambda: bool(self._packets), ANSWER_SECONDS)
+        return self._stood()
+
+    def _stood(self) -> Stopped:
+        self.running = False
+        return Stopped(wire.stop_signal(self._packets.popleft()) == wire.SIGNAL_QUIT)
+
+    def listen_on(self, seconds: float = 0.05) -> None:
+        """Take in what the console still has to say."""
+        limit = time.monotonic() + seconds
+        while (left := limit - time.monotonic()) > 0:
+            self._read(left)
+
+
+def arguments(board: Board, ram: int, files: Sequence[int]) -> list[str]:
+    """QEMU's command line for a board; `{NAME}` stands for the descriptor of a socket or of the log."""
+    said = [
+        *("-accel", board.accelerator, "-nodefaults", "-no-user-config", "-display", "none"),
+        *("-nic", "none", "-vga", "none", "-rtc", "base=utc", "-S"),
+        *("-m", f"{board.size // MIB}", "-cpu", board.cpu, "-smp", "1"),
+        "-object",
+        f"memory-backend-file,id=ram,size={board.size},mem-path=/proc/self/fd/{ram},share=on",
+        *("-machine", "pc,memory-backend=ram,smm=off"),
+        # A reset ends in a machine that stands still and keeps everything for a post-mortem.
+        *("-action", "reboot=shutdown,shutdown=pause", "-D", "/proc/self/fd/{log}"),
+        *("-chardev", "socket,id=qmp,fd={qmp}", "-mon", "chardev=qmp,mode=control"),
+        *("-chardev", "socket,id=gdb,fd={gdb}", "-gdb", "chardev:gdb"),
+        *("-chardev", "socket,id=serial,fd={serial}", "-serial", "chardev:serial"),
+        *("-kernel", f"/proc/self/fd/{files[0]}"),
+    ]
+    if len(files) > 1:
+        said += ["-initrd", f"/proc/self/fd/{files[1]}"]
+    if board.command_line:
+        said += ["-append", board.command_line]
+    if board.drive is not None:
+        where = f"file=/proc/self/fd/{board.drive},format=raw,if=none,id=disk,file.locking=off"
+        said += ["-drive", where, "-device", "nvme,drive=disk,serial=tightrope"]
+    return said

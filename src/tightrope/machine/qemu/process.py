@@ -1,0 +1,135 @@
+"""The QEMU process: started with everything it needs as open descriptors, and ended with us.
+
+Rules: nothing that is started here has a name in a file system: sockets are pairs, RAM, log and the
+kernel are memfds.  So there is nothing to clean up but the process, and Linux does that when we die,
+however we die (PR_SET_PDEATHSIG, through setpriv).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import socket
+import subprocess
+from collections.abc import Sequence
+
+from tightrope.errors import MissingPart
+
+BINARY = "qemu-system-x86_64"
+OLDEST = (6, 0)
+"""The first QEMU with -action (its change log for 6.0)."""
+INSTALL = "on Debian: apt-get install qemu-system-x86"
+
+
+class Process:
+    """A running QEMU; `sockets` are our ends of the pairs, by name."""
+
+    def __init__(
+        self, arguments: Sequence[str], *, sockets: Sequence[str], descriptors: Sequence[int]
+    ) -> None:
+        """`{NAME}` in an argument is the descriptor of that socket's other end, or of the log.
+
+        Raises MissingPart where QEMU is not installed.
+        """
+        paths = {name: shutil.which(name) for name in ("setpriv", BINARY)}
+        for name, path in paths.items():
+            if path is None:
+                how = INSTALL if name == BINARY else "it is in util-linux"
+                raise MissingPart(f"{name} is not installed ({how})")
+        self.log = os.memfd_create("tightrope-log", os.MFD_CLOEXEC)
+        self._errors = os.memfd_create("tightrope-errors", os.MFD_CLOEXEC)
+        self.sockets: dict[str, socket.socket] = {}
+        self._process: subprocess.Popen[bytes] | None = None
+        theirs: dict[str, socket.socket] = {}
+        try:
+            for name in sockets:
+                self.sockets[name], theirs[name] = socket.socketpair()
+            numbers = {name: str(each.fileno()) for name, each in theirs.items()}
+            numbers["log"] = str(self.log)
+            self._process = subprocess.Popen(
+                # A signal from a terminal is ours to handle: QEMU ends when we end it.
+                [str(paths["setpriv"]), "--pdeathsig", "KILL", "--", str(paths[BINARY])]
+                + [_filled(argument, numbers) for argument in arguments],
+                pass_fds=[int(each) for each in numbers.values()] + list(descriptors),
+                stdin=subprocess.DEVNULL,
+                stdout=self._errors,
+                stderr=self._errors,
+                start_new_session=True,
+            )
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            for each in theirs.values():
+                each.close()
+
+    @property
+    def number(self) -> int:
+        """The process id."""
+        assert self._process is not None
+        return self._process.pid
+
+    def last_words(self) -> str:
+        """The last line that QEMU wrote on stderr, "" when there is none."""
+        words = os.pread(self._errors, 1 << 16, 0).decode("utf-8", "replace").strip()
+        return words.rsplit("\n", 1)[-1]
+
+    def why_it_ended(self) -> MissingPart:
+        """The error for a QEMU that did not come up."""
+        if self._process is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(5)
+        version = installed_version()
+        if version is not None and version < OLDEST:
+            return too_old(version)
+        return MissingPart(f"QEMU ended: {self.last_words() or 'without a word'}")
+
+    def logged(self) -> str:
+        """What QEMU has written to its log since `clear_log`."""
+        return os.pread(self.log, 1 << 24, 0).decode("latin-1")
+
+    def close(self) -> None:
+        """End it; calling it again does nothing."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+        for each in self.sockets.values():
+            each.close()
+        for name in ("log", "_errors"):
+            if getattr(self, name) >= 0:
+                os.close(getattr(self, name))
+                setattr(self, name, -1)
+
+
+def _filled(argument: str, numbers: dict[str, str]) -> str:
+    return re.sub(r"\{(\w+)\}", lambda found: numbers[found[1]], argument)
+
+
+def too_old(version: tuple[int, ...]) -> MissingPart:
+    """The error for a QEMU below `OLDEST`."""
+    said, needed = (".".join(map(str, each)) for each in (version, OLDEST))
+    return MissingPart(f"QEMU {said} is too old: {needed} is needed")
+
+
+def installed_version() -> tuple[int, ...] | None:
+    """What `qemu-system-x86_64 --version` says, None when it says nothing that is a version."""
+    try:
+        said = subprocess.run(
+            [BINARY, "--version"], capture_output=True, timeout=20, check=False, text=True
+        ).stdout
+    except (OSError, subprocess.TimeoutExpired, UnicodeDecodeError):
+        return None
+    found = re.search(r"version (\d+)\.(\d+)", said)
+    return (int(found[1]), int(found[2])) if found else None
+
+
+def as_file(data: bytes | bytearray | memoryview, name: str) -> int:
+    """A nameless file that holds `data`; its descriptor, which the caller closes."""
+    descriptor = os.memfd_create(name, os.MFD_CLOEXEC)
+    left = memoryview(data)
+    while len(left):
+        left = left[os.write(descriptor, left) :]
+    return descriptor

@@ -1,0 +1,128 @@
+"""A handover walked on a whole PC, into the new kernel and on to its userspace.
+
+Rules: one PC for each run, because a walk uses it up; starting one takes a fifth of a second.  The PC
+of the last run stays until the next one, `close`, or the end of this process, so that its memory can
+be read.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from tightrope.errors import MachineError
+from tightrope.machine.port import Progress, no_progress
+from tightrope.machine.qemu import stage
+from tightrope.machine.qemu.pc import Pc
+from tightrope.machine.qemu.walk import halted, walk
+from tightrope.model import Console, Handover, Run, Stop
+
+WALK_SECONDS = 60.0
+"""Far above any copy that fits a PC: a walk that takes longer goes in circles."""
+QUIET = 0.1
+"""Seconds without a new line after which it is looked whether the CPU has halted for good."""
+
+
+class Qemu:
+    """See `machine.port.Machine`."""
+
+    name = "qemu"
+    blind = (
+        "what happens between breakpoints: it is seen at V, at P, at the entry and at a fall",
+        "a TLB that remembers: QEMU's forgets more than a CPU's may",
+        "memory types and caches, SMI, machine checks and encryption",
+    )
+
+    def __init__(self, *, walk_seconds: float = WALK_SECONDS) -> None:
+        self._walk_seconds = walk_seconds
+        self._pc: Pc | None = None
+        self._handover: Handover | None = None
+        self._entered = False
+
+    def run(self, handover: Handover) -> Run:
+        """Walk.  Raises MissingPart where QEMU is missing, too old, or cannot be this host."""
+        self.close()
+        board = stage.board_for(handover.plan.host)
+        self._pc = pc = Pc(board)
+        stage.check_ram(handover.plan.host, stage.after_firmware(pc))
+        stage.lay_out(pc, handover)
+        return self.walk(pc, handover)
+
+    def walk(self, pc: Pc, handover: Handover) -> Run:
+        """Walk on a PC whose CPU stands at V already; it is this machine's from then on."""
+        self._pc, self._handover = pc, handover
+        run = walk(pc, handover, machine=self.name, blind=self.blind, seconds=self._walk_seconds)
+        self._entered = run.stop is Stop.ENTRY
+        return run
+
+    def close(self) -> None:
+        """See `machine.port.Machine`."""
+        self._entered = False
+        pc, self._pc = self._pc, None
+        if pc is not None:
+            pc.close()
+
+    def console(
+        self, *, seconds: float, whole: bool = False, progress: Progress = no_progress
+    ) -> Console:
+        """See `machine.port.Machine`."""
+        if whole:
+            return self._listen(seconds, progress, lambda lines: None)
+        return self._listen(
+            seconds, progress, lambda lines: "the first line is whole" if lines else None
+        )
+
+    def userspace(self, token: str, *, seconds: float, progress: Progress = no_progress) -> Console:
+        """Go on from the entry until a line of the console has `token`, which only an init prints.
+
+        `stopped` is the token then; else why it never came, and where the CPU stood.
+        """
+        return self._listen(
+            seconds,
+            progress,
+            lambda lines: token if any(token in line for line in lines) else None,
+        )
+
+    def _listen(
+        self, seconds: float, progress: Progress, ends: Callable[[list[str]], str | None]
+    ) -> Console:
+        """Run on until `ends` names a reason, the machine halts or shuts down, or time is over."""
+        if self._pc is None or not self._entered or self._handover is None:
+            raise MachineError("there is no new kernel to listen to: the walk did not get there")
+        self._entered = False
+        pc, handover = self._pc, self._handover
+        heard = len(pc.lines)
+        started = time.monotonic()
+        quiet, known = started, heard
+
+        def turn() -> bool:
+            nonlocal quiet, known
+            now = time.monotonic()
+            progress("the new kernel runs", int(now - started), int(seconds))
+            if len(pc.lines) != known:
+                quiet, known = now, len(pc.lines)
+            return now - quiet > QUIET or ends(pc.lines[heard:]) is not None
+
+        while True:
+            left = seconds - (time.monotonic() - started)
+            stopped = pc.go(seconds=max(left, 0), turn=turn)
+            why = ends(pc.lines[heard:])
+            if why is not None:
+                break
+            if stopped is not None:
+                why = "the machine shut down" if stopped.shut_down else "stopped"
+                break
+            rip = pc.registers()["rip"]
+            if halted(pc, handover):
+                why = f"halted at {rip:#x}"
+                break
+            if left <= 0:
+                why = f"not there within {seconds:.0f} s; the CPU is at {rip:#x}"
+                break
+            quiet = time.monotonic() + 5 * QUIET
+        if pc.running:
+            pc.stop()
+        pc.listen_on()
+        return Console(
+            lines=tuple(pc.lines[heard:]), seconds=time.monotonic() - started, stopped=why
+        )

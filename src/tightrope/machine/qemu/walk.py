@@ -1,0 +1,171 @@
+"""The walk on a PC: from V to the new kernel's first instruction, seen at a handful of places.
+
+    V, after_table_a, set_stack     by the old kernel's address
+    P + identity, after_table_b     by the identity address
+    the entry stub, the kernel's entry
+
+Rules: hardware breakpoints stop the CPU at these places once each; between them it runs as fast as it
+can.  What a fall leaves is read from the machine as it stands.  Nothing is judged here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from tightrope.machine.mmu import WatchedMmu
+from tightrope.machine.qemu import cpu, exceptions
+from tightrope.machine.qemu.pc import Pc
+from tightrope.machine.qemu.stage import PHYSICAL_BITS
+from tightrope.machine.record import descriptors
+from tightrope.memory import PAGE_SIZE
+from tightrope.model import Cpu, Handover, Paging, Registers, Run, Sight, Step, Stop
+from tightrope.x86.cpu import EFER_LMA, RFLAGS_IF
+from tightrope.x86.walk import Access, Refused
+
+SEES = frozenset({Sight.FAULTS})
+ACCESSED = 0x20
+HALT = b"\xf4"
+GATES = (6, 8, 13, 14)
+"""#UD, #DF, #GP, #PF: their handlers in the old kernel's idt are where a fall may end up."""
+
+
+def here(handover: Handover) -> Cpu:
+    """The host's CPU with as many address bits as the one that QEMU plays."""
+    return replace(handover.plan.host.cpu, physical_bits=PHYSICAL_BITS)
+
+
+def places(handover: Handover) -> dict[int, Step]:
+    """Linear address -> the step that has begun there."""
+    plan, symbols = handover.plan, handover.code.symbols
+    found: dict[int, Step] = {}
+    for base, symbol, step in (
+        (plan.relocation, "after_table_a", Step.TABLE_A),
+        (plan.relocation, "set_stack", Step.STATE),
+        (plan.control_page, "identity", Step.IDENTITY),
+        (plan.control_page, "after_table_b", Step.TABLE_B),
+        (plan.control_page, "paging_off", Step.TABLE_B),
+    ):
+        if symbol in symbols:
+            found[base + symbols[symbol]] = step
+    found[plan.entry] = Step.COPY
+    return found
+
+
+def walk(
+    pc: Pc, handover: Handover, *, machine: str, blind: tuple[str, ...], seconds: float
+) -> Run:
+    """Let the CPU go from V.  Raises MachineError when QEMU does not answer."""
+    plan = handover.plan
+    seen, starts = [handover.registers.rip], [(0, Step.CALL)]
+    ahead = places(handover)
+    handlers = _handlers(pc, handover)
+    for virt in {*ahead, *handlers, plan.kernel_entry}:
+        pc.break_at(virt)
+    logged = len(pc.process.logged())
+    pc.monitor("log int")
+    stop = Stop.LIMIT
+    while stopped := pc.go(seconds=seconds):
+        _as_a_cpu_leaves_pdptes(pc, handover)
+        rip = pc.registers()["rip"]
+        if stopped.shut_down or rip in handlers:
+            stop = Stop.FAULT
+            break
+        if not _fetched(pc, handover, rip):
+            pc.unbreak(rip)  # QEMU stops before it fetches: let it try
+            continue
+        seen.append(rip)
+        if rip == plan.kernel_entry:
+            stop = Stop.ENTRY
+            break
+        pc.unbreak(rip)
+        step = ahead.pop(rip, None)
+        if step is not None and step > starts[-1][1]:
+            starts.append((len(seen) - 1, step))
+            if step is Step.TABLE_B:
+                starts.append((len(seen) - 1, Step.COPY))
+    pc.monitor("log none")
+    _as_a_cpu_leaves_pdptes(pc, handover)
+    pc.unbreak_all()
+    registers = cpu.registers(pc)
+    raised = exceptions.first(pc.process.logged()[logged:]) if stop is not Stop.ENTRY else None
+    fault = None
+    mmu = WatchedMmu(pc.ram, here(handover), registers, {})
+    if raised is not None:
+        fault = exceptions.explained(raised, handover, registers, mmu, len(seen) - 1)
+        stop = Stop.FAULT
+        starts += [(len(seen) - 1, step) for step in Step if starts[-1][1] < step <= fault.step]
+    if stop is Stop.LIMIT and _halted(mmu, registers):
+        stop = Stop.HALT
+    return Run(
+        machine=machine,
+        stop=stop,
+        instructions=len(seen),
+        trace=np.array(seen, np.uint64),
+        texts={},
+        step_starts=tuple(starts),
+        translations=(),
+        register_writes=(),
+        stores=_none(),
+        loads=_none(),
+        copies=_none(),
+        fault=fault,
+        registers=registers,
+        memory=pc.ram,
+        descriptors=descriptors(mmu, registers),
+        blind=blind,
+        sees=SEES,
+    )
+
+
+def _as_a_cpu_leaves_pdptes(pc: Pc, handover: Handover) -> None:
+    """Clear the accessed bit that TCG sets in PAE's PDPTEs, where it was not set before.
+
+    A CPU never writes there: the bit is reserved in a PDPTE, and all four were read when CR3 was loaded
+    (SDM 4.4.1).  QEMU 7.2 treats them as any other level (target/i386/tcg/sysemu/excp_helper.c,
+    mmu_translate()).
+    """
+    if handover.plan.host.paging is not Paging.PAE:
+        return
+    old, table_a = handover.world, handover.page_table_a
+    for root, page in ((old.pgd, old.tables[old.pgd]), (table_a.root, table_a.pages[table_a.root])):
+        for at in range(root % PAGE_SIZE, root % PAGE_SIZE + 32, 8):
+            view = pc.ram.view((root & -PAGE_SIZE) + at, 1)
+            if view is not None and page[at] | ACCESSED == view[0]:
+                view[0] = page[at]
+
+
+def _none() -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
+    return np.zeros((0, 4), np.int64)
+
+
+def _handlers(pc: Pc, handover: Handover) -> set[int]:
+    """Where the old kernel's idt leads for the exceptions that a broken walk raises."""
+    registers = handover.registers
+    mmu = WatchedMmu(pc.ram, here(handover), registers, {})
+    base, limit = registers.idt
+    size = 16 if registers.efer & EFER_LMA else 8
+    found = set()
+    for vector in GATES:
+        raw = mmu.look(base + vector * size, size)
+        if vector * size + size - 1 <= limit and not isinstance(raw, Refused):
+            low, high = int.from_bytes(raw[:2], "little"), int.from_bytes(raw[6:12], "little")
+            found.add(low | (high << 16 if size == 16 else (high & 0xFFFF) << 16))
+    return found
+
+
+def _fetched(pc: Pc, handover: Handover, rip: int) -> bool:
+    """The tables in use allow the CPU, which stands at `rip`, to fetch from there."""
+    mmu = WatchedMmu(pc.ram, here(handover), cpu.registers(pc), {})
+    return not isinstance(mmu.look(rip, 1, Access.FETCH), Refused)
+
+
+def _halted(mmu: WatchedMmu, registers: Registers) -> bool:
+    return not registers.rflags & RFLAGS_IF and mmu.look(registers.rip - 1, 1) == HALT
+
+
+def halted(pc: Pc, handover: Handover) -> bool:
+    """The CPU that stands has executed HLT with interrupts off: nothing will wake it."""
+    registers = cpu.registers(pc)
+    return _halted(WatchedMmu(pc.ram, here(handover), registers, {}), registers)

@@ -1,0 +1,81 @@
+"""PCs, old kernels on them, and guests' userspaces, for all tests on QEMU.
+
+Rules: nothing is asserted here.  Boots cost seconds: what several tests look at is booted once and
+kept in a session fixture of conftest.py.
+"""
+
+from __future__ import annotations
+
+import functools
+import secrets
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.conftest import REPOSITORY, debian_kernel, lacking
+from tests.modes.runs import kernel, request
+from tightrope import host
+from tightrope.machine.emulator import Emulator
+from tightrope.machine.qemu import Qemu
+from tightrope.memory import Extent
+from tightrope.model import Host, Image, Paging, Verdict
+from tightrope.rehearse import rehearse
+from tightrope.sabotage import named
+
+MIB = 1 << 20
+QUIET = "console=ttyS0 quiet panic=-1"
+BOOT_SECONDS = 150.0
+"""Far above any boot, on a computer that does other things as well."""
+
+
+def qemu(**options: float) -> Qemu:
+    """A machine; the test is skipped, or fails in CI, without QEMU."""
+    for tool in ("qemu-system-x86_64", "setpriv"):
+        if shutil.which(tool) is None:
+            lacking(f"no {tool} here: run scripts/system-packages")
+    return Qemu(**options)
+
+
+@functools.cache
+def old_kernel(paging: Paging, mebibytes: int = 256, crash: Extent | None = None) -> Host:
+    """A described old kernel on a PC."""
+    return host.read(host.example(paging, pc=mebibytes, crash=crash), "a PC")
+
+
+@functools.cache
+def emulator() -> Emulator:
+    return Emulator()
+
+
+def walk(
+    machine: Qemu | Emulator,
+    paging: Paging,
+    *,
+    sabotage: str | None = None,
+    scatter: int | None = None,
+    new: Image | None = None,
+) -> Verdict:
+    """A made kernel entered from an old one on a PC."""
+    return rehearse(
+        new or kernel(),
+        old_kernel(paging),
+        request(scatter=scatter),
+        sabotage=named(sabotage) if sabotage else None,
+        machine=machine,
+    )
+
+
+@functools.cache
+def initramfs(architecture: str) -> bytes:
+    """What scripts/build-initramfs makes around Debian's busybox."""
+    busybox = debian_kernel(f"busybox-{architecture}")
+    out = Path(f"{busybox}.cpio")
+    script = REPOSITORY / "scripts" / "build-initramfs"
+    subprocess.run([sys.executable, script, busybox, out], check=True)
+    return out.read_bytes()
+
+
+def token() -> str:
+    """A word that no kernel says by itself."""
+    return f"tightrope-{secrets.token_hex(8)}"

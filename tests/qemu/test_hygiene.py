@@ -1,0 +1,179 @@
+"""Whatever happens, no QEMU is left behind; and what goes wrong is one clear line.
+
+Rules: processes are looked for by what only ours have: the name of their RAM's file.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.modes.runs import kernel
+from tests.qemu.pcs import old_kernel, qemu, walk
+from tightrope.errors import MachineError, MissingPart
+from tightrope.machine.qemu import memory, pc, process, stage
+from tightrope.machine.qemu.pc import Pc
+from tightrope.model import Outcome, Paging
+from tightrope.plan import Request
+from tightrope.rehearse import rehearse
+
+MIB = 1 << 20
+BOARD = pc.Board(size=64 * MIB, kernel=stage.board_for(old_kernel(Paging.X86_64)).kernel)
+
+STARTER = f"""
+import sys, time
+from tightrope.machine.qemu.pc import Board, Pc
+pc = Pc(Board(size={64 * MIB}, kernel=bytes.fromhex({bytes(BOARD.kernel).hex()!r})))
+print(pc.process.number, flush=True)
+if sys.argv[1] == "crash":
+    import os
+    os.abort()
+time.sleep(100)
+"""
+
+
+def lives(number: int) -> bool:
+    """A process that has not ended; a zombie has."""
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def gone(number: int) -> bool:
+    """It is not there any more, within some time."""
+    limit = time.monotonic() + 20
+    while lives(number) and time.monotonic() < limit:
+        time.sleep(0.01)
+    return not lives(number)
+
+
+@pytest.mark.parametrize("how", ["crash", "kill", "interrupt", "hangup"])
+def test_qemu_dies_with_us(how: str) -> None:
+    qemu().close()
+    signals = {"kill": signal.SIGKILL, "interrupt": signal.SIGINT, "hangup": signal.SIGHUP}
+    started = subprocess.Popen(
+        [sys.executable, "-c", STARTER, how],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    with started:
+        assert started.stdout is not None
+        number = int(started.stdout.readline())
+        if how in signals:
+            assert lives(number)
+            started.send_signal(signals[how])
+        started.wait(20)
+    assert gone(number)
+
+
+def test_nothing_of_a_pc_has_a_name_in_a_file_system() -> None:
+    qemu().close()
+    with Pc(BOARD) as one:
+        number = one.process.number
+        links = [os.readlink(each) for each in Path(f"/proc/{number}/fd").iterdir()]
+    ours = [link for link in links if "tightrope" in link]
+    assert len(ours) >= 4
+    assert all(link.startswith("/memfd:tightrope-") for link in ours)
+    assert gone(number)
+
+
+def test_a_machine_that_is_closed_leaves_no_process_and_no_descriptor() -> None:
+    machine = qemu()
+    before = set(os.listdir("/proc/self/fd"))
+    assert walk(machine, Paging.X86_64).outcome is Outcome.HOLDS
+    machine.close()
+    machine.close()
+    assert set(os.listdir("/proc/self/fd")) <= before | {"0", "1", "2"}
+
+
+def test_a_run_that_is_interrupted_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = qemu()
+    seen: list[int] = []
+
+    def interrupted(one: Pc, *_: object) -> None:
+        seen.append(one.process.number)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stage, "lay_out", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        walk(machine, Paging.X86_64)
+    machine.close()
+    assert len(seen) == 1
+    assert gone(seen[0])
+
+
+# ------------------------------------------------------------------------------- what goes wrong
+
+
+def test_no_qemu_is_a_missing_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(MissingPart, match="is not installed"):
+        Pc(BOARD)
+
+
+@pytest.mark.parametrize(
+    ("script", "says"),
+    [
+        ("echo QEMU emulator version 4.2.1; echo bad option >&2; exit 1", "QEMU 4.2 is too old"),
+        ("echo QEMU emulator version 9.1.0; echo no such board >&2; exit 1", "no such board"),
+        ("exit 1", "without a word"),
+    ],
+)
+def test_a_qemu_that_does_not_come_up_is_one_line(
+    script: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = tmp_path / process.BINARY
+    fake.write_text(f"#!/bin/sh\n{script}\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(MissingPart, match=says) as caught:
+        Pc(BOARD)
+    assert "\n" not in str(caught.value)
+
+
+def test_more_ram_than_there_is_is_a_missing_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "_available", lambda: 100 * MIB)
+    with pytest.raises(MissingPart, match="has left"):
+        memory.SharedRam(512 * MIB)
+    memory.SharedRam(64 * MIB).close()
+
+
+def test_a_qemu_that_ends_in_the_middle_is_told() -> None:
+    qemu().close()
+    with Pc(BOARD) as one:
+        os.kill(one.process.number, signal.SIGTERM)
+        with pytest.raises(MissingPart, match="QEMU ended"):
+            one.registers()
+
+
+def test_firmware_that_never_comes_up_is_told_with_where_the_cpu_stands(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    qemu().close()
+    monkeypatch.setattr(stage, "FIRMWARE_SECONDS", 0.0)
+    with Pc(BOARD) as one, pytest.raises(MachineError, match="the CPU is at 0x"):
+        stage.after_firmware(one)
+
+
+def test_a_new_kernel_that_never_speaks_is_told_with_where_the_cpu_stands() -> None:
+    machine = qemu()
+    try:
+        got = rehearse(kernel(), old_kernel(Paging.X86_64), Request(), machine=machine)
+        assert got.outcome is Outcome.HOLDS
+        heard = machine.userspace("never", seconds=0.5)
+    finally:
+        machine.close()
+    assert heard.lines == ()
+    assert (
+        "the CPU is at 0x" in heard.stopped
+        or "halted at 0x" in heard.stopped
+        or "shut" in heard.stopped
+    )

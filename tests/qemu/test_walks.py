@@ -1,0 +1,151 @@
+"""The same handover on a whole PC and in the emulator: registers, memory and falls are the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from tests.modes.runs import kernel, request
+from tests.qemu.pcs import emulator, old_kernel, qemu, walk
+from tightrope import host
+from tightrope.errors import MachineError, MissingPart
+from tightrope.machine.emulator import Emulator
+from tightrope.machine.qemu import Qemu
+from tightrope.memory import Extent, MemoryMap, Region, RegionKind
+from tightrope.model import Host, Outcome, Paging, Sight, Step, Stop, Verdict
+from tightrope.rehearse import rehearse
+from tightrope.sabotage import SABOTAGES
+
+
+@pytest.fixture(scope="module")
+def machine() -> Iterator[Qemu]:
+    made = qemu(walk_seconds=20)
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("scatter", [None, 3])
+@pytest.mark.parametrize("paging", list(Paging))
+def test_a_walk_ends_as_it_does_in_the_emulator(
+    machine: Qemu, paging: Paging, scatter: int | None
+) -> None:
+    here = walk(machine, paging, scatter=scatter)
+    there = walk(Emulator(), paging, scatter=scatter)
+    assert (here.outcome, here.findings) == (Outcome.HOLDS, ())
+    assert here.run.registers == there.run.registers
+    assert here.run.descriptors == there.run.descriptors
+    for extent in old_kernel(paging).memory.ram[1:]:
+        mine = np.frombuffer(here.run.memory.read(extent), np.uint8)
+        assert np.array_equal(mine, np.frombuffer(there.run.memory.read(extent), np.uint8))
+
+
+def test_it_is_seen_where_it_is_stopped(machine: Qemu) -> None:
+    got = walk(machine, Paging.X86_64)
+    plan, symbols = got.handover.plan, got.handover.code.symbols
+    assert got.run.trace.tolist() == [
+        plan.relocation,
+        plan.relocation + symbols["after_table_a"],
+        plan.relocation + symbols["set_stack"],
+        plan.control_page + symbols["identity"],
+        plan.control_page + symbols["after_table_b"],
+        plan.entry,
+        plan.kernel_entry,
+    ]
+    assert [step for _, step in got.run.step_starts] == [
+        *(Step.CALL, Step.TABLE_A, Step.STATE, Step.IDENTITY, Step.TABLE_B, Step.COPY)
+    ]
+    assert got.run.sees == {Sight.FAULTS}
+    assert set(got.unasked) >= {"tlb-agreement", "stores-owned"}
+
+
+ALIKE = [
+    (paging, name)
+    for paging in Paging
+    for name in ("no-v", "no-p", "nx", "overwrite-pgd", "stack-outside", "table-b-small")
+    if paging in SABOTAGES[name].modes
+]
+
+
+def fall(got: Verdict) -> dict[str, object]:
+    """What both machines can say of a fall; `instruction` counts differently."""
+    fault = got.run.fault
+    assert fault is not None
+    names = ("step", "vector", "error_code", "address", "access", "rip", "reason", "visits")
+    return {name: getattr(fault, name) for name in (*names, "triple", "escalation")}
+
+
+@pytest.mark.parametrize(("paging", "name"), ALIKE)
+def test_a_fall_reads_as_the_emulator_tells_it(machine: Qemu, paging: Paging, name: str) -> None:
+    here = walk(machine, paging, sabotage=name)
+    there = walk(emulator(), paging, sabotage=name)
+    assert here.run.stop is there.run.stop
+    assert (here.findings[0].rule, here.findings[0].step) == (
+        (SABOTAGES[name].rule, SABOTAGES[name].step)
+        if name != "stack-outside"
+        else ("access-mapped", Step.STATE)
+    )
+    if there.run.stop is Stop.FAULT:
+        assert fall(here) == fall(there)
+
+
+def test_a_refused_write_of_cr4_has_the_manuals_reason(machine: Qemu) -> None:
+    here = walk(machine, Paging.LA57, sabotage="la57-toggled")
+    assert fall(here) == fall(walk(emulator(), Paging.LA57, sabotage="la57-toggled"))
+    assert here.run.fault is not None
+    assert here.run.fault.text == "mov %rax,%cr4"
+
+
+def test_an_address_that_is_none_is_told(machine: Qemu) -> None:
+    got = walk(machine, Paging.X86_64, sabotage="list-page-destination")
+    assert got.run.fault is not None
+    assert "is not canonical" in got.run.fault.reason
+
+
+def test_a_walk_in_circles_ends_at_the_limit() -> None:
+    machine = qemu(walk_seconds=0.5)
+    try:
+        got = walk(machine, Paging.I386, sabotage="list-page-destination")
+    finally:
+        machine.close()
+    assert got.run.stop is Stop.LIMIT
+    assert "arrived" in [finding.rule for finding in got.findings]
+
+
+# ------------------------------------------------------------------------------- hosts that fit
+
+
+def with_ram(extent: Extent) -> Host:
+    """The PC's host with one more extent of RAM."""
+    old = old_kernel(Paging.X86_64)
+    regions = [each for each in old.memory if not each.extent.overlaps(extent)]
+    more = MemoryMap(tuple(sorted([*regions, Region(extent, RegionKind.RAM)])))
+    return replace(old, memory=more)
+
+
+@pytest.mark.parametrize(
+    ("extent", "says"),
+    [
+        (Extent.sized(0xFD00_0000, 0x1000), "none so high below 4 GiB"),
+        (Extent.sized(1 << 41, 1 << 20), "40 address bits"),
+        (Extent.sized(0x0FFF_0000, 0x1_0000), "has none there"),
+    ],
+)
+def test_ram_that_a_pc_cannot_have_is_a_missing_part(
+    machine: Qemu, extent: Extent, says: str
+) -> None:
+    with pytest.raises(MissingPart, match=says):
+        rehearse(kernel(), with_ram(extent), request(), machine=machine)
+
+
+def test_the_default_host_fits_a_pc_of_four_gib(machine: Qemu) -> None:
+    old = host.read(host.example(), "the default host")
+    assert rehearse(kernel(), old, request(), machine=machine).outcome is Outcome.HOLDS
+
+
+def test_there_is_no_console_without_a_walk_that_arrived(machine: Qemu) -> None:
+    walk(machine, Paging.X86_64, sabotage="no-v")
+    with pytest.raises(MachineError, match="the walk did not get there"):
+        machine.console(seconds=1)
