@@ -8,7 +8,16 @@ from dataclasses import replace
 import pytest
 
 from tests.makers.hosts import read_image
-from tests.rehearse.runs import crashed, example_host, fallen, heard, shared, sound
+from tests.rehearse.runs import (
+    crashed,
+    example_host,
+    fallen,
+    heard,
+    shared,
+    shipped_kernel,
+    shipped_request,
+    sound,
+)
 from tightrope.model import PAGING_OFF, STEP_NAMES, Outcome, Paging, Step, Stop, Verdict
 from tightrope.plan import Request
 from tightrope.rehearse import rehearse
@@ -45,6 +54,41 @@ def under(text: str, step: Step) -> str:
 
 
 # ---------------------------------------------------------------------------------- a good screen
+
+
+@pytest.mark.parametrize(
+    ("design", "lines"),
+    [
+        (
+            "in-place",
+            (
+                "  page_table_a    none: the routine at V overwrites the current pgd",
+                "2 load the current pgd again, which is overwritten by now",
+                "4 jump to the identity address P",
+                "    copied 16 pages (64 KiB) of 83; 67 were in place already",
+            ),
+        ),
+        (
+            "split-function",
+            (
+                "  page_table_a    0x31ff9000   7 pages of table",
+                "2 load page_table_a (still at V, in the old kernel's own page)",
+                "4 jump to that page's identity address",
+            ),
+        ),
+    ],
+)
+def test_a_design_that_does_it_otherwise_is_told_otherwise(
+    design: str, lines: tuple[str, ...]
+) -> None:
+    old = replace(example_host(), relocation=None)
+    text = screen(
+        rehearse(shipped_kernel(), old, shipped_request(), design=design, machine=shared())
+    )
+    # Where the host has V in its direct map, the code that stays gets the text's last page.
+    v = old.text.virt + old.text.size - 4096
+    for line in (*lines, f"  V               {v:#x}   in the old kernel's text, frame"):
+        assert any(each.startswith(line) for each in text.splitlines()), line
 
 
 def test_a_good_screen_names_the_places_of_the_walk() -> None:

@@ -18,13 +18,13 @@ Document = dict[str, Any]
 def verdict_document(verdict: Verdict) -> Document:
     """Everything that `tightrope rehearse --json` prints."""
     run, built = verdict.run, verdict.handover
-    copied = run.copies[run.copies[:, 1] != run.copies[:, 2]]
+    copied = words.copied(run)
     return {
         "verdict": verdict.outcome.value,
         "steps": [
             {
                 "number": int(step),
-                "name": words.step_name(step, paging_off=built.page_table_b is None),
+                "name": words.step_name(step, built),
                 "ok": step_ok(verdict, step),
             }
             for step in Step

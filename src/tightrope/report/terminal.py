@@ -69,10 +69,10 @@ def _header(verdict: Verdict, ink: _Ink) -> Iterator[str]:
     yield f"  design          {built.design}, on the {verdict.run.machine}"
     text = Extent.sized(host.text.virt, host.text.size)
     where = (
-        "in the direct map"
+        "in the old kernel's text"
+        if plan.relocation in text
+        else "in the direct map"
         if host.relocation is None
-        else "in the old kernel's text"
-        if host.relocation in text
         else "in a mapping of its own"
     )
     yield f"  V               {plan.relocation:#x}   {where}, frame {built.world.code_phys:#x}"
@@ -83,6 +83,9 @@ def _header(verdict: Verdict, ink: _Ink) -> Iterator[str]:
         ("page_table_b", built.page_table_b),
     ):
         if tables is None:
+            continue
+        if tables.root == built.world.pgd:
+            yield f"  {name}    none: the routine at V overwrites the current pgd"
             continue
         yield f"  {name}    {tables.root:#x}   {words.count(len(tables.pages), 'page')} of table"
     yield ""
@@ -106,7 +109,7 @@ def _steps(verdict: Verdict, ink: _Ink) -> Iterator[str]:
             continue
         never = "-" if Sight.INSTRUCTIONS in verdict.run.sees else "?"
         mark = {True: "ok", False: "FELL" if step == fell else "wrong", None: never}[state]
-        name = words.step_name(step, paging_off=verdict.handover.page_table_b is None)
+        name = words.step_name(step, verdict.handover)
         title = f"{int(step)} {name}"
         yield f"{title:<{WIDTH - 6}}  {ink(mark, mark)}"
         if state is not None and step is not Step.PREPARE:
@@ -167,7 +170,7 @@ def _copy(verdict: Verdict) -> Iterator[str]:
     run, plan = verdict.run, verdict.handover.plan
     if step_ok(verdict, Step.COPY) is None:
         return
-    copied = run.copies[run.copies[:, 1] != run.copies[:, 2]]
+    copied = words.copied(run)
     done = int(copied[:, 3].sum())
     pages = len(plan.destinations)
     if Sight.COPIES not in run.sees:

@@ -6,12 +6,17 @@ Rules: one place for each notation, so that a value looks alike on every screen.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from tightrope.memory import PAGE_SIZE
-from tightrope.model import PAGING_OFF, STEP_NAMES, Handover, Plan, Step
+from tightrope.model import PAGING_OFF, STEP_NAMES, Handover, Plan, Run, Step
 from tightrope.x86 import cpu as x86
 from tightrope.x86.bits import named_bits
 from tightrope.x86.walk import TableVisit
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 def size(count: int) -> str:
@@ -75,6 +80,24 @@ def table(register: str, value: int) -> str:
     return f"{register} at {value >> 16:#x}, limit {value & 0xFFFF:#x}"
 
 
-def step_name(step: Step, *, paging_off: bool) -> str:
-    """A step in the thread's words; step 5 is another one where paging is turned off."""
-    return PAGING_OFF if step is Step.TABLE_B and paging_off else STEP_NAMES[step]
+def step_name(step: Step, handover: Handover) -> str:
+    """A step in the thread's words, or what it is in a design and a mode that do it otherwise."""
+    if step is Step.TABLE_B and handover.page_table_b is None:
+        return PAGING_OFF
+    if step is Step.TABLE_A and handover.at_v is not None:
+        live = handover.page_table_a.root == handover.world.pgd
+        return REWRITTEN if live else STAYS
+    if step is Step.IDENTITY and handover.jumps_to is not None:
+        return OWN_IDENTITY
+    return STEP_NAMES[step]
+
+
+REWRITTEN = "load the current pgd again, which is overwritten by now"
+STAYS = "load page_table_a (still at V, in the old kernel's own page)"
+OWN_IDENTITY = "jump to that page's identity address"
+
+
+def copied(run: Run) -> NDArray[np.int64]:
+    """The copies of step 6 that moved something."""
+    start = next((at for at, step in run.step_starts if step is Step.COPY), run.instructions)
+    return run.copies[(run.copies[:, 0] >= start) & (run.copies[:, 1] != run.copies[:, 2])]
