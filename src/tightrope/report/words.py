@@ -100,4 +100,6 @@ OWN_IDENTITY = "jump to that page's identity address"
 def copied(run: Run) -> NDArray[np.int64]:
     """The copies of step 6 that moved something."""
     start = next((at for at, step in run.step_starts if step is Step.COPY), run.instructions)
-    return run.copies[(run.copies[:, 0] >= start) & (run.copies[:, 1] != run.copies[:, 2])]
+    copies = run.copies
+    moved: NDArray[np.int64] = copies[(copies[:, 0] >= start) & (copies[:, 1] != copies[:, 2])]
+    return moved
