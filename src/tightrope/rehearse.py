@@ -71,13 +71,25 @@ def prepare(image: Image, old: Host, request: Request) -> Plan:
 
 def build(the_plan: Plan, *, design: str, sabotage: Sabotage | None = None) -> Handover:
     """The old kernel's world and the handover for a plan, broken where a sabotage says so."""
-    the_plan, old = handover.fitted(the_plan, design), the_plan.host
-    code, at_v = handover.codes(design, old.paging)
+    through_xen = the_plan.xen is not None
+    if sabotage:
+        the_plan = sabotage.plan(the_plan)
+    if not through_xen:
+        the_plan = handover.fitted(the_plan, design)
+    old, at_v = the_plan.host, None
+    if through_xen:
+        code = handover.code_xen(the_plan)
+    else:
+        code, at_v = handover.codes(design, old.paging)
     if sabotage:
         sabotage.refuse(old)
         code, old = sabotage.code(code), sabotage.host(old, the_plan)
-    world = host.lay(old, at_v or code, the_plan.relocation)
-    built = handover.build(the_plan, world, code, design=design, at_v=at_v)
+    if through_xen:
+        world = host.lay_xen(the_plan, code, old)
+        built = handover.build_xen(the_plan, world, code, design=design)
+    else:
+        world = host.lay(old, at_v or code, the_plan.relocation)
+        built = handover.build(the_plan, world, code, design=design, at_v=at_v)
     return sabotage.handover(built) if sabotage else built
 
 

@@ -10,11 +10,12 @@
     ownership    who wrote and read what; the old kernel's memory
     entry        the state the new kernel is entered with
     faults       an exception, explained
+    xen          what a jump through a hypervisor adds
 
 Rules: nothing here changes anything, runs anything or knows a machine.  A finding names the rule,
 the step of the walk, what was seen, and what would mend it.
 
-May import: abi, errors, memory, model, x86
+May import: abi, errors, memory, model, p2m, x86
 """
 
 from tightrope.check.changes import changes

@@ -24,7 +24,7 @@ def list_ends(case: Case) -> Iterator[Finding]:
             "list-ends",
             Step.COPY,
             f"the page list cannot be followed to its end: {case.copies.problem}",
-            evidence={"head": f"{case.handover.registers.general['rdi']:#x}"},
+            evidence={"head": f"{case.head:#x}"},
             mend="chain the pages with IND_INDIRECTION and end the last with IND_DONE",
         )
 
@@ -125,7 +125,7 @@ def copies_follow_list(case: Case) -> Iterator[Finding]:
     seen = case.run.copies
     moved = case.copies.sources != case.copies.destinations
     wanted = np.stack([case.copies.destinations[moved], case.copies.sources[moved]], axis=1)
-    wanted = wanted << PAGE_SHIFT
+    wanted = np.where(wanted < 0, -1, wanted << PAGE_SHIFT)
     done = seen[(seen[:, 3] == PAGE_SIZE) & (seen[:, 1] != seen[:, 2])][:, 1:3]
     if len(done) == len(wanted) and np.array_equal(done, wanted):
         return
@@ -143,7 +143,10 @@ def copies_follow_list(case: Case) -> Iterator[Finding]:
 
 def _copy(rows: NDArray[np.int64], at: int) -> str:
     """One copy in words: rows are (destination, source), as addresses."""
-    return f"{rows[at][1]:#x} -> {rows[at][0]:#x}" if at < len(rows) else "none"
+    if at >= len(rows):
+        return "none"
+    source = "zeros" if rows[at][1] < 0 else f"{rows[at][1]:#x}"
+    return f"{source} -> {rows[at][0]:#x}"
 
 
 def destinations_complete(case: Case) -> Iterator[Finding]:

@@ -58,7 +58,12 @@ def loads_owned(case: Case) -> Iterator[Finding]:
     if case.handover.at_v is not None and not case.live:
         pages.append(case.handover.world.code_phys)
     rows = _outside(
-        case.run.loads, [*_own(case), *(Extent.sized(page, PAGE_SIZE) for page in pages)]
+        case.run.loads,
+        [
+            *_own(case),
+            *case.handover.world.arguments,
+            *(Extent.sized(page, PAGE_SIZE) for page in pages),
+        ],
     )
     if case.live:
         # Under the current pgd it is the old kernel that reads its own gdt and text.

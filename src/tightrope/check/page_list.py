@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tightrope.model import Buffer
 
-DESTINATION, INDIRECTION, DONE, SOURCE = 1, 2, 4, 8
+DESTINATION, INDIRECTION, DONE, SOURCE, ZERO = 1, 2, 4, 8, 16
 PAGE = 4096
 
 
@@ -22,6 +22,7 @@ PAGE = 4096
 class Copies:
     """What a list asks for, in order: frame numbers, one element per IND_SOURCE.
 
+    A page that is cleared (Xen's IND_ZERO) has the source -1.
     `problem` says why following it ended early; None when IND_DONE was found.
     """
 
@@ -31,10 +32,11 @@ class Copies:
     problem: str | None
 
 
-def follow(head: int, pages: Mapping[int, Buffer], *, word: int = 8) -> Copies:
+def follow(head: int, pages: Mapping[int, Buffer], *, word: int = 8, zeros: bool = False) -> Copies:
     """Follow a list from its first word; `pages` is memory: page address -> 4096 bytes.
 
-    `word` is how many bytes a word of the list has: 8, or 4 on a 32-bit kernel.
+    `word` is how many bytes a word of the list has: 8, or 4 on a 32-bit kernel.  With `zeros` the
+    list is Xen's, which has a fifth flag; Linux skips such a word.
     """
     parts: list[NDArray[np.uint64]] = []
     seen: dict[int, None] = {}
@@ -67,12 +69,15 @@ def follow(head: int, pages: Mapping[int, Buffer], *, word: int = 8) -> Copies:
     flat = np.concatenate(parts)
     destination = flat & np.uint64(DESTINATION) != 0
     source = ~destination & (flat & np.uint64(SOURCE) != 0)
+    cleared = ~destination & ~source & (flat & np.uint64(ZERO if zeros else 0) != 0)
+    source |= cleared
     position = np.arange(len(flat))
     last = np.maximum.accumulate(np.where(destination, position, -1)) if len(flat) else position
     copied = np.cumsum(source)
     at_word = position[source]
     start = last[at_word]
     frames = (flat >> np.uint64(12)).astype(np.int64)
+    frames[cleared] = -1
     # A source before any destination would be copied to frame 0 on.
     first = np.where(start >= 0, frames[start], 0) if len(start) else start
     before = np.where(start >= 0, copied[start], 0) if len(start) else start

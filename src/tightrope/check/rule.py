@@ -14,9 +14,21 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from tightrope.check.page_list import Copies, follow
+from tightrope.check.page_list import INDIRECTION, Copies, follow
 from tightrope.memory import PAGE_SHIFT, PAGE_SIZE, Extent, Phys, RegionKind, union
-from tightrope.model import Finding, Handover, Named, Paging, Piece, Run, Sight, Step, Tables
+from tightrope.model import (
+    Finding,
+    Handover,
+    Named,
+    Paging,
+    Piece,
+    Run,
+    Sight,
+    Step,
+    Tables,
+    XenInterface,
+    XenLoad,
+)
 from tightrope.x86.cpu import EFER_LMA
 from tightrope.x86.survey import Mappings, survey
 from tightrope.x86.walk import Access, Mmu, Refused, Translated, walk
@@ -43,12 +55,37 @@ class Case:
             for piece in self.handover.pieces
             if len(piece.data) == PAGE_SIZE and piece.phys % PAGE_SIZE == 0
         }
-        return follow(self.handover.registers.general["rdi"], pages, word=self.word)
+        zeros = self.v2 is not None
+        return follow(self.head, pages, word=self.word, zeros=zeros)
+
+    @property
+    def v2(self) -> XenLoad | None:
+        """What was loaded through Xen's second interface, if it was."""
+        load = self.plan.xen
+        return load if load and load.interface is XenInterface.V2 else None
+
+    @property
+    def head(self) -> int:
+        """The first word of the page list, from where the call hands it over.
+
+        In rdi; Xen's v2 has the address of the list's first page in rdx, and a 32-bit Xen's v1 the word
+        on its stack.
+        """
+        general = self.handover.registers.general
+        if self.v2 is not None:
+            return general["rdx"] | INDIRECTION
+        if self.plan.xen is not None and self.word == 4:
+            stack = self.handover.world.arguments[-1]
+            pieces = self.handover.world.pieces
+            at = next(p for p in pieces if p.extent.covers(stack))
+            offset = stack.start - at.phys
+            return int.from_bytes(at.data[offset : offset + 4], "little")
+        return general["rdi"]
 
     @property
     def one_table(self) -> bool:
         """The design has one table for both: the identity map with V added."""
-        return self.handover.design == "one-table"
+        return self.handover.design in ("one-table", "xen-v2")
 
     @property
     def live(self) -> bool:

@@ -6,11 +6,12 @@ before the exception that it caused, so that the first finding is the one to men
 
 from __future__ import annotations
 
-from tightrope.check import copying, entry, faults, ownership, pdptes, switching, tables
+from tightrope.check import copying, entry, faults, ownership, pdptes, switching, tables, xen
 from tightrope.check.rule import Case, Rule
 from tightrope.model import Finding, Handover, Run, Sight
 
 RULES: tuple[Rule, ...] = (
+    *xen.RULES,
     *tables.RULES,
     *switching.RULES,
     *pdptes.RULES,

@@ -26,7 +26,7 @@ SHIPPED = "the shipped kernel"
 def inputs(options: argparse.Namespace) -> tuple[Image, Host, Request]:
     """Image, host and request from the arguments.  Raises BadInput."""
     from tightrope import host, image, shipped
-    from tightrope.model import Protocol
+    from tightrope.model import Protocol, XenCrash, XenInterface
     from tightrope.plan import Request
 
     if options.host:
@@ -36,7 +36,7 @@ def inputs(options: argparse.Namespace) -> tuple[Image, Host, Request]:
             raise BadInput("not UTF-8 text", source=options.host, offset=err.start) from err
         old = host.read(text, options.host)
     else:
-        old = host.read(host.example(), "the default host")
+        old = _example(options)
     kernel = options.kernel
     if kernel and options.shipped:
         raise BadInput("give a KERNEL or --shipped, not both", source="command line")
@@ -61,6 +61,8 @@ def inputs(options: argparse.Namespace) -> tuple[Image, Host, Request]:
             scatter=options.scatter,
             crash=options.crash,
             protocol=Protocol(options.entry) if options.entry else None,
+            xen=XenInterface(options.xen) if options.xen else None,
+            crashed=XenCrash(options.crashed),
         ),
     )
 
@@ -74,6 +76,28 @@ def with_token(request: Request) -> tuple[str, Request]:
     return token, replace(
         request, command_line=f"{request.command_line} tightrope.token={token}".strip()
     )
+
+
+def _example(options: argparse.Namespace) -> Host:
+    """The example host of a mode; with a crash region where a crash is asked for.
+
+    Without a mode and without Xen it is the document of `tightrope host example` as it stands.
+    """
+    from tightrope import host
+    from tightrope.matrix import CRASH_REGION
+    from tightrope.model import Paging, XenInterface
+
+    if options.mode is None and options.xen is None:
+        if options.dom0:
+            raise BadInput("there is no dom0 without --xen", source="--dom0")
+        return host.read(host.example(), "the default host")
+    paging = Paging(options.mode or "x86_64")
+    crash = CRASH_REGION if options.crash else None
+    if options.xen is None:
+        return host.read(host.example(paging, crash=crash), f"the example host ({paging.value})")
+    interface = XenInterface(options.xen)
+    text = host.xen_example(paging, interface, dom0_bits=options.dom0, crash=crash)
+    return host.read(text, f"the example hypervisor ({paging.value})")
 
 
 def _newest_kernel() -> str | None:

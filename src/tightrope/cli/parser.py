@@ -269,6 +269,29 @@ def _request_arguments(deed: argparse.ArgumentParser) -> None:
         "--host", metavar="FILE", help="a host description; without one `tightrope host example`"
     )
     old.add_argument(
+        "--mode",
+        choices=["i386", "pae", "x86_64", "la57"],
+        help="without --host: the example of that table format",
+    )
+    old.add_argument(
+        "--xen",
+        choices=["v1", "v2"],
+        help="the old kernel is dom0 and asks a hypervisor for the jump, by this interface",
+    )
+    old.add_argument(
+        "--dom0",
+        type=int,
+        choices=[32, 64],
+        metavar="BITS",
+        help="without --host: the width of the example's dom0 (the hypervisor's)",
+    )
+    old.add_argument(
+        "--crashed",
+        choices=["dom0", "hypervisor"],
+        default="dom0",
+        help="with --crash under Xen, who dies (%(default)s)",
+    )
+    old.add_argument(
         "--crash",
         action="store_true",
         help="a crash kexec: everything lies in the host's crash region beforehand",

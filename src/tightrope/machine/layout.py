@@ -13,7 +13,7 @@ import numpy as np
 
 from tightrope.machine.physical import Ram
 from tightrope.memory import PAGE_SHIFT, PAGE_SIZE, Extent
-from tightrope.model import Handover, Segment
+from tightrope.model import ZERO_FRAME, Handover, Segment
 
 POISON = 0x5A
 
@@ -43,8 +43,11 @@ def lay_segment(
 ) -> None:
     """One segment into its source frames: its data, then zeros, run by run of adjacent frames."""
     data = memoryview(segment.data)
+    moved = destinations[sources != destinations]
+    # What is cleared has no source; its data has ended by then.
+    sources = sources[sources != ZERO_FRAME]
     cuts = np.nonzero(np.diff(sources) != 1)[0] + 1
-    bounds = [0, *cuts.tolist(), len(sources)]
+    bounds = [0, *cuts.tolist(), len(sources)] if len(sources) else []
     for first, last in pairwise(bounds):
         start = int(sources[first]) << PAGE_SHIFT
         run = Extent.sized(start, (last - first) * PAGE_SIZE)
@@ -55,7 +58,6 @@ def lay_segment(
         ram.zero(Extent(filled.end, run.end))
         if len(part):
             ram.write(start, part)
-    moved = destinations[sources != destinations]
     if len(moved):
         cuts = np.nonzero(np.diff(moved) != 1)[0] + 1
         for frames in np.split(moved, cuts):

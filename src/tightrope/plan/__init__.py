@@ -4,8 +4,9 @@
     boot_params   the zero page
     frames        which frames of the old kernel hold the sources, the list, the control page
     page_list     the IND_ words, as the kernel writes them
+    xen           what differs when the jump is asked of a hypervisor
 
-May import: abi, errors, memory, model, routines, x86
+May import: abi, errors, memory, model, p2m, routines, x86
 """
 
 from tightrope.plan.prepare import Request, prepare

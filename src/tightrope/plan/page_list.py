@@ -16,9 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tightrope.memory import PAGE_SHIFT
+from tightrope.model import ZERO_FRAME
 
 IND_DESTINATION, IND_INDIRECTION, IND_DONE, IND_SOURCE = 1, 2, 4, 8
 """Linux include/linux/kexec.h."""
+IND_ZERO = 0x10
+"""Xen's own: a page without a source is cleared (xen/include/xen/kimage.h)."""
 WORDS = 512
 """Words of a page of the list on a 64-bit kernel, 1024 on a 32-bit one; the last one is the link."""
 
@@ -35,7 +38,9 @@ def words(runs: Iterable[tuple[int, NDArray[np.int64]]]) -> NDArray[np.uint64]:
     parts: list[NDArray[np.uint64]] = []
     for first, sources in runs:
         parts.append(np.array([first << PAGE_SHIFT | IND_DESTINATION], np.uint64))
-        parts.append(sources.astype(np.uint64) << shift | source)
+        word = sources.astype(np.uint64) << shift | source
+        word[sources == ZERO_FRAME] = IND_ZERO
+        parts.append(word)
     parts.append(np.array([IND_DONE], np.uint64))
     return np.concatenate(parts)
 

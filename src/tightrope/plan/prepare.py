@@ -24,7 +24,20 @@ from tightrope.memory import (
     Virt,
     subtract,
 )
-from tightrope.model import Buffer, Host, Image, Named, Paging, Plan, Protocol, Segment
+from tightrope.model import (
+    ZERO_FRAME,
+    Buffer,
+    Host,
+    Image,
+    Named,
+    Paging,
+    Plan,
+    Protocol,
+    Segment,
+    XenCrash,
+    XenInterface,
+)
+from tightrope.plan import xen
 from tightrope.plan.boot_params import boot_params
 from tightrope.plan.crash import WORD, core_header, crash_memory_map, with_core_header
 from tightrope.plan.entering import way_in
@@ -60,11 +73,22 @@ class Request:
     """The entry to take; None takes the best that the old kernel can reach."""
     crash: bool = False
     """For a crash: everything goes into the crash region, beforehand."""
+    xen: XenInterface | None = None
+    """The old kernel is dom0, and the host its hypervisor: ask for the jump in this way."""
+    crashed: XenCrash = XenCrash.DOM0
+    """With `crash` under Xen, who dies."""
 
 
 def prepare(image: Image, host: Host, request: Request) -> Plan:
     """The plan.  Raises PlanError; nothing is read or written but the arguments."""
-    way = way_in(image, host, request.protocol)
+    wanted = request.protocol
+    if request.xen:
+        bits = xen.hypervisor(host, request.xen).dom0.bits
+        if wanted is None and request.xen is XenInterface.V2 and bits == 32:
+            wanted = Protocol.LINUX_32  # a 32-bit kexec-tools loads for EM_386
+    way = way_in(image, host, wanted)
+    if request.xen is XenInterface.V2:
+        way = xen.exit_through(way)
     request = _carried(image, request)
     if request.scatter is not None and request.scatter < 0:
         raise PlanError(
@@ -189,38 +213,50 @@ def _allocate(
     control_page = _mapped_control_page(host, unused, request)
     if control_page is not None:
         unused = subtract(unused, [Extent.sized(control_page, PAGE_SIZE)])
-    pool = _pool(unused, request)
+    pool: FramePool | xen.ScatteredPool = _pool(unused, request)
     per_segment = [
         np.arange(each.destination.pages.start, each.destination.pages.stop, dtype=np.int64)
         for each in segments
     ]
     destinations = np.concatenate(per_segment)
-    in_place = _inside(destinations, free)
+    moved = ~_inside(destinations, free)
     sources = destinations.copy()
-    sources[~in_place] = pool.take(int((~in_place).sum()), "the copy")
+    if request.xen and not request.crash:
+        pool = xen.ScatteredPool(host, request.xen, destinations, request.scatter)
+        moved[:] = True
+        if request.xen is XenInterface.V2:
+            sources[:] = ZERO_FRAME
+            moved = xen.pages_with_data(segments)
+    sources[moved] = pool.take(int(moved.sum()), "the copy")
     per_page = PAGE_SIZE // (8 if host.paging.long_mode else 4)
     # A crash image lies in its place from the day it was loaded: its list is just IND_DONE.
     length = (
-        0 if request.crash else list_length(len(segments), len(destinations), per_page=per_page)
+        int(request.xen is XenInterface.V2)
+        if request.crash
+        else list_length(len(segments), len(destinations), per_page=per_page)
     )
     list_frames = pool.take(length, "the page list")
-    if control_page is None:
+    if request.xen and isinstance(pool, xen.ScatteredPool):
+        control_page = xen.control_page(pool, request.xen)
+    elif control_page is None:
         control_page = Phys(int(pool.take(1, "the control page")[0]) << PAGE_SHIFT)
     head = IND_DONE
     list_pages: dict[int, NDArray[np.unsignedinteger]] = {}
-    if not request.crash:
+    if length and request.crash:
+        head, list_pages = chained(words([]), list_frames)
+    elif not request.crash:
         starts = np.cumsum([0, *(len(frames) for frames in per_segment)])
         runs = [
             (int(frames[0]), sources[at : at + len(frames)])
             for at, frames in zip(starts, per_segment, strict=False)
         ]
         head, list_pages = chained(words(runs), list_frames, per_page=per_page)
-    identity = _identity(host, segments, sources[~in_place], list_frames, control_page)
+    identity = _identity(host, segments, sources[moved], list_frames, control_page)
     # For every design: both chains of page_table_a, and an identity table, which i386 needs for one.
     tables = 1 + 2 * fmt.leaf + tables_bound(fmt, [each.extent for each in identity])
     if host.paging is Paging.LA57:
         tables += 2 * fmt.leaf  # the identity map has the two tables at its own top
-    spare = _extents(np.sort(pool.take(tables, "the page tables")))
+    frames = pool.take(tables, "the page tables")
     reach = max(each.extent.end for each in identity)
     if reach > 1 << fmt.identity_bits:
         raise PlanError(
@@ -229,7 +265,7 @@ def _allocate(
             field="memory",
             limit=1 << fmt.identity_bits,
         )
-    return Plan(
+    the_plan = Plan(
         image=image,
         host=host,
         segments=segments,
@@ -241,7 +277,7 @@ def _allocate(
         relocation=host.relocation
         if host.relocation is not None
         else Virt(host.direct_map.virt + control_page),
-        spare=spare,
+        spare=_extents(np.sort(frames)),
         identity=identity,
         entry=entry,
         protocol=protocol,
@@ -250,6 +286,7 @@ def _allocate(
         command_line=request.command_line,
         crash=request.crash,
     )
+    return xen.loaded(the_plan, request.xen, request.crashed, frames) if request.xen else the_plan
 
 
 def _pool(extents: Sequence[Extent], request: Request) -> FramePool:
@@ -262,7 +299,7 @@ def _pool(extents: Sequence[Extent], request: Request) -> FramePool:
 
 def _mapped_control_page(host: Host, unused: Sequence[Extent], request: Request) -> Phys | None:
     """The control page where V is in the direct map, and so the direct map has to have it; else None."""
-    if host.relocation is not None:
+    if host.relocation is not None or request.xen:
         return None
     mapped = Extent(0, host.direct_map.size)
     low = _pool(subtract([mapped], subtract([mapped], unused)), request)

@@ -9,7 +9,7 @@ import resource
 from typing import Any
 
 from tightrope.model import Finding, Plan, Registers, Sight, Step, Stop, Verdict
-from tightrope.report import words
+from tightrope.report import words, xen
 from tightrope.report.terminal import step_ok
 
 Document = dict[str, Any]
@@ -46,6 +46,7 @@ def verdict_document(verdict: Verdict) -> Document:
                 "pages": sorted(built.page_table_b.pages),
             },
         },
+        "xen": xen.document(built),
         "console": None
         if verdict.console is None
         else {

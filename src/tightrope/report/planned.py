@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tightrope.memory import PAGE_SIZE, union
-from tightrope.model import Plan
+from tightrope.model import ZERO_FRAME, Plan
 from tightrope.report import words
 
 MOST_EXTENTS = 12
@@ -40,6 +40,7 @@ def _lines(plan: Plan) -> Iterator[str]:
         f"  {words.count(len(plan.destinations), 'page')}: {plan.in_place:,} in place already,"
         f" {len(moved):,} to copy ({words.size(len(moved) * PAGE_SIZE)})"
     )
+    moved = moved[moved != ZERO_FRAME]
     if len(moved):
         yield (
             f"  the frames to copy from lie in [{int(moved.min()) * PAGE_SIZE:#x},"

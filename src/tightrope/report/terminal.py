@@ -22,7 +22,7 @@ from tightrope.model import (
     Translation,
     Verdict,
 )
-from tightrope.report import words
+from tightrope.report import words, xen
 from tightrope.x86 import cpu as x86
 from tightrope.x86.walk import Access
 
@@ -64,12 +64,15 @@ def _header(verdict: Verdict, ink: _Ink) -> Iterator[str]:
     ram = sum(each.size for each in host.memory.ram)
     yield ink("head", f"rehearsal of {image.source}{version}")
     yield f"  old kernel      {host.source}: {host.paging.value}, {words.size(ram)} of RAM"
+    yield from xen.header(built)
     if plan.crash:
         yield f"  kind            {words.crash_kexec(plan)}"
     yield f"  design          {built.design}, on the {verdict.run.machine}"
     text = Extent.sized(host.text.virt, host.text.size)
     where = (
-        "in the old kernel's text"
+        "the hypervisor's fixmap of the control page"
+        if plan.xen and plan.xen.pages
+        else "in the old kernel's text"
         if plan.relocation in text
         else "in the direct map"
         if host.relocation is None
@@ -111,6 +114,10 @@ def _steps(verdict: Verdict, ink: _Ink) -> Iterator[str]:
         mark = {True: "ok", False: "FELL" if step == fell else "wrong", None: never}[state]
         name = words.step_name(step, verdict.handover)
         title = f"{int(step)} {name}"
+        load = verdict.handover.plan.xen
+        if step is Step.CALL and load is not None:
+            yield from xen.asked(verdict.handover)
+            title = xen.JUMP[load.interface]
         yield f"{title:<{WIDTH - 6}}  {ink(mark, mark)}"
         if state is not None and step is not Step.PREPARE:
             for line in _seen(verdict, step):

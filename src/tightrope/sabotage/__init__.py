@@ -7,12 +7,13 @@ here has to be the first.  `rehearse` applies the four kinds of change where the
     edits        finished values changed into others: an entry, a word of the list, bytes of code
     changes      what each sabotage changes
     pdptes       the one that needs code of its own
+    xen          the same under a hypervisor
     sabotages    all of them
 
 Rules: a sabotage leaves everything else as it was.  It may use symbols of the routines, so it breaks
 the shipped code and no other.
 
-May import: errors, memory, model, x86
+May import: abi, errors, memory, model, p2m, x86
 """
 
 from tightrope.sabotage.sabotages import SABOTAGES, Sabotage, named

@@ -20,6 +20,7 @@ from tightrope.sabotage.edits import (
     virt,
     with_tables,
 )
+from tightrope.sabotage.xen import with_head
 from tightrope.x86.cpu import CR4_PGE, EFER_LMA, EFER_NXE
 
 LAST_ADDRESS_BIT = 51
@@ -80,6 +81,8 @@ def overwrite_pgd(handover: Handover) -> Handover:
     half = 16 if handover.plan.host.paging is Paging.PAE else PAGE_SIZE // 2
     low = bytes(tables.pages[tables.root])[:half]
     high = bytes(world.tables[world.pgd])[half:]
+    if low == bytes(world.tables[world.pgd])[:half]:
+        raise BadInput("P lies in the upper half: the low one stays as it was", source="--sabotage")
     piece = Piece(phys=world.pgd, data=low + high, what="an identity map in the current pgd")
     return replace(handover, pieces=(*handover.pieces, piece))
 
@@ -171,12 +174,7 @@ def copy_outside(handover: Handover) -> Handover:
     words = (outside[0].start | 1, plan.boot_params | 8, 4)
     data = b"".join(each.to_bytes(word, "little") for each in words).ljust(PAGE_SIZE, b"\0")
     piece = Piece(phys=place, data=data, what="the page list")
-    general = {**handover.registers.general, "rdi": place | 2}
-    return replace(
-        handover,
-        pieces=(*handover.pieces, piece),
-        registers=replace(handover.registers, general=general),
-    )
+    return with_head(replace(handover, pieces=(*handover.pieces, piece)), place)
 
 
 def flip(data: bytearray) -> None:

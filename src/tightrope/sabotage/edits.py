@@ -100,14 +100,18 @@ Patch = tuple[str, int, bytes, bytes]
 
 
 def patch(**patches: Patch) -> Callable[[Code], Code]:
-    """Replace bytes of a routine; a keyword is the name of the routine that a patch is for."""
+    """Replace bytes of a routine; a keyword is the name of the routine that a patch is for.
+
+    The routines that Xen's v1 calls are the same from the first symbol on.
+    """
 
     def change(code: Code) -> Code:
-        if code.name not in patches:
+        name = code.name.removesuffix("_page_list")
+        if name not in patches:
             raise BadInput(
                 f"{code.name} is not the code that this sabotage knows", source="--sabotage"
             )
-        symbol, offset, old, new = patches[code.name]
+        symbol, offset, old, new = patches[name]
         at = code.symbols[symbol] + offset
         if code.data[at : at + len(old)] != old:
             raise BadInput(f"{code.name} is not the code that this sabotage knows", source=symbol)

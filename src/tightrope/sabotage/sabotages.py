@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from tightrope.errors import BadInput
 from tightrope.model import Code, Handover, Host, Paging, Plan, Step
+from tightrope.sabotage import xen
 from tightrope.sabotage.changes import (
     CLEAR_PAE_FIRST,
     control_page_destination,
@@ -33,11 +34,16 @@ from tightrope.sabotage.pdptes import fill_late
 
 EVERY_MODE = tuple(Paging)
 LONG_MODES = tuple(each for each in Paging if each.long_mode)
+XEN_MODES = (Paging.I386, Paging.PAE, Paging.X86_64)
 WIDE_ENTRIES = (Paging.PAE, *LONG_MODES)
 
 
 def _same_host(host: Host, _plan: Plan) -> Host:
     return host
+
+
+def _same_plan(plan: Plan) -> Plan:
+    return plan
 
 
 def _same_code(code: Code) -> Code:
@@ -56,11 +62,14 @@ class Sabotage:
     says: str
     rule: str
     step: Step
+    plan: Callable[[Plan], Plan] = _same_plan
     host: Callable[[Host, Plan], Host] = _same_host
     code: Callable[[Code], Code] = _same_code
     handover: Callable[[Handover], Handover] = _same_handover
     crash: bool = False
     """It breaks a crash kexec and no other."""
+    xen: bool = False
+    """It breaks a handover through Xen and no other."""
     modes: tuple[Paging, ...] = EVERY_MODE
     """The old kernels that have what it breaks."""
 
@@ -132,6 +141,7 @@ _ALL = (
         step=Step.STATE,
         code=patch(
             relocate_x86_64=("set_stack", 3, b"\x00\x10\x00\x00", b"\x00\x20\x00\x00"),
+            relocate_xen=("set_stack", 3, b"\x00\x10\x00\x00", b"\x00\x20\x00\x00"),
             relocate_i386=("set_stack", 2, b"\x00\x10\x00\x00", b"\x00\x20\x00\x00"),
         ),
     ),
@@ -143,6 +153,7 @@ _ALL = (
         host=global_at_p,
         code=patch(
             relocate_x86_64=("clear_pge", 0, b"\x0f\x22\xe0", b"\x90\x90\x90"),
+            relocate_xen=("clear_pge", 0, b"\x0f\x22\xe0", b"\x90\x90\x90"),
             relocate_i386=("clear_pge", 0, b"\x0f\x22\xe0", b"\x90\x90\x90"),
         ),
     ),
@@ -154,6 +165,7 @@ _ALL = (
         host=with_pge,
         code=patch(
             relocate_x86_64=("after_table_a", 3, b"\x25\x20\x10\x00\x00", b"\x25\xa0\x10\x00\x00"),
+            relocate_xen=("after_table_a", 0, b"\xb8\x20\x00\x00\x00", b"\xb8\xa0\x00\x00\x00"),
             relocate_i386=("after_table_a", 3, b"\x83\xe0\x20", b"\x83\xe0\xa0"),
         ),
     ),
@@ -254,7 +266,73 @@ _ALL = (
         modes=(Paging.LA57,),
     ),
 )
-SABOTAGES: Mapping[str, Sabotage] = {each.name: each for each in _ALL}
+_XEN = (
+    Sabotage(
+        name="xen-pseudo-list",
+        says="under Xen, leave a pseudo-physical address in the page list",
+        rule="xen-list-machine",
+        step=Step.PREPARE,
+        handover=xen.pseudo_in_list,
+        xen=True,
+        modes=XEN_MODES,
+    ),
+    Sabotage(
+        name="xen-pseudo-cr3",
+        says="under Xen, load CR3 with page_table_a's pseudo-physical address",
+        rule="xen-cr3-machine",
+        step=Step.TABLE_A,
+        handover=xen.pseudo_in_cr3,
+        xen=True,
+        modes=XEN_MODES,
+    ),
+    Sabotage(
+        name="xen-pseudo-entry",
+        says="under Xen, leave the control page's pseudo-physical address in the entry for V",
+        rule="xen-entries-machine",
+        step=Step.PREPARE,
+        handover=xen.pseudo_in_entry,
+        xen=True,
+        modes=XEN_MODES,
+    ),
+    Sabotage(
+        name="xen-fixmap-nx",
+        says="set NX on the hypervisor's fixmap of the control page",
+        rule="xen-fixmap-maps",
+        step=Step.CALL,
+        handover=xen.fixmap_nx,
+        xen=True,
+        modes=(Paging.PAE, Paging.X86_64),
+    ),
+    Sabotage(
+        name="xen-no-overwrite",
+        says="let the hypervisor leave page_table_a as dom0 filled it in",
+        rule="xen-overwritten",
+        step=Step.PREPARE,
+        handover=xen.no_overwrite,
+        xen=True,
+        modes=XEN_MODES,
+    ),
+    Sabotage(
+        name="xen-bare-v",
+        says="let the hypervisor call V of bare Linux instead of its fixmap",
+        rule="xen-calls-fixmap",
+        step=Step.CALL,
+        handover=xen.bare_v,
+        xen=True,
+        modes=XEN_MODES,
+    ),
+    Sabotage(
+        name="xen-shared-slot",
+        says="with damm-v4, put the fixmaps into the top-level slot of P",
+        rule="table-a-maps-v",
+        step=Step.TABLE_A,
+        plan=xen.shared_slot,
+        handover=xen.damm_v4_alone,
+        xen=True,
+        modes=XEN_MODES,
+    ),
+)
+SABOTAGES: Mapping[str, Sabotage] = {each.name: each for each in (*_ALL, *_XEN)}
 
 
 def named(name: str) -> Sabotage:
