@@ -1,6 +1,7 @@
 """Every configuration that the thread speaks of, rehearsed: one cell each.
 
     {i386, PAE, x86_64, LA57} x {kexec, kdump} x {each memory split that exists there} x {kernels}
+    {i386, PAE, x86_64, LA57} x {kexec, kdump} x {Xen v1, v2 with a 64-bit and a 32-bit dom0} x {kernels}
 
 Rules: a cell is one rehearsal of one kernel on one example host, and its verdict; what cannot be is
 said with its reason and is not counted as holding; so is what a machine cannot be.  One machine serves
@@ -12,16 +13,16 @@ May import: errors, host, machine, machines, memory, model, plan, rehearse
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from tightrope import host
-from tightrope.errors import MissingPart, PlanError
+from tightrope.errors import HostError, MissingPart, PlanError
 from tightrope.host import PAGE_OFFSETS
 from tightrope.machine.port import Machine, Progress, no_progress
 from tightrope.machines import emulator
 from tightrope.memory import Extent
-from tightrope.model import Host, Image, Outcome, Paging
+from tightrope.model import Host, Image, Outcome, Paging, XenCrash, XenInterface
 from tightrope.plan import Request
 from tightrope.rehearse import rehearse
 
@@ -38,6 +39,10 @@ class Cell:
     crash: bool
     kernel: str
     machine: str
+    xen: str | None
+    """Under Xen the interface and dom0's width, "v2, 32-bit dom0"."""
+    crashed: XenCrash | None
+    """Under Xen, who dies in a crash kexec."""
     outcome: Outcome | None
     detail: str
     seconds: float
@@ -54,6 +59,31 @@ def hosts() -> Iterator[tuple[Paging, int | None, Host]]:
             yield paging, page_offset, host.read(text, f"the example host ({paging.value})")
 
 
+XEN_COLUMNS: Mapping[str, tuple[XenInterface, int | None]] = {
+    "v1": (XenInterface.V1, None),
+    "v2, 64-bit dom0": (XenInterface.V2, 64),
+    "v2, 32-bit dom0": (XenInterface.V2, 32),
+}
+"""Each way of asking a hypervisor, and dom0's width, None for the hypervisor's own."""
+
+
+KINDS: tuple[tuple[bool, XenCrash | None], ...] = ((False, None), (True, None))
+XEN_KINDS = ((False, None), (True, XenCrash.DOM0), (True, XenCrash.HYPERVISOR))
+"""Whether it is a crash kexec, and under Xen who dies."""
+
+
+def hypervisors() -> Iterator[tuple[Paging, str, Host | str]]:
+    """An example hypervisor for each mode and column, or the reason why it never existed."""
+    for paging in Paging:
+        for column, (interface, bits) in XEN_COLUMNS.items():
+            try:
+                text = host.xen_example(paging, interface, dom0_bits=bits, crash=CRASH_REGION)
+            except HostError as err:
+                yield paging, column, err.problem
+            else:
+                yield paging, column, host.read(text, f"the example hypervisor ({paging.value})")
+
+
 def matrix(
     kernels: Sequence[Image],
     *,
@@ -62,30 +92,40 @@ def matrix(
 ) -> tuple[Cell, ...]:
     """Rehearse every cell on each machine, the emulator without any.  Raises MissingPart without it."""
     on = on or [emulator()]
-    places = list(hosts())
-    total = len(places) * len(kernels) * len(on) * 2
+    places: list[tuple[Paging, int | None, str | None, Host | str]] = [
+        *((paging, page_offset, None, old) for paging, page_offset, old in hosts()),
+        *((paging, None, column, old) for paging, column, old in hypervisors()),
+    ]
+    kinds = sum(len(XEN_KINDS if column else KINDS) for _, _, column, _ in places)
+    total = kinds * len(kernels) * len(on)
     cells: list[Cell] = []
     for machine in on:
-        for paging, page_offset, old in places:
+        for paging, page_offset, column, old in places:
             for kernel in kernels:
-                for crash in (False, True):
+                for crash, who in XEN_KINDS if column else KINDS:
                     progress("cells", len(cells), total)
-                    cells.append(_cell(paging, page_offset, old, kernel, crash, machine))
+                    request = Request(
+                        crash=crash,
+                        xen=XEN_COLUMNS[column][0] if column else None,
+                        crashed=who or XenCrash.DOM0,
+                    )
+                    cell = _cell(old, kernel, request, machine)
+                    cells.append(
+                        replace(
+                            cell, paging=paging, page_offset=page_offset, xen=column, crashed=who
+                        )
+                    )
     return tuple(cells)
 
 
-def _cell(
-    paging: Paging,
-    page_offset: int | None,
-    old: Host,
-    kernel: Image,
-    crash: bool,
-    machine: Machine,
-) -> Cell:
+def _cell(old: Host | str, kernel: Image, request: Request, machine: Machine) -> Cell:
+    """One rehearsal; where it stands in the matrix is for the caller to say."""
     started = time.perf_counter()
     outcome: Outcome | None = None
     try:
-        verdict = rehearse(kernel, old, Request(crash=crash), machine=machine)
+        if isinstance(old, str):
+            raise PlanError(old, source="matrix")
+        verdict = rehearse(kernel, old, request, machine=machine)
     except PlanError as err:
         detail = err.problem
     except MissingPart as err:
@@ -97,10 +137,12 @@ def _cell(
             f"{first.rule}, step {int(first.step)}" if first else verdict.handover.plan.protocol
         )
     return Cell(
-        paging=paging,
-        page_offset=page_offset,
-        crash=crash,
+        paging=Paging.X86_64 if isinstance(old, str) else old.paging,
+        page_offset=None,
+        crash=request.crash,
         kernel=kernel.source,
+        xen=None,
+        crashed=None,
         machine=machine.name,
         outcome=outcome,
         detail=detail,

@@ -98,7 +98,9 @@ def test_what_is_wrong_in_memory_comes_before_the_exception_it_causes() -> None:
 
 
 def test_the_table_of_cases_has_every_rule_and_no_other() -> None:
-    assert {breach.rule for breach in CASES} == {rule.id for rule in RULES}
+    # What a jump through Xen adds has its cases beside its own rehearsals, in tests/xen.
+    here = {rule.id for rule in RULES if not rule.id.startswith("xen-")}
+    assert {breach.rule for breach in CASES} == here
 
 
 def test_ids_are_unique_and_kebab_case() -> None:

@@ -14,11 +14,16 @@ from tightrope.cli import main
 from tightrope.machine.fake import Fake
 from tightrope.matrix import CRASH_REGION, Cell, hosts, matrix
 from tightrope.memory import PAGE_SIZE, covered
-from tightrope.model import Handover, Image, Outcome, Paging, Run
+from tightrope.model import Handover, Image, Outcome, Paging, Run, XenCrash
 from tightrope.report import matrix as report
 
 MODES = 5 + 5 + 1 + 1
 """Splits of i386 and PAE, and the two 64-bit modes."""
+THROUGH_XEN = 3 * (1 + 1 + 3)
+"""Three kinds: v1 with i386 and PAE, and all three ways with x86_64."""
+NEVER = 3 * (2 + 2 + 3)
+"""v2 on a 32-bit Xen, and any Xen with 5 levels."""
+ALL = 2 * MODES + THROUGH_XEN
 
 
 def kernel(init_size: int = 0x20_0000) -> Image:
@@ -31,12 +36,38 @@ def cells() -> tuple[Cell, ...]:
 
 
 def test_every_mode_split_and_kind_has_a_cell_and_all_hold(cells: tuple[Cell, ...]) -> None:
-    assert len(cells) == MODES * 2
+    bare = [cell for cell in cells if cell.xen is None]
+    assert len(bare) == MODES * 2
     assert {cell.paging for cell in cells} == set(Paging)
-    assert {(c.paging, c.page_offset, c.crash) for c in cells} == {
+    assert {(c.paging, c.page_offset, c.crash) for c in bare} == {
         (paging, split, crash) for paging, split, _ in hosts() for crash in (False, True)
     }
-    assert [cell for cell in cells if cell.outcome is not Outcome.HOLDS] == []
+    assert [cell for cell in bare if cell.outcome is not Outcome.HOLDS] == []
+
+
+def test_every_way_through_xen_has_a_cell_that_holds_or_says_why_it_never_existed(
+    cells: tuple[Cell, ...],
+) -> None:
+    through = [cell for cell in cells if cell.xen is not None]
+    assert len(through) == 4 * 3 * 3
+    held = {(c.paging, c.xen, c.crashed) for c in through if c.outcome is Outcome.HOLDS}
+    kinds: list[XenCrash | None] = [None, *XenCrash]
+    assert held == {
+        (paging, way, kind)
+        for kind in kinds
+        for paging, way in (
+            (Paging.I386, "v1"),
+            (Paging.PAE, "v1"),
+            (Paging.X86_64, "v1"),
+            (Paging.X86_64, "v2, 64-bit dom0"),
+            (Paging.X86_64, "v2, 32-bit dom0"),
+        )
+    }
+    rest = [cell for cell in through if cell.outcome is not Outcome.HOLDS]
+    assert len(rest) == NEVER
+    assert {cell.outcome for cell in rest} == {None}
+    assert all("never" in cell.detail for cell in rest)
+    assert {cell.detail for cell in through if cell.xen == "v2, 32-bit dom0"} >= {"linux32"}
 
 
 def test_the_crash_region_is_free_ram_of_every_host_and_unaligned() -> None:
@@ -53,7 +84,7 @@ def test_a_kernel_that_fits_nowhere_has_cells_that_do_not_exist() -> None:
     text = report.text(got)
     assert "- (1)" in text
     assert "(1) needs 0xd0000000 bytes of RAM in one piece" in text
-    assert text.endswith("24 do not exist")
+    assert text.endswith(f"{ALL + NEVER} do not exist")
 
 
 def test_a_fallen_cell_names_its_rule(cells: tuple[Cell, ...]) -> None:
@@ -63,10 +94,11 @@ def test_a_fallen_cell_names_its_rule(cells: tuple[Cell, ...]) -> None:
             return replace(run, registers=replace(run.registers, rflags=0x202))
 
     got = matrix([kernel()], on=[Blind()])
-    assert {cell.outcome for cell in got} == {Outcome.FALLS}
-    assert {cell.detail for cell in got} == {"entry-flags, step 6"}
-    assert "0 of 24 cells hold" in report.text(got)
-    assert "24 of 24 cells hold" in report.text(cells)
+    done = [cell for cell in got if cell.outcome is not None]
+    assert {cell.outcome for cell in done} == {Outcome.FALLS}
+    assert {cell.detail for cell in done} == {"entry-flags, step 6"}
+    assert f"0 of {ALL} cells hold" in report.text(got)
+    assert f"{ALL} of {ALL} cells hold" in report.text(cells)
 
 
 def test_the_command_prints_the_table_and_its_json(
@@ -75,12 +107,13 @@ def test_the_command_prints_the_table_and_its_json(
     small = tmp_path / "small"
     small.write_bytes(bzimage())
     assert main(["matrix", str(small)]) == 0
-    assert "24 of 24 cells hold" in capsys.readouterr().out
+    assert f"{ALL} of {ALL} cells hold" in capsys.readouterr().out
     assert main(["matrix", "--json", str(small)]) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert len(rows) == MODES * 2
+    assert len(rows) == ALL + NEVER
     assert set(rows[0]) == {
-        "mode", "page_offset", "crash", "kernel", "machine", "outcome", "detail", "seconds",
+        "mode", "page_offset", "crash", "kernel", "machine", "xen", "crashed", "outcome", "detail",
+        "seconds",
     }  # fmt: skip
     big = tmp_path / "big"
     big.write_bytes(bzimage(init_size=0xD000_0000))

@@ -79,7 +79,7 @@ def list_machine(case: Case) -> Iterator[Finding]:
     slots = _slots(case)
     for each in case.plan.xen.pages if case.plan.xen and slots else ():
         if each.name in ROOTS:
-            continue  # those reach CR3, and xen-cr3-machine tells it
+            continue  # those reach CR3, and xen-root-machine tells it
         if slots[each.slot] != each.machine and slots[each.slot] == each.pseudo:
             where = f"slot {each.slot} of page_list (PA_{each.name})"
             yield _named(rule, step, where, slots[each.slot], each.machine, case)
@@ -113,7 +113,7 @@ def cr3_machine(case: Case) -> Iterator[Finding]:
         if write.register == "cr3" and value not in real and value in roots:
             where = f"CR3, loaded by `{case.run.texts.get(write.rip, '?')}` at {write.rip:#x},"
             machine = int(next(root for pseudo, root in roots.items() if pseudo == value))
-            yield _named("xen-cr3-machine", write.step, where, value, machine, case)
+            yield _named("xen-root-machine", write.step, where, value, machine, case)
             return
 
 
@@ -328,7 +328,7 @@ RULES = (
         check=fixmap_maps,
     ),
     Rule(
-        id="xen-cr3-machine",
+        id="xen-root-machine",
         step=Step.TABLE_A,
         holds="Under Xen CR3 is loaded with machine addresses.",
         source=THREAD,

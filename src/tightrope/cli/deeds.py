@@ -214,9 +214,9 @@ def _rules(_options: argparse.Namespace) -> int:
 
 
 def _sabotages() -> int:
-    from tightrope.sabotage import SABOTAGES
+    from tightrope.sabotage import SABOTAGES, XEN_SABOTAGES
 
-    for each in SABOTAGES.values():
+    for each in (*SABOTAGES.values(), *XEN_SABOTAGES.values()):
         where = f"step {int(each.step)}" if each.step else "before"
         print(f"{each.name:<26} {each.says}")
         print(f"{'':<26} found by {each.rule}, {where}")

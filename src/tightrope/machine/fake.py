@@ -39,7 +39,7 @@ from tightrope.x86.walk import Access, Refused
 CODE, DATA = 0x10, 0x18
 KEPT_CR4 = x86.CR4_PAE | x86.CR4_LA57
 KNOWN_CR0 = 0x8000_0033
-DESTINATION, INDIRECTION, DONE, SOURCE = 1, 2, 4, 8
+DESTINATION, INDIRECTION, DONE, SOURCE, ZERO = 1, 2, 4, 8, 16
 
 
 class _Fell(Exception):
@@ -217,7 +217,10 @@ class _Play:
 
     def _copy(self) -> None:
         """Step 6: the page list, in the order of the flags."""
-        word, where, destination = self.handover.registers.general["rdi"], 0, 0
+        # A hypervisor hands the head over in memory or in another register: the plan's is played.
+        plan = self.handover.plan
+        word = plan.head if plan.xen else self.handover.registers.general["rdi"]
+        where, destination = 0, 0
         while True:
             page = word & -PAGE_SIZE
             if word & DESTINATION:
@@ -229,6 +232,11 @@ class _Play:
             elif word & SOURCE:
                 if page != destination:
                     self._copy_page(page, destination)
+                destination += PAGE_SIZE
+            elif word & ZERO and plan.xen:
+                into = self._translate(destination, Access.WRITE)
+                self.ram.write(into, bytes(PAGE_SIZE))
+                self.copies.append((self.index, into, -1, PAGE_SIZE))
                 destination += PAGE_SIZE
             phys = self._translate(where, Access.READ)
             self.loads.append((self.index, self.steps.step, phys, self.word))

@@ -68,8 +68,6 @@ class Sabotage:
     handover: Callable[[Handover], Handover] = _same_handover
     crash: bool = False
     """It breaks a crash kexec and no other."""
-    xen: bool = False
-    """It breaks a handover through Xen and no other."""
     modes: tuple[Paging, ...] = EVERY_MODE
     """The old kernels that have what it breaks."""
 
@@ -273,16 +271,14 @@ _XEN = (
         rule="xen-list-machine",
         step=Step.PREPARE,
         handover=xen.pseudo_in_list,
-        xen=True,
         modes=XEN_MODES,
     ),
     Sabotage(
         name="xen-pseudo-cr3",
         says="under Xen, load CR3 with page_table_a's pseudo-physical address",
-        rule="xen-cr3-machine",
+        rule="xen-root-machine",
         step=Step.TABLE_A,
         handover=xen.pseudo_in_cr3,
-        xen=True,
         modes=XEN_MODES,
     ),
     Sabotage(
@@ -291,7 +287,6 @@ _XEN = (
         rule="xen-entries-machine",
         step=Step.PREPARE,
         handover=xen.pseudo_in_entry,
-        xen=True,
         modes=XEN_MODES,
     ),
     Sabotage(
@@ -300,7 +295,6 @@ _XEN = (
         rule="xen-fixmap-maps",
         step=Step.CALL,
         handover=xen.fixmap_nx,
-        xen=True,
         modes=(Paging.PAE, Paging.X86_64),
     ),
     Sabotage(
@@ -309,7 +303,6 @@ _XEN = (
         rule="xen-overwritten",
         step=Step.PREPARE,
         handover=xen.no_overwrite,
-        xen=True,
         modes=XEN_MODES,
     ),
     Sabotage(
@@ -318,7 +311,6 @@ _XEN = (
         rule="xen-calls-fixmap",
         step=Step.CALL,
         handover=xen.bare_v,
-        xen=True,
         modes=XEN_MODES,
     ),
     Sabotage(
@@ -328,17 +320,18 @@ _XEN = (
         step=Step.TABLE_A,
         plan=xen.shared_slot,
         handover=xen.damm_v4_alone,
-        xen=True,
         modes=XEN_MODES,
     ),
 )
-SABOTAGES: Mapping[str, Sabotage] = {each.name: each for each in (*_ALL, *_XEN)}
+SABOTAGES: Mapping[str, Sabotage] = {each.name: each for each in _ALL}
+XEN_SABOTAGES: Mapping[str, Sabotage] = {each.name: each for each in _XEN}
+"""Those that break a handover through Xen and no other."""
 
 
 def named(name: str) -> Sabotage:
     """The sabotage of that name.  Raises BadInput."""
     try:
-        return SABOTAGES[name]
+        return {**SABOTAGES, **XEN_SABOTAGES}[name]
     except KeyError:
         raise BadInput(
             f"no sabotage {name!r}; `--sabotage list` names them", source="--sabotage"
