@@ -17,7 +17,7 @@ SOURCE = REPOSITORY / "src" / "tightrope"
 MODULES = sorted(SOURCE.rglob("*.py"))
 WRITTEN = sorted([*MODULES, *SOURCE.rglob("*.S")])
 LONGEST = 400
-FLAT_LISTS = {"model.py": 600}
+FLAT_LISTS = {"model.py": 900}
 """Files that are one long list of nouns, to be looked up rather than read through."""
 
 # Put together from pieces, so that this file does not contain what it forbids.
