@@ -31,6 +31,8 @@ def fill_late(handover: Handover) -> Handover:
     """The PDPTE for P is written by the walk, after CR3 was loaded.  Raises BadInput."""
     plan, old = handover.plan, handover.page_table_a
     code = handover.code
+    if plan.xen is not None:
+        raise BadInput("through Xen the root is handed over in page_list", source="--sabotage")
     at = code.symbols.get("set_stack", 0)
     if code.data[at : at + len(SET_STACK)] != SET_STACK or len(code.data) > LATE:
         raise BadInput(f"{code.name} is not the code that this sabotage knows", source="set_stack")
