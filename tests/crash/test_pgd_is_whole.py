@@ -22,10 +22,11 @@ from tests.crash.reader import command_line, core_header
 from tests.makers.hosts import MIB, PAGE
 from tightrope import vmcore
 from tightrope.cli import main
+from tightrope.handover import DESIGNS, IN_PLACE, TWO_TABLES
 from tightrope.host.examples import PAGE_OFFSETS
 from tightrope.machine.emulator import Emulator
 from tightrope.memory import Extent, Phys
-from tightrope.model import Handover, Host, Memory, Outcome, Paging, Piece, Step, Verdict
+from tightrope.model import Handover, Host, Memory, Outcome, Paging, Piece, Step, Stop, Verdict
 from tightrope.plan import Request
 from tightrope.rehearse import rehearse
 from tightrope.sabotage import SABOTAGES, Sabotage
@@ -49,9 +50,11 @@ def host_of(paging: Paging, split: int | None = None) -> Host:
     return replace(old, memory=replace(old.memory, regions=regions), busy=())
 
 
-def walk(old: Host, sabotage: Sabotage | None = None) -> Verdict:
+def walk(old: Host, sabotage: Sabotage | None = None, design: str = TWO_TABLES) -> Verdict:
     request = Request(crash=True, command_line="quiet", scatter=7)
-    return rehearse(small_kernel(), old, request, sabotage=sabotage, machine=Emulator())
+    return rehearse(
+        small_kernel(), old, request, design=design, sabotage=sabotage, machine=Emulator()
+    )
 
 
 def header_in_memory(verdict: Verdict) -> bytes:
@@ -211,6 +214,37 @@ def test_an_overwritten_pgd_is_found_broken_in_the_dump(paging: Paging, tmp_path
     assert found.found.missing.count > 0
     assert any("leads to a table that is not in the core" in each for each in found.faults)
     assert main(["pgd", str(tmp_path / "vmcore")]) == 1
+
+
+@MODES
+def test_linux_before_the_thread_leaves_a_dump_with_a_pgd_that_was_never_the_kernel_s(
+    paging: Paging, tmp_path: Path
+) -> None:
+    """The real thing, store by store: the crash kernel is entered, and the dump is the worse for it."""
+    good, bad = str(tmp_path / "good"), str(tmp_path / "bad")
+    whole = found_in(sound(paging), tmp_path / "good")
+    verdict = walk(host_of(paging), design=IN_PLACE)
+    assert verdict.run.stop is Stop.ENTRY
+    assert verdict.findings[0].rule == "current-pgd-kept"
+    found = found_in(verdict, tmp_path / "bad")
+    if paging in LEGACY:
+        # One mapping more, to the control page; whatever the slot led to before is gone.
+        assert found.whole
+        assert found.sizes[PAGE] == whole.sizes[PAGE] + 1
+    else:
+        # The identity map's tables lie in the crash region, which no dump has.
+        assert not found.whole
+        assert main(["pgd", bad]) == 1
+    assert main(["pgd", good]) == 0
+    assert main(["pgd", bad, "--diff", good]) == 1
+
+
+@MODES
+@pytest.mark.parametrize("design", sorted(set(DESIGNS) - {IN_PLACE, TWO_TABLES}))
+def test_the_other_designs_leave_it_whole(paging: Paging, design: str, tmp_path: Path) -> None:
+    verdict = walk(host_of(paging), design=design)
+    assert (verdict.outcome, verdict.findings) == (Outcome.HOLDS, ())
+    assert found_in(verdict, tmp_path / "vmcore").whole
 
 
 def table_a_over_the_pgd(handover: Handover) -> Handover:

@@ -22,6 +22,7 @@ from tightrope import check
 from tightrope.abi import kvm as abi
 from tightrope.cli import main
 from tightrope.errors import MachineError, MissingPart
+from tightrope.handover import DESIGNS, IN_PLACE
 from tightrope.machine.emulator import Emulator
 from tightrope.machine.kvm import Kvm
 from tightrope.machine.kvm.capability import Capability, capability, probe
@@ -66,6 +67,16 @@ def whole_memory(run: Run) -> tuple[frozenset[int], Callable[[int], bytes]]:
 
 
 # -------------------------------------------------------------------------- the same, seen by both
+
+
+@pytest.mark.parametrize("design", DESIGNS)
+def test_every_design_is_told_alike(design: str, kvm: Kvm) -> None:
+    built = build(walks.plan(initrd=bytes(9000)), design=design)
+    theirs, ours = shared().run(built), kvm.run(built)
+    assert theirs.stop is ours.stop is Stop.ENTRY
+    found = [(each.rule, each.step) for each in check.check(built, ours)]
+    assert found == [(each.rule, each.step) for each in check.check(built, theirs)]
+    assert bool(found) == (design == IN_PLACE)
 
 
 @pytest.mark.parametrize("name", [None, *NAMES])
