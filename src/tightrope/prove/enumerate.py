@@ -25,6 +25,18 @@ from tightrope.x86.walk import Access, Mmu, Refused, Translated, walk
 Filler = Callable[[TableMemory, Format, int, int, int, Callable[[], int]], None]
 """(tables, format, root, V, P, new_table): what `handover.designs.map_twice` is."""
 Names = tuple[str, ...]
+UNCACHED, LEAF_PAT, USER = 0x18, 0x80, 0x4
+"""PCD and PWT, and PAT in the entry of a 4 KiB page (SDM 4.9.2), and U/S."""
+BREAKS = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    NameError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What a filler may raise that is not fit to run; none of them is an answer."""
 
 
 class Wrong(Exception):
@@ -66,7 +78,7 @@ def class_holds(
             + _leads(tables, geometry, p, p, p)
             + _nothing_else(tables, geometry, v, p)
         )
-    except (TypeError, ValueError, IndexError, RecursionError) as err:
+    except BREAKS as err:
         raise Wrong(virt, phys, f"{type(err).__name__}: {err}") from err
 
 
@@ -98,6 +110,9 @@ def _unlike(got: Translated | Refused, p: Any, start: Any) -> str:
         (got.user, "open to user mode"),
         (got.is_global, "global"),
         (got.sets_accessed, "accessed or dirty is not preset"),
+        (any(bool(each.entry & UNCACHED) for each in got.visits), "not of PAT's first memory type"),
+        (bool(got.visits[-1].entry & LEAF_PAT), "not of PAT's first memory type"),
+        (any(bool(each.entry & USER) for each in got.visits), "an entry on the way is user's"),
     )
     return next((text for bad, text in wrong if bad), "")
 
@@ -148,12 +163,32 @@ def fails(
     filler: Filler, mode: Paging, virt: int, phys: int, fmt: Format | None = None
 ) -> str | None:
     """What is wrong with a filler for two numbers, None where nothing is; through bytes and walker."""
-    geometry = GEOMETRIES[mode]
+    for high in (False, True):
+        problem = _fails(filler, mode, virt, phys, fmt, high=high)
+        if problem:
+            return problem
+    return None
+
+
+def _frames(geometry: Geometry, phys: int, *, high: bool) -> Iterator[int]:
+    """Frames for tables: the root low, the others low or as high as an entry can hold."""
     first = next(at for at in (0x10_0000, 0x20_0000) if not at <= phys < at + 0x10_0000)
+    yield first
+    top = (1 << geometry.frame_bits) - PAGE_SIZE
+    for number in count(1):
+        frame = top - number * PAGE_SIZE if high else first + number * PAGE_SIZE
+        if frame != phys:
+            yield frame
+
+
+def _fails(
+    filler: Filler, mode: Paging, virt: int, phys: int, fmt: Format | None, *, high: bool
+) -> str | None:
+    geometry = GEOMETRIES[mode]
     try:
-        store = TableStore(fmt or geometry.format, count(first, PAGE_SIZE).__next__)
+        store = TableStore(fmt or geometry.format, _frames(geometry, phys, high=high).__next__)
         filler(store, fmt or geometry.format, store.root, virt, phys, store.new_table)
-    except (TypeError, ValueError, IndexError, KeyError, OverflowError, RecursionError) as err:
+    except BREAKS as err:
         return f"{type(err).__name__}: {err}"
     pages = store.pages()
 
@@ -180,10 +215,11 @@ def _too_much(pages: Mapping[int, memoryview], mmu: Mmu, virt: int, phys: int) -
 def counterexample(
     filler: Filler, mode: Paging, wrong: Wrong, fmt: Format | None = None
 ) -> dict[str, str] | None:
-    """Addresses of the failing class for which the filler fails on numbers; None when none was found."""
+    """Addresses of the failing class, or of another, for which the filler fails on numbers, too."""
     geometry = GEOMETRIES[mode]
-    for virt, phys in examples(geometry, wrong.virt, wrong.phys):
-        problem = fails(filler, mode, virt, phys, fmt)
-        if problem:
-            return {"V": f"{virt:#x}", "P": f"{phys:#x}", "problem": problem}
+    for names in ((wrong.virt, wrong.phys), *pairs(geometry)):
+        for virt, phys in examples(geometry, *names):
+            problem = fails(filler, mode, virt, phys, fmt)
+            if problem:
+                return {"V": f"{virt:#x}", "P": f"{phys:#x}", "problem": problem}
     return None

@@ -181,7 +181,7 @@ class Entry(Token):
         inside = mask & self.frame.field
         if not inside:
             return self.flags & mask
-        if inside != self.frame.field or mask & FLAGS:
+        if inside != self.frame.field or self.flags & mask:
             raise TypeError(f"an entry was cut with {mask:#x}")
         return self.frame
 

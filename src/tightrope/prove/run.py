@@ -15,7 +15,7 @@ from dataclasses import replace
 from tightrope.errors import MissingPart
 from tightrope.model import Paging
 from tightrope.proof import Answer, Judged, Killed, Result
-from tightrope.prove import designs, splits, switch, tables
+from tightrope.prove import builder_mutants, designs, splits, switch, tables
 from tightrope.prove.theorem import Goal, Limits, Mutant, Undecided
 
 THEOREMS: Mapping[str, Callable[[], Iterator[Goal]]] = {
@@ -25,7 +25,7 @@ THEOREMS: Mapping[str, Callable[[], Iterator[Goal]]] = {
     "switch": switch.goals,
 }
 """The word on the command line -> its goals."""
-MUTANTS: tuple[Callable[[], Iterator[Mutant]], ...] = ()
+MUTANTS: tuple[Callable[[], Iterator[Mutant]], ...] = (builder_mutants.mutants,)
 """Where mutants come from."""
 
 

@@ -24,7 +24,7 @@ from tightrope.prove import tables_by_z3
 from tightrope.prove.enumerate import Filler, Wrong, counterexample, every_class
 from tightrope.prove.modes import GEOMETRIES, Geometry
 from tightrope.prove.theorem import Answer, Goal, Limits, Result, Script, Undecided
-from tightrope.x86.paging import OFFSET, Rights, leaf_bits, table_bits
+from tightrope.x86.paging import OFFSET, Format, Rights, leaf_bits, table_bits
 from tightrope.x86.walk import canonical
 
 THEOREM = "tables"
@@ -144,24 +144,30 @@ def bits(mode: Paging, limits: Limits) -> Result:
     a single bit set is looking at all.  Above the indices a canonical address has copies of one bit.
     """
     geometry = GEOMETRIES[mode]
-    lemmas = list(_lemmas(geometry))
-    problem = next((what for found, what in lemmas if not found), None)
+    proved = list(lemmas(geometry, geometry.format))
+    problem = next((what for found, what in proved if not found), None)
     return Result(
         answer=Answer.FAILS if problem else Answer.HOLDS,
         how=ENUMERATION,
-        cases=len(lemmas),
+        cases=len(proved),
         counterexample={"bits": problem} if problem else None,
     )
 
 
-def _lemmas(geometry: Geometry) -> Iterator[tuple[bool, str]]:
-    fmt = geometry.format
+def lemmas(geometry: Geometry, fmt: Format) -> Iterator[tuple[bool, str]]:
+    """(whether it is so, what is wrong if not), for each bit and each constant of a format."""
     levels = range(len(geometry.places))
+    if len(fmt.levels) != len(levels):
+        yield False, f"{len(fmt.levels)} levels"
+        return
     for number in range(12, geometry.linear_bits):
         read = [fmt.index(1 << number, level) for level in levels]
         mine = [(1 << number >> low) & ((1 << width) - 1) for low, width in geometry.places]
         yield read == mine, f"bit {number} is read differently by builder and manual"
         yield sum(map(int.bit_count, read)) == 1, f"bit {number} is in no index, or in two"
+    for number in range(geometry.linear_bits, 64 if geometry.linear_bits > 32 else 32):
+        read = [fmt.index(1 << number, level) for level in levels]
+        yield not any(read), f"bit {number}, a copy of the sign, is in an index"
     for number in range(12):
         yield OFFSET.get(1 << number) == 1 << number, f"bit {number} is not in the offset"
     most = max((1 << width for _, width in geometry.places), default=0)
@@ -169,6 +175,9 @@ def _lemmas(geometry: Geometry) -> Iterator[tuple[bool, str]]:
     yield fmt.entry_size == geometry.entry_size, "entries of another size"
     field = (1 << geometry.frame_bits) - PAGE_SIZE
     yield fmt.address.mask == field, "the address field is another"
+    yield fmt.virtual_bits == geometry.linear_bits, "linear addresses of another width"
+    yield fmt.identity_bits == geometry.identity_bits, "another limit of identity addresses"
+    yield fmt.has_nx == (geometry.mode is not Paging.I386), "NX where there is none, or none"
     for choice in product((False, True), repeat=5):
         names = ("writable", "executable", "user", "is_global", "accessed")
         rights = Rights(**dict(zip(names, choice, strict=True)))

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tightrope.model import Paging
-from tightrope.prove.enumerate import Filler
+from tightrope.prove.enumerate import LEAF_PAT, UNCACHED, USER, Filler
 from tightrope.prove.modes import GEOMETRIES, Geometry
 from tightrope.prove.symbolic import Fork, Path, Word, WordTables, solver_library, values
 from tightrope.prove.theorem import Limits, Script
@@ -87,7 +87,9 @@ def program(filler: Filler, geometry: Geometry, unknowns: Unknowns, goal: str) -
         if isinstance(got, Refused):
             return z3.BoolVal(False)
         where: Any = got.phys
-        right = got.writable and got.executable and not (got.user or got.sets_accessed)
+        flags = [bool(each.entry & (UNCACHED | USER)) for each in got.visits]
+        flags += [bool(got.visits[-1].entry & LEAF_PAT), got.user, got.sets_accessed]
+        right = got.writable and got.executable and not any(flags)
         return z3.And(
             right and got.page_size == 4096 and not got.is_global,
             where.term == unknowns.phys + unknowns.offset,
