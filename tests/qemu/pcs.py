@@ -16,6 +16,7 @@ from pathlib import Path
 from tests.conftest import REPOSITORY, debian_kernel, lacking
 from tests.modes.runs import kernel, request
 from tightrope import host
+from tightrope.handover import TWO_TABLES
 from tightrope.machine.emulator import Emulator
 from tightrope.machine.qemu import Qemu
 from tightrope.memory import Extent
@@ -55,12 +56,14 @@ def walk(
     sabotage: str | None = None,
     scatter: int | None = None,
     new: Image | None = None,
+    design: str = TWO_TABLES,
 ) -> Verdict:
     """A made kernel entered from an old one on a PC."""
     return rehearse(
         new or kernel(),
         old_kernel(paging),
         request(scatter=scatter),
+        design=design,
         sabotage=named(sabotage) if sabotage else None,
         machine=machine,
     )

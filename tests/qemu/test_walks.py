@@ -12,6 +12,7 @@ from tests.modes.runs import kernel, request
 from tests.qemu.pcs import emulator, old_kernel, qemu, walk
 from tightrope import host
 from tightrope.errors import MachineError, MissingPart
+from tightrope.handover import IN_PLACE, SPLIT_FUNCTION
 from tightrope.machine.emulator import Emulator
 from tightrope.machine.qemu import Qemu
 from tightrope.memory import Extent, MemoryMap, Region, RegionKind
@@ -37,6 +38,21 @@ def test_a_walk_ends_as_it_does_in_the_emulator(
     assert (here.outcome, here.findings) == (Outcome.HOLDS, ())
     assert here.run.registers == there.run.registers
     assert here.run.descriptors == there.run.descriptors
+    for extent in old_kernel(paging).memory.ram[1:]:
+        mine = np.frombuffer(here.run.memory.read(extent), np.uint8)
+        assert np.array_equal(mine, np.frombuffer(there.run.memory.read(extent), np.uint8))
+
+
+@pytest.mark.parametrize("design", [IN_PLACE, SPLIT_FUNCTION])
+@pytest.mark.parametrize("paging", list(Paging))
+def test_code_that_stays_at_v_does_on_a_pc_what_it_does_in_the_emulator(
+    machine: Qemu, paging: Paging, design: str
+) -> None:
+    here = walk(machine, paging, design=design)
+    there = walk(Emulator(), paging, design=design)
+    assert here.run.stop is Stop.ENTRY
+    assert here.outcome is there.outcome
+    assert here.run.registers == there.run.registers
     for extent in old_kernel(paging).memory.ram[1:]:
         mine = np.frombuffer(here.run.memory.read(extent), np.uint8)
         assert np.array_equal(mine, np.frombuffer(there.run.memory.read(extent), np.uint8))

@@ -167,6 +167,12 @@ def step_of(handover: Handover, pc: int) -> Step:
     offset, symbols = _offset(handover, pc), handover.code.symbols
     if offset is None:
         return Step.COPY
+    if handover.at_v is not None:
+        # Other code at V, which may have no page_table_a; at P its own address is reached by then.
+        at_v = handover.at_v.symbols
+        first = at_v.get("after_table_a", at_v.get("flushed", PAGE_SIZE))
+        here = handover.plan.relocation <= pc < handover.plan.relocation + PAGE_SIZE
+        symbols = {**at_v, "after_table_a": first} if here else {"identity": 0, **symbols}
     last = symbols.get("after_table_b", symbols.get("paging_off", PAGE_SIZE))
     step = Step.CALL
     for symbol, begins in (("after_table_a", Step.TABLE_A), ("set_stack", Step.STATE)):
