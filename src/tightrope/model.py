@@ -398,6 +398,14 @@ class XenLoad:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Backup:
+    """Whole pages of the old kernel's low memory, and where in the crash region they are kept."""
+
+    source: Extent
+    copy: Phys
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
     """Where every byte goes.  Arrays have one element per copied page, in the order of the copy."""
 
@@ -431,6 +439,8 @@ class Plan:
     """Everything lies in the crash region already: the list is just IND_DONE."""
     xen: XenLoad | None = None
     """What dom0 hands to the hypervisor; None where the old kernel jumps by itself."""
+    backup: tuple[Backup, ...] = ()
+    """What the entry stub of a crash kexec copies before the new kernel writes over it."""
 
     @property
     def in_place(self) -> int:

@@ -16,7 +16,7 @@ import numpy as np
 
 from tests.makers.hosts import table_b
 from tests.plan.list_reader import follow
-from tests.rehearse.runs import CRASH_REGION, crashed
+from tests.rehearse.runs import CRASH_REGION, backed_up, crashed
 from tightrope.memory import Extent, Phys, Virt
 from tightrope.model import (
     Fault,
@@ -29,6 +29,7 @@ from tightrope.model import (
     Registers,
     RegisterWrite,
     Run,
+    Segment,
     Stale,
     Step,
     Stop,
@@ -463,6 +464,42 @@ def on_crash(change: Change) -> Change:
     return breach
 
 
+def on_backup(change: Change) -> Change:
+    """The change made to a sound crash walk that saves low memory."""
+
+    def breach(_handover: Handover, _run: Run) -> Walked:
+        good = backed_up()
+        return change(good.handover, good.run)
+
+    return breach
+
+
+def other_byte(name: str, offset: int) -> Change:
+    """A byte of a segment is not what the walk left there."""
+
+    def breach(handover: Handover, run: Run) -> Walked:
+        [segment] = [each for each in handover.segments if each.name == name]
+        at = segment.destination.start + offset
+        byte = int.from_bytes(run.memory.read(Extent.sized(at, 8)), "little") ^ 0x10
+        return handover, replace(run, memory=Patched(run.memory, {at: byte}))
+
+    return breach
+
+
+def given_away(handover: Handover, run: Run) -> Walked:
+    """Everything that boot_params' map reserves is RAM to the new kernel (zero-page.rst, e820_table)."""
+
+    def edited(segment: Segment) -> Segment:
+        if segment.name != "boot_params":
+            return segment
+        page = bytearray(segment.data)
+        for row in range(page[0x1E8]):
+            page[0x2D0 + 20 * row + 16] = 1
+        return replace(segment, data=bytes(page))
+
+    return replace(handover, segments=tuple(edited(each) for each in handover.segments)), run
+
+
 def piece_at(phys: int) -> Change:
     """Something more is laid into memory before the walk."""
 
@@ -893,6 +930,23 @@ CRASH = (
     ),
 )
 
+DUMP = (
+    Breach(
+        rule="backup-complete",
+        name="one byte is another",
+        change=on_backup(other_byte("backup of low memory", 0x5_1234)),
+        step=Step.COPY,
+        says="low memory is not saved: 0x51234 is not at 0x",
+    ),
+    Breach(
+        rule="dump-survives",
+        name="the new kernel may write the backup",
+        change=on_backup(given_away),
+        step=Step.PREPARE,
+        says="which the new kernel may write",
+    ),
+)
+
 ENTRY = (
     Breach(
         rule="arrived",
@@ -1165,4 +1219,4 @@ PDPTES = (
     ),
 )
 
-CASES = (*PDPTES, *TABLES, *SWITCHING, *COPYING, *OWNERSHIP, *CRASH, *ENTRY, *FAULTS)
+CASES = (*PDPTES, *TABLES, *SWITCHING, *COPYING, *OWNERSHIP, *CRASH, *DUMP, *ENTRY, *FAULTS)

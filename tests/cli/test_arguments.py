@@ -370,7 +370,8 @@ def test_a_trace_of_a_fall_ends_where_it_fell(tightrope: Shell) -> None:
     for name, each in SABOTAGES.items():
         if Paging.X86_64 not in each.modes:
             continue
-        crash = ("--crash", "--host", crash_host) if each.crash else ()
+        crash: tuple[str, ...] = ("--crash", "--host", crash_host) if each.crash else ()
+        crash += ("--backup",) if each.backup else ()
         done = tightrope(
             "rehearse", "--shipped", "--json", "--sabotage", name, "--trace", str(trace), *crash
         )

@@ -6,6 +6,7 @@ looked at later has an emulator of its own; the others share one.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 from tightrope import host as host_room
@@ -13,7 +14,7 @@ from tightrope import image as image_room
 from tightrope import shipped
 from tightrope.machine.emulator import Emulator
 from tightrope.memory import Extent
-from tightrope.model import Host, Image, Paging, Verdict
+from tightrope.model import Host, Image, Named, Paging, Verdict
 from tightrope.plan import Request
 from tightrope.rehearse import rehearse
 from tightrope.sabotage import SABOTAGES
@@ -39,6 +40,8 @@ def home_of(name: str) -> Host:
     """A host that a sabotage can be done to: the default one where that will do."""
     each = SABOTAGES[name]
     paging = Paging.X86_64 if Paging.X86_64 in each.modes else each.modes[0]
+    if each.backup:
+        return low_memory_host(paging)
     return crash_host(paging) if each.crash else mode_host(paging)
 
 
@@ -50,6 +53,17 @@ def crash_host(paging: Paging = Paging.X86_64) -> Host:
     """The example host of a mode with a crash region."""
     text = host_room.example(paging, crash=CRASH_REGION)
     return host_room.read(text, f"the {paging.value} host with a crash region")
+
+
+LOW_MEMORY = Extent.sized(0x5_0000, 0x2345)
+
+
+@cache
+def low_memory_host(paging: Paging = Paging.X86_64) -> Host:
+    """The same with something of the old kernel's in low memory."""
+    old = crash_host(paging)
+    mine = Named(extent=LOW_MEMORY, what="something of the old kernel's")
+    return replace(old, busy=(*old.busy, mine))
 
 
 def shipped_request(scatter: int | None = None, *, crash: bool = False) -> Request:
@@ -78,11 +92,23 @@ def sound() -> Verdict:
 @cache
 def crashed(paging: Paging = Paging.X86_64, name: str | None = None) -> Verdict:
     """A crash walk of a mode, perhaps sabotaged, whose memory stays as the walk left it."""
+    known = SABOTAGES.get(name or "")
     return rehearse(
         shipped_kernel(),
-        crash_host(paging),
+        low_memory_host(paging) if known and known.backup else crash_host(paging),
         shipped_request(crash=True),
         sabotage=SABOTAGES[name] if name else None,
+        machine=Emulator(),
+    )
+
+
+@cache
+def backed_up(paging: Paging = Paging.X86_64) -> Verdict:
+    """A crash walk of a mode that saves low memory, whose memory stays as the walk left it."""
+    return rehearse(
+        shipped_kernel(),
+        low_memory_host(paging),
+        shipped_request(crash=True),
         machine=Emulator(),
     )
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from tests.makers.hosts import hosts, images, read_image, requests
 from tests.rehearse.runs import (
-    crash_host,
     example_host,
     heard,
+    low_memory_host,
     shared,
     shipped_kernel,
     shipped_request,
@@ -237,7 +237,7 @@ def test_the_same_inputs_give_the_same_walk() -> None:
 
 def test_a_sabotage_leaves_the_inputs_as_they_were() -> None:
     for crash in (False, True):
-        the_plan = prepare(shipped_kernel(), crash_host(), shipped_request(crash=crash))
+        the_plan = prepare(shipped_kernel(), low_memory_host(), shipped_request(crash=crash))
         before = build(the_plan, design="two-tables")
         for each in SABOTAGES.values():
             if each.crash == crash and Paging.X86_64 in each.modes:

@@ -127,6 +127,8 @@ def copies_follow_list(case: Case) -> Iterator[Finding]:
     wanted = np.stack([case.copies.destinations[moved], case.copies.sources[moved]], axis=1)
     wanted = np.where(wanted < 0, -1, wanted << PAGE_SHIFT)
     done = seen[(seen[:, 3] == PAGE_SIZE) & (seen[:, 1] != seen[:, 2])][:, 1:3]
+    for kept in case.backup:  # the entry stub's own, and no part of the list
+        done = done[(done[:, 0] < kept.start) | (done[:, 0] >= kept.end)]
     if len(done) == len(wanted) and np.array_equal(done, wanted):
         return
     length = min(len(done), len(wanted))
@@ -154,6 +156,8 @@ def destinations_complete(case: Case) -> Iterator[Finding]:
     if case.run.stop is not Stop.ENTRY:
         return
     for segment in case.plan.segments:
+        if any(each.overlaps(segment.destination) for each in case.backup):
+            continue  # see backup-complete
         got = case.run.memory.read(segment.destination)
         size = len(segment.data)
         wanted = memoryview(segment.data)

@@ -83,9 +83,10 @@ def copies_owned(case: Case) -> Iterator[Finding]:
     seen = case.run.copies
     if not len(seen):
         return
+    saved = [np.array(each.source.pages, np.int64) for each in case.plan.backup]
     for column, frames, verb in (
         (1, case.plan.destinations, "writes"),
-        (2, case.plan.sources, "reads"),
+        (2, np.concatenate([case.plan.sources, *saved]), "reads"),
     ):
         bad = seen[~np.isin(seen[:, column] >> PAGE_SHIFT, frames)]
         if len(bad):

@@ -105,6 +105,11 @@ class Case:
         return self.plan.control_page if jumps_to is None else jumps_to
 
     @property
+    def backup(self) -> tuple[Extent, ...]:
+        """Where in the crash region low memory is kept."""
+        return tuple(Extent.sized(each.copy, each.source.size) for each in self.plan.backup)
+
+    @property
     def word(self) -> int:
         """Bytes of a word of the old kernel: 8 in long mode, 4 on i386 and PAE."""
         return 8 if self.handover.registers.efer & EFER_LMA else 4

@@ -6,7 +6,17 @@ before the exception that it caused, so that the first finding is the one to men
 
 from __future__ import annotations
 
-from tightrope.check import copying, entry, faults, ownership, pdptes, switching, tables, xen
+from tightrope.check import (
+    copying,
+    dump,
+    entry,
+    faults,
+    ownership,
+    pdptes,
+    switching,
+    tables,
+    xen,
+)
 from tightrope.check.rule import Case, Rule
 from tightrope.model import Finding, Handover, Run, Sight
 
@@ -17,6 +27,7 @@ RULES: tuple[Rule, ...] = (
     *pdptes.RULES,
     *ownership.EVIDENCE_RULES,
     *copying.RULES,
+    *dump.RULES,
     *ownership.RULES,
     *entry.RULES,
     *faults.RULES,

@@ -60,6 +60,7 @@ def inputs(options: argparse.Namespace) -> tuple[Image, Host, Request]:
             command_line=line,
             scatter=options.scatter,
             crash=options.crash,
+            backup=options.backup,
             protocol=Protocol(options.entry) if options.entry else None,
             xen=XenInterface(options.xen) if options.xen else None,
             crashed=XenCrash(options.crashed),

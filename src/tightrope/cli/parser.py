@@ -297,6 +297,12 @@ def _request_arguments(deed: argparse.ArgumentParser) -> None:
         help="a crash kexec: everything lies in the host's crash region beforehand",
     )
     old.add_argument(
+        "--backup",
+        action=argparse.BooleanOptionalAction,
+        help="in a crash kexec, save what lies below 640 KiB in the crash region; without either it is"
+        " saved where the host says that the old kernel keeps something there",
+    )
+    old.add_argument(
         "--scatter",
         type=int,
         metavar="SEED",

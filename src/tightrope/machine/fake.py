@@ -267,6 +267,10 @@ class _Play:
             self.mmu.write_efer(self.mmu.mmu.efer & ~x86.EFER_LME)
             self._control("cr4", 0)
             self._control("cr3", 0)
+        for saved in plan.backup:
+            for page in saved.source.pages:
+                kept = saved.copy + page * PAGE_SIZE - saved.source.start
+                self._copy_page(page * PAGE_SIZE, kept)
         self._at(plan.kernel_entry)
         general = dict.fromkeys(x86.GENERAL, 0)
         general |= {"rsp": stack - word, "rsi": plan.boot_params}

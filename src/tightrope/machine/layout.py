@@ -2,7 +2,8 @@
 
 Rules: the old kernel's world and the handover's pieces go where they say; each segment goes into its
 source frames, page by page as the plan has them.  Destinations that a copy has to fill are poisoned
-first (xv6's habit), so that a page nobody copied cannot pass for zeros.
+first (xv6's habit), so that a page nobody copied cannot pass for zeros.  What a crash kexec is to back
+up is filled with words that say where they are, and what is in that place later can be compared.
 """
 
 from __future__ import annotations
@@ -16,12 +17,17 @@ from tightrope.memory import PAGE_SHIFT, PAGE_SIZE, Extent
 from tightrope.model import ZERO_FRAME, Handover, Segment
 
 POISON = 0x5A
+BACKED_UP = np.uint32(0x6B61_4C6F)
+"""Makes the words of low memory something that no address is."""
 
 
 def lay(handover: Handover, ram: Ram) -> None:
     """Put everything into `ram`.  Raises MachineError for a piece outside it."""
     at = 0
     plan = handover.plan
+    for each in plan.backup:
+        words = np.arange(each.source.start, each.source.end, 4, dtype="<u4") ^ BACKED_UP
+        ram.write(each.source.start, words.tobytes())
     for segment in handover.segments:
         pages = len(segment.destination.pages)
         lay_segment(

@@ -3,6 +3,7 @@
     placement     which addresses the segments get in the new kernel's world
     boot_params   the zero page
     frames        which frames of the old kernel hold the sources, the list, the control page
+    backup        low memory, saved by a crash kexec
     page_list     the IND_ words, as the kernel writes them
     xen           what differs when the jump is asked of a hypervisor
 

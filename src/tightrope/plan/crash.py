@@ -1,7 +1,9 @@
 """What a crash kernel is handed besides its image: the core header and its own memory map.
 
     PT_NOTE   the notes that the old kernel fills in when it dies: one per CPU, and vmcoreinfo
-    PT_LOAD   the kernel text, and all RAM but the crash region, at physical address = file offset
+    PT_LOAD   the kernel text, and all RAM but the crash region and the first MiB, which the new kernel
+              writes: at physical address = file offset
+    PT_LOAD   low memory, where there is a backup of it: the file offset is in the backup
 
 Rules: the layout is that of crash_prepare_elf64_headers() (Linux kernel/crash_core.c) and of the ELF
 specification; the new kernel's /proc/vmcore is made of it.  ELF32 where all of RAM is below 4 GiB and
@@ -11,11 +13,13 @@ the old kernel is a 32-bit one, else ELF64, as kexec-tools does it.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator, Sequence
 
 from tightrope.abi.elf import PN_XNUM
 from tightrope.errors import PlanError
 from tightrope.memory import Extent, MemoryMap, Region, RegionKind, subtract
-from tightrope.model import Host, Paging
+from tightrope.model import Backup, Host, Paging
+from tightrope.plan.backup import within
 from tightrope.plan.placement import FIRST_MIB, FOUR_GIB
 
 ET_CORE, EV_CURRENT, PT_LOAD, PT_NOTE = 4, 1, 1, 4
@@ -40,23 +44,25 @@ def with_core_header(command_line: str, header: Extent) -> str:
     return f"{WORD}{header.start:#x} {command_line}".strip()
 
 
-def core_header(host: Host) -> bytes:
+def core_header(host: Host, backup: Sequence[Backup] = ()) -> bytes:
     """The ELF header and program headers for `elfcorehdr=`.
 
-    Raises PlanError when there are more pieces of RAM than an ELF header can count.
+    What is in no backup of the first MiB is left out, as kexec_file_load() does it since 7c321eb2b843:
+    the new kernel writes there, and a dump would show its bytes as the old kernel's.  Raises PlanError when there are more pieces of RAM than an ELF header can count.
     """
     assert host.crash_region is not None
     legacy = host.paging in (Paging.I386, Paging.PAE)
-    ram = subtract(host.memory.ram, [host.crash_region])
+    ram = subtract(host.memory.ram, [host.crash_region, FIRST_MIB])
+    low = _kept(host, backup)
     text = Extent.sized(host.text.phys, host.text.size)
     ends = [each.end for each in (*ram, text, *(note.extent for note in host.crash_notes))]
     wide = not legacy or max(ends) > FOUR_GIB
-    rows = [(PT_NOTE, note.extent, 0) for note in host.crash_notes]
-    rows.append((PT_LOAD, text, host.text.virt))
-    for extent in ram:
+    rows = [(PT_NOTE, each.extent, 0, _where(each.extent, backup)) for each in host.crash_notes]
+    rows.append((PT_LOAD, text, host.text.virt, text.start))
+    for extent, offset in (*low, *((each, each.start) for each in ram)):
         mapped = extent.start < host.direct_map.size
         virt = host.direct_map.virt + extent.start if mapped else 0
-        rows.append((PT_LOAD, extent, virt))
+        rows.append((PT_LOAD, extent, virt, offset))
     if len(rows) >= PN_XNUM:
         raise PlanError(
             f"{len(rows)} pieces of memory are more than a core header can name",
@@ -72,28 +78,45 @@ def core_header(host: Host) -> bytes:
         ident, ET_CORE, machine, EV_CURRENT, 0, size, 0, 0, size, entry, len(rows), 0, 0, 0,
     )  # fmt: skip
     headers = [header]
-    for kind, extent, virt in rows:
+    for kind, extent, virt, offset in rows:
         start, length = extent.start, extent.size
         if wide:
-            row = struct.pack("<IIQQQQQQ", kind, RWX, start, virt, start, length, length, 0)
+            row = struct.pack("<IIQQQQQQ", kind, RWX, offset, virt, start, length, length, 0)
         else:
-            row = struct.pack("<8I", kind, start, virt, start, length, length, RWX, 0)
+            row = struct.pack("<8I", kind, offset, virt, start, length, length, RWX, 0)
         headers.append(row)
     return b"".join(headers)
 
 
-def crash_memory_map(host: Host, header: Extent) -> MemoryMap:
+def _kept(host: Host, backup: Sequence[Backup]) -> Iterator[tuple[Extent, int]]:
+    """The RAM in each saved piece of low memory, and where it is in the backup.
+
+    Offset and address are at the same place in their page, which /proc/vmcore needs.
+    """
+    for each in backup:
+        for extent in within(each.source, host.memory.ram):
+            yield extent, _where(extent, backup)
+
+
+def _where(extent: Extent, backup: Sequence[Backup]) -> int:
+    """Where the new kernel finds the bytes of an extent: in the backup where that has all of them."""
+    for each in backup:
+        if each.source.covers(extent):
+            return each.copy + extent.start - each.source.start
+    return extent.start
+
+
+def crash_memory_map(host: Host, kept: Sequence[Extent]) -> MemoryMap:
     """The map that the crash kernel may use: low memory, the region, and what firmware keeps.
 
-    The header's own pages are reserved in it: as RAM they would be given away, and /proc/vmcore would
-    be missing without a word (measured; shared notes on QEMU).
+    What is `kept` in the region, the core header and the backup, is reserved in it: as RAM it would be
+    given away; without its header /proc/vmcore is missing without a word (measured in QEMU).
     """
     assert host.crash_region is not None
-    low = subtract([FIRST_MIB], subtract([FIRST_MIB], host.memory.ram))
-    usable = subtract([*low, host.crash_region], [header])
+    usable = subtract([*within(FIRST_MIB, host.memory.ram), host.crash_region], kept)
     regions = [
         *(region for region in host.memory if region.kind is not RegionKind.RAM),
         *(Region(extent, RegionKind.RAM) for extent in usable),
-        Region(header, RegionKind.RESERVED),
+        *(Region(extent, RegionKind.RESERVED) for extent in kept),
     ]
     return MemoryMap(tuple(sorted(regions)))

@@ -26,6 +26,7 @@ from tightrope.memory import (
 )
 from tightrope.model import (
     ZERO_FRAME,
+    Backup,
     Buffer,
     Host,
     Image,
@@ -38,6 +39,7 @@ from tightrope.model import (
     XenInterface,
 )
 from tightrope.plan import xen
+from tightrope.plan.backup import LOW_MEMORY, back_up, with_routine, within
 from tightrope.plan.boot_params import boot_params
 from tightrope.plan.crash import WORD, core_header, crash_memory_map, with_core_header
 from tightrope.plan.entering import way_in
@@ -52,10 +54,6 @@ from tightrope.plan.room import Room
 from tightrope.routines import read as read_routine
 from tightrope.x86.paging import FORMATS
 from tightrope.x86.tables import tables_bound
-
-LOW_MEMORY = Extent(0, 640 << 10)
-"""The decompressor reads the BIOS data area at 0x400 and puts its 5-level trampoline below 640 KiB
-(Linux arch/x86/boot/compressed/pgtable_64.c, paging_prepare)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +75,9 @@ class Request:
     """The old kernel is dom0, and the host its hypervisor: ask for the jump in this way."""
     crashed: XenCrash = XenCrash.DOM0
     """With `crash` under Xen, who dies."""
+    backup: bool | None = None
+    """For a crash: whether low memory is saved; None saves it where the host says that the old kernel
+    keeps something there."""
 
 
 def prepare(image: Image, host: Host, request: Request) -> Plan:
@@ -90,6 +91,10 @@ def prepare(image: Image, host: Host, request: Request) -> Plan:
     if request.xen is XenInterface.V2:
         way = xen.exit_through(way)
     request = _carried(image, request)
+    if request.backup and not request.crash:
+        raise PlanError(
+            "only a crash kexec saves low memory", source="command line", field="backup"
+        )
     if request.scatter is not None and request.scatter < 0:
         raise PlanError(
             f"{request.scatter} is no seed: they are whole numbers from 0 up",
@@ -102,12 +107,15 @@ def prepare(image: Image, host: Host, request: Request) -> Plan:
     base = Phys(image.pref_address if image.pref_address in load else load.start)
     segments = _kernel(image, base)
     line, memory = request.command_line, host.memory
+    backup: tuple[Backup, ...] = ()
     if request.crash:
-        header = core_header(host)
+        kept, backup = back_up(host, request.backup, room)
+        header = core_header(host, backup)
         place = room.small("core header", len(header))
         segments.append(Segment(name="core header", destination=place, data=header, why=WORD))
+        segments += kept
         line = with_core_header(line, place)
-        memory = crash_memory_map(host, place)
+        memory = crash_memory_map(host, [place, *(each.destination for each in kept)])
     command_line = _command_line(image, line)
     initrd: Extent | None = None
     if request.initrd is not None:
@@ -131,8 +139,13 @@ def prepare(image: Image, host: Host, request: Request) -> Plan:
     stub_at = room.small("entry stub", PAGE_SIZE)
     kernel_entry = Phys(base + way.entry.offset)
     stub = read_routine(way.stub)
-    stub_data = bytearray(stub.data)
-    for symbol, value in (("kernel_entry", kernel_entry), ("boot_params", params_at.start)):
+    stub_page, leads_to = stub.data, kernel_entry
+    if backup:
+        stub_page, leads_to = with_routine(
+            stub.data, way.entry.bits, Phys(stub_at.start), backup, kernel_entry
+        )
+    stub_data = bytearray(stub_page)
+    for symbol, value in (("kernel_entry", leads_to), ("boot_params", params_at.start)):
         at = stub.symbols[symbol]
         stub_data[at : at + 8] = value.to_bytes(8, "little")
     params = boot_params(
@@ -162,6 +175,7 @@ def prepare(image: Image, host: Host, request: Request) -> Plan:
         protocol=way.entry.protocol,
         kernel_entry=kernel_entry,
         params=Phys(params_at.start),
+        backup=backup,
     )
 
 
@@ -205,6 +219,7 @@ def _allocate(
     protocol: Protocol,
     kernel_entry: Phys,
     params: Phys,
+    backup: tuple[Backup, ...],
 ) -> Plan:
     """Frames for everything that is not a destination, and the list."""
     free = crash_ram(host) if request.crash else free_ram(host)
@@ -251,7 +266,7 @@ def _allocate(
             for at, frames in zip(starts, per_segment, strict=False)
         ]
         head, list_pages = chained(words(runs), list_frames, per_page=per_page)
-    identity = _identity(host, segments, sources[moved], list_frames, control_page)
+    identity = _identity(host, segments, sources[moved], list_frames, control_page, backup)
     # For every design: both chains of page_table_a, and an identity table, which i386 needs for one.
     tables = 1 + 2 * fmt.leaf + tables_bound(fmt, [each.extent for each in identity])
     if host.paging is Paging.LA57:
@@ -285,6 +300,7 @@ def _allocate(
         boot_params=params,
         command_line=request.command_line,
         crash=request.crash,
+        backup=backup,
     )
     return xen.loaded(the_plan, request.xen, request.crashed, frames) if request.xen else the_plan
 
@@ -354,14 +370,16 @@ def _identity(
     sources: NDArray[np.int64],
     list_frames: NDArray[np.int64],
     control_page: int,
+    backup: Sequence[Backup],
 ) -> tuple[Named, ...]:
     """What page_table_b maps, each with its reason; extents of whole pages."""
     wanted = [Named(extent=Extent.sized(control_page, PAGE_SIZE), what="the control page")]
     wanted += [Named(extent=e, what="the page list") for e in _extents(np.sort(list_frames))]
     wanted += [Named(extent=e, what="sources") for e in _extents(np.sort(sources))]
     wanted += [Named(extent=each.destination, what=each.name) for each in segments]
-    low_ram = whole_pages(subtract([LOW_MEMORY], subtract([LOW_MEMORY], host.memory.ram)))
+    low_ram = whole_pages(within(LOW_MEMORY, host.memory.ram))
     wanted += [Named(extent=each, what="low memory, for the decompressor") for each in low_ram]
+    wanted += [Named(extent=each.source, what="low memory, for the backup") for each in backup]
     wanted += [
         Named(extent=each.page_aligned(), what="ACPI tables")
         for each in host.memory.of(RegionKind.ACPI, RegionKind.NVS)

@@ -29,6 +29,8 @@ ENTER_BZIMAGE_X86_64 = "enter_bzimage_x86_64"
 ENTER_BZIMAGE_I386 = "enter_bzimage_i386"
 ENTER_BZIMAGE_I386_FROM_X86_64 = "enter_bzimage_i386_from_x86_64"
 STAGE_PC = "stage_pc"
+BACK_UP_X86_64 = "back_up_x86_64"
+BACK_UP_I386 = "back_up_i386"
 
 
 def read(name: str) -> Code:

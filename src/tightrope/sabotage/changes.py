@@ -9,12 +9,20 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from tightrope.abi.elf import (
+    CLASS_BITS,
+    HEADER_SIZE,
+    IDENT_CLASS,
+    PROGRAM_HEADER_OFFSETS,
+    PROGRAM_HEADER_SIZE,
+)
 from tightrope.errors import BadInput
-from tightrope.memory import PAGE_SIZE, Phys, Virt, covered
+from tightrope.memory import PAGE_SIZE, Extent, Phys, Virt, covered
 from tightrope.model import Handover, Host, LowMapping, Paging, Piece, Plan, Tables
 from tightrope.sabotage.edits import (
     edit_entry,
     edit_list,
+    edit_segment,
     entry_of,
     patch,
     virt,
@@ -193,3 +201,40 @@ def interrupts_on(data: bytearray) -> None:
     if at < 0:
         raise BadInput("the entry stub is not the code that this sabotage knows", source="popfq")
     data[at] = 0xFB
+
+
+def no_backup(handover: Handover) -> Handover:
+    """The rows of the entry stub's backup are gone, as if nothing were to be saved."""
+    _saved(handover)
+
+    def clear(data: bytearray) -> None:
+        for each in handover.plan.backup:
+            row = b"".join(n.to_bytes(8, "little") for n in (each.source.start, each.copy))
+            at = data.index(row)
+            data[at + 16 : at + 24] = bytes(8)
+
+    return edit_segment(handover, "entry stub", clear, planned=True)
+
+
+def past_the_backup(handover: Handover) -> Handover:
+    """The core header's file offsets into the backup become the saved memory's own addresses."""
+    saved = _saved(handover)
+
+    def lead(data: bytearray) -> None:
+        bits = CLASS_BITS[data[IDENT_CLASS]]
+        size, offset = PROGRAM_HEADER_SIZE[bits], PROGRAM_HEADER_OFFSETS[bits]
+        width = bits // 8
+        for row in range(HEADER_SIZE[bits], len(data), size):
+            at, phys = row + offset["p_offset"], row + offset["p_paddr"]
+            if int.from_bytes(data[phys : phys + width], "little") in saved:
+                data[at : at + width] = data[phys : phys + width]
+
+    return edit_segment(handover, "core header", lead, planned=True)
+
+
+def _saved(handover: Handover) -> Extent:
+    """Low memory as far as it is saved.  Raises BadInput where none is."""
+    backup = handover.plan.backup
+    if not backup:
+        raise BadInput("the plan saves no low memory: see --backup", source="--sabotage")
+    return Extent(backup[0].source.start, backup[-1].source.end)

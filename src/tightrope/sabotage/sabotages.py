@@ -19,7 +19,9 @@ from tightrope.sabotage.changes import (
     global_at_p,
     interrupts_on,
     list_destination,
+    no_backup,
     overwrite_pgd,
+    past_the_backup,
     point_elsewhere,
     set_in_pdpte,
     set_nx,
@@ -68,6 +70,8 @@ class Sabotage:
     handover: Callable[[Handover], Handover] = _same_handover
     crash: bool = False
     """It breaks a crash kexec and no other."""
+    backup: bool = False
+    """It breaks a crash kexec that saves low memory and no other."""
     modes: tuple[Paging, ...] = EVERY_MODE
     """The old kernels that have what it breaks."""
 
@@ -228,6 +232,24 @@ _ALL = (
         step=Step.COPY,
         handover=copy_outside,
         crash=True,
+    ),
+    Sabotage(
+        name="no-backup",
+        says="in a crash kexec, leave the backup of low memory out",
+        rule="backup-complete",
+        step=Step.COPY,
+        handover=no_backup,
+        crash=True,
+        backup=True,
+    ),
+    Sabotage(
+        name="dump-overwritten",
+        says="in a crash kexec, let the core header lead to low memory itself and not to its backup",
+        rule="dump-survives",
+        step=Step.PREPARE,
+        handover=past_the_backup,
+        crash=True,
+        backup=True,
     ),
     Sabotage(
         name="pae-before-pg",
