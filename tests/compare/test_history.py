@@ -25,6 +25,7 @@ from tests.makers.hosts import FOUR_FOUR, MIB, Home, mode_host
 from tests.modes.runs import LEGACY, PLACES, kernel, request, shared
 from tightrope import host
 from tightrope.check import check
+from tightrope.compare import compare
 from tightrope.errors import BadInput, PlanError
 from tightrope.handover import (
     DAMM_V4,
@@ -341,17 +342,34 @@ def test_the_switching_function_stays_where_it_is_and_its_tables_are_known_befor
     assert {piece.phys for piece in one.static}.isdisjoint(one.world.tables)
 
 
-def test_the_seven_routines_differ_in_the_way_their_files_say() -> None:
-    for paging in Paging:
-        plan = prepare(kernel(), mode_host(paging), request())
-        built = build(plan, design=SPLIT_FUNCTION)
-        placed = build(plan, design=IN_PLACE)
-        assert built.at_v is not None
-        assert placed.at_v is not None
-        assert built.code == placed.code != built.at_v
-        assert b"\x0f\x22\xd8" not in placed.at_v.data[: placed.at_v.symbols["machine_kexec"] + 1]
-        # A switching function without a push, a pop, a call or a ret: it has no stack.
-        assert not any(byte in built.at_v.data[:20] for byte in b"\x50\x58\xe8\xc3")
+@pytest.mark.parametrize("paging", list(Paging))
+def test_the_switching_function_has_no_stack_and_reads_only_its_own_page(paging: Paging) -> None:
+    built = build(prepare(kernel(), mode_host(paging), request()), design=SPLIT_FUNCTION)
+    run = shared().run(built)
+    entered = next(at for at, rip in enumerate(run.trace) if int(rip) == built.plan.control_page)
+    assert entered > 5
+    assert not (run.stores[:, 0] < entered).any()
+    loads = run.loads[run.loads[:, 0] < entered]
+    assert len(loads) > 0
+    assert set(loads[:, 2] >> 12) == {built.world.code_phys >> 12}
+    # rsp is the old kernel's until the control page sets its own.
+    first = next(write for write in run.register_writes if write.register == "rsp")
+    assert int(first.rip) == built.plan.control_page
+
+
+@pytest.mark.parametrize("paging", list(Paging))
+def test_before_the_jump_in_place_writes_tables_and_nothing_else(paging: Paging) -> None:
+    built = build(prepare(kernel(), mode_host(paging), request()), design=IN_PLACE)
+    run = shared().run(built)
+    entered = next(at for at, rip in enumerate(run.trace) if int(rip) == built.plan.control_page)
+    tables = {built.world.pgd, *(piece.phys for piece in built.static)}
+    written = [
+        *(row[2] & -4096 for row in run.stores.tolist() if row[0] < entered),
+        *(row[1] & -4096 for row in run.copies.tolist() if row[0] < entered),
+    ]
+    assert set(written) == tables
+    halves = [row[3] for row in run.copies.tolist() if row[0] < entered]
+    assert halves == ([2048] if paging.long_mode else [])
 
 
 Edit = Callable[[int], int]
@@ -413,3 +431,6 @@ def test_private_memory_without_room_for_the_static_tables_is_said() -> None:
     tight = replace(old, private=Extent(old.private.start, end))
     with pytest.raises(PlanError, match="no 5 pages left"):
         build(prepare(kernel(), tight, request()), design=SPLIT_FUNCTION)
+    (row,) = compare(kernel(), tight, request(), designs=[SPLIT_FUNCTION], machine=shared())
+    assert row.outcome is None
+    assert "no 5 pages left" in row.detail
