@@ -12,9 +12,9 @@ May import: errors, machine
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
-from tightrope.errors import BadInput
+from tightrope.errors import BadInput, MissingPart
 from tightrope.machine.port import Machine
 
 
@@ -46,8 +46,16 @@ def qemu() -> Machine:
     return Qemu()
 
 
+def unicorn() -> Machine:
+    """Unicorn by itself, with its own MMU and no checks: what the emulator is compared with."""
+    from tightrope.machine.emulator.alone import Alone
+
+    return Alone()
+
+
 MACHINES: Mapping[str, Callable[[], Machine]] = {
     "emulator": emulator,
+    "unicorn": unicorn,
     "kvm": kvm,
     "kvm-free": kvm_free,
     "qemu": qemu,
@@ -71,3 +79,13 @@ def opened(name: str) -> Iterator[Machine]:
         yield machine
     finally:
         machine.close()
+
+
+@contextmanager
+def present() -> Iterator[list[Machine]]:
+    """The machines that are quick and here: the emulator, unicorn, and kvm-free where there is a KVM."""
+    with ExitStack() as stack:
+        made = [stack.enter_context(opened(name)) for name in ("emulator", "unicorn")]
+        with suppress(MissingPart):
+            made.append(stack.enter_context(opened("kvm-free")))
+        yield made

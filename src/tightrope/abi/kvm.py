@@ -30,6 +30,8 @@ REGISTERS = (
 )  # fmt: skip
 KVM_SEGMENT = struct.Struct("<QIH10B")
 """base, limit, selector, type, present, dpl, db, s, l, g, avl, unusable, padding."""
+SEGMENT_LONG = 8
+"""Which of these is CS.L."""
 SEGMENT_ORDER = ("cs", "ds", "es", "fs", "gs", "ss")
 """The first segments of struct kvm_sregs; tr and ldt follow."""
 TR_AT, GDT_AT, IDT_AT, CONTROL_AT = 6 * 24, 192, 208, 224

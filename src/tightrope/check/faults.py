@@ -14,7 +14,7 @@ from tightrope.model import Fault, Finding, Sight, Step
 from tightrope.x86.cpu import CR0_PG, CR4_PAE, VECTORS
 from tightrope.x86.walk import Access
 
-PAGE_FAULT, GENERAL_PROTECTION, MACHINE_CHECK = 14, 13, 18
+PAGE_FAULT, GENERAL_PROTECTION, STACK_FAULT, MACHINE_CHECK = 14, 13, 12, 18
 PRESENT, RESERVED = 1, 8
 
 
@@ -25,6 +25,8 @@ def _sort(fault: Fault) -> str:
             return "fault-reserved"
         if fault.access is Access.FETCH:
             return "fetch-executable" if (fault.error_code or 0) & PRESENT else "fetch-mapped"
+        return "access-mapped"
+    if fault.vector == STACK_FAULT and fault.access:
         return "access-mapped"
     if fault.vector == GENERAL_PROTECTION:
         # An address that is not canonical; without an access it was the instruction's own doing.
@@ -49,7 +51,7 @@ def _mend(case: Case, fault: Fault, rule: str) -> str:
     at = fault.address or 0
     if _other_format(case):
         return "clear CR0.PG first, then CR4.PAE (SDM 4.1.2)"
-    if fault.vector == GENERAL_PROTECTION and fault.access:
+    if fault.vector in (GENERAL_PROTECTION, STACK_FAULT) and fault.access:
         return "see where the address came from: it is no address at all"
     if rule == "fetch-mapped":
         if align_down(at, PAGE_SIZE) == case.plan.relocation:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from tightrope.cli import files
-from tightrope.errors import ImageError, MissingPart, TightropeError
+from tightrope.errors import BadInput, ImageError, MissingPart, TightropeError
 
 if TYPE_CHECKING:
     from tightrope.sabotage import Sabotage
@@ -175,6 +175,34 @@ def _matrix(options: argparse.Namespace) -> int:
     return HOLDS if outcomes == {Outcome.HOLDS} else FINDING
 
 
+def _agree(options: argparse.Namespace) -> int:
+    from contextlib import ExitStack
+
+    from tightrope import machines
+    from tightrope.agree import agree
+    from tightrope.report import agree as report
+    from tightrope.report.progress import Bar
+
+    numbers = range(options.count) if options.only is None else [options.only]
+    with ExitStack() as stack:
+        if options.on is None:
+            on = stack.enter_context(machines.present())
+        else:
+            on = [stack.enter_context(machines.opened(name)) for name in options.on]
+        if len(on) < 2:
+            raise BadInput("it takes two machines to agree", source="--on")
+        bar = Bar()
+        stack.callback(bar.close)
+        got = agree(on, seed=options.seed, numbers=numbers, total=len(numbers), progress=bar)
+    if options.json:
+        files.print_json(report.document(got))
+    else:
+        print(report.text(got))
+    if not any(got.compared.values()):
+        return UNKNOWN
+    return FINDING if got.unexplained else HOLDS
+
+
 def _pgd(options: argparse.Namespace) -> int:
     from tightrope import vmcore
     from tightrope.model import Paging
@@ -231,6 +259,7 @@ DEEDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "host capture": _host_capture,
     "compare": _compare,
     "matrix": _matrix,
+    "agree": _agree,
     "pgd": _pgd,
     "prove": _prove,
     "rules": _rules,

@@ -13,7 +13,7 @@ from tightrope import __version__
 
 DESIGNS = ("in-place", "two-tables", "one-table", "damm-v4", "split-function")
 """The names in `handover.DESIGNS`, which is too heavy to import for `--help`; a test compares them."""
-MACHINES = ("emulator", "kvm", "kvm-free", "qemu")
+MACHINES = ("emulator", "unicorn", "kvm", "kvm-free", "qemu")
 """The names in `machines.MACHINES`; the same test compares them."""
 FORMATS = "a bzImage, an ELF vmlinux, a Multiboot kernel or a unified kernel image"
 
@@ -116,6 +116,29 @@ def parser() -> argparse.ArgumentParser:
     )
     _json_argument(deed)
     deed.set_defaults(deed="matrix")
+
+    deed = deeds.add_parser(
+        "agree",
+        help="walk random handovers, sound and broken, on several machines and compare them",
+        description="Seeded random old kernels, images, placements and breakages, in every mode. The"
+        " first machine is what the others are compared with: verdict, fault, registers at the entry,"
+        " memory. Each difference is printed with the command that replays it.",
+    )
+    deed.add_argument(
+        "--count", type=_count, default=100, metavar="N", help="how many cases (%(default)s)"
+    )
+    deed.add_argument(
+        "--seed", type=int, default=1, metavar="S", help="where they come from (%(default)s)"
+    )
+    deed.add_argument("--only", type=int, metavar="K", help="case K of the seed, and no other")
+    deed.add_argument(
+        "--on",
+        type=_machines,
+        metavar="MACHINE,...",
+        help=f"of {', '.join(MACHINES)}; without it the emulator, unicorn and, where it is, kvm-free",
+    )
+    _json_argument(deed)
+    deed.set_defaults(deed="agree")
 
     deed = deeds.add_parser("host", help="descriptions of old kernels")
     hosts = deed.add_subparsers(title="deeds", required=True, metavar="DEED")
@@ -316,6 +339,14 @@ def _seconds(text: str) -> float:
     if not seconds > 0:
         raise argparse.ArgumentTypeError(f"{text} is not a time to listen for")
     return seconds
+
+
+def _count(text: str) -> int:
+    """A number of cases."""
+    count = int(text, 0)
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no number of cases")
+    return count
 
 
 def _machines(text: str) -> tuple[str, ...]:

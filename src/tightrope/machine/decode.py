@@ -133,6 +133,19 @@ class Operation:
             address += read(NAMES[index]) * it.memory_index_scale
         return address & self._mask
 
+    def on_stack(self, read: ReadRegister) -> frozenset[int]:
+        """The addresses among `accesses` that go through SS: what is wrong with one is #SS, not #GP."""
+        out = set()
+        for used in _information.info(self._instruction).used_memory():
+            address = used.displacement
+            if used.base != Register.NONE:
+                address += read(NAMES[used.base])
+            if used.index != Register.NONE:
+                address += read(NAMES[used.index]) * used.scale
+            if used.segment == Register.SS:
+                out.add(address & self._mask)
+        return frozenset(out)
+
     def accesses(self, read: ReadRegister) -> list[tuple[int, int, Access]]:
         """(linear address, bytes, access) of every memory access, implicit ones too."""
         out = []

@@ -8,7 +8,7 @@ Rules: memory is only looked at; the CPU itself writes it.
 
 from __future__ import annotations
 
-from tightrope.machine.decode import Kind, Operation
+from tightrope.machine.decode import Kind
 from tightrope.machine.mmu import WatchedMmu
 from tightrope.machine.observed import ObservedCpu
 from tightrope.machine.record import expected
@@ -16,7 +16,7 @@ from tightrope.machine.steps import StepTracker
 from tightrope.machine.watch import Watch
 from tightrope.memory import PAGE_SIZE
 from tightrope.model import Buffer, Plan
-from tightrope.x86.walk import Access, Refused
+from tightrope.x86.walk import Access
 
 INVALID_OPCODE = 6
 
@@ -36,6 +36,9 @@ class Lookout(Watch):
         """The CPU stands at `rip`: everything that its next instruction will ask of the MMU."""
         if self._mmu.cached(rip, Access.FETCH) is None:
             self.translation(rip & -PAGE_SIZE, Access.FETCH)
+        phys = self._mmu.cached(rip, Access.FETCH)
+        if phys is not None and self.memory.view(phys, 1) is None and not self.over:
+            self.hole(phys)
         if self.over:
             return
         self.instruction(rip)
@@ -51,33 +54,17 @@ class Lookout(Watch):
             self.invalid()
         elif raised is not None:
             self.exception(raised)
-        elif operation.kind is not Kind.STRING:
-            for address, size, access in self._accesses(operation):
+        elif operation.kind is not Kind.STRING or not self._moved():
+            for address, size, access in self.touches(operation):
                 self._touch(address, size, access)
+
+    def _moved(self) -> bool:
+        """The string move that is about to run was recorded as copies; otherwise its first element is
+        looked at, and the rest is the CPU's."""
+        return len(self.copies) > 0 and self.copies[-4] == self.index
 
     def copy(self, into: memoryview, what: Buffer) -> None:
         """The CPU copies."""
-
-    def _accesses(self, operation: Operation) -> list[tuple[int, int, Access]]:
-        """What the operands name, and the descriptor that a segment register is loaded from."""
-        read = self._cpu.read
-        if operation.kind is Kind.INVLPG:
-            return []  # it names a page and touches nothing
-        out = operation.accesses(read)
-        if operation.kind is Kind.DESCRIPTOR_TABLE:
-            # The limit, then the base: two reads, as every CPU here makes them.
-            out = [(at, 2, access) for at, _, access in out]
-            out += [(at + 2, self._cpu.bits // 8, access) for at, _, access in out]
-        selector = 0
-        if operation.kind is Kind.SEGMENT_LOAD and operation.source != "none":
-            selector = read(operation.source)
-        elif operation.kind is Kind.FAR_RETURN:
-            raw = self._mmu.look(out[1][0], 2)
-            selector = 0 if isinstance(raw, Refused) else int.from_bytes(raw, "little")
-        if selector & 0xFFF8:
-            slot = self._cpu.table("gdtr")[0] + (selector & 0xFFF8)
-            out += [(slot, 4, Access.READ), (slot + 4, 4, Access.READ)]
-        return out
 
     def _touch(self, address: int, size: int, access: Access) -> None:
         """One data access, page by page."""

@@ -128,7 +128,8 @@ class WatchedMmu:
         self._cache.clear()
 
     def write_cr0(self, value: int) -> None:
-        """MOV to CR0: clearing PG drops everything (SDM 4.10.4.1)."""
+        """MOV to CR0: clearing PG drops everything (SDM 4.10.4.1), reserved bits stay clear."""
+        value &= x86.CR0_DEFINED
         if self.mmu.cr0 & x86.CR0_PG and not value & x86.CR0_PG:
             self.contexts.clear()
         efer = self.mmu.efer

@@ -104,13 +104,17 @@ def mmu_of(handover: Handover, ram: Ram, registers: Registers) -> WatchedMmu:
 
 
 def bits_of(mmu: WatchedMmu, registers: Registers) -> int:
-    """How a CPU that stands still decodes: its CS was loaded from its gdt, or the old kernel's."""
+    """How a CPU that stands still decodes, by the gdt as it is now, which CS was loaded from.
+
+    For a CPU that does not show what CS holds; a gdt that was overwritten since tells nothing.
+    """
     if not registers.efer & EFER_LMA:
         return 32
     raw = mmu.look(registers.gdt[0] + (registers.segments["cs"] & ~7), 8)
     if not isinstance(raw, bytes):
         return 64
-    return 64 if Descriptor.decode(int.from_bytes(raw, "little")).long else 32
+    seg = Descriptor.decode(int.from_bytes(raw, "little"))
+    return 32 if seg.code and seg.present and not seg.long else 64
 
 
 def step_of(handover: Handover, registers: Registers) -> Step:
@@ -134,15 +138,17 @@ def explain(
     ram: Ram,
     registers: Registers,
     *,
-    reset: bool,
+    reset: bool | None,
+    bits: int | None = None,
     error_code: int | None = None,
 ) -> Fault:
     """The exception of a CPU that fell at `registers.rip`.
 
-    `reset` says that the machine saw it shut down; `error_code` what was pushed for a handler.
+    `reset` says whether the machine saw it shut down, None that it stopped at the exception; `bits` how CS makes it decode, where that is known;
+    `error_code` what was pushed for a handler.
     """
     mmu = mmu_of(handover, ram, registers)
-    cpu = StandingCpu(ram, registers, bits_of(mmu, registers))
+    cpu = StandingCpu(ram, registers, bits or bits_of(mmu, registers))
     steps = StepTracker(handover.plan.relocation)
     watch = Lookout(cpu, mmu, steps, handover.plan, limit=2)
     watch.index = -1
@@ -159,4 +165,9 @@ def explain(
     told = fault(watch, mmu, steps, registers)
     if told is None:
         raise MachineError("a watch in trouble has a fault to tell")
-    return replace(told, step=step_of(handover, registers), instruction=0, triple=reset)
+    return replace(
+        told,
+        step=step_of(handover, registers),
+        instruction=0,
+        triple=told.triple if reset is None else reset,
+    )

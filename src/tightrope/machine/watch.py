@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tightrope.machine.decode import Kind, Operation, decoded
 from tightrope.machine.mmu import WatchedMmu
@@ -31,7 +31,9 @@ MACHINE_CHECK = 18
 LOST_AFTER = 16
 """Pages that a walk without paging may use besides its own.  With paging on a walk that goes astray
 faults; without it zeros are instructions, and a CPU runs through all of memory."""
-GENERAL_PROTECTION = 13
+STACK_FAULT, GENERAL_PROTECTION = 12, 13
+UNEXPLAINED = "raised by the CPU while it executed the instruction"
+"""The reason of an exception that nobody here foresaw."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,7 +156,7 @@ class Watch:
                 error_code=0 if vector in x86.WITH_ERROR_CODE else None,
                 address=None,
                 access=None,
-                reason="raised by the CPU while it executed the instruction",
+                reason=UNEXPLAINED,
                 rip=self.rip,
             )
         self._engine.stop()
@@ -306,6 +308,27 @@ class Watch:
         values[0], values[1], values[2] = left // width, source, destination
         self._string.write()
 
+    def touches(self, operation: Operation) -> list[tuple[int, int, Access]]:
+        """What the operands name, and the descriptor that a segment register is loaded from."""
+        read = self._engine.read
+        if operation.kind is Kind.INVLPG:
+            return []  # it names a page and touches nothing
+        out = operation.accesses(read)
+        if operation.kind is Kind.DESCRIPTOR_TABLE:
+            # The limit, then the base: two reads, as every CPU here makes them.
+            out = [(at, 2, access) for at, _, access in out]
+            out += [(at + 2, self._engine.bits // 8, access) for at, _, access in out]
+        selector = 0
+        if operation.kind is Kind.SEGMENT_LOAD and operation.source != "none":
+            selector = read(operation.source)
+        elif operation.kind is Kind.FAR_RETURN:
+            raw = self._mmu.look(out[1][0], 2)
+            selector = 0 if isinstance(raw, Refused) else int.from_bytes(raw, "little")
+        if selector & 0xFFF8:
+            slot = self._engine.table("gdtr")[0] + (selector & 0xFFF8)
+            out += [(slot, 4, Access.READ), (slot + 4, 4, Access.READ)]
+        return out
+
     def copy(self, into: memoryview, what: Buffer) -> None:
         """Do a part of a string move: `what`, over and over, into a piece of memory."""
         into[:] = bytes(what) * (len(into) // len(what)) if len(what) < len(into) else what
@@ -326,9 +349,13 @@ class Watch:
             address = rip if rip & -PAGE_SIZE == page & -PAGE_SIZE else page
         elif not exact:
             operation = self.current()
-            for at, size, kind in operation.accesses(self._engine.read) if operation else ():
+            for at, size, kind in self.touches(operation) if operation else ():
                 if at & -PAGE_SIZE <= page <= at + size - 1 and page & -PAGE_SIZE <= at + size - 1:
                     address = max(at, page)
+                    if operation and got.vector == GENERAL_PROTECTION:
+                        if at in operation.on_stack(self._engine.read):
+                            got = replace(got, vector=STACK_FAULT)
+                        break
                     if kind is Access.WRITE and access is Access.READ:
                         # It reads and writes in one: to a CPU that is a write (SDM 4.7, W/R).
                         again = self._mmu.refusal(page, kind)

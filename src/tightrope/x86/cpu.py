@@ -24,6 +24,9 @@ CR0_NAMES = {
     "WP": CR0_WP, "AM": CR0_AM, "NW": CR0_NW, "CD": CR0_CD, "PG": CR0_PG,
 }  # fmt: skip
 
+CR0_DEFINED = sum(CR0_NAMES.values())
+"""The other bits stay clear whatever is written (SDM volume 2B, MOV to control registers)."""
+
 # CR4 (SDM 2.5)
 CR4_PSE, CR4_PAE, CR4_MCE, CR4_PGE = bit(4), bit(5), bit(6), bit(7)
 CR4_LA57, CR4_VMXE, CR4_PCIDE = bit(12), bit(13), bit(17)

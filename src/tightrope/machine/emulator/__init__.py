@@ -1,7 +1,7 @@
 """Unicorn as the CPU; the MMU is ours (`machine.mmu`).
 
     engine      the Unicorn instance: registers, memory, hooks
-    watch       what happens before each instruction of the walk
+    alone       Unicorn with its own MMU and nobody watching
     console     the new kernel runs on, with its own idt and a serial port
 
 May import: errors, memory, model, x86

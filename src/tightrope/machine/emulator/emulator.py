@@ -6,6 +6,8 @@ map is the same, so that a thousand rehearsals cost a thousand walks and not a t
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tightrope.errors import MachineError
 from tightrope.machine.emulator.bench import Bench
 from tightrope.machine.emulator.console import listen
@@ -19,7 +21,7 @@ from tightrope.machine.record import before, expected, observed
 from tightrope.machine.steps import StepTracker
 from tightrope.machine.watch import Watch
 from tightrope.model import Console, Handover, Run, Stop
-from tightrope.x86.cpu import EFER_LMA
+from tightrope.x86 import cpu as x86
 
 INSTRUCTION_LIMIT = 50_000_000
 """Far above any list that fits a machine: a walk that gets here goes in circles."""
@@ -44,7 +46,7 @@ class Emulator:
         """Walk.  Raises MachineError when the machine has no room for the host."""
         plan, host = handover.plan, handover.plan.host
         extents = backed(host.memory, host.firmware)
-        bits = 64 if host.efer & EFER_LMA else 32
+        bits = 64 if host.efer & x86.EFER_LMA else 32
         same = self._bench and self._bench.ram.extents == extents
         if self._bench is None or not same or self._bench.engine.bits != bits:
             self._bench = Bench(Ram(extents), bits)
@@ -74,7 +76,10 @@ class Emulator:
                     f"the emulator gave up at {engine.read('rip'):#x}: {err}"
                 ) from err
         bench.trust_code(watch)
-        run = observed(self.name, watch, mmu, steps, engine.registers(), self.blind)
+        # Unicorn keeps whatever is written to CR0; a CPU does not.
+        stands = engine.registers()
+        stands = replace(stands, cr0=stands.cr0 & x86.CR0_DEFINED)
+        run = observed(self.name, watch, mmu, steps, stands, self.blind)
         self._entered = run.stop is Stop.ENTRY
         return run
 

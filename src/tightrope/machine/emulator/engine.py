@@ -368,12 +368,12 @@ class Engine:
             else:
                 self.uc.hook_del(each)
 
-    def start(self, rip: int) -> None:
-        """Run from `rip` until a stop or a fault (`Failed`)."""
-        self.uc.ctl_set_exits([])
+    def start(self, rip: int, *, until: int | None = None, count: int = 0) -> None:
+        """Run from `rip` until a stop or a fault (`Failed`); to `until`, or so many instructions."""
+        self.uc.ctl_set_exits([] if until is None else [until])
         self._raised = None
         try:
-            self.uc.emu_start(rip, 0)
+            self.uc.emu_start(rip, 0, 0, count)
         finally:
             raised, self._raised = self._raised, None
             if raised is not None:

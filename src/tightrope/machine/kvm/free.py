@@ -113,9 +113,20 @@ def _fall(
     if left.reason == abi.EXIT_DEBUG and registers.rip in found:
         registers, code = interrupted(ready, registers)
         return registers, explain(
-            ready.handover, ready.ram, registers, reset=False, error_code=code
+            ready.handover,
+            ready.ram,
+            registers,
+            bits=ready.cpu.bits(),
+            reset=False,
+            error_code=code,
         )
-    told = explain(ready.handover, ready.ram, registers, reset=left.reason == abi.EXIT_SHUTDOWN)
+    told = explain(
+        ready.handover,
+        ready.ram,
+        registers,
+        bits=ready.cpu.bits(),
+        reset=left.reason == abi.EXIT_SHUTDOWN,
+    )
     if left.reason in (abi.EXIT_SHUTDOWN, abi.EXIT_MMIO) or "does not say why" not in told.reason:
         return registers, told
     raise MachineError(

@@ -24,10 +24,10 @@ from tightrope.machine.kvm.watchdog import Watchdog
 from tightrope.machine.lookout import Lookout
 from tightrope.machine.observed import Words
 from tightrope.machine.physical import Ram
-from tightrope.machine.post_mortem import register
+from tightrope.machine.post_mortem import explain, register
 from tightrope.machine.record import observed
 from tightrope.machine.steps import StepTracker
-from tightrope.machine.watch import Trouble
+from tightrope.machine.watch import UNEXPLAINED, Trouble
 from tightrope.model import Registers, Run
 from tightrope.x86.cpu import EFER_LMA
 
@@ -122,7 +122,15 @@ def walk(ready: Ready, watchdog: Watchdog) -> Run:
     blind = ready.blind
     if overruled:
         blind += (f"{overruled} faults that the manual asks for and this KVM does not raise",)
-    return observed("kvm", watch, ready.mmu, steps, cpu.registers, blind)
+    run = observed("kvm", watch, ready.mmu, steps, cpu.registers, blind)
+    if run.fault is not None and run.fault.reason == UNEXPLAINED:
+        # In the middle of a string move, or what the model allows.
+        told = explain(
+            ready.handover, ready.ram, cpu.registers, bits=ready.cpu.bits(), reset=run.fault.triple
+        )
+        now = replace(told, instruction=run.fault.instruction, step=run.fault.step)
+        run = replace(run, fault=now)
+    return run
 
 
 def _step(ready: Ready, cpu: Stepped, watch: Lookout, found: list[int]) -> Exit | None:

@@ -151,6 +151,12 @@ class VirtualCpu:
             values = abi.KVM_REGS.unpack(data)
         return dict(zip(abi.REGISTERS, values, strict=True))
 
+    def bits(self) -> int:
+        """How CS makes the CPU decode: 64 or 32."""
+        sregs = bytearray(abi.SREGS_SIZE)
+        call(self._vcpu, abi.GET_SREGS, sregs)
+        return 64 if abi.KVM_SEGMENT.unpack_from(sregs, 0)[abi.SEGMENT_LONG] else 32
+
     def registers(self) -> Registers:
         """The CPU as it is."""
         sregs = bytearray(abi.SREGS_SIZE)

@@ -1,0 +1,151 @@
+"""Differences that are explained: what a machine is known to get wrong, or to leave open.
+
+Each entry says which machine it is about, when it applies and why.  It applies to what was seen in the
+first machine's run, never to a case's number, so that it cannot hide anything else.
+
+Rules: an explanation needs a test that shows it; those of Unicorn's are in
+tests/agree/test_unicorns_faults.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from tightrope.agree.difference import Told
+from tightrope.memory import PAGE_SIZE
+from tightrope.model import Handover, Run
+from tightrope.x86.cpu import CR0_DEFINED
+from tightrope.x86.walk import Access
+
+ACCESSED_DIRTY, WRITE = 0x60, 2
+UNICORN_BITS = 40
+"""TCG_PHYS_ADDR_BITS: Unicorn's MAXPHYADDR, whatever CPU it plays."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What an explanation may look at."""
+
+    handover: Handover
+    one: Told
+    other: Told
+    what: str
+    at: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """`machine` None: any machine."""
+
+    machine: str | None
+    why: str
+    applies: Callable[[Seen], bool]
+
+
+def explained(seen: Seen, machine: str) -> str | None:
+    """Why a difference is none, or None."""
+    for known in KNOWN:
+        if known.machine in (None, machine) and known.applies(seen):
+            return known.why
+    return None
+
+
+def _refused(seen: Seen) -> bool:
+    """The first machine's #GP came from a rule of `x86.cpu`, ahead of the instruction."""
+    fault = seen.one.run.fault
+    return fault is not None and fault.vector == 13 and fault.access is None
+
+
+def _reserved_by_width(seen: Seen) -> bool:
+    """Entries have address bits that the old kernel's CPU lacks and Unicorn's has, or the other way."""
+    width = seen.handover.plan.host.cpu.physical_bits
+    told = {*seen.one.rules, *seen.other.rules}
+    return width != UNICORN_BITS and bool(told & {"reserved-bits", "fault-reserved"})
+
+
+def _read_first(seen: Seen) -> bool:
+    """The same page fault, but for the W bit, of an instruction that reads and writes in one."""
+    one, other = seen.one.run.fault, seen.other.run.fault
+    if seen.what != "fault" or one is None or other is None:
+        return False
+    same = (one.rip, one.address, one.vector) == (other.rip, other.address, other.vector)
+    return same and (one.error_code or 0) ^ (other.error_code or 0) == WRITE
+
+
+def _stack_fault(seen: Seen) -> bool:
+    """#GP where the address went through SS."""
+    one, other = seen.one.run.fault, seen.other.run.fault
+    vectors = (one and one.vector, other and other.vector)
+    return seen.what in ("verdict", "fault") and vectors == (12, 13)
+
+
+def _read_before_falling(seen: Seen) -> bool:
+    """The first machine saw the read of an instruction whose write faulted; a CPU does neither."""
+    fault = seen.one.run.fault
+    apart = set(seen.one.rules) ^ set(seen.other.rules)
+    wrote = fault is not None and fault.access is Access.WRITE
+    return seen.what == "verdict" and wrote and apart == {"loads-owned"}
+
+
+def _reserved_cr0(seen: Seen) -> bool:
+    """The registers differ in reserved bits of CR0 alone."""
+    one, other = seen.one.run.registers, seen.other.run.registers
+    if seen.what == "verdict":
+        return (
+            "known-state" in seen.other.rules
+            and bool(other.cr0 & ~CR0_DEFINED)
+            and one.cr0 == other.cr0 & CR0_DEFINED
+        )
+    return seen.what == "registers" and one == replace(
+        other, cr0=other.cr0 & CR0_DEFINED, cr2=one.cr2
+    )
+
+
+def _overwritten(seen: Seen) -> bool:
+    """The copies hit the page that the walk runs in."""
+    return "control-page-kept" in seen.one.rules
+
+
+def _table_bits(seen: Seen) -> bool:
+    """Memory differs in a page table's accessed and dirty bits alone."""
+    if seen.what != "memory" or seen.at is None:
+        return False
+    handover = seen.handover
+    trees = [handover.world.tables, handover.page_table_a.pages]
+    trees += [handover.page_table_b.pages] if handover.page_table_b else []
+    frame = seen.at & -PAGE_SIZE
+    if not any(frame in pages for pages in trees):
+        return False
+    one, other = (_page(each.run, frame) for each in (seen.one, seen.other))
+    return all(not (a ^ b) & ~ACCESSED_DIRTY for a, b in zip(one, other, strict=True))
+
+
+def _page(run: Run, frame: int) -> bytes:
+    from tightrope.memory import Extent
+
+    return bytes(run.memory.read(Extent.sized(frame, PAGE_SIZE)))
+
+
+KNOWN = (
+    Known(
+        "unicorn",
+        "Unicorn checks no write of a control register, EFER, PDPTE or segment",
+        _refused,
+    ),
+    Known(
+        "unicorn",
+        "Unicorn's CPU has 40 address bits, whatever the old kernel's has",
+        _reserved_by_width,
+    ),
+    Known("unicorn", "Unicorn reads before it writes, and faults on the read", _read_first),
+    Known(None, "the emulator reads before it writes, and has seen the read", _read_before_falling),
+    Known("unicorn", "Unicorn raises #GP for the stack, not #SS", _stack_fault),
+    Known("unicorn", "Unicorn keeps reserved bits of CR0", _reserved_cr0),
+    Known(
+        None,
+        "the running code was copied over, and a CPU fetches again when it likes",
+        _overwritten,
+    ),
+    Known(None, "our walker notes accessed and dirty bits and sets none", _table_bits),
+)
