@@ -114,9 +114,16 @@ def _plan(options: argparse.Namespace) -> int:
 def _host_example(options: argparse.Namespace) -> int:
     from tightrope import host
     from tightrope.memory import Extent
-    from tightrope.model import Paging
+    from tightrope.model import Paging, XenInterface
 
     crash = Extent.sized(*options.crash) if options.crash else None
+    if options.xen:
+        if options.split is not None:
+            raise BadInput("a hypervisor has no memory split", source="--split")
+        interface = XenInterface(options.xen)
+        paging = Paging(options.mode)
+        print(host.xen_example(paging, interface, dom0_bits=options.dom0, crash=crash), end="")
+        return HOLDS
     print(host.example(Paging(options.mode), options.split, crash, options.pc), end="")
     return HOLDS
 

@@ -29,7 +29,12 @@ def inputs(options: argparse.Namespace) -> tuple[Image, Host, Request]:
     from tightrope.model import Protocol, XenCrash, XenInterface
     from tightrope.plan import Request
 
+    if options.crashed != "dom0" and not (options.xen and options.crash):
+        raise BadInput("who crashes is asked with --xen and --crash", source="--crashed")
     if options.host:
+        for name in ("mode", "dom0"):
+            if getattr(options, name) is not None:
+                raise BadInput("the host file says it", source=f"--{name}")
         try:
             text = bytes(read(options.host)).decode("utf-8")
         except UnicodeDecodeError as err:

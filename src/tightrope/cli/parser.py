@@ -167,6 +167,10 @@ def parser() -> argparse.ArgumentParser:
         metavar="MIB",
         help="with the memory of QEMU's pc that has so many MiB, for --on qemu",
     )
+    example.add_argument(
+        "--xen", choices=["v1", "v2"], help="a hypervisor with a dom0 that knows this interface"
+    )
+    example.add_argument("--dom0", type=int, choices=[32, 64], help="with --xen: dom0's width")
     example.set_defaults(deed="host example")
     capture = hosts.add_parser("capture", help="describe this machine, changing nothing")
     capture.set_defaults(deed="host capture")

@@ -16,7 +16,7 @@ kernel has in its text at V, and V itself, which only a plan knows where it is i
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from tightrope.errors import HostError
 from tightrope.host import notes
@@ -35,9 +35,18 @@ INTERRUPT_GATE = 0x8E
 STACK_PAGES = 4
 
 
-def lay(host: Host, code: Code, relocation: Virt | None = None) -> World:
+def lay(
+    host: Host,
+    code: Code,
+    relocation: Virt | None = None,
+    *,
+    selectors: tuple[int, int] | None = None,
+) -> World:
     """The old kernel of `host`, with `code` at V: `relocation`, or where the host has it.
 
+    `selectors` are those of code and data, Linux's by default; 0 for data leaves SS null, which 64-bit
+    code may.  The gdt begins so far below its page that they lie in it: a hypervisor's has 14 pages of
+    its guest's before its own.
     Raises HostError when `private` or a crash note is too small, or when V is not mapped or not known.
     """
     relocation = host.relocation if relocation is None else relocation
@@ -57,9 +66,16 @@ def lay(host: Host, code: Code, relocation: Virt | None = None) -> World:
     stack_top = stack + STACK_PAGES * PAGE_SIZE - 2 * word
     # The address that `call V` pushed: some place in the kernel text behind machine_kexec.
     return_address = host.text.virt + PAGE_SIZE
+    code_selector, data_selector = selectors or SELECTORS[bits]
+    guests = code_selector & -PAGE_SIZE
+    own = {bits: (code_selector - guests, data_selector and data_selector - guests)}
     pieces = (
-        Piece(phys=Phys(gdt), data=_gdt(), what="the old kernel's gdt"),
-        Piece(phys=Phys(idt), data=_idt(host, bits), what="the old kernel's idt"),
+        Piece(
+            phys=Phys(gdt),
+            data=_gdt(own if selectors else SELECTORS),
+            what="the old kernel's gdt",
+        ),
+        Piece(phys=Phys(idt), data=_idt(host, bits, code_selector), what="the old kernel's idt"),
         Piece(
             phys=Phys(stack_top),
             data=return_address.to_bytes(word, "little").ljust(2 * word, b"\0"),
@@ -77,7 +93,6 @@ def lay(host: Host, code: Code, relocation: Virt | None = None) -> World:
     )
     general = dict.fromkeys(GENERAL, 0)
     general["rsp"] = direct + stack_top
-    code_selector, data_selector = SELECTORS[bits]
     # A 32-bit kernel has flat data segments; a 64-bit one leaves all but SS null.
     others = 0 if bits == 64 else data_selector
     registers = Registers(
@@ -95,7 +110,7 @@ def lay(host: Host, code: Code, relocation: Virt | None = None) -> World:
             "ss": data_selector,
             **dict.fromkeys(("ds", "es", "fs", "gs"), others),
         },
-        gdt=(direct + gdt, GDT_SLOTS * 8 - 1),
+        gdt=(direct + gdt - guests, guests + GDT_SLOTS * 8 - 1),
         idt=(direct + idt, GATES * 2 * word - 1),
     )
     return World(
@@ -197,19 +212,21 @@ def _tables(host: Host, frames: Iterator[int]) -> dict[int, memoryview]:
     return store.pages()
 
 
-def _gdt() -> bytes:
+def _gdt(selectors: Mapping[int, tuple[int, int]]) -> bytes:
+    """Flat segments at the offsets of each width's code and data."""
     slots = [0] * GDT_SLOTS
-    slots[1] = flat_descriptor(code=True, bits=32)
-    for bits, (code, data) in SELECTORS.items():
+    if selectors is SELECTORS:
+        slots[1] = flat_descriptor(code=True, bits=32)
+    for bits, (code, data) in selectors.items():
         slots[code >> 3] = flat_descriptor(code=True, bits=bits)
-        slots[data >> 3] = flat_descriptor(code=False, bits=32)
+        if data:
+            slots[data >> 3] = flat_descriptor(code=False, bits=32)
     return struct.pack(f"<{GDT_SLOTS}Q", *slots)
 
 
-def _idt(host: Host, bits: int) -> bytes:
+def _idt(host: Host, bits: int, selector: int) -> bytes:
     """Gates as SDM figures 6-2 and 6-8 draw them; every handler is the same place in the kernel text."""
     handler = host.text.virt + 2 * PAGE_SIZE
-    selector, _data = SELECTORS[bits]
     gate = struct.pack(
         "<HHBBH", handler & 0xFFFF, selector, 0, INTERRUPT_GATE, handler >> 16 & 0xFFFF
     )

@@ -32,6 +32,8 @@ from tightrope.x86.cpu import CR4_PAE
 from tightrope.x86.paging import PRESENT, Rights
 from tightrope.x86.tables import TableStore
 
+SELECTORS = {True: (0xE008, 0), False: (0xE008, 0xE010)}
+"""__HYPERVISOR_CS and __HYPERVISOR_DS, in long mode and without it (asm-x86/config.h)."""
 HAS_PAE = 1
 """The fourth argument of a 32-bit v1 call: cpu_has_pae."""
 
@@ -57,7 +59,7 @@ def lay_xen(plan: Plan, code: Code, host: Host | None = None) -> World:
         private=Extent(host.private.start, image),
         crash_notes=(),
     )
-    base = world.lay(own, code, plan.relocation)
+    base = world.lay(own, code, plan.relocation, selectors=SELECTORS[host.paging.long_mode])
     root, tables = _dom0_tables(host, base)
     crashed = plan.xen.crash is XenCrash.HYPERVISOR
     pgd = base.pgd if crashed else root

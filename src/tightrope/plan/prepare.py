@@ -83,6 +83,12 @@ class Request:
 def prepare(image: Image, host: Host, request: Request) -> Plan:
     """The plan.  Raises PlanError; nothing is read or written but the arguments."""
     wanted = request.protocol
+    if host.xen is not None and request.xen is None:
+        raise PlanError(
+            "the old kernel is a hypervisor, and nobody asks it (--xen v1 or v2)",
+            source=host.source,
+            field="xen",
+        )
     if request.xen:
         bits = xen.hypervisor(host, request.xen).dom0.bits
         if wanted is None and request.xen is XenInterface.V2 and bits == 32:

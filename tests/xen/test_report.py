@@ -1,0 +1,123 @@
+"""What a person is shown of 1a and 1b, and the same as JSON."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.xen.runs import KINDS, NEW_WAYS, OLD_WAYS, WAYS, Way, identifier, walk
+from tightrope import host as host_room
+from tightrope.cli import main
+from tightrope.model import XenCrash
+from tightrope.report import terminal
+from tightrope.report.document import verdict_document
+from tightrope.report.xen import overwritten
+
+
+@pytest.mark.parametrize("way", OLD_WAYS, ids=identifier)
+def test_each_page_has_a_line_with_its_three_addresses(way: Way) -> None:
+    verdict = walk(way)
+    load = verdict.handover.plan.xen
+    assert load is not None
+    lines = terminal.text(verdict, colour=False).splitlines()
+    at = next(n for n, line in enumerate(lines) if line.startswith("1a "))
+    for number, page in enumerate(load.pages):
+        line = lines[at + 3 + number]
+        assert page.name in line
+        assert f"{page.pseudo:#x} " in line
+        assert f"{page.machine:#x} " in line
+        assert line.endswith("-" if page.fixmap is None else f"{page.fixmap:#x}")
+    assert any(line.startswith("1b the hypervisor jumps to V, its NX-safe") for line in lines)
+    assert not any(line.startswith("1 call") for line in lines)
+
+
+@pytest.mark.parametrize("way", OLD_WAYS, ids=identifier)
+def test_what_the_hypervisor_overwrote_is_shown_entry_by_entry(way: Way) -> None:
+    """The two chains differ in V alone: its entries go, and come elsewhere."""
+    verdict = walk(way)
+    changed = overwritten(verdict.handover)
+    gone = [after for _name, _slot, _before, after in changed if not after]
+    come = [before for _name, _slot, before, _after in changed if not before]
+    assert len(gone) == len(come) > 0
+    text = terminal.text(verdict, colour=False)
+    assert f"the hypervisor overwrote {len(changed)} entries of page_table_a" in text
+    for name, slot, before, after in changed:
+        assert f"{name}[{slot}]  {before:#x} -> {after:#x}" in text
+
+
+@pytest.mark.parametrize("way", NEW_WAYS, ids=identifier)
+def test_each_segment_is_shown_with_how_the_image_is_entered(way: Way) -> None:
+    verdict = walk(way, XenCrash.DOM0)
+    load = verdict.handover.plan.xen
+    assert load is not None
+    text = terminal.text(verdict, colour=False)
+    for each in load.segments:
+        assert f"{each.extent}  {each.what}" in text
+    for each in load.mapped:
+        assert f"{each.extent}  no buffer, only mapped: {each.what}" in text
+    assert ("EM_386, paging off" if way[2] == 32 else "EM_X86_64, long mode") in text
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=identifier)
+def test_who_asks_is_told(kind: XenCrash | None) -> None:
+    text = terminal.text(walk(WAYS[0], kind), colour=False)
+    wanted = {
+        None: "1a dom0 asks the hypervisor",
+        XenCrash.DOM0: "1a dom0 panics and asks the hypervisor",
+        XenCrash.HYPERVISOR: "1a nobody asks: the hypervisor crashes",
+    }
+    assert wanted[kind] in text
+    assert [key for key, words in wanted.items() if words in text] == [kind]
+
+
+@pytest.mark.parametrize("way", WAYS, ids=identifier)
+@pytest.mark.parametrize("kind", KINDS, ids=identifier)
+def test_json_says_the_same_and_survives(way: Way, kind: XenCrash | None) -> None:
+    verdict = walk(way, kind)
+    found = verdict_document(verdict)["xen"]
+    assert json.loads(json.dumps(found)) == found
+    load = verdict.handover.plan.xen
+    assert load is not None
+    assert found["interface"] == way[1].value
+    assert found["dom0_bits"] == way[2]
+    assert found["crashed"] == (kind.value if kind else None)
+    assert [each["machine"] for each in found["pages"]] == [each.machine for each in load.pages]
+    assert sum(each["buffer"] for each in found["segments"]) == len(load.segments)
+
+
+def test_the_command_rehearses_by_default_hosts_of_a_mode(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for arguments in (
+        ["--xen", "v1", "--mode", "pae"],
+        ["--xen", "v2", "--crash", "--crashed", "hypervisor"],
+        ["--mode", "i386"],
+        ["--mode", "la57", "--crash"],
+    ):
+        assert main(["rehearse", "--shipped", *arguments]) == 0
+        assert "It holds" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("way", WAYS, ids=identifier)
+def test_the_example_that_is_printed_is_a_host(
+    way: Way, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paging, interface, bits = way
+    arguments = ["--mode", paging.value, "--xen", interface.value, "--dom0", str(bits)]
+    assert main(["host", "example", *arguments]) == 0
+    old = host_room.read(capsys.readouterr().out, "printed")
+    assert old.xen is not None
+    assert (old.paging, old.xen.dom0.bits) == (paging, bits)
+    assert main(["host", "example", *arguments, "--split", "0xc0000000"]) == 2
+    assert "a hypervisor has no memory split" in capsys.readouterr().err
+
+
+def test_both_kinds_of_sabotage_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["rehearse", "--sabotage", "list"]) == 0
+    out = capsys.readouterr().out
+    assert "xen-no-overwrite" in out
+    assert "stale-global" in out
+    command = ["rehearse", "--shipped", "--xen", "v1", "--sabotage", "xen-bare-v"]
+    assert main(command) == 1
+    assert "It falls at step 1 (xen-calls-fixmap)" in capsys.readouterr().out
