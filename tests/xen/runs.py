@@ -64,6 +64,7 @@ def request(
     *,
     scatter: int | None = None,
     protocol: Protocol | None = None,
+    backup: bool | None = None,
 ) -> Request:
     initrd = shipped.example_initrd()
     return Request(
@@ -74,6 +75,7 @@ def request(
         crashed=kind or XenCrash.DOM0,
         xen=way[1],
         protocol=protocol,
+        backup=backup,
     )
 
 
@@ -84,6 +86,7 @@ def walk(
     host: Host | None = None,
     scatter: int | None = None,
     protocol: Protocol | None = None,
+    backup: bool | None = None,
     design: str = "two-tables",
     sabotage: Sabotage | None = None,
     console: bool = False,
@@ -93,7 +96,7 @@ def walk(
     return rehearse(
         shipped_kernel(),
         host or hypervisor(way),
-        request(way, kind, scatter=scatter, protocol=protocol),
+        request(way, kind, scatter=scatter, protocol=protocol, backup=backup),
         design=design,
         sabotage=sabotage,
         console=console,

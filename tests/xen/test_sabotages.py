@@ -36,7 +36,9 @@ def impatient() -> Emulator:
 def broken(way: Way, each: Sabotage) -> Verdict:
     design = "damm-v4" if each.name == "xen-shared-slot" else "two-tables"
     kind = XenCrash.DOM0 if each.crash else None
-    return walk(way, kind, sabotage=each, design=design, machine=impatient())
+    return walk(
+        way, kind, backup=each.backup or None, sabotage=each, design=design, machine=impatient()
+    )
 
 
 @pytest.mark.parametrize(("way", "each"), OWN, ids=name_of)

@@ -49,6 +49,15 @@ def test_it_holds_each_way(way: Way, kind: XenCrash | None) -> None:
     assert {rule for rule in verdict.rules if rule.startswith("xen-")}
 
 
+@pytest.mark.parametrize("way", WAYS, ids=identifier)
+@pytest.mark.parametrize("kind", XenCrash, ids=identifier)
+def test_low_memory_is_saved_where_that_is_asked_for(way: Way, kind: XenCrash) -> None:
+    verdict = walk(way, kind, backup=True)
+    holds(verdict)
+    [saved] = verdict.handover.plan.backup
+    assert saved.source.start == 0
+
+
 @pytest.mark.parametrize("way", [WAYS[2], WAYS[3]], ids=identifier)
 @pytest.mark.parametrize("kind", KINDS, ids=identifier)
 def test_the_new_kernel_says_that_it_stands(way: Way, kind: XenCrash | None) -> None:
