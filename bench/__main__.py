@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench import plain_unicorn
+from bench import cpus, plain_unicorn
 from bench.clock import seconds, show
 from tests.makers.bzimage import bzimage
 from tightrope import check, host, image, plan, routines, shipped
@@ -178,7 +178,16 @@ def walker() -> None:
 
 def main() -> None:
     """Print every figure."""
-    for part in (whole_rehearsal, one_page, modes, large_host, ten_million_pages, walker):
+    for part in (
+        whole_rehearsal,
+        one_page,
+        modes,
+        large_host,
+        ten_million_pages,
+        walker,
+        cpus.large_dump,
+        cpus.agreement,
+    ):
         part()
 
 
