@@ -203,7 +203,10 @@ class Cpu:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class KernelText:
-    """The old kernel's image: [virt, virt + size) is [phys, phys + size), in 2 MiB global pages."""
+    """The old kernel's image: [virt, virt + size) is [phys, phys + size).
+
+    It is mapped by large global pages, of 2 MiB, or of 4 MiB on i386.
+    """
 
     virt: Virt
     phys: Phys

@@ -500,7 +500,7 @@ def test_a_host_with_too_little_to_give_is_refused_saying_for_what(
         busy=[Extent(MIB, 64 * MIB)],
     )
     err = refused(read_image(init_size=2 * MIB), host)
-    assert str(err).startswith(f"host: memory: {what} needs ")
+    assert str(err).startswith(f"made: memory: {what} needs ")
 
 
 def test_a_memory_map_that_boot_params_cannot_hold_is_refused() -> None:

@@ -73,11 +73,16 @@ def back_up(
 
 
 def with_routine(
-    stub: bytes, bits: int, stub_at: Phys, backup: Sequence[Backup], kernel_entry: Phys
+    stub: bytes,
+    bits: int,
+    stub_at: Phys,
+    backup: Sequence[Backup],
+    kernel_entry: Phys,
+    source: str,
 ) -> tuple[bytes, Phys]:
     """The stub's page with the routine in it, and where the stub has to jump in place of the kernel.
 
-    Raises PlanError when low memory is in more pieces than the page has room for.
+    `source` names the host.  Raises PlanError when low memory is in more pieces than the page has room for.
     """
     routine = read(BACK_UP_X86_64 if bits == 64 else BACK_UP_I386)
     assert len(stub) <= ROUTINE_AT
@@ -91,7 +96,7 @@ def with_routine(
     if len(data) > ROUTINE_END:
         raise PlanError(
             f"low memory is in {len(backup)} pieces, more than a backup has room for",
-            source="host",
+            source=source,
             field="memory",
             limit=(ROUTINE_END - ROUTINE_AT - len(routine.data)) // ROW_SIZE - 1,
         )

@@ -30,8 +30,10 @@ def boot_params(
     initrd: Extent | None,
     memory: MemoryMap,
     rsdp: Phys | None,
+    source: str = "host",
 ) -> bytes:
-    """The 4096 bytes.  `initrd` is the extent of its very bytes, not of its pages.
+    """The 4096 bytes.  `initrd` is the extent of its very bytes, not of its pages; `source`
+    names the host.
 
     Raises PlanError when the memory map has more entries than the page has room for.
     """
@@ -60,7 +62,7 @@ def boot_params(
     if len(regions) > boot.E820_MAX_ENTRIES:
         raise PlanError(
             f"{len(regions)} memory map entries do not fit into boot_params",
-            source="host",
+            source=source,
             field="memory",
             limit=boot.E820_MAX_ENTRIES,
         )

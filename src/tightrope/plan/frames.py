@@ -29,9 +29,13 @@ class FramePool:
         scatter: int | None = None,
         whose: str = "the old kernel",
         field: str = "memory",
+        source: str = "host",
     ) -> None:
-        """`whose` frames these are, and the host's `field` that has too few of them, for errors."""
-        self._whose, self._field = whose, field
+        """`whose` frames these are, and the host's `field` that has too few of them, for errors.
+
+        `source` names the host.
+        """
+        self._whose, self._field, self._source = whose, field, source
         merged = union(extents)
         self._left = sum(extent.size for extent in merged) >> PAGE_SHIFT
         self._runs: list[tuple[int, int]] = []
@@ -50,7 +54,7 @@ class FramePool:
         if count > self._left:
             raise PlanError(
                 f"{what} needs {count} free pages, and {self._whose} can give {self._left}",
-                source="host",
+                source=self._source,
                 field=self._field,
             )
         self._left -= count

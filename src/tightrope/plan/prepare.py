@@ -148,7 +148,7 @@ def prepare(image: Image, host: Host, request: Request) -> Plan:
     stub_page, leads_to = stub.data, kernel_entry
     if backup:
         stub_page, leads_to = with_routine(
-            stub.data, way.entry.bits, Phys(stub_at.start), backup, kernel_entry
+            stub.data, way.entry.bits, Phys(stub_at.start), backup, kernel_entry, host.source
         )
     stub_data = bytearray(stub_page)
     for symbol, value in (("kernel_entry", leads_to), ("boot_params", params_at.start)):
@@ -161,6 +161,7 @@ def prepare(image: Image, host: Host, request: Request) -> Plan:
         initrd=initrd,
         memory=memory,
         rsdp=host.rsdp,
+        source=host.source,
     )
     segments += [
         Segment(name="command line", destination=line_at, data=command_line, why="near 4 GiB"),
@@ -234,7 +235,7 @@ def _allocate(
     control_page = _mapped_control_page(host, unused, request)
     if control_page is not None:
         unused = subtract(unused, [Extent.sized(control_page, PAGE_SIZE)])
-    pool: FramePool | xen.ScatteredPool = _pool(unused, request)
+    pool: FramePool | xen.ScatteredPool = _pool(host, unused, request)
     per_segment = [
         np.arange(each.destination.pages.start, each.destination.pages.stop, dtype=np.int64)
         for each in segments
@@ -311,12 +312,11 @@ def _allocate(
     return xen.loaded(the_plan, request.xen, request.crashed, frames) if request.xen else the_plan
 
 
-def _pool(extents: Sequence[Extent], request: Request) -> FramePool:
+def _pool(host: Host, extents: Sequence[Extent], request: Request) -> FramePool:
+    whose, field = ("the old kernel", "memory")
     if request.crash:
-        return FramePool(
-            extents, scatter=request.scatter, whose="the crash region", field="crash_region"
-        )
-    return FramePool(extents, scatter=request.scatter)
+        whose, field = "the crash region", "crash_region"
+    return FramePool(extents, scatter=request.scatter, whose=whose, field=field, source=host.source)
 
 
 def _mapped_control_page(host: Host, unused: Sequence[Extent], request: Request) -> Phys | None:
@@ -324,7 +324,7 @@ def _mapped_control_page(host: Host, unused: Sequence[Extent], request: Request)
     if host.relocation is not None or request.xen:
         return None
     mapped = Extent(0, host.direct_map.size)
-    low = _pool(subtract([mapped], subtract([mapped], unused)), request)
+    low = _pool(host, subtract([mapped], subtract([mapped], unused)), request)
     what = "the control page, which the direct map has to reach,"
     return Phys(int(low.take(1, what)[0]) << PAGE_SHIFT)
 
