@@ -136,7 +136,7 @@ def rehearse(
     elif token is not None and isinstance(machine, WholeMachine) and run.stop is Stop.ENTRY:
         with stages.stage("userspace"):
             heard = machine.userspace(token, seconds=console_seconds, progress=progress)
-            findings += tuple(_reached(heard, token))
+            findings += tuple(reached(heard, token))
     silent = heard is not None and not heard.lines and not findings
     return Verdict(
         outcome=Outcome.FALLS if findings else Outcome.UNKNOWN if silent else Outcome.HOLDS,
@@ -155,7 +155,7 @@ def speaks_for_itself(image: Image) -> bool:
     return (image.version or "").startswith(SHIPPED_VERSION)
 
 
-def _reached(console: Console, token: str) -> Iterator[Finding]:
+def reached(console: Console, token: str) -> Iterator[Finding]:
     """The new kernel's own init has the last word."""
     if console.stopped != token:
         last = dict(enumerate(console.lines[-5:], max(len(console.lines) - 4, 1)))

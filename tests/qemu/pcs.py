@@ -30,12 +30,12 @@ BOOT_SECONDS = 150.0
 """Far above any boot, on a computer that does other things as well."""
 
 
-def qemu(**options: float) -> Qemu:
+def qemu(*, walk_seconds: float = 60, drive: int | None = None) -> Qemu:
     """A machine; the test is skipped, or fails in CI, without QEMU."""
     for tool in ("qemu-system-x86_64", "setpriv"):
         if shutil.which(tool) is None:
             lacking(f"no {tool} here: run scripts/system-packages")
-    return Qemu(**options)
+    return Qemu(walk_seconds=walk_seconds, drive=drive)
 
 
 @functools.cache

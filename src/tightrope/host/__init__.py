@@ -4,6 +4,7 @@
     world     Host + relocation code -> World: page tables, gdt, idt, stack, registers
     notes     what the old kernel leaves for a crash kernel: registers, vmcoreinfo
     capture   what /proc and /sys say of this machine -> TOML text
+    guest     a real old kernel that stands in a machine -> Host and World
 
     xen_*     the same of a hypervisor with a dom0: its file, examples, world and notes
 
@@ -12,6 +13,7 @@ May import: abi, errors, memory, model, p2m, x86
 
 from tightrope.host.capture import Captured, capture
 from tightrope.host.examples import PAGE_OFFSETS, example
+from tightrope.host.guest import Guest, Told, read_guest, with_code
 from tightrope.host.live import read_tree
 from tightrope.host.profile import read
 from tightrope.host.world import lay
@@ -21,11 +23,15 @@ from tightrope.host.xen_world import lay_xen
 __all__ = [
     "PAGE_OFFSETS",
     "Captured",
+    "Guest",
+    "Told",
     "capture",
     "example",
     "lay",
     "lay_xen",
     "read",
+    "read_guest",
     "read_tree",
+    "with_code",
     "xen_example",
 ]

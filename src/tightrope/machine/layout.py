@@ -21,11 +21,14 @@ BACKED_UP = np.uint32(0x6B61_4C6F)
 """Makes the words of low memory something that no address is."""
 
 
-def lay(handover: Handover, ram: Ram) -> None:
-    """Put everything into `ram`.  Raises MachineError for a piece outside it."""
+def lay(handover: Handover, ram: Ram, *, poison: bool = True) -> None:
+    """Put everything into `ram`.  Raises MachineError for a piece outside it.
+
+    Without `poison` the destinations keep what they hold: a real old kernel still lives there.
+    """
     at = 0
     plan = handover.plan
-    for each in plan.backup:
+    for each in plan.backup if poison else ():
         words = np.arange(each.source.start, each.source.end, 4, dtype="<u4") ^ BACKED_UP
         ram.write(each.source.start, words.tobytes())
     for segment in handover.segments:
@@ -35,6 +38,7 @@ def lay(handover: Handover, ram: Ram) -> None:
             plan.destinations[at : at + pages],
             plan.sources[at : at + pages],
             ram,
+            poison=poison,
         )
         at += pages
     for piece in (*handover.world.pieces, *handover.static, *handover.pieces):
@@ -46,6 +50,8 @@ def lay_segment(
     destinations: np.ndarray[tuple[int], np.dtype[np.int64]],
     sources: np.ndarray[tuple[int], np.dtype[np.int64]],
     ram: Ram,
+    *,
+    poison: bool = True,
 ) -> None:
     """One segment into its source frames: its data, then zeros, run by run of adjacent frames."""
     data = memoryview(segment.data)
@@ -64,7 +70,7 @@ def lay_segment(
         ram.zero(Extent(filled.end, run.end))
         if len(part):
             ram.write(start, part)
-    if len(moved):
+    if len(moved) and poison:
         cuts = np.nonzero(np.diff(moved) != 1)[0] + 1
         for frames in np.split(moved, cuts):
             place = Extent.sized(int(frames[0]) << PAGE_SHIFT, len(frames) * PAGE_SIZE)

@@ -268,6 +268,14 @@ class Pc:
                 f"QEMU does not set {name} to {value:#x}: {answer.decode('latin-1')}"
             )
 
+    def write(self, virt: int, data: bytes) -> None:
+        """Put a few bytes at a linear address, as a debugger does: also into read-only pages."""
+        self._done(b"M%x,%x:%b" % (virt, len(data), data.hex().encode()))
+
+    def say(self, text: str) -> None:
+        """Type on the console."""
+        self._send("serial", text.encode())
+
     def break_at(self, virt: int) -> None:
         """Stop before the instruction at a linear address."""
         if virt not in self._breaks:
@@ -288,7 +296,7 @@ class Pc:
     def _done(self, payload: bytes) -> None:
         answer = self.gdb(payload)
         if answer != b"OK":
-            raise MachineError(f"QEMU's gdb stub refused {payload!r}: {answer!r}")
+            raise MachineError(f"QEMU's gdb stub refused {payload[:40]!r}: {answer!r}")
 
     def go(
         self, *, seconds: float, turn: Turn | None = None, interrupt: bool = True

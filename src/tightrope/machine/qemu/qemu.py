@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from tightrope.errors import MachineError
 from tightrope.machine.port import Progress, no_progress
 from tightrope.machine.qemu import stage
 from tightrope.machine.qemu.pc import Pc
 from tightrope.machine.qemu.walk import halted, walk
-from tightrope.model import Console, Handover, Run, Stop
+from tightrope.model import Console, Handover, Run, Step, Stop
 
 WALK_SECONDS = 60.0
 """Far above any copy that fits a PC: a walk that takes longer goes in circles."""
@@ -33,7 +34,9 @@ class Qemu:
         "memory types and caches, SMI, machine checks and encryption",
     )
 
-    def __init__(self, *, walk_seconds: float = WALK_SECONDS) -> None:
+    def __init__(self, *, walk_seconds: float = WALK_SECONDS, drive: int | None = None) -> None:
+        """`drive` is the descriptor of a file that the new kernel sees as its first NVMe disk."""
+        self._drive = drive
         self._walk_seconds = walk_seconds
         self._pc: Pc | None = None
         self._handover: Handover | None = None
@@ -42,16 +45,33 @@ class Qemu:
     def run(self, handover: Handover) -> Run:
         """Walk.  Raises MissingPart where QEMU is missing, too old, or cannot be this host."""
         self.close()
-        board = stage.board_for(handover.plan.host)
+        board = replace(stage.board_for(handover.plan.host), drive=self._drive)
         self._pc = pc = Pc(board)
         stage.check_ram(handover.plan.host, stage.after_firmware(pc))
         stage.lay_out(pc, handover)
         return self.walk(pc, handover)
 
-    def walk(self, pc: Pc, handover: Handover) -> Run:
-        """Walk on a PC whose CPU stands at V already; it is this machine's from then on."""
+    def own(self, pc: Pc) -> None:
+        """Take over a PC that somebody else has started: it is closed with this machine."""
+        self.close()
+        self._pc = pc
+
+    def walk(
+        self, pc: Pc, handover: Handover, look: Callable[[Step], None] = lambda step: None
+    ) -> Run:
+        """Walk on a PC whose CPU stands at V already; it is this machine's from then on.
+
+        `look` is called at each step that is seen to begin, while the CPU stands there.
+        """
         self._pc, self._handover = pc, handover
-        run = walk(pc, handover, machine=self.name, blind=self.blind, seconds=self._walk_seconds)
+        run = walk(
+            pc,
+            handover,
+            machine=self.name,
+            blind=self.blind,
+            seconds=self._walk_seconds,
+            look=look,
+        )
         self._entered = run.stop is Stop.ENTRY
         return run
 

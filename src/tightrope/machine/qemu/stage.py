@@ -130,7 +130,7 @@ def _forget_code(pc: Pc, phys: int) -> None:
         return
     data = bytes(pc.ram.read(Extent.sized(page, PAGE_SIZE)))
     for at in range(0, PAGE_SIZE, 1024):
-        pc.gdb(b"M%x,400:%b" % (page + at, data[at : at + 1024].hex().encode()))
+        pc.write(page + at, data[at : at + 1024])
 
 
 def _segments(pc: Pc, handover: Handover) -> None:

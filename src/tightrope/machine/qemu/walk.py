@@ -10,6 +10,7 @@ can.  What a fall leaves is read from the machine as it stands.  Nothing is judg
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -54,9 +55,18 @@ def places(handover: Handover) -> dict[int, Step]:
 
 
 def walk(
-    pc: Pc, handover: Handover, *, machine: str, blind: tuple[str, ...], seconds: float
+    pc: Pc,
+    handover: Handover,
+    *,
+    machine: str,
+    blind: tuple[str, ...],
+    seconds: float,
+    look: Callable[[Step], None],
 ) -> Run:
-    """Let the CPU go from V.  Raises MachineError when QEMU does not answer."""
+    """Let the CPU go from V; `look` is called where a step has begun.
+
+    Raises MachineError when QEMU does not answer.
+    """
     plan = handover.plan
     seen, starts = [handover.registers.rip], [(0, Step.CALL)]
     ahead = places(handover)
@@ -83,6 +93,7 @@ def walk(
         step = ahead.pop(rip, None)
         if step is not None and step > starts[-1][1]:
             starts.append((len(seen) - 1, step))
+            look(step)
             if step is Step.TABLE_B:
                 starts.append((len(seen) - 1, Step.COPY))
     pc.monitor("log none")
@@ -129,7 +140,10 @@ def _as_a_cpu_leaves_pdptes(pc: Pc, handover: Handover) -> None:
     if handover.plan.host.paging is not Paging.PAE:
         return
     old, table_a = handover.world, handover.page_table_a
-    for root, page in ((old.pgd, old.tables[old.pgd]), (table_a.root, table_a.pages[table_a.root])):
+    for root, page in (
+        (old.pgd, old.tables[old.pgd & -PAGE_SIZE]),
+        (table_a.root, table_a.pages[table_a.root]),
+    ):
         for at in range(root % PAGE_SIZE, root % PAGE_SIZE + 32, 8):
             view = pc.ram.view((root & -PAGE_SIZE) + at, 1)
             if view is not None and page[at] | ACCESSED == view[0]:

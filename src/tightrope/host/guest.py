@@ -1,0 +1,296 @@
+"""The world of a real old kernel that stands in a machine: its own tables, registers and memory map.
+
+    /proc/iomem, /proc/kallsyms    as its init printed them     -> memory map, crash region, text, V
+    control registers, tables      as the machine has them       -> paging, direct map, the current pgd
+
+Rules: what the tables and the CPU say is believed before what a file says.  Nothing is made up: the
+World's pieces are what lies in memory, and the one page that is to be put at V.  Free is what the old
+kernel reserved for a crash kernel and nothing else, so that it loses nothing before the walk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from tightrope.errors import HostError
+from tightrope.host import kernel_files as kernel
+from tightrope.memory import (
+    PAGE_SIZE,
+    Extent,
+    MemoryMap,
+    Phys,
+    RegionKind,
+    Virt,
+    align_down,
+    align_up,
+    covered,
+    subtract,
+)
+from tightrope.model import (
+    Code,
+    Cpu,
+    DirectMap,
+    Host,
+    KernelText,
+    Named,
+    Paging,
+    Piece,
+    Registers,
+    World,
+)
+from tightrope.x86 import cpu as x86
+from tightrope.x86.survey import Mappings, survey
+from tightrope.x86.walk import Access, Mmu, Refused, walk
+
+SOURCE = "the guest"
+LARGE = 2 << 20
+FOUR_GIB = 1 << 32
+TEXT_PIECES = ("Kernel code", "Kernel rodata", "Kernel data", "Kernel bss")
+"""What /proc/iomem calls the kernel's image (arch/x86/kernel/setup.c)."""
+LARGEST_TEXT = 1 << 30
+"""KERNEL_IMAGE_SIZE with KASLR (arch/x86/include/asm/page_64_types.h)."""
+BIOS_AREA = Extent(0xF0000, 0x10_0000)
+"""Where a BIOS leaves the RSDP (ACPI 6.5, 5.2.5.1)."""
+
+ReadMemory = Callable[[int, int], memoryview | None]
+"""(physical address, bytes) -> the bytes, or None where there is no memory."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Told:
+    """What a guest's init printed, and what its machine is."""
+
+    iomem: str
+    """/proc/iomem, as root reads it."""
+    symbols: str
+    """Lines of /proc/kallsyms: _text and relocate_kernel among them."""
+    physical_bits: int
+    gbpages: bool
+    notes: str = ""
+    """Lines of START SIZE WHAT in hexadecimal: its notes for a crash kernel."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Guest:
+    """A real old kernel: its description, and its page tables as they were read."""
+
+    host: Host
+    registers: Registers
+    pgd: Phys
+    tables: dict[int, memoryview]
+    """Frame address -> 4096 bytes, of every table that the current pgd leads to."""
+
+
+def read_guest(told: Told, registers: Registers, read: ReadMemory, *, crash: bool = False) -> Guest:
+    """The old kernel that stands with these registers.
+
+    What it reserved for a crash kernel is its crash region with `crash`, else the only memory that it
+    gives away.  Raises HostError where it cannot be described.
+    """
+    mmu = Mmu(
+        cr0=registers.cr0,
+        cr3=registers.cr3,
+        cr4=registers.cr4,
+        efer=registers.efer,
+        physical_bits=told.physical_bits,
+        gbpages=told.gbpages,
+    )
+    tables: dict[int, memoryview] = {}
+
+    def table(frame: int) -> memoryview | None:
+        page = read(frame & -PAGE_SIZE, PAGE_SIZE)
+        if page is not None:
+            tables[frame & -PAGE_SIZE] = memoryview(bytes(page))
+        return None if page is None else tables[frame & -PAGE_SIZE][frame % PAGE_SIZE :]
+
+    mapped = survey(table, mmu)
+    if mapped.lost or not tables:
+        raise HostError("its page tables lead out of memory", source=SOURCE, field="cr3")
+    found = kernel.symbols(told.symbols, ["_text", "relocate_kernel"])
+    if not isinstance(found, dict) or len(found) != 2:
+        raise HostError("tells no addresses of its text", source=SOURCE, field="/proc/kallsyms")
+    resources = kernel.iomem(told.iomem)
+    if not isinstance(resources, tuple):
+        raise HostError("tells no memory", source=SOURCE, field="/proc/iomem")
+    memory = MemoryMap(kernel.iomem_regions(resources))
+    reserved = [each.extent for each in resources if each.name == "Crash kernel"]
+    if not memory.ram or not reserved:
+        raise HostError(
+            "has no memory to lay a handover into: give it crashkernel= on its command line",
+            source=SOURCE,
+            field="/proc/iomem",
+        )
+    relocation = Virt(align_down(found["relocate_kernel"], PAGE_SIZE))
+    text = _text(found, resources, mmu, read)
+    pgd = Phys(registers.cr3 & ~0xFFF if _paging(registers) is not Paging.PAE else registers.cr3)
+    root = Extent.sized(pgd & -PAGE_SIZE, PAGE_SIZE)
+    own = Extent.sized(text.phys, text.size)
+    host = Host(
+        source=SOURCE,
+        paging=_paging(registers),
+        cpu=Cpu(
+            physical_bits=told.physical_bits,
+            nx=bool(registers.efer & x86.EFER_NXE),
+            pse=bool(registers.cr4 & (x86.CR4_PSE | x86.CR4_PAE)),
+            pge=bool(registers.cr4 & x86.CR4_PGE),
+            gbpages=told.gbpages,
+            la57=bool(registers.cr4 & x86.CR4_LA57),
+        ),
+        cr0=registers.cr0,
+        cr4=registers.cr4,
+        efer=registers.efer,
+        memory=memory,
+        text=text,
+        relocation=relocation,
+        direct_map=_direct_map(mapped, memory),
+        private=root,
+        busy=tuple(
+            Named(extent=each, what="the old kernel's memory")
+            for each in subtract(memory.ram, [*reserved, own, root])
+        ),
+        crash_region=max(reserved, key=lambda each: each.size) if crash else None,
+        firmware=_firmware(memory),
+        rsdp=None,
+        low_mappings=(),
+        crash_notes=_notes(told.notes, memory) if crash else (),
+    )
+    return Guest(host=host, registers=registers, pgd=pgd, tables=tables)
+
+
+def with_code(guest: Guest, code: Code, read: ReadMemory) -> World:
+    """The guest's world with `code` over its own page at V.  Raises HostError where V is not mapped."""
+    host, registers = guest.host, guest.registers
+    relocation = host.relocation
+    assert relocation is not None
+    at = _behind(relocation, _mmu(host, registers), read)
+    general = dict(registers.general)
+    return World(
+        host=host,
+        pieces=(
+            Piece(
+                phys=at,
+                data=code.data.ljust(PAGE_SIZE, b"\0"),
+                what="the old kernel's relocation code at V",
+            ),
+            *(
+                Piece(phys=Phys(frame), data=page, what="the old kernel's page tables")
+                for frame, page in guest.tables.items()
+            ),
+        ),
+        pgd=guest.pgd,
+        tables=guest.tables,
+        code_phys=at,
+        registers=Registers(
+            general=general,
+            rip=relocation,
+            rflags=registers.rflags & ~x86.RFLAGS_IF,
+            cr0=registers.cr0,
+            cr2=registers.cr2,
+            cr3=registers.cr3,
+            cr4=registers.cr4,
+            efer=registers.efer,
+            segments=registers.segments,
+            gdt=registers.gdt,
+            idt=registers.idt,
+        ),
+    )
+
+
+def _mmu(host: Host, registers: Registers) -> Mmu:
+    return Mmu(
+        cr0=registers.cr0,
+        cr3=registers.cr3,
+        cr4=registers.cr4,
+        efer=registers.efer,
+        physical_bits=host.cpu.physical_bits,
+        gbpages=host.cpu.gbpages,
+    )
+
+
+def _paging(registers: Registers) -> Paging:
+    """The mode that the control registers say (SDM 4.1.1)."""
+    if registers.efer & x86.EFER_LMA:
+        return Paging.LA57 if registers.cr4 & x86.CR4_LA57 else Paging.X86_64
+    return Paging.PAE if registers.cr4 & x86.CR4_PAE else Paging.I386
+
+
+def _behind(virt: int, mmu: Mmu, read: ReadMemory) -> Phys:
+    """The frame that the guest's own tables have at an address."""
+
+    def entry(phys: int, size: int) -> int | None:
+        view = read(phys, size)
+        return None if view is None else int.from_bytes(view, "little")
+
+    got = walk(entry, mmu, virt, Access.FETCH)
+    if isinstance(got, Refused):
+        raise HostError(f"{virt:#x}: {got.reason}", source=SOURCE, field="relocate_kernel")
+    return got.phys
+
+
+def _text(
+    found: dict[str, int], resources: tuple[kernel.Resource, ...], mmu: Mmu, read: ReadMemory
+) -> KernelText:
+    """The kernel's image in whole 2 MiB: KASLR moves its virtual and its physical place.
+
+    Raises HostError where /proc/iomem has no image at the place that the tables lead to.
+    """
+    virt = align_down(found["_text"], LARGE)
+    phys = _behind(found["_text"], mmu, read) - (found["_text"] - virt)
+    ends = [each.extent.end for each in resources if each.name in TEXT_PIECES]
+    if not ends or not phys < max(ends) < phys + LARGEST_TEXT:
+        raise HostError("has no kernel where it is mapped", source=SOURCE, field="/proc/iomem")
+    return KernelText(virt=Virt(virt), phys=Phys(phys), size=align_up(max(ends) - phys, LARGE))
+
+
+def _direct_map(mapped: Mappings, memory: MemoryMap) -> DirectMap:
+    """The offset that maps most of RAM: KASLR moves it, and no file tells where.
+
+    Raises HostError when no offset maps any.
+    """
+    ram = np.zeros(len(mapped.phys), np.bool_)
+    for extent in memory.ram:
+        ram |= (mapped.phys >= extent.start) & (mapped.phys < extent.end)
+    offsets = mapped.virt[ram] - mapped.phys[ram]
+    if not len(offsets):
+        raise HostError("maps no RAM", source=SOURCE, field="cr3")
+    values, which = np.unique(offsets, return_inverse=True)
+    offset = values[np.argmax(np.bincount(which, weights=mapped.size[ram].astype(np.float64)))]
+    here = ram & (mapped.virt - mapped.phys == offset)
+    ends = mapped.phys[here] + mapped.size[here]
+    whole = int(ends.max())
+    return DirectMap(
+        virt=Virt(int(offset)),
+        page_size=int(mapped.size[here].max()),
+        # A 64-bit kernel maps all of RAM; a 32-bit one as far as lowmem goes.
+        size=whole if whole < memory.ram[-1].end else 1 << 52,
+    )
+
+
+def _notes(text: str, memory: MemoryMap) -> tuple[Named, ...]:
+    """The notes of a kernel that says where they lie.  Raises HostError for a line that is none."""
+    found = []
+    for line in text.splitlines():
+        try:
+            start, size, what = line.split(maxsplit=2)
+            extent = Extent.sized(int(start, 16), int(size, 16))
+        except ValueError as err:
+            raise HostError(f"{line!r} is no note", source=SOURCE, field="vmcoreinfo") from err
+        if not covered(extent, memory.ram):
+            raise HostError(f"{extent} is not all RAM", source=SOURCE, field=what)
+        found.append(Named(extent=extent, what=what))
+    return tuple(sorted(found, key=lambda each: each.what))
+
+
+def _firmware(memory: MemoryMap) -> tuple[Named, ...]:
+    """Where a PC's firmware keeps what a new kernel looks for: the BIOS area, and tables above RAM."""
+    found = [Named(extent=BIOS_AREA, what="BIOS area with the RSDP")]
+    tops = {each.end for each in memory.ram if each.end < FOUR_GIB}
+    for region in memory:
+        if region.kind is RegionKind.RESERVED and region.extent.start in tops:
+            extent = region.extent.page_aligned()
+            if extent.start >= BIOS_AREA.end:
+                found.append(Named(extent=extent, what="ACPI tables"))
+    return tuple(found)

@@ -1,0 +1,156 @@
+"""A real old kernel: booted, stopped, and walked from into the next one.
+
+old, with KASLR     new             what
+amd64               cloud-amd64     kexec
+686-pae             686-pae         kexec
+cloud-amd64         cloud-amd64     a crash, and the dead kernel's memory in /proc/vmcore
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import debian_kernel
+from tests.qemu.disk import Disk
+from tests.qemu.pcs import BOOT_SECONDS, QUIET, initramfs, qemu, token
+from tightrope import image, vmcore
+from tightrope.booted import OldKernel, rehearse_booted
+from tightrope.errors import MachineError
+from tightrope.machine.qemu import Qemu, guest
+from tightrope.machine.qemu.guest import Standing
+from tightrope.model import Handover, Outcome, Paging, Step, Verdict
+from tightrope.plan import Request
+
+NOWHERE = {
+    "amd64": 0xFFFF_FFFF_8100_0000,
+    "cloud-amd64": 0xFFFF_FFFF_8100_0000,
+    "686-pae": 0xC100_0000,
+}
+"""Where the text of each is without KASLR."""
+
+
+@pytest.fixture
+def machine() -> Iterator[Qemu]:
+    made = qemu()
+    yield made
+    made.close()
+
+
+def walk_from(
+    machine: Qemu,
+    old: str,
+    new: str,
+    said: str,
+    *,
+    do: str = "",
+    crash: bool = False,
+    drive: int | None = None,
+    seconds: float = BOOT_SECONDS,
+) -> Verdict:
+    path = debian_kernel(new)
+    return rehearse_booted(
+        OldKernel(
+            kernel=debian_kernel(old).read_bytes(),
+            initrd=initramfs("i386" if old.startswith("686") else "amd64"),
+            mebibytes=384,
+            reserve="192M" if crash else "128M",
+            drive=drive,
+        ),
+        image.read(path.read_bytes(), path.name),
+        Request(
+            initrd=initramfs("i386" if new.startswith("686") else "amd64"),
+            command_line=f"{QUIET} {do} tightrope.token={said}",
+            crash=crash,
+        ),
+        token=f"tightrope: vmcore {said}" if do else said,
+        machine=machine,
+        boot_seconds=BOOT_SECONDS,
+        seconds=seconds,
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("old", "new", "paging"),
+    [("amd64", "cloud-amd64", Paging.X86_64), ("686-pae", "686-pae", Paging.PAE)],
+)
+def test_a_running_kernel_hands_over(machine: Qemu, old: str, new: str, paging: Paging) -> None:
+    word = token()
+    got = walk_from(machine, old, new, word)
+    assert (got.outcome, got.findings) == (Outcome.HOLDS, ())
+    assert got.console is not None
+    release = debian_kernel(new).name.removeprefix("vmlinuz-")
+    assert f"tightrope: userspace {word} {release}" in got.console.lines[-1]
+    world, plan = got.handover.world, got.handover.plan
+    assert world.host.paging is paging
+    assert world.host.text.virt != NOWHERE[old], "KASLR is on"
+    # Its memory was copied over, so the walk was no empty one; its tables are many, and its own.
+    assert plan.destinations.tolist() != plan.sources.tolist()
+    assert len(world.tables) > 15
+    assert "current-pgd-kept" in got.rules
+
+
+@pytest.mark.slow
+def test_a_real_crash_leaves_its_memory_to_the_crash_kernel(tmp_path: Path) -> None:
+    word = token()
+    with Disk() as disk:
+        machine = qemu()
+        try:
+            got = walk_from(
+                machine,
+                "cloud-amd64",
+                "cloud-amd64",
+                word,
+                do="tightrope.do=vmcore nr_cpus=1",
+                crash=True,
+                drive=disk.descriptor,
+            )
+            core = disk.core(tmp_path / "vmcore")
+        finally:
+            machine.close()
+    assert (got.outcome, got.findings) == (Outcome.HOLDS, ())
+    # Nothing was copied: every page table is to the last byte what it was, and so is the core's.
+    assert got.handover.plan.in_place == len(got.handover.plan.destinations)
+    dumped = vmcore.read(str(core))
+    assert vmcore.pgd(dumped).whole
+    for frame, page in got.handover.world.tables.items():
+        assert dumped.page(frame) == page
+
+
+@pytest.mark.slow
+def test_a_table_that_is_written_before_the_copy_is_found(
+    machine: Qemu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = guest.lay_over
+
+    def careless(standing: Standing, handover: Handover) -> None:
+        before(standing, handover)
+        frame = max(handover.world.tables)
+        view = standing.pc.ram.view(frame + 4095, 1)
+        assert view is not None
+        view[0] ^= 0x40  # a bit that no walk looks at
+
+    monkeypatch.setattr(guest, "lay_over", careless)
+    got = walk_from(machine, "cloud-amd64", "cloud-amd64", token(), seconds=0.1)
+    assert got.findings[0].rule == "current-pgd-kept"
+    assert got.findings[0].step is Step.TABLE_B
+
+
+def test_an_old_kernel_that_does_not_come_up_is_one_line_with_its_last_words(
+    machine: Qemu,
+) -> None:
+    with pytest.raises(
+        MachineError, match=r"did not tell .* the CPU is at 0x.*console says"
+    ) as got:
+        rehearse_booted(
+            OldKernel(kernel=debian_kernel("cloud-amd64").read_bytes(), initrd=b""),
+            image.read(debian_kernel("cloud-amd64").read_bytes(), "new"),
+            Request(),
+            token="never",
+            machine=machine,
+            boot_seconds=1,
+        )
+    assert "\n" not in str(got.value)
