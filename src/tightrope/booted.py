@@ -9,7 +9,7 @@ themselves destinations of the copy.
 
 Rules: like `rehearse` this composes rooms and opens no file.  The verdict has the same shape.
 
-May import: check, errors, handover, host, machine, model, plan, rehearse
+May import: check, handover, host, machine, memory, model, plan, rehearse
 """
 
 from __future__ import annotations
