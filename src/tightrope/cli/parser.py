@@ -229,6 +229,17 @@ def _prove_arguments(
         one = words.add_parser(word, help=says, description=f"{says[0].upper()}{says[1:]}.")
         _proof_options(one, default=argparse.SUPPRESS)
         one.set_defaults(theorem=word)
+    one = words.add_parser(
+        "plan",
+        help="what the theorems take for granted, checked on one plan",
+        description="Make the plan that `tightrope plan` with these arguments shows, lay it out with"
+        " two tables (or --design), and check every hypothesis of the theorems on it.",
+    )
+    _kernel_arguments(one, optional=True)
+    _request_arguments(one)
+    one.add_argument("--design", choices=DESIGNS, default="two-tables", help="(%(default)s)")
+    _json_argument(one)
+    one.set_defaults(theorem="plan")
     deed.set_defaults(deed="prove", theorem=None)
 
 

@@ -28,6 +28,8 @@ def prove(options: argparse.Namespace) -> int:
     bar = Bar()
     limits = Limits(seconds=options.limit, progress=bar)
     try:
+        if options.theorem == "plan":
+            return _plan(options, limits, bar)
         if options.mutants:
             return _mutants(options, limits, bar)
         return _goals(options, limits, bar)
@@ -44,6 +46,16 @@ def _goals(options: argparse.Namespace, limits: Limits, bar: Bar) -> int:
     if not chosen:
         raise BadInput("no theorem is about that mode and design", source="command line")
     return _told(chosen, options, limits, bar)
+
+
+def _plan(options: argparse.Namespace, limits: Limits, bar: Bar) -> int:
+    """The hypotheses on the plan that `tightrope plan` shows."""
+    from tightrope.prove import hypotheses
+    from tightrope.rehearse import build, prepare
+
+    image, old, request = files.inputs(options)
+    built = build(prepare(image, old, request), design=options.design)
+    return _told(hypotheses.goals(built), options, limits, bar)
 
 
 def _told(goals: Iterable[Goal], options: argparse.Namespace, limits: Limits, bar: Bar) -> int:

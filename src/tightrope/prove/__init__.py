@@ -11,6 +11,8 @@
     splits       the same for memory splits and Xen layouts        (theorem 2)
     switch       every order of the switch, under the maximal TLB  (theorem 3)
     order        the order that a routine's bytes have
+    hypotheses   what the theorems take for granted, on one plan
+    builder_mutants   mistakes in the builder, made by rule
 
 Rules: what is proved is what ships: the builder's own functions and the routines' own bytes.  z3 is
 imported inside functions, here and nowhere else; theorem 1's enumeration and theorem 3 do without.

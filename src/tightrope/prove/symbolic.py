@@ -215,17 +215,22 @@ class Truth:
 
 
 class WordTables:
-    """Table memory of `Word`s by physical address: a log of writes over zeroed frames."""
+    """Table memory of `Word`s by physical address: a log of writes over `zeroed` frames.
 
-    def __init__(self, fork: Fork, frames: Sequence[Word], entry_size: int) -> None:
-        self._fork, self._frames, self._size = fork, frames, entry_size
+    `frames` are handed out to tables; elsewhere, and in those that are not zeroed, lies anything.
+    """
+
+    def __init__(
+        self, fork: Fork, zeroed: Sequence[Word], entry_size: int, frames: Sequence[Word]
+    ) -> None:
+        self._fork, self._frames, self._size = fork, zeroed, entry_size
         self._next = iter(frames)
         self._log: list[tuple[Word, Word]] = []
         self._elsewhere = 0
         self.root = next(self._next)
 
     def new_table(self) -> Word:
-        """The next zeroed frame."""
+        """The next frame."""
         return next(self._next)
 
     def entry(self, table: Word, index: Word) -> Word:

@@ -36,7 +36,7 @@ ONLY_V_AND_P = (
 
 
 def goals() -> Iterator[Goal]:
-    """Theorem 1 for every mode."""
+    """Theorem 1 for every mode, and without each of its hypotheses."""
     for mode in Paging:
         yield Goal(
             theorem=THEOREM,
@@ -46,15 +46,17 @@ def goals() -> Iterator[Goal]:
             design="two-tables",
             decide=partial(by_enumeration, map_twice, mode),
         )
+    for mode in Paging:
         yield Goal(
             theorem=THEOREM,
             name="only-v-and-p-symbolic",
-            statement=ONLY_V_AND_P,
+            statement="The same, with every address and every frame left open.",
             mode=mode,
             design="two-tables",
             decide=partial(by_z3, map_twice, mode),
             smt=partial(scripts, map_twice, mode),
         )
+    for mode in Paging:
         yield Goal(
             theorem=THEOREM,
             name="bits",
@@ -62,23 +64,59 @@ def goals() -> Iterator[Goal]:
             mode=mode,
             decide=partial(bits, mode),
         )
+    yield from _identities()
+    yield from _necessities()
+
+
+def _identities() -> Iterator[Goal]:
+    """Which physical addresses are linear ones, too."""
+    for mode in Paging:
         limit = GEOMETRIES[mode].identity_bits
         yield Goal(
             theorem=THEOREM,
             name="identity-limit",
-            statement=f"P has a linear address equal to itself if and only if it is below 2^{limit}.",
+            statement="P has a linear address equal to itself if and only if it is below the mode's"
+            " limit (2^32, 2^32, 2^47, 2^52).",
             mode=mode,
             decide=partial(identity, mode, limit),
         )
-        held = GEOMETRIES[mode].frame_bits
+    for mode in Paging:
+        limit, held = GEOMETRIES[mode].identity_bits, GEOMETRIES[mode].frame_bits
         yield Goal(
             theorem=THEOREM,
             name="identity-for-all",
-            statement=f"Every P below 2^{held}, what an entry can hold, has an identity address.",
+            statement="Every P that an entry can hold has an identity address.",
             mode=mode,
             expected=Answer.HOLDS if limit == held else Answer.FAILS,
             decide=partial(identity, mode, held),
         )
+
+
+def _necessities() -> Iterator[Goal]:
+    """Each hypothesis dropped: the theorem must fail without it."""
+    for name, (mode, goal, says) in tables_by_z3.DROPPED.items():
+        yield Goal(
+            theorem=THEOREM,
+            name=f"without-{name}",
+            statement=f"{goal if goal != 'other' else 'Any other address'} is as it should be even if"
+            f" it is not so that {says}.",
+            mode=mode,
+            design="two-tables",
+            expected=Answer.FAILS,
+            decide=partial(needed, name),
+        )
+
+
+def needed(name: str, limits: Limits) -> Result:
+    """Theorem 1 without one of its hypotheses."""
+    mode, goal, _ = tables_by_z3.DROPPED[name]
+    refuted, _ = tables_by_z3.refute(map_twice, mode, goal, limits, without=name)
+    return Result(
+        answer=Answer.FAILS if refuted else Answer.HOLDS,
+        how="z3",
+        cases=None,
+        counterexample=refuted,
+    )
 
 
 def by_enumeration(filler: Filler, mode: Paging, limits: Limits) -> Result:

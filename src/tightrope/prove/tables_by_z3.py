@@ -13,6 +13,7 @@ conditions of all paths and their goals are one formula for any other solver (`s
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from tightrope.model import Paging
@@ -22,6 +23,16 @@ from tightrope.prove.symbolic import Fork, Path, Word, WordTables, solver_librar
 from tightrope.prove.theorem import Limits, Script
 from tightrope.x86.walk import Access, Refused, load_pdptes, walk
 
+FEWER_BITS = 36
+DROPPED = {
+    "canonical": (Paging.X86_64, "V", "V is canonical"),
+    "identity": (Paging.PAE, "P", "P is below the limit of identity addresses"),
+    "distinct": (Paging.I386, "V", "the frames of the tables are distinct"),
+    "zeroed": (Paging.I386, "other", "the frames of the tables are zeroed"),
+    "root": (Paging.PAE, "V", "the root of a 32-bit mode lies below 4 GiB"),
+    "physical": (Paging.PAE, "V", "frames and P are below 2^MAXPHYADDR"),
+}
+"""Each hypothesis of the theorem, with the mode and the goal that need it."""
 GOALS = ("V", "P", "other", "load")
 PAGE = (1 << 64) - 4096
 
@@ -32,25 +43,30 @@ class Unknowns:
     Alignment and limits are in the terms' shape: a frame is Concat(0, number, 0).
     """
 
-    def __init__(self, geometry: Geometry) -> None:
+    def __init__(self, geometry: Geometry, without: str = "") -> None:
         z3 = solver_library()
+        self.without = without
 
         def page(name: str, bits: int) -> Any:
             low = z3.Concat(z3.BitVec(name, bits - 12), z3.BitVecVal(0, 12))
             return z3.simplify(z3.ZeroExt(64 - bits, low))
 
-        legacy = geometry.linear_bits == 32
+        small = geometry.linear_bits == 32 and without != "root"
         self.virt = _linear(geometry, "V", aligned=True)
+        if without == "canonical":
+            self.virt = z3.Concat(z3.BitVec("V", 52), z3.BitVecVal(0, 12))
         self.other = _linear(geometry, "X", aligned=False)
-        self.phys = page("P", geometry.identity_bits)
+        self.phys_bits = geometry.identity_bits if without != "identity" else geometry.frame_bits
+        self.phys = page("P", self.phys_bits)
         self.offset = z3.ZeroExt(52, z3.BitVec("offset", 12))
         numbers = range(2 * len(geometry.places) - 1)
         self.frames = tuple(page(f"frame{number}", geometry.frame_bits) for number in numbers)
-        self.distinct = [z3.BitVec(f"frame{n}", geometry.frame_bits - 12) for n in numbers]
+        every = [z3.BitVec(f"frame{n}", geometry.frame_bits - 12) for n in numbers]
+        self.distinct = [] if without == "distinct" else every
         self.frame_mask = (1 << geometry.frame_bits) - 4096
         page_of_x = self.other & z3.BitVecVal(PAGE, 64)
         self.given = [
-            *([z3.ULT(self.frames[0], z3.BitVecVal(1 << 32, 64))] if legacy else []),
+            *([z3.ULT(self.frames[0], z3.BitVecVal(1 << 32, 64))] if small else []),
             page_of_x != self.virt,
             page_of_x != self.phys,
         ]
@@ -72,11 +88,14 @@ def program(filler: Filler, geometry: Geometry, unknowns: Unknowns, goal: str) -
     def run(fork: Fork) -> Any:
         z3 = fork.z3
         frames = [Word(fork, term, unknowns.frame_mask) for term in unknowns.frames]
-        tables: Any = WordTables(fork, frames, geometry.entry_size)
+        zeroed = unknowns.without != "zeroed"
+        tables: Any = WordTables(fork, frames if zeroed else [], geometry.entry_size, frames)
         virt: Any = Word(fork, unknowns.virt)
-        phys: Any = Word(fork, unknowns.phys, (1 << geometry.identity_bits) - 4096)
+        phys: Any = Word(fork, unknowns.phys, (1 << unknowns.phys_bits) - 4096)
         filler(tables, geometry.format, tables.root, virt, phys, tables.new_table)
         mmu = geometry.strict(tables.root)
+        if unknowns.without == "physical":
+            mmu = replace(mmu, physical_bits=FEWER_BITS)
         if goal == "other":
             got = walk(tables.read, mmu, Word(fork, unknowns.other), Access.READ)  # type: ignore[arg-type]
             return z3.BoolVal(isinstance(got, Refused) and (got.vector, got.error_code) == (14, 0))
@@ -99,11 +118,14 @@ def program(filler: Filler, geometry: Geometry, unknowns: Unknowns, goal: str) -
 
 
 def refute(
-    filler: Filler, mode: Paging, goal: str, limits: Limits
+    filler: Filler, mode: Paging, goal: str, limits: Limits, *, without: str = ""
 ) -> tuple[dict[str, str] | None, list[Path]]:
-    """A counterexample or None, and the paths that were walked.  Raises Undecided and MissingPart."""
+    """A counterexample or None, and the paths that were walked.  Raises Undecided and MissingPart.
+
+    `without` leaves out one of DROPPED's hypotheses.
+    """
     geometry = GEOMETRIES[mode]
-    unknowns = Unknowns(geometry)
+    unknowns = Unknowns(geometry, without)
     fork = Fork(unknowns.given, limits.seconds, unknowns.distinct)
     walked: list[Path] = []
     for path, model in fork.paths(program(filler, geometry, unknowns, goal)):
@@ -111,6 +133,8 @@ def refute(
         walked.append(path)
         if model is not None:
             named: Mapping[str, Any] = {"V": unknowns.virt, "P": unknowns.phys}
+            if without in ("distinct", "root", "physical"):
+                named = {**named, **{f"frame {n}": f for n, f in enumerate(unknowns.frames)}}
             if goal == "other":
                 named = {**named, "X": unknowns.other}
             return values(model, named), walked

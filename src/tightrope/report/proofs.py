@@ -13,6 +13,9 @@ from collections.abc import Iterable, Sequence
 
 from tightrope.proof import Answer, Fate, Judged, Killed
 
+PLAN = "plan"
+"""The word for hypotheses on one plan: they are not for all values, and say so."""
+
 
 def heading(judged: Judged) -> str:
     """The statement that the lines below it are about."""
@@ -31,6 +34,8 @@ def _answer(judged: Judged) -> str:
         f"{name} = {value}" for name, value in (result.counterexample or {}).items()
     )
     reason = f" ({result.detail})" if result.detail else ""
+    if judged.theorem == PLAN:
+        return f"holds{reason}" if judged.as_stated else f"does not hold: {example}"
     if result.answer is Answer.UNDECIDED:
         return f"not decided: {result.detail}"
     if result.answer is Answer.HOLDS:
@@ -52,8 +57,13 @@ def summary(goals: Sequence[Judged]) -> str:
     wrong = sum(not each.as_stated for each in goals) - undecided
     right = len(goals) - wrong - undecided
     seconds = sum(each.result.seconds for each in goals)
-    parts = [f"{right} of {len(goals)} goals are as the theorems say"]
-    parts += [f"{wrong} are not"] if wrong else []
+    what = (
+        "hypotheses hold on this plan"
+        if all(each.theorem == PLAN for each in goals)
+        else "goals are as the theorems say"
+    )
+    parts = [f"{right} of {len(goals)} {what}"]
+    parts += [f"{wrong} not"] if wrong else []
     parts += [f"{undecided} not decided"] if undecided else []
     return f"{', '.join(parts)}; {seconds:.1f} s"
 
