@@ -196,13 +196,14 @@ def stack_inside(case: Case) -> Iterator[Finding]:
         if write.register != "rsp" or write.step > Step.STATE:
             continue
         top = write.after
-        inside = case.control_page.start < top <= case.control_page.end
-        if not inside:
+        # Below 4 GiB the last page ends at 0, and what is pushed there wraps round into it.
+        first = top - case.word & (1 << 8 * case.word) - 1
+        if first not in case.control_page or first + case.word > case.control_page.end:
             yield found(
                 "stack-inside",
                 Step.STATE,
                 f"the stack is set to {top:#x}, outside the control page {case.control_page}",
-                evidence={"first push": f"{top - 8:#x}", "there": owner(case, top - 8)},
+                evidence={"first push": f"{first:#x}", "there": owner(case, first)},
                 mend="rsp = P + 4096: the page's own end, by its identity address",
             )
         return

@@ -10,7 +10,7 @@
                    of [0, M) cannot be had whole and finished, with V in an entry of its own
 
 Rules: V, P and M are whole pages; a layout is two extents, so a slot at a time decides it, exactly.  The
-same is written as a formula.  A miss is reported with the V and P, lowest first, that miss.
+same is written as a formula.  A miss is reported with a V and a P, the lowest V first, that miss.
 """
 
 from __future__ import annotations
@@ -202,7 +202,7 @@ def missed(condition: str, layout: Layout) -> tuple[tuple[int, int] | None, int]
         if condition != "damm-v4":
             return (virt.start, phys.start), cases
         for v in (virt.start, virt.end - PAGE_SIZE):
-            for p in (phys.start, phys.end - PAGE_SIZE):
+            for p in (phys.end - PAGE_SIZE, phys.start):
                 if v != p:
                     return (v, p), cases
     return None, max(cases, 1)
