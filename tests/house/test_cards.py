@@ -27,7 +27,7 @@ OUTSIDERS = {
     "mmap": ("machine", "vmcore"),
     "fcntl": ("machine",),
     "socket": ("machine",),
-    "subprocess": ("machine",),
+    "subprocess": ("machine", "prove.code.foreign"),
 }
 """Packages from outside that only some modules may import; a name stands for what is below it too."""
 

@@ -208,6 +208,8 @@ THEOREMS = {
     "designs": "exactly when the rival designs are right",
     "split": "on which memory splits and Xen layouts they always are",
     "switch": "which orders of the table switch are safe, and that ours is",
+    "copy": "the page list does what the plan wants, for lists of any length",
+    "code": "the relocation code, on its bytes, for all V, P and lists; or somebody else's",
 }
 """The words of `prove.run.THEOREMS`, for `--help`; a test compares them."""
 
@@ -229,6 +231,8 @@ def _prove_arguments(
         one = words.add_parser(word, help=says, description=f"{says[0].upper()}{says[1:]}.")
         _proof_options(one, default=argparse.SUPPRESS)
         one.set_defaults(theorem=word)
+        if word == "code":
+            _code_arguments(one)
     one = words.add_parser(
         "plan",
         help="what the theorems take for granted, checked on one plan",
@@ -241,6 +245,19 @@ def _prove_arguments(
     _json_argument(one)
     one.set_defaults(theorem="plan")
     deed.set_defaults(deed="prove", theorem=None)
+
+
+def _code_arguments(deed: argparse.ArgumentParser) -> None:
+    deed.add_argument(
+        "file",
+        nargs="?",
+        type=Path,
+        metavar="FILE",
+        help="somebody else's code: .S (GNU as), .o, or raw bytes; called at its first byte",
+    )
+    deed.add_argument(
+        "--contract", default="two-tables", help="what it is held to: two-tables (the default)"
+    )
 
 
 def _proof_options(deed: argparse.ArgumentParser, *, default: str | None) -> None:

@@ -42,7 +42,10 @@ def _goals(options: argparse.Namespace, limits: Limits, bar: Bar) -> int:
     from tightrope.prove import run
 
     mode = Paging(options.mode) if options.mode else None
-    chosen = run.goals(options.theorem, mode=mode, design=options.design)
+    if getattr(options, "file", None):
+        chosen = run.foreign(options.file, options.contract, mode)
+    else:
+        chosen = run.goals(options.theorem, mode=mode, design=options.design)
     if not chosen:
         raise BadInput("no theorem is about that mode and design", source="command line")
     return _told(chosen, options, limits, bar)

@@ -11,6 +11,8 @@
     splits       the same for memory splits and Xen layouts        (theorem 2)
     switch       every order of the switch, under the maximal TLB  (theorem 3)
     order        the order that a routine's bytes have
+    copying      the copy, for lists of any length                 (theorem 4)
+    code         the relocation code, on its bytes                 (theorem 5)
     hypotheses   what the theorems take for granted, on one plan
     builder_mutants   mistakes in the builder, made by rule
 
@@ -19,5 +21,5 @@ imported inside functions, here and nowhere else; theorem 1's enumeration and th
 A module of theorems exposes `goals(...)`, an iterator of `theorem.Goal`; making a goal costs nothing,
 deciding it may.  A goal whose solver is missing raises MissingPart and is printed as not decided.
 
-May import: abi, check, errors, handover, machine, memory, model, plan, proof, routines, x86
+May import: abi, check, errors, handover, host, image, machine, machines, memory, model, plan, proof, routines, shipped, x86
 """

@@ -11,11 +11,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from pathlib import Path
 
 from tightrope.errors import MissingPart
 from tightrope.model import Paging
 from tightrope.proof import Answer, Judged, Killed, Result
-from tightrope.prove import builder_mutants, designs, splits, switch, tables
+from tightrope.prove import builder_mutants, copying, designs, splits, switch, tables
+from tightrope.prove.code import goals as code
 from tightrope.prove.theorem import Goal, Limits, Mutant, Undecided
 
 THEOREMS: Mapping[str, Callable[[], Iterator[Goal]]] = {
@@ -23,9 +25,11 @@ THEOREMS: Mapping[str, Callable[[], Iterator[Goal]]] = {
     "designs": designs.goals,
     "split": splits.goals,
     "switch": switch.goals,
+    "copy": copying.goals,
+    "code": code.goals,
 }
 """The word on the command line -> its goals."""
-MUTANTS: tuple[Callable[[], Iterator[Mutant]], ...] = (builder_mutants.mutants,)
+MUTANTS: tuple[Callable[[], Iterator[Mutant]], ...] = (builder_mutants.mutants, code.mutants)
 """Where mutants come from."""
 
 
@@ -41,6 +45,11 @@ def goals(
         if (mode is None or goal.mode in (None, mode))
         and (design is None or goal.design in (None, design))
     )
+
+
+def foreign(path: Path, contract: str, mode: Paging | None) -> tuple[Goal, ...]:
+    """Theorem 5 about somebody else's code.  Raises BadInput and MissingPart."""
+    return tuple(code.foreign(path, contract, mode))
 
 
 def judge(goal: Goal, limits: Limits) -> Judged:

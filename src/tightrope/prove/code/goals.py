@@ -1,0 +1,281 @@
+"""Theorem 5 as goals and mutants; and the same question about somebody else's code.
+
+Rules: this file is where theorem 5 meets the command line: words, limits, answers.  z3 is imported by
+the modules that it imports inside its functions.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tightrope import routines
+from tightrope.errors import BadInput
+from tightrope.model import Paging
+from tightrope.proof import Answer, Fate, Killed, Result
+from tightrope.prove.symbolic import solver_library
+from tightrope.prove.theorem import Goal, Limits, Mutant, Script, Undecided
+
+if TYPE_CHECKING:
+    from tightrope.prove.code.contract import Contract
+    from tightrope.prove.code.decide import Failure, Known
+    from tightrope.prove.code.mutations import Mutation
+    from tightrope.prove.code.verify import Verified
+
+STATEMENT = (
+    "the routine's bytes, for all V, P, lists and old TLBs: the prologue comes to the loop, each way"
+    " round is one step of the list interpreter, IND_DONE enters the new kernel in the contract's"
+    " state; nothing faults, nothing else is written"
+)
+NEEDED = "each hypothesis about the plan and the old kernel is needed: without it the code fails"
+BITS = {routines.RELOCATE_X86_64: 64, routines.RELOCATE_I386: 32}
+MODES = {
+    routines.RELOCATE_X86_64: (Paging.X86_64, Paging.LA57),
+    routines.RELOCATE_I386: (Paging.I386, Paging.PAE),
+}
+
+
+def goals() -> Iterator[Goal]:
+    """One goal per routine and mode, and one per routine on its hypotheses."""
+    for name, modes in MODES.items():
+        for mode in modes:
+            yield Goal(
+                theorem="code",
+                name="relocation",
+                statement=STATEMENT,
+                decide=partial(_relocation, name, mode),
+                mode=mode,
+                smt=partial(_scripts, name, mode),
+            )
+    for name, modes in MODES.items():
+        yield Goal(
+            theorem="code",
+            name="hypotheses",
+            statement=NEEDED,
+            decide=partial(_hypotheses, name),
+            mode=modes[0],
+        )
+
+
+def _relocation(name: str, mode: Paging, limits: Limits) -> Result:
+    solver_library()
+    from tightrope.prove.code.contract import Contract
+    from tightrope.prove.code.verify import verify
+
+    contract = Contract(BITS[name], mode)
+    return _result(contract, verify(routines.read(name).data, contract, limits))
+
+
+def _scripts(name: str, mode: Paging) -> Iterator[Script]:
+    """The obligations between two cutpoints in one formula: hypotheses, and one of them broken."""
+    z3 = solver_library()
+    from tightrope.prove.code.contract import Contract
+    from tightrope.prove.code.cutpoints import Walker
+
+    walker = Walker(Contract(BITS[name], mode), routines.read(name).data)
+    for number, segment in enumerate(walker.segments(), 1):
+        solver = z3.SolverFor("QF_AUFBV")
+        solver.add(*segment.hypotheses)
+        broken = [z3.And(*each.path, z3.Not(each.formula)) for each in segment.obligations]
+        solver.add(z3.Or(*broken))
+        yield Script(name=f"code-{mode.value.replace('_', '-')}-{number}", text=solver.to_smt2())
+
+
+def _result(contract: Contract, got: Verified) -> Result:
+    """A verified image as the answer to a goal."""
+    counterexample = None
+    detail = f"{got.obligations} obligations"
+    if got.refused:
+        detail = f"the model refuses it: {got.refused}"
+    elif got.failure is not None:
+        obligation = got.failure.obligation
+        where = "" if obligation.at is None else f"at {obligation.at}: "
+        detail = where + obligation.says
+        counterexample = _printed(contract, got.failure)
+    return Result(
+        answer=got.answer,
+        how="z3",
+        cases=None,
+        seconds=got.seconds,
+        counterexample=counterexample,
+        detail=detail,
+    )
+
+
+def _printed(contract: Contract, failure: Failure) -> dict[str, str] | None:
+    from tightrope.prove.code.counterexample import concrete
+
+    return None if failure.model is None else concrete(contract, failure).printed()
+
+
+def _hypotheses(name: str, limits: Limits) -> Result:
+    """Drop each hypothesis; every time some obligation must fail.  The walk itself uses none."""
+    solver_library()
+    from dataclasses import replace
+
+    from tightrope.prove.code.contract import Contract
+    from tightrope.prove.code.cutpoints import Walker
+    from tightrope.prove.code.decide import failures
+
+    deadline = time.perf_counter() + limits.seconds
+    contract = Contract(BITS[name], None)
+    segments = list(Walker(contract, routines.read(name).data).segments())
+    at = next(each.list_state for each in segments if each.list_state is not None)
+    every = [*contract.hypotheses, *contract.list_hypotheses(at)]
+    spare = []
+    for number, hypothesis in enumerate(every):
+        limits.progress(f"without {hypothesis.name}", number, len(every))
+        for segment in segments:
+            left = tuple(h for h in segment.hypotheses if not h.eq(hypothesis.formula))
+            failed = next(failures(replace(segment, hypotheses=left), deadline=deadline), None)
+            if failed is not None and failed.model is None:
+                raise Undecided(f"without {hypothesis.name}")
+            if failed is not None:
+                break
+        else:
+            spare.append(hypothesis.name)
+    return Result(
+        answer=Answer.FAILS if spare else Answer.HOLDS,
+        how="z3",
+        cases=len(every),
+        counterexample={"not needed": ", ".join(spare)} if spare else None,
+    )
+
+
+# ------------------------------------------------------------------------------------- mutants
+
+
+@dataclass(slots=True)
+class Original:
+    """A shipped routine, verified once: what its mutants are compared with."""
+
+    contract: Contract
+    verified: Verified
+    known: Known
+
+
+@lru_cache(maxsize=2)
+def _original(name: str) -> Original:
+    solver_library()
+    from tightrope.prove.code.contract import Contract
+    from tightrope.prove.code.decide import Known
+    from tightrope.prove.code.verify import verify
+
+    contract, known = Contract(BITS[name], None), Known()
+    data = routines.read(name).data
+    return Original(contract, verify(data, contract, Limits(), known=known), known)
+
+
+def mutants() -> Iterator[Mutant]:
+    """Every mutation of both routines."""
+    from tightrope.prove.code.mutations import mutations
+
+    for name, bits in BITS.items():
+        code = routines.read(name)
+        for mutation in mutations(code.data, code.symbols["gdt"], bits):
+            yield Mutant(
+                subject=name,
+                name=f"{mutation.kind} at {mutation.at.offset:#x}: {mutation.says}",
+                says=f"{mutation.kind}: {mutation.says}",
+                kill=partial(_kill, name, mutation),
+            )
+
+
+def _kill(name: str, mutation: Mutation, limits: Limits) -> Killed:
+    from tightrope.prove.code.equivalence import equivalent
+    from tightrope.prove.code.verify import verify
+
+    original = _original(name)
+    got = verify(mutation.data, original.contract, limits, known=original.known)
+    fate, by, evidence = Fate.UNDECIDED, "", "not decided in time"
+    if got.refused:
+        fate, by, evidence = Fate.KILLED, "a refusal of the model", got.refused
+    elif got.answer is Answer.FAILS and got.failure is not None:
+        result = _result(original.contract, got)
+        fate, by = Fate.KILLED, got.failure.segment.name
+        keys = ("V", "P", "cr0", "cr4", "word of the list")
+        shown = {k: v for k, v in (result.counterexample or {}).items() if k in keys}
+        evidence = f"{result.detail}; " + ", ".join(f"{k} = {v}" for k, v in shown.items())
+    elif got.answer is Answer.HOLDS:
+        one, other = original.verified.walked, got.walked
+        if one is not None and other is not None and (why := equivalent(one, other)):
+            fate, by, evidence = Fate.EQUIVALENT, "comparison of states", why
+        else:
+            fate, evidence = Fate.SURVIVED, "the theorem holds of it, and its states differ"
+    return Killed(
+        subject=name,
+        name=mutation.kind,
+        says=f"{mutation.kind}: {mutation.says}",
+        fate=fate,
+        by=by,
+        evidence=evidence,
+        seconds=got.seconds,
+    )
+
+
+# ------------------------------------------------------------------------------- somebody else's
+
+
+def foreign(path: Path, contract: str, mode: Paging | None) -> Iterator[Goal]:
+    """The theorem about a file, in each mode that its code can be for.
+
+    Raises BadInput for a contract that is none, or a file that holds no code.
+    """
+    from tightrope.prove.code import foreign as files
+
+    if contract not in files.CONTRACTS:
+        known = ", ".join(files.CONTRACTS)
+        raise BadInput(f"{contract!r} is no contract; there is {known}", source="--contract")
+    read = files.read(path, mode)
+    for each in (mode,) if mode else tuple(Paging):
+        bits = 64 if each.long_mode else 32
+        if read.bits not in (None, bits):
+            if mode:
+                raise BadInput(
+                    f"its code is {read.bits}-bit, and {mode.value} is not", source=str(path)
+                )
+            continue
+        if read.bits is None and mode is None and bits == 32:
+            continue
+        yield Goal(
+            theorem="code",
+            name=path.name,
+            statement=f"{path.name} keeps the contract {contract}",
+            decide=partial(_foreign, read.data, each),
+            mode=each,
+        )
+
+
+def _foreign(data: bytes, mode: Paging, limits: Limits) -> Result:
+    solver_library()
+    from tightrope.prove.code.contract import Contract
+    from tightrope.prove.code.verify import verify
+
+    contract = Contract(64 if mode.long_mode else 32, mode)
+    got = verify(data, contract, limits)
+    result = _result(contract, got)
+    if got.failure is None or got.failure.model is None:
+        return result
+    return _with_replay(contract, data, mode, got.failure, result)
+
+
+def _with_replay(
+    contract: Contract, data: bytes, mode: Paging, failure: Failure, result: Result
+) -> Result:
+    """The counterexample of an example host, and what the emulator says to it."""
+    from dataclasses import replace
+
+    from tightrope import machines
+    from tightrope.prove.code.counterexample import concrete
+    from tightrope.prove.code.replay import Stage
+
+    with machines.opened("emulator") as machine:
+        stage = Stage(mode, machine)
+        found = concrete(contract, failure, stage.wishes())
+        played = stage.replay(data, found)
+    printed: dict[str, Any] = found.printed()
+    return replace(result, counterexample=printed, detail=f"{result.detail}; {played.says}")
