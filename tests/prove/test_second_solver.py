@@ -39,6 +39,20 @@ def test_another_solver_gives_the_same_answers(theorem: str) -> None:
     assert asked > 3
 
 
+@pytest.mark.parametrize("mode", Paging)
+def test_another_solver_agrees_about_the_relocation_code(mode: Paging) -> None:
+    goal = next(each for each in goals("code", mode=mode) if each.smt)
+    assert goal.smt is not None
+    assert [answer(script) for script in goal.smt()] == ["unsat", "unsat"]
+
+
+@pytest.mark.parametrize("name", ["movs", "without-rule", "without-kept", "movs-unaligned"])
+def test_another_solver_agrees_about_the_copy(name: str) -> None:
+    goal = next(each for each in goals("copy") if each.name == name)
+    for script in goal.smt() if goal.smt else ():
+        assert answer(script) == script.expected, script.name
+
+
 @pytest.mark.parametrize("mode", [Paging.I386, Paging.PAE, Paging.X86_64])
 def test_another_solver_finds_nothing_against_page_table_a(mode: Paging) -> None:
     (goal,) = (each for each in goals("tables", mode=mode) if each.smt)

@@ -10,6 +10,7 @@ import argparse
 from pathlib import Path
 
 from tightrope import __version__
+from tightrope.cli.proving import code_arguments
 
 DESIGNS = ("in-place", "two-tables", "one-table", "damm-v4", "split-function")
 """The names in `handover.DESIGNS`, which is too heavy to import for `--help`; a test compares them."""
@@ -232,7 +233,7 @@ def _prove_arguments(
         _proof_options(one, default=argparse.SUPPRESS)
         one.set_defaults(theorem=word)
         if word == "code":
-            _code_arguments(one)
+            code_arguments(one)
     one = words.add_parser(
         "plan",
         help="what the theorems take for granted, checked on one plan",
@@ -245,19 +246,6 @@ def _prove_arguments(
     _json_argument(one)
     one.set_defaults(theorem="plan")
     deed.set_defaults(deed="prove", theorem=None)
-
-
-def _code_arguments(deed: argparse.ArgumentParser) -> None:
-    deed.add_argument(
-        "file",
-        nargs="?",
-        type=Path,
-        metavar="FILE",
-        help="somebody else's code: .S (GNU as), .o, or raw bytes; called at its first byte",
-    )
-    deed.add_argument(
-        "--contract", default="two-tables", help="what it is held to: two-tables (the default)"
-    )
 
 
 def _proof_options(deed: argparse.ArgumentParser, *, default: str | None) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tightrope.cli import files
@@ -18,6 +19,20 @@ if TYPE_CHECKING:
     from tightrope.report.progress import Bar
 
 HOLDS, FINDING, UNKNOWN = 0, 1, 2
+
+
+def code_arguments(deed: argparse.ArgumentParser) -> None:
+    """What `prove code` takes besides the options of every theorem."""
+    deed.add_argument(
+        "file",
+        nargs="?",
+        type=Path,
+        metavar="FILE",
+        help="somebody else's code: .S (GNU as), .o, or raw bytes; called at its first byte",
+    )
+    deed.add_argument(
+        "--contract", default="two-tables", help="what it is held to: two-tables (the default)"
+    )
 
 
 def prove(options: argparse.Namespace) -> int:

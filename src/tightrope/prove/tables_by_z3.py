@@ -172,13 +172,15 @@ def condition_script(filler: Filler, mode: Paging) -> Script:
     return _script(f"designs-damm-v4-{mode.value}", unknowns, paths, "unsat")
 
 
-def written(name: str, formulas: Sequence[Any], expected: str = "unsat") -> Script:
-    """Formulas over bit vectors as SMT-LIB 2."""
+def written(
+    name: str, formulas: Sequence[Any], expected: str = "unsat", logic: str = "QF_BV"
+) -> Script:
+    """Formulas as SMT-LIB 2, over bit vectors unless another logic is named."""
     z3 = solver_library()
     solver = z3.Solver()
     # Simplified: z3 would write an `and` of one term, which others do not read.
     solver.add(*map(z3.simplify, formulas))
     lines = solver.to_smt2().splitlines()
     kept = [line for line in lines if not line.startswith((";", "(set-info"))]
-    head = ["(set-logic QF_BV)", f"(set-info :status {expected})"]
+    head = [f"(set-logic {logic})", f"(set-info :status {expected})"]
     return Script(name=name, text="\n".join([*head, *kept, ""]), expected=expected)

@@ -18,6 +18,7 @@ from tightrope.errors import BadInput
 from tightrope.model import Paging
 from tightrope.proof import Answer, Fate, Killed, Result
 from tightrope.prove.symbolic import solver_library
+from tightrope.prove.tables_by_z3 import written
 from tightrope.prove.theorem import Goal, Limits, Mutant, Script, Undecided
 
 if TYPE_CHECKING:
@@ -78,11 +79,9 @@ def _scripts(name: str, mode: Paging) -> Iterator[Script]:
 
     walker = Walker(Contract(BITS[name], mode), routines.read(name).data)
     for number, segment in enumerate(walker.segments(), 1):
-        solver = z3.SolverFor("QF_AUFBV")
-        solver.add(*segment.hypotheses)
         broken = [z3.And(*each.path, z3.Not(each.formula)) for each in segment.obligations]
-        solver.add(z3.Or(*broken))
-        yield Script(name=f"code-{mode.value.replace('_', '-')}-{number}", text=solver.to_smt2())
+        formulas = [*segment.hypotheses, z3.Or(*broken)]
+        yield written(f"code-{mode.value}-{number}", formulas, logic="QF_AUFBV")
 
 
 def _result(contract: Contract, got: Verified) -> Result:
