@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench import cpus, plain_unicorn
+from bench import cpus, plain_unicorn, proofs
 from bench.clock import seconds, show
 from tests.makers.bzimage import bzimage
 from tightrope import check, host, image, plan, routines, shipped
@@ -187,6 +187,8 @@ def main() -> None:
         walker,
         cpus.large_dump,
         cpus.agreement,
+        proofs.theorems,
+        proofs.mutants,
     ):
         part()
 
