@@ -13,7 +13,7 @@ xen-project/xen; v1 as of its commits a173b7d011, 6dd60f6880, 6fc8621b96 (2006),
 
     v1 over the years   3.0.4 to 4.3   the thread's: a fixmap for each page, dom0's own code is called
                         4.4 to 4.22    only the list of pages is read; the code is Xen's, as in v2
-                        4.23 on        -ENOSYS (commit 7702e782f3)
+                        4.23 on        -EOPNOTSUPP (commit 7702e782f3)
 
 Rules: numbers only, every structure checked to have the size that the header gives it.
 """
@@ -293,8 +293,9 @@ ERRNO: Mapping[int, str] = MappingProxyType(
         14: "EFAULT: the argument cannot be read or written",
         16: "EBUSY: a kexec is in progress",
         22: "EINVAL: a value is not accepted",
-        38: "ENOSYS: this hypervisor does not have the command",
-        95: "EOPNOTSUPP: this hypervisor does not know the command",
+        34: "ERANGE: there is no such CPU",
+        38: "ENOSYS: this hypervisor has no kexec",
+        95: "EOPNOTSUPP: this hypervisor does not know the command (v1 on 4.23 and later)",
         99: "EADDRNOTAVAIL: not page aligned, or outside the crash region",
     }
 )

@@ -6,7 +6,7 @@
     capture   what /proc and /sys say of this machine -> TOML text
     guest     a real old kernel that stands in a machine -> Host and World
 
-    xen_*     the same of a hypervisor with a dom0: its file, examples, world and notes
+    xen_*     the same of a hypervisor with a dom0: its file, examples, world, notes and hypercalls
 
 May import: abi, errors, memory, model, p2m, x86
 """
@@ -18,6 +18,7 @@ from tightrope.host.live import read_tree
 from tightrope.host.profile import read
 from tightrope.host.world import lay
 from tightrope.host.xen_examples import xen_example
+from tightrope.host.xen_hypercall import Hypervisor
 from tightrope.host.xen_world import lay_xen
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Captured",
     "Guest",
     "Told",
+    "Hypervisor",
     "capture",
     "example",
     "lay",
