@@ -139,6 +139,8 @@ BREAKS: list[tuple[str, Callable[[], Handover]]] = [
     ("frames-distinct", lambda: shared_frame(built())),
     ("root-in-cr3", lambda: rooted(built(Paging.PAE), 1 << 32)),
     ("same-bytes", lambda: other_bytes(built())),
+    ("v-mapped", lambda: plan_with(built(), relocation=Virt(built().plan.relocation + 0x1000))),
+    ("v-mapped", lambda: registers_with(built(), cr3=0x1000)),
     ("list-ends", lambda: list_with(built(), endless)),
     ("unique", lambda: list_with(built(), twice)),
     ("source-rule", lambda: list_with(built(), first_source(a_destination(built())))),

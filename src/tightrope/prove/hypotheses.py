@@ -24,7 +24,7 @@ from tightrope.prove.modes import GEOMETRIES, NXE
 from tightrope.prove.theorem import Answer, Goal, Limits, Result
 from tightrope.x86.cpu import CR0_NW, CR0_PE, CR0_PG, RFLAGS_TF
 from tightrope.x86.survey import survey
-from tightrope.x86.walk import Mmu, canonical
+from tightrope.x86.walk import Access, Mmu, Refused, canonical, walk
 
 THEOREM = "plan"
 Frames = NDArray[np.int64]
@@ -141,6 +141,29 @@ def same_bytes(built: Handover) -> Problem:
     at = wanted.start - there.phys
     same = bytes(there.data[at : at + PAGE_SIZE]) == bytes(control)
     return None if same else f"the page behind V, at {wanted.start:#x}, is another"
+
+
+def v_mapped(built: Handover) -> Problem:
+    """The old kernel's tables, walked at V."""
+    registers, world = built.registers, built.world
+    cpu = built.plan.host.cpu
+    mmu = Mmu(
+        cr0=registers.cr0,
+        cr3=registers.cr3,
+        cr4=registers.cr4,
+        efer=registers.efer,
+        physical_bits=cpu.physical_bits,
+        gbpages=cpu.gbpages,
+    )
+
+    def read(at: int, size: int) -> int | None:
+        page = world.tables.get(at & ~0xFFF)
+        return None if page is None else int.from_bytes(page[at & 0xFFF :][:size], "little")
+
+    got = walk(read, mmu, built.plan.relocation, Access.FETCH)
+    if isinstance(got, Refused):
+        return got.reason
+    return None if got.phys == world.code_phys else f"V leads to {got.phys:#x}"
 
 
 def list_ends(built: Handover) -> Problem:
@@ -264,6 +287,13 @@ HYPOTHESES = (
         theorems=(3, 5),
         kept_by=("same-bytes", "handover.build.build"),
         problem=same_bytes,
+    ),
+    Hypothesis(
+        name="v-mapped",
+        says="The old kernel's tables, and so every old translation of V, lead V to that page.",
+        theorems=(3, 5),
+        kept_by=("code-stays", "tlb-agreement", "host.world.lay"),
+        problem=v_mapped,
     ),
     Hypothesis(
         name="list-ends",
