@@ -16,11 +16,14 @@ import numpy as np
 from bench import cpus, plain_unicorn, proofs
 from bench.clock import seconds, show
 from tests.makers.bzimage import bzimage
-from tightrope import check, host, image, plan, routines, shipped
+from tightrope import check, host, image, machines, plan, routines, shipped
+from tightrope.agree import agree
 from tightrope.check.page_list import order
 from tightrope.compare import compare
+from tightrope.errors import MachineError, MissingPart
 from tightrope.handover import DESIGNS
 from tightrope.machine.emulator import Emulator
+from tightrope.machine.port import Machine
 from tightrope.memory import Extent, MemoryMap, Region, RegionKind
 from tightrope.model import Handover, Host, Paging
 from tightrope.plan import Request
@@ -30,6 +33,7 @@ from tightrope.x86.walk import Access, Mmu, walk
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 INITRD = 30 << 20
+AGREE_SEED, AGREE_SECONDS = 2006, 60.0
 
 
 def whole_rehearsal() -> None:
@@ -86,6 +90,41 @@ def one_page() -> None:
     plain = seconds(lambda: plain_unicorn.walk(built), runs=20)
     show("one small handover, reused machine, all checks (aim 1000/s)", f"{1 / ours:.0f} /s")
     show("  against a fresh plain Unicorn without checks", f"{ours / plain:.2f} times the time")
+
+
+def machines_beside() -> None:
+    """The same small handover on every quick machine, all rules that it can be asked."""
+    old = host.read(host.example(pc=256), "example")
+    tiny = image.read(bzimage(init_size=0x3000), "tiny")
+    built = build(plan.prepare(tiny, old, Request()), design="two-tables")
+    for name in machines.MACHINES:
+        try:
+            with machines.opened(name) as machine:
+
+                def some(machine: Machine = machine) -> None:
+                    for _ in range(50):
+                        check.check(built, machine.run(built))
+
+                figure = f"{50 / seconds(some, runs=3):.0f} /s"
+        except (MissingPart, MachineError) as err:
+            figure = f"not here: {err}"
+        show(f"small handovers with all checks, on {name}", figure)
+
+
+def agreement() -> None:
+    """As many random cases as a minute permits; a hundred thousand take hours of two cores."""
+    cases, differences, started = 0, 0, time.perf_counter()
+    with machines.present() as on:
+        while (taken := time.perf_counter() - started) < AGREE_SECONDS:
+            got = agree(on, seed=AGREE_SEED, numbers=range(cases, cases + 100))
+            cases += got.cases
+            differences += len(got.unexplained)
+        names = ", ".join(each.name for each in on)
+    show(
+        f"random cases that agree, {names}",
+        f"{cases / taken:.0f} /s",
+        f"{cases} cases, {differences} unexplained; 100,000 take {1e5 / cases * taken / 3600:.1f} h",
+    )
 
 
 def modes() -> None:
@@ -181,6 +220,8 @@ def main() -> None:
     for part in (
         whole_rehearsal,
         one_page,
+        machines_beside,
+        agreement,
         modes,
         large_host,
         ten_million_pages,

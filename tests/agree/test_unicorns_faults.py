@@ -163,3 +163,12 @@ def test_a_cpu_model_that_drops_smap_is_not_used() -> None:
     # A model without SMAP would have dropped it in silence; the walk's own write shows what was held.
     writes = emulator().run(handover).register_writes
     assert next(each.before for each in writes if each.register == "cr4") & x86.CR4_SMAP
+
+
+def test_unicorn_sees_a_pdpte_that_was_written_after_cr3() -> None:
+    handover = broken("stale-pdpte", Paging.PAE)
+    assert walks.fault_of(emulator().run(handover)).visits[0].level == "PDPT"
+    assert alone(handover).stop is Stop.ENTRY
+    assert explanations(handover) == {
+        "Unicorn reads PDPTEs at each walk, a CPU when CR3 is written"
+    }

@@ -1,6 +1,6 @@
 """Random old kernels in little memory, so that a thousand of them cost seconds.
 
-    RAM of each           0 .. 0x9fc00, then 1 MiB to 24 to 40 MiB, sometimes a little above 4 GiB
+    RAM of each           0 .. 0x9fc00, then 1 MiB to under 24 to 40 MiB, sometimes a little above 4 GiB
     text at 4 MiB         `private` at 12 MiB; V in the text, in a mapping of its own, or in the direct map
 
 Rules: all from the given random numbers; nothing here is known to be easy.
@@ -29,15 +29,17 @@ FIXMAP = {
 CR4 = x86.CR4_PSE | x86.CR4_MCE | 1 << 9 | 1 << 10
 """PSE, MCE, OSFXSR, OSXMMEXCPT: what every Linux has on."""
 CR0 = x86.CR0_PG | x86.CR0_WP | x86.CR0_NE | x86.CR0_ET | x86.CR0_MP | x86.CR0_PE
+PC_TABLES = 0x2_0000
+"""QEMU's firmware keeps the end of RAM for its ACPI tables."""
 LONG = x86.EFER_LME | x86.EFER_LMA | x86.EFER_SCE
 
 
 def random_host(random: Random, paging: Paging) -> Host:
     """One old kernel."""
     wide = paging.long_mode
-    main = Extent(MIB, random.randint(24, 40) * MIB + random.choice([0, 0, 0x400]))
+    main = Extent(MIB, random.randint(24, 40) * MIB - PC_TABLES + random.choice([0, 0, 0, 0x400]))
     ram = [Extent(0, 0x9FC00), main]
-    if paging is not Paging.I386 and random.random() < 0.3:
+    if paging is not Paging.I386 and random.random() < 0.15:
         ram.append(Extent.sized(4 * GIB, random.randint(1, 4) * MIB))
     nx = paging is not Paging.I386 and random.random() < 0.8
     pge = random.random() < 0.9

@@ -13,12 +13,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from tightrope.agree.difference import Told
-from tightrope.memory import PAGE_SIZE
-from tightrope.model import Handover, Run
+from tightrope.memory import PAGE_SIZE, Extent
+from tightrope.model import Handover, Paging, Run
 from tightrope.x86.cpu import CR0_DEFINED
 from tightrope.x86.walk import Access
 
-ACCESSED_DIRTY, WRITE = 0x60, 2
+ACCESSED_DIRTY = 0x60
+MACHINE_CHECK = 18
+PRESENT, WRITE, RESERVED = 1, 2, 8
+"""Bits of a page fault's error code (SDM 4.7)."""
+LOW_MEMORY = 1 << 20
 UNICORN_BITS = 40
 """TCG_PHYS_ADDR_BITS: Unicorn's MAXPHYADDR, whatever CPU it plays."""
 
@@ -121,8 +125,42 @@ def _table_bits(seen: Seen) -> bool:
     return all(not (a ^ b) & ~ACCESSED_DIRTY for a, b in zip(one, other, strict=True))
 
 
+def _stale_pdpte(seen: Seen) -> bool:
+    """The walk that faulted used a PDPTE that is not what lies in memory (SDM 4.4.1)."""
+    fault = seen.one.run.fault
+    if fault is None or not fault.visits or fault.visits[0].level != "PDPT":
+        return False
+    if seen.handover.plan.host.paging is not Paging.PAE:
+        return False
+    first = fault.visits[0]
+    held = seen.one.run.memory.read(Extent.sized(first.at, 8))
+    return int.from_bytes(held, "little") != first.entry
+
+
+def _hole(seen: Seen) -> bool:
+    """The first machine ends a walk where nothing answers; a PC's bus answers something."""
+    fault = seen.one.run.fault
+    return fault is not None and fault.vector == MACHINE_CHECK
+
+
+def _firmware(seen: Seen) -> bool:
+    """Memory below 1 MiB that the handover has nothing in."""
+    if seen.what != "memory" or seen.at is None or seen.at >= LOW_MEMORY:
+        return False
+    return not any(_page(seen.one.run, seen.at & -PAGE_SIZE))
+
+
+def _reserved_not_present(seen: Seen) -> bool:
+    """The same page fault with the RSVD bit, but for the P bit that has to come with it."""
+    one, other = seen.one.run.fault, seen.other.run.fault
+    if seen.what != "fault" or one is None or other is None:
+        return False
+    same = (one.rip, one.address, one.vector) == (other.rip, other.address, other.vector)
+    reserved = bool((one.error_code or 0) & RESERVED)
+    return same and reserved and (one.error_code or 0) ^ (other.error_code or 0) == PRESENT
+
+
 def _page(run: Run, frame: int) -> bytes:
-    from tightrope.memory import Extent
 
     return bytes(run.memory.read(Extent.sized(frame, PAGE_SIZE)))
 
@@ -138,6 +176,7 @@ KNOWN = (
         "Unicorn's CPU has 40 address bits, whatever the old kernel's has",
         _reserved_by_width,
     ),
+    Known("unicorn", "Unicorn reads PDPTEs at each walk, a CPU when CR3 is written", _stale_pdpte),
     Known("unicorn", "Unicorn reads before it writes, and faults on the read", _read_first),
     Known(None, "the emulator reads before it writes, and has seen the read", _read_before_falling),
     Known("unicorn", "Unicorn raises #GP for the stack, not #SS", _stack_fault),
@@ -147,5 +186,10 @@ KNOWN = (
         "the running code was copied over, and a CPU fetches again when it likes",
         _overwritten,
     ),
+    Known("qemu", "QEMU reads PDPTEs at each walk, a CPU when CR3 is written", _stale_pdpte),
+    Known("qemu", "QEMU reads before it writes, and faults on the read", _read_first),
+    Known("qemu", "what a hole answers is the bus's own affair", _hole),
+    Known("qemu", "QEMU's page fault for a reserved bit has no P bit", _reserved_not_present),
+    Known("qemu", "a PC's firmware has left something in low memory", _firmware),
     Known(None, "our walker notes accessed and dirty bits and sets none", _table_bits),
 )

@@ -317,7 +317,7 @@ class Watch:
         if operation.kind is Kind.DESCRIPTOR_TABLE:
             # The limit, then the base: two reads, as every CPU here makes them.
             out = [(at, 2, access) for at, _, access in out]
-            out += [(at + 2, self._engine.bits // 8, access) for at, _, access in out]
+            out += [(at + 2, self._privileged.bits // 8, access) for at, _, access in out]
         selector = 0
         if operation.kind is Kind.SEGMENT_LOAD and operation.source != "none":
             selector = read(operation.source)

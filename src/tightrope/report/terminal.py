@@ -314,7 +314,7 @@ def _unasked(verdict: Verdict) -> Iterator[str]:
     line = ""
     for rule in verdict.unasked:
         if len(line) + len(rule) > WIDTH:
-            yield f"    {line}"
+            yield f"    {line}".rstrip()
             line = ""
         line += f"{rule}  "
     yield f"    {line}".rstrip()
