@@ -143,6 +143,14 @@ def _hole(seen: Seen) -> bool:
     return fault is not None and fault.vector == MACHINE_CHECK
 
 
+def _done_already(seen: Seen) -> bool:
+    """Both end where nothing answers, and the CPU at full speed stands behind the instruction."""
+    one, other = seen.one.run.fault, seen.other.run.fault
+    if seen.what != "fault" or one is None or other is None:
+        return False
+    return (one.vector, other.vector) == (MACHINE_CHECK,) * 2 and one.reason == other.reason
+
+
 def _firmware(seen: Seen) -> bool:
     """Memory below 1 MiB that the handover has nothing in."""
     if seen.what != "memory" or seen.at is None or seen.at >= LOW_MEMORY:
@@ -190,6 +198,7 @@ KNOWN = (
     Known("qemu", "QEMU reads before it writes, and faults on the read", _read_first),
     Known("qemu", "what a hole answers is the bus's own affair", _hole),
     Known("qemu", "QEMU's page fault for a reserved bit has no P bit", _reserved_not_present),
+    Known("kvm-free", "KVM tells of a write to a hole once it is done", _done_already),
     Known("qemu", "a PC's firmware has left something in low memory", _firmware),
     Known(None, "our walker notes accessed and dirty bits and sets none", _table_bits),
 )

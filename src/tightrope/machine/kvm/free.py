@@ -21,6 +21,7 @@ from tightrope.machine.kvm.vcpu import Exit
 from tightrope.machine.kvm.watchdog import Watchdog
 from tightrope.machine.post_mortem import explain, mmu_of
 from tightrope.machine.record import descriptors
+from tightrope.machine.watch import MACHINE_CHECK
 from tightrope.model import Fault, Registers, Run, Sight, Step, Stop
 from tightrope.x86.cpu import EFER_LMA
 from tightrope.x86.walk import Access, Refused
@@ -127,7 +128,16 @@ def _fall(
         bits=ready.cpu.bits(),
         reset=left.reason == abi.EXIT_SHUTDOWN,
     )
-    if left.reason in (abi.EXIT_SHUTDOWN, abi.EXIT_MMIO) or "does not say why" not in told.reason:
+    if left.reason == abi.EXIT_MMIO:
+        # A write is reported once its instruction is done: rip may be that of the next one.
+        return registers, replace(
+            told,
+            vector=MACHINE_CHECK,
+            error_code=None,
+            address=None,
+            reason=f"no memory answers at physical {left.phys or 0:#x}",
+        )
+    if left.reason == abi.EXIT_SHUTDOWN or "does not say why" not in told.reason:
         return registers, told
     raise MachineError(
         f"this computer's KVM gave up at {registers.rip:#x} (`{told.text}`): {left.name}"
