@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from typing import Any
@@ -145,8 +146,10 @@ def by_enumeration(filler: Filler, mode: Paging, limits: Limits) -> Result:
 def by_z3(filler: Filler, mode: Paging, limits: Limits) -> Result:
     """All goals, symbolically.  Raises Undecided and MissingPart."""
     paths = 0
+    end = time.monotonic() + limits.seconds
     for goal in _parts(mode):
-        refuted, walked = tables_by_z3.refute(filler, mode, goal, limits)
+        left = replace(limits, seconds=end - time.monotonic())
+        refuted, walked = tables_by_z3.refute(filler, mode, goal, left)
         paths += len(walked)
         if refuted:
             return Result(
