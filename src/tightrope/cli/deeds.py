@@ -14,6 +14,7 @@ from tightrope.cli import files
 from tightrope.errors import BadInput, ImageError, MissingPart, TightropeError
 
 if TYPE_CHECKING:
+    from tightrope.model import Verdict
     from tightrope.sabotage import Sabotage
 
 HOLDS, FINDING, UNKNOWN = 0, 1, 2
@@ -24,6 +25,8 @@ STATUS = {"holds": HOLDS, "falls": FINDING, "unknown": UNKNOWN}
 def _rehearse(options: argparse.Namespace) -> int:
     if options.sabotage == "list":
         return _sabotages()
+    if options.old_kernel:
+        return _rehearse_booted(options)
     from tightrope import machines, sabotage
     from tightrope.rehearse import CONSOLE_WORDS, rehearse, speaks_for_itself
 
@@ -61,15 +64,58 @@ def _rehearse(options: argparse.Namespace) -> int:
             bar.close()
         if trace:
             files.write_trace(trace, verdict)
-        if options.json:
-            from tightrope.report.document import verdict_document
-
-            files.print_json(verdict_document(verdict))
-        else:
-            from tightrope.report import terminal
-
-            print(terminal.text(verdict, colour=files.colour()))
+        _print_verdict(options, verdict)
     return STATUS[verdict.outcome.value]
+
+
+def _rehearse_booted(options: argparse.Namespace) -> int:
+    if options.on != "qemu" or options.host or options.sabotage or options.trace:
+        raise BadInput(
+            "needs --on qemu, and goes with none of --host, --sabotage and --trace",
+            source="command line",
+            field="--old-kernel",
+        )
+    from tightrope.booted import OldKernel, rehearse_booted
+    from tightrope.machine.qemu import Qemu
+    from tightrope.report.progress import Bar
+
+    image, _, request = files.inputs(options)
+    token, request = files.with_token(request)
+    old = OldKernel(
+        kernel=files.read(options.old_kernel),
+        initrd=files.read(options.old_initrd) if options.old_initrd else b"",
+        mebibytes=options.old_memory,
+        reserve=f"{options.old_memory // (2 if options.crash else 4)}M",
+    )
+    machine, bar = Qemu(), Bar()
+    try:
+        verdict = rehearse_booted(
+            old,
+            image,
+            request,
+            token=token,
+            design=options.design,
+            machine=machine,
+            seconds=options.limit,
+            progress=bar,
+        )
+        bar.close()
+        _print_verdict(options, verdict)
+    finally:
+        bar.close()
+        machine.close()
+    return STATUS[verdict.outcome.value]
+
+
+def _print_verdict(options: argparse.Namespace, verdict: Verdict) -> None:
+    if options.json:
+        from tightrope.report.document import verdict_document
+
+        files.print_json(verdict_document(verdict))
+    else:
+        from tightrope.report import terminal
+
+        print(terminal.text(verdict, colour=files.colour()))
 
 
 def _inspect(options: argparse.Namespace) -> int:

@@ -36,6 +36,22 @@ def parser() -> argparse.ArgumentParser:
     )
     _kernel_arguments(deed, optional=True)
     _request_arguments(deed)
+    real = deed.add_argument_group("a real old kernel, with --on qemu")
+    real.add_argument(
+        "--old-kernel",
+        metavar="FILE",
+        help="boot this bzImage and walk from it, instead of a described one, to the new userspace",
+    )
+    real.add_argument(
+        "--old-initrd", metavar="FILE", help="its initrd, which scripts/build-initramfs makes"
+    )
+    real.add_argument(
+        "--old-memory",
+        type=int,
+        default=512,
+        metavar="MIB",
+        help="the PC's memory; crashkernel= is a quarter of it, half with --crash (%(default)s)",
+    )
     walk = deed.add_argument_group("the walk")
     walk.add_argument(
         "--design",

@@ -18,10 +18,10 @@
  *                    | code             |
  *      base          +------------------+   below 2 MiB
  *
- * At stage_32 and stage_64: flat 32-bit protected mode, paging off, esi = base, `old_gdt` and `old_idt`
- * filled in, the three table pages zero.
- * At ready: gdt and idt loaded; CS 0x60 and the others 0x68 (stage_32), or long mode with CS 0x10,
- * SS 0x18 and the others null (stage_64); the two PICs masked, as machine_shutdown leaves them.
+ * At stage_32 and stage_64: flat 32-bit protected mode, paging off, esi = base, `old_gdt`, `old_idt` and
+ * `old_cr3` filled in, the three table pages zero.
+ * At ready: gdt and idt loaded; CS 0x60, the others 0x68 and CR3 loaded (stage_32), or long mode with
+ * CS 0x10, SS 0x18 and the others null (stage_64); the two PICs masked, as machine_shutdown leaves them.
  */
 	.set	MAGIC, 0x1badb002	/* Multiboot 0.6.96, 3.1.2 */
 	.set	FLAGS, 1 << 16		/* the address fields below are valid */
@@ -70,6 +70,9 @@ stage_32:
 	mov	%eax, %gs
 	lgdt	old_gdt - header(%esi)
 	lidt	old_idt - header(%esi)
+	/* Outside long mode the stub extends the sign of what it writes: an address above 2 GiB is lost. */
+	mov	old_cr3 - header(%esi), %eax
+	mov	%eax, %cr3
 	jmp	ready
 
 stage_64:
@@ -133,4 +136,7 @@ old_gdt:
 	.balign	8
 old_idt:
 	.word	0
+	.quad	0
+	.balign	8
+old_cr3:
 	.quad	0

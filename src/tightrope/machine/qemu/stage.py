@@ -167,15 +167,22 @@ def _filled(code: Code, base: int, registers: Registers) -> bytes:
     struct.pack_into("<I", data, code.symbols["own_base"], base + code.symbols["own_gdt"])
     for symbol, (address, limit) in (("old_gdt", registers.gdt), ("old_idt", registers.idt)):
         struct.pack_into("<HQ", data, code.symbols[symbol], limit, address)
+    struct.pack_into("<Q", data, code.symbols["old_cr3"], registers.cr3)
     return bytes(data)
 
 
 def _control(pc: Pc, registers: Registers) -> None:
-    """Paging as the old kernel has it; in long mode it stays on all the time."""
+    """Paging as the old kernel has it; in long mode it stays on all the time.  Then what is left."""
     pc.set_register("efer", registers.efer)
     pc.set_register("cr4", registers.cr4)
-    pc.set_register("cr3", registers.cr3)
+    if registers.efer & EFER_LMA:
+        pc.set_register("cr3", registers.cr3)
     pc.set_register("cr0", registers.cr0)
+    now = pc.registers()
+    for name, selector in registers.segments.items():
+        if now[name] != selector:
+            # Not Linux's: the stub reads the descriptor from the old kernel's own gdt.
+            pc.set_register(name, selector)
 
 
 def _compare(now: Registers, wanted: Registers) -> None:
