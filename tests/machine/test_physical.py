@@ -148,3 +148,20 @@ def test_ram_acpi_and_firmware_areas_hold_something_and_the_rest_does_not() -> N
         Extent(0x100000, 0x201000),
         Extent(0x300000, 0x301000),
     )
+
+
+@given(st.sets(st.integers(0, 255), max_size=20))
+def test_the_frames_in_use_are_those_that_were_written(frames: set[int]) -> None:
+    ram = Ram((Extent(0x10_0000, 0x20_0000),))
+    for frame in frames:
+        ram.write(0x10_0000 + frame * 0x1000 + 7, b"\x01")
+    assert ram.in_use() == {0x100 + frame for frame in frames}
+    ram.clear()
+    assert ram.in_use() == frozenset()
+    assert not any(bytes(ram.read(Extent(0x10_0000, 0x20_0000))))
+
+
+def test_without_a_pagemap_every_frame_may_be_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tightrope.machine.physical.PAGEMAP", "/nowhere/pagemap")
+    ram = Ram((Extent(0, 0x4000), Extent(0x8000, 0x9000)))
+    assert ram.in_use() == {0, 1, 2, 3, 8}

@@ -11,7 +11,9 @@ import pytest
 from tests.makers.bzimage import bzimage
 from tightrope import image, shipped
 from tightrope.cli import main
+from tightrope.errors import MissingPart
 from tightrope.machine.fake import Fake
+from tightrope.machine.kvm import Kvm
 from tightrope.matrix import CRASH_REGION, Cell, hosts, matrix
 from tightrope.memory import PAGE_SIZE, covered
 from tightrope.model import Handover, Image, Outcome, Paging, Run, XenCrash
@@ -118,3 +120,42 @@ def test_the_command_prints_the_table_and_its_json(
     big = tmp_path / "big"
     big.write_bytes(bzimage(init_size=0xD000_0000))
     assert main(["matrix", str(big)]) == 1
+
+
+class Elsewhere(Fake):
+    """A machine that has only one paging mode."""
+
+    name = "elsewhere"
+
+    def run(self, handover: Handover) -> Run:
+        if handover.plan.host.paging is not Paging.X86_64:
+            raise MissingPart("it has long mode only")
+        return super().run(handover)
+
+
+def test_each_machine_has_a_column_and_what_it_cannot_be_has_its_reason() -> None:
+    got = matrix([kernel()], on=[Fake(), Elsewhere()])
+    text = report.text(got)
+    assert "made, fake" in text
+    assert "made, elsewhere" in text
+    assert "(1) it has long mode only" in text
+    there = {
+        name: {cell.paging for cell in got if cell.machine == name and cell.outcome}
+        for name in ("fake", "elsewhere")
+    }
+    assert there == {"fake": set(Paging), "elsewhere": {Paging.X86_64}}
+
+
+def test_kvm_agrees_with_the_emulator_in_every_cell_that_it_has(
+    kvm: Kvm, kvm_free: Kvm, cells: tuple[Cell, ...]
+) -> None:
+    def place(cell: Cell) -> tuple[object, ...]:
+        return cell.paging, cell.page_offset, cell.xen, cell.crash, cell.crashed
+
+    theirs = {place(cell): cell.outcome for cell in cells}
+    got = matrix([image.read(shipped.read(), "shipped")], on=[kvm, kvm_free])
+    walked = [cell for cell in got if cell.outcome is not None]
+    assert len(walked) >= 4
+    assert [cell for cell in walked if cell.outcome != theirs[place(cell)]] == []
+    lacking = [cell for cell in got if cell.outcome is None and theirs[place(cell)] is not None]
+    assert all("this computer's KVM" in cell.detail for cell in lacking)
