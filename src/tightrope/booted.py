@@ -58,10 +58,25 @@ def rehearse_booted(
 ) -> Verdict:
     """Walk from a real old kernel until the new one's init says `token`.
 
-    `machine` is closed by whoever made it.  Raises TightropeError when it cannot be told.
+    A given `machine` is closed by whoever made it.  Raises TightropeError when it cannot be told.
     """
+    if machine is None:
+        machine = Qemu()
+        try:
+            return rehearse_booted(
+                old,
+                image,
+                request,
+                token=token,
+                design=design,
+                machine=machine,
+                boot_seconds=boot_seconds,
+                seconds=seconds,
+                progress=progress,
+            )
+        finally:
+            machine.close()
     stages = Stages(progress)
-    machine = machine or Qemu()
     board = Board(
         size=old.mebibytes << 20,
         kernel=old.kernel,

@@ -10,12 +10,15 @@ import doctest
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.conftest import lacking
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
@@ -57,6 +60,8 @@ def run(command: str, folder: Path) -> str:
 @pytest.mark.parametrize("block", list(blocks("console")))
 def test_a_console_example_prints_what_it_says(block: str, tmp_path: Path) -> None:
     for command, wanted in commands(block):
+        if "--on qemu" in command and shutil.which("qemu-system-x86_64") is None:
+            lacking("no qemu-system-x86_64 here: run scripts/system-packages")
         got = run(command, tmp_path)
         matches = doctest.OutputChecker().check_output(wanted, got, doctest.ELLIPSIS)
         assert matches, f"$ {command}\n{got}"

@@ -76,7 +76,6 @@ def _rehearse_booted(options: argparse.Namespace) -> int:
             field="--old-kernel",
         )
     from tightrope.booted import OldKernel, rehearse_booted
-    from tightrope.machine.qemu import Qemu
     from tightrope.report.progress import Bar
 
     image, _, request = files.inputs(options)
@@ -87,7 +86,7 @@ def _rehearse_booted(options: argparse.Namespace) -> int:
         mebibytes=options.old_memory,
         reserve=f"{options.old_memory // (2 if options.crash else 4)}M",
     )
-    machine, bar = Qemu(), Bar()
+    bar = Bar()
     try:
         verdict = rehearse_booted(
             old,
@@ -95,15 +94,12 @@ def _rehearse_booted(options: argparse.Namespace) -> int:
             request,
             token=token,
             design=options.design,
-            machine=machine,
             seconds=options.limit,
             progress=bar,
         )
-        bar.close()
-        _print_verdict(options, verdict)
     finally:
         bar.close()
-        machine.close()
+    _print_verdict(options, verdict)
     return STATUS[verdict.outcome.value]
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tightrope import __version__
 from tightrope.cli.proving import code_arguments
+from tightrope.cli.values import count, extent, number, seconds
 
 DESIGNS = ("in-place", "two-tables", "one-table", "damm-v4", "split-function")
 """The names in `handover.DESIGNS`, which is too heavy to import for `--help`; a test compares them."""
@@ -68,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
     )
     walk.add_argument(
         "--limit",
-        type=_seconds,
+        type=seconds,
         default=900.0,
         metavar="SECONDS",
         help="how long to listen with --until console or userspace (%(default)s)",
@@ -93,7 +94,7 @@ def parser() -> argparse.ArgumentParser:
     )
     deed.add_argument("kernel", metavar="KERNEL", help=FORMATS)
     deed.add_argument(
-        "--flat", type=_number, metavar="ADDRESS", help="a flat binary that is loaded at ADDRESS"
+        "--flat", type=number, metavar="ADDRESS", help="a flat binary that is loaded at ADDRESS"
     )
     deed.add_argument(
         "--bits", type=int, choices=[32, 64], default=32, help="of a flat binary (%(default)s)"
@@ -142,7 +143,7 @@ def parser() -> argparse.ArgumentParser:
         " memory. Each difference is printed with the command that replays it.",
     )
     deed.add_argument(
-        "--count", type=_count, default=100, metavar="N", help="how many cases (%(default)s)"
+        "--count", type=count, default=100, metavar="N", help="how many cases (%(default)s)"
     )
     deed.add_argument(
         "--seed", type=int, default=1, metavar="S", help="where they come from (%(default)s)"
@@ -168,13 +169,13 @@ def parser() -> argparse.ArgumentParser:
     )
     example.add_argument(
         "--split",
-        type=_number,
+        type=number,
         metavar="PAGE_OFFSET",
         help="the memory split of a 32-bit kernel, such as 0xc0000000",
     )
     example.add_argument(
         "--crash",
-        type=_extent,
+        type=extent,
         metavar="START+SIZE",
         help="a crash region, such as 0x33000000+0x10000000",
     )
@@ -197,13 +198,11 @@ def parser() -> argparse.ArgumentParser:
         help="walk a crashed kernel's page tables in an ELF core, and say whether they are whole",
     )
     deed.add_argument("vmcore", metavar="VMCORE", help="an ELF core, as /proc/vmcore is")
-    deed.add_argument(
-        "--cr3", type=_number, metavar="ADDR", help="the root, where no note names it"
-    )
+    deed.add_argument("--cr3", type=number, metavar="ADDR", help="the root, where no note names it")
     deed.add_argument("--mode", choices=["i386", "pae", "x86_64", "la57"], help="the table format")
     deed.add_argument(
         "--physical-bits",
-        type=_number,
+        type=number,
         default=52,
         metavar="N",
         help="MAXPHYADDR of the crashed machine (%(default)s)",
@@ -276,7 +275,7 @@ def _proof_options(deed: argparse.ArgumentParser, *, default: str | None) -> Non
     deed.add_argument("--design", default=default, help="only what is about this table design")
     deed.add_argument(
         "--limit",
-        type=_seconds,
+        type=seconds,
         default=60.0 if first else default,
         metavar="SECONDS",
         help="for each goal; then it is not decided (60)",
@@ -369,22 +368,6 @@ def _request_arguments(deed: argparse.ArgumentParser) -> None:
     )
 
 
-def _seconds(text: str) -> float:
-    """Seconds of an argument; `nan` would never be over."""
-    seconds = float(text)
-    if not seconds > 0:
-        raise argparse.ArgumentTypeError(f"{text} is not a time to listen for")
-    return seconds
-
-
-def _count(text: str) -> int:
-    """A number of cases."""
-    count = int(text, 0)
-    if count < 1:
-        raise argparse.ArgumentTypeError(f"{text} is no number of cases")
-    return count
-
-
 def _machines(text: str) -> tuple[str, ...]:
     """Names of machines with commas between them, each once."""
     names = tuple(dict.fromkeys(text.split(",")))
@@ -396,16 +379,3 @@ def _machines(text: str) -> tuple[str, ...]:
 
 def _json_argument(group: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
     group.add_argument("--json", action="store_true", help="one JSON object instead of text")
-
-
-def _number(text: str) -> int:
-    """A whole number, in hexadecimal with 0x."""
-    return int(text, 0)
-
-
-def _extent(text: str) -> tuple[int, int]:
-    """START+SIZE, both in bytes."""
-    start, plus, size = text.partition("+")
-    if not plus:
-        raise argparse.ArgumentTypeError(f"{text} is not START+SIZE")
-    return int(start, 0), int(size, 0)

@@ -22,7 +22,7 @@ from tightrope.model import Paging
 
 MIB = 1 << 20
 TABLES = 256 << 10
-SMALLEST, LARGEST = 256, 3584
+SMALLEST, LARGEST = 256, 3583
 """MiB: less leaves an old kernel no room beside a new one; more is split at 4 GiB."""
 CR4 = {
     Paging.X86_64: (0x35_06F0, "SMAP SMEP OSXSAVE FSGSBASE OSXMMEXCPT OSFXSR PGE MCE PAE PSE"),

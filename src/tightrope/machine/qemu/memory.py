@@ -1,8 +1,8 @@
 """A PC's RAM as this process and QEMU share it.
 
     offset in the file     physical
-    0                      0             all of it, up to 3.5 GiB; or the first 3 GiB
-    3 GiB                  4 GiB         the rest, where there is more than 3.5 GiB
+    0                      0             all of it, below 3.5 GiB; or the first 3 GiB
+    3 GiB                  4 GiB         the rest, where there is 3.5 GiB or more
 
 Source: QEMU hw/i386/pc_piix.c, pc_init1(): the split of the `pc` machine.
 
@@ -26,7 +26,7 @@ MIB = 1 << 20
 
 def extents_of(size: int) -> tuple[Extent, ...]:
     """The physical extents of a PC with `size` bytes of RAM."""
-    if size <= LOW_ALL:
+    if size < LOW_ALL:
         return (Extent(0, size),)
     return Extent(0, LOW_SPLIT), Extent.sized(HIGH, size - LOW_SPLIT)
 

@@ -89,7 +89,7 @@ class Pc:
         try:
             self._process = Process(
                 arguments(board, self.ram.descriptor, self._files),
-                sockets=("qmp", "gdb", "serial"),
+                sockets=("qmp", "gdb"),
                 descriptors=[
                     self.ram.descriptor,
                     *self._files,
@@ -98,6 +98,7 @@ class Pc:
             )
             for name, each in self._process.sockets.items():
                 self._selector.register(each, selectors.EVENT_READ, name)
+            self._selector.register(self._process.output, selectors.EVENT_READ, "serial")
             self._greet()
         except BaseException:
             self.close()
@@ -138,7 +139,7 @@ class Pc:
         """Take in what has come on any of the three, waiting at most `seconds` for something."""
         for key, _ in self._selector.select(max(0.0, seconds)):
             try:
-                data = self.process.sockets[key.data].recv(1 << 16)
+                data = os.read(key.fd, 1 << 16)
             except ConnectionError:
                 data = b""
             if not data:
@@ -274,7 +275,10 @@ class Pc:
 
     def say(self, text: str) -> None:
         """Type on the console."""
-        self._send("serial", text.encode())
+        try:
+            self.process.say(text.encode())
+        except OSError as err:
+            raise self.process.why_it_ended() from err
 
     def break_at(self, virt: int) -> None:
         """Stop before the instruction at a linear address."""
@@ -353,7 +357,7 @@ def arguments(board: Board, ram: int, files: Sequence[int]) -> list[str]:
         *("-action", "reboot=shutdown,shutdown=pause", "-D", "/proc/self/fd/{log}"),
         *("-chardev", "socket,id=qmp,fd={qmp}", "-mon", "chardev=qmp,mode=control"),
         *("-chardev", "socket,id=gdb,fd={gdb}", "-gdb", "chardev:gdb"),
-        *("-chardev", "socket,id=serial,fd={serial}", "-serial", "chardev:serial"),
+        *("-chardev", "stdio,id=serial,signal=off", "-serial", "chardev:serial"),
         *("-kernel", f"/proc/self/fd/{files[0]}"),
     ]
     if len(files) > 1:

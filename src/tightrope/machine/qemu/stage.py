@@ -47,7 +47,7 @@ def board_for(host: Host) -> Board:
             f"RAM at {host.memory.ram[-1]}: QEMU's CPU has {PHYSICAL_BITS} address bits"
         )
     low = align_up(low, MIB)
-    if low > (LOW_SPLIT if high else LOW_ALL):
+    if low > (LOW_SPLIT if high else LOW_ALL - MIB):
         raise MissingPart(f"RAM up to {low:#x}: QEMU's pc has none so high below 4 GiB")
     return Board(
         size=LOW_SPLIT + align_up(high - HIGH, MIB) if high else low,
