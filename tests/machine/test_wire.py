@@ -90,6 +90,8 @@ def test_stop_replies_and_registers_are_read() -> None:
     assert wire.stop_signal(b"T05thread:01;") == wire.SIGNAL_TRAP
     assert wire.stop_signal(b"S03") == wire.SIGNAL_QUIT
     assert wire.register_bytes(b"78563412xxxx") == b"\x78\x56\x34\x12\0\0"
+    assert wire.is_farewell(b"W00")
+    assert not wire.is_farewell(b"T05")
     for bad in (b"OK", b"T", b"Tzz", b"T+5"):
         with pytest.raises(WireError):
             wire.stop_signal(bad)

@@ -115,6 +115,11 @@ def stop_signal(payload: bytes) -> int:
     return _number(payload[1:3], "the signal of a stop reply")
 
 
+def is_farewell(payload: bytes) -> bool:
+    """W00 or X09: the stub's process is about to end."""
+    return payload[:1] in (b"W", b"X")
+
+
 def _number(digits: bytes, what: str) -> int:
     try:
         # int() takes more than digits: signs, underscores, spaces.

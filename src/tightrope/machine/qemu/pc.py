@@ -149,6 +149,8 @@ class Pc:
             elif key.data == "gdb":
                 for event in self._gdb.feed(data):
                     if isinstance(event, wire.Packet):
+                        if wire.is_farewell(event.payload):
+                            raise self.process.why_it_ended()
                         self._send("gdb", b"+")
                         self._packets.append(event.payload)
             else:
