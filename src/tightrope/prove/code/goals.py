@@ -180,11 +180,12 @@ def mutants() -> Iterator[Mutant]:
                 subject=name,
                 name=f"{mutation.kind} at {mutation.at.offset:#x}: {mutation.says}",
                 says=f"{mutation.kind}: {mutation.says}",
-                kill=partial(_kill, name, mutation),
+                kill=partial(kill, name, mutation),
             )
 
 
-def _kill(name: str, mutation: Mutation, limits: Limits) -> Killed:
+def kill(name: str, mutation: Mutation, limits: Limits) -> Killed:
+    """The fate of one mutation of a shipped routine."""
     from tightrope.prove.code.equivalence import equivalent
     from tightrope.prove.code.verify import verify
 
