@@ -24,7 +24,7 @@ from tightrope.plan import Request
 from tightrope.rehearse import rehearse
 from tightrope.x86.cpu import CR4_PGE
 
-NOT_HERE = ("relocation", "private.size")
+NOT_HERE = ("relocation", "private.size", "design")
 """The fields of a host for which a design cannot exist there, where the plan itself can be made."""
 OURS = TWO_TABLES
 """The design that a rehearsal has when none is asked for."""

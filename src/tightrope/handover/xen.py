@@ -64,7 +64,8 @@ def build_xen(plan: Plan, world: World, code: Code, *, design: str) -> Handover:
         if design not in PAGE_LIST_DESIGNS:
             raise PlanError(
                 f"page_list has no slots for {design}: v1 takes {' and '.join(PAGE_LIST_DESIGNS)}",
-                source="--design",
+                source=plan.host.source,
+                field="design",
             )
         chains, rest = _handed_over(plan)
         assert world.host.xen is not None
@@ -77,7 +78,8 @@ def build_xen(plan: Plan, world: World, code: Code, *, design: str) -> Handover:
         if design not in (TWO_TABLES, XEN_V2):
             raise PlanError(
                 f"under v2 the tables are the hypervisor's own: there is no {design}",
-                source="--design",
+                source=plan.host.source,
+                field="design",
             )
         design = XEN_V2
         table_a = table_b = _own_tree(plan)
