@@ -15,6 +15,14 @@ xen-project/xen; v1 as of its commits a173b7d011, 6dd60f6880, 6fc8621b96 (2006),
                         4.4 to 4.22    only the list of pages is read; the code is Xen's, as in v2
                         4.23 on        -EOPNOTSUPP (commit 7702e782f3)
 
+v1 as 4.4 to 4.22 read it (kexec_do_load_v1 in xen/common/kexec.c, kimage_build_ind in kimage.c): only
+indirection_page and start_address count.  The first is taken for the machine address of a page of the
+list, its flags dropped: a head of just IND_DONE would be frame 0.  Every word has exactly one flag, a
+word without one is EINVAL (Linux skips it); each IND_DESTINATION that does not follow on begins a
+segment, of which there may be 16.  Sources have to be pages of the calling domain (EFAULT), and are
+copied when the image is loaded.  Mapped are the destinations and the first MiB.  EM_386 or EM_X86_64
+follows from dom0's width.
+
 Rules: numbers only, every structure checked to have the size that the header gives it.
 """
 
@@ -281,6 +289,15 @@ def _ioc(number: int, argument: Record) -> int:
 IOCTL_PRIVCMD_HYPERCALL = _ioc(0, PRIVCMD_HYPERCALL)
 IOCTL_PRIVCMD_MMAP = _ioc(2, PRIVCMD_MMAP)
 IOCTL_PRIVCMD_MMAPBATCH_V2 = _ioc(4, PRIVCMD_MMAPBATCH_V2)
+
+HYPERVISOR_TYPE = "/sys/hypervisor/type"
+"""`xen` where there is one (Linux Documentation/ABI/stable/sysfs-hypervisor-xen)."""
+HYPERVISOR_VERSION = ("/sys/hypervisor/version/major", "/sys/hypervisor/version/minor")
+GUEST_TYPE = "/sys/hypervisor/guest_type"
+"""PV, HVM or PVH (Linux 4.13 on): a PV kernel must never be sent kexec_file_load, which it does not
+refuse and dies of (measured on 6.1)."""
+CAPABILITIES, CONTROL_DOMAIN = "/proc/xen/capabilities", "control_d"
+"""The word is there in dom0 alone (drivers/xen/xenfs/super.c); xenfs has to be mounted."""
 
 DOMID_SELF, DOMID_IO = 0x7FF0, 0x7FF1
 """xen.h: the caller itself; machine frames that belong to nobody."""
