@@ -167,6 +167,10 @@ class Image:
     """What a unified kernel image carries, None when it carries none."""
     command_line: str | None
     """What a unified kernel image carries, None when it carries none."""
+    relocations: NDArray[np.int64] | None = None
+    """Offsets of 32-bit words to which the distance from `pref_address` is added, where it is moved."""
+    reach: int | None = None
+    """Where the image ends at the latest, wherever it is moved; None: where its entry's mode does."""
 
 
 # ----------------------------------------------------------------------------------------- host
@@ -436,7 +440,10 @@ class Plan:
     """What state the new kernel's entry expects."""
     kernel_entry: Phys
     """The new kernel's own first instruction."""
-    boot_params: Phys
+    entry_bits: int
+    """The mode of that instruction, 32 or 64."""
+    arguments: Mapping[str, int]
+    """What the protocol puts into registers: those of `Registers.general` that are not zero."""
     command_line: str
     crash: bool = False
     """Everything lies in the crash region already: the list is just IND_DONE."""
@@ -444,6 +451,11 @@ class Plan:
     """What dom0 hands to the hypervisor; None where the old kernel jumps by itself."""
     backup: tuple[Backup, ...] = ()
     """What the entry stub of a crash kexec copies before the new kernel writes over it."""
+
+    @property
+    def boot_params(self) -> int:
+        """The zero page's address.  Raises KeyError where the protocol has none."""
+        return self.arguments["rsi"]
 
     @property
     def in_place(self) -> int:

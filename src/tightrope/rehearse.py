@@ -30,6 +30,7 @@ from tightrope.model import (
     Image,
     Outcome,
     Plan,
+    Protocol,
     Step,
     Stop,
     Verdict,
@@ -166,6 +167,12 @@ def reached(console: Console, token: str) -> Iterator[Finding]:
             evidence={f"line {number}": line for number, line in last.items()},
             mend="give it a console (console=ttyS0) and an init that says tightrope.token's word",
         )
+
+
+def is_linux(image: Image) -> bool:
+    """Whether this is Linux, which knows `CONSOLE_WORDS`; what another kernel knows is not guessed."""
+    linux = (Protocol.LINUX_64, Protocol.LINUX_32)
+    return any(entry.protocol in linux for entry in image.entries)
 
 
 def _heard(console: Console, image: Image) -> Iterator[Finding]:

@@ -404,8 +404,31 @@ def general(name: str, value: int) -> Change:
 
 def through_the_32_bit_entry(handover: Handover, run: Run) -> Walked:
     """The plan asked for the 32-bit entry, and rbx holds something in 64-bit code with paging on."""
-    plan = replace(handover.plan, protocol=Protocol.LINUX_32)
+    plan = replace(handover.plan, protocol=Protocol.LINUX_32, entry_bits=32)
     return general("rbx", 7)(replace(handover, plan=plan), run)
+
+
+MULTIBOOT_WORDS = {"rax": 0x2BADB002, "rbx": 0xBFFD7000}
+
+
+def through_multiboot(handover: Handover, run: Run) -> Walked:
+    """The plan asked for a Multiboot entry, and eax holds nothing; boot_params is no information."""
+    plan = replace(
+        handover.plan, protocol=Protocol.MULTIBOOT, entry_bits=32, arguments=MULTIBOOT_WORDS
+    )
+    return general("rbx", 0xBFFD7000)(replace(handover, plan=plan), run)
+
+
+def beyond_4_gib(handover: Handover, run: Run) -> Walked:
+    """A 32-bit entry, and a plan that has the command line above 4 GiB."""
+    segments = tuple(
+        replace(each, destination=Extent.sized(1 << 32, PAGE))
+        if each.name == "command line"
+        else each
+        for each in handover.plan.segments
+    )
+    plan = replace(handover.plan, protocol=Protocol.LINUX_32, entry_bits=32, segments=segments)
+    return replace(handover, plan=plan), run
 
 
 def segment(name: str, value: int) -> Change:
@@ -1062,6 +1085,31 @@ ENTRY = (
         step=Step.COPY,
         says="registers that have to be 0 at the entry are not: ebx is 0x7",
         also=frozenset({"entry-selectors", "known-state"}),
+    ),
+    Breach(
+        rule="entry-arguments",
+        name="no magic word",
+        change=through_multiboot,
+        step=Step.COPY,
+        says="eax is 0x0, and multiboot puts 0x2badb002 there",
+        also=frozenset({"entry-selectors", "known-state", "entry-information"}),
+    ),
+    Breach(
+        rule="entry-information",
+        name="boot_params where Multiboot's information should be",
+        change=through_multiboot,
+        step=Step.COPY,
+        says="what is handed over at 0xbffd7000 is not what was planned: flags 0x0 promise",
+        also=frozenset({"entry-selectors", "known-state", "entry-arguments"}),
+    ),
+    Breach(
+        rule="entry-in-reach",
+        name="the command line at 4 GiB",
+        change=beyond_4_gib,
+        step=Step.COPY,
+        says="the command line lies at [0x100000000, 0x100001000), where 32-bit code cannot reach",
+        # The line's bytes are not there, of course.
+        also=frozenset({"entry-selectors", "known-state", "destinations-complete"}),
     ),
     Breach(
         rule="entry-mapped",

@@ -294,8 +294,8 @@ KEYS = {
     "steps.0": "number name ok",
     "entry": "general rip rflags cr0 cr3 cr4 efer segments gdt idt",
     "stopped": "why registers",
-    "plan": "image host crash segments control_page relocation entry kernel_entry boot_params"
-    " command_line list pages pages_in_place identity page_table_a page_table_b",
+    "plan": "image host crash segments control_page relocation entry kernel_entry entry_bits"
+    " protocol boot_params arguments command_line list pages pages_in_place identity page_table_a page_table_b",
     "plan.segments.0": "name start size data why",
     "plan.list": "head pages",
     "plan.identity.0": "start size what",

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tests.makers.hosts import GIB, MIB, PAGE, TEXT_SIZE, hosts, make_host, small_host
 from tightrope import host as host_room
 from tightrope.errors import HostError
-from tightrope.memory import Extent, Phys, Region, RegionKind, Virt, union
+from tightrope.memory import Extent, MemoryMap, Phys, Region, RegionKind, Virt, union
 from tightrope.model import Code, DirectMap, Host, LowMapping, World
 from tightrope.x86.survey import Mappings, survey
 from tightrope.x86.walk import Access, Mmu, Refused, Translated, walk
@@ -164,10 +164,14 @@ def test_text_and_direct_map_are_all_that_is_mapped(host: Host) -> None:
 
 @settings(max_examples=25)
 @given(host=hosts())
-def test_everything_that_is_laid_out_is_in_private_memory_but_the_code(host: Host) -> None:
+def test_everything_that_is_laid_out_is_in_private_memory_but_code_and_bios_data(
+    host: Host,
+) -> None:
     world = host_room.lay(host, CODE)
     for piece in world.pieces:
         inside = Extent.sized(world.code_phys, PAGE) if "code at V" in piece.what else host.private
+        if "BIOS" in piece.what:
+            inside = Extent(0x400, 0x500)
         assert inside.covers(piece.extent)
     extents = sorted(piece.extent for piece in world.pieces)
     assert not any(a.overlaps(b) for a, b in pairwise(extents))
@@ -311,13 +315,36 @@ def test_every_gate_leads_into_the_kernel_text_through_the_code_segment() -> Non
         assert not 0 <= handler - EXAMPLE.registers.rip < PAGE
 
 
+# ---------------------------------------------------------------------------- the BIOS data area
+
+
+@pytest.mark.parametrize(
+    ("low", "kib", "segment"),
+    [(0x9FC00, 639, 0x9FC0), (0xA0000, 640, 0xA000), (0x20000, 128, 0x2000)],
+)
+def test_the_bios_data_area_says_where_low_memory_ends(low: int, kib: int, segment: int) -> None:
+    ram = (Region(Extent(0, low), RegionKind.RAM), *small_host().memory.regions[1:])
+    world = host_room.lay(replace(small_host(), memory=MemoryMap(ram)), CODE)
+    assert at(world, 0x413, 2) == kib.to_bytes(2, "little")
+    assert at(world, 0x40E, 2) == segment.to_bytes(2, "little")
+
+
+@pytest.mark.parametrize("low", [Extent(0, 0x1F000), Extent(0, 0xB0000), Extent(0x1000, 0x9FC00)])
+def test_a_memory_map_that_no_bios_has_gives_no_bios_data_area(low: Extent) -> None:
+    ram = (Region(low, RegionKind.RAM), *small_host().memory.regions[1:])
+    world = host_room.lay(replace(small_host(), memory=MemoryMap(ram)), CODE)
+    assert [each for each in world.pieces if "BIOS" in each.what] == []
+
+
 # -------------------------------------------------------------------------------- private memory
 
 
 def test_private_memory_holds_the_tables_to_the_last_page_and_not_one_less() -> None:
     host = small_host()
     needed = max(
-        piece.extent.end for piece in host_room.lay(host, CODE).pieces if "V" not in piece.what
+        piece.extent.end
+        for piece in host_room.lay(host, CODE).pieces
+        if host.private.covers(piece.extent)
     )
     size = needed - host.private.start
     host_room.lay(replace(host, private=Extent.sized(host.private.start, size)), CODE)

@@ -52,6 +52,7 @@ def test_a_report_is_these_lines() -> None:
         "payload",
         "  compression     none, 1000 bytes at load address + 0x410",
         "  unpacks to      1000 bytes, an ELF64; within init_size",
+        "  with --unpack   entered at the vmlinux's own startup_64, without KASLR",
     ]
 
 

@@ -339,8 +339,3 @@ def linux_says(path: Path) -> tuple[str, ...]:
 
 def test_debian_s_cloud_kernel_says_its_version(debian_cloud: Path) -> None:
     assert "Linux version" in linux_says(debian_cloud)[-1]
-
-
-@pytest.mark.slow
-def test_debian_s_kernel_says_its_version(debian_amd64: Path) -> None:
-    assert "Linux version" in linux_says(debian_amd64)[-1]

@@ -1,4 +1,7 @@
-"""Debian's kernels from every mode: the walk holds with an initrd, and each says its first line."""
+"""Debian's kernels from every mode: the walk holds with an initrd, and an lz4 one unpacks itself.
+
+Rules: that each kernel says its first line is tested without its decompressor, in tests/entries.
+"""
 
 from __future__ import annotations
 
@@ -97,16 +100,6 @@ def first_line(got: Verdict) -> str:
     assert got.console is not None
     assert got.console.stopped == "the first line is whole", got.console
     return got.console.lines[-1]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("flavour", "paging"), OWN)
-def test_a_32_bit_kernel_says_its_version(
-    flavour: str, paging: Paging, request: pytest.FixtureRequest
-) -> None:
-    path = request.getfixturevalue(flavour)
-    said = first_line(enter(path, paging, console=True))
-    assert f"Linux version {path.name.removeprefix('vmlinuz-')} " in said
 
 
 @pytest.mark.parametrize("paging", [Paging.X86_64, Paging.PAE])

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.makers.elf import CODE, Segment, elf, note
 from tests.makers.hosts import MIB, PAGE, small_host
-from tests.makers.multiboot import flat_kernel
 from tests.makers.pe import unified
 from tightrope import image
-from tightrope.errors import PlanError
 from tightrope.model import Plan
 from tightrope.plan import Request, prepare
 
@@ -50,15 +47,6 @@ def test_each_part_is_a_segment_of_whole_pages_with_its_bytes_in_place(
     for one in segments:
         assert bytes(found.pop(one.start + each) for each in range(len(one.data))) == one.data
     assert not any(found.values())
-
-
-def test_a_plan_needs_an_entry_of_the_64_bit_boot_protocol() -> None:
-    with pytest.raises(
-        PlanError, match="no 64-bit entry of the Linux boot protocol, only multiboot"
-    ):
-        prepare(image.read(flat_kernel(), "xen"), small_host(), Request())
-    with pytest.raises(PlanError, match="only flat"):
-        prepare(image.read_flat(b"\xf4", "halt", BASE, 64), small_host(), Request())
 
 
 def test_what_the_image_carries_is_used() -> None:

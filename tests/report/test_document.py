@@ -18,11 +18,12 @@ from tightrope.report.document import plan_document, verdict_document
 from tightrope.sabotage import SABOTAGES
 
 NAMES = sorted(SABOTAGES)
-FREE = {"general", "segments", "seconds", "evidence", "unasked"}
+FREE = {"general", "arguments", "segments", "seconds", "evidence", "unasked"}
 """Objects whose keys are names of things (registers, stages, evidence) and not of the document."""
 TEXTS = {
     "verdict", "name", "rule", "message", "mend", "why", "image", "host", "command_line", "what",
     "machine", "stopped", "evidence", "rules", "unasked", "lines", "blind", "sees",
+    "protocol",
 }  # fmt: skip
 
 

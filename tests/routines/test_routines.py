@@ -81,9 +81,17 @@ def test_the_symbols_are_those_of_the_file() -> None:
     assert data[symbols["gdt"] + 0x10 :][:8] == 0x00AF_9B00_0000_FFFF.to_bytes(8, "little")
 
 
-def test_the_words_that_a_plan_fills_in_are_inside_the_stub_and_empty() -> None:
-    stub = routines.read(routines.ENTER_BZIMAGE_X86_64)
-    for symbol in ("kernel_entry", "boot_params"):
+STUBS = {
+    routines.ENTER_64: ("kernel_entry", "word_rsi"),
+    routines.ENTER_32: ("known_cr0", "kernel_entry", "word_eax", "word_ebx", "word_esi"),
+    routines.ENTER_32_FROM_64: ("known_cr0", "kernel_entry", "word_eax", "word_ebx", "word_esi"),
+}
+
+
+@pytest.mark.parametrize("name", STUBS)
+def test_the_words_that_a_plan_fills_in_are_inside_the_stub_and_empty(name: str) -> None:
+    stub = routines.read(name)
+    for symbol in STUBS[name]:
         at = stub.symbols[symbol]
         assert at + 8 <= len(stub.data)
         assert stub.data[at : at + 8] == bytes(8)

@@ -243,6 +243,9 @@ BOOT_DS = 0x18
 TYPE_OF_LOADER_KEXEC = 0xD0
 """type_of_loader of kexec-tools, version 0; kexec_file_load writes it too (kexec-bzimage64.c)."""
 
+VMLINUX_PROTOCOL = 0x0206
+"""The protocol version that kexec-tools names in boot_params of a kernel without a setup header."""
+
 # ------------------------------------------------------------------- memory map and setup_data lists
 
 E820_TABLE = 0x2D0

@@ -1,7 +1,7 @@
-"""The headers of Multiboot 1 and Multiboot 2 as data: what a kernel asks of its boot loader.
+"""Multiboot 1 and Multiboot 2 as data: what a kernel asks of its boot loader, and what it is handed.
 
-Sources: "Multiboot" is the Multiboot Specification version 0.6.96, sections 3.1.1 to 3.1.3;
-"Multiboot2" the Multiboot2 Specification version 2.0, sections 3.1.1 to 3.1.13.
+Sources: "Multiboot" is the Multiboot Specification version 0.6.96, sections 3.1.1 to 3.1.3, 3.2, 3.3;
+"Multiboot2" the Multiboot2 Specification version 2.0, sections 3.1.1 to 3.1.13, 3.3, 3.6.
 
     Multiboot, 4-byte aligned, in the first 8192 bytes    Multiboot2, 8-byte aligned, in the first 32768
       0 magic                                               0 magic
@@ -91,6 +91,7 @@ CONSOLE_REQUIRED = 1
 class Information(IntEnum):
     """Types of the tags that a loader hands over (Multiboot2, section 3.6)."""
 
+    END = 0
     COMMAND_LINE = 1
     LOADER_NAME = 2
     MODULE = 3
@@ -112,3 +113,65 @@ class Information(IntEnum):
     EFI_32_HANDLE = 19
     EFI_64_HANDLE = 20
     LOAD_BASE = 21
+
+
+# --------------------------------------------------------------------- what a kernel is entered with
+
+LOADED_BY_1 = 0x2BADB002
+"""eax at a Multiboot kernel's entry (Multiboot, 3.2); ebx is the address of its information."""
+LOADED_BY_2 = 0x36D76289
+"""eax at a Multiboot2 kernel's entry (Multiboot2, 3.3)."""
+
+INFORMATION_1 = Struct("<7I16x7I44x")
+"""The information structure (Multiboot, 3.3): flags, mem_lower and mem_upper (KiB), boot_device, cmdline,
+mods_count, mods_addr; behind the symbols, from 44 on, mmap_length, mmap_addr, drives_length, drives_addr,
+config_table, boot_loader_name, apm_table; symbols, VBE and framebuffer are left zero."""
+
+
+class Given(IntFlag):
+    """The flags of INFORMATION_1: which of its fields are there."""
+
+    MEMORY = 1 << 0
+    COMMAND_LINE = 1 << 2
+    MODULES = 1 << 3
+    MEMORY_MAP = 1 << 6
+    LOADER_NAME = 1 << 9
+
+
+MODULE_1 = Struct("<IIII")
+"""One module: its first byte, the byte behind its last, its string, and a reserved word."""
+MEMORY_1 = Struct("<IQQI")
+"""One memory map entry: its size without this word, base, length (bytes), type."""
+
+INFORMATION_2 = Struct("<II")
+"""Head of the tag list: bytes of all of it, and a reserved word."""
+INFORMATION_TAG = Struct("<II")
+"""Type and size of a tag, its padding to 8 bytes not counted."""
+MODULE_2 = Struct("<II")
+"""Behind the tag's head, before the string: first byte, the byte behind the last."""
+BASIC_MEMORY_2 = Struct("<II")
+"""mem_lower, mem_upper (KiB)."""
+MEMORY_MAP_2 = Struct("<II")
+"""Bytes of an entry, version (0)."""
+MEMORY_2 = Struct("<QQII")
+"""One memory map entry: base, length (bytes), type, a reserved word."""
+LOAD_BASE_2 = Struct("<I")
+
+
+class Memory(IntEnum):
+    """Types of a memory map entry, the same in both versions; whatever is none of them is reserved."""
+
+    AVAILABLE = 1
+    RESERVED = 2
+    ACPI = 3
+    NVS = 4
+    DEFECTIVE = 5
+
+
+LOWER_LIMIT = 640 << 10
+"""mem_lower ends here at the latest; mem_upper counts from 1 MiB to the first hole."""
+
+if INFORMATION_1.size != 116:
+    raise ValueError(
+        "Multiboot's information structure ends behind framebuffer's color_info, at 116"
+    )

@@ -16,6 +16,7 @@ import numpy as np
 
 from tightrope.abi import boot
 from tightrope.abi.elf import CLASS_BITS, HEADER_OFFSETS, HEADER_SIZE, IDENT_CLASS, MAGIC
+from tightrope.check.information import ram_told
 from tightrope.check.rule import Case, Rule, found
 from tightrope.memory import Extent, union
 from tightrope.model import Finding, Step, Stop
@@ -71,7 +72,9 @@ def dump_survives(case: Case) -> Iterator[Finding]:
     if not case.plan.crash:
         return
     data = {each.name: bytes(each.data) for each in case.handover.segments}
-    ram = may_write(data["boot_params"])
+    if "core header" not in data:
+        return  # a flat binary is told nothing
+    ram = may_write(data["boot_params"]) if "boot_params" in data else ram_told(case)
     for extent, phys in loads_of(data["core header"]):
         for mine in ram:
             if not extent.overlaps(mine):

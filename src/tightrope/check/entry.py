@@ -1,4 +1,4 @@
-"""Rules about the state in which the new kernel is entered: the 64-bit and 32-bit boot protocols.
+"""Rules about the state in which the new kernel is entered: a contract for each protocol and mode.
 
 Rules: asked only of a run that got there; registers are those at the kernel's own first instruction.
 Source unless said otherwise: Linux Documentation/arch/x86/boot.rst, "64-bit Boot Protocol".
@@ -22,33 +22,54 @@ from tightrope.x86.walk import Access, Mmu, Refused, walk
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contract:
-    """What an entry point expects of the CPU."""
+    """What an entry point expects of the CPU; `linux_selectors`: the very selectors, not only flat ones."""
 
     bits: int
-    paging: bool
-    cr4: int
-    zero: tuple[str, ...]
     mend: str
+    zero: tuple[str, ...] = ()
+    cr0_off: int = 0
+    linux_selectors: bool = False
+    names: tuple[str, ...] = ()
+    """Registers with arguments, boot_params apart."""
+
+    @property
+    def paging(self) -> bool:
+        """64-bit code runs with paging on, and every 32-bit entry wants it off."""
+        return self.bits == 64
+
+    @property
+    def cr4(self) -> int:
+        """What is on in CR4, LA57 apart."""
+        return x86.CR4_PAE if self.paging else 0
 
 
-CONTRACTS: Mapping[Protocol, Contract] = {
-    Protocol.LINUX_64: Contract(
-        bits=64,
-        paging=True,
-        cr4=x86.CR4_PAE,
-        zero=(),
-        mend="CR0 = PG NE ET MP PE; CR4 = PAE, and LA57 as it was",
+MEND_32 = "CR0 = NE ET MP PE; CR4 = 0; EFER.LME off"
+MEND_64 = "CR0 = PG NE ET MP PE; CR4 = PAE, and LA57 as it was"
+CONTRACTS: Mapping[tuple[Protocol, int], Contract] = {
+    (Protocol.LINUX_64, 64): Contract(bits=64, mend=MEND_64, linux_selectors=True),
+    (Protocol.LINUX_32, 32): Contract(
+        bits=32, mend=MEND_32, zero=("rbp", "rdi", "rbx"), linux_selectors=True
     ),
-    Protocol.LINUX_32: Contract(
+    (Protocol.MULTIBOOT, 32): Contract(bits=32, mend=MEND_32, names=("rax", "rbx")),
+    (Protocol.MULTIBOOT2, 32): Contract(bits=32, mend=MEND_32, names=("rax", "rbx")),
+    (Protocol.PVH, 32): Contract(
         bits=32,
-        paging=False,
-        cr4=0,
-        zero=("rbp", "rdi", "rbx"),
-        mend="CR0 = NE ET MP PE; CR4 = 0; EFER.LME off",
+        mend="CR0 = ET PE; CR4 = 0; EFER.LME off",
+        cr0_off=x86.CR0_NE | x86.CR0_MP,
+        names=("rbx",),
     ),
+    (Protocol.FLAT, 32): Contract(bits=32, mend=MEND_32),
+    (Protocol.FLAT, 64): Contract(bits=64, mend=MEND_64),
 }
-"""boot.rst, "64-bit Boot Protocol" and "32-bit Boot Protocol"."""
+"""By protocol and mode.  boot.rst, "64-bit Boot Protocol" and "32-bit Boot Protocol"; Multiboot 0.6.96,
+section 3.2; Multiboot2 2.0, section 3.3; Xen docs/misc/pvh.pandoc.  Nobody asks a flat binary."""
+FOUR_GIB = 1 << 32
 CR0_OFF = x86.CR0_WP | x86.CR0_AM | x86.CR0_TS | x86.CR0_EM | x86.CR0_CD | x86.CR0_NW
+
+
+def contract(case: Case) -> Contract:
+    """What the plan's entry expects.  Raises KeyError for a mode that its protocol does not have."""
+    return CONTRACTS[case.plan.protocol, case.plan.entry_bits]
 
 
 def arrived(case: Case) -> Iterator[Finding]:
@@ -71,10 +92,10 @@ def known_state(case: Case) -> Iterator[Finding]:
     if case.run.stop is not Stop.ENTRY:
         return
     registers = case.run.registers
-    wanted = CONTRACTS[case.plan.protocol]
+    wanted = contract(case)
     kept = case.handover.registers.cr4 & x86.CR4_LA57 if wanted.paging else 0
     cr0_on = x86.CR0_PE | (x86.CR0_PG if wanted.paging else 0)
-    cr0_off = CR0_OFF | (0 if wanted.paging else x86.CR0_PG)
+    cr0_off = CR0_OFF | wanted.cr0_off | (0 if wanted.paging else x86.CR0_PG)
     problems = []
     if registers.cr0 & cr0_on != cr0_on or registers.cr0 & cr0_off:
         problems.append(f"CR0 is {named_bits(registers.cr0, x86.CR0_NAMES)}")
@@ -92,23 +113,24 @@ def known_state(case: Case) -> Iterator[Finding]:
 
 
 def selectors(case: Case) -> Iterator[Finding]:
-    """CS is 0x10, DS, ES and SS are 0x18, and the gdt has flat segments there."""
+    """The gdt has flat segments for CS, DS, ES and SS; Linux wants the selectors 0x10 and 0x18."""
     if case.run.stop is not Stop.ENTRY:
         return
     run = case.run
+    exact = contract(case).linux_selectors
     for name in ("cs", "ds", "es", "ss"):
         wanted = boot.BOOT_CS if name == "cs" else boot.BOOT_DS
         selector = run.registers.segments[name]
         word = run.descriptors.get(name)
         descriptor = None if word is None else x86.Descriptor.decode(word)
-        if selector != wanted:
+        if exact and selector != wanted:
             problem = f"{name} is {selector:#x}, not {wanted:#x}"
         elif descriptor is None:
             problem = f"the gdt has no readable descriptor for {name} = {selector:#x}"
         elif (
             not descriptor.flat
             or descriptor.code != (name == "cs")
-            or (name == "cs" and descriptor.long != (CONTRACTS[case.plan.protocol].bits == 64))
+            or (name == "cs" and descriptor.long != (case.plan.entry_bits == 64))
         ):
             problem = f"the descriptor of {name} is {word:#018x}: not a flat 4 GiB segment"
         else:
@@ -137,12 +159,12 @@ def flags(case: Case) -> Iterator[Finding]:
 
 def _called(case: Case, register: str) -> str:
     """A register's name at the entry: esi where the new kernel is entered in 32 bits."""
-    return f"e{register[1:]}" if CONTRACTS[case.plan.protocol].bits == 32 else register
+    return f"e{register[1:]}" if case.plan.entry_bits == 32 else register
 
 
 def boot_params_pointer(case: Case) -> Iterator[Finding]:
     """rsi, esi at a 32-bit entry, is the address of boot_params."""
-    if case.run.stop is not Stop.ENTRY:
+    if case.run.stop is not Stop.ENTRY or not contract(case).linux_selectors:
         return
     rsi = case.run.registers.general["rsi"]
     if rsi != case.plan.boot_params:
@@ -155,12 +177,43 @@ def boot_params_pointer(case: Case) -> Iterator[Finding]:
         )
 
 
+def arguments(case: Case) -> Iterator[Finding]:
+    """eax and ebx hold what Multiboot puts there, ebx what PVH does."""
+    if case.run.stop is not Stop.ENTRY:
+        return
+    for name in contract(case).names:
+        value, wanted = case.run.registers.general[name], case.plan.arguments[name]
+        if value != wanted:
+            yield found(
+                "entry-arguments",
+                Step.COPY,
+                f"{_called(case, name)} is {value:#x}, and {case.plan.protocol.value} puts"
+                f" {wanted:#x} there",
+                mend=f"let the entry stub load {_called(case, name)} with {wanted:#x}",
+            )
+
+
+def below_4g(case: Case) -> Iterator[Finding]:
+    """A 32-bit entry has no address above 4 GiB: all that the new kernel is handed lies below."""
+    if case.run.stop is not Stop.ENTRY or case.plan.entry_bits != 32:
+        return
+    for segment in case.plan.segments:
+        if segment.destination.end > FOUR_GIB:
+            yield found(
+                "entry-in-reach",
+                Step.COPY,
+                f"the {segment.name} lies at {segment.destination}, where 32-bit code cannot reach",
+                mend="place it below 4 GiB",
+            )
+            return
+
+
 def zeroed(case: Case) -> Iterator[Finding]:
     """ebp, edi and ebx are 0 at the 32-bit entry."""
     if case.run.stop is not Stop.ENTRY:
         return
     general = case.run.registers.general
-    wrong = [each for each in CONTRACTS[case.plan.protocol].zero if general[each]]
+    wrong = [each for each in contract(case).zero if general[each]]
     if wrong:
         shown = ", ".join(f"{_called(case, each)} is {general[each]:#x}" for each in wrong)
         yield found(
@@ -198,7 +251,7 @@ def stack_readable(case: Case) -> Iterator[Finding]:
         return
     rsp = case.run.registers.general["rsp"]
     # The new kernel's word, whatever the old one's was.
-    word = CONTRACTS[case.plan.protocol].bits // 8
+    word = case.plan.entry_bits // 8
     mmu = _mmu(case)
     for at, access in ((rsp, Access.READ), (rsp - word, Access.WRITE)):
         got = walk(lambda phys, size: _entry(case, phys, size), mmu, at, access)
@@ -259,7 +312,7 @@ RULES = (
     Rule(
         id="entry-selectors",
         step=Step.COPY,
-        holds="CS is 0x10 and DS, ES, SS are 0x18, flat, from a gdt that can be read.",
+        holds="Segments are flat, from a gdt that can be read; Linux has CS 0x10 and DS, ES, SS 0x18.",
         source=BOOT_64,
         check=selectors,
     ),
@@ -276,6 +329,20 @@ RULES = (
         holds="rsi, esi at the 32-bit entry, holds the address of boot_params.",
         source=BOOT_64,
         check=boot_params_pointer,
+    ),
+    Rule(
+        id="entry-arguments",
+        step=Step.COPY,
+        holds="Multiboot's magic word is in eax, and ebx holds the address of what it or PVH hands over.",
+        source="Multiboot 0.6.96, 3.2; Multiboot2 2.0, 3.3; Xen docs/misc/pvh.pandoc",
+        check=arguments,
+    ),
+    Rule(
+        id="entry-in-reach",
+        step=Step.COPY,
+        holds="Through a 32-bit entry, everything that the new kernel is handed lies below 4 GiB.",
+        source="boot.rst, 32-bit Boot Protocol; Multiboot 0.6.96, 3.3",
+        check=below_4g,
     ),
     Rule(
         id="entry-zeroed",

@@ -11,6 +11,7 @@ from tightrope.check import (
     dump,
     entry,
     faults,
+    information,
     ownership,
     pdptes,
     switching,
@@ -30,6 +31,7 @@ RULES: tuple[Rule, ...] = (
     *dump.RULES,
     *ownership.RULES,
     *entry.RULES,
+    *information.RULES,
     *faults.RULES,
 )
 

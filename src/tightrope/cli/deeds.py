@@ -28,13 +28,14 @@ def _rehearse(options: argparse.Namespace) -> int:
     if options.old_kernel:
         return _rehearse_booted(options)
     from tightrope import machines, sabotage
-    from tightrope.rehearse import CONSOLE_WORDS, rehearse, speaks_for_itself
+    from tightrope.rehearse import CONSOLE_WORDS, is_linux, rehearse, speaks_for_itself
 
     trace = files.open_trace(options.trace) if options.trace else None
     broken: Sabotage | None = sabotage.named(options.sabotage) if options.sabotage else None
     image, old, request = files.inputs(options)
     console = options.until == "console"
-    if console and not speaks_for_itself(image) and "earlyprintk" not in request.command_line:
+    asks = is_linux(image) and not speaks_for_itself(image)
+    if console and asks and "earlyprintk" not in request.command_line:
         from dataclasses import replace
 
         words = f"{request.command_line} {CONSOLE_WORDS}".strip()
@@ -118,11 +119,7 @@ def _inspect(options: argparse.Namespace) -> int:
     from tightrope import image
     from tightrope.report import inspect
 
-    data = files.read(options.kernel)
-    if options.flat is None:
-        read = image.read(data, options.kernel)
-    else:
-        read = image.read_flat(data, options.kernel, options.flat, options.bits)
+    read = files.kernel_image(options, options.kernel)
     unpacked: bytes | TightropeError | None
     try:
         unpacked = image.unpack(read) if read.payload else None
@@ -291,9 +288,9 @@ def _rules(_options: argparse.Namespace) -> int:
 
 
 def _sabotages() -> int:
-    from tightrope.sabotage import SABOTAGES, XEN_SABOTAGES
+    from tightrope.sabotage import ENTRY_SABOTAGES, SABOTAGES, XEN_SABOTAGES
 
-    for each in (*SABOTAGES.values(), *XEN_SABOTAGES.values()):
+    for each in (*SABOTAGES.values(), *ENTRY_SABOTAGES.values(), *XEN_SABOTAGES.values()):
         where = f"step {int(each.step)}" if each.step else "before"
         print(f"{each.name:<26} {each.says}")
         print(f"{'':<26} found by {each.rule}, {where}")

@@ -17,7 +17,7 @@ from tightrope.errors import BadInput
 
 if TYPE_CHECKING:
     from tightrope.model import Host, Image, Verdict
-    from tightrope.plan import Request
+    from tightrope.plan import Module, Request
     from tightrope.prove.theorem import Script
 
 SHIPPED = "the shipped kernel"
@@ -43,6 +43,8 @@ def inputs(options: argparse.Namespace) -> tuple[Image, Host, Request]:
     else:
         old = _example(options)
     kernel = options.kernel
+    if options.flat is not None and kernel is None:
+        raise BadInput("a flat binary has to be named", source="command line", field="--flat")
     if kernel and options.shipped:
         raise BadInput("give a KERNEL or --shipped, not both", source="command line")
     if kernel is None and not options.shipped:
@@ -55,13 +57,16 @@ def inputs(options: argparse.Namespace) -> tuple[Image, Host, Request]:
             initrd = shipped.example_initrd()
         line = f"{line} {shipped.initrd_argument(initrd)}".strip()
     else:
-        new = image.read(read(kernel), kernel)
+        new = kernel_image(options, kernel)
+    if options.unpack:
+        new = image.unpacked(new)
     return (
         new,
         old,
         Request(
             initrd=initrd,
             initrd_source=options.initrd or "the shipped initrd",
+            modules=tuple(_module(each) for each in options.module),
             command_line=line,
             scatter=options.scatter,
             crash=options.crash,
@@ -104,6 +109,25 @@ def _example(options: argparse.Namespace) -> Host:
     interface = XenInterface(options.xen)
     text = host.xen_example(paging, interface, dom0_bits=options.dom0, crash=crash)
     return host.read(text, f"the example hypervisor ({paging.value})")
+
+
+def kernel_image(options: argparse.Namespace, path: str) -> Image:
+    """The image in a file, a flat binary where an address is given.  Raises BadInput."""
+    from tightrope import image
+
+    if options.flat is None:
+        return image.read(read(path), path)
+    return image.read_flat(read(path), path, options.flat, options.bits)
+
+
+def _module(text: str) -> Module:
+    """A module from "FILE ARGUMENTS".  Raises BadInput."""
+    from tightrope.plan import Module
+
+    path, _, arguments = text.strip().partition(" ")
+    if not path:
+        raise BadInput("names no file", source="command line", field="--module")
+    return Module(data=read(path), source=path, arguments=arguments.strip())
 
 
 def _newest_kernel() -> str | None:

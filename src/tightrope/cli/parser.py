@@ -10,6 +10,7 @@ import argparse
 from pathlib import Path
 
 from tightrope import __version__
+from tightrope.cli.new_kernel import FORMATS, flat_arguments, kernel_arguments
 from tightrope.cli.proving import code_arguments
 from tightrope.cli.values import count, extent, number, seconds
 
@@ -17,7 +18,6 @@ DESIGNS = ("in-place", "two-tables", "one-table", "damm-v4", "split-function")
 """The names in `handover.DESIGNS`, which is too heavy to import for `--help`; a test compares them."""
 MACHINES = ("emulator", "unicorn", "kvm", "kvm-free", "qemu")
 """The names in `machines.MACHINES`; the same test compares them."""
-FORMATS = "a bzImage, an ELF vmlinux, a Multiboot kernel or a unified kernel image"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -35,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
         description="Walk from the old kernel's call at V to the new kernel's first instruction,"
         " instruction by instruction, and check every step.",
     )
-    _kernel_arguments(deed, optional=True)
+    kernel_arguments(deed, optional=True)
     _request_arguments(deed)
     real = deed.add_argument_group("a real old kernel, with --on qemu")
     real.add_argument(
@@ -93,17 +93,12 @@ def parser() -> argparse.ArgumentParser:
         help="what a kernel image is, what it asks of memory, what entry points it has",
     )
     deed.add_argument("kernel", metavar="KERNEL", help=FORMATS)
-    deed.add_argument(
-        "--flat", type=number, metavar="ADDRESS", help="a flat binary that is loaded at ADDRESS"
-    )
-    deed.add_argument(
-        "--bits", type=int, choices=[32, 64], default=32, help="of a flat binary (%(default)s)"
-    )
+    flat_arguments(deed)
     _json_argument(deed)
     deed.set_defaults(deed="inspect")
 
     deed = deeds.add_parser("plan", help="where every byte would go, and why; nothing is run")
-    _kernel_arguments(deed, optional=True)
+    kernel_arguments(deed, optional=True)
     _request_arguments(deed)
     _json_argument(deed)
     deed.set_defaults(deed="plan")
@@ -113,7 +108,7 @@ def parser() -> argparse.ArgumentParser:
         help="the thread's rival designs on one host, side by side",
         description="One row for each design; the exit status is that of two-tables, the default.",
     )
-    _kernel_arguments(deed, optional=True)
+    kernel_arguments(deed, optional=True)
     _request_arguments(deed)
     _json_argument(deed)
     deed.set_defaults(deed="compare")
@@ -255,7 +250,7 @@ def _prove_arguments(
         description="Make the plan that `tightrope plan` with these arguments shows, lay it out with"
         " two tables (or --design), and check every hypothesis of the theorems on it.",
     )
-    _kernel_arguments(one, optional=True)
+    kernel_arguments(one, optional=True)
     _request_arguments(one)
     one.add_argument("--design", choices=DESIGNS, default="two-tables", help="(%(default)s)")
     _json_argument(one)
@@ -298,26 +293,6 @@ def _proof_options(deed: argparse.ArgumentParser, *, default: str | None) -> Non
         action="store_true",
         default=False if first else default,
         help="one JSON object instead of text",
-    )
-
-
-def _kernel_arguments(deed: argparse.ArgumentParser, *, optional: bool) -> None:
-    new = deed.add_argument_group("the new kernel")
-    new.add_argument(
-        "kernel",
-        metavar="KERNEL",
-        nargs="?" if optional else None,
-        help=f"{FORMATS}; without one the newest readable /boot/vmlinuz-*, else the shipped kernel",
-    )
-    new.add_argument(
-        "--shipped", action="store_true", help="the small kernel that comes with tightrope"
-    )
-    new.add_argument("--initrd", metavar="FILE", help="an initrd")
-    new.add_argument("--append", metavar="TEXT", default="", help="the command line")
-    new.add_argument(
-        "--entry",
-        choices=["linux64", "linux32"],
-        help="the entry to take; without it the best that the old kernel can reach",
     )
 
 

@@ -8,6 +8,7 @@
       start + 0x6000   tables     the current pgd first
 
     crash notes, where the host has them      registers and vmcoreinfo, see `notes`
+    two words of the BIOS data area           see `bios`
 
 Rules: everything is derived from the `Host`; what comes from outside is the relocation code, which a
 kernel has in its text at V, and V itself, which only a plan knows where it is in the direct map.
@@ -19,7 +20,7 @@ import struct
 from collections.abc import Iterator, Mapping
 
 from tightrope.errors import HostError
-from tightrope.host import notes
+from tightrope.host import bios, notes
 from tightrope.host.consistency import MODES, text_page_size
 from tightrope.memory import PAGE_SIZE, Extent, Phys, Virt, subtract
 from tightrope.model import Code, Host, Piece, Registers, World
@@ -115,7 +116,11 @@ def lay(
     )
     return World(
         host=host,
-        pieces=(*pieces, *notes.pieces(host, Phys(first_table), registers)),
+        pieces=(
+            *pieces,
+            *notes.pieces(host, Phys(first_table), registers),
+            *bios.pieces(host.memory),
+        ),
         pgd=Phys(first_table),
         tables=tables,
         code_phys=code_phys,

@@ -7,6 +7,7 @@ binary has none, and is read as one when the caller says so.
     recognise.py      what do these bytes look like
     bzimage.py        the Linux bzImage, header checked against file
     payload.py        the compressed kernel inside
+    unpacked.py       that kernel as an image of its own
     unified.py        the unified kernel image: a bzImage, its initrd and command line in PE sections
     certificates.py   where a PE file keeps its signatures
     executable.py     ELF and Multiboot kernels, and the ways into them
@@ -26,9 +27,10 @@ from tightrope.image import bzimage, compressed, executable, flat, unified
 from tightrope.image.certificates import pe_header
 from tightrope.image.payload import unpack
 from tightrope.image.recognise import has_linux_header, looks_like
+from tightrope.image.unpacked import unpacked
 from tightrope.model import Buffer, Image
 
-__all__ = ["read", "read_flat", "unpack"]
+__all__ = ["read", "read_flat", "unpack", "unpacked"]
 
 
 def read(data: Buffer, source: str) -> Image:

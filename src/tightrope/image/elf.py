@@ -43,10 +43,14 @@ _Answer = TypeVar("_Answer")
 class Executable:
     """What an ELF kernel asks for; addresses are physical.
 
-    `linux` says that the kernel is Linux, `entry` and `pvh` are inside a piece's bytes.
+    `linux` says that the kernel is Linux, `entry` and `pvh` are inside a piece's bytes.  `linked` is
+    p_vaddr, p_paddr and p_filesz of each PT_LOAD; `behind` is what follows the section headers in the
+    file, where Linux's build puts relocations.
     """
 
     bits: int
+    linked: tuple[tuple[int, int, int], ...]
+    behind: memoryview
     pieces: tuple[Piece, ...]
     entry: int
     pvh: int | None
@@ -73,6 +77,8 @@ def read(data: memoryview, source: str) -> Executable:
     version = banners[-1].decode("ascii") if banners else None
     return Executable(
         bits=file.bits,
+        linked=file.linked(),
+        behind=file.behind(),
         pieces=pieces,
         entry=file.entry(pieces),
         pvh=pvh if pvh is None else file.inside(pieces, pvh, "Xen note, PHYS32_ENTRY", None),
@@ -204,6 +210,19 @@ class _File:
         if not pieces:
             raise self.refusal("e_phnum", "no PT_LOAD segment: there is nothing to load")
         return tuple(pieces)
+
+    def linked(self) -> tuple[tuple[int, int, int], ...]:
+        """p_vaddr, p_paddr, p_filesz of each PT_LOAD."""
+        return tuple(
+            (header["p_vaddr"], header["p_paddr"], header["p_filesz"])
+            for _, header in self._of_type("PT_LOAD")
+        )
+
+    def behind(self) -> memoryview:
+        """What follows the section headers, which an ELF file of Linux has last; else nothing."""
+        header = self._header
+        end = header["e_shoff"] + header["e_shnum"] * header["e_shentsize"]
+        return self.data[end:] if header["e_shoff"] else self.data[:0]
 
     # ------------------------------------------------------------------------------- the entries
 

@@ -253,7 +253,7 @@ class _Play:
         self.copies.append((self.index, into, out_of, PAGE_SIZE))
 
     def _entry_bits(self) -> int:
-        return 64 if self.handover.plan.protocol is Protocol.LINUX_64 else 32
+        return self.handover.plan.entry_bits
 
     def _enter(self) -> None:
         """The entry, and the stub's contract: the state of the boot protocol."""
@@ -262,8 +262,12 @@ class _Play:
         stack = plan.entry + PAGE_SIZE
         word = self._entry_bits() // 8
         self._push(stack - word, 0, word)
-        if self._entry_bits() == 32 and self.mmu.mmu.efer & x86.EFER_LMA:
-            self._control("cr0", KNOWN_CR0 & ~x86.CR0_PG)
+        known = KNOWN_CR0 & ~x86.CR0_PG
+        if plan.protocol is Protocol.PVH:
+            known &= ~(x86.CR0_NE | x86.CR0_MP)
+        if self._entry_bits() == 32:
+            self._control("cr0", known)
+        if self._entry_bits() == 32 and self.mmu.mmu.efer & (x86.EFER_LME | x86.EFER_LMA):
             self.mmu.write_efer(self.mmu.mmu.efer & ~x86.EFER_LME)
             self._control("cr4", 0)
             self._control("cr3", 0)
@@ -273,7 +277,7 @@ class _Play:
                 self._copy_page(page * PAGE_SIZE, kept)
         self._at(plan.kernel_entry)
         general = dict.fromkeys(x86.GENERAL, 0)
-        general |= {"rsp": stack - word, "rsi": plan.boot_params}
+        general |= {"rsp": stack - word, **plan.arguments}
         now = self.mmu.mmu
         self.registers = replace(
             self.registers,

@@ -1,7 +1,12 @@
 """Where every byte goes: image + host -> Plan.
 
+    request       what a user asks for
+    entering      which entry can be reached, and the stub that makes its state
     placement     which addresses the segments get in the new kernel's world
+    handed        what the new kernel is handed, by protocol
     boot_params   the zero page
+    multiboot     Multiboot's information
+    start_info    PVH's
     frames        which frames of the old kernel hold the sources, the list, the control page
     backup        low memory, saved by a crash kexec
     page_list     the IND_ words, as the kernel writes them
@@ -11,7 +16,8 @@
 May import: abi, errors, memory, model, p2m, routines, x86
 """
 
-from tightrope.plan.prepare import Request, prepare
+from tightrope.plan.prepare import prepare
+from tightrope.plan.request import Module, Request
 from tightrope.plan.xen_argument import LoadCall, load_call
 
-__all__ = ["LoadCall", "Request", "load_call", "prepare"]
+__all__ = ["LoadCall", "Module", "Request", "load_call", "prepare"]

@@ -48,6 +48,12 @@ def boot_params(
         put(low, value & 0xFFFF_FFFF)
         put(high, value >> 32)
 
+    if not image.setup_header:
+        # A vmlinux has none: what kexec-tools writes for one (kexec/arch/i386/x86-linux-setup.c).
+        put("header", boot.HEADER_MAGIC)
+        put("version", boot.VMLINUX_PROTOCOL)
+        put("initrd_addr_max", image.initrd_limit)
+        put("cmdline_size", image.cmdline_limit)
     put("type_of_loader", boot.TYPE_OF_LOADER_KEXEC)
     if load < 1 << 32:
         put("code32_start", load)

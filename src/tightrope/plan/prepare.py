@@ -7,13 +7,12 @@ pool that holds no destination.  Bad combinations raise PlanError with the limit
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tightrope.abi import boot
 from tightrope.errors import PlanError
 from tightrope.memory import (
     PAGE_SHIFT,
@@ -27,7 +26,6 @@ from tightrope.memory import (
 from tightrope.model import (
     ZERO_FRAME,
     Backup,
-    Buffer,
     Host,
     Image,
     Named,
@@ -35,49 +33,26 @@ from tightrope.model import (
     Plan,
     Protocol,
     Segment,
-    XenCrash,
     XenInterface,
 )
 from tightrope.plan import xen
 from tightrope.plan.backup import LOW_MEMORY, back_up, with_routine, within
-from tightrope.plan.boot_params import boot_params
 from tightrope.plan.crash import WORD, core_header, crash_memory_map, with_core_header
-from tightrope.plan.entering import way_in
+from tightrope.plan.entering import Way, filled, way_in
 from tightrope.plan.frames import FramePool
+from tightrope.plan.handed import New, handed
+from tightrope.plan.moved import moved
 from tightrope.plan.page_list import IND_DONE, chained, list_length, words
 from tightrope.plan.placement import (
     crash_ram,
     free_ram,
     whole_pages,
 )
+from tightrope.plan.request import Request
 from tightrope.plan.room import Room
 from tightrope.routines import read as read_routine
 from tightrope.x86.paging import FORMATS
 from tightrope.x86.tables import tables_bound
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """What a user asks for besides image and host.
-
-    `scatter` seeds a shuffle of the free frames; None takes them from the largest extent in order.
-    """
-
-    initrd: Buffer | None = None
-    initrd_source: str = "initrd"
-    command_line: str = ""
-    scatter: int | None = None
-    protocol: Protocol | None = None
-    """The entry to take; None takes the best that the old kernel can reach."""
-    crash: bool = False
-    """For a crash: everything goes into the crash region, beforehand."""
-    xen: XenInterface | None = None
-    """The old kernel is dom0, and the host its hypervisor: ask for the jump in this way."""
-    crashed: XenCrash = XenCrash.DOM0
-    """With `crash` under Xen, who dies."""
-    backup: bool | None = None
-    """For a crash: whether low memory is saved; None saves it where the host says that the old kernel
-    keeps something there."""
 
 
 def prepare(image: Image, host: Host, request: Request) -> Plan:
@@ -108,80 +83,47 @@ def prepare(image: Image, host: Host, request: Request) -> Plan:
             field="scatter",
             limit=0,
         )
-    room = Room(host, image, below_4g=way.below_4g, crash=request.crash)
+    protocol = way.entry.protocol
+    room = Room(host, image, below_4g=way.below_4g, fixed=way.fixed, crash=request.crash)
     load = room.kernel()
     base = Phys(image.pref_address if image.pref_address in load else load.start)
     segments = _kernel(image, base)
-    line, memory = request.command_line, host.memory
+    memory = host.memory
     backup: tuple[Backup, ...] = ()
-    if request.crash:
+    # Whoever has no command line cannot be told where a core header lies.
+    if request.crash and protocol is not Protocol.FLAT:
         kept, backup = back_up(host, request.backup, room)
         header = core_header(host, backup)
         place = room.small("core header", len(header))
         segments.append(Segment(name="core header", destination=place, data=header, why=WORD))
         segments += kept
-        line = with_core_header(line, place)
+        line = with_core_header(request.command_line, place)
+        request = replace(request, command_line=line)
         memory = crash_memory_map(host, [place, *(each.destination for each in kept)])
-    command_line = _command_line(image, line)
-    initrd: Extent | None = None
-    if request.initrd is not None:
-        size = len(request.initrd)
-        if not size:
-            raise PlanError("the initrd is empty", source=request.initrd_source)
-        place = room.initrd(size, request.initrd_source)
-        initrd = Extent.sized(place.start, size)
-        segments.append(
-            Segment(
-                name="initrd",
-                destination=place,
-                data=request.initrd,
-                why=f"below initrd_addr_max {image.initrd_limit:#x}"
-                if place.end <= image.initrd_limit + 1
-                else f"above initrd_addr_max {image.initrd_limit:#x}, which the image allows",
-            )
-        )
-    line_at = room.small("command line", len(command_line))
-    params_at = room.small("boot_params", boot.BOOT_PARAMS_SIZE)
+    new = New(image=image, base=base, memory=memory, host=host)
+    given = handed(new, protocol, request, room)
     stub_at = room.small("entry stub", PAGE_SIZE)
     kernel_entry = Phys(base + way.entry.offset)
-    stub = read_routine(way.stub)
-    stub_page, leads_to = stub.data, kernel_entry
+    page, leads_to = read_routine(way.stub).data, kernel_entry
     if backup:
-        stub_page, leads_to = with_routine(
-            stub.data, way.entry.bits, Phys(stub_at.start), backup, kernel_entry, host.source
+        page, leads_to = with_routine(
+            page, way.entry.bits, Phys(stub_at.start), backup, kernel_entry, host.source
         )
-    stub_data = bytearray(stub_page)
-    for symbol, value in (("kernel_entry", leads_to), ("boot_params", params_at.start)):
-        at = stub.symbols[symbol]
-        stub_data[at : at + 8] = value.to_bytes(8, "little")
-    params = boot_params(
-        image,
-        load=base,
-        command_line=Phys(line_at.start),
-        initrd=initrd,
-        memory=memory,
-        rsdp=host.rsdp,
-        source=host.source,
+    stub = Segment(
+        name="entry stub",
+        destination=stub_at,
+        data=filled(way, page, leads_to, given.registers),
+        why="where a purgatory would be",
     )
-    segments += [
-        Segment(name="command line", destination=line_at, data=command_line, why="near 4 GiB"),
-        Segment(name="boot_params", destination=params_at, data=params, why="near 4 GiB"),
-        Segment(
-            name="entry stub",
-            destination=stub_at,
-            data=bytes(stub_data),
-            why="where a purgatory would be",
-        ),
-    ]
     return _allocate(
         image,
         host,
-        replace(request, command_line=line),
-        tuple(segments),
+        request,
+        (*segments, *given.segments, stub),
+        way=way,
         entry=Phys(stub_at.start),
-        protocol=way.entry.protocol,
         kernel_entry=kernel_entry,
-        params=Phys(params_at.start),
+        arguments=given.registers,
         backup=backup,
     )
 
@@ -197,11 +139,12 @@ def _carried(image: Image, request: Request) -> Request:
 
 def _kernel(image: Image, base: Phys) -> list[Segment]:
     """One segment for each part, whole pages; a part that begins inside a page has zeros before it."""
+    parts = moved(image, base - image.pref_address)
     why = f"init_size {image.init_size:#x} from " + (
         "pref_address" if base == image.pref_address else "the first place that fits"
     )
     segments = []
-    for number, part in enumerate(image.parts, 1):
+    for number, part in enumerate(parts, 1):
         extent = Extent.sized(base + part.offset, part.size)
         destination = extent.page_aligned()
         before = extent.start - destination.start
@@ -222,10 +165,10 @@ def _allocate(
     request: Request,
     segments: tuple[Segment, ...],
     *,
+    way: Way,
     entry: Phys,
-    protocol: Protocol,
     kernel_entry: Phys,
-    params: Phys,
+    arguments: Mapping[str, int],
     backup: tuple[Backup, ...],
 ) -> Plan:
     """Frames for everything that is not a destination, and the list."""
@@ -302,9 +245,10 @@ def _allocate(
         spare=_extents(np.sort(frames)),
         identity=identity,
         entry=entry,
-        protocol=protocol,
+        protocol=way.entry.protocol,
         kernel_entry=kernel_entry,
-        boot_params=params,
+        entry_bits=way.entry.bits,
+        arguments=arguments,
         command_line=request.command_line,
         crash=request.crash,
         backup=backup,
@@ -327,24 +271,6 @@ def _mapped_control_page(host: Host, unused: Sequence[Extent], request: Request)
     low = _pool(host, subtract([mapped], subtract([mapped], unused)), request)
     what = "the control page, which the direct map has to reach,"
     return Phys(int(low.take(1, what)[0]) << PAGE_SHIFT)
-
-
-def _command_line(image: Image, text: str) -> bytes:
-    try:
-        raw = text.encode()
-    except UnicodeEncodeError as err:
-        # What Python makes of an argument that is not UTF-8.
-        raise PlanError("is not UTF-8 text", source="command line", offset=err.start) from err
-    if b"\0" in raw:
-        raise PlanError("holds a zero byte", source="command line")
-    if len(raw) > image.cmdline_limit:
-        raise PlanError(
-            f"{len(raw)} bytes are more than {image.source} takes",
-            source="command line",
-            field="cmdline_size",
-            limit=image.cmdline_limit,
-        )
-    return raw + b"\0"
 
 
 def _inside(frames: NDArray[np.int64], extents: Sequence[Extent]) -> NDArray[np.bool_]:

@@ -25,8 +25,12 @@ from tightrope.plan.placement import (
 class Room:
     """What is still free for destinations.  Raises PlanError when something does not fit."""
 
-    def __init__(self, host: Host, image: Image, *, below_4g: bool, crash: bool) -> None:
+    def __init__(
+        self, host: Host, image: Image, *, below_4g: bool, crash: bool, fixed: bool = False
+    ) -> None:
+        """`fixed`: the kernel has to lie at pref_address, relocatable or not."""
         self._image = image
+        self._fixed = fixed or not image.relocatable
         self._above_4g = image.above_4g and not below_4g
         self._host = host
         self._crash = crash
@@ -50,13 +54,15 @@ class Room:
         wanted = Extent.sized(image.pref_address, image.init_size).page_aligned()
         if any(ram.covers(wanted) for ram in self._ram):
             return self._take(wanted)
-        if not image.relocatable:
+        if self._fixed:
             raise PlanError(
                 f"the kernel has to be loaded at {wanted}, which is not all {self._whose}",
                 source=image.source,
                 field="pref_address",
             )
         high = 1 << 64 if self._above_4g else FOUR_GIB
+        if image.reach is not None:
+            high = min(high, image.reach)
         low = max(boot.MIN_KERNEL_LOAD_ADDR, image.pref_address)
         for extents in (self._free, self._ram):
             hole = find_hole(
@@ -71,7 +77,7 @@ class Room:
                 return self._take(hole)
         raise PlanError(
             f"needs {size:#x} bytes of {self._whose} in one piece from {low:#x} up"
-            f"{', below 4 GiB' if high == FOUR_GIB else ''};"
+            f"{f', below {high:#x}' if high < FOUR_GIB else ', below 4 GiB' * (high == FOUR_GIB)};"
             f" the largest piece has {largest(self._ram):#x}",
             source=image.source,
             field="init_size",
@@ -94,17 +100,29 @@ class Room:
             )
         return hole
 
+    def low(self, what: str, size: int) -> Extent:
+        """The lowest place above the first MiB for something of a few pages."""
+        whole = align_up(size, PAGE_SIZE)
+        for extents in (self._free, self._ram):
+            hole = find_hole(extents, whole, high=FOUR_GIB, from_top=False)
+            if hole:
+                return self._take(hole)
+        raise self._no_room(what)
+
     def small(self, what: str, size: int) -> Extent:
         """The highest place for something of a few pages."""
         tops = [FOUR_GIB] + ([1 << 64] if self._above_4g else [])
         hole = self._from_top(align_up(size, PAGE_SIZE), tops, boot.MIN_BOOTPARAM_ADDR)
         if hole is None:
-            raise PlanError(
-                f"no room for the {what} in {self._whose}",
-                source=self._host.source,
-                field="crash_region" if self._crash else "memory",
-            )
+            raise self._no_room(what)
         return hole
+
+    def _no_room(self, what: str) -> PlanError:
+        return PlanError(
+            f"no room for the {what} in {self._whose}",
+            source=self._host.source,
+            field="crash_region" if self._crash else "memory",
+        )
 
     def _from_top(self, size: int, tops: Sequence[int], low: int) -> Extent | None:
         for extents in (self._free, self._ram):

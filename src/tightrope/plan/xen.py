@@ -40,7 +40,6 @@ from tightrope.model import (
     Named,
     Paging,
     Plan,
-    Protocol,
     Segment,
     Xen,
     XenCrash,
@@ -51,7 +50,7 @@ from tightrope.model import (
 from tightrope.p2m import HOLE
 from tightrope.plan.entering import Way
 from tightrope.plan.placement import ram_for_new_kernel
-from tightrope.routines import ENTER_BZIMAGE_I386
+from tightrope.routines import ENTER_32
 from tightrope.x86.paging import FORMATS
 
 SLOTS = {
@@ -95,7 +94,7 @@ def hypervisor(host: Host, interface: XenInterface) -> Xen:
 
 def exit_through(way: Way) -> Way:
     """v2: the hypervisor leaves long mode by itself when the image is entered in 32 bits."""
-    return replace(way, stub=ENTER_BZIMAGE_I386) if way.below_4g else way
+    return replace(way, stub=ENTER_32) if way.below_4g else way
 
 
 def pages_with_data(segments: Sequence[Segment]) -> NDArray[np.bool_]:
@@ -191,7 +190,7 @@ def loaded(plan: Plan, interface: XenInterface, who: XenCrash, tables: NDArray[n
         )
     inner = {"the control page", "the page list", "sources"}
     wanted = [each for each in plan.identity if each.what not in inner]
-    legacy = plan.protocol is Protocol.LINUX_32
+    legacy = plan.entry_bits == 32
     load = load_v2(host, crash, plan.segments, wanted, legacy=legacy)
     return replace(plan, relocation=host.relocation, xen=load)
 

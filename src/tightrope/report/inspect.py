@@ -231,6 +231,8 @@ def _payload(image: Image, unpacked: Unpacked) -> Iterator[tuple[str, str]]:
         bits = _elf_bits(unpacked)
         kind = f"ELF{bits}" if bits else "ELF file of an unknown class"
         yield "unpacks to", f"{len(unpacked)} bytes, an {kind}; within init_size"
+        if bits:
+            yield "with --unpack", f"entered at the vmlinux's own startup_{bits}, without KASLR"
     elif unpacked is not None:
         yield "does not unpack", str(unpacked)
 

@@ -54,7 +54,9 @@ def _lines(plan: Plan) -> Iterator[str]:
         f"  page list: head {plan.head:#x}, {words.count(len(plan.list_pages), 'page')};"
         f" {words.size(sum(each.size for each in plan.spare))} set aside for page tables"
     )
-    yield f"  entry stub {plan.entry:#x}, kernel {plan.kernel_entry:#x}, boot_params {plan.boot_params:#x}"
+    given = f", boot_params {plan.boot_params:#x}" if "rsi" in plan.arguments else ""
+    yield f"  entry stub {plan.entry:#x}, kernel {plan.kernel_entry:#x}{given}"
+    yield f"  entered by {plan.protocol.value}, {plan.entry_bits}-bit, with {words.arguments(plan)}"
     yield f"  command line: {plan.command_line!r}"
     yield ""
     yield "page_table_b has to map, each address to itself"

@@ -43,6 +43,13 @@ def crash_kexec(plan: Plan) -> str:
     return f"a crash kexec: everything lies in the crash region {plan.host.crash_region} already"
 
 
+def arguments(plan: Plan) -> str:
+    """The registers with arguments, by the names of the entry's mode: `eax = 0x2badb002`."""
+    letter = "r" if plan.entry_bits == 64 else "e"
+    given = [f"{letter}{name[1:]} = {value:#x}" for name, value in plan.arguments.items()]
+    return ", ".join(given) or "no arguments"
+
+
 def place(handover: Handover, rip: int) -> str:
     """Where an instruction lies: `V + 0x5 after_table_a`, `entry stub + 0x9`; "" where nobody knows.
 

@@ -25,12 +25,12 @@ SWITCH_I386 = "switch_i386"
 RELOCATE_X86_64_PAGE_LIST = "relocate_x86_64_page_list"
 RELOCATE_I386_PAGE_LIST = "relocate_i386_page_list"
 RELOCATE_XEN = "relocate_xen"
-ENTER_BZIMAGE_X86_64 = "enter_bzimage_x86_64"
-ENTER_BZIMAGE_I386 = "enter_bzimage_i386"
-ENTER_BZIMAGE_I386_FROM_X86_64 = "enter_bzimage_i386_from_x86_64"
 STAGE_PC = "stage_pc"
 BACK_UP_X86_64 = "back_up_x86_64"
 BACK_UP_I386 = "back_up_i386"
+ENTER_64 = "enter_64"
+ENTER_32 = "enter_32"
+ENTER_32_FROM_64 = "enter_32_from_64"
 
 
 def read(name: str) -> Code:

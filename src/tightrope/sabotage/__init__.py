@@ -16,6 +16,12 @@ the shipped code and no other.
 May import: abi, errors, memory, model, p2m, x86
 """
 
-from tightrope.sabotage.sabotages import SABOTAGES, XEN_SABOTAGES, Sabotage, named
+from tightrope.sabotage.sabotages import (
+    ENTRY_SABOTAGES,
+    SABOTAGES,
+    XEN_SABOTAGES,
+    Sabotage,
+    named,
+)
 
-__all__ = ["SABOTAGES", "XEN_SABOTAGES", "Sabotage", "named"]
+__all__ = ["ENTRY_SABOTAGES", "SABOTAGES", "XEN_SABOTAGES", "Sabotage", "named"]

@@ -16,9 +16,10 @@ from tightrope.abi.elf import (
     PROGRAM_HEADER_OFFSETS,
     PROGRAM_HEADER_SIZE,
 )
+from tightrope.abi.multiboot import LOADED_BY_1, LOADED_BY_2, Given
 from tightrope.errors import BadInput
 from tightrope.memory import PAGE_SIZE, Extent, Phys, Virt, covered
-from tightrope.model import Handover, Host, LowMapping, Paging, Piece, Plan, Tables
+from tightrope.model import Handover, Host, LowMapping, Paging, Piece, Plan, Protocol, Tables
 from tightrope.sabotage.edits import (
     edit_entry,
     edit_list,
@@ -37,7 +38,9 @@ LAST_ADDRESS_BIT = 51
 
 def redirect_command_line(handover: Handover, target: int) -> Handover:
     """Send the command line's page to another destination."""
-    line = next(s for s in handover.plan.segments if s.name == "command line")
+    line = next((s for s in handover.plan.segments if s.name == "command line"), None)
+    if line is None:
+        raise BadInput("there is no command line of its own to sabotage", source="--sabotage")
     wanted = line.destination.start | 1
 
     def change(rows: list[list[int]]) -> None:
@@ -179,10 +182,49 @@ def copy_outside(handover: Handover) -> Handover:
         raise BadInput("there is no low memory, or no room for a list", source="--sabotage")
     place = Phys(kernel.destination.end - PAGE_SIZE)
     word = 8 if handover.registers.efer & EFER_LMA else 4
-    words = (outside[0].start | 1, plan.boot_params | 8, 4)
+    stub = next(each for each in plan.segments if each.name == "entry stub")
+    words = (outside[0].start | 1, stub.destination.start | 8, 4)
     data = b"".join(each.to_bytes(word, "little") for each in words).ljust(PAGE_SIZE, b"\0")
     piece = Piece(phys=place, data=data, what="the page list")
     return with_head(replace(handover, pieces=(*handover.pieces, piece)), place)
+
+
+def stub_edit(handover: Handover, old: bytes, new: bytes, source: str) -> Handover:
+    """The same handover with bytes of its entry stub replaced, which the plan then wants so."""
+
+    def change(data: bytearray) -> None:
+        at = data.find(old)
+        if at < 0:
+            raise BadInput("the entry stub is not the code that this sabotage knows", source=source)
+        data[at : at + len(old)] = new
+
+    return edit_segment(handover, "entry stub", change, planned=True)
+
+
+def leave_paging_on(handover: Handover) -> Handover:
+    """A jump over all that leaves long mode, to where the stub loads the arguments."""
+    plan = handover.plan
+    if plan.entry_bits != 32 or not plan.host.paging.long_mode:
+        raise BadInput("the entry does not leave long mode", source="--sabotage")
+    # mov %eax, %cr0; jmp; ...; mov %eax, %cr4; mov %eax, %cr3 becomes jmp behind them.
+    return stub_edit(handover, b"\x0f\x22\xc0\xeb\0\xb9", b"\xeb\x19\x90\x90\x90\xb9", "paging_off")
+
+
+def wrong_magic(handover: Handover) -> Handover:
+    """Multiboot2's word where Multiboot's belongs."""
+    if handover.plan.protocol is not Protocol.MULTIBOOT:
+        raise BadInput("only a Multiboot kernel is entered with its word", source="--sabotage")
+    old, new = (each.to_bytes(8, "little") for each in (LOADED_BY_1, LOADED_BY_2))
+    return stub_edit(handover, old, new, "word_eax")
+
+
+def no_memory_map(handover: Handover) -> Handover:
+    """The flag that says that there is a memory map, cleared."""
+
+    def change(data: bytearray) -> None:
+        data[0] &= ~Given.MEMORY_MAP & 0xFF
+
+    return edit_segment(handover, "Multiboot information", change, planned=True)
 
 
 def flip(data: bytearray) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from tightrope.errors import BadInput
-from tightrope.model import Code, Handover, Host, Paging, Plan, Step
+from tightrope.model import Code, Handover, Host, Paging, Plan, Protocol, Step
 from tightrope.sabotage import xen
 from tightrope.sabotage.changes import (
     CLEAR_PAE_FIRST,
@@ -18,8 +18,10 @@ from tightrope.sabotage.changes import (
     flip,
     global_at_p,
     interrupts_on,
+    leave_paging_on,
     list_destination,
     no_backup,
+    no_memory_map,
     overwrite_pgd,
     past_the_backup,
     point_elsewhere,
@@ -30,6 +32,7 @@ from tightrope.sabotage.changes import (
     source_order,
     unmap_top,
     with_pge,
+    wrong_magic,
 )
 from tightrope.sabotage.edits import control, edit_segment, entry_of, patch, virt
 from tightrope.sabotage.pdptes import fill_late
@@ -74,6 +77,8 @@ class Sabotage:
     """It breaks a crash kexec that saves low memory and no other."""
     modes: tuple[Paging, ...] = EVERY_MODE
     """The old kernels that have what it breaks."""
+    entry: Protocol | None = None
+    """The entry that it breaks; through another it raises BadInput.  None: any."""
 
     def refuse(self, host: Host) -> None:
         """Raises BadInput for an old kernel that does not have what this breaks."""
@@ -345,15 +350,44 @@ _XEN = (
         modes=XEN_MODES,
     ),
 )
+_ENTRIES = (
+    Sabotage(
+        name="paging-left-on",
+        says="from long mode, enter a 32-bit entry without turning paging off",
+        rule="known-state",
+        step=Step.COPY,
+        handover=leave_paging_on,
+        modes=LONG_MODES,
+        entry=Protocol.LINUX_32,
+    ),
+    Sabotage(
+        name="wrong-magic",
+        says="enter a Multiboot kernel with Multiboot2's word in eax",
+        rule="entry-arguments",
+        step=Step.COPY,
+        handover=wrong_magic,
+        entry=Protocol.MULTIBOOT,
+    ),
+    Sabotage(
+        name="no-memory-map",
+        says="tell a Multiboot kernel nothing of its memory",
+        rule="entry-information",
+        step=Step.COPY,
+        handover=no_memory_map,
+        entry=Protocol.MULTIBOOT,
+    ),
+)
 SABOTAGES: Mapping[str, Sabotage] = {each.name: each for each in _ALL}
 XEN_SABOTAGES: Mapping[str, Sabotage] = {each.name: each for each in _XEN}
 """Those that break a handover through Xen and no other."""
+ENTRY_SABOTAGES: Mapping[str, Sabotage] = {each.name: each for each in _ENTRIES}
+"""Those that break one entry and no other."""
 
 
 def named(name: str) -> Sabotage:
     """The sabotage of that name.  Raises BadInput."""
     try:
-        return {**SABOTAGES, **XEN_SABOTAGES}[name]
+        return {**SABOTAGES, **XEN_SABOTAGES, **ENTRY_SABOTAGES}[name]
     except KeyError:
         raise BadInput(
             f"no sabotage {name!r}; `--sabotage list` names them", source="--sabotage"

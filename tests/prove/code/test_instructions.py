@@ -51,7 +51,7 @@ def forms() -> dict[tuple[str, int], bytes]:
     """(text, bits) -> bytes of every instruction of every routine, once."""
     out: dict[tuple[str, int], bytes] = {}
     for name, bits in ((routines.RELOCATE_X86_64, 64), (routines.RELOCATE_I386, 32),
-                       (routines.ENTER_BZIMAGE_X86_64, 64), (routines.ENTER_BZIMAGE_I386, 32)):  # fmt: skip
+                       (routines.ENTER_64, 64), (routines.ENTER_32, 32)):  # fmt: skip
         code = routines.read(name)
         for at in sweep(code.data, code.symbols["gdt"], bits):
             text = at.text.split()[0] if at.target is not None else at.text

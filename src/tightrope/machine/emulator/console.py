@@ -32,6 +32,10 @@ from tightrope.x86.walk import Access, Mmu, Refused, Translated, walk
 
 COM1 = 0x3F8
 LINE_CONTROL, LINE_STATUS = COM1 + 3, COM1 + 5
+INTERRUPT_ENABLE, MODEM_CONTROL, MODEM_STATUS, SCRATCH = COM1 + 1, COM1 + 4, COM1 + 6, COM1 + 7
+LOOPBACK = 0x10
+"""16550 modem control: the low four bits come back in the high four of the modem status, in the order
+DCD, RI, DSR, CTS of bits 3, 2, 0, 1.  Xen takes a port for a 16550 by it (xen/drivers/char/ns16550.c)."""
 DIVISOR_LATCH = 0x80
 """16550 line control: while it is set, COM1 is the baud rate divisor and not the data register."""
 TRANSMITTER_EMPTY = 0x60
@@ -57,6 +61,7 @@ class _Listener:
         self._said = bytearray()
         self._counter = 0xFFFF
         self._divisor = False
+        self._uart = dict.fromkeys((INTERRUPT_ENABLE, LINE_CONTROL, MODEM_CONTROL, SCRATCH), 0)
         self._state = engine.batch("cr0", "cr3", "cr4", "rflags", "cs")
         self._pending: tuple[int, int | None, int | None] | None = None
         self._exceptions = ExceptionState(engine)
@@ -238,11 +243,15 @@ class _Listener:
         if port == PIT_COUNTER:
             self._counter = (self._counter - 50) & 0xFFFF
             return self._counter & 0xFF
-        return 0x20 if port == PIT_STATUS_PORT else 0
+        if port == MODEM_STATUS:
+            return _modem_status(self._uart[MODEM_CONTROL])
+        return 0x20 if port == PIT_STATUS_PORT else self._uart.get(port, 0)
 
     def _port_out(self, port: int, _size: int, value: int) -> None:
         if port == LINE_CONTROL:
             self._divisor = bool(value & DIVISOR_LATCH)
+        if port in self._uart and not (self._divisor and port == INTERRUPT_ENABLE):
+            self._uart[port] = value & (0x0F if port == INTERRUPT_ENABLE else 0xFF)
         # Once it is over: Unicorn stops at the end of a block, and a block may have more to say.
         if port != COM1 or self._divisor or self._done:
             return
@@ -253,3 +262,11 @@ class _Listener:
     def _line(self) -> None:
         self._done = "the first line is whole"
         self._engine.stop()
+
+
+def _modem_status(control: int) -> int:
+    """Nothing is connected but, in loopback, the outputs: OUT2, OUT1, DTR, RTS in bits 7 to 4."""
+    if not control & LOOPBACK:
+        return 0
+    dtr, rts, out = control & 1, control >> 1 & 1, control >> 2 & 3
+    return out << 6 | dtr << 5 | rts << 4

@@ -32,12 +32,13 @@ GDT = struct.pack(
 )
 
 
-def _way_down(page: int) -> bytes:
+def _way_down(page: int, cr0: int) -> bytes:
     """From 64-bit code to protected mode without paging; it stops in front of its last `hlt`."""
+    known = cr0.to_bytes(4, "little").hex()
     head = bytes.fromhex("6a10 b8 00000000 50 48cb")  # push $CODE; mov $next, %eax; push; lretq
     head = head.replace(bytes(4), (page + len(head)).to_bytes(4, "little"))
     return head + bytes.fromhex(
-        "b8 33000000 0f22c0"  # mov $CR0_KNOWN, %eax; mov %eax, %cr0
+        f"b8 {known} 0f22c0"  # mov $cr0, %eax; mov %eax, %cr0
         "b9 800000c0 0f32 2500feffff 0f30"  # EFER without LME and SCE
         "31c0 0f22e0 0f22d8"  # CR4 = CR3 = 0
         # mov $DATA, %eax; to ss, ds, es, fs, gs: their size counts only outside 64-bit code.
@@ -58,7 +59,7 @@ def widened(engine: Engine) -> Engine:
     if room is None or page + PAGE_SIZE > 1 << 32:
         raise MachineError(f"no page of memory at {page:#x} to switch modes in")
     kept = bytes(room)
-    code = _way_down(page)
+    code = _way_down(page, registers.cr0)
     ram.write(page, code)
     ram.write(page + GDT_AT, GDT)
     wide = Engine(ram, 64)

@@ -1,11 +1,12 @@
 /*
- * The entry stub of a bzImage on x86_64: a page of its own, placed by the plan where a purgatory
- * would be, entered by the relocation code at its first byte.
+ * The entry stub of a 64-bit entry: a page of its own, placed by the plan where a purgatory would be,
+ * entered by the relocation code at its first byte.
  *
  * It makes the state that the 64-bit boot protocol asks for (Documentation/arch/x86/boot.rst,
- * "64-bit Boot Protocol"): selectors 0x10 and 0x18 from a gdt that stays valid, rsi = boot_params,
- * interrupts off.  It trusts nothing but its own page and the identity mapping.  The plan fills in
- * the two words at the end; the rest of the page is the stack that the new kernel is entered with.
+ * "64-bit Boot Protocol"), of a bzImage and of a vmlinux alike: selectors 0x10 and 0x18 from a gdt that
+ * stays valid, rsi = boot_params, interrupts off.  A flat binary is handed the same with rsi = 0.  It
+ * trusts nothing but its own page and the identity mapping.  The plan fills in the two words at the
+ * end; the rest of the page is the stack that the new kernel is entered with.
  */
 	.set	CS, 0x10
 	.set	DS, 0x18
@@ -29,7 +30,7 @@ clear_flags:
 	mov	%eax, %ss
 	mov	%eax, %fs
 	mov	%eax, %gs
-	mov	boot_params(%rip), %rsi
+	mov	word_rsi(%rip), %rsi
 	/* A zero above the return address: the top of the stack is readable at the entry. */
 	pushq	$0
 	pushq	$CS
@@ -59,5 +60,5 @@ gdt:
 gdt_end:
 kernel_entry:
 	.quad	0
-boot_params:
+word_rsi:
 	.quad	0

@@ -1,14 +1,13 @@
 /*
- * The entry stub of a bzImage through its 32-bit entry, from a walk that ends in long mode: 64-bit code,
- * compatibility mode, paging off, long mode off, then the state of the 32-bit boot protocol.
+ * The entry stub of a 32-bit entry, from a walk that ends in long mode: 64-bit code, compatibility mode,
+ * paging off, long mode off, then the state that enter_32.S makes too.
  *
  * The order is the manual's (SDM 9.8.5.4): CS.L = 0 first, because CR0.PG cannot be cleared in 64-bit
  * code; then PG; then EFER.LME, which cannot change while paging is on; then CR4.PAE.  The stub must lie
- * below 4 GiB, as must everything that it points to.
+ * below 4 GiB, as must everything that it points to.  The words at the end are the plan's.
  */
 	.set	CS, 0x10
 	.set	DS, 0x18
-	.set	CR0_KNOWN, 0x00000033		/* NE ET MP PE */
 	.set	MSR_EFER, 0xc0000080
 	.set	EFER_KEPT_MASK, ~(1 << 8)	/* all but LME */
 
@@ -40,7 +39,8 @@ compatibility:
 	mov	%eax, %fs
 	mov	%eax, %gs
 	/* The stub is mapped to itself: turning paging off changes no address. */
-	mov	$CR0_KNOWN, %eax
+	mov	known_cr0 - enter(%ebp), %eax
+paging_off:
 	mov	%eax, %cr0
 	jmp	1f
 1:	mov	$MSR_EFER, %ecx
@@ -50,10 +50,12 @@ compatibility:
 	xor	%eax, %eax
 	mov	%eax, %cr4
 	mov	%eax, %cr3
-	mov	boot_params - enter(%ebp), %esi
+hand_over:
 	pushl	$0
 	pushl	kernel_entry - enter(%ebp)
-	xor	%ebx, %ebx
+	mov	word_eax - enter(%ebp), %eax
+	mov	word_ebx - enter(%ebp), %ebx
+	mov	word_esi - enter(%ebp), %esi
 	xor	%ecx, %ecx
 	xor	%edx, %edx
 	xor	%edi, %edi
@@ -67,7 +69,13 @@ gdt:
 	.quad	0x00cf9b000000ffff	/* __BOOT_CS 0x10: 32-bit code */
 	.quad	0x00cf93000000ffff	/* __BOOT_DS 0x18 */
 gdt_end:
+known_cr0:
+	.quad	0
 kernel_entry:
 	.quad	0
-boot_params:
+word_eax:
+	.quad	0
+word_ebx:
+	.quad	0
+word_esi:
 	.quad	0

@@ -1,0 +1,44 @@
+"""What a user asks for besides image and host.
+
+Rules: values only; what of it an entry can take is judged where it is placed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tightrope.model import Buffer, Protocol, XenCrash, XenInterface
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Module:
+    """A file that a Multiboot or PVH kernel is handed, with a command line of its own."""
+
+    data: Buffer
+    source: str
+    arguments: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What a user asks for besides image and host.
+
+    `scatter` seeds a shuffle of the free frames; None takes them from the largest extent in order.
+    """
+
+    initrd: Buffer | None = None
+    initrd_source: str = "initrd"
+    modules: tuple[Module, ...] = ()
+    command_line: str = ""
+    scatter: int | None = None
+    protocol: Protocol | None = None
+    """The entry to take; None takes the best that the old kernel can reach."""
+    crash: bool = False
+    """For a crash: everything goes into the crash region, beforehand."""
+    xen: XenInterface | None = None
+    """The old kernel is dom0, and the host its hypervisor: ask for the jump in this way."""
+    crashed: XenCrash = XenCrash.DOM0
+    """With `crash` under Xen, who dies."""
+    backup: bool | None = None
+    """For a crash: whether low memory is saved; None saves it where the host says that the old kernel
+    keeps something there."""
