@@ -25,7 +25,7 @@ from tightrope.memory import PAGE_SIZE, Phys, Virt
 from tightrope.model import Handover, LowMapping, Paging, Run, Stop
 from tightrope.rehearse import build
 from tightrope.sabotage import SABOTAGES, Sabotage
-from tightrope.sabotage.edits import entry_of, virt
+from tightrope.sabotage.edits import entry_of, virt, with_tables
 from tightrope.x86 import cpu as x86
 
 
@@ -172,3 +172,26 @@ def test_unicorn_sees_a_pdpte_that_was_written_after_cr3() -> None:
     assert explanations(handover) == {
         "Unicorn reads PDPTEs at each walk, a CPU when CR3 is written"
     }
+
+
+def test_what_amd_reserves_and_intel_ignores_is_the_only_thing_that_bit_8_does(
+    kvm_free: Kvm,
+) -> None:
+    def set_bit_8(handover: Handover) -> Handover:
+        tables = handover.page_table_a
+        page = bytearray(tables.pages[tables.root])
+        slot = next(at for at in range(0, PAGE_SIZE, 8) if page[at] & 1)
+        page[slot + 1] |= 1
+        return with_tables(handover, tables, tables.root, bytes(page))
+
+    step = SABOTAGES["no-v"].step
+    made = Sabotage(name="made", says="made", rule="", step=step, handover=set_bit_8)
+    handover = other(made)
+    runs = emulator().run(handover), kvm_free.run(handover)
+    assert runs[0].stop is Stop.ENTRY
+    told = [Told(run=each, findings=check.check(handover, each)) for each in runs]
+    why = {each.explained for each in explain_all(handover, *told, machine="kvm-free")}
+    if runs[1].stop is Stop.FAULT:
+        assert why == {"AMD's CPUs reserve bit 8 of an entry of the highest level"}
+    else:
+        assert why == set()

@@ -12,9 +12,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from tightrope.agree.difference import Told
 from tightrope.memory import PAGE_SIZE, Extent
-from tightrope.model import Handover, Paging, Run
+from tightrope.model import Handover, Paging, Run, Stop
 from tightrope.x86.cpu import CR0_DEFINED
 from tightrope.x86.walk import Access
 
@@ -23,6 +25,7 @@ MACHINE_CHECK = 18
 PRESENT, WRITE, RESERVED = 1, 2, 8
 """Bits of a page fault's error code (SDM 4.7)."""
 LOW_MEMORY = 1 << 20
+BIT_8 = 1 << 8
 UNICORN_BITS = 40
 """TCG_PHYS_ADDR_BITS: Unicorn's MAXPHYADDR, whatever CPU it plays."""
 
@@ -143,6 +146,25 @@ def _hole(seen: Seen) -> bool:
     return fault is not None and fault.vector == MACHINE_CHECK
 
 
+def _amd_reserves(seen: Seen) -> bool:
+    """An entry of the highest level has bit 8 set: ignored by Intel's CPUs, reserved on AMD's."""
+    handover = seen.handover
+    if not handover.plan.host.paging.long_mode:
+        return False
+    roots = [handover.page_table_a]
+    roots += [handover.page_table_b] if handover.page_table_b else []
+    entries = [np.frombuffer(each.pages[each.root], "<u8") for each in roots]
+    return any(
+        bool((every & np.uint64(BIT_8 | PRESENT) == np.uint64(BIT_8 | PRESENT)).any())
+        for every in entries
+    )
+
+
+def _astray(seen: Seen) -> bool:
+    """The first machine gave the walk up: it had left its own memory, or took too long."""
+    return seen.one.run.stop is Stop.LIMIT
+
+
 def _done_already(seen: Seen) -> bool:
     """Both end where nothing answers, and the CPU at full speed stands behind the instruction."""
     one, other = seen.one.run.fault, seen.other.run.fault
@@ -198,6 +220,11 @@ KNOWN = (
     Known("qemu", "QEMU reads before it writes, and faults on the read", _read_first),
     Known("qemu", "what a hole answers is the bus's own affair", _hole),
     Known("qemu", "QEMU's page fault for a reserved bit has no P bit", _reserved_not_present),
+    *(
+        Known(name, "AMD's CPUs reserve bit 8 of an entry of the highest level", _amd_reserves)
+        for name in ("kvm", "kvm-free")
+    ),
+    Known(None, "the emulator gives up a walk that has gone astray", _astray),
     Known("kvm-free", "KVM tells of a write to a hole once it is done", _done_already),
     Known("qemu", "a PC's firmware has left something in low memory", _firmware),
     Known(None, "our walker notes accessed and dirty bits and sets none", _table_bits),
