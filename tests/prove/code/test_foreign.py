@@ -51,6 +51,23 @@ def test_our_own_32_bit_source_holds(capsys: pytest.CaptureFixture[str]) -> None
     assert prove(capsys, ROUTINES / "relocate_i386.S", "--mode", "pae")[0] == 0
 
 
+def test_code_with_other_registers_for_the_list_holds_as_well(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The loop and what is where in it are found, not told."""
+    needs_as()
+    text = (ROUTINES / "relocate_x86_64.S").read_text()
+    for old, new in (
+        ("mov\t%rdi, %rcx\n", "mov\t%rdi, %r11\n"), ("(%rbx), %rcx", "(%r14), %r11"),
+        ("add\t$8, %rbx", "add\t$8, %r14"), ("%cl", "%r11b"), ("mov\t%rcx, %r", "mov\t%r11, %r"),
+        ("%rbx", "%r14"), ("xor\t%ebx, %ebx\n\tjmp", "xor\t%r14d, %r14d\n\tjmp"),
+    ):  # fmt: skip
+        assert old in text
+        text = text.replace(old, new)
+    (tmp_path / "other.S").write_text(text)
+    assert prove(capsys, tmp_path / "other.S", "--mode", "x86_64")[0] == 0
+
+
 def test_raw_bytes_and_an_object_file_are_the_same_code(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -33,6 +33,10 @@ STATEMENT = (
     " state; nothing faults, nothing else is written"
 )
 NEEDED = "each hypothesis about the plan and the old kernel is needed: without it the code fails"
+STUB = (
+    "the 64-bit entry stub's bytes, from the routine's entry state: the new kernel is entered as the"
+    " boot protocol says, with the plan's two words, and nothing but the stub's stack is written"
+)
 BITS = {routines.RELOCATE_X86_64: 64, routines.RELOCATE_I386: 32}
 MODES = {
     routines.RELOCATE_X86_64: (Paging.X86_64, Paging.LA57),
@@ -52,6 +56,14 @@ def goals() -> Iterator[Goal]:
                 mode=mode,
                 smt=partial(_scripts, name, mode),
             )
+    for mode in MODES[routines.RELOCATE_X86_64]:
+        yield Goal(
+            theorem="code",
+            name="entry-stub",
+            statement=STUB,
+            decide=partial(_stub, mode),
+            mode=mode,
+        )
     for name, modes in MODES.items():
         yield Goal(
             theorem="code",
@@ -69,6 +81,26 @@ def _relocation(name: str, mode: Paging, limits: Limits) -> Result:
 
     contract = Contract(BITS[name], mode)
     return _result(contract, verify(routines.read(name).data, contract, limits))
+
+
+def _stub(mode: Paging, limits: Limits) -> Result:
+    solver_library()
+    from tightrope.prove.code import stubs
+    from tightrope.prove.code.contract import Contract
+
+    contract = Contract(64, mode)
+    count, failure = stubs.first_failure(contract, *stubs.shipped(), limits.seconds)
+    if failure is None:
+        return Result(answer=Answer.HOLDS, how="z3", cases=None, detail=f"{count} obligations")
+    if failure.model is None:
+        raise Undecided(failure.obligation.says)
+    return Result(
+        answer=Answer.FAILS,
+        how="z3",
+        cases=None,
+        counterexample=_printed(contract, failure),
+        detail=f"{failure.obligation.at or 'at the end'}: {failure.obligation.says}",
+    )
 
 
 def _scripts(name: str, mode: Paging) -> Iterator[Script]:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
-from tightrope.prove.code.decode import Instruction, Reg, Undecodable, decode, sweep
+from tightrope.prove.code.decode import Imm, Instruction, Mem, Undecodable, decode, sweep
 
 NOP = 0x90
 
@@ -115,7 +115,9 @@ def _differs_in_register(one: Instruction, other: Instruction) -> bool:
             return False
         if x != y:
             same_width = getattr(x, "width", 0) == getattr(y, "width", 0)
-            if not same_width or (not isinstance(x, Reg) and not hasattr(x, "base")):
+            if not same_width or isinstance(x, Imm) or isinstance(y, Imm):
+                return False
+            if isinstance(x, Mem) and isinstance(y, Mem) and x.displacement != y.displacement:
                 return False
             different += 1
     return different == 1
