@@ -1,11 +1,11 @@
-"""The entry stub of a bzImage in long mode, from its first byte to the new kernel's, on its bytes.
+"""The entry stub of a 64-bit entry, from its first byte to the new kernel's, on its bytes.
 
     relocation code --entry contract--> stub --64-bit boot protocol--> new kernel
 
 Rules: the stub may rely on the entry contract alone (routines/relocate_x86_64.S) and on its page being
 reachable; the two words that the plan fills in are arbitrary.  What it owes is the boot protocol's
 (Linux Documentation/arch/x86/boot.rst, "64-bit Boot Protocol"): selectors 0x10 and 0x18 from a gdt in
-its own page, rsi = boot_params, interrupts off, paging and the control registers as they were.
+its own page, rsi as the plan fills it in (boot_params), interrupts off, paging and the control registers as they were.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from tightrope.x86 import cpu as x86
 
 
 def walk(contract: Contract, data: bytes, symbols: dict[str, int]) -> Segment:
-    """All obligations of a stub: `symbols` has kernel_entry and boot_params.  Raises Refused."""
+    """All obligations of a stub: `symbols` has kernel_entry and word_rsi.  Raises Refused."""
     machine = contract.machine(data)
     page = contract.names["P"]
     # The plan's two words are no constants: memory beyond the gdt is arbitrary.
     memory = Memory(first=contract.first_memory, home=page, image=data[: symbols["kernel_entry"]])
     machine.start = memory.load(z3.simplify(page + symbols["kernel_entry"]), 64)
-    params = memory.load(z3.simplify(page + symbols["boot_params"]), 64)
+    params = memory.load(z3.simplify(page + symbols["word_rsi"]), 64)
     called = Walker(contract, data).called()
     control = {**called.control, "cr3": contract.names["table_b"]}
     state: Symbolic = replace(
@@ -64,7 +64,7 @@ def walk(contract: Contract, data: bytes, symbols: dict[str, int]) -> Segment:
         machine.require(state, None, f"at the new kernel's entry {says}", formula)
 
     if state.offset == ENTRY:
-        must("rsi is not boot_params", state.registers["rsi"] == params)
+        must("rsi is not what the plan fills in", state.registers["rsi"] == params)
         for name, value in state.registers.items():
             if name not in ("rsi", "rsp"):
                 must(f"{name} is not 0", value == 0)
@@ -109,5 +109,5 @@ def first_failure(
 
 def shipped() -> tuple[bytes, dict[str, int]]:
     """The stub's bytes and symbols."""
-    code = routines.read(routines.ENTER_BZIMAGE_X86_64)
+    code = routines.read(routines.ENTER_64)
     return code.data, dict(code.symbols)
