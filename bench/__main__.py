@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench import cpus, plain_unicorn, proofs
+from bench import cpus, pcs, plain_unicorn, proofs
 from bench.clock import seconds, show
 from tests.makers.bzimage import bzimage
 from tightrope import check, host, image, machines, plan, routines, shipped
@@ -228,6 +228,8 @@ def main() -> None:
         walker,
         cpus.large_dump,
         cpus.agreement,
+        pcs.walks,
+        pcs.boots,
         proofs.theorems,
         proofs.mutants,
     ):

@@ -41,8 +41,8 @@ def test_every_mode_has_an_example_on_a_pc(paging: Paging) -> None:
 
 
 def test_ram_is_split_where_the_pc_splits_it() -> None:
-    assert extents_of(3583 * MIB) == (Extent(0, 0xDFF0_0000),)
-    assert extents_of(4096 * MIB) == (
+    assert extents_of(3583 * MIB, split=False) == (Extent(0, 0xDFF0_0000),)
+    assert extents_of(4096 * MIB, split=True) == (
         Extent(0, 0xC000_0000),
         Extent(0x1_0000_0000, 0x1_4000_0000),
     )

@@ -14,6 +14,7 @@ import pytest
 from tests.conftest import debian_kernel
 from tests.qemu.pcs import BOOT_SECONDS, QUIET, initramfs, old_kernel, qemu, token
 from tightrope import image
+from tightrope.machine.qemu.qemu import is_said
 from tightrope.model import Console, Paging, Protocol, Verdict
 from tightrope.plan import Request
 from tightrope.rehearse import rehearse
@@ -48,6 +49,35 @@ def boot(
         return got, machine.userspace(said, seconds=BOOT_SECONDS)
     finally:
         machine.close()
+
+
+def test_a_kernel_that_prints_its_command_line_has_not_said_the_word() -> None:
+    word = token()
+    printed = f"[    0.000000] Command line: console=ttyS0 tightrope.token={word} panic=-1"
+    assert not is_said(word, [printed, "Run /init as init process"])
+    assert is_said(word, [printed, f"tightrope: userspace {word} 6.1.0 x86_64"])
+
+
+def test_a_kernel_without_an_init_does_not_get_to_its_userspace() -> None:
+    """It prints its command line, with the word in it, and panics."""
+    path, word = debian_kernel("cloud-amd64"), token()
+    machine = qemu()
+    try:
+        got = rehearse(
+            image.read(path.read_bytes(), path.name),
+            old_kernel(Paging.X86_64),
+            Request(command_line=f"console=ttyS0 panic=-1 tightrope.token={word}"),
+            token=word,
+            console_seconds=BOOT_SECONDS,
+            machine=machine,
+        )
+    finally:
+        machine.close()
+    assert [finding.rule for finding in got.findings] == ["userspace-reached"]
+    assert got.console is not None
+    assert any(f"tightrope.token={word}" in line for line in got.console.lines)
+    assert "the machine shut down" in got.findings[0].message
+    assert "panic" in " ".join(got.console.lines[-40:])
 
 
 @pytest.mark.slow

@@ -146,7 +146,7 @@ def with_ram(extent: Extent) -> Host:
     [
         (Extent.sized(0xFD00_0000, 0x1000), "none so high below 4 GiB"),
         (Extent.sized(1 << 41, 1 << 20), "40 address bits"),
-        (Extent.sized(0x0FFF_0000, 0x1_0000), "has none there"),
+        (Extent.sized(0xA_0000, 0x1000), "has none there"),
     ],
 )
 def test_ram_that_a_pc_cannot_have_is_a_missing_part(

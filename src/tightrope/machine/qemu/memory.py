@@ -1,8 +1,8 @@
 """A PC's RAM as this process and QEMU share it.
 
     offset in the file     physical
-    0                      0             all of it, below 3.5 GiB; or the first 3 GiB
-    3 GiB                  4 GiB         the rest, where there is 3.5 GiB or more
+    0                      0             all of it, below 3.5 GiB; or, split, the first 3 GiB
+    3 GiB                  4 GiB         the rest
 
 Source: QEMU hw/i386/pc_piix.c, pc_init1(): the split of the `pc` machine.
 
@@ -21,12 +21,14 @@ from tightrope.machine.physical import Ram
 from tightrope.memory import PAGE_SIZE, Extent
 
 LOW_ALL, LOW_SPLIT, HIGH = 0xE000_0000, 0xC000_0000, 1 << 32
+SPLIT = f"max-ram-below-4g={LOW_SPLIT}"
+"""The machine's property that splits RAM of less than 3.5 GiB as well."""
 MIB = 1 << 20
 
 
-def extents_of(size: int) -> tuple[Extent, ...]:
+def extents_of(size: int, *, split: bool) -> tuple[Extent, ...]:
     """The physical extents of a PC with `size` bytes of RAM."""
-    if size < LOW_ALL:
+    if not split:
         return (Extent(0, size),)
     return Extent(0, LOW_SPLIT), Extent.sized(HIGH, size - LOW_SPLIT)
 
@@ -34,7 +36,7 @@ def extents_of(size: int) -> tuple[Extent, ...]:
 class SharedRam(Ram):
     """`size` bytes of RAM; `descriptor` is the file that QEMU maps as well."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, *, split: bool = False) -> None:
         """Raises MissingPart where this computer has not so much memory left."""
         available = _available()
         if available is not None and size > available + _lazily(size):
@@ -42,7 +44,7 @@ class SharedRam(Ram):
                 f"a PC with {size // MIB} MiB needs more memory than the"
                 f" {available // MIB} MiB that this computer has left"
             )
-        self.extents = extents_of(size)
+        self.extents = extents_of(size, split=split)
         self.descriptor = os.memfd_create("tightrope-ram", os.MFD_CLOEXEC)
         self._starts = [each.start for each in self.extents]
         self._offsets = [0, LOW_SPLIT][: len(self.extents)]

@@ -24,7 +24,7 @@ from xml.etree import ElementTree
 
 from tightrope.errors import MachineError, WireError
 from tightrope.machine import wire
-from tightrope.machine.qemu.memory import MIB, SharedRam
+from tightrope.machine.qemu.memory import MIB, SPLIT, SharedRam
 from tightrope.machine.qemu.process import OLDEST, Process, as_file, too_old
 from tightrope.model import Buffer
 
@@ -46,6 +46,8 @@ class Board:
 
     size: int
     """Bytes of RAM, whole MiB."""
+    split: bool = False
+    """3 GiB of it are below 4 GiB and the rest above; else all of it, less than 3.5 GiB, is below."""
     kernel: Buffer
     initrd: Buffer | None = None
     command_line: str = ""
@@ -68,7 +70,7 @@ class Pc:
     def __init__(self, board: Board) -> None:
         """Raises MissingPart where there is no QEMU that can be this PC."""
         self.board = board
-        self.ram = SharedRam(board.size)
+        self.ram = SharedRam(board.size, split=board.split)
         self._files = [as_file(board.kernel, "tightrope-kernel")]
         if board.initrd is not None:
             self._files.append(as_file(board.initrd, "tightrope-initrd"))
@@ -354,7 +356,7 @@ def arguments(board: Board, ram: int, files: Sequence[int]) -> list[str]:
         *("-m", f"{board.size // MIB}", "-cpu", board.cpu, "-smp", "1"),
         "-object",
         f"memory-backend-file,id=ram,size={board.size},mem-path=/proc/self/fd/{ram},share=on",
-        *("-machine", "pc,memory-backend=ram,smm=off"),
+        *("-machine", "pc,memory-backend=ram,smm=off" + (f",{SPLIT}" if board.split else "")),
         # A reset ends in a machine that stands still and keeps everything for a post-mortem.
         *("-action", "reboot=shutdown,shutdown=pause", "-D", "/proc/self/fd/{log}"),
         *("-chardev", "socket,id=qmp,fd={qmp}", "-mon", "chardev=qmp,mode=control"),

@@ -8,7 +8,7 @@ be read.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from tightrope.errors import MachineError
@@ -20,8 +20,15 @@ from tightrope.model import Console, Handover, Run, Step, Stop
 
 WALK_SECONDS = 60.0
 """Far above any copy that fits a PC: a walk that takes longer goes in circles."""
+ARGUMENT = "tightrope.token="
+"""How a command line tells an init what it has to say."""
 QUIET = 0.1
 """Seconds without a new line after which it is looked whether the CPU has halted for good."""
+
+
+def is_said(token: str, lines: Iterable[str]) -> bool:
+    """Somebody said the token; a kernel that prints its command line has not."""
+    return any(token in line.replace(f"{ARGUMENT}{token}", "") for line in lines)
 
 
 class Qemu:
@@ -100,8 +107,15 @@ class Qemu:
         return self._listen(
             seconds,
             progress,
-            lambda lines: token if any(token in line for line in lines) else None,
+            lambda lines: token if is_said(token, lines) else None,
         )
+
+    def heard_at(self, words: str) -> float | None:
+        """When the first line with these words was whole, by time.monotonic(); None without one."""
+        if self._pc is None:
+            return None
+        lines = zip(self._pc.lines, self._pc.line_times, strict=True)
+        return next((when for line, when in lines if words in line), None)
 
     def _listen(
         self, seconds: float, progress: Progress, ends: Callable[[list[str]], str | None]

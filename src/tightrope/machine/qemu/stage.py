@@ -34,6 +34,8 @@ PHYSICAL_BITS = 40
 """MAXPHYADDR of every CPU that TCG plays (QEMU target/i386/cpu.h, TCG_PHYS_ADDR_BITS)."""
 INFO_MEMORY_MAP = 1 << 6
 """Multiboot 0.6.96, 3.3: mmap_length and mmap_addr are valid."""
+FIRMWARE = 128 << 10
+"""Bytes at the top of low RAM that SeaBIOS keeps for itself; a host that has a use for them gets more."""
 _WAKE = 1 << 20
 """Bytes at the top of low RAM where SeaBIOS runs its start-up code (its src/post.c, reloc_preinit)."""
 
@@ -46,11 +48,12 @@ def board_for(host: Host) -> Board:
         raise MissingPart(
             f"RAM at {host.memory.ram[-1]}: QEMU's CPU has {PHYSICAL_BITS} address bits"
         )
-    low = align_up(low, MIB)
+    low = align_up(low + FIRMWARE, MIB)
     if low > (LOW_SPLIT if high else LOW_ALL - MIB):
         raise MissingPart(f"RAM up to {low:#x}: QEMU's pc has none so high below 4 GiB")
     return Board(
         size=LOW_SPLIT + align_up(high - HIGH, MIB) if high else low,
+        split=bool(high),
         kernel=routines.read(routines.STAGE_PC).data.ljust(PAGE_SIZE, b"\0"),
         cpu=f"max,la57={_on(host.cpu.la57)},pdpe1gb={_on(host.cpu.gbpages)}",
     )
