@@ -153,7 +153,9 @@ def _amd_reserves(seen: Seen) -> bool:
         return False
     roots = [handover.page_table_a]
     roots += [handover.page_table_b] if handover.page_table_b else []
-    entries = [np.frombuffer(each.pages[each.root], "<u8") for each in roots]
+    # The root of a design that goes on in the current pgd is none of the handover's own pages.
+    own = [each.pages[each.root] for each in roots if each.root in each.pages]
+    entries = [np.frombuffer(page, "<u8") for page in own]
     return any(
         bool((every & np.uint64(BIT_8 | PRESENT) == np.uint64(BIT_8 | PRESENT)).any())
         for every in entries

@@ -140,10 +140,11 @@ def _as_a_cpu_leaves_pdptes(pc: Pc, handover: Handover) -> None:
     if handover.plan.host.paging is not Paging.PAE:
         return
     old, table_a = handover.world, handover.page_table_a
-    for root, page in (
-        (old.pgd, old.tables[old.pgd & -PAGE_SIZE]),
-        (table_a.root, table_a.pages[table_a.root]),
-    ):
+    pages = {**old.tables, **table_a.pages}
+    for root in (old.pgd, table_a.root):
+        page = pages.get(root & -PAGE_SIZE)
+        if page is None:
+            continue
         for at in range(root % PAGE_SIZE, root % PAGE_SIZE + 32, 8):
             view = pc.ram.view((root & -PAGE_SIZE) + at, 1)
             if view is not None and page[at] | ACCESSED == view[0]:
