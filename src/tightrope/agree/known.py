@@ -179,7 +179,8 @@ def _firmware(seen: Seen) -> bool:
     """Memory below 1 MiB that the handover has nothing in."""
     if seen.what != "memory" or seen.at is None or seen.at >= LOW_MEMORY:
         return False
-    return not any(_page(seen.one.run, seen.at & -PAGE_SIZE))
+    one, other = (_page(each.run, seen.at & -PAGE_SIZE) for each in (seen.one, seen.other))
+    return not any(a for a, b in zip(one, other, strict=True) if a != b)
 
 
 def _reserved_not_present(seen: Seen) -> bool:
