@@ -13,7 +13,7 @@ from tests.makers.bzimage import bzimage
 from tests.qemu.pcs import BOOT_SECONDS, initramfs, old_kernel, token
 from tightrope import image, plan
 from tightrope.machine.qemu import Qemu
-from tightrope.model import Paging, Protocol
+from tightrope.model import Paging
 from tightrope.plan import Request
 from tightrope.rehearse import build
 
@@ -39,29 +39,34 @@ def walks() -> None:
 def boots() -> None:
     """From V on: the first line that a kernel says, and the line of its init."""
     for flavour, architecture, paging, packing in KERNELS:
-        path = debian_kernel(flavour)
-        kernel, word = image.read(path.read_bytes(), path.name), token()
-        machine = Qemu()
-        try:
-            line = f"console=ttyS0 earlyprintk=ttyS0,115200 panic=-1 tightrope.token={word}"
-            request = Request(
-                initrd=initramfs(architecture),
-                command_line=line,
-                protocol=Protocol.LINUX_32 if architecture == "i386" else None,
-            )
-            built = build(plan.prepare(kernel, old_kernel(paging), request), design="two-tables")
-            started = time.monotonic()
-            machine.run(built)
-            walked = time.monotonic() - started
-            began = time.monotonic()
-            heard = machine.userspace(word, seconds=BOOT_SECONDS)
-            first = machine.heard_at(f"Linux version {path.name.removeprefix('vmlinuz-')}")
-        finally:
-            machine.close()
-        if heard.stopped != word or first is None:
-            raise SystemExit(f"{flavour} did not get to its userspace: {heard.stopped}")
-        show(
-            f"{flavour} ({packing}) from its entry to its first line",
-            f"{first - began:.1f} s",
-            f"{heard.seconds:.1f} s to its userspace; PC, firmware and walk {walked:.1f} s before",
+        for bare in (False, True):
+            _boot(flavour, architecture, paging, "unpacked" if bare else packing, bare=bare)
+
+
+def _boot(flavour: str, architecture: str, paging: Paging, packing: str, *, bare: bool) -> None:
+    path = debian_kernel(flavour)
+    kernel, word = image.read(path.read_bytes(), path.name), token()
+    kernel = image.unpacked(kernel) if bare else kernel
+    machine = Qemu()
+    try:
+        line = f"console=ttyS0 earlyprintk=ttyS0,115200 panic=-1 tightrope.token={word}"
+        request = Request(
+            initrd=initramfs(architecture),
+            command_line=line,
         )
+        built = build(plan.prepare(kernel, old_kernel(paging), request), design="two-tables")
+        started = time.monotonic()
+        machine.run(built)
+        walked = time.monotonic() - started
+        began = time.monotonic()
+        heard = machine.userspace(word, seconds=BOOT_SECONDS)
+        first = machine.heard_at(f"Linux version {path.name.removeprefix('vmlinuz-')}")
+    finally:
+        machine.close()
+    if heard.stopped != word or first is None:
+        raise SystemExit(f"{flavour} did not get to its userspace: {heard.stopped}")
+    show(
+        f"{flavour} ({packing}) from its entry to its first line",
+        f"{first - began:.1f} s",
+        f"{heard.seconds:.1f} s to its userspace; PC, firmware and walk {walked:.1f} s before",
+    )

@@ -20,24 +20,27 @@ from tightrope.plan import Request
 from tightrope.rehearse import rehearse
 
 ROWS = [
-    ("686", Paging.I386, None),
-    ("686-pae", Paging.PAE, None),
-    ("cloud-amd64", Paging.X86_64, Protocol.LINUX_64),
-    ("cloud-amd64", Paging.X86_64, Protocol.LINUX_32),
-    ("cloud-amd64", Paging.LA57, Protocol.LINUX_64),
+    ("686", Paging.I386, None, False),
+    ("686-pae", Paging.PAE, None, False),
+    ("686-pae", Paging.PAE, None, True),
+    ("cloud-amd64", Paging.X86_64, Protocol.LINUX_64, False),
+    ("cloud-amd64", Paging.X86_64, Protocol.LINUX_32, False),
+    ("cloud-amd64", Paging.LA57, Protocol.LINUX_64, False),
+    ("cloud-amd64", Paging.LA57, None, True),
 ]
 
 
 def boot(
-    flavour: str, paging: Paging, protocol: Protocol | None, said: str
+    flavour: str, paging: Paging, protocol: Protocol | None, said: str, *, bare: bool
 ) -> tuple[Verdict, Console]:
     """The walk, and what the console said until the word came, or did not."""
     path = debian_kernel(flavour)
     architecture = "i386" if flavour.startswith("686") else "amd64"
+    kernel = image.read(path.read_bytes(), path.name)
     machine = qemu()
     try:
         got = rehearse(
-            image.read(path.read_bytes(), path.name),
+            image.unpacked(kernel) if bare else kernel,
             old_kernel(paging),
             Request(
                 initrd=initramfs(architecture),
@@ -81,12 +84,12 @@ def test_a_kernel_without_an_init_does_not_get_to_its_userspace() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("flavour", "paging", "protocol"), ROWS)
+@pytest.mark.parametrize(("flavour", "paging", "protocol", "bare"), ROWS)
 def test_the_new_kernels_init_says_its_word(
-    flavour: str, paging: Paging, protocol: Protocol | None
+    flavour: str, paging: Paging, protocol: Protocol | None, bare: bool
 ) -> None:
     word = token()
-    got, console = boot(flavour, paging, protocol, word)
+    got, console = boot(flavour, paging, protocol, word, bare=bare)
     assert got.findings == ()
     assert console.stopped == word, console
     release = debian_kernel(flavour).name.removeprefix("vmlinuz-")
