@@ -8,7 +8,8 @@
      |   |- CoreError           a memory core of a crashed kernel
      |- MissingPart         a library or device that this machine does not have
      |- MachineError        the machine port was used in a way that it cannot serve
-         |- WireError           what a machine's process sent is not its protocol
+     |   |- WireError           what a machine's process sent is not its protocol
+     |- PerformError        this very machine refused what it was asked to do
 
 Rules: no exception here is raised for a *finding*: a handover that falls is a result, not an error.
 Everything a room raises on purpose derives from `TightropeError`; anything else is a bug of ours.
@@ -80,3 +81,11 @@ class MachineError(TightropeError):
 
 class WireError(MachineError):
     """The other end of a socket does not speak the protocol that it should."""
+
+
+class PerformError(TightropeError):
+    """The machine we run on refused: `number` is its errno, None where there is none."""
+
+    def __init__(self, problem: str, *, number: int | None = None) -> None:
+        super().__init__(problem)
+        self.number = number

@@ -23,9 +23,9 @@ OUTSIDERS = {
     "unicorn": ("machine.emulator",),
     "iced_x86": ("machine", "prove"),
     "z3": ("prove",),
-    "ctypes": ("machine",),
-    "mmap": ("machine", "vmcore"),
-    "fcntl": ("machine",),
+    "ctypes": ("machine", "perform.privcmd"),
+    "mmap": ("machine", "perform.privcmd", "vmcore"),
+    "fcntl": ("machine", "perform.privcmd"),
     "socket": ("machine",),
     "subprocess": ("machine", "prove.code.foreign"),
 }

@@ -2,13 +2,14 @@
 
     parser       the arguments
     deeds        what each subcommand calls, and which report it prints
+    performing   what `perform` takes and does
     files        what is read and written: images, hosts, initrds, traces
 
 Rules: files are opened in `files` and nowhere below the command line; everything else is a call of a
 deed and a report of what came back.  Heavy packages are imported inside the subcommand that needs
 them.  Exit status: 0 holds, 1 a finding, 2 could not tell, 130 interrupted.
 
-May import: booted, agree, check, compare, errors, host, image, machines, matrix, memory, model, plan, proof, prove, rehearse, report, sabotage, shipped, vmcore
+May import: abi, booted, agree, check, compare, errors, host, image, machines, matrix, memory, model, perform, plan, proof, prove, rehearse, report, sabotage, shipped, vmcore
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from tightrope.cli import files
+from tightrope.cli import files, performing
 from tightrope.errors import BadInput, ImageError, MissingPart, TightropeError
 
 if TYPE_CHECKING:
@@ -65,6 +65,11 @@ def _rehearse(options: argparse.Namespace) -> int:
             bar.close()
         if trace:
             files.write_trace(trace, verdict)
+        if options.write and verdict.outcome.value == "holds":
+            from tightrope.perform import load_file
+
+            load = load_file.of(verdict.handover.plan, verdict.outcome.value)
+            files.write(options.write, load_file.write(load))
         _print_verdict(options, verdict)
     return STATUS[verdict.outcome.value]
 
@@ -303,6 +308,8 @@ DEEDS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "plan": _plan,
     "host example": _host_example,
     "host capture": _host_capture,
+    "host xen": performing.host_xen,
+    "perform xen": performing.perform_xen,
     "compare": _compare,
     "matrix": _matrix,
     "agree": _agree,

@@ -146,6 +146,22 @@ def read(path: str) -> bytes:
         raise BadInput(reason, source=path) from err
 
 
+def text_or_none(path: str) -> str | None:
+    """A file of the running system as text, None where it cannot be read."""
+    try:
+        return Path(path).read_bytes().decode("latin-1")
+    except OSError:
+        return None
+
+
+def write(path: Path, data: bytes) -> None:
+    """All of a file.  Raises BadInput with the system's reason."""
+    try:
+        path.write_bytes(data)
+    except OSError as err:
+        raise BadInput(err.strerror or str(err), source=str(path)) from err
+
+
 def open_trace(path: Path) -> TextIO:
     """The file for a trace, before anything runs: it must not be found unwritable afterwards."""
     try:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tightrope import __version__
 from tightrope.cli.new_kernel import FORMATS, flat_arguments, kernel_arguments
+from tightrope.cli.performing import perform_arguments
 from tightrope.cli.proving import code_arguments
 from tightrope.cli.values import count, extent, number, seconds
 
@@ -86,6 +87,12 @@ def parser() -> argparse.ArgumentParser:
     shown = deed.add_argument_group("what is shown")
     _json_argument(shown)
     shown.add_argument("--trace", type=Path, metavar="FILE", help="write every instruction to FILE")
+    shown.add_argument(
+        "--write",
+        type=Path,
+        metavar="FILE",
+        help="with --xen v2, when it holds: what `tightrope perform xen` takes",
+    )
     deed.set_defaults(deed="rehearse")
 
     deed = deeds.add_parser(
@@ -187,6 +194,11 @@ def parser() -> argparse.ArgumentParser:
     example.set_defaults(deed="host example")
     capture = hosts.add_parser("capture", help="describe this machine, changing nothing")
     capture.set_defaults(deed="host capture")
+    of_xen = hosts.add_parser("xen", help="describe a Xen from what it says of itself")
+    of_xen.add_argument(
+        "facts", metavar="FACTS", help="what `tightrope perform xen --json` printed in its dom0"
+    )
+    of_xen.set_defaults(deed="host xen")
 
     deed = deeds.add_parser(
         "pgd",
@@ -208,6 +220,8 @@ def parser() -> argparse.ArgumentParser:
     deed.set_defaults(deed="pgd")
 
     _prove_arguments(deeds)
+
+    perform_arguments(deeds)
 
     deed = deeds.add_parser("rules", help="what every rehearsal is checked for, and who says so")
     deed.set_defaults(deed="rules")

@@ -17,6 +17,7 @@ from tightrope.host.guest import Guest, Told, read_guest, with_code
 from tightrope.host.live import read_tree
 from tightrope.host.profile import read
 from tightrope.host.world import lay
+from tightrope.host.xen_capture import xen_file
 from tightrope.host.xen_examples import xen_example
 from tightrope.host.xen_hypercall import Hypervisor
 from tightrope.host.xen_world import lay_xen
@@ -36,4 +37,5 @@ __all__ = [
     "read_tree",
     "with_code",
     "xen_example",
+    "xen_file",
 ]

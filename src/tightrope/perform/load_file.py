@@ -1,0 +1,197 @@
+"""What was rehearsed, as an ELF file: written where the rehearsal was, read where it is performed.
+
+    ELF header   e_machine   EM_X86_64, or EM_386: entered with paging off
+                 e_entry     the machine address to enter
+    PT_NOTE      owner "Tightrope": type 1, what the rehearsal said; type 2, "kexec" or "crash"
+    PT_LOAD ...  p_paddr, p_memsz   a segment's destination, whole pages
+                 p_offset, p_filesz its bytes; without any, the image only wants to reach the pages
+
+So `readelf -lW` shows what would be loaded.
+
+Rules: bytes to a value and back; nothing is asked of a machine.  A file that is read was not
+necessarily written by us: what does not add up is a BadInput with its field and offset.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from struct import Struct
+from typing import TYPE_CHECKING
+
+from tightrope.abi import elf
+from tightrope.errors import BadInput
+from tightrope.memory import PAGE_SIZE, Extent, align_up
+
+if TYPE_CHECKING:
+    from tightrope.model import Plan
+
+EM_386, EM_X86_64 = 3, 62
+PT_LOAD, PT_NOTE = 1, 4
+ET_EXEC = 2
+OWNER = b"Tightrope\0"
+NOTE_OUTCOME, NOTE_KIND = 1, 2
+HOLDS = "holds"
+_HEADER = Struct("<16sHHIQQQIHHHHHH")
+_SEGMENT = Struct("<IIQQQQQQ")
+_NOTE = Struct("<III")
+_IDENT = elf.MAGIC + bytes((2, 1, 1)) + bytes(9)
+_RWX = 7
+NOTHING = memoryview(b"")
+_MOST_SEGMENTS = 64
+"""Far above what any hypervisor takes."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoadSegment:
+    """`data` goes to `destination`, machine addresses of whole pages; empty: only to be reached."""
+
+    destination: Extent
+    data: memoryview
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Load:
+    """A kexec image for a hypervisor."""
+
+    segments: tuple[LoadSegment, ...]
+    entry: int
+    legacy: bool
+    """Entered with paging off."""
+    crash: bool
+    rehearsed: str
+    """What the rehearsal said of it; "" when there was none."""
+
+
+def of(plan: Plan, rehearsed: str) -> Load:
+    """What a plan for interface v2 hands to the hypervisor.  Raises BadInput for another plan."""
+    if plan.xen is None or not plan.xen.segments:
+        raise BadInput("only a plan for --xen v2 can be written", source="--write")
+    loaded = [
+        LoadSegment(destination=each.destination, data=memoryview(each.data).cast("B"))
+        for each in plan.segments
+    ]
+    reached = [LoadSegment(destination=each.extent, data=NOTHING) for each in plan.xen.mapped]
+    return Load(
+        segments=tuple(sorted([*loaded, *reached], key=lambda each: each.destination.start)),
+        entry=int(plan.entry),
+        legacy=plan.xen.legacy_exit,
+        crash=plan.crash,
+        rehearsed=rehearsed,
+    )
+
+
+def write(load: Load) -> bytes:
+    """The ELF file."""
+    notes = _note(NOTE_OUTCOME, load.rehearsed) + _note(
+        NOTE_KIND, "crash" if load.crash else "kexec"
+    )
+    count = 1 + len(load.segments)
+    at = _HEADER.size + count * _SEGMENT.size
+    rows, parts = [_SEGMENT.pack(PT_NOTE, 4, at, 0, 0, len(notes), 0, 4)], [notes]
+    at += len(notes)
+    for each in load.segments:
+        gap = align_up(at, PAGE_SIZE) - at
+        parts += [bytes(gap), bytes(each.data)]
+        at += gap
+        where = each.destination
+        rows.append(
+            _SEGMENT.pack(
+                PT_LOAD,
+                _RWX,
+                at,
+                where.start,
+                where.start,
+                len(each.data),
+                where.size,
+                PAGE_SIZE,
+            )
+        )
+        at += len(each.data)
+    machine = EM_386 if load.legacy else EM_X86_64
+    sizes = (_HEADER.size, _SEGMENT.size, count, 0, 0, 0)
+    header = _HEADER.pack(_IDENT, ET_EXEC, machine, 1, load.entry, _HEADER.size, 0, 0, *sizes)
+    return b"".join([header, *rows, *parts])
+
+
+def read(data: bytes | memoryview, source: str) -> Load:
+    """The load in a file.  Bytes behind its last part are not looked at.  Raises BadInput."""
+    raw = memoryview(data)
+    if len(raw) < _HEADER.size or bytes(raw[: len(_IDENT)]) != _IDENT:
+        raise BadInput("is no 64-bit ELF file: not written by --write", source=source, offset=0)
+    _, kind, machine, _, entry, table, *_, width, count, _, _, _ = _HEADER.unpack_from(raw)
+    if kind != ET_EXEC or machine not in (EM_386, EM_X86_64) or width != _SEGMENT.size:
+        raise BadInput("is an ELF file of another kind", source=source, field="e_type", offset=16)
+    if not 0 < count <= _MOST_SEGMENTS:
+        raise BadInput(
+            f"{count} program headers", source=source, field="e_phnum", limit=_MOST_SEGMENTS
+        )
+    notes: dict[int, str] = {}
+    segments: list[LoadSegment] = []
+    for number in range(count):
+        place = table + number * _SEGMENT.size
+        if place + _SEGMENT.size > len(raw):
+            raise BadInput("ends in its program headers", source=source, field="e_phoff", offset=32)
+        what, _, at, _, paddr, filesz, memsz, _ = _SEGMENT.unpack_from(raw, place)
+        if at + filesz > len(raw):
+            raise BadInput(
+                "ends before its bytes do", source=source, field="p_offset", offset=place
+            )
+        if what == PT_NOTE:
+            notes |= _notes(raw[at : at + filesz], source, at)
+        elif what == PT_LOAD:
+            segments.append(_segment(raw[at : at + filesz], paddr, memsz, source, place))
+    if notes.get(NOTE_KIND) not in ("kexec", "crash") or not segments:
+        raise BadInput("does not say what it is: not written by --write", source=source)
+    return Load(
+        segments=tuple(segments),
+        entry=entry,
+        legacy=machine == EM_386,
+        crash=notes[NOTE_KIND] == "crash",
+        rehearsed=notes.get(NOTE_OUTCOME, ""),
+    )
+
+
+def _segment(data: memoryview, paddr: int, memsz: int, source: str, place: int) -> LoadSegment:
+    problem = None
+    if paddr % PAGE_SIZE or memsz % PAGE_SIZE:
+        problem = f"{paddr:#x} + {memsz:#x} is not whole pages"
+    elif not 0 < memsz < 1 << 52 or paddr + memsz > 1 << 52:
+        problem = f"{paddr:#x} + {memsz:#x} is no memory of a PC"
+    elif len(data) > memsz:
+        problem = f"{len(data):#x} bytes for {memsz:#x}"
+    if problem:
+        raise BadInput(problem, source=source, field="p_memsz", offset=place)
+    return LoadSegment(destination=Extent.sized(paddr, memsz), data=data)
+
+
+def _note(kind: int, text: str) -> bytes:
+    raw = text.encode()
+    head = _NOTE.pack(len(OWNER), len(raw), kind)
+    return (
+        head + OWNER.ljust(align_up(len(OWNER), 4), b"\0") + raw.ljust(align_up(len(raw), 4), b"\0")
+    )
+
+
+def _notes(raw: memoryview, source: str, offset: int) -> dict[int, str]:
+    """Our notes by type."""
+    found, at = {}, 0
+    while at + _NOTE.size <= len(raw):
+        names, size, kind = _NOTE.unpack_from(raw, at)
+        name = at + _NOTE.size
+        text = name + align_up(names, 4)
+        if text + size > len(raw):
+            raise BadInput("a note is cut off", source=source, field="PT_NOTE", offset=offset + at)
+        if bytes(raw[name : name + names]) == OWNER:
+            found[kind] = bytes(raw[text : text + size]).decode("utf-8", "replace")
+        at = text + align_up(size, 4)
+    return found
+
+
+def check_pages(extents: Sequence[Extent], source: str) -> None:
+    """Raise BadInput for two segments that overlap."""
+    ordered = sorted(extents)
+    for one, other in pairwise(ordered):
+        if one.overlaps(other):
+            raise BadInput(f"{one} and {other} overlap", source=source, field="segments")
