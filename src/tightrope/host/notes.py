@@ -53,10 +53,13 @@ def pieces(host: Host, pgd: Phys, registers: Registers) -> Iterator[Piece]:
         yield from laid(host, number, data)
 
 
-def laid(host: Host, number: int, data: bytes) -> Iterator[Piece]:
-    """Notes in their place, the host's crash note `number`, page by page.  Raises HostError."""
+def laid(host: Host, number: int, data: bytes, *, ended: bool = True) -> Iterator[Piece]:
+    """Notes in their place, the host's crash note `number`, page by page.  Raises HostError.
+
+    `ended`: with Linux's final_note(), a header of zeros; Xen's ranges have no room for one.
+    """
     named = host.crash_notes[number]
-    data += bytes(12)  # final_note(): a header of zeros ends the notes
+    data += bytes(12 if ended else 0)
     if len(data) > named.extent.size:
         raise HostError(
             f"{named.what} needs {len(data):#x} bytes",

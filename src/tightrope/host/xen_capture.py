@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from tightrope.errors import HostError
 from tightrope.host.draft import Draft
-from tightrope.memory import Extent, align_down, align_up, subtract
+from tightrope.memory import PAGE_SIZE, Extent, align_down, align_up, subtract
 
 LARGE_PAGE = 2 << 20
 KINDS = {1: "ram", 2: "reserved", 3: "acpi", 4: "nvs", 5: "unusable", 7: "pmem"}
@@ -38,11 +38,10 @@ def xen_file(facts: Mapping[str, object], source: str) -> str:
     if xen is None:
         raise HostError("Xen did not say where it lies", source=source, field="ranges.XEN")
     relocation = told.number("relocation")
-    physical = Extent(
-        align_down(xen.start, LARGE_PAGE), align_up(max(xen.end, xen.start + 1), LARGE_PAGE)
-    )
+    physical = Extent.sized(align_down(xen.start, LARGE_PAGE), LARGE_PAGE)
+    rest = Extent(physical.end, max(align_up(xen.end, PAGE_SIZE), physical.end))
     notes = told.notes()
-    taken = [physical, Extent(0, 16 << 20), *([crash] if crash else [])]
+    taken = [physical, rest, Extent(0, 16 << 20), *([crash] if crash else [])]
     taken += [each.page_aligned() for each, _what in notes]
     free = [each for each in subtract(ram, taken) if each.size >= 2 * PRIVATE]
     if not free:
@@ -66,7 +65,7 @@ def xen_file(facts: Mapping[str, object], source: str) -> str:
     out.table("text")
     out.put("virt", align_down(relocation, LARGE_PAGE), "kexec_reloc lies in its first large page")
     out.put("phys", physical.start, "KEXEC_RANGE_MA_XEN")
-    out.put("size", physical.size, "in large pages")
+    out.put("size", physical.size, "its first large page; what is behind it is data")
     out.table("direct_map")
     out.put("virt", DIRECT_MAP, "xen/include/asm-x86/config.h")
     out.put("page_size", LARGE_PAGE, out.assume("large pages in the direct map"))
@@ -81,8 +80,11 @@ def xen_file(facts: Mapping[str, object], source: str) -> str:
         out.extent("crash_note", extent, "what", what)
     for extent, kind in memory:
         out.extent("memory", extent, "kind", KINDS.get(kind, "reserved"))
+    if rest.size:
+        out.extent("busy", rest, "what", "Xen's data")
     for extent, what in notes:
-        out.extent("busy", extent.page_aligned(), "what", f"the note: {what}")
+        if not rest.covers(extent):
+            out.extent("busy", extent.page_aligned(), "what", f"the note: {what}")
     out.extent("firmware", Extent(0xF_0000, 0x10_0000), "what", "BIOS area with the RSDP")
     out.table("xen")
     out.put("version", told.text("version"), "XENVER_version")

@@ -83,6 +83,8 @@ class Privcmd:
     def __init__(self) -> None:
         """Raises MissingPart where this is no dom0, or not root."""
         self.descriptor, self._buffers = -1, -1
+        self._held: list[Resident] = []
+        """A hypercall's argument points to others: none of them may go before the port does."""
         for path in abi.PRIVCMD:
             try:
                 self.descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
@@ -107,7 +109,8 @@ class Privcmd:
         self.close()
 
     def close(self) -> None:
-        """Give the devices back; calling it again does nothing."""
+        """Give devices and memory back; calling it again does nothing."""
+        self._held.clear()
         for name in ("descriptor", "_buffers"):
             if getattr(self, name) >= 0:
                 os.close(getattr(self, name))
@@ -116,9 +119,10 @@ class Privcmd:
     def buffer(self, size: int) -> Resident:
         """See `Hypercalls.buffer`.  Raises MissingPart where the memory is not to be had."""
         try:
-            return Resident(self._buffers if self._buffers >= 0 else None, size)
+            self._held.append(Resident(self._buffers if self._buffers >= 0 else None, size))
         except OSError as err:
             raise MissingPart(f"no {size} bytes for a hypercall: {err.strerror}") from err
+        return self._held[-1]
 
     def call(self, number: int, *arguments: int) -> int:
         """See `Hypercalls.call`."""

@@ -108,7 +108,12 @@ class XenKexec:
         return [(Extent.sized(_int(r["addr"]), _int(r["size"])), _int(r["type"])) for r in rows]
 
     def status(self, kind: KexecType) -> bool:
-        """Whether an image of that kind is loaded."""
+        """What Xen says of whether an image of that kind is loaded: take it with care.
+
+        Xen 4.17 answers with the bit that says which of the kind's two slots is in use.  A second load
+        without an unload between them flips it back, and Xen says no to an image that it has; so does
+        an unload of nothing, and Xen says yes (kexec_swap_images, kexec_status in xen/common/kexec.c).
+        """
         record = abi.KEXEC_STATUS
         return bool(self._kexec_op(KexecCommand.STATUS, record, self._argument(record, type=kind)))
 
@@ -179,15 +184,13 @@ class XenKexec:
                 )
 
     def unload(self, kind: KexecType) -> None:
-        """Forget an image of that kind; Xen says nothing when there was none."""
+        """Forget an image of that kind; Xen does not complain when there was none: see `status`."""
         record = abi.KEXEC_UNLOAD
         self._kexec_op(KexecCommand.UNLOAD, record, self._argument(record, type=kind))
 
     def kexec(self, kind: KexecType) -> None:
         """Go.  Where it works it does not return.  Raises PerformError."""
         record = abi.KEXEC_EXEC
-        if not self.status(kind):
-            raise PerformError(f"no {kind.name} image is loaded: there is nothing to go to")
         self._kexec_op(KexecCommand.KEXEC, record, self._argument(record, type=kind))
         raise PerformError("KEXEC_CMD KEXEC came back: Xen did not jump")
 

@@ -55,6 +55,8 @@ class Board:
     accelerator: str = "tcg"
     drive: int | None = None
     """Descriptor of a file that the guest sees as its first NVMe disk."""
+    modules: tuple[tuple[Buffer, str], ...] = ()
+    """What a Multiboot kernel is handed, each with its command line; then there is no `initrd`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,7 @@ class Pc:
         self._files = [as_file(board.kernel, "tightrope-kernel")]
         if board.initrd is not None:
             self._files.append(as_file(board.initrd, "tightrope-initrd"))
+        self._files += [as_file(data, "tightrope-module") for data, _ in board.modules]
         self.lines: list[str] = []
         """Whole lines that the console has said, without control sequences."""
         self.line_times: list[float] = []
@@ -364,7 +367,14 @@ def arguments(board: Board, ram: int, files: Sequence[int]) -> list[str]:
         *("-chardev", "stdio,id=serial,signal=off", "-serial", "chardev:serial"),
         *("-kernel", f"/proc/self/fd/{files[0]}"),
     ]
-    if len(files) > 1:
+    if board.modules:
+        # QEMU hw/i386/multiboot.c: FILE WORDS,FILE WORDS; a comma in the words is doubled.
+        names = [
+            f"/proc/self/fd/{number} {words.replace(',', ',,')}".strip()
+            for number, (_, words) in zip(files[1:], board.modules, strict=True)
+        ]
+        said += ["-initrd", ",".join(names)]
+    elif len(files) > 1:
         said += ["-initrd", f"/proc/self/fd/{files[1]}"]
     if board.command_line:
         said += ["-append", board.command_line]

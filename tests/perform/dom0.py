@@ -1,0 +1,135 @@
+"""A real Xen with Debian's kernel as its dom0, in QEMU, to perform things in.
+
+Rules: nothing is asserted here.  The guest takes commands on its console (scripts/build-dom0); files go
+in and out over its disk.  One boot serves one jump: what can be asked before it is asked in the same.
+"""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tests.conftest import REPOSITORY, debian_kernel, lacking
+from tests.qemu.disk import Disk
+from tightrope import image
+from tightrope.machine.qemu.pc import Board, Pc
+
+MIB = 1 << 20
+BOOT_SECONDS = 240.0
+"""Far above any boot, on a computer that does other things as well."""
+CPU = "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,+cx16,+lahf-lm"
+"""An AMD CPU: Xen does without the costly defences of Intel's.  `max` crashes Debian's dom0 at once, on
+QEMU 7.2 (a page fault without a handler)."""
+XEN = "com1=115200,8n1 console=com1 loglvl=error guest_loglvl=error dom0_mem=384M crashkernel=192M"
+DOM0 = "console=hvc0 quiet panic=-1 tsc=reliable"
+
+
+@functools.cache
+def initramfs() -> bytes:
+    """What scripts/build-dom0 makes."""
+    kernel = debian_kernel("amd64")
+    if not (kernel.parent.parent / "modules").is_dir():
+        lacking("no modules of Debian's amd64 kernel here: run scripts/fetch-kernels")
+    out = REPOSITORY / ".cache" / "dom0.cpio"
+    script = REPOSITORY / "scripts" / "build-dom0"
+    subprocess.run([sys.executable, script, out], check=True)
+    return out.read_bytes()
+
+
+@functools.cache
+def dom0_kernel() -> bytes:
+    """Debian's kernel, unpacked here: under an emulated CPU that costs seconds."""
+    path = debian_kernel("amd64")
+    return bytes(image.unpack(image.read(path.read_bytes(), path.name)))
+
+
+class Dom0:
+    """A booted dom0 that waits for commands."""
+
+    def __init__(self) -> None:
+        xen = gzip.decompress(debian_kernel("xen-amd64").read_bytes())
+        self.disk, self.used = Disk(), 0
+        try:
+            self.pc = Pc(
+                Board(
+                    size=1024 * MIB,
+                    kernel=xen,
+                    command_line=XEN,
+                    cpu=CPU,
+                    drive=self.disk.descriptor,
+                    modules=((dom0_kernel(), DOM0), (initramfs(), "")),
+                )
+            )
+            self.seen = 0
+            self.wait("tightrope: dom0 ")
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the guest."""
+        if hasattr(self, "pc"):
+            self.pc.close()
+        os.close(self.disk.descriptor)
+
+    def wait(self, word: str, seconds: float = BOOT_SECONDS) -> list[str]:
+        """The lines from the last ones looked at up to the one that holds `word`.
+
+        Raises AssertionError when a command comes back instead, or nothing does.
+        """
+        begins, limit = self.seen, time.monotonic() + seconds
+
+        def there() -> bool:
+            while self.seen < len(self.pc.lines):
+                self.seen += 1
+                line = self.pc.lines[self.seen - 1]
+                if word in line or line.startswith(("tightrope: did ", "Kernel panic")):
+                    return True
+            return False
+
+        self.pc.go(seconds=limit - time.monotonic(), turn=there, interrupt=False)
+        lines = self.pc.lines[begins : self.seen]
+        if not lines or word not in lines[-1]:
+            raise AssertionError(f"{word!r} was not said in {seconds:.0f} s: {lines[-20:]}")
+        return lines
+
+    def do(self, command: str) -> tuple[int, list[str]]:
+        """One command's status and the lines that it said."""
+        self.pc.say(f"{command}\n")
+        lines = self.wait("tightrope: did ")
+        # The terminal echoes the command.
+        said = [each for each in lines[:-1] if command not in each]
+        return int(lines[-1].rsplit(" ", 1)[1]), said
+
+    def put(self, name: str, data: bytes) -> str:
+        """A file in the guest, through a place on the disk that it has not read before; its path."""
+        blocks = -(-len(data) // MIB)
+        os.pwrite(self.disk.descriptor, data, self.used)
+        copy = f"dd if=/dev/nvme0n1 bs=1M skip={self.used // MIB} count={blocks} 2>/dev/null"
+        self.used += blocks * MIB
+        status, lines = self.do(f"{copy} | head -c {len(data)} > {name}")
+        if status:
+            raise AssertionError(f"{name} did not get into the guest: {lines}")
+        return name
+
+    def core(self, path: Path) -> Path:
+        """What a crash kernel's init left on the disk."""
+        return self.disk.core(path)
