@@ -16,7 +16,7 @@ import numpy as np
 
 from tests.makers.hosts import table_b
 from tests.plan.list_reader import follow
-from tests.rehearse.runs import CRASH_REGION, backed_up, crashed
+from tests.rehearse.runs import CRASH_REGION, backed_up, crashed, entered_with_5_levels
 from tightrope.memory import Extent, Phys, Virt
 from tightrope.model import (
     Fault,
@@ -1267,4 +1267,69 @@ PDPTES = (
     ),
 )
 
-CASES = (*PDPTES, *TABLES, *SWITCHING, *COPYING, *OWNERSHIP, *CRASH, *DUMP, *ENTRY, *FAULTS)
+
+def on_la57(change: Change) -> Change:
+    """The change made to a sound walk with 5 levels, into a 64-bit entry."""
+
+    def breach(_handover: Handover, _run: Run) -> Walked:
+        good = entered_with_5_levels()
+        return change(good.handover, good.run)
+
+    return breach
+
+
+def top_marked(bit: int) -> Change:
+    """A bit that the CPU ignores, in the first entry of page_table_b's root."""
+
+    def breach(handover: Handover, run: Run) -> Walked:
+        tables = table_b(handover)
+        entry = int.from_bytes(tables.pages[tables.root][:8], "little")
+        changed = with_word(tables, tables.root, 0, entry | 1 << bit)
+        return replace(handover, page_table_b=changed), run
+
+    return breach
+
+
+def cr3_with(flags: int) -> Change:
+    def breach(handover: Handover, run: Run) -> Walked:
+        registers = replace(run.registers, cr3=run.registers.cr3 | flags)
+        return handover, replace(run, registers=registers)
+
+    return breach
+
+
+LEVELS = (
+    *(
+        Breach(
+            rule="table-b-top",
+            name=f"bit {bit} of the first entry",
+            change=on_la57(top_marked(bit)),
+            step=Step.TABLE_B,
+            says=f"takes {1 << bit:#x} of it for a part of an address",
+        )
+        for bit in (52, 58, 62)
+    ),
+    *(
+        Breach(
+            rule="table-b-top",
+            name=f"{name} in CR3",
+            change=on_la57(cr3_with(flags)),
+            step=Step.COPY,
+            says=f"takes {flags:#x} of it for a part of an address",
+        )
+        for name, flags in (("PCD", 0x10), ("LAM_U57", 1 << 61))
+    ),
+)
+
+CASES = (
+    *PDPTES,
+    *LEVELS,
+    *TABLES,
+    *SWITCHING,
+    *COPYING,
+    *OWNERSHIP,
+    *CRASH,
+    *DUMP,
+    *ENTRY,
+    *FAULTS,
+)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cache
 
+from tests.makers.bzimage import bzimage
 from tightrope import host as host_room
 from tightrope import image as image_room
 from tightrope import shipped
@@ -87,6 +88,13 @@ def shared() -> Emulator:
 def sound() -> Verdict:
     """The good run, whose memory stays as the walk left it."""
     return rehearse(shipped_kernel(), example_host(), shipped_request(), machine=Emulator())
+
+
+@cache
+def entered_with_5_levels() -> Verdict:
+    """A made kernel that accepts 5 levels, whose memory stays as the walk left it."""
+    image = image_room.read(bzimage(), "a made kernel")
+    return rehearse(image, mode_host(Paging.LA57), Request(), machine=Emulator())
 
 
 @cache

@@ -12,7 +12,8 @@ import numpy as np
 
 from tightrope.check.rule import Case, Rule, found
 from tightrope.memory import PAGE_SIZE, Extent, RegionKind, subtract, union
-from tightrope.model import Finding, Paging, Step, Tables
+from tightrope.model import Finding, Paging, Step, Stop, Tables
+from tightrope.x86.cpu import CR0_PG
 from tightrope.x86.walk import Access, Refused, Translated
 
 GENERAL_PROTECTION = 13
@@ -248,6 +249,43 @@ def table_b_nothing_else(case: Case) -> Iterator[Finding]:
         )
 
 
+def table_b_top(case: Case) -> Iterator[Finding]:
+    """Linux that goes from 5 levels to 4 takes the word at CR3 for the address of its next table.
+
+    Until 2025 it masked neither CR3's flags nor the entry's bits 52 to 63 (paging_prepare(), then
+    configure_5level_paging(), in arch/x86/boot/compressed/pgtable_64.c), so it copied a page from
+    elsewhere when the old kernel had marked the entry (bit 58, _PAGE_BIT_NOPTISHADOW).
+    """
+    tables, registers = case.handover.page_table_b, case.run.registers
+    if tables is None or case.host.paging is not Paging.LA57:
+        return
+    entry = int.from_bytes(tables.pages[tables.root][:8], "little")
+    entered = case.run.stop is Stop.ENTRY and registers.cr0 & CR0_PG
+    for what, at, step, bits in (
+        (
+            f"the first entry of page_table_b's top is {entry:#x}",
+            f"at {tables.root:#x}",
+            Step.TABLE_B,
+            entry & ~(ADDRESS_BITS | PAGE_SIZE - 1),
+        ),
+        (
+            f"CR3 is {registers.cr3:#x} at the entry",
+            "in CR3",
+            Step.COPY,
+            registers.cr3 & ~ADDRESS_BITS if entered else 0,
+        ),
+    ):
+        if bits:
+            yield found(
+                "table-b-top",
+                step,
+                f"{what}, and a new kernel that goes down to 4 levels takes {bits:#x} of it for a"
+                " part of an address",
+                evidence={"bits": f"{bits:#x} {at}"},
+                mend="keep CR3 to an address, and bits 52 to 63 of the first entry clear",
+            )
+
+
 THREAD_2 = "the thread, step 2: page_table_a has mapped the control page at two virtual addresses"
 RULES = (
     Rule(
@@ -305,5 +343,12 @@ RULES = (
         holds="page_table_b maps nothing that the plan does not need, and no hole or reserved range.",
         source="Linux commit cc31744a2945 (UV machines halt when more is mapped)",
         check=table_b_nothing_else,
+    ),
+    Rule(
+        id="table-b-top",
+        step=Step.TABLE_B,
+        holds="With 5 levels a new kernel that wants 4 reads the top of page_table_b as it is meant.",
+        source="LKML, 3 November 2025: Fix page table access in 5-level to 4-level paging transition",
+        check=table_b_top,
     ),
 )

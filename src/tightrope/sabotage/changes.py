@@ -126,6 +126,14 @@ def unmap_top(handover: Handover) -> Handover:
     return edit_entry(handover, tables, tables.root, lambda _entry: 0)
 
 
+def mark_top(handover: Handover) -> Handover:
+    """Bit 58, which a CPU ignores: _PAGE_BIT_NOPTISHADOW (Linux arch/x86, asm/pgtable_types.h)."""
+    tables = table_b_of(handover)
+    page = bytearray(tables.pages[tables.root])
+    page[7] |= 1 << 58 - 56
+    return with_tables(handover, tables, tables.root, bytes(page))
+
+
 def set_nx(handover: Handover) -> Handover:
     """NX in the entry for V; without EFER.NXE that bit is reserved, and another sabotage."""
     if not handover.registers.efer & EFER_NXE:
@@ -142,6 +150,16 @@ def set_in_pdpte(handover: Handover) -> Handover:
     return with_tables(handover, tables, tables.root, bytes(page))
 
 
+KEEP_PGE = patch(
+    relocate_x86_64=("after_table_a", 3, b"\x25\x20\x10\x00\x00", b"\x25\xa0\x10\x00\x00"),
+    relocate_xen=("after_table_a", 0, b"\xb8\x20\x00\x00\x00", b"\xb8\xa0\x00\x00\x00"),
+    relocate_i386=("after_table_a", 3, b"\x83\xe0\x20", b"\x83\xe0\xa0"),
+)
+"""`and $CR4_KEPT` keeps PGE too; under Xen `mov` sets it."""
+TOGGLE_LA57 = patch(
+    relocate_x86_64=("after_table_a", 3, b"\x25\x20\x10\x00\x00", b"\x25\x20\x00\x00\x00")
+)
+"""`and` keeps PAE alone."""
 CLEAR_PAE_FIRST = patch(
     relocate_i386=(
         "identity",

@@ -13,6 +13,8 @@ from tightrope.model import Code, Handover, Host, Paging, Plan, Protocol, Step
 from tightrope.sabotage import xen
 from tightrope.sabotage.changes import (
     CLEAR_PAE_FIRST,
+    KEEP_PGE,
+    TOGGLE_LA57,
     control_page_destination,
     copy_outside,
     flip,
@@ -20,6 +22,7 @@ from tightrope.sabotage.changes import (
     interrupts_on,
     leave_paging_on,
     list_destination,
+    mark_top,
     no_backup,
     no_memory_map,
     overwrite_pgd,
@@ -170,11 +173,7 @@ _ALL = (
         rule="pge-before-identity",
         step=Step.STATE,
         host=with_pge,
-        code=patch(
-            relocate_x86_64=("after_table_a", 3, b"\x25\x20\x10\x00\x00", b"\x25\xa0\x10\x00\x00"),
-            relocate_xen=("after_table_a", 0, b"\xb8\x20\x00\x00\x00", b"\xb8\xa0\x00\x00\x00"),
-            relocate_i386=("after_table_a", 3, b"\x83\xe0\x20", b"\x83\xe0\xa0"),
-        ),
+        code=KEEP_PGE,
     ),
     Sabotage(
         name="table-b-small",
@@ -190,6 +189,14 @@ _ALL = (
         rule="table-b-covers",
         step=Step.TABLE_B,
         handover=unmap_top,
+        modes=(Paging.LA57,),
+    ),
+    Sabotage(
+        name="table-b-marked",
+        says="mark the first entry of page_table_b's top in bit 58, as Linux 6.14 does",
+        rule="table-b-top",
+        step=Step.TABLE_B,
+        handover=mark_top,
         modes=(Paging.LA57,),
     ),
     Sabotage(
@@ -285,9 +292,7 @@ _ALL = (
         says="with 5 levels, clear CR4.LA57 at V",
         rule="legal-writes",
         step=Step.TABLE_A,
-        code=patch(
-            relocate_x86_64=("after_table_a", 3, b"\x25\x20\x10\x00\x00", b"\x25\x20\x00\x00\x00")
-        ),
+        code=TOGGLE_LA57,
         modes=(Paging.LA57,),
     ),
 )
