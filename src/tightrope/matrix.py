@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 
 from tightrope import host
 from tightrope.errors import HostError, MissingPart, PlanError
-from tightrope.host import PAGE_OFFSETS
+from tightrope.host import FOUR_FOUR, SPLITS
 from tightrope.machine.port import Machine, Progress, no_progress
 from tightrope.machines import emulator
 from tightrope.memory import Extent
@@ -36,6 +36,7 @@ class Cell:
 
     paging: Paging
     page_offset: int | None
+    """PAGE_OFFSET, the memory split; V is in the kernel's text, with the 4G/4G split in a fixmap."""
     crash: bool
     kernel: str
     machine: str
@@ -47,13 +48,18 @@ class Cell:
     detail: str
     seconds: float
 
+    @property
+    def split(self) -> str:
+        """PAGE_OFFSET as people write it, a dash in the modes that have none."""
+        if self.page_offset is None:
+            return "-"
+        return f"{self.page_offset:#010x}{' (4G/4G)' * (self.page_offset == FOUR_FOUR)}"
+
 
 def hosts() -> Iterator[tuple[Paging, int | None, Host]]:
     """An example host for each mode and split, with a crash region."""
     for paging in Paging:
-        splits: Sequence[int | None] = (
-            PAGE_OFFSETS if paging in (Paging.I386, Paging.PAE) else (None,)
-        )
+        splits: Sequence[int | None] = SPLITS if paging in (Paging.I386, Paging.PAE) else (None,)
         for page_offset in splits:
             text = host.example(paging, page_offset, CRASH_REGION)
             yield paging, page_offset, host.read(text, f"the example host ({paging.value})")

@@ -22,7 +22,7 @@ LEGACY = (Paging.I386, Paging.PAE)
 PLACES: list[tuple[Paging, int | None]] = [
     (Paging.X86_64, None),
     (Paging.LA57, None),
-    *((paging, split) for paging in LEGACY for split in (None, *host.PAGE_OFFSETS)),
+    *((paging, split) for paging in LEGACY for split in (None, *host.SPLITS)),
 ]
 CRASH = Extent.sized(0x3300_0000, 0x1000_0000)
 CR4_BITS = {
@@ -47,6 +47,16 @@ def test_an_example_is_read_and_is_of_its_mode(
         assert old.direct_map.virt == (0xC000_0000 if split is None else split)
         assert old.text.virt - old.direct_map.virt == old.text.phys
     assert host.example(paging, split, crash) == host.example(paging, split, crash)
+
+
+@pytest.mark.parametrize("paging", LEGACY)
+def test_v_is_in_a_fixmap_with_4g_4g_and_else_in_the_text(paging: Paging) -> None:
+    for split in host.SPLITS:
+        old = read(paging, split)
+        assert old.relocation is not None
+        assert (old.relocation - old.text.virt < old.text.size) == (split != host.FOUR_FOUR)
+    assert old.relocation == old.low_mappings[0].virt == 0xFFFB_7000
+    assert old.low_mappings[0].phys == read(paging).text.phys + 0x40_1000
 
 
 @pytest.mark.parametrize(("paging", "split"), PLACES)

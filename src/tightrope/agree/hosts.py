@@ -10,14 +10,13 @@ from __future__ import annotations
 
 from random import Random
 
+from tightrope.host import SPLITS
 from tightrope.memory import PAGE_SIZE, Extent, MemoryMap, Phys, Region, RegionKind, Virt
 from tightrope.model import Cpu, DirectMap, Host, KernelText, LowMapping, Named, Paging
 from tightrope.x86 import cpu as x86
 
 MIB, GIB = 1 << 20, 1 << 30
 TEXT, PRIVATE = 4 * MIB, 12 * MIB
-SPLITS = (0xC000_0000, 0xB000_0000, 0x8000_0000, 0x7800_0000, 0x4000_0000, 0x0200_0000)
-"""VMSPLIT_3G to _1G (Linux arch/x86/Kconfig), and the 4G/4G patch's."""
 TEXT_64 = 0xFFFF_FFFF_8000_0000
 DIRECT_64 = {Paging.X86_64: 0xFFFF_8880_0000_0000, Paging.LA57: 0xFF11_0000_0000_0000}
 FIXMAP = {

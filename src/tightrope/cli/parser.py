@@ -173,7 +173,8 @@ def parser() -> argparse.ArgumentParser:
         "--split",
         type=number,
         metavar="PAGE_OFFSET",
-        help="the memory split of a 32-bit kernel, such as 0xc0000000",
+        help="the memory split of a 32-bit kernel, such as 0xc0000000; 0x02000000 is 4G/4G, with V in"
+        " a fixmap",
     )
     example.add_argument(
         "--crash",

@@ -12,7 +12,7 @@ May import: abi, errors, memory, model, p2m, x86
 """
 
 from tightrope.host.capture import Captured, capture
-from tightrope.host.examples import PAGE_OFFSETS, example
+from tightrope.host.examples import FOUR_FOUR, PAGE_OFFSETS, SPLITS, example
 from tightrope.host.guest import Guest, Told, read_guest, with_code
 from tightrope.host.live import read_tree
 from tightrope.host.profile import read
@@ -23,7 +23,9 @@ from tightrope.host.xen_hypercall import Hypervisor
 from tightrope.host.xen_world import lay_xen
 
 __all__ = [
+    "FOUR_FOUR",
     "PAGE_OFFSETS",
+    "SPLITS",
     "Captured",
     "Guest",
     "Hypervisor",

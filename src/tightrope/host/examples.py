@@ -17,6 +17,12 @@ from tightrope.model import Paging
 
 PAGE_OFFSETS = (0xC000_0000, 0xB000_0000, 0x8000_0000, 0x7800_0000, 0x4000_0000)
 """The memory splits that arch/x86/Kconfig offers a 32-bit kernel."""
+FOUR_FOUR = 0x0200_0000
+"""PAGE_OFFSET of the 4G/4G patch (2003): kernel and user each have all 4 GiB, and what has to be mapped
+in both lies in a fixmap.  V does here."""
+SPLITS = (*PAGE_OFFSETS, FOUR_FOUR)
+FIXMAP = 0xFFFB_7000
+"""A page of the fixmap, which ends a page below 4 GiB (arch/x86/include/asm/fixmap.h)."""
 VMALLOC = 128 << 20
 """What Linux keeps above lowmem by default (arch/x86/include/asm/pgtable_32_areas.h)."""
 LOWMEM = 0x3800_0000
@@ -85,9 +91,11 @@ def _legacy(text: str, paging: Paging, page_offset: int) -> str:
             field="split",
         )
     pae = paging is Paging.PAE
+    four_four = page_offset == FOUR_FOUR
+    relocation = FIXMAP if four_four else page_offset + 0x140_1000
     for key, value, section in (
         ("paging", f'"{paging.value}"', None),
-        ("relocation", f"{page_offset + 0x140_1000:#x}", None),
+        ("relocation", f"{relocation:#x}", None),
         ("cr4", "0x6f0" if pae else "0x6d0", "registers"),
         ("efer", "0x800" if pae else "0x0", "registers"),
         ("nx", "true" if pae else "false", "cpu"),
@@ -107,6 +115,11 @@ def _legacy(text: str, paging: Paging, page_offset: int) -> str:
     if not pae:  # a CPU with 32 address bits sees nothing above 4 GiB
         start = text.index("[[memory]]\nstart = 0x1_0000_0000")
         text = text[:start] + text[text.index("\n", text.index("kind", start)) + 1 :]
+    if four_four:
+        text += (
+            "\n# The page of the text that has the relocation code, in the fixmap.\n[[mapping]]\n"
+            f"virt = {FIXMAP:#x}\nphys = 0x140_1000\nsize = 0x1000\nglobal = true\n"
+        )
     large = 2 if pae else 4
     return _say(
         text,

@@ -21,6 +21,8 @@ class Cell(Protocol):
     @property
     def page_offset(self) -> int | None: ...
     @property
+    def split(self) -> str: ...
+    @property
     def crash(self) -> bool: ...
     @property
     def kernel(self) -> str: ...
@@ -92,22 +94,21 @@ def _bare(cells: Sequence[Cell], reasons: dict[str, int]) -> Iterator[str]:
     if len({machine for _, machine in columns}) > 1:
         names = [f"{name}, {on}" for name, (_, on) in zip(names, columns, strict=True)]
     widths = [max(len(name), 24) for name in names]
-    head = f"{'old kernel':<10} {'split':<12} {'kind':<6}"
+    head = f"{'old kernel':<10} {'split':<19} {'kind':<6}"
     yield f"{head} " + "  ".join(f"{n:<{w}}" for n, w in zip(names, widths, strict=True)).rstrip()
-    rows = list(dict.fromkeys((c.paging, c.page_offset, c.crash) for c in cells))
-    for paging, page_offset, crash in rows:
-        split = "-" if page_offset is None else f"{page_offset:#x}"
+    rows = list(dict.fromkeys((c.paging, c.split, c.crash) for c in cells))
+    for paging, split, crash in rows:
         shown = []
         for (kernel, machine), width in zip(columns, widths, strict=True):
             cell = next(
                 c
                 for c in cells
-                if (c.paging, c.page_offset, c.crash, c.kernel, c.machine)
-                == (paging, page_offset, crash, kernel, machine)
+                if (c.paging, c.split, c.crash, c.kernel, c.machine)
+                == (paging, split, crash, kernel, machine)
             )
             shown.append(f"{_word(cell, reasons):<{width}}")
         kind = "kdump" if crash else "kexec"
-        yield f"{paging.value:<10} {split:<12} {kind:<6} " + "  ".join(shown).rstrip()
+        yield f"{paging.value:<10} {split:<19} {kind:<6} " + "  ".join(shown).rstrip()
 
 
 def document(cells: Sequence[Cell]) -> list[dict[str, object]]:

@@ -193,7 +193,7 @@ _ALL = (
     ),
     Sabotage(
         name="table-b-marked",
-        says="mark the first entry of page_table_b's top in bit 58, as Linux 6.14 does",
+        says="mark the first entry of page_table_b's top in bit 58, as Linux does since 2024",
         rule="table-b-top",
         step=Step.TABLE_B,
         handover=mark_top,
