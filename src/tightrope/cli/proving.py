@@ -28,7 +28,8 @@ def code_arguments(deed: argparse.ArgumentParser) -> None:
         nargs="?",
         type=Path,
         metavar="FILE",
-        help="somebody else's code: .S (GNU as), .o, or raw bytes; called at its first byte",
+        help="somebody else's code: .S (GNU as), .o, or raw bytes; called at its first byte; without"
+        " --mode an .o says its width, and the others are 64-bit code",
     )
     deed.add_argument(
         "--contract", default="two-tables", help="what it is held to: two-tables (the default)"

@@ -119,7 +119,12 @@ def lay(
         pieces=(
             *pieces,
             *notes.pieces(host, Phys(first_table), registers),
-            *bios.pieces(host.memory),
+            # Relocation code in page 0 has nothing of a BIOS's in it.
+            *(
+                each
+                for each in bios.pieces(host.memory)
+                if each.phys // PAGE_SIZE * PAGE_SIZE != code_phys
+            ),
         ),
         pgd=Phys(first_table),
         tables=tables,

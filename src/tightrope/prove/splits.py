@@ -53,8 +53,9 @@ class Layout:
 
 def layouts() -> Iterator[Layout]:
     """Linux in 32 bits with each split, in 64 bits, and under Xen."""
+    legacy = (Paging.I386, Paging.PAE)
     for name, offset in SPLITS.items():
-        for mode in (Paging.I386, Paging.PAE):
+        for mode in legacy:
             yield Layout(
                 name=f"{name}, P below PAGE_OFFSET",
                 mode=mode,
@@ -64,6 +65,7 @@ def layouts() -> Iterator[Layout]:
                 phys=Extent(0, offset),
                 reach=offset,
             )
+        for mode in legacy:
             yield Layout(
                 name=f"{name}, P anywhere",
                 mode=mode,
@@ -89,7 +91,7 @@ def layouts() -> Iterator[Layout]:
             phys=Extent(0, 1 << bits),
             reach=1 << bits,
         )
-    for mode in (Paging.I386, Paging.PAE):
+    for mode in legacy:
         yield Layout(
             name="Xen, fixmap at the top",
             mode=mode,

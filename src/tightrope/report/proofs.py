@@ -3,16 +3,22 @@
     tables  only-v-and-p: V and P lead to P, ...
               i386           holds in all of 804 cases, by enumeration         (0.01 s)
               pae            fails, as the theorem says: P = 0x100000000 (...)  (0.00 s)
+    code    theirs.S: theirs.S keeps the contract two-tables
+              x86_64         COUNTEREXAMPLE: at 0xa: ... the reason ...         (0.53 s)
+                  with V = 0xffffffff9ac01000, P = 0x10ed9b000, ...
 
-Rules: one line a goal, under a heading a statement; what was not decided says why.
+Rules: one line a goal, under a heading a statement; what was not decided says why.  A counterexample
+that nobody expected may take more: the reason first, then the input.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import textwrap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from tightrope.proof import Answer, Fate, Judged, Killed
 
+COLUMNS = 110
 PLAN = "plan"
 """The word for hypotheses on one plan: they are not for all values, and say so."""
 
@@ -25,7 +31,35 @@ def heading(judged: Judged) -> str:
 def line(judged: Judged) -> str:
     """One goal."""
     where = " ".join(filter(None, (judged.mode, judged.design))) or "every mode"
-    return f"    {where:<20} {_answer(judged)}  ({judged.result.seconds:.2f} s)"
+    text = f"    {where:<20} {_answer(judged)}  ({judged.result.seconds:.2f} s)"
+    if not _surprise(judged) or not judged.result.detail:
+        return text
+    indent = " " * 8
+    return "\n".join(
+        (
+            textwrap.fill(text, COLUMNS, subsequent_indent=indent, break_on_hyphens=False),
+            *_pairs_in_lines(f"{indent}with ", judged.result.counterexample or {}),
+        )
+    )
+
+
+def _surprise(judged: Judged) -> bool:
+    """A counterexample to something that should hold."""
+    fails = judged.result.answer is Answer.FAILS
+    return fails and not judged.as_stated and judged.theorem != PLAN
+
+
+def _pairs_in_lines(begin: str, values: Mapping[str, str]) -> Iterator[str]:
+    """All `name = value`, no pair broken between two lines."""
+    line = begin
+    for number, (name, value) in enumerate(values.items(), 1):
+        pair = f"{name} = {value}{',' * (number < len(values))} "
+        if len(line) + len(pair) > COLUMNS and line.strip():
+            yield line.rstrip()
+            line = " " * len(begin)
+        line += pair
+    if values:
+        yield line.rstrip()
 
 
 def _answer(judged: Judged) -> str:
@@ -44,7 +78,7 @@ def _answer(judged: Judged) -> str:
         return text if judged.as_stated else f"UNEXPECTED: {text}, and the theorem says it fails"
     if judged.as_stated:
         return f"fails, as the theorem says: {example}{reason}"
-    return f"COUNTEREXAMPLE: {example}{reason}"
+    return f"COUNTEREXAMPLE: {result.detail or example}"
 
 
 def _cases(number: int) -> str:

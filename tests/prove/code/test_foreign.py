@@ -88,9 +88,12 @@ def test_a_mistake_is_a_line_with_reason_input_and_what_the_emulator_saw(
     (tmp_path / "theirs.S").write_text(MISTAKES[0].source())
     status, out, _ = prove(capsys, tmp_path / "theirs.S", "--mode", "x86_64")
     assert status == 1
-    assert "COUNTEREXAMPLE: V = 0x" in out
-    assert "CR0.WP cannot be cleared while CR4.CET is set" in out
-    assert "in the emulator: legal-writes" in out
+    assert (
+        "COUNTEREXAMPLE: at 0xa: mov %rax,%cr0: #GP: CR0.WP cannot be cleared while CR4.CET" in out
+    )
+    assert "in the emulator: legal-writes" in " ".join(out.split())
+    assert "\n        with V = 0x" in out
+    assert max(map(len, out.splitlines())) <= 110
 
 
 def test_the_counterexample_is_in_the_json_too(
