@@ -22,12 +22,13 @@ from tightrope import image
 from tightrope.machine.qemu.pc import Board, Pc
 
 MIB = 1 << 20
+RAM = 640 * MIB
 BOOT_SECONDS = 240.0
 """Far above any boot, on a computer that does other things as well."""
 CPU = "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,+cx16,+lahf-lm"
 """An AMD CPU: Xen does without the costly defences of Intel's.  `max` crashes Debian's dom0 at once, on
 QEMU 7.2 (a page fault without a handler)."""
-XEN = "com1=115200,8n1 console=com1 loglvl=error guest_loglvl=error dom0_mem=384M crashkernel=192M"
+XEN = "com1=115200,8n1 console=com1 loglvl=error guest_loglvl=error dom0_mem=384M"
 DOM0 = "console=hvc0 quiet panic=-1 tsc=reliable"
 
 
@@ -53,15 +54,16 @@ def dom0_kernel() -> bytes:
 class Dom0:
     """A booted dom0 that waits for commands."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, crash: int = 128) -> None:
+        """`crash`: MiB of crash region."""
         xen = gzip.decompress(debian_kernel("xen-amd64").read_bytes())
-        self.disk, self.used = Disk(), 0
+        self.disk, self.used = Disk(RAM), 0
         try:
             self.pc = Pc(
                 Board(
-                    size=1024 * MIB,
+                    size=RAM,
                     kernel=xen,
-                    command_line=XEN,
+                    command_line=f"{XEN} crashkernel={crash}M" if crash else XEN,
                     cpu=CPU,
                     drive=self.disk.descriptor,
                     modules=((dom0_kernel(), DOM0), (initramfs(), "")),

@@ -2,7 +2,7 @@
 
     facts    dom0 -> here: what Xen says of itself becomes a host file
     here     the kexec is planned and rehearsed on that host, and written
-    disk     here -> dom0: `tightrope perform xen` takes it
+    disk     here -> dom0: `tightrope perform xen` takes it, or in_dom0.py what goes through v1
 
 Each boot ends in one jump; what Xen refuses is asked for in the same boots.
 """
@@ -10,17 +10,26 @@ Each boot ends in one jump; what Xen refuses is asked for in the same boots.
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
+from elftools.elf.elffile import ELFFile
+from elftools.elf.segments import NoteSegment
 
 from tests.conftest import debian_kernel
+from tests.perform import v1
 from tests.perform.dom0 import Dom0
 from tests.qemu.pcs import QUIET, initramfs, qemu, token
 from tightrope import host, image
-from tightrope.model import Host, Outcome, Plan, XenInterface
+from tightrope.abi import xen as abi
+from tightrope.cli import main
+from tightrope.model import Host, Outcome, XenInterface
 from tightrope.perform import load_file
 from tightrope.plan import Request
 from tightrope.rehearse import rehearse
+
+FRAMES = 14_500
+"""What the kernel, its initrd, tables and list need, in pages of 4 KiB, and a few."""
 
 
 def facts(dom0: Dom0) -> dict[str, object]:
@@ -36,7 +45,7 @@ def old_kernel(said: dict[str, object]) -> Host:
     return host.read(host.xen_file(said, "the guest"), "the guest")
 
 
-def rehearsed(old: Host, words: str, *, crash: bool = False) -> tuple[Plan, bytes]:
+def rehearsed(old: Host, words: str, *, crash: bool = False) -> bytes:
     """Debian's cloud kernel on that Xen: rehearsed here, and what is carried into the guest."""
     path = debian_kernel("cloud-amd64")
     got = rehearse(
@@ -50,8 +59,7 @@ def rehearsed(old: Host, words: str, *, crash: bool = False) -> tuple[Plan, byte
         ),
     )
     assert got.outcome is Outcome.HOLDS, got.findings
-    plan = got.handover.plan
-    return plan, load_file.write(load_file.of(plan, got.outcome.value))
+    return load_file.write(load_file.of(got.handover.plan, got.outcome.value))
 
 
 @pytest.mark.slow
@@ -62,7 +70,7 @@ def test_from_xen_to_bare_linux() -> None:
         said = facts(dom0)
         assert said["version"] == "4.17"
         assert said["loaded"] == {"DEFAULT": False, "CRASH": False}
-        _plan, load = rehearsed(old_kernel(said), f"tightrope.token={word}")
+        load = rehearsed(old_kernel(said), f"tightrope.token={word}")
         path = dom0.put("load", load)
         status, lines = dom0.do(f"tightrope perform xen {path}")
         assert (status, lines[-1]) == (
@@ -74,5 +82,67 @@ def test_from_xen_to_bare_linux() -> None:
         assert facts(dom0)["loaded"] == {"DEFAULT": True, "CRASH": False}
         dom0.pc.say(f"tightrope perform xen {path} --really\n")
         lines = dom0.wait(f"tightrope: userspace {word} ")
+    release = debian_kernel("cloud-amd64").name.removeprefix("vmlinuz-")
+    assert lines[-1] == f"tightrope: userspace {word} {release} x86_64"
+
+
+@pytest.mark.slow
+def test_dom0_panics_and_the_crash_kernel_finds_xens_notes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    qemu().close()
+    word = token()
+    with Dom0() as dom0:
+        said = facts(dom0)
+        words = f"nr_cpus=1 tightrope.do=vmcore tightrope.token={word}"
+        load = rehearsed(old_kernel(said), words, crash=True)
+        path = dom0.put("load", load)
+        status, lines = dom0.do(f"tightrope perform xen {path} --really")
+        assert (status, lines[-1]) == (0, "loaded")
+        assert facts(dom0)["loaded"] == {"DEFAULT": False, "CRASH": True}
+        dom0.pc.say("echo c > /proc/sysrq-trigger\n")
+        dom0.wait(f"tightrope: userspace {word} ")
+        dom0.wait("tightrope: vmcore ")
+        core = dom0.core(tmp_path / "vmcore")
+    with core.open("rb") as file:
+        notes = [
+            (note["n_name"], note["n_type"])
+            for part in ELFFile(file).iter_segments("PT_NOTE")
+            if isinstance(part, NoteSegment)
+            for note in part.iter_notes()
+        ]
+    assert notes == [
+        ("CORE", "NT_PRSTATUS"),
+        ("Xen", abi.CRASH_REGS),
+        ("Xen", abi.CRASH_INFO),
+        ("VMCOREINFO_XEN", 0),
+    ]
+    assert main(["pgd", str(core)]) == 0
+    heard = capsys.readouterr().out
+    assert "CR3 in Xen's note" in heard
+    assert "all tables are whole" in heard
+
+
+@pytest.mark.slow
+def test_the_threads_system_is_loaded_unloaded_and_entered_through_v1() -> None:
+    """Our control page, page_table_a, page_table_b and list, in dom0's frames, from V on."""
+    qemu().close()
+    word = token()
+    script = Path(__file__).with_name("in_dom0.py").read_bytes()
+    with Dom0(crash=0) as dom0:
+        old = old_kernel(facts(dom0))
+        dom0.put("in_dom0.py", script)
+        dom0.do(f"python in_dom0.py {FRAMES} pages &")
+        told = dom0.wait("tightrope: frames ")[-1].removeprefix("tightrope: frames ")
+        made = v1.prepared(old, v1.parsed(told), word)
+        assert made.verdict.outcome is Outcome.HOLDS, made.verdict.findings
+        dom0.put("arriving", made.pages)
+        dom0.do("mv arriving pages")
+        lines = dom0.wait(f"tightrope: userspace {word} ")
+    assert [each for each in lines if each.startswith("tightrope: v1 ")] == [
+        "tightrope: v1 loaded True",
+        "tightrope: v1 unloaded False",
+        "tightrope: v1 loaded True",
+    ]
     release = debian_kernel("cloud-amd64").name.removeprefix("vmlinuz-")
     assert lines[-1] == f"tightrope: userspace {word} {release} x86_64"

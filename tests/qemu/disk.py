@@ -18,9 +18,9 @@ SIZE = 512 * MIB
 class Disk:
     """A file without a name."""
 
-    def __init__(self) -> None:
+    def __init__(self, size: int = SIZE) -> None:
         self.descriptor = os.memfd_create("tightrope-disk", os.MFD_CLOEXEC)
-        os.ftruncate(self.descriptor, SIZE)
+        os.ftruncate(self.descriptor, size)
 
     def __enter__(self) -> Self:
         return self

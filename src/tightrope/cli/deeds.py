@@ -25,6 +25,7 @@ STATUS = {"holds": HOLDS, "falls": FINDING, "unknown": UNKNOWN}
 def _rehearse(options: argparse.Namespace) -> int:
     if options.sabotage == "list":
         return _sabotages()
+    performing.refuse_write(options)
     if options.old_kernel:
         return _rehearse_booted(options)
     from tightrope import machines, sabotage
@@ -65,11 +66,7 @@ def _rehearse(options: argparse.Namespace) -> int:
             bar.close()
         if trace:
             files.write_trace(trace, verdict)
-        if options.write and verdict.outcome.value == "holds":
-            from tightrope.perform import load_file
-
-            load = load_file.of(verdict.handover.plan, verdict.outcome.value)
-            files.write(options.write, load_file.write(load))
+        performing.write_load(options.write, verdict)
         _print_verdict(options, verdict)
     return STATUS[verdict.outcome.value]
 

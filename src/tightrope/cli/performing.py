@@ -8,9 +8,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tightrope.cli import files
 from tightrope.errors import BadInput
+
+if TYPE_CHECKING:
+    from tightrope.model import Verdict
 
 HOLDS = 0
 
@@ -85,6 +90,24 @@ def perform_xen(options: argparse.Namespace) -> int:
             print("jumping", flush=True)
             kexec.kexec(KexecType.DEFAULT)
         return HOLDS
+
+
+def refuse_write(options: argparse.Namespace) -> None:
+    """Raise BadInput for a --write that no way of performing takes, before anything is rehearsed."""
+    if options.write and options.xen != "v2":
+        raise BadInput("only what goes by --xen v2 can be written", source="--write")
+    if options.write and options.sabotage:
+        raise BadInput("what is sabotaged is not to be performed", source="--write")
+
+
+def write_load(path: Path | None, verdict: Verdict) -> None:
+    """`--write`: what `perform` takes, when it held."""
+    from tightrope.model import Outcome
+    from tightrope.perform import load_file
+
+    if path and verdict.outcome is Outcome.HOLDS:
+        load = load_file.of(verdict.handover.plan, verdict.outcome.value)
+        files.write(path, load_file.write(load))
 
 
 def _really(options: argparse.Namespace, what: str) -> bool:
