@@ -11,7 +11,7 @@ import struct
 import weakref
 from dataclasses import dataclass, field
 
-from tightrope.perform.privcmd import HypercallFailed
+from tightrope.perform.privcmd import Buffer, HypercallFailed
 
 BASE, STRIDE = 0x7F00_0000_0000, 1 << 32
 
@@ -37,6 +37,11 @@ class FakeXen:
         default_factory=list
     )
     """(type, arch, entry, [(bytes, destination, size)])"""
+    loads_v1: list[tuple[int, tuple[int, ...], int, int]] = field(default_factory=list)
+    """(type, page_list, indirection_page, start_address)"""
+    most_frames: int = 1 << 20
+    frames: set[int] = field(default_factory=set)
+    """Machine frames that dom0 was given."""
     calls: list[tuple[int, ...]] = field(default_factory=list)
     slots: dict[int, bool] = field(default_factory=lambda: {0: False, 1: False})
 
@@ -60,11 +65,14 @@ class FakeXen:
         self.calls.append((number, *arguments))
         if number == 17:
             return self.version[0] << 16 | self.version[1]
-        if number == 12:
+        if number == 12 and arguments[0] == 10:
             return self._memory_map(arguments[1])
+        if number == 12:
+            return self._reservation(*arguments)
         assert number == 37
         command, argument = arguments
         handlers = {0: self._go, 3: self._range, 4: self._load, 5: self._unload, 6: self._status}
+        handlers |= {1: self._load_v1, 2: self._unload_v1}
         if command not in handlers:
             raise HypercallFailed(errno.ENOSYS)
         return handlers[command](argument)
@@ -95,6 +103,35 @@ class FakeXen:
             buf, size, to, room = struct.unpack("<QQQQ", rows[32 * n : 32 * n + 32])
             segments.append((bytes(self._at(buf, size)) if buf else None, to, room))
         self.loads.append((kind, arch, entry, segments))
+        self.slots[kind] = not self.slots[kind]
+        return 0
+
+    def _reservation(self, command: int, at: int) -> int:
+        start, count, order, _, who = struct.unpack("<QQIIH6x", self._at(at, 32))
+        assert (order, who) == (0, 0x7FF0)
+        if command == 1:
+            self.frames -= set(struct.unpack(f"<{count}Q", self._at(start, 8 * count)))
+            return int(count)
+        assert command == 0
+        given = [0x40000 + 3 * n for n in range(min(count, self.most_frames))]
+        self._at(start, 8 * count)[: 8 * len(given)] = struct.pack(f"<{len(given)}Q", *given)
+        self.frames |= set(given)
+        return len(given)
+
+    def map_frames(self, numbers: Buffer, count: int) -> memoryview:
+        assert set(struct.unpack(f"<{count}Q", numbers.view[: 8 * count])) <= self.frames
+        return memoryview(bytearray(4096 * count))
+
+    def _load_v1(self, at: int) -> int:
+        if self.version >= (4, 23):
+            raise HypercallFailed(errno.ENOSYS)
+        kind, *slots, head, start = struct.unpack("<i4x19Q", self._at(at, 160))
+        self.loads_v1.append((kind, tuple(slots), head, start))
+        self.slots[kind] = not self.slots[kind]
+        return 0
+
+    def _unload_v1(self, at: int) -> int:
+        (kind,) = struct.unpack_from("<i", self._at(at, 160))
         self.slots[kind] = not self.slots[kind]
         return 0
 

@@ -22,7 +22,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from tightrope.abi import xen as abi
-from tightrope.errors import MissingPart
+from tightrope.errors import MissingPart, PerformError
 from tightrope.memory import PAGE_SIZE, align_up
 
 
@@ -54,6 +54,16 @@ class Hypercalls(Protocol):
 
     def call(self, number: int, *arguments: int) -> int:
         """What Xen returned, not negative.  Raises HypercallFailed."""
+
+
+class FrameCalls(Hypercalls, Protocol):
+    """Who can also reach machine frames."""
+
+    def map_frames(self, numbers: Buffer, count: int) -> memoryview:
+        """The machine frames whose numbers (u64) are in a buffer, one behind the other.
+
+        They have to be this domain's.  Raises PerformError.
+        """
 
 
 class Resident:
@@ -136,3 +146,28 @@ class Privcmd:
             return int(fcntl.ioctl(self.descriptor, command, request, True))
         except OSError as err:
             raise HypercallFailed(err.errno or 0) from err
+
+    def map_frames(self, numbers: Buffer, count: int) -> memoryview:
+        """See `FrameCalls.map_frames`."""
+        record = abi.PRIVCMD_MMAPBATCH_V2
+        pages = mmap.mmap(self.descriptor, count * PAGE_SIZE, flags=mmap.MAP_SHARED)
+        errors = (ctypes.c_int * count)()
+        request = bytearray(
+            record.pack(
+                num=count,
+                dom=abi.DOMID_SELF,
+                addr=ctypes.addressof(ctypes.c_char.from_buffer(pages)),
+                arr=numbers.address,
+                err=ctypes.addressof(errors),
+            )
+        )
+        what = f"IOCTL_PRIVCMD_MMAPBATCH_V2 ({record.name}, {record.size} bytes)"
+        try:
+            self.ioctl(abi.IOCTL_PRIVCMD_MMAPBATCH_V2, request)
+        except HypercallFailed as err:
+            raise PerformError(f"{what}: {err}", number=err.number) from err
+        bad = next((n for n, each in enumerate(errors) if each), None)
+        if bad is not None:
+            number = -errors[bad]
+            raise PerformError(f"{what}: frame {bad} of {count}: errno {number}", number=number)
+        return memoryview(pages)

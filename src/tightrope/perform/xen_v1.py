@@ -18,8 +18,6 @@ given back after it.
 
 from __future__ import annotations
 
-import ctypes
-import mmap
 from collections.abc import Mapping
 from struct import pack, unpack_from
 
@@ -27,19 +25,20 @@ from tightrope.abi import xen as abi
 from tightrope.abi.xen import Hypercall, KexecCommand, KexecType, MemoryCommand
 from tightrope.errors import BadInput, MissingPart, PerformError
 from tightrope.memory import PAGE_SHIFT, PAGE_SIZE
-from tightrope.perform.privcmd import Buffer, HypercallFailed, Privcmd
+from tightrope.perform.privcmd import Buffer, FrameCalls, HypercallFailed
 from tightrope.perform.xen import XenKexec, refused
 
 
 class Frames:
     """Machine frames of dom0's, mapped into this process."""
 
-    def __init__(self, calls: Privcmd, count: int) -> None:
-        """Raises PerformError where Xen or Linux does not give them."""
+    def __init__(self, calls: FrameCalls, count: int) -> None:
+        """`count` of them.  Raises PerformError where Xen or Linux does not give them."""
         self._calls = calls
         self._list = calls.buffer(8 * count)
         self.numbers = self._increase(count)
-        self.view = self._mapped()
+        self.view = calls.map_frames(self._list, count)
+        """All of them, one behind the other."""
 
     def _reservation(self, count: int) -> Buffer:
         record = abi.MEMORY_RESERVATION
@@ -71,33 +70,6 @@ class Frames:
             )
         except HypercallFailed as err:
             raise refused("XENMEM decrease_reservation", abi.MEMORY_RESERVATION, err) from err
-
-    def _mapped(self) -> memoryview:
-        """All frames, one behind the other."""
-        count, record = len(self.numbers), abi.PRIVCMD_MMAPBATCH_V2
-        pages = mmap.mmap(self._calls.descriptor, count * PAGE_SIZE, flags=mmap.MAP_SHARED)
-        where = ctypes.addressof(ctypes.c_char.from_buffer(pages))
-        errors = (ctypes.c_int * count)()
-        request = bytearray(
-            record.pack(
-                num=count,
-                dom=abi.DOMID_SELF,
-                addr=where,
-                arr=self._list.address,
-                err=ctypes.addressof(errors),
-            )
-        )
-        try:
-            self._calls.ioctl(abi.IOCTL_PRIVCMD_MMAPBATCH_V2, request)
-        except HypercallFailed as err:
-            raise refused("IOCTL_PRIVCMD_MMAPBATCH_V2", record, err) from err
-        bad = next((n for n, each in enumerate(errors) if each), None)
-        if bad is not None:
-            raise PerformError(
-                f"IOCTL_PRIVCMD_MMAPBATCH_V2: frame {self.numbers[bad]:#x}: errno {-errors[bad]}",
-                number=-errors[bad],
-            )
-        return memoryview(pages)
 
     def write(self, pages: Mapping[int, bytes | memoryview]) -> None:
         """Bytes by machine address, whole pages.  Raises BadInput for a page that is not ours."""
