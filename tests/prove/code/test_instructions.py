@@ -24,6 +24,7 @@ from tightrope.prove.code.decode import Instruction, Mem, Reg, decode, sweep
 from tightrope.prove.code.instructions import execute
 from tightrope.prove.code.semantics import Model, Refused
 from tightrope.prove.code.state import FLAG_BITS, Flow, State
+from tightrope.x86.cpu import EFER_NXE, EFER_SCE, MSR_EFER
 
 STATES = 10_000
 CORNERS = [
@@ -50,10 +51,17 @@ SETS_IF_TAKEN = b"\xb0\x5a"
 def forms() -> dict[tuple[str, int], bytes]:
     """(text, bits) -> bytes of every instruction of every routine, once."""
     out: dict[tuple[str, int], bytes] = {}
-    for name, bits in ((routines.RELOCATE_X86_64, 64), (routines.RELOCATE_I386, 32),
-                       (routines.ENTER_64, 64), (routines.ENTER_32, 32)):  # fmt: skip
+    for name, bits, first, end in (
+        (routines.RELOCATE_X86_64, 64, None, "gdt"),
+        (routines.RELOCATE_I386, 32, None, "gdt"),
+        (routines.ENTER_64, 64, None, "gdt"),
+        (routines.ENTER_32, 32, None, "gdt"),
+        (routines.ENTER_32_FROM_64, 64, None, "compatibility"),
+        (routines.ENTER_32_FROM_64, 32, "compatibility", "gdt"),
+    ):
         code = routines.read(name)
-        for at in sweep(code.data, code.symbols["gdt"], bits):
+        start = code.symbols[first] if first else 0
+        for at in sweep(code.data, code.symbols[end], bits, start):
             text = at.text.split()[0] if at.target is not None else at.text
             out.setdefault((text, bits), code.data[at.offset : at.offset + at.size])
     return out
@@ -95,6 +103,19 @@ class Slots:
 
     def control(self, state: State, at: Instruction, register: str, written: Word) -> None:
         state.control[register] = written
+
+    def _is_efer(self, number: Word) -> None:
+        if not (number == np.uint64(MSR_EFER)).all():
+            raise Refused("a model-specific register other than EFER")
+
+    def read_msr(self, state: State, at: Instruction, number: Word) -> tuple[Word, Word]:
+        self._is_efer(number)
+        efer = state.control["efer"]
+        return efer & np.uint64(0xFFFF_FFFF), efer >> np.uint64(32)
+
+    def write_msr(self, state: State, at: Instruction, number: Word, low: Word, high: Word) -> None:
+        self._is_efer(number)
+        state.control["efer"] = low | high << np.uint64(32)
 
     def segment(self, state: State, at: Instruction, register: str, selector: Word) -> None:
         state.segments[register] = selector
@@ -144,6 +165,11 @@ def case_of(raw: bytes, bits: int) -> Case:
         case.observer = b"\x0f\x01" + bytes(
             [modrm[0] | (8 if at.mnemonic == "lidt" else 0), 0x24, 20]
         )
+    if at.mnemonic in ("rdmsr", "wrmsr"):
+        case.fixed["rcx"] = [MSR_EFER]
+    if at.mnemonic == "wrmsr":
+        case.observer = b"\x0f\x32"  # rdmsr
+        case.fixed |= {"rax": [0, EFER_SCE, EFER_NXE, EFER_SCE | EFER_NXE], "rdx": [0]}
     if at.mnemonic == "call":
         case.raw = raw[:1] + bytes(4)
         case.at = decode(case.raw, 0, bits)
@@ -240,6 +266,10 @@ def compare(case: Case, seed: int) -> list[str]:
         state.registers["rdx"] = state.control[first.name] | reads
     elif isinstance(first, Reg) and first.name in state.segments and case.observer:
         state.registers["rdx"] = state.segments[first.name]
+    if case.at.mnemonic == "wrmsr":
+        state.registers["rax"], state.registers["rdx"] = port.read_msr(
+            state, case.at, state.registers["rcx"]
+        )
     for base, limit in state.tables.values():
         port.store(state, case.at, state.registers["rsp"] + np.uint64(20), 16, limit)
         port.store(state, case.at, state.registers["rsp"] + np.uint64(22), case.bits, base)
@@ -331,14 +361,23 @@ def test_moving_a_page_is_one_page_copy(bits: int, raw: str) -> None:
 
 
 def test_what_the_model_does_not_know_is_refused() -> None:
-    for raw in ("0fa2", "0f30", "f3aa", "a5", "48d3e0", "cf", "0f0b", "8ec8"):
+    for raw in ("0fa2", "0f31", "f3aa", "a5", "48d3e0", "cf", "0f0b", "8ec8"):
         case = case_of(bytes.fromhex(raw), 64) if raw != "8ec8" else None
         if case is not None:
             with pytest.raises(Refused):
                 modelled(case, states(case, 1), {"cr0": 0, "cr3": 0, "cr4": 0})
 
 
+@pytest.mark.parametrize("raw", ["0f30", "0f32"])
+def test_a_model_specific_register_other_than_efer_is_refused(raw: str) -> None:
+    case = case_of(bytes.fromhex(raw), 64)
+    before = states(case, 1)
+    before.registers["rcx"] = before.registers["rcx"] + np.uint64(1)
+    with pytest.raises(Refused):
+        modelled(case, before, {"cr0": 0, "cr3": 0, "cr4": 0})
+
+
 def test_every_form_of_every_routine_is_compared() -> None:
     left = set(forms()) - set(compared())
     assert {text.split()[0] for text, _ in left} <= {"rep", "nopl", "nopw", "mov", "pushq", "xchg"}
-    assert len(compared()) > 120
+    assert len(compared()) > 130

@@ -9,7 +9,7 @@ import pytest
 import z3
 
 from tightrope.prove.code.algebra import Numbers
-from tightrope.prove.code.legality import Now, flushes_everything, refusals
+from tightrope.prove.code.legality import Now, efer_refusals, flushes_everything, refusals
 from tightrope.prove.code.terms import Terms
 from tightrope.x86 import cpu as x86
 
@@ -80,6 +80,28 @@ def test_the_rules_for_terms_are_the_rules_for_numbers(register: str, code64: bo
     ]
     assert first == [short(reason) for reason in meant]
     assert {None} < set(first)
+
+
+def test_the_rule_for_efer_is_the_same() -> None:
+    random_ = random.Random(12)
+    states = [some_state(random_) for _ in range(STATES)]
+    values = [some_value(random_, "efer", state) & 0xFFFF_FFFF for state in states]
+    numbers = Numbers(STATES)
+    efer = np.array([state["efer"] for state in states], np.uint64)
+    paging = np.array([bool(state["cr0"] & x86.CR0_PG) for state in states])
+    got: list[str | None] = [None] * STATES
+    for reason, when in reversed(
+        list(efer_refusals(numbers, efer, paging, np.array(values, np.uint64)))
+    ):
+        for index in np.flatnonzero(when):
+            got[index] = reason
+    assert got == [
+        x86.efer_refusal(
+            x86.ControlState(**state, code64=False, physical_bits=46, la57=False), value
+        )
+        for state, value in zip(states, values, strict=True)
+    ]
+    assert len(set(got)) == 3
 
 
 def test_what_flushes_everything_is_the_same() -> None:

@@ -171,10 +171,10 @@ def _address_register(register: Register_) -> str | None:
     return _REGISTERS[RegisterExt.full_register(register)]
 
 
-def sweep(code: bytes, end: int, bits: int) -> tuple[Instruction, ...]:
-    """The instructions of code[:end], one after the other, up to the first bytes that are none."""
+def sweep(code: bytes, end: int, bits: int, start: int = 0) -> tuple[Instruction, ...]:
+    """The instructions of code[start:end], one after the other, up to the first bytes that are none."""
     out = []
-    offset = 0
+    offset = start
     while offset < end:
         try:
             out.append(decode(code, offset, bits))

@@ -1,13 +1,17 @@
 """Whether two routines do the same: their states at every cutpoint, compared term by term.
 
 Rules: nothing is taken from a list.  Terms are compared as they are, after simplification: two that
-differ may still be equal, and then the answer is no, which is the careful one.
+differ may still be equal, and then the answer is no, which is the careful one.  Only where there is no
+loop a solver is asked whether they are.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import z3
 
+from tightrope.prove.code.algebra import Truth
 from tightrope.prove.code.cutpoints import Walked
 from tightrope.prove.code.state import ARITHMETIC
 from tightrope.prove.code.symbolic import ENTRY, Symbolic
@@ -39,6 +43,21 @@ def equivalent(one: Walked, other: Walked) -> str:
                 return ""
     note = f", but for {', '.join(sorted(dead))}, which nothing reads" if dead else ""
     return f"the same state at every cutpoint, term by term{note}"
+
+
+def same_end(one: Symbolic, other: Symbolic, given: Sequence[Truth]) -> bool:
+    """Whether code without a loop comes to the same state: terms that differ are equal under `given`."""
+    ones, others = _terms(one), _terms(other)
+    solver = z3.SolverFor("QF_AUFBV")
+    solver.set("timeout", 2000)
+    solver.add(*given)
+    for name in _different(one, other):
+        x, y = ones.get(name), others.get(name)
+        if not isinstance(x, z3.BitVecRef) or not isinstance(y, z3.BitVecRef):
+            return False
+        if x.size() != y.size() or solver.check(x != y) != z3.unsat:
+            return False
+    return True
 
 
 def _pairs(

@@ -17,6 +17,7 @@ from tightrope import routines
 from tightrope.errors import BadInput
 from tightrope.model import Paging
 from tightrope.proof import Answer, Fate, Killed, Result
+from tightrope.prove.code import stub_goals
 from tightrope.prove.symbolic import solver_library
 from tightrope.prove.tables_by_z3 import written
 from tightrope.prove.theorem import Goal, Limits, Mutant, Script, Undecided
@@ -33,10 +34,6 @@ STATEMENT = (
     " state; nothing faults, nothing else is written"
 )
 NEEDED = "each hypothesis about the plan and the old kernel is needed: without it the code fails"
-STUB = (
-    "the 64-bit entry stub's bytes, from the routine's entry state: the new kernel is entered as the"
-    " boot protocol says, with the plan's two words, and nothing but the stub's stack is written"
-)
 BITS = {routines.RELOCATE_X86_64: 64, routines.RELOCATE_I386: 32}
 MODES = {
     routines.RELOCATE_X86_64: (Paging.X86_64, Paging.LA57),
@@ -56,14 +53,7 @@ def goals() -> Iterator[Goal]:
                 mode=mode,
                 smt=partial(_scripts, name, mode),
             )
-    for mode in MODES[routines.RELOCATE_X86_64]:
-        yield Goal(
-            theorem="code",
-            name="entry-stub",
-            statement=STUB,
-            decide=partial(_stub, mode),
-            mode=mode,
-        )
+    yield from stub_goals.goals()
     for name, modes in MODES.items():
         yield Goal(
             theorem="code",
@@ -81,26 +71,6 @@ def _relocation(name: str, mode: Paging, limits: Limits) -> Result:
 
     contract = Contract(BITS[name], mode)
     return _result(contract, verify(routines.read(name).data, contract, limits))
-
-
-def _stub(mode: Paging, limits: Limits) -> Result:
-    solver_library()
-    from tightrope.prove.code import stubs
-    from tightrope.prove.code.contract import Contract
-
-    contract = Contract(64, mode)
-    count, failure = stubs.first_failure(contract, *stubs.shipped(), limits.seconds)
-    if failure is None:
-        return Result(answer=Answer.HOLDS, how="z3", cases=None, detail=f"{count} obligations")
-    if failure.model is None:
-        raise Undecided(failure.obligation.says)
-    return Result(
-        answer=Answer.FAILS,
-        how="z3",
-        cases=None,
-        counterexample=_printed(contract, failure),
-        detail=f"{failure.obligation.at or 'at the end'}: {failure.obligation.says}",
-    )
 
 
 def _scripts(name: str, mode: Paging) -> Iterator[Script]:
@@ -202,7 +172,7 @@ def _original(name: str) -> Original:
 
 
 def mutants() -> Iterator[Mutant]:
-    """Every mutation of both routines."""
+    """Every mutation of both routines, and of the entry stubs."""
     from tightrope.prove.code.mutations import mutations
 
     for name, bits in BITS.items():
@@ -214,6 +184,7 @@ def mutants() -> Iterator[Mutant]:
                 says=f"{mutation.kind}: {mutation.says}",
                 kill=partial(kill, name, mutation),
             )
+    yield from stub_goals.mutants()
 
 
 def kill(name: str, mutation: Mutation, limits: Limits) -> Killed:

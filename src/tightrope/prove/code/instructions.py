@@ -190,6 +190,19 @@ def _table(name: str, m: Model, state: State, at: Instruction) -> Flow:
     return ON
 
 
+def _rdmsr(m: Model, state: State, at: Instruction) -> Flow:
+    number = m.a.low(state.registers["rcx"], 32)
+    for name, part in zip(("rax", "rdx"), m.port.read_msr(state, at, number), strict=True):
+        state.registers[name] = m.a.wide(part, 32, state.bits)
+    return ON
+
+
+def _wrmsr(m: Model, state: State, at: Instruction) -> Flow:
+    number, low, high = (m.a.low(state.registers[name], 32) for name in ("rcx", "rax", "rdx"))
+    m.port.write_msr(state, at, number, low, high)
+    return ON
+
+
 def _jmp(m: Model, state: State, at: Instruction) -> Flow:
     if at.target is not None:
         return Flow(target=at.target)
@@ -290,6 +303,8 @@ _TABLE: dict[str, Callable[[Model, State, Instruction], Flow]] = {
     "stc": partial(_set_flag, "CF", True),
     "lgdt": partial(_table, "gdt"),
     "lidt": partial(_table, "idt"),
+    "rdmsr": _rdmsr,
+    "wrmsr": _wrmsr,
     "jmp": _jmp,
     **dict.fromkeys(
         ("je", "jne", "jb", "jae", "jbe", "ja", "js", "jns", "jp", "jnp", "jo", "jno", "jl", "jge", "jle", "jg"),

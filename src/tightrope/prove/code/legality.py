@@ -111,6 +111,19 @@ def _cr4(a: Algebra, now: Now, value: Word) -> Iterator[tuple[str, Truth]]:
     )
 
 
+def efer_refusals(
+    a: Algebra, efer: Word, paging: Truth, value: Word
+) -> Iterator[tuple[str, Truth]]:
+    """(the manual's reason, when it applies) for a WRMSR of the low half of EFER."""
+    reserved = a.both(value, a.const(~sum(x86.EFER_NAMES.values()), 32))
+    yield (
+        "EFER bits other than SCE, LME, LMA, NXE are reserved",
+        a.negate(a.equal(reserved, a.const(0, 32))),
+    )
+    changed = a.unlike(_on(a, value, x86.EFER_LME), _on(a, efer, x86.EFER_LME))
+    yield "EFER.LME cannot be changed while paging is on", a.all(paging, changed)
+
+
 def flushes_everything(a: Algebra, before: Word, after: Word) -> Truth:
     """Whether a CR4 write drops all translations, as `x86.cpu.flushes_everything`."""
     changed = a.differ(before, after)

@@ -55,6 +55,12 @@ class Machine:
     is_table: Callable[[Word], Truth]
     global_at: Callable[[Word], Truth]
     global_to: Callable[[Word], Word]
+    lent: tuple[Word, int] | None = None
+    """Another page and the first offset in it from which its bytes may be written: a caller's stack."""
+    leaves_long_mode: bool = False
+    """Whoever walks can follow a far return into 32-bit code: that is for another machine."""
+    own: str = "the control page"
+    """What the page at P is called."""
     obligations: list[Obligation] = field(default_factory=list)
     terms: Terms = field(default_factory=Terms)
 
@@ -151,7 +157,7 @@ class Machine:
                     z3.And(self.V == self.P, self.reachable(self.P)),
                 )
             else:
-                self.require(state, at, "the control page is not reachable", self.reachable(self.P))
+                self.require(state, at, f"{self.own} is not reachable", self.reachable(self.P))
         if not z3.is_false(state.stale):
             same = self.global_to(here) == self.P
             if state.home == "V":
@@ -225,12 +231,12 @@ class Machine:
         size = width // 8
         phys = self.translate(state, at, address, size, "writes")
         into = z3.simplify(phys - self.P)
-        self.require(
-            state,
-            at,
-            "it writes outside the free part of the control page",
-            z3.And(z3.ULE(len(self.image), into), z3.ULE(into, PAGE_SIZE - size)),
-        )
+        owned = z3.And(z3.ULE(len(self.image), into), z3.ULE(into, PAGE_SIZE - size))
+        if self.lent is not None:
+            page, first = self.lent
+            there = z3.simplify(phys - page)
+            owned = z3.Or(owned, z3.And(z3.ULE(first, there), z3.ULE(there, PAGE_SIZE - size)))
+        self.require(state, at, f"it writes outside the free part of {self.own}", owned)
         self.require(
             state, at, "it writes into a page table", z3.Not(self.is_table(page_of(phys, self.P)))
         )
@@ -286,6 +292,14 @@ class Machine:
         assert isinstance(state, Symbolic)
         state.tables = {**state.tables, name: (base, limit)}
         state.unserialized = False
+
+    def read_msr(self, state: State, at: Instruction, number: Word) -> tuple[Word, Word]:
+        assert isinstance(state, Symbolic)
+        return privileged.read_msr(self, state, at, number)
+
+    def write_msr(self, state: State, at: Instruction, number: Word, low: Word, high: Word) -> None:
+        assert isinstance(state, Symbolic)
+        privileged.write_msr(self, state, at, number, low, high)
 
     def segment(self, state: State, at: Instruction, register: str, selector: Word) -> None:
         assert isinstance(state, Symbolic)

@@ -3,7 +3,8 @@
     layers, newest last:   stores at one base (P + 4088, P + 4080, ...)   |   one page copied
 
 Rules: values only; a store gives a new memory.  Two addresses with the same symbolic base are told
-apart by their constant offsets, with no help from a solver; only different bases make a case.
+apart by their constant offsets, with no help from a solver; different bases make a case, unless both
+are known to begin a page and the offsets lie at different places in it.
 Bytes of the image that lies on the control page are read as the numbers that they are.
 """
 
@@ -58,6 +59,8 @@ class Memory:
     home: Word
     image: bytes
     layers: tuple[Stores | Copied, ...] = ()
+    aligned: tuple[Word, ...] = ()
+    """Bases that begin a page: that they do is a hypothesis of whoever says so."""
 
     def store(self, address: Word, value: Word, width: int) -> Memory:
         """Memory after `value` was written, little-endian."""
@@ -86,7 +89,12 @@ class Memory:
                         return _cased(cases, layer.data[at])
                     continue
                 start = z3.BitVecVal(0, address.size()) if layer.base is None else layer.base
-                cases += [(address == start + n, value) for n, value in layer.data.items()]
+                pages = self._begins_a_page(layer.base) and self._begins_a_page(base)
+                cases += [
+                    (address == start + n, value)
+                    for n, value in layer.data.items()
+                    if not (pages and (n - at) % PAGE_SIZE)
+                ]
             else:
                 off = z3.simplify(address - layer.into)
                 inside = z3.simplify(z3.ULT(off, PAGE_SIZE))
@@ -108,6 +116,9 @@ class Memory:
             return z3.simplify(parts[0])
         whole = _whole(parts)
         return z3.simplify(z3.Concat(*reversed(parts))) if whole is None else whole
+
+    def _begins_a_page(self, base: Word | None) -> bool:
+        return any(_same(base, each) for each in self.aligned)
 
     def kept(self) -> Mapping[int, Word]:
         """The bytes stored on the control page so far, by offset from its address."""

@@ -30,9 +30,9 @@ class Mutation:
     data: bytes
 
 
-def mutations(image: bytes, end: int, bits: int) -> Iterator[Mutation]:
-    """Every mutation of the instructions in image[:end]; padding behind the last one is left out."""
-    code = [each for each in sweep(image, end, bits) if each.mnemonic != "nop"]
+def mutations(image: bytes, end: int, bits: int, start: int = 0) -> Iterator[Mutation]:
+    """Every mutation of the instructions in image[start:end]; padding behind them is left out."""
+    code = [each for each in sweep(image, end, bits, start) if each.mnemonic != "nop"]
     for at in code:
         yield _changed(image, "NOP out", at, bytes([NOP]) * at.size, f"{at} is gone")
     for at in code:

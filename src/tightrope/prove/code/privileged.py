@@ -1,4 +1,4 @@
-"""Control registers, DR7 and segment registers of a machine made of terms.
+"""Control registers, DR7, EFER and segment registers of a machine made of terms.
 
 Rules: a write that the CPU refuses is an obligation that it is not refused, in the manual's words
 (`legality`); what a write does to translations is done here (SDM 4.10.4.1).  That the PDPTEs of
@@ -13,7 +13,7 @@ import z3
 
 from tightrope.prove.code.algebra import Word
 from tightrope.prove.code.decode import Instruction
-from tightrope.prove.code.legality import Now, flushes_everything, refusals
+from tightrope.prove.code.legality import Now, efer_refusals, flushes_everything, refusals
 from tightrope.prove.code.semantics import Refused
 from tightrope.prove.code.symbolic import OFF, OLD, TABLE_A, TABLE_B, Symbolic
 from tightrope.prove.code.terms import value
@@ -50,16 +50,21 @@ def write_control(
 
 def _write_cr0(machine: Machine, state: Symbolic, at: Instruction, written: Word) -> None:
     paging = machine.terms.bit(written, 31)
-    if machine.bits == 64 or z3.is_true(paging):
-        if state.tables_in_use == OFF:
+    if state.tables_in_use == OFF:
+        if z3.is_true(paging):
             raise Refused("paging is turned on again")
+        machine.require(state, at, "paging may be turned on again", z3.Not(paging))
+    elif machine.bits == 64 or z3.is_true(paging):
         return
-    if not z3.is_false(paging):
-        raise machine.stop(state, at, "CR0.PG stays what the old kernel had: paging stays on")
+    else:
+        says = "CR0.PG stays what the old kernel had: paging stays on"
+        machine.require(state, at, says, z3.Not(paging))
     protected = machine.terms.bit(written, 0)
     machine.require(state, at, "protected mode is left", protected)
-    # Clearing PG drops every translation (SDM 4.10.4.1).
+    # Clearing PG drops every translation (SDM 4.10.4.1), and EFER.LMA with it (SDM 9.8.5.4).
     state.tables_in_use, state.stale = OFF, z3.BoolVal(False)
+    active = machine.terms.const(~x86.EFER_LMA, machine.bits)
+    state.control["efer"] = machine.terms.both(state.control["efer"], active)
 
 
 def _write_cr3(machine: Machine, state: Symbolic, at: Instruction, written: Word) -> None:
@@ -94,6 +99,34 @@ def _write_cr4(machine: Machine, state: Symbolic, at: Instruction, written: Word
     state.stale = z3.simplify(z3.And(state.stale, z3.Not(gone)))
 
 
+def _only_efer(number: Word) -> None:
+    if value(number) != x86.MSR_EFER:
+        raise Refused("the model has no model-specific register but EFER")
+
+
+def read_msr(machine: Machine, state: Symbolic, at: Instruction, number: Word) -> tuple[Word, Word]:
+    """RDMSR: EFER alone, whose upper half is reserved (SDM volume 4)."""
+    _only_efer(number)
+    return machine.terms.low(state.control["efer"], 32), machine.terms.const(0, 32)
+
+
+def write_msr(
+    machine: Machine, state: Symbolic, at: Instruction, number: Word, low: Word, high: Word
+) -> None:
+    """WRMSR: EFER alone; LMA is the CPU's to set (SDM 2.2.1).  Serializing."""
+    _only_efer(number)
+    a = machine.terms
+    machine.require(state, at, "#GP: EFER bits 63:32 are reserved", high == 0)
+    now = a.low(state.control["efer"], 32)
+    paging = a.bit(state.control["cr0"], 31)
+    for reason, when in efer_refusals(a, now, paging, low):
+        machine.require(state, at, f"#GP: {reason}", z3.Not(when))
+    active = a.both(now, a.const(x86.EFER_LMA, 32))
+    kept = a.either(a.both(low, a.const(~x86.EFER_LMA, 32)), active)
+    state.control = {**state.control, "efer": a.wide(kept, 32, machine.bits)}
+    state.unserialized = False
+
+
 def load_segment(
     machine: Machine, state: Symbolic, at: Instruction, register: str, selector: Word
 ) -> None:
@@ -122,7 +155,7 @@ def load_segment(
         raise Refused("a descriptor without its accessed bit: the CPU writes into the gdt")
     if register == "cs" and descriptor is not None:
         seen = x86.Descriptor.decode(descriptor)
-        if (64 if seen.long else 32) != machine.bits:
+        if (64 if seen.long else 32) != machine.bits and not machine.leaves_long_mode:
             raise Refused(f"CS becomes a segment of other than {machine.bits}-bit code")
     state.segments = {**state.segments, register: machine.terms.const(number, 16)}
     state.hidden[register] = descriptor or 0
