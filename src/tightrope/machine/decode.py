@@ -82,6 +82,7 @@ class Operation:
         "_instruction",
         "_mask",
         "kind",
+        "plain",
         "sets_state",
         "size",
         "source",
@@ -101,6 +102,7 @@ class Operation:
             mnemonic = self._instruction.mnemonic
             self.string_width = _MOVS.get(mnemonic) or -_STOS[mnemonic]
         self.sets_state = self.kind in (Kind.DESCRIPTOR_TABLE, Kind.SEGMENT_LOAD, Kind.STACK)
+        self.plain = self.kind is Kind.PLAIN
 
     @property
     def valid(self) -> bool:

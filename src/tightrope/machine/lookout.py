@@ -9,6 +9,7 @@ Rules: memory is only looked at; the CPU itself writes it.
 from __future__ import annotations
 
 from tightrope.machine.decode import Kind
+from tightrope.machine.known_code import KnownCode
 from tightrope.machine.mmu import WatchedMmu
 from tightrope.machine.observed import ObservedCpu
 from tightrope.machine.record import expected
@@ -28,7 +29,13 @@ class Lookout(Watch):
         self, cpu: ObservedCpu, mmu: WatchedMmu, steps: StepTracker, plan: Plan, limit: int
     ) -> None:
         super().__init__(
-            cpu, mmu, steps, plan.kernel_entry, limit, {}, {}, lambda frame: expected(plan, frame)
+            cpu,
+            mmu,
+            steps,
+            plan.kernel_entry,
+            limit,
+            KnownCode(cpu.ram),
+            lambda frame: expected(plan, frame),
         )
         self._cpu = cpu
 

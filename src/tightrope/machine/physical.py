@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import struct
 from bisect import bisect_right
 from collections.abc import Iterable
 
@@ -25,6 +26,8 @@ MAP_NORESERVE = 0x4000
 PAGEMAP = "/proc/self/pagemap"
 IN_USE = 3 << 62
 """Bits 63 and 62 of a pagemap entry: present, swapped (Linux Documentation/admin-guide/mm/pagemap.rst)."""
+_WORDS = {struct.calcsize(code): struct.Struct(f"<{code}").unpack_from for code in "BHIQ"}
+"""Bytes -> what reads a little-endian number of that size at an offset."""
 
 
 def backed(memory: MemoryMap, firmware: Iterable[Named]) -> tuple[Extent, ...]:
@@ -40,6 +43,7 @@ class Ram:
     def __init__(self, extents: tuple[Extent, ...]) -> None:
         self.extents = extents
         self._starts = [each.start for each in extents]
+        self._ends = [each.end for each in extents]
         self._maps: list[mmap.mmap] = []
         self._views: list[memoryview] = []
         for extent in extents:
@@ -61,15 +65,18 @@ class Ram:
     def view(self, phys: int, size: int) -> memoryview | None:
         """`size` writable bytes at a physical address, or None where they are not all in one extent."""
         at = bisect_right(self._starts, phys) - 1
-        if at < 0 or phys + size > self.extents[at].end:
+        if at < 0 or phys + size > self._ends[at]:
             return None
         start = phys - self._starts[at]
         return self._views[at][start : start + size]
 
     def word(self, phys: int, size: int) -> int | None:
         """A little-endian number, or None in a hole: what a page walk reads."""
-        view = self.view(phys, size)
-        return None if view is None else int.from_bytes(view, "little")
+        at = bisect_right(self._starts, phys) - 1
+        if at < 0 or phys + size > self._ends[at]:
+            return None
+        value: int = _WORDS[size](self._views[at], phys - self._starts[at])[0]
+        return value
 
     def read(self, extent: Extent) -> memoryview:
         """See `model.Memory`."""

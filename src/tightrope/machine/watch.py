@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from tightrope.machine.decode import Kind, Operation, decoded
+from tightrope.machine.known_code import KnownCode
 from tightrope.machine.mmu import WatchedMmu
 from tightrope.machine.observed import ObservedCpu
 from tightrope.machine.physical import Ram
@@ -60,17 +61,12 @@ class Watch:
         steps: StepTracker,
         until: int,
         limit: int,
-        known: dict[tuple[int, int, int], Operation],
-        code: dict[int, bytes],
+        code: KnownCode,
         expects: Callable[[int], bool],
     ) -> None:
-        """`known` has instructions by (rip, physical address, bits), good as long as the bytes are.
-
-        `code` has the frames that instructions were decoded from, in this walk or an earlier one, as
-        they were then; both are added to.  `expects` says of a frame that the walk has business there.
-        """
+        """`code` has what was decoded in this walk or an earlier one, and is added to; `expects` says of
+        a frame that the walk has business there."""
         self._expects = expects
-        self._known = known
         self._code = code
         self._engine = engine
         self._mmu = mmu
@@ -113,9 +109,7 @@ class Watch:
         operation = self._operations.get(rip)
         if operation is None:
             operation = self._decode(rip)
-        if operation.sets_state:
-            self._steps.sets_state(self.index)
-        if operation.kind is not Kind.PLAIN:
+        if not operation.plain:
             self._special(operation)
         if self.index >= self._limit:
             self.over_limit = True
@@ -125,8 +119,8 @@ class Watch:
         """Called for every data access, with its physical address."""
         log = self.stores if is_write else self.loads
         log.extend((self.index, self._steps.step, phys, size))
-        if is_write and phys >> 12 in self._code:
-            self._overwritten(phys, size)
+        if is_write:
+            self._written(phys, size)
 
     def translation(self, page: int, access: Access) -> int | None:
         """Called for the first read, write or fetch of a page."""
@@ -196,38 +190,32 @@ class Watch:
     def _decode(self, rip: int) -> Operation:
         """The instruction at `rip`, whose page the CPU has just fetched from."""
         phys = self._mmu.cached(rip, Access.FETCH)
-        known = None if phys is None else self._known.get((rip, phys, self._privileged.bits))
-        if known is not None and phys is not None:
-            return self._keep(rip, phys, known)
         code = b""
         if phys is not None:
+            known = self._code.get(rip, phys, self._privileged.bits)
+            if known is not None:
+                self._operations[rip] = known
+                return known
             code = bytes(self._engine.ram.view(phys, min(15, PAGE_SIZE - rip % PAGE_SIZE)) or b"")
         if len(code) < 15:
             more = self._mmu.look(rip + len(code), 15 - len(code), Access.FETCH)
             code += more if isinstance(more, bytes) else b""
-        return self._keep(rip, phys, decoded(code, rip, self._privileged.bits))
-
-    def _keep(self, rip: int, phys: int | None, operation: Operation) -> Operation:
-        """Remember an instruction, and the frame it was made from."""
-        self._operations[rip] = operation
+        operation = self._operations[rip] = decoded(code, rip, self._privileged.bits)
         if phys is not None:
-            self._known[rip, phys, self._privileged.bits] = operation
-            if phys >> 12 not in self._code:
-                frame = self._engine.ram.view(phys & -PAGE_SIZE, PAGE_SIZE)
-                self._code[phys >> 12] = bytes(frame or b"")
+            self._code.keep(rip, phys, self._privileged.bits, operation)
         return operation
 
-    def _overwritten(self, phys: int, size: int) -> None:
-        """Bytes of a page with code were written: what was decoded there may be something else now."""
-        for (_rip, at, _bits), operation in self._known.items():
-            if at < phys + size and phys < at + operation.size:
-                self._texts = self.texts()
-                self._operations.clear()
-                self._known.clear()
-                self.code_overwritten = True
-                return
+    def _written(self, phys: int, size: int) -> None:
+        """Memory was written: what was decoded there may be something else now."""
+        if self._code.hit(phys, size):
+            self._texts = self.texts()
+            self._operations.clear()
+            self._code.drop_instructions()
+            self.code_overwritten = True
 
     def _special(self, operation: Operation) -> None:
+        if operation.sets_state:
+            self._steps.sets_state(self.index)
         kind = operation.kind
         privileged, refusal = self._privileged, None
         privileged.index, privileged.rip = self.index, self.rip
@@ -298,8 +286,8 @@ class Watch:
                 self._engine.stop()
                 break
             self.copy(into, accumulator.to_bytes(8, "little")[:width] if stores else out_of)
-            if target >> 12 in self._code:
-                self._overwritten(target, part)
+            if target >> 12 in self._code.frames:
+                self._written(target, part)
                 self._engine.forget_code()
             self.copies.extend((self.index, target, -1 if stores else origin, part))
             destination += part

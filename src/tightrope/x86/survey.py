@@ -19,8 +19,8 @@ from tightrope.x86.walk import Mmu
 ReadTable = Callable[[int], bytes | bytearray | memoryview | None]
 """Physical frame address -> its 4096 bytes, or None where no memory answers."""
 
-_P, _RW, _US, _A, _PS, _G = 0x1, 0x2, 0x4, 0x20, 0x80, 0x100
-_XD = np.uint64(1 << 63)
+_P, _RW, _US, _PS, _G = 0x1, 0x2, 0x4, 0x80, 0x100
+_XD, _ALL = np.uint64(1 << 63), np.uint64((1 << 64) - 1)
 _CR4_PGE = 0x80
 
 _Levels = tuple[tuple[int, int, bool], ...]
@@ -71,75 +71,60 @@ def survey(read: ReadTable, mmu: Mmu) -> Mappings:
     dtype = np.dtype("<u8" if wide else "<u4")
     large_allowed = wide or bool(mmu.cr4 & 0x10)
     root = mmu.cr3 & (0xFFFF_FFE0 if wide and not long_mode else int(frame_mask))
-    # The tables of one level: address, linear base, rights so far (writable, user, executable).
+    # The tables of one level: address, linear base, and the bits that every entry on the way has.  XD
+    # is turned round, so that each of the three rights is a bit that all entries must have.
     table = np.array([root], np.uint64)
     base = np.zeros(1, np.uint64)
-    rights = np.ones((3, 1), np.bool_)
-    nothing, never = np.zeros(0, np.uint64), np.zeros(0, np.bool_)
-    columns: list[tuple[NDArray[np.generic], ...]] = [
-        (nothing, nothing, nothing, never, never, never, never)
-    ]
+    allowed = np.full(1, _ALL, np.uint64)
+    # The pages: linear address, physical address, size, rights and the entry itself.
+    columns: list[tuple[NDArray[np.uint64], ...]] = [(np.zeros(0, np.uint64),) * 5]
     lost: list[int] = []
     for low, bits, page in levels:
         raw = [read(each & ~0xFFF) for each in table.tolist()]
-        there = np.array([each is not None for each in raw], np.bool_)
-        if not there.all():
+        if None in raw:
+            there = np.array([each is not None for each in raw], np.bool_)
             lost += table[~there].tolist()
-            table, base, rights = table[there], base[there], rights[:, there]
+            table, base, allowed = table[there], base[there], allowed[there]
         rows = [
             np.frombuffer(each, dtype, count=1 << bits, offset=at & 0xFFF)
             for each, at in zip((r for r in raw if r is not None), table.tolist(), strict=True)
         ]
         if not rows:
             break
-        number, index = np.nonzero(np.stack(rows) & dtype.type(_P))
-        entry = np.stack(rows)[number, index].astype(np.uint64)
+        entries = np.concatenate(rows)
+        present = (entries & dtype.type(_P)).nonzero()[0]
+        number, index = present >> bits, present & (1 << bits) - 1
+        entry = entries[present].astype(np.uint64)
         virt = base[number] + (index.astype(np.uint64) << np.uint64(low))
-        w, u, x = rights[:, number]
+        rights = allowed[number]
         if not (wide and not long_mode and low == 30):  # a PAE PDPTE has no rights (SDM 4.4.1)
-            w = w & (entry & np.uint64(_RW) != 0)
-            u = u & (entry & np.uint64(_US) != 0)
-            x = x & (entry & _XD == 0)
-        if low == 12:
-            leaf = np.ones(len(entry), np.bool_)
-        elif page and large_allowed:
-            leaf = entry & np.uint64(_PS) != 0
-        else:
-            leaf = np.zeros(len(entry), np.bool_)
-        frame = entry & frame_mask
+            rights &= entry ^ _XD
+        if low > 12:
+            leaf = entry & np.uint64(_PS if page and large_allowed else 0) != 0
+            down = ~leaf
+            table, base, allowed = entry[down] & frame_mask, virt[down], rights[down]
+            entry, virt, rights = entry[leaf], virt[leaf], rights[leaf]
+        if not len(entry):
+            continue
         size = 1 << low
         if not wide and low == 22:
             high = (entry >> np.uint64(13) & np.uint64(0xFF)) << np.uint64(32)
-            large = (entry & np.uint64(0xFFC0_0000)) | high
+            phys = (entry & np.uint64(0xFFC0_0000)) | high
         else:
-            large = frame & np.uint64((1 << 64) - size)
-        columns.append(
-            (
-                virt[leaf],
-                large[leaf],
-                np.full(int(leaf.sum()), size, np.uint64),
-                w[leaf],
-                u[leaf],
-                x[leaf],
-                (entry[leaf] & np.uint64(_G) != 0) & bool(mmu.cr4 & _CR4_PGE),
-            )
-        )
-        down = ~leaf
-        table, base, rights = frame[down], virt[down], np.stack([w, u, x])[:, down]
-    joined = [np.concatenate(column) for column in zip(*columns, strict=True)]
+            phys = entry & frame_mask & np.uint64((1 << 64) - size)
+        columns.append((virt, phys, np.full(len(entry), size, np.uint64), rights, entry))
+    virt, phys, sizes, rights, entry = (np.concatenate(each) for each in zip(*columns, strict=True))
     if long_mode:
         top = np.uint64(56 if mmu.cr4 & 0x1000 else 47)
-        sign = joined[0] >> top & np.uint64(1)
-        joined[0] = np.where(
-            sign == 1, joined[0] | ~((np.uint64(1) << top) - np.uint64(1)), joined[0]
-        )
+        negative = (virt >> top & np.uint64(1)).astype(np.bool_)
+        virt[negative] |= ~((np.uint64(1) << top) - np.uint64(1))
     return Mappings(
-        virt=joined[0],
-        phys=joined[1],
-        size=joined[2],
-        writable=joined[3],
-        user=joined[4],
-        executable=joined[5],
-        is_global=joined[6],
+        virt=virt,
+        phys=phys,
+        size=sizes,
+        writable=rights & np.uint64(_RW) != 0,
+        user=rights & np.uint64(_US) != 0,
+        executable=rights & _XD != 0,
+        is_global=entry & np.uint64(_G if mmu.cr4 & _CR4_PGE else 0) != 0,
         lost=tuple(lost),
     )

@@ -87,7 +87,8 @@ class _Rung:
 
     name: str
     low: int
-    bits: int
+    slots: int
+    """The mask of an index into the table."""
     page: bool
     """PS = 1 maps a page here."""
     in_table: int = 0
@@ -97,18 +98,18 @@ class _Rung:
 
 
 _PAE_RUNGS = (
-    _Rung("PDPT", 30, 2, False),
-    _Rung("PD", 21, 9, True),
-    _Rung("PT", 12, 9, True),
+    _Rung("PDPT", 30, 3, False),
+    _Rung("PD", 21, 0x1FF, True),
+    _Rung("PT", 12, 0x1FF, True),
 )
 _LONG_RUNGS = (
-    _Rung("PML5", 48, 9, False),
-    _Rung("PML4", 39, 9, False),
-    _Rung("PDPT", 30, 9, True),
-    _Rung("PD", 21, 9, True),
-    _Rung("PT", 12, 9, True),
+    _Rung("PML5", 48, 0x1FF, False),
+    _Rung("PML4", 39, 0x1FF, False),
+    _Rung("PDPT", 30, 0x1FF, True),
+    _Rung("PD", 21, 0x1FF, True),
+    _Rung("PT", 12, 0x1FF, True),
 )
-_LEGACY_RUNGS = (_Rung("PD", 22, 10, True), _Rung("PT", 12, 10, True))
+_LEGACY_RUNGS = (_Rung("PD", 22, 0x3FF, True), _Rung("PT", 12, 0x3FF, True))
 
 _P, _RW, _US, _A, _D, _PS, _G = 0x1, 0x2, 0x4, 0x20, 0x40, 0x80, 0x100
 _XD = 0x8000_0000_0000_0000
@@ -152,6 +153,47 @@ def _rungs(
             page |= (1 << rung.low) - 1 & ~0x1FFF
         out.append(replace(rung, in_table=table, in_page=page))
     return tuple(out)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Mode:
+    """A paging mode: what is the same for every walk under it."""
+
+    rungs: tuple[_Rung, ...]
+    entry_size: int
+    pae: bool
+    """PAE paging, and not that of long mode: the top level has four entries without rights."""
+    nxe: bool
+    large_pages: bool
+    frame_mask: int
+    """Where an entry that leads to a table has its address."""
+    root_mask: int
+    """Where CR3 has it."""
+
+
+@lru_cache(maxsize=64)
+def _mode(efer: int, cr4: int, gbpages: bool, physical_bits: int) -> _Mode:
+    """The mode of EFER's LMA and NXE, and of CR4's PSE, PAE and LA57 (SDM 4.1.1)."""
+    long_mode = bool(efer & _EFER_LMA)
+    wide = long_mode or bool(cr4 & _CR4_PAE)
+    nxe = wide and bool(efer & _EFER_NXE)
+    frame_mask = (1 << physical_bits) - 1 & ~0xFFF if wide else 0xFFFF_F000
+    return _Mode(
+        rungs=_rungs(
+            long_mode,
+            bool(cr4 & _CR4_PAE),
+            bool(cr4 & _CR4_LA57),
+            nxe,
+            gbpages,
+            physical_bits,
+        ),
+        entry_size=8 if wide else 4,
+        pae=wide and not long_mode,
+        nxe=nxe,
+        large_pages=wide or bool(cr4 & _CR4_PSE),
+        frame_mask=frame_mask,
+        root_mask=frame_mask if long_mode or not wide else 0xFFFF_FFE0,
+    )
 
 
 def canonical(virt: int, mmu: Mmu) -> bool:
@@ -210,42 +252,26 @@ def walk(read: ReadEntry, mmu: Mmu, virt: Virt | int, access: Access) -> Transla
             reason=f"{virt:#x} is not canonical",
             visits=(),
         )
-    long_mode = bool(mmu.efer & _EFER_LMA)
-    wide = long_mode or bool(mmu.cr4 & _CR4_PAE)
-    entry_size = 8 if wide else 4
-    nxe = wide and bool(mmu.efer & _EFER_NXE)
-    frame_mask = (1 << mmu.physical_bits) - 1 & ~0xFFF if wide else 0xFFFF_F000
-    root_mask = frame_mask if long_mode or not wide else 0xFFFF_FFE0
-    table = mmu.cr3 & root_mask
-    writable = user = executable = True
-    accessed_missing = False
-    visits: list[TableVisit] = []
-    value, size = 0, 4096
-
-    def refuse(reason: str, *, present: bool, reserved: bool = False) -> Refused:
-        fetch_flag = access is Access.FETCH and (nxe or bool(mmu.cr4 & _CR4_SMEP))
-        code = (
-            (1 if present or reserved else 0)
-            | (2 if access is Access.WRITE else 0)
-            | (4 if mmu.user else 0)
-            | (8 if reserved else 0)
-            | (16 if fetch_flag else 0)
-        )
-        return Refused(vector=PAGE_FAULT, error_code=code, reason=reason, visits=tuple(visits))
-
-    rungs = _rungs(
-        long_mode,
-        bool(mmu.cr4 & _CR4_PAE),
-        bool(mmu.cr4 & _CR4_LA57),
-        nxe,
+    mode = _mode(
+        mmu.efer & (_EFER_LMA | _EFER_NXE),
+        mmu.cr4 & (_CR4_PSE | _CR4_PAE | _CR4_LA57),
         mmu.gbpages,
         mmu.physical_bits,
     )
-    large_pages = wide or bool(mmu.cr4 & _CR4_PSE)
-    for rung in rungs:
-        at = Phys(table + entry_size * ((virt >> rung.low) & ((1 << rung.bits) - 1)))
+    entry_size, pae = mode.entry_size, mode.pae
+    table = mmu.cr3 & mode.root_mask
+    # What all entries on the way have, and what any of them has.
+    every, some = _RW | _US | _A, 0
+    visits: list[TableVisit] = []
+
+    def refuse(reason: str, *, present: bool, reserved: bool = False) -> Refused:
+        return _page_fault(mmu, mode, access, reason, visits, present=present, reserved=reserved)
+
+    for rung in mode.rungs:
+        at = Phys(table + entry_size * (virt >> rung.low & rung.slots))
         got = read(at, entry_size)
-        if mmu.pdptes is not None and rung.low == 30 and not long_mode:
+        top_of_pae = pae and rung.low == 30
+        if top_of_pae and mmu.pdptes is not None:
             got = mmu.pdptes[virt >> 30 & 3]
         if got is None:
             return refuse(f"the {rung.name} at {at:#x} is not in memory", present=False)
@@ -253,10 +279,10 @@ def walk(read: ReadEntry, mmu: Mmu, virt: Virt | int, access: Access) -> Transla
         visits.append(TableVisit(rung.name, at, value))
         if not value & _P:
             return refuse(f"the {rung.name} entry is not present", present=False)
-        leaf = rung.low == 12 or bool(rung.page and value & _PS and large_pages)
+        leaf = rung.low == 12 or bool(rung.page and value & _PS and mode.large_pages)
         bad = value & (rung.in_page if leaf else rung.in_table)
         if bad:
-            if rung.name == "PDPT" and not long_mode:
+            if top_of_pae:
                 return Refused(
                     vector=GENERAL_PROTECTION,
                     error_code=0,
@@ -268,22 +294,22 @@ def walk(read: ReadEntry, mmu: Mmu, virt: Virt | int, access: Access) -> Transla
                 present=True,
                 reserved=True,
             )
-        if long_mode or rung.name != "PDPT":
-            writable = writable and bool(value & _RW)
-            user = user and bool(value & _US)
-            executable = executable and not (nxe and value & _XD)
-            accessed_missing = accessed_missing or not value & _A
+        if not top_of_pae:
+            every &= value
+            some |= value
         if leaf:
-            size = 1 << rung.low
             break
-        table = value & frame_mask
-    if wide:
-        base = value & frame_mask & ~(size - 1)
+        table = value & mode.frame_mask
+    size = 1 << rung.low
+    if entry_size == 8:
+        base = value & mode.frame_mask & ~(size - 1)
     elif size > 4096:
         # PSE-36: bits 20:13 of the entry are bits 39:32 of the address (SDM table 4-4).
         base = (value & 0xFFC0_0000) | ((value >> 13 & 0xFF) << 32)
     else:
         base = value & 0xFFFF_F000
+    writable, user = bool(every & _RW), bool(every & _US)
+    executable = not (mode.nxe and some & _XD)
     denied = _denied(mmu, access, writable=writable, user=user, executable=executable)
     if denied:
         return refuse(denied, present=True)
@@ -295,8 +321,30 @@ def walk(read: ReadEntry, mmu: Mmu, virt: Virt | int, access: Access) -> Transla
         user=user,
         executable=executable,
         is_global=bool(value & _G and mmu.cr4 & _CR4_PGE),
-        sets_accessed=accessed_missing or (access is Access.WRITE and not value & _D),
+        sets_accessed=not every & _A or (access is Access.WRITE and not value & _D),
     )
+
+
+def _page_fault(
+    mmu: Mmu,
+    mode: _Mode,
+    access: Access,
+    reason: str,
+    visits: list[TableVisit],
+    *,
+    present: bool,
+    reserved: bool,
+) -> Refused:
+    """#PF with its error code (SDM 4.7)."""
+    fetch_flag = access is Access.FETCH and (mode.nxe or bool(mmu.cr4 & _CR4_SMEP))
+    code = (
+        (1 if present or reserved else 0)
+        | (2 if access is Access.WRITE else 0)
+        | (4 if mmu.user else 0)
+        | (8 if reserved else 0)
+        | (16 if fetch_flag else 0)
+    )
+    return Refused(vector=PAGE_FAULT, error_code=code, reason=reason, visits=tuple(visits))
 
 
 def _denied(

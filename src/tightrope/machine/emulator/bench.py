@@ -11,12 +11,11 @@ holds whatever was there, as on a real machine.
 from __future__ import annotations
 
 from tightrope.errors import MachineError
-from tightrope.machine.decode import Operation
 from tightrope.machine.emulator.engine import Engine
+from tightrope.machine.known_code import KnownCode
 from tightrope.machine.mmu import WatchedMmu
 from tightrope.machine.physical import Ram
 from tightrope.machine.watch import Watch
-from tightrope.memory import PAGE_SHIFT, PAGE_SIZE
 from tightrope.model import Handover, Registers, World
 from tightrope.x86.walk import Access
 
@@ -29,18 +28,15 @@ class Bench:
         self.engine = Engine(ram, bits)
         self._watch: Watch | None = None
         self._mmu: WatchedMmu | None = None
-        self.code: dict[int, bytes] = {}
-        """Frames that instructions were executed from since Unicorn's translated code was dropped, as
-        they were when they were first executed."""
+        self.code = KnownCode(ram)
+        """What was executed since Unicorn's translated code was dropped."""
         self._stale = False
         """What Unicorn has translated may not be what lies there, whatever `code` says."""
-        self.known: dict[tuple[int, int, int], Operation] = {}
-        """Decoded instructions by (rip, physical address, bits)."""
         self._at_call: tuple[World, Registers, object] | None = None
         engine = self.engine
         self._hooks = [
             engine.on_translation(self._translation),
-            engine.on_access(lambda *what: self._watched().access(*what)),
+            engine.on_access(self._access),
             engine.on_hole(lambda phys: self._watched().hole(phys)),
             engine.on_exception(lambda vector: self._watched().exception(vector)),
             engine.on_invalid(lambda: self._watched().invalid()),
@@ -51,6 +47,9 @@ class Bench:
         assert self._watch is not None
         return self._watch
 
+    def _access(self, is_write: bool, phys: int, size: int) -> None:
+        self._watched().access(is_write, phys, size)
+
     def _translation(self, page: int, access: Access) -> int | None:
         """Of the watch during a run; while registers are set up, descriptors are only looked at."""
         if self._watch is not None:
@@ -60,19 +59,15 @@ class Bench:
 
     def forget_changed_code(self) -> None:
         """Drop translated code unless every frame that was executed holds the same bytes again."""
-        if self._stale or any(self._frame(frame) != was for frame, was in self.code.items()):
+        if self._stale or self.code.changed():
             self.engine.forget_code()
-            self.known.clear()
-            self.code.clear()
+            self.code.drop()
         # Until the walk is over: one that an exception of ours ends is not to be trusted.
         self._stale = True
 
     def trust_code(self, watch: Watch) -> None:
         """After a walk: what was translated is what `code` has, unless code was written over."""
         self._stale = watch.code_overwritten
-
-    def _frame(self, frame: int) -> bytes:
-        return bytes(self.ram.view(frame << PAGE_SHIFT, PAGE_SIZE) or b"")
 
     def load(self, handover: Handover, mmu: WatchedMmu) -> None:
         """Put the CPU where `machine_kexec` calls V.  Raises MachineError without a gdt."""

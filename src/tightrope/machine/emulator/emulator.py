@@ -64,7 +64,6 @@ class Emulator:
             steps,
             plan.kernel_entry,
             self._limit,
-            bench.known,
             bench.code,
             lambda frame: expected(plan, frame),
         )

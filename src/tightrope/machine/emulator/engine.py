@@ -60,6 +60,33 @@ _CODE_HOOK = ctypes.CFUNCTYPE(
     None, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint32, ctypes.c_void_p
 )
 """uc_cb_hookcode_t (unicorn.h)."""
+_ACCESS_HOOK = ctypes.CFUNCTYPE(
+    None,
+    ctypes.c_void_p,
+    ctypes.c_int,
+    ctypes.c_uint64,
+    ctypes.c_int,
+    ctypes.c_int64,
+    ctypes.c_void_p,
+)
+"""uc_cb_hookmem_t (unicorn.h)."""
+
+
+class _TlbEntry(ctypes.Structure):
+    """uc_tlb_entry (unicorn.h)."""
+
+    _fields_ = (("paddr", ctypes.c_uint64), ("perms", ctypes.c_uint32))
+
+
+_TRANSLATION_HOOK = ctypes.CFUNCTYPE(
+    ctypes.c_bool,
+    ctypes.c_void_p,
+    ctypes.c_uint64,
+    ctypes.c_int,
+    ctypes.POINTER(_TlbEntry),
+    ctypes.c_void_p,
+)
+"""uc_cb_tlbevent_t (unicorn.h)."""
 
 Failed = _uc.UcError
 
@@ -221,7 +248,9 @@ class Engine:
     def on_translation(self, answer: Callable[[int, Access], int | None]) -> int:
         """`answer(page, access)` gives the physical page, or None to stop at this instruction."""
 
-        def fill(_uc: object, page: int, access: int, entry: object, _data: object) -> bool:
+        def fill(
+            _handle: int, page: int, access: int, entry: Sequence[_TlbEntry], _data: int
+        ) -> bool:
             kind = ACCESS[access]
             try:
                 phys = answer(page, kind)
@@ -230,18 +259,14 @@ class Engine:
                 return False
             if phys is None:
                 return False
-            entry.paddr = phys  # type: ignore[attr-defined]
-            entry.perms = PERMISSION[kind]  # type: ignore[attr-defined]
+            entry[0].paddr = phys
+            entry[0].perms = PERMISSION[kind]
             return True
 
-        return int(self.uc.hook_add(_const.UC_HOOK_TLB_FILL, fill))
+        return self._hook(_const.UC_HOOK_TLB_FILL, _TRANSLATION_HOOK(fill))
 
     def on_instruction(self) -> int:
-        """Call `self.before(rip)` ahead of every instruction.
-
-        Registered with the library itself: the binding puts three Python calls between the engine
-        and us, which doubles the time of a walk.
-        """
+        """Call `self.before(rip)` ahead of every instruction."""
 
         def code(_handle: int, rip: int, _size: int, _data: int) -> None:
             try:
@@ -249,12 +274,16 @@ class Engine:
             except BaseException as err:
                 self._mishap(err)
 
-        callback = _CODE_HOOK(code)
+        return self._hook(_const.UC_HOOK_CODE, _CODE_HOOK(code))
+
+    def _hook(self, kind: int, callback: ctypes._CFunctionType) -> int:
+        """Register a callback with the library itself: the binding puts three Python calls between the
+        engine and us, which doubles the time of a walk."""
         hook = ctypes.c_size_t()
         status = _library.uc_hook_add(
             self.uc._uch,
             ctypes.byref(hook),
-            _const.UC_HOOK_CODE,
+            kind,
             ctypes.cast(callback, ctypes.c_void_p),
             None,
             ctypes.c_uint64(1),
@@ -269,15 +298,14 @@ class Engine:
         """`record(is_write, physical address, bytes)` for every data access."""
         write = _const.UC_MEM_WRITE
 
-        def access(
-            _uc: object, kind: int, phys: int, size: int, _value: int, _data: object
-        ) -> None:
+        def access(_handle: int, kind: int, phys: int, size: int, _value: int, _data: int) -> None:
             try:
                 record(kind == write, phys, size)
             except BaseException as err:
                 self._mishap(err)
 
-        return int(self.uc.hook_add(_const.UC_HOOK_MEM_READ | _const.UC_HOOK_MEM_WRITE, access))
+        kinds = _const.UC_HOOK_MEM_READ | _const.UC_HOOK_MEM_WRITE
+        return self._hook(kinds, _ACCESS_HOOK(access))
 
     def on_hole(self, record: Callable[[int], bool]) -> int:
         """`record(physical address)` for an access where no memory is; the CPU stops unless it is
