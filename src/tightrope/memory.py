@@ -91,7 +91,9 @@ class Extent:
 def union(extents: Iterable[Extent]) -> tuple[Extent, ...]:
     """The same bytes as sorted extents that neither overlap nor touch; empty ones are dropped."""
     merged: list[list[int]] = []
-    for start, end in sorted((each.start, each.end) for each in extents if each.size):
+    for start, end in sorted([(each.start, each.end) for each in extents]):
+        if start == end:
+            continue
         if merged and start <= merged[-1][1]:
             merged[-1][1] = max(merged[-1][1], end)
         else:

@@ -34,7 +34,8 @@ def changes(handover: Handover, run: Run) -> Iterator[Change]:
     prepared = {piece.phys & -PAGE_SIZE for piece in handover.pieces}
     for piece in handover.world.pieces:
         now = run.memory.read(piece.extent)
-        if now == piece.data or piece.phys == handover.plan.control_page:
+        # As bytes: memoryview's own == looks at one element after the other.
+        if bytes(now) == bytes(piece.data) or piece.phys == handover.plan.control_page:
             continue
         frames = np.arange(piece.extent.pages.start, piece.extent.pages.stop)
         if np.isin(frames, handover.plan.destinations).all():

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from tightrope.check.changes import changes, steps_of
+from tightrope.check.changes import steps_of
 from tightrope.check.rule import Case, Rule, found, owner
 from tightrope.memory import PAGE_SHIFT, PAGE_SIZE, Extent, union
 from tightrope.model import Finding, Sight, Step
@@ -103,7 +103,7 @@ def copies_owned(case: Case) -> Iterator[Finding]:
 
 def current_pgd_kept(case: Case) -> Iterator[Finding]:
     """The old kernel's page tables are byte for byte what they were."""
-    for each in changes(case.handover, case.run):
+    for each in case.changes:
         if each.piece.phys not in case.handover.world.tables:
             continue
         yield found(
@@ -123,7 +123,7 @@ def current_pgd_kept(case: Case) -> Iterator[Finding]:
 
 def old_kernel_kept(case: Case) -> Iterator[Finding]:
     """The old kernel's text, gdt, idt and stack are what they were, destinations apart."""
-    for each in changes(case.handover, case.run):
+    for each in case.changes:
         if each.piece.phys in case.handover.world.tables:
             continue
         yield found(

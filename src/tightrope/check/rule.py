@@ -14,6 +14,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from tightrope.check.changes import Change, changes
 from tightrope.check.page_list import INDIRECTION, Copies, follow
 from tightrope.memory import PAGE_SHIFT, PAGE_SIZE, Extent, Phys, RegionKind, union
 from tightrope.model import (
@@ -46,6 +47,13 @@ class Case:
         self.plan = handover.plan
         self.host = handover.plan.host
         self.control_page = Extent.sized(handover.plan.control_page, PAGE_SIZE)
+        self._mmus: dict[int, Mmu] = {}
+        self._walks: dict[tuple[int, int, Access], Translated | Refused] = {}
+
+    @cached_property
+    def changes(self) -> tuple[Change, ...]:
+        """What of the old kernel differs after the run."""
+        return tuple(changes(self.handover, self.run))
 
     @cached_property
     def copies(self) -> Copies:
@@ -154,19 +162,29 @@ class Case:
 
     def mmu(self, tables: Tables) -> Mmu:
         """The MMU state under which a tree of tables is used: as the old kernel left it, PGE off."""
-        registers = self.handover.registers
-        return Mmu(
-            cr0=registers.cr0,
-            cr3=tables.root,
-            cr4=registers.cr4 & ~0x80,
-            efer=registers.efer,
-            physical_bits=self.host.cpu.physical_bits,
-            gbpages=self.host.cpu.gbpages,
-        )
+        mmu = self._mmus.get(tables.root)
+        if mmu is None:
+            registers = self.handover.registers
+            mmu = self._mmus[tables.root] = Mmu(
+                cr0=registers.cr0,
+                cr3=tables.root,
+                cr4=registers.cr4 & ~0x80,
+                efer=registers.efer,
+                physical_bits=self.host.cpu.physical_bits,
+                gbpages=self.host.cpu.gbpages,
+            )
+        return mmu
 
     def walk(self, tables: Tables, virt: int, access: Access) -> Translated | Refused:
         """Walk a tree of tables as it was built, before anything ran."""
+        # Several rules ask the same of page_table_a; a root with other pages is another tree.
+        question = (id(tables), virt, access)
+        known = self._walks.get(question)
+        if known is None:
+            known = self._walks[question] = self._walk(tables, virt, access)
+        return known
 
+    def _walk(self, tables: Tables, virt: int, access: Access) -> Translated | Refused:
         def read(phys: int, size: int) -> int | None:
             page = tables.pages.get(phys & ~(PAGE_SIZE - 1))
             if page is None:

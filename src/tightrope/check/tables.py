@@ -165,12 +165,14 @@ def _clear(case: Case) -> str:
 
 def _beyond(case: Case, tables: Tables) -> Iterator[tuple[int, int, int]]:
     """Present entries, off the beaten track too, with address bits that the CPU does not have."""
-    mask = np.uint64(ADDRESS_BITS & ~((1 << case.host.cpu.physical_bits) - 1))
-    for frame, page in tables.pages.items():
-        entries = np.frombuffer(page, "<u8")
-        for slot in np.nonzero((entries & np.uint64(1) != 0) & (entries & mask != 0))[0].tolist():
-            entry = int(entries[slot])
-            yield frame + 8 * slot, entry, entry & int(mask)
+    mask = ADDRESS_BITS & ~((1 << case.host.cpu.physical_bits) - 1)
+    frames = list(tables.pages)
+    entries = np.frombuffer(b"".join(tables.pages.values()), "<u8")
+    bad = (entries & np.uint64(1) != 0) & (entries & np.uint64(mask) != 0)
+    for at in bad.nonzero()[0].tolist():
+        entry = int(entries[at])
+        number, slot = divmod(at, PAGE_SIZE // 8)
+        yield frames[number] + 8 * slot, entry, entry & mask
 
 
 def table_b_identity(case: Case) -> Iterator[Finding]:

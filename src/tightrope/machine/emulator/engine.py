@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tightrope.errors import MachineError, MissingPart
+from tightrope.machine.emulator import callbacks
 from tightrope.machine.physical import Ram
 from tightrope.memory import PAGE_SIZE
 from tightrope.model import Registers
@@ -55,38 +56,6 @@ _LEGACY = {
     "rip": _REGISTER["eip"],
 }
 """A 32-bit engine refuses the 64-bit names (from Unicorn 2.2 on)."""
-
-_CODE_HOOK = ctypes.CFUNCTYPE(
-    None, ctypes.c_void_p, ctypes.c_uint64, ctypes.c_uint32, ctypes.c_void_p
-)
-"""uc_cb_hookcode_t (unicorn.h)."""
-_ACCESS_HOOK = ctypes.CFUNCTYPE(
-    None,
-    ctypes.c_void_p,
-    ctypes.c_int,
-    ctypes.c_uint64,
-    ctypes.c_int,
-    ctypes.c_int64,
-    ctypes.c_void_p,
-)
-"""uc_cb_hookmem_t (unicorn.h)."""
-
-
-class _TlbEntry(ctypes.Structure):
-    """uc_tlb_entry (unicorn.h)."""
-
-    _fields_ = (("paddr", ctypes.c_uint64), ("perms", ctypes.c_uint32))
-
-
-_TRANSLATION_HOOK = ctypes.CFUNCTYPE(
-    ctypes.c_bool,
-    ctypes.c_void_p,
-    ctypes.c_uint64,
-    ctypes.c_int,
-    ctypes.POINTER(_TlbEntry),
-    ctypes.c_void_p,
-)
-"""uc_cb_tlbevent_t (unicorn.h)."""
 
 Failed = _uc.UcError
 
@@ -249,7 +218,7 @@ class Engine:
         """`answer(page, access)` gives the physical page, or None to stop at this instruction."""
 
         def fill(
-            _handle: int, page: int, access: int, entry: Sequence[_TlbEntry], _data: int
+            _handle: int, page: int, access: int, entry: Sequence[callbacks.TlbEntry], _data: int
         ) -> bool:
             kind = ACCESS[access]
             try:
@@ -263,7 +232,7 @@ class Engine:
             entry[0].perms = PERMISSION[kind]
             return True
 
-        return self._hook(_const.UC_HOOK_TLB_FILL, _TRANSLATION_HOOK(fill))
+        return self._hook(_const.UC_HOOK_TLB_FILL, callbacks.TRANSLATION(fill))
 
     def on_instruction(self) -> int:
         """Call `self.before(rip)` ahead of every instruction."""
@@ -274,11 +243,10 @@ class Engine:
             except BaseException as err:
                 self._mishap(err)
 
-        return self._hook(_const.UC_HOOK_CODE, _CODE_HOOK(code))
+        return self._hook(_const.UC_HOOK_CODE, callbacks.CODE(code))
 
     def _hook(self, kind: int, callback: ctypes._CFunctionType) -> int:
-        """Register a callback with the library itself: the binding puts three Python calls between the
-        engine and us, which doubles the time of a walk."""
+        """Register a callback with the library itself: see `callbacks`."""
         hook = ctypes.c_size_t()
         status = _library.uc_hook_add(
             self.uc._uch,
@@ -305,7 +273,7 @@ class Engine:
                 self._mishap(err)
 
         kinds = _const.UC_HOOK_MEM_READ | _const.UC_HOOK_MEM_WRITE
-        return self._hook(kinds, _ACCESS_HOOK(access))
+        return self._hook(kinds, callbacks.ACCESS(access))
 
     def on_hole(self, record: Callable[[int], bool]) -> int:
         """`record(physical address)` for an access where no memory is; the CPU stops unless it is
