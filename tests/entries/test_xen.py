@@ -58,6 +58,16 @@ def test_xen_is_reached_and_says_its_version(
     assert got.console.lines[0].startswith("(XEN) Xen version 4.")
 
 
+def test_xen_that_asks_a_bios_is_told_that_there_is_none(xen_hypervisor: Path) -> None:
+    request = Request(command_line=XEN_WORDS.replace(" no-real-mode", ""))
+    host = mode_host(Paging.X86_64)
+    got = rehearse(read(xen_hypervisor), host, request, console=True, machine=Emulator())
+    assert (got.outcome, got.findings) == (Outcome.UNKNOWN, ())
+    assert got.console is not None
+    assert "int 0x15 in real mode at " in got.console.stopped
+    assert "there is no BIOS to call" in got.console.stopped
+
+
 @pytest.mark.parametrize("protocol", [Protocol.MULTIBOOT, Protocol.MULTIBOOT2])
 def test_the_modules_are_the_very_files(
     protocol: Protocol, xen_hypervisor: Path, debian_cloud: Path

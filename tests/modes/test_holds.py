@@ -146,3 +146,21 @@ def test_the_control_page_may_lie_where_v_is_linear(
     built = build(the_plan, design="two-tables")
     assert check(built, shared().run(built)) == ()
     agree(built)
+
+
+@pytest.mark.parametrize("paging", LEGACY)
+@pytest.mark.parametrize("design", ["two-tables", "one-table", "damm-v4"])
+def test_where_v_is_p_there_is_nothing_that_a_design_could_confuse(
+    paging: Paging, design: str
+) -> None:
+    old = mode_host(paging, 0x4000_0000, megabytes=2048, busy=busy_at_load())
+    the_plan = prepare(kernel(), old, request())
+    identity = tuple(
+        replace(each, extent=Extent.sized(NEAR, PAGE))
+        if each.extent.start == the_plan.control_page
+        else each
+        for each in the_plan.identity
+    )
+    built = build(replace(the_plan, control_page=Phys(NEAR), identity=identity), design=design)
+    assert built.plan.relocation == built.plan.control_page
+    assert check(built, shared().run(built)) == ()

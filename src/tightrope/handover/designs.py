@@ -48,6 +48,15 @@ def two_tables(plan: Plan, frames: Iterator[int]) -> Filled:
 
 def one_table(plan: Plan, frames: Iterator[int]) -> Filled:
     """One identity table with V added.  Raises PlanError where V would have to lead to two places."""
+    store = _identity(plan, frames)
+    if plan.relocation != plan.control_page:  # V = P is there already
+        _add_v(plan, store)
+    tables = Tables(root=store.root, pages=store.pages())
+    return tables, tables if plan.host.paging.long_mode else None
+
+
+def _add_v(plan: Plan, store: TableStore) -> None:
+    """V to the control page, in the identity table.  Raises PlanError."""
     virt = Extent.sized(plan.relocation, PAGE_SIZE)
     named = next((each for each in plan.identity if each.extent.overlaps(virt)), None)
     if named is not None:
@@ -57,7 +66,6 @@ def one_table(plan: Plan, frames: Iterator[int]) -> Filled:
             source=plan.host.source,
             field="relocation",
         )
-    store = _identity(plan, frames)
     fmt = store.format
     try:
         map_page(
@@ -75,8 +83,6 @@ def one_table(plan: Plan, frames: Iterator[int]) -> Filled:
             source=plan.host.source,
             field="relocation",
         ) from err
-    tables = Tables(root=store.root, pages=store.pages())
-    return tables, tables if plan.host.paging.long_mode else None
 
 
 def damm_v4(plan: Plan, frames: Iterator[int]) -> Filled:

@@ -21,6 +21,7 @@ from tightrope.machine.emulator.ticker import Ticker
 from tightrope.machine.port import Progress
 from tightrope.model import Console
 from tightrope.x86.cpu import (
+    CR0_PE,
     CR4_PAE,
     EFER_LMA,
     RFLAGS_IF,
@@ -202,6 +203,11 @@ class _Listener:
         engine = self._engine
         self._exceptions.forget()
         registers = engine.registers()
+        if not registers.cr0 & CR0_PE:
+            # The vector's entry in the table at 0 would be the BIOS's.
+            at = f"{registers.segments['cs']:#x}:{registers.rip:#x}"
+            self._done = f"int {vector:#x} in real mode at {at}, and there is no BIOS to call"
+            return
         base, limit = registers.idt
         long_mode = self._long_mode()
         size = 16 if long_mode else 8
