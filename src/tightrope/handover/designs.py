@@ -49,7 +49,7 @@ def two_tables(plan: Plan, frames: Iterator[int]) -> Filled:
 def one_table(plan: Plan, frames: Iterator[int]) -> Filled:
     """One identity table with V added.  Raises PlanError where V would have to lead to two places."""
     store = _identity(plan, frames)
-    if plan.relocation != plan.control_page:  # V = P is there already
+    if int(plan.relocation) != int(plan.control_page):  # V = P is there already
         _add_v(plan, store)
     tables = Tables(root=store.root, pages=store.pages())
     return tables, tables if plan.host.paging.long_mode else None
