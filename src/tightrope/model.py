@@ -519,6 +519,11 @@ class Memory(typing.Protocol):
     def read(self, extent: Extent) -> memoryview:
         """The bytes of an extent inside one RAM region.  Raises MachineError outside."""
 
+    def written(self) -> frozenset[int] | None:
+        """Numbers of the frames that may hold something, of a memory that was all zeros when the old
+        kernel was laid into it; None where it was not, as where a real kernel has booted.
+        """
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stale:

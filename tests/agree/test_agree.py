@@ -33,7 +33,7 @@ from tightrope.x86.walk import Access, Mmu, ReadEntry, Refused, Translated, walk
 SEED = 1
 COUNT = 1000
 STEPPED = 60
-ON_QEMU = 40
+ON_QEMU = 60
 LIMIT = 100_000
 """Instructions: no case needs as many, and one that goes in circles is soon over."""
 

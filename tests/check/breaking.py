@@ -266,6 +266,9 @@ class Patched:
                 data[at - extent.start : at - extent.start + 8] = value.to_bytes(8, "little")
         return memoryview(bytes(data))
 
+    def written(self) -> frozenset[int] | None:
+        return self._memory.written()
+
 
 def memory_word(at: Callable[[Handover], int], value: int) -> Change:
     def breach(handover: Handover, run: Run) -> Walked:

@@ -10,11 +10,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.rehearse.runs import example_host, shared, shipped_kernel, shipped_request, sound
+from tests.rehearse.runs import (
+    crashed,
+    example_host,
+    shared,
+    shipped_kernel,
+    shipped_request,
+    sound,
+)
 from tightrope import check, machines
 from tightrope.check.rule import Case, Rule
 from tightrope.cli.parser import MACHINES as NAMES
 from tightrope.errors import BadInput
+from tightrope.machine.emulator import Emulator
 from tightrope.machine.port import Progress
 from tightrope.model import (
     EVERYTHING,
@@ -162,9 +170,39 @@ def test_a_reset_that_nobody_saw_is_still_a_fall() -> None:
 
 
 def test_a_store_that_was_not_seen_is_not_judged() -> None:
-    assert "crash-region-only" in dimly(EVERYTHING - {Sight.STORES}).unasked
     assert "stores-owned" in dimly(EVERYTHING - {Sight.STORES}).unasked
     assert "loads-owned" in dimly(EVERYTHING - {Sight.STORES}).rules
+
+
+SEEING_NONE = [frozenset[Sight](), EVERYTHING - {Sight.STORES}, EVERYTHING - {Sight.COPIES}]
+
+
+@pytest.mark.parametrize("sees", SEEING_NONE, ids=["nothing", "no stores", "no copies"])
+def test_a_crash_list_that_leaves_the_region_is_found_without_sight(sees: frozenset[Sight]) -> None:
+    verdict = crashed(name="crash-outside")
+    handover, run = verdict.handover, blinded(verdict.run, sees)
+    told = [each for each in check.check(handover, run) if each.rule == "crash-region-only"]
+    assert len(told) == 1
+    assert "the page list has" in told[0].message
+
+
+@pytest.mark.parametrize("sees", SEEING_NONE, ids=["nothing", "no stores", "no copies"])
+def test_what_a_crash_walk_leaves_in_free_memory_is_found_without_sight(
+    sees: frozenset[Sight],
+) -> None:
+    verdict = rehearse(
+        shipped_kernel(),
+        crashed().handover.plan.host,
+        shipped_request(crash=True),
+        machine=Emulator(),
+    )
+    handover, run = verdict.handover, blinded(verdict.run, sees)
+    assert check.check(handover, run) == ()
+    free = 0x2000_0000
+    run.memory.write(free + 8, b"!")  # type: ignore[attr-defined]
+    told = check.check(handover, run)
+    assert [each.rule for each in told] == ["crash-region-only"]
+    assert f"something was written at {free:#x}" in told[0].message
 
 
 # --------------------------------------------------------------------------------- the registry

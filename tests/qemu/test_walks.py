@@ -10,10 +10,11 @@ import pytest
 
 from tests.modes.runs import kernel, request
 from tests.qemu.pcs import emulator, old_kernel, qemu, walk
-from tightrope import host
+from tightrope import check, host
 from tightrope.errors import MachineError, MissingPart
 from tightrope.handover import IN_PLACE, SPLIT_FUNCTION
 from tightrope.machine.emulator import Emulator
+from tightrope.machine.physical import Ram
 from tightrope.machine.qemu import Qemu
 from tightrope.memory import Extent, MemoryMap, Region, RegionKind
 from tightrope.model import Host, Outcome, Paging, Sight, Step, Stop, Verdict
@@ -159,6 +160,17 @@ def test_ram_that_a_pc_cannot_have_is_a_missing_part(
 def test_the_default_host_fits_a_pc_of_four_gib(machine: Qemu) -> None:
     old = host.read(host.example(), "the default host")
     assert rehearse(kernel(), old, request(), machine=machine).outcome is Outcome.HOLDS
+
+
+def test_what_a_crash_walk_leaves_outside_its_region_is_found_on_a_pc(machine: Qemu) -> None:
+    old = old_kernel(Paging.X86_64, crash=Extent.sized(128 << 20, 64 << 20))
+    verdict = rehearse(kernel(), old, replace(request(), crash=True), machine=machine)
+    assert (verdict.outcome, verdict.findings) == (Outcome.HOLDS, ())
+    assert "crash-region-only" in verdict.rules
+    assert isinstance(verdict.run.memory, Ram)
+    verdict.run.memory.write(100 << 20, b"!")
+    [told] = check.check(verdict.handover, verdict.run)
+    assert (told.rule, f"{100 << 20:#x}" in told.message) == ("crash-region-only", True)
 
 
 def test_there_is_no_console_without_a_walk_that_arrived(machine: Qemu) -> None:

@@ -26,8 +26,8 @@ PRESENT, WRITE, RESERVED = 1, 2, 8
 """Bits of a page fault's error code (SDM 4.7)."""
 LOW_MEMORY = 1 << 20
 BIT_8 = 1 << 8
-UNICORN_BITS = 40
-"""TCG_PHYS_ADDR_BITS: Unicorn's MAXPHYADDR, whatever CPU it plays."""
+TCG_BITS = 40
+"""TCG_PHYS_ADDR_BITS: the MAXPHYADDR of QEMU's TCG, and so of Unicorn, whatever CPU it plays."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +65,21 @@ def _refused(seen: Seen) -> bool:
 
 
 def _reserved_by_width(seen: Seen) -> bool:
-    """Entries have address bits that the old kernel's CPU lacks and Unicorn's has, or the other way."""
+    """An entry has an address bit that the old kernel's CPU lacks and TCG's has, or the other way."""
     width = seen.handover.plan.host.cpu.physical_bits
     told = {*seen.one.rules, *seen.other.rules}
-    return width != UNICORN_BITS and bool(told & {"reserved-bits", "fault-reserved"})
+    if seen.handover.plan.host.paging is Paging.I386 or not told & {
+        "reserved-bits",
+        "fault-reserved",
+    }:
+        return False
+    between = np.uint64((1 << max(width, TCG_BITS)) - (1 << min(width, TCG_BITS)))
+    trees = [seen.handover.page_table_a, seen.handover.page_table_b]
+    entries = [np.frombuffer(page, "<u8") for each in trees if each for page in each.pages.values()]
+    present = np.uint64(PRESENT)
+    return any(
+        bool((((every & between) != 0) & ((every & present) != 0)).any()) for every in entries
+    )
 
 
 def _read_first(seen: Seen) -> bool:
@@ -219,6 +230,15 @@ KNOWN = (
         "the running code was copied over, and a CPU fetches again when it likes",
         _overwritten,
     ),
+    Known(
+        "qemu",
+        "QEMU checks no write of a control register, PDPTE or segment but LA57's",
+        _refused,
+    ),
+    Known(
+        "qemu", "QEMU's CPU has 40 address bits, whatever the old kernel's has", _reserved_by_width
+    ),
+    Known("qemu", "QEMU keeps reserved bits of CR0", _reserved_cr0),
     Known("qemu", "QEMU reads PDPTEs at each walk, a CPU when CR3 is written", _stale_pdpte),
     Known("qemu", "QEMU reads before it writes, and faults on the read", _read_first),
     Known("qemu", "what a hole answers is the bus's own affair", _hole),

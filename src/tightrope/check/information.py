@@ -148,6 +148,9 @@ class _AsLoaded:
                 return memoryview(part.ljust(extent.size, b"\0"))
         raise MachineError(f"no segment has {extent}")
 
+    def written(self) -> None:
+        """Nobody has written to it."""
+
 
 def ram_told(case: Case) -> tuple[Extent, ...]:
     """The RAM that a Multiboot or PVH kernel will be told of; nothing where it cannot be read."""

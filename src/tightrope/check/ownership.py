@@ -136,7 +136,10 @@ def old_kernel_kept(case: Case) -> Iterator[Finding]:
 
 
 def crash_region_only(case: Case) -> Iterator[Finding]:
-    """A crash walk lies in the crash region and writes nowhere else."""
+    """A crash walk lies in the crash region and writes nowhere else.
+
+    Where the machine did not see every store and copy, the page list is followed and memory is compared.
+    """
     region = case.host.crash_region
     if not case.plan.crash or region is None:
         return
@@ -152,6 +155,9 @@ def crash_region_only(case: Case) -> Iterator[Finding]:
                 mend=mend,
             )
             return
+    if not {Sight.STORES, Sight.COPIES} <= case.run.sees:
+        yield from _left_outside(case, region, mend)
+        return
     copies = case.run.copies
     steps = steps_of(case.run, copies[:, 0])
     written = np.stack([copies[:, 0], steps, copies[:, 1], copies[:, 3]], axis=1)
@@ -164,6 +170,56 @@ def crash_region_only(case: Case) -> Iterator[Finding]:
             evidence={"there": owner(case, phys), "instruction": str(index)},
             mend=mend,
         )
+
+
+FIRMWARE_END = 1 << 20
+"""Below it a PC's firmware has worked."""
+COMPARED = 1 << 22
+"""Frames of RAM, 16 GiB, that are looked through without having seen a store."""
+
+
+def _left_outside(case: Case, region: Extent, mend: str) -> Iterator[Finding]:
+    """What the walk must have written outside the region, by what it has left there.
+
+    The old kernel's own memory is `current-pgd-kept`'s and `old-kernel-kept`'s to compare; here it is
+    the memory that a described host leaves empty.
+    """
+    frames = np.sort(case.copies.destinations)
+    stray = frames[(frames < region.pages.start) | (frames >= region.pages.stop)]
+    for frame in stray[:1].tolist():
+        yield found(
+            "crash-region-only",
+            Step.COPY,
+            f"the page list has {frame << PAGE_SHIFT:#x} copied to, outside the crash region {region}",
+            evidence={"there": owner(case, frame << PAGE_SHIFT), "such pages": str(len(stray))},
+            mend=mend,
+        )
+        return
+    ram = [each for each in case.host.memory.ram if each.start >= FIRMWARE_END]
+    if sum(len(each.pages) for each in ram) > COMPARED:
+        return
+    written = case.run.memory.written()
+    if written is None:
+        return
+    pieces = (*case.handover.world.pieces, *case.handover.static, *case.handover.pieces)
+    laid = union([region, *(piece.extent.page_aligned() for piece in pieces)])
+    used = np.array(sorted(written), np.int64) << PAGE_SHIFT
+    rows = np.stack([used, used, used, np.full_like(used, PAGE_SIZE)], axis=1)
+    outside = _outside(rows, laid)
+    for phys in outside[:, 2].tolist():
+        page = Extent.sized(phys, PAGE_SIZE)
+        if any(each.covers(page) for each in ram) and any(case.run.memory.read(page)):
+            yield found(
+                "crash-region-only",
+                Step.COPY,
+                f"something was written at {phys:#x}, outside the crash region {region}",
+                evidence={
+                    "there": owner(case, phys),
+                    "by": "a store that this machine did not see",
+                },
+                mend=mend,
+            )
+            return
 
 
 EVIDENCE_RULES = (
@@ -180,7 +236,6 @@ EVIDENCE_RULES = (
         holds="A crash walk lies in the crash region and writes nowhere else.",
         source="Linux Documentation/admin-guide/kdump/kdump.rst; kimage_load_crash_segment",
         check=crash_region_only,
-        needs=frozenset({Sight.STORES, Sight.COPIES}),
     ),
 )
 """What a dump is taken for.  Asked before the list is: it is the damage that nothing can mend."""

@@ -92,6 +92,10 @@ class Ram:
             raise MachineError(f"{Extent.sized(phys, len(data))} is not memory of this machine")
         view[:] = data
 
+    def written(self) -> frozenset[int] | None:
+        """See `model.Memory`."""
+        return self.in_use()
+
     def in_use(self) -> frozenset[int]:
         """Numbers of the frames that hold something; all others read as zeros (proc(5), pagemap).
 

@@ -45,6 +45,8 @@ class SharedRam(Ram):
                 f" {available // MIB} MiB that this computer has left"
             )
         self.extents = extents_of(size, split=split)
+        self.began_empty = False
+        """The host's RAM was made zeros before an old kernel was laid into it."""
         self.descriptor = os.memfd_create("tightrope-ram", os.MFD_CLOEXEC)
         self._starts = [each.start for each in self.extents]
         self._offsets = [0, LOW_SPLIT][: len(self.extents)]
@@ -58,6 +60,30 @@ class SharedRam(Ram):
             os.close(self.descriptor)
             raise MissingPart(f"no room for {size // MIB} MiB of a PC's RAM: {err}") from err
         self._views = [memoryview(each) for each in self._maps]
+
+    def written(self) -> frozenset[int] | None:
+        """See `model.Memory`."""
+        return self.in_use() if self.began_empty else None
+
+    def in_use(self) -> frozenset[int]:
+        """Numbers of the frames that hold something: pages of the file that are no holes (lseek(2)).
+
+        Once the file is closed, every frame is named.
+        """
+        if self.descriptor < 0:
+            return frozenset(frame for each in self.extents for frame in each.pages)
+        out: set[int] = set()
+        for extent, offset in zip(self.extents, self._offsets, strict=True):
+            at, end = offset, offset + extent.size
+            while at < end:
+                try:
+                    start = os.lseek(self.descriptor, at, os.SEEK_DATA)
+                except OSError:  # ENXIO: nothing but a hole up to the end of the file
+                    break
+                at = min(end, os.lseek(self.descriptor, start, os.SEEK_HOLE))
+                moved = extent.start - offset
+                out.update(Extent(start + moved, at + moved).pages)
+        return frozenset(out)
 
     def zero(self, extent: Extent) -> None:
         """See `physical.Ram.zero`: a hole in the file reads as zeros, for QEMU too."""

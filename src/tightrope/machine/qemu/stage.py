@@ -109,6 +109,7 @@ def lay_out(pc: Pc, handover: Handover) -> None:
     for extent in handover.plan.host.memory.ram:
         if extent.start >= HOME:  # what firmware worked in; below it keeps its own data
             pc.ram.zero(Extent(align_up(extent.start, PAGE_SIZE), extent.end & -PAGE_SIZE))
+    pc.ram.began_empty = True
     lay(handover, pc.ram)
     world = handover.world
     for phys in (world.code_phys, handover.plan.control_page, handover.plan.entry):
