@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import functools
 import gzip
+import importlib.util
 import os
 import subprocess
 import sys
 import time
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import Self
 
 from tests.conftest import REPOSITORY, debian_kernel, lacking
@@ -21,15 +23,22 @@ from tests.qemu.disk import Disk
 from tightrope import image
 from tightrope.machine.qemu.pc import Board, Pc
 
-MIB = 1 << 20
-RAM = 640 * MIB
 BOOT_SECONDS = 240.0
 """Far above any boot, on a computer that does other things as well."""
-CPU = "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt,+cx16,+lahf-lm"
-"""An AMD CPU: Xen does without the costly defences of Intel's.  `max` crashes Debian's dom0 at once, on
-QEMU 7.2 (a page fault without a handler)."""
-XEN = "com1=115200,8n1 console=com1 loglvl=error guest_loglvl=error dom0_mem=384M"
-DOM0 = "console=hvc0 quiet panic=-1 tsc=reliable"
+
+
+def _script() -> ModuleType:
+    """scripts/boot-dom0, which says what the machine is made of."""
+    loader = SourceFileLoader("boot_dom0", str(REPOSITORY / "scripts" / "boot-dom0"))
+    spec = importlib.util.spec_from_loader(loader.name, loader)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    loader.exec_module(module)
+    return module
+
+
+MACHINE = _script()
+MIB: int = MACHINE.MIB
 
 
 @functools.cache
@@ -57,16 +66,16 @@ class Dom0:
     def __init__(self, *, crash: int = 128) -> None:
         """`crash`: MiB of crash region."""
         xen = gzip.decompress(debian_kernel("xen-amd64").read_bytes())
-        self.disk, self.used = Disk(RAM), 0
+        self.disk, self.used = Disk(MACHINE.RAM), 0
         try:
             self.pc = Pc(
                 Board(
-                    size=RAM,
+                    size=MACHINE.RAM,
                     kernel=xen,
-                    command_line=f"{XEN} crashkernel={crash}M" if crash else XEN,
-                    cpu=CPU,
+                    command_line=MACHINE.xen_words(crash),
+                    cpu=MACHINE.CPU,
                     drive=self.disk.descriptor,
-                    modules=((dom0_kernel(), DOM0), (initramfs(), "")),
+                    modules=((dom0_kernel(), MACHINE.DOM0), (initramfs(), "")),
                 )
             )
             self.seen = 0
