@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
 from tightrope import check
+from tightrope.errors import MachineError
 from tightrope.machine.physical import Ram
 from tightrope.memory import PAGE_SIZE, Extent
 from tightrope.model import Fault, Finding, Registers, Run, Sight, Stop
@@ -108,11 +109,14 @@ def _frames(run: Run) -> frozenset[int] | None:
 
 def _memory(one: Run, other: Run) -> Iterator[tuple[str, str, str, int | None]]:
     """Frame by frame; a machine that does not say which frames it has written is read where the other
-    has."""
+    has.  What is memory of one machine alone, a PC's firmware for instance, is left out."""
     mine, theirs = _frames(one), _frames(other)
     for frame in sorted((mine or frozenset()) | (theirs or frozenset())):
         place = Extent.sized(frame * PAGE_SIZE, PAGE_SIZE)
-        was, got = bytes(one.memory.read(place)), bytes(other.memory.read(place))
+        try:
+            was, got = bytes(one.memory.read(place)), bytes(other.memory.read(place))
+        except MachineError:
+            continue
         if was != got:
             at = next(n for n in range(PAGE_SIZE) if was[n] != got[n]) & ~7
             where = place.start + at

@@ -41,9 +41,7 @@ class Ram:
     """The bytes of some extents of whole pages.  Raises MachineError when the machine has too little."""
 
     def __init__(self, extents: tuple[Extent, ...]) -> None:
-        self.extents = extents
-        self._starts = [each.start for each in extents]
-        self._ends = [each.end for each in extents]
+        self._index(extents)
         self._maps: list[mmap.mmap] = []
         self._views: list[memoryview] = []
         for extent in extents:
@@ -57,6 +55,12 @@ class Ram:
                 raise MachineError(f"no address space for {extent} of RAM: {err}") from err
             self._maps.append(block)
             self._views.append(memoryview(block))
+
+    def _index(self, extents: tuple[Extent, ...]) -> None:
+        """Where each extent begins and ends, for those who look an address up."""
+        self.extents = extents
+        self._starts = [each.start for each in extents]
+        self._ends = [each.end for each in extents]
 
     def address_in_process(self, number: int) -> int:
         """Where extent `number` lies in this process, for an engine to map."""

@@ -44,11 +44,10 @@ class SharedRam(Ram):
                 f"a PC with {size // MIB} MiB needs more memory than the"
                 f" {available // MIB} MiB that this computer has left"
             )
-        self.extents = extents_of(size, split=split)
+        self._index(extents_of(size, split=split))
         self.began_empty = False
         """The host's RAM was made zeros before an old kernel was laid into it."""
         self.descriptor = os.memfd_create("tightrope-ram", os.MFD_CLOEXEC)
-        self._starts = [each.start for each in self.extents]
         self._offsets = [0, LOW_SPLIT][: len(self.extents)]
         try:
             os.ftruncate(self.descriptor, size)
