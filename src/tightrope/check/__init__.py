@@ -9,6 +9,8 @@
     changes      what of the old kernel is not what it was, and what wrote it
     ownership    who wrote and read what; the old kernel's memory
     entry        the state the new kernel is entered with
+    information  what a Multiboot or PVH kernel is told, read back
+    dump         what a crash kernel can still read of the old one
     faults       an exception, explained
     xen          what a jump through a hypervisor adds
 

@@ -2,6 +2,9 @@
 
     parser       the arguments
     deeds        what each subcommand calls, and which report it prints
+    new_kernel   the arguments that name the new kernel
+    values       numbers, extents and times on the command line
+    proving      what `prove` takes and does
     performing   what `perform` takes and does
     files        what is read and written: images, hosts, initrds, traces
 

@@ -8,6 +8,8 @@
     decode        what an instruction is about to do
     observed      what a watcher needs of a CPU
     watch         what happens before each instruction of a watched walk
+    steps         which of the six steps an instruction belongs to
+    known_code    instructions that were decoded once
     privileged    the checks of control registers, EFER, segments and descriptor tables
     record        a watched walk written down as a `Run`
     lookout       the watch of a CPU that tells nothing while it executes

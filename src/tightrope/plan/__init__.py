@@ -3,6 +3,8 @@
     request       what a user asks for
     entering      which entry can be reached, and the stub that makes its state
     placement     which addresses the segments get in the new kernel's world
+    room          room for the segments, given out one after the other
+    moved         an image at another address than the one it is linked at
     handed        what the new kernel is handed, by protocol
     boot_params   the zero page
     multiboot     Multiboot's information

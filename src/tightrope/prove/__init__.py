@@ -7,6 +7,7 @@
     enumerate    a filler on every way in which indices coincide
     symbolic     numbers that only a solver knows, path by path
     tables       page_table_a, by enumeration and by z3            (theorem 1)
+    tables_by_z3 its second half
     designs      when damm-v4, one-table and in-place are right    (theorem 2)
     splits       the same for memory splits and Xen layouts        (theorem 2)
     switch       every order of the switch, under the maximal TLB  (theorem 3)

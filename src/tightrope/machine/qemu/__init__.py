@@ -5,6 +5,7 @@
     pc           process, gdb stub, QMP and console in one loop
     cpu          the CPU's state in the house's words
     stage        a described old kernel put into the PC, after its firmware
+    guest        a real old kernel, booted to where it would call its relocation code
     walk         from V to the entry, by breakpoints
     exceptions   why a walk fell, from QEMU's log
     qemu         the machine
