@@ -33,7 +33,8 @@ class Result:
     `how` says by what: "enumeration", "z3", "enumeration + z3", "execution".  `cases` counts what an
     enumeration went through; None means for all values, by a solver.  `counterexample` maps a name
     such as "V" to a printed value, None where there is none.  `detail` is one sentence or empty: the
-    reason of an answer that is not self-evident, always given with UNDECIDED.
+    reason of an answer that is not self-evident, always given with UNDECIDED.  `told` has more to say
+    about a counterexample, label to text; where it is given, `detail` is the heading above it.
     """
 
     answer: Answer
@@ -42,6 +43,7 @@ class Result:
     seconds: float = 0.0
     counterexample: Mapping[str, str] | None = None
     detail: str = ""
+    told: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,7 +8,8 @@
                   with V = 0xffffffff9ac01000, P = 0x10ed9b000, ...
 
 Rules: one line a goal, under a heading a statement; what was not decided says why.  A counterexample
-that nobody expected may take more: the reason first, then the input.
+that nobody expected may take more: the reason first, then the input.  One about code
+says where, when, and what was seen, a label each.
 """
 
 from __future__ import annotations
@@ -35,12 +36,30 @@ def line(judged: Judged) -> str:
     if not _surprise(judged) or not judged.result.detail:
         return text
     indent = " " * 8
-    return "\n".join(
-        (
-            textwrap.fill(text, COLUMNS, subsequent_indent=indent, break_on_hyphens=False),
-            *_pairs_in_lines(f"{indent}with ", judged.result.counterexample or {}),
-        )
+    example = judged.result.counterexample or {}
+    below = (
+        [_labelled(indent, *each) for each in judged.result.told.items()]
+        if judged.result.told
+        else _pairs_in_lines(f"{indent}with ", example)
     )
+    head = textwrap.fill(text, COLUMNS, subsequent_indent=indent, break_on_hyphens=False)
+    return "\n".join((head, *below))
+
+
+def _labelled(indent: str, label: str, text: str) -> str:
+    """A label and its text beside it; no `name = value` is broken between two lines."""
+    if " = " in text:
+        text = ", ".join(pair.replace(" ", "\0") for pair in text.split(", "))
+    begin = f"{indent}{label:<8} "
+    wrapped = textwrap.fill(
+        text,
+        COLUMNS,
+        initial_indent=begin,
+        subsequent_indent=" " * len(begin),
+        break_on_hyphens=False,
+        break_long_words=False,
+    )
+    return wrapped.replace("\0", " ")
 
 
 def _surprise(judged: Judged) -> bool:
@@ -121,6 +140,7 @@ def document(goals: Iterable[Judged]) -> dict[str, object]:
                 if each.result.counterexample
                 else None,
                 "detail": each.result.detail,
+                "told": dict(each.result.told) if each.result.told else None,
             }
             for each in goals
         ]

@@ -7,6 +7,7 @@ import shutil
 import struct
 import subprocess
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from tightrope.cli import main
 from tightrope.errors import BadInput, MissingPart
 from tightrope.model import Paging
 from tightrope.prove.code import foreign
+from tightrope.prove.code.source_lines import lines_of
 
 ARM = b"\x7fELF\x02\x01\x01".ljust(16, b"\0") + struct.pack(
     "<HHIQQQIHHHHHH", 1, 183, 1, 0, 0, 0, 0, 64, 0, 0, 64, 0, 0
@@ -88,12 +90,70 @@ def test_a_mistake_is_a_line_with_reason_input_and_what_the_emulator_saw(
     (tmp_path / "theirs.S").write_text(MISTAKES[0].source())
     status, out, _ = prove(capsys, tmp_path / "theirs.S", "--mode", "x86_64")
     assert status == 1
-    assert (
-        "COUNTEREXAMPLE: at 0xa: mov %rax,%cr0: #GP: CR0.WP cannot be cleared while CR4.CET" in out
-    )
+    assert "COUNTEREXAMPLE: #GP: CR0.WP cannot be cleared while CR4.CET is set" in out
     assert "in the emulator: legal-writes" in " ".join(out.split())
-    assert "\n        with V = 0x" in out
+    assert "\n        and      V = 0x" in out
     assert max(map(len, out.splitlines())) <= 110
+
+
+def edited(mistake: str) -> str:
+    return next(each.source() for each in MISTAKES if each.name == mistake)
+
+
+def line_of(text: str, wanted: str) -> int:
+    return 1 + next(n for n, line in enumerate(text.splitlines()) if wanted in line)
+
+
+def test_a_mistake_is_told_by_offset_source_line_and_what_it_depends_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    needs_as()
+    text = edited("PGE is cleared only after the jump to P")
+    (tmp_path / "theirs.S").write_text(text)
+    _, out, _ = prove(capsys, tmp_path / "theirs.S", "--mode", "x86_64", "--json")
+    told = json.loads(out)["goals"][0]["told"]
+    assert f"theirs.S:{line_of(text, 'pushq')} `pushq $0`" in told["at"]
+    assert told["at"].startswith("offset 0xc `push $0`")
+    assert told["where"] == "from the call to the list"
+    assert "P = 0x" in told["when"]
+    assert "PGE" in told["when"]
+    assert "old global mapping of P" in told["when"]
+    assert "rax" not in told["when"]
+
+
+def test_a_mistake_in_the_loop_says_which_branches_lead_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    needs_as()
+    text = edited("the flags are tested in another order")
+    (tmp_path / "theirs.S").write_text(text)
+    _, out, _ = prove(capsys, tmp_path / "theirs.S", "--mode", "x86_64", "--json")
+    told = json.loads(out)["goals"][0]["told"]
+    assert f"theirs.S:{line_of(text, 'jnz	done')} `jnz done` taken" in told["way"]
+    assert "(INDIRECTION|DONE)" in told["when"]
+
+
+def test_an_object_file_with_lines_has_them_and_one_without_has_not(tmp_path: Path) -> None:
+    needs_as()
+    (tmp_path / "some.S").write_text("\tnop\n\n\tcli\n\tcld\n")
+    for flag, said in (("-g", "some.S:3"), ("--64", "")):
+        made = ["as", "--64", flag, "-o", "some.o", "some.S"]
+        subprocess.run(made, check=True, cwd=tmp_path)
+        assert foreign.read(tmp_path / "some.o", None).lines.at(1) == said
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(at=st.integers(0, 2000), value=st.integers(0, 255))
+def test_a_broken_line_table_is_no_lines_and_no_error(at: int, value: int) -> None:
+    needs_as()
+    made = bytearray(with_lines())
+    made[at % len(made)] = value
+    assert isinstance(lines_of(bytes(made)).at(0), str)
+
+
+@cache
+def with_lines() -> bytes:
+    return foreign.assemble(b"\tnop\n\tcli\n", "some.S", 64)
 
 
 def test_the_counterexample_is_in_the_json_too(

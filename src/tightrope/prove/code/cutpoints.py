@@ -252,7 +252,7 @@ class Walker:
             destination=z3.BitVec("destination", c.bits),
         )
         state = first.copied()
-        state.path = ()
+        state.path, state.turns = (), ()
         for name in state.registers:
             if name not in kept:
                 state.registers[name] = z3.BitVec(f"{name} in the loop", c.bits)

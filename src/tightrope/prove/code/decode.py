@@ -41,6 +41,7 @@ _IMMEDIATE = {
 _STRING = {"movsb": 8, "movsw": 16, "movsd": 32, "movsq": 64}
 
 _formatter = Formatter(FormatterSyntax.GAS)
+_formatter.branch_leading_zeros = False
 
 
 @dataclass(frozen=True, slots=True)

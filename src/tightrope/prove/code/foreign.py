@@ -13,12 +13,13 @@ import io
 import shutil
 import subprocess
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tightrope.errors import BadInput, MissingPart
 from tightrope.memory import PAGE_SIZE
 from tightrope.model import Paging
+from tightrope.prove.code.source_lines import Lines, lines_of
 
 LARGEST = PAGE_SIZE - 256
 """Bytes of code: the control page also holds the stack."""
@@ -33,6 +34,7 @@ class Foreign:
     source: str
     data: bytes
     bits: int | None
+    lines: Lines = field(default=Lines(), compare=False)
 
 
 def read(path: Path, mode: Paging | None) -> Foreign:
@@ -43,9 +45,11 @@ def read(path: Path, mode: Paging | None) -> Foreign:
     except OSError as err:
         raise BadInput(err.strerror or "cannot be read", source=source) from err
     if path.suffix in (".S", ".s"):
-        found = code_of(assemble(raw, source, 32 if mode and not mode.long_mode else 64), source)
+        made = assemble(raw, source, 32 if mode and not mode.long_mode else 64)
+        found = replace(code_of(made, source), lines=lines_of(made, path.name, raw))
     elif path.suffix == ".o" or raw[:4] == b"\x7fELF":
         found = code_of(raw, source)
+        found = replace(found, lines=lines_of(raw))
     else:
         found = Foreign(source, raw, None)
     if not found.data:
@@ -70,7 +74,7 @@ def assemble(text: bytes, source: str, bits: int) -> bytes:
         out = Path(folder, "code.o")
         try:
             done = subprocess.run(
-                [tool, f"--{bits}", "--fatal-warnings", "-o", out, "-"],
+                [tool, f"--{bits}", "--gdwarf-4", "--fatal-warnings", "-o", out, "-"],
                 input=text,
                 capture_output=True,
                 timeout=ASSEMBLER_SECONDS,

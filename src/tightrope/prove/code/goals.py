@@ -25,6 +25,7 @@ from tightrope.prove.theorem import Goal, Limits, Mutant, Script, Undecided
 if TYPE_CHECKING:
     from tightrope.prove.code.contract import Contract
     from tightrope.prove.code.decide import Failure, Known
+    from tightrope.prove.code.foreign import Foreign
     from tightrope.prove.code.mutations import Mutation
     from tightrope.prove.code.verify import Verified
 
@@ -90,13 +91,18 @@ def _result(contract: Contract, got: Verified) -> Result:
     """A verified image as the answer to a goal."""
     counterexample = None
     detail = f"{got.obligations} obligations"
+    explained = None
     if got.refused:
         detail = f"the model refuses it: {got.refused}"
     elif got.failure is not None:
-        obligation = got.failure.obligation
-        where = "" if obligation.at is None else f"at {obligation.at}: "
-        detail = where + obligation.says
-        counterexample = _printed(contract, got.failure)
+        detail = got.failure.obligation.says
+        if got.failure.model is not None:
+            from tightrope.prove.code.counterexample import concrete
+            from tightrope.prove.code.source_lines import Lines
+            from tightrope.prove.code.told import told
+
+            found = concrete(contract, got.failure)
+            counterexample, explained = found.printed(), told(got.failure, found, Lines(), "")
     return Result(
         answer=got.answer,
         how="z3",
@@ -104,13 +110,8 @@ def _result(contract: Contract, got: Verified) -> Result:
         seconds=got.seconds,
         counterexample=counterexample,
         detail=detail,
+        told=explained,
     )
-
-
-def _printed(contract: Contract, failure: Failure) -> dict[str, str] | None:
-    from tightrope.prove.code.counterexample import concrete
-
-    return None if failure.model is None else concrete(contract, failure).printed()
 
 
 def _hypotheses(name: str, limits: Limits) -> Result:
@@ -202,7 +203,9 @@ def kill(name: str, mutation: Mutation, limits: Limits) -> Killed:
         fate, by = Fate.KILLED, got.failure.segment.name
         keys = ("V", "P", "cr0", "cr4", "word of the list")
         shown = {k: v for k, v in (result.counterexample or {}).items() if k in keys}
-        evidence = f"{result.detail}; " + ", ".join(f"{k} = {v}" for k, v in shown.items())
+        at = got.failure.obligation.at
+        where = "" if at is None else f"at {at}: "
+        evidence = f"{where}{result.detail}; " + ", ".join(f"{k} = {v}" for k, v in shown.items())
     elif got.answer is Answer.HOLDS:
         one, other = original.verified.walked, got.walked
         if one is not None and other is not None and (why := equivalent(one, other)):
@@ -248,26 +251,26 @@ def foreign(path: Path, contract: str, mode: Paging | None) -> Iterator[Goal]:
             theorem="code",
             name=path.name,
             statement=f"{path.name} keeps the contract {contract}",
-            decide=partial(_foreign, read.data, each),
+            decide=partial(_foreign, read, each),
             mode=each,
         )
 
 
-def _foreign(data: bytes, mode: Paging, limits: Limits) -> Result:
+def _foreign(code: Foreign, mode: Paging, limits: Limits) -> Result:
     solver_library()
     from tightrope.prove.code.contract import Contract
     from tightrope.prove.code.verify import verify
 
     contract = Contract(64 if mode.long_mode else 32, mode)
-    got = verify(data, contract, limits)
+    got = verify(code.data, contract, limits)
     result = _result(contract, got)
     if got.failure is None or got.failure.model is None:
         return result
-    return _with_replay(contract, data, mode, got.failure, result)
+    return _with_replay(contract, code, mode, got.failure, result)
 
 
 def _with_replay(
-    contract: Contract, data: bytes, mode: Paging, failure: Failure, result: Result
+    contract: Contract, code: Foreign, mode: Paging, failure: Failure, result: Result
 ) -> Result:
     """The counterexample of an example host, and what the emulator says to it."""
     from dataclasses import replace
@@ -275,10 +278,13 @@ def _with_replay(
     from tightrope import machines
     from tightrope.prove.code.counterexample import concrete
     from tightrope.prove.code.replay import Stage
+    from tightrope.prove.code.told import told
 
     with machines.opened("emulator") as machine:
         stage = Stage(mode, machine)
         found = concrete(contract, failure, stage.wishes())
-        played = stage.replay(data, found)
+        played = stage.replay(code.data, found)
     printed: dict[str, Any] = found.printed()
-    return replace(result, counterexample=printed, detail=f"{result.detail}; {played.says}")
+    return replace(
+        result, counterexample=printed, told=told(failure, found, code.lines, played.says)
+    )

@@ -68,11 +68,12 @@ class Machine:
         """Record an obligation; `says` completes "it is wrong that here ..." ."""
         formula = z3.simplify(formula)
         if not z3.is_true(formula):
-            self.obligations.append(Obligation(at, says, state.path, formula))
+            self.obligations.append(Obligation(at, says, state.path, formula, state.turns))
 
     def stop(self, state: Symbolic, at: Instruction | None, says: str) -> Ends:
         """The path cannot go on."""
-        self.obligations.append(Obligation(at, says, state.path, z3.BoolVal(False)))
+        never = z3.BoolVal(False)
+        self.obligations.append(Obligation(at, says, state.path, never, state.turns))
         return Ends(says)
 
     # ------------------------------------------------------------------------------ one step
@@ -107,6 +108,7 @@ class Machine:
                     taken = state.copied()
                     if not z3.is_true(condition):
                         taken.path = (*state.path, condition)
+                        taken.turns = (*state.turns, (at, target is not None and target != after))
                     taken.offset = target if target is not None else after
                     out.append(taken)
             return out

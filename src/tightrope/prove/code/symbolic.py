@@ -23,6 +23,10 @@ class Ends(Exception):
     """This path goes no further: an obligation that cannot hold was recorded."""
 
 
+Turn = tuple[Instruction, bool]
+"""A conditional branch, and whether it was taken."""
+
+
 @dataclass(frozen=True, slots=True)
 class Obligation:
     """`formula` must hold under `path`, at `at` (None: of the state as a whole)."""
@@ -31,6 +35,7 @@ class Obligation:
     says: str
     path: tuple[Truth, ...]
     formula: Truth
+    turns: tuple[Turn, ...] = ()
 
 
 @dataclass(kw_only=True, slots=True)
@@ -44,6 +49,7 @@ class Symbolic(State):
     home: str
     offset: int
     path: tuple[Truth, ...] = ()
+    turns: tuple[Turn, ...] = ()
     hidden: dict[str, int] = field(default_factory=dict)
     """The descriptors that were loaded, as numbers."""
     unserialized: bool = True
