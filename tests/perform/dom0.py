@@ -61,12 +61,13 @@ def dom0_kernel() -> bytes:
 
 
 class Dom0:
-    """A booted dom0 that waits for commands."""
+    """A dom0 that boots by itself, and takes commands once it is `up`."""
 
     def __init__(self, *, crash: int = 128) -> None:
         """`crash`: MiB of crash region."""
         xen = gzip.decompress(debian_kernel("xen-amd64").read_bytes())
         self.disk, self.used = Disk(MACHINE.RAM), 0
+        self.closed = False
         try:
             self.pc = Pc(
                 Board(
@@ -79,7 +80,8 @@ class Dom0:
                 )
             )
             self.seen = 0
-            self.wait("tightrope: dom0 ")
+            # Its output goes into a socket that has room for a boot: nobody has to read meanwhile.
+            self.pc.go(seconds=0.01, interrupt=False)
         except BaseException:
             self.close()
             raise
@@ -96,10 +98,17 @@ class Dom0:
         self.close()
 
     def close(self) -> None:
-        """End the guest."""
+        """End the guest; calling it again does nothing."""
         if hasattr(self, "pc"):
             self.pc.close()
-        os.close(self.disk.descriptor)
+        if not self.closed:
+            os.close(self.disk.descriptor)
+            self.closed = True
+
+    def up(self) -> Self:
+        """Wait for the boot to be over."""
+        self.wait("tightrope: dom0 ")
+        return self
 
     def wait(self, word: str, seconds: float = BOOT_SECONDS) -> list[str]:
         """The lines from the last ones looked at up to the one that holds `word`.
