@@ -28,14 +28,16 @@ class FramePool:
         *,
         scatter: int | None = None,
         whose: str = "the old kernel",
+        where: str = "",
         field: str = "memory",
         source: str = "host",
     ) -> None:
-        """`whose` frames these are, and the host's `field` that has too few of them, for errors.
+        """`whose` frames these are, `where` they can only lie (" below ..."), and the host's `field` that
+        has too few of them, for errors.
 
         `source` names the host.
         """
-        self._whose, self._field, self._source = whose, field, source
+        self._whose, self._where, self._field, self._source = whose, where, field, source
         merged = union(extents)
         self._left = sum(extent.size for extent in merged) >> PAGE_SHIFT
         self._runs: list[tuple[int, int]] = []
@@ -53,7 +55,8 @@ class FramePool:
         """`count` frames for `what`.  Raises PlanError when not so many are free."""
         if count > self._left:
             raise PlanError(
-                f"{what} needs {count} free pages, and {self._whose} can give {self._left}",
+                f"{what} needs {count} free pages, and {self._whose} can give {self._left}"
+                f"{self._where}",
                 source=self._source,
                 field=self._field,
             )

@@ -257,10 +257,23 @@ def _allocate(
 
 
 def _pool(host: Host, extents: Sequence[Extent], request: Request) -> FramePool:
-    whose, field = ("the old kernel", "memory")
+    whose, where, field = "the old kernel", "", "memory"
+    fmt = FORMATS[host.paging]
+    reach = 1 << fmt.identity_bits
     if request.crash:
         whose, field = "the crash region", "crash_region"
-    return FramePool(extents, scatter=request.scatter, whose=whose, field=field, source=host.source)
+    elif host.memory.ram[-1].end > reach:
+        where = (
+            f" below {reach:#x}: above it no linear address equals its own with {fmt.name} paging"
+        )
+    return FramePool(
+        extents,
+        scatter=request.scatter,
+        whose=whose,
+        where=where,
+        field=field,
+        source=host.source,
+    )
 
 
 def _mapped_control_page(host: Host, unused: Sequence[Extent], request: Request) -> Phys | None:
