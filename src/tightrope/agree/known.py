@@ -24,6 +24,8 @@ ACCESSED_DIRTY = 0x60
 MACHINE_CHECK = 18
 PRESENT, WRITE, RESERVED = 1, 2, 8
 """Bits of a page fault's error code (SDM 4.7)."""
+PAGE_SIZE_BIT = 1 << 7
+"""Of an entry of a page directory: it maps a large page."""
 LOW_MEMORY = 1 << 20
 BIT_8 = 1 << 8
 TCG_BITS = 40
@@ -66,16 +68,21 @@ def _refused(seen: Seen) -> bool:
 
 def _reserved_by_width(seen: Seen) -> bool:
     """An entry has an address bit that the old kernel's CPU lacks and TCG's has, or the other way."""
-    width = seen.handover.plan.host.cpu.physical_bits
+    host = seen.handover.plan.host
     told = {*seen.one.rules, *seen.other.rules}
-    if seen.handover.plan.host.paging is Paging.I386 or not told & {
-        "reserved-bits",
-        "fault-reserved",
-    }:
+    if not told & {"reserved-bits", "fault-reserved"}:
         return False
-    between = np.uint64((1 << max(width, TCG_BITS)) - (1 << min(width, TCG_BITS)))
+    width = host.cpu.physical_bits
     trees = [seen.handover.page_table_a, seen.handover.page_table_b]
-    entries = [np.frombuffer(page, "<u8") for each in trees if each for page in each.pages.values()]
+    pages = [page for each in trees if each for page in each.pages.values()]
+    if host.paging is Paging.I386:
+        # PSE-36: bits 20:13 of a 4 MiB page's entry are address bits 39:32 (SDM table 4-4).
+        large = [np.frombuffer(page, "<u4") & np.uint32(PRESENT | PAGE_SIZE_BIT) for page in pages]
+        high = [np.frombuffer(page, "<u4") & np.uint32(0x1F_E000) for page in pages]
+        both = np.uint32(PRESENT | PAGE_SIZE_BIT)
+        return any(bool(((a == both) & (b != 0)).any()) for a, b in zip(large, high, strict=True))
+    between = np.uint64((1 << max(width, TCG_BITS)) - (1 << min(width, TCG_BITS)))
+    entries = [np.frombuffer(page, "<u8") for page in pages]
     present = np.uint64(PRESENT)
     return any(
         bool((((every & between) != 0) & ((every & present) != 0)).any()) for every in entries

@@ -181,8 +181,7 @@ COMPARED = 1 << 22
 def _left_outside(case: Case, region: Extent, mend: str) -> Iterator[Finding]:
     """What the walk must have written outside the region, by what it has left there.
 
-    The old kernel's own memory is `current-pgd-kept`'s and `old-kernel-kept`'s to compare; here it is
-    the memory that a described host leaves empty.
+    That is what of the old kernel is not what it was, and memory that a described host leaves empty.
     """
     frames = np.sort(case.copies.destinations)
     stray = frames[(frames < region.pages.start) | (frames >= region.pages.stop)]
@@ -195,6 +194,15 @@ def _left_outside(case: Case, region: Extent, mend: str) -> Iterator[Finding]:
             mend=mend,
         )
         return
+    for each in case.changes:
+        if each.step is not Step.PREPARE and each.first not in region:
+            yield found(
+                "crash-region-only",
+                each.step,
+                f"{each.piece.what} was written at {each.first:#x}, outside the crash region {region}",
+                mend=mend,
+            )
+            return
     ram = [each for each in case.host.memory.ram if each.start >= FIRMWARE_END]
     if sum(len(each.pages) for each in ram) > COMPARED:
         return
