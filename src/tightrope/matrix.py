@@ -1,7 +1,7 @@
 """Every configuration that the thread speaks of, rehearsed: one cell each.
 
     {i386, PAE, x86_64, LA57} x {kexec, kdump} x {each memory split that exists there} x {kernels}
-    {i386, PAE, x86_64, LA57} x {kexec, kdump} x {Xen v1, v2 with a 64-bit and a 32-bit dom0} x {kernels}
+    {i386, PAE, x86_64, LA57} x {kexec, kdump} x {Xen v1, v2} x {dom0 of 64, of 32 bits} x {kernels}
 
 Rules: a cell is one rehearsal of one kernel on one example host, and its verdict; what cannot be is
 said with its reason and is not counted as holding; so is what a machine cannot be.  One machine serves
@@ -65,12 +65,13 @@ def hosts() -> Iterator[tuple[Paging, int | None, Host]]:
             yield paging, page_offset, host.read(text, f"the example host ({paging.value})")
 
 
-XEN_COLUMNS: Mapping[str, tuple[XenInterface, int | None]] = {
-    "v1": (XenInterface.V1, None),
+XEN_COLUMNS: Mapping[str, tuple[XenInterface, int]] = {
+    "v1, 64-bit dom0": (XenInterface.V1, 64),
+    "v1, 32-bit dom0": (XenInterface.V1, 32),
     "v2, 64-bit dom0": (XenInterface.V2, 64),
     "v2, 32-bit dom0": (XenInterface.V2, 32),
 }
-"""Each way of asking a hypervisor, and dom0's width, None for the hypervisor's own."""
+"""Each way of asking a hypervisor, and dom0's width."""
 
 
 KINDS: tuple[tuple[bool, XenCrash | None], ...] = ((False, None), (True, None))

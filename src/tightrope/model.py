@@ -341,6 +341,21 @@ class Piece:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class WayOut:
+    """How a 64-bit hypervisor leaves long mode before it calls a 32-bit dom0's code."""
+
+    virt: Virt
+    """Where its code lies in the hypervisor's text, page aligned; `code` is the frame."""
+    code: Phys
+    words: Phys
+    """The page of what the code reads: page_list, descriptor tables, the arguments of the call."""
+    wide: Tables
+    """The 4-level tables that it goes on with: `virt` and `code` lead to the code."""
+    narrow: Tables
+    """The PAE tables under which dom0's code is called."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class World:
     """A complete old kernel laid out: bytes, and the CPU as it is when `machine_kexec` calls V."""
 
@@ -356,6 +371,8 @@ class World:
     registers: Registers
     arguments: tuple[Extent, ...] = ()
     """Memory that the call hands over besides registers: words on the stack, v1's page_list."""
+    way_out: WayOut | None = None
+    """What comes before V where a 64-bit hypervisor calls 32-bit code."""
 
 
 # ----------------------------------------------------------------------------------------- plan
@@ -402,6 +419,8 @@ class XenLoad:
     """v2: segments without a buffer, which the image only wants to reach."""
     legacy_exit: bool = False
     """v2: EM_386, the image is entered with paging off."""
+    leaves: Virt | None = None
+    """v1 for a 32-bit dom0 of a 64-bit hypervisor: where that has the code which leaves long mode."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -451,6 +470,17 @@ class Plan:
     """What dom0 hands to the hypervisor; None where the old kernel jumps by itself."""
     backup: tuple[Backup, ...] = ()
     """What the entry stub of a crash kexec copies before the new kernel writes over it."""
+
+    @property
+    def paging(self) -> Paging:
+        """The tables of the walk: the host's, but for 32-bit code that a 64-bit hypervisor calls."""
+        leaves = self.xen is not None and self.xen.leaves is not None
+        return Paging.PAE if leaves else self.host.paging
+
+    @property
+    def word(self) -> int:
+        """Bytes of a word of the code that walks: 8 in long mode, else 4."""
+        return 8 if self.paging.long_mode else 4
 
     @property
     def boot_params(self) -> int:

@@ -83,7 +83,7 @@ def build(the_plan: Plan, *, design: str, sabotage: Sabotage | None = None) -> H
     else:
         code, at_v = handover.codes(design, old.paging)
     if sabotage:
-        sabotage.refuse(old)
+        sabotage.refuse(the_plan.paging)
         code, old = sabotage.code(code), sabotage.host(old, the_plan)
     if through_xen:
         world = host.lay_xen(the_plan, code, old)

@@ -93,6 +93,18 @@ def test_a_second_cr3_write_at_v_is_not_page_table_b() -> None:
     assert tracker.starts == [(0, Step.CALL), (1, Step.TABLE_A)]
 
 
+def test_tables_that_a_way_out_of_long_mode_loads_before_v_are_not_page_table_a() -> None:
+    tracker = StepTracker(V, way_out=True)
+    tracker.control_write(1, "cr3", P)
+    tracker.indirect_jump(2, P)
+    assert tracker.starts == [(0, Step.CALL)]
+    tracker.control_write(3, "cr3", V + 0x10)
+    assert tracker.starts[-1] == (3, Step.TABLE_A)
+    other = StepTracker(V)
+    other.control_write(1, "cr3", P)
+    assert other.step is Step.TABLE_A
+
+
 events = st.lists(
     st.one_of(
         st.tuples(st.just("control"), st.sampled_from(["cr0", "cr3", "cr4"])),

@@ -21,10 +21,10 @@ from tightrope.report import matrix as report
 
 MODES = 6 + 6 + 1 + 1
 """Splits of i386 and PAE, and the two 64-bit modes."""
-THROUGH_XEN = 3 * (1 + 1 + 3)
-"""Three kinds: v1 with i386 and PAE, and all three ways with x86_64."""
-NEVER = 3 * (2 + 2 + 3)
-"""v2 on a 32-bit Xen, and any Xen with 5 levels."""
+THROUGH_XEN = 3 * (1 + 1 + 4)
+"""Three kinds: v1 with i386 and PAE, and all four ways with x86_64."""
+NEVER = 3 * (3 + 3 + 4)
+"""v2 or a 64-bit dom0 on a 32-bit Xen, and any Xen with 5 levels."""
 ALL = 2 * MODES + THROUGH_XEN
 
 
@@ -51,16 +51,17 @@ def test_every_way_through_xen_has_a_cell_that_holds_or_says_why_it_never_existe
     cells: tuple[Cell, ...],
 ) -> None:
     through = [cell for cell in cells if cell.xen is not None]
-    assert len(through) == 4 * 3 * 3
+    assert len(through) == 4 * 4 * 3
     held = {(c.paging, c.xen, c.crashed) for c in through if c.outcome is Outcome.HOLDS}
     kinds: list[XenCrash | None] = [None, *XenCrash]
     assert held == {
         (paging, way, kind)
         for kind in kinds
         for paging, way in (
-            (Paging.I386, "v1"),
-            (Paging.PAE, "v1"),
-            (Paging.X86_64, "v1"),
+            (Paging.I386, "v1, 32-bit dom0"),
+            (Paging.PAE, "v1, 32-bit dom0"),
+            (Paging.X86_64, "v1, 32-bit dom0"),
+            (Paging.X86_64, "v1, 64-bit dom0"),
             (Paging.X86_64, "v2, 64-bit dom0"),
             (Paging.X86_64, "v2, 32-bit dom0"),
         )

@@ -70,9 +70,9 @@ def test_a_host_of_another_mode_is_refused_before_anything_is_changed() -> None:
     for each in PLAIN:
         for paging in set(Paging) - set(each.modes):
             with pytest.raises(BadInput, match="does not exist"):
-                each.refuse(example_of(paging))
+                each.refuse(example_of(paging).paging)
         for paging in each.modes:
-            each.refuse(example_of(paging))
+            each.refuse(example_of(paging).paging)
 
 
 # -------------------------------------------------------------------------------- some by name

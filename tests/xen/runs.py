@@ -28,10 +28,19 @@ WAYS: tuple[Way, ...] = (
     (Paging.X86_64, V1, 64),
     (Paging.X86_64, V2, 64),
     (Paging.X86_64, V2, 32),
+    (Paging.X86_64, V1, 32),
 )
 OLD_WAYS = WAYS[:3]
-NEW_WAYS = WAYS[3:]
+NEW_WAYS = WAYS[3:5]
+OUT = WAYS[5]
+"""The one in which the hypervisor leaves long mode before it calls dom0's code."""
+V1_WAYS = (*OLD_WAYS, OUT)
 KINDS: tuple[XenCrash | None, ...] = (None, *XenCrash)
+
+
+def walked(way: Way) -> Paging:
+    """The tables of the code that walks."""
+    return Paging.PAE if way == OUT else way[0]
 
 
 def identifier(value: object) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.makers.bzimage import bzimage
-from tests.xen.runs import CRASH_REGION, NEW_WAYS, OLD_WAYS, Way, document, hypervisor
+from tests.xen.runs import CRASH_REGION, NEW_WAYS, OLD_WAYS, OUT, Way, document, hypervisor
 from tightrope.cli import main
 from tightrope.errors import PlanError
 from tightrope.memory import Extent
@@ -34,11 +34,13 @@ def run(text: str | None, *arguments: str, folder: Path, capsys: pytest.CaptureF
     return err
 
 
-def edited(way: Way, *changes: tuple[str, str]) -> str:
+def edited(way: Way, *changes: tuple[str, str] | tuple[str, str, str]) -> str:
+    """The document with words replaced, everywhere or once behind the head of a table."""
     text = document(way)
-    for before, after in changes:
-        assert before in text, before
-        text = text.replace(before, after)
+    for before, after, *table in changes:
+        at = text.index(f"[{table[0]}]") if table else 0
+        assert before in text[at:], before
+        text = text[:at] + text[at:].replace(before, after, 1 if table else -1)
     return text
 
 
@@ -141,14 +143,20 @@ def runs(*rows: tuple[int, int, int]) -> str:
         pytest.param(
             None,
             ["--xen", "v1", "--mode", "i386", "--dom0", "64"],
-            "a 32-bit Xen has no 64-bit dom0",
+            "a 32-bit Xen never had a 64-bit dom0",
             id="a dom0 wider than Xen",
         ),
         pytest.param(
-            None,
-            ["--xen", "v1", "--dom0", "32"],
-            "came after the thread, and is not built",
-            id="v1 of a 32-bit dom0 under 64 bits",
+            edited(OUT, ('version = "3.1"', 'version = "3.0"')),
+            ["--xen", "v1"],
+            "xen.version: Xen 3.0 has no 32-bit dom0 on 64 bits: it came with 3.1",
+            id="v1 of a 32-bit dom0 before there was one",
+        ),
+        pytest.param(
+            edited(OUT, ("size = 0x40_0000", "size = 0x1_0000", "private")),
+            ["--xen", "v1"],
+            "has no room for the way out of long mode",
+            id="no room for the way out",
         ),
         pytest.param(None, ["--dom0", "32"], "there is no dom0 without --xen", id="dom0 alone"),
         pytest.param(

@@ -14,7 +14,7 @@ from tests.xen.runs import (
     CRASH_REGION,
     KINDS,
     NEW_WAYS,
-    OLD_WAYS,
+    V1_WAYS,
     Way,
     hypervisor,
     identifier,
@@ -90,7 +90,7 @@ def test_a_plan_is_loaded_found_by_status_executed_and_unloaded(
     assert xen.loaded(which) is None
 
 
-@pytest.mark.parametrize("way", OLD_WAYS, ids=identifier)
+@pytest.mark.parametrize("way", V1_WAYS, ids=identifier)
 @pytest.mark.parametrize("kind", KINDS, ids=identifier)
 def test_v1_hands_over_what_the_hypervisor_then_keeps_with_its_fixmaps(
     way: Way, kind: XenCrash | None

@@ -5,15 +5,17 @@ from __future__ import annotations
 import pytest
 
 from tests.rehearse.runs import shipped_kernel
-from tests.xen.runs import KINDS, WAYS, Way, hypervisor, identifier, request, shared
+from tests.xen.runs import KINDS, OUT, WAYS, Way, hypervisor, identifier, request, shared, walked
 from tightrope import check
+from tightrope.errors import MissingPart
 from tightrope.machine.kvm import Kvm
-from tightrope.model import Handover, XenCrash
+from tightrope.machine.kvm.capability import capability
+from tightrope.model import Handover, Paging, XenCrash
 from tightrope.plan import prepare
 from tightrope.rehearse import build
 from tightrope.sabotage import XEN_SABOTAGES
 
-LONG_MODE = [way for way in WAYS if way[0].long_mode]
+LONG_MODE = [way for way in WAYS if walked(way).long_mode]
 """A KVM of today may have no paging but this; the other modes are the emulator's."""
 
 
@@ -36,6 +38,15 @@ def test_it_is_told_alike(way: Way, kind: XenCrash | None, kvm: Kvm, kvm_free: K
         assert theirs.registers.general == ours.registers.general
         if machine is kvm:
             assert (theirs.copies[:, 1:] == ours.copies[:, 1:]).all()
+
+
+def test_leaving_long_mode_needs_a_kvm_that_has_pae(kvm: Kvm) -> None:
+    handover = built(OUT, None)
+    if Paging.PAE in capability().missing:
+        with pytest.raises(MissingPart, match="has no pae paging"):
+            kvm.run(handover)
+    else:
+        assert check.check(handover, kvm.run(handover)) == ()
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from tests.rehearse.runs import shipped_kernel
 from tests.xen.runs import (
     KINDS,
     NEW_WAYS,
-    OLD_WAYS,
+    V1_WAYS,
     WAYS,
     Way,
     document,
@@ -19,6 +19,7 @@ from tests.xen.runs import (
     identifier,
     request,
     walk,
+    walked,
 )
 from tightrope import host as host_room
 from tightrope.machine.fake import Fake
@@ -87,7 +88,7 @@ def test_dom0s_tables_and_the_hypervisors_are_whole_afterwards(
         assert compared == len(world.tables)
 
 
-@pytest.mark.parametrize("way", OLD_WAYS, ids=identifier)
+@pytest.mark.parametrize("way", V1_WAYS, ids=identifier)
 def test_v1_takes_every_page_from_dom0_and_none_is_where_dom0_thinks(way: Way) -> None:
     plan = walk(way).handover.plan
     assert plan.xen is not None
@@ -99,7 +100,7 @@ def test_v1_takes_every_page_from_dom0_and_none_is_where_dom0_thinks(way: Way) -
         assert (p2m.to_pseudo(frames) != frames).all()
     assert not np.isin(plan.sources, plan.destinations).any()
     assert all(page.pseudo is not None for page in plan.xen.pages)
-    if not way[0].long_mode:
+    if not walked(way).long_mode:
         assert max(plan.sources) < 1 << 20  # a word of the list has 32 bits
     if way[0] is not Paging.I386:
         assert max(p2m.owned) > 1 << 20
@@ -181,7 +182,7 @@ def test_it_holds_whatever_the_p2m_and_the_order_of_its_frames(
     holds(verdict)
 
 
-@pytest.mark.parametrize("way", OLD_WAYS, ids=identifier)
+@pytest.mark.parametrize("way", V1_WAYS, ids=identifier)
 def test_the_hypervisor_writes_its_own_v_where_dom0_had_that_of_bare_linux(way: Way) -> None:
     handover = walk(way).handover
     assert handover.prepared is not None

@@ -222,6 +222,8 @@ SEGMENT_MAX = 16
 """KEXEC_SEGMENT_MAX.  A v2 load is refused from this number on: 15 is the most (kexec_load in
 xen/common/kexec.c tests `>=`)."""
 V2_SINCE = (4, 4)
+COMPAT_SINCE = (3, 1)
+"""The first 64-bit hypervisor with 32-bit domains (x86_64/compat_kexec.S, 2007)."""
 V1_DROPPED = (4, 23)
 FIXMAP_UNTIL = (4, 3)
 """The last version whose v1 is the thread's; see the table at the top."""

@@ -13,6 +13,7 @@
     dump         what a crash kernel can still read of the old one
     faults       an exception, explained
     xen          what a jump through a hypervisor adds
+    leaving      long mode left on the way to a 32-bit dom0's code
 
 Rules: nothing here changes anything, runs anything or knows a machine.  A finding names the rule,
 the step of the walk, what was seen, and what would mend it.

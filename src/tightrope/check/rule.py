@@ -30,7 +30,7 @@ from tightrope.model import (
     XenInterface,
     XenLoad,
 )
-from tightrope.x86.cpu import EFER_LMA
+from tightrope.x86.cpu import CR4_PAE, CR4_PGE, EFER_LMA, EFER_LME
 from tightrope.x86.survey import Mappings, survey
 from tightrope.x86.walk import Access, Mmu, Refused, Translated, walk
 
@@ -119,8 +119,8 @@ class Case:
 
     @property
     def word(self) -> int:
-        """Bytes of a word of the old kernel: 8 in long mode, 4 on i386 and PAE."""
-        return 8 if self.handover.registers.efer & EFER_LMA else 4
+        """Bytes of a word of the code that walks: 8 in long mode, 4 on i386 and PAE."""
+        return self.plan.word
 
     @cached_property
     def list_frames(self) -> tuple[int, ...]:
@@ -161,15 +161,19 @@ class Case:
         )
 
     def mmu(self, tables: Tables) -> Mmu:
-        """The MMU state under which a tree of tables is used: as the old kernel left it, PGE off."""
+        """The MMU state under which a tree of tables is used: as the old kernel left it, PGE off.
+
+        Where long mode was left before, PAE's.
+        """
         mmu = self._mmus.get(tables.root)
         if mmu is None:
             registers = self.handover.registers
+            left = EFER_LME | EFER_LMA if self.handover.world.way_out else 0
             mmu = self._mmus[tables.root] = Mmu(
                 cr0=registers.cr0,
                 cr3=tables.root,
-                cr4=registers.cr4 & ~0x80,
-                efer=registers.efer,
+                cr4=registers.cr4 & (CR4_PAE if left else ~CR4_PGE),
+                efer=registers.efer & ~left,
                 physical_bits=self.host.cpu.physical_bits,
                 gbpages=self.host.cpu.gbpages,
             )

@@ -12,6 +12,7 @@ from tightrope.check import (
     entry,
     faults,
     information,
+    leaving,
     ownership,
     pdptes,
     switching,
@@ -23,6 +24,7 @@ from tightrope.model import Finding, Handover, Run, Sight
 
 RULES: tuple[Rule, ...] = (
     *xen.RULES,
+    *leaving.RULES,
     *tables.RULES,
     *switching.RULES,
     *pdptes.RULES,

@@ -143,7 +143,7 @@ def reserved_bits(case: Case) -> Iterator[Finding]:
                 else _clear(case),
             )
             return
-    if case.host.paging is Paging.I386:
+    if case.plan.paging is Paging.I386:
         return  # an entry of 32 bits has no address bits that a CPU lacks
     trees = [("page_table_a", tables_a, Step.TABLE_A)]
     trees += [("page_table_b", tables_b, Step.TABLE_B)] if tables_b else []

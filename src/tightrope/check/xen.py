@@ -169,7 +169,7 @@ ADDRESS_BITS = 0x000F_FFFF_FFFF_F000
 
 def _children(case: Case, tables: Tables) -> Iterator[tuple[int, int]]:
     """(where, frame) of each entry that leads to a table, level by level from the root."""
-    paging = case.host.paging
+    paging = case.plan.paging
     size = ENTRY_SIZE[paging]
     level = [int(tables.root)]
     for depth, large in enumerate(LARGE[paging]):
@@ -194,8 +194,8 @@ def _children(case: Case, tables: Tables) -> Iterator[tuple[int, int]]:
 def fixmap_maps(case: Case) -> Iterator[Finding]:
     """The hypervisor maps V, and with v1 every page of the list, in the tables in use at the call."""
     load = case.plan.xen
-    if load is None:
-        return
+    if load is None or load.leaves is not None:
+        return  # without fixmaps: see `leaving`
     world = case.handover.world
     registers = case.handover.registers
     mmu = Mmu(
@@ -239,16 +239,20 @@ def calls_fixmap(case: Case) -> Iterator[Finding]:
     xen = case.host.xen
     if not slots or xen is None:
         return
-    rip, kept = case.handover.registers.rip, slots[abi.VA_CONTROL_PAGE]
+    rip, kept = int(case.handover.registers.rip), slots[abi.VA_CONTROL_PAGE]
+    if case.plan.xen and case.plan.xen.leaves is not None:
+        rip = case.handover.registers.general["rdi"]  # what its own code calls in the end
     if rip == kept == case.plan.relocation:
         return
     bare = xen.dom0.relocation
     what = "V of bare Linux, in dom0's own text" if bare in (rip, kept) else "no fixmap of its own"
+    fixmap = "the control page's fixmap is"
+    if case.plan.xen and case.plan.xen.leaves is not None:
+        fixmap = "without fixmaps the control page is mapped at its machine address,"
     yield found(
         "xen-calls-fixmap",
         Step.CALL,
-        f"the hypervisor calls {rip:#x}: {what}; the control page's fixmap is"
-        f" {case.plan.relocation:#x}",
+        f"the hypervisor calls {rip:#x}: {what}; {fixmap} {case.plan.relocation:#x}",
         evidence={"VA_CONTROL_PAGE": f"{kept:#x}", "fixmap": f"{case.plan.relocation:#x}"},
         mend="overwrite the odd slots with fix_to_virt() when the image is loaded, and call slot 1",
     )

@@ -43,7 +43,7 @@ Filled = tuple[Tables, Tables | None]
 def two_tables(plan: Plan, frames: Iterator[int]) -> Filled:
     """The thread's design."""
     table_a = page_table_a(plan, frames)
-    return table_a, page_table_b(plan, frames) if plan.host.paging.long_mode else None
+    return table_a, page_table_b(plan, frames) if plan.paging.long_mode else None
 
 
 def one_table(plan: Plan, frames: Iterator[int]) -> Filled:
@@ -52,7 +52,7 @@ def one_table(plan: Plan, frames: Iterator[int]) -> Filled:
     if int(plan.relocation) != int(plan.control_page):  # V = P is there already
         _add_v(plan, store)
     tables = Tables(root=store.root, pages=store.pages())
-    return tables, tables if plan.host.paging.long_mode else None
+    return tables, tables if plan.paging.long_mode else None
 
 
 def _add_v(plan: Plan, store: TableStore) -> None:
@@ -87,11 +87,11 @@ def _add_v(plan: Plan, store: TableStore) -> None:
 
 def damm_v4(plan: Plan, frames: Iterator[int]) -> Filled:
     """2.6.20's page_table_a: every level of both chains is written, whatever was there."""
-    fmt = FORMATS[plan.host.paging]
+    fmt = FORMATS[plan.paging]
     store = TableStore(fmt, frames.__next__)
     write_chains(store, fmt, store.root, plan.relocation, plan.control_page, store.new_table)
     table_a = Tables(root=store.root, pages=store.pages())
-    return table_a, page_table_b(plan, frames) if plan.host.paging.long_mode else None
+    return table_a, page_table_b(plan, frames) if plan.paging.long_mode else None
 
 
 def write_chains(
@@ -116,7 +116,7 @@ def write_chains(
 
 def page_table_a(plan: Plan, frames: Iterator[int]) -> Tables:
     """The control page at V and at its own address P, and nothing else (the thread, step 2)."""
-    fmt = FORMATS[plan.host.paging]
+    fmt = FORMATS[plan.paging]
     store = TableStore(fmt, frames.__next__)
     map_twice(store, fmt, store.root, plan.relocation, plan.control_page, store.new_table)
     return Tables(root=store.root, pages=store.pages())
@@ -147,13 +147,13 @@ def _identity(plan: Plan, frames: Iterator[int]) -> TableStore:
     A page is never larger than that: a hole or a reserved range that shares 2 MiB or 1 GiB with it
     stays unmapped (Linux commit cc31744a2945 tells what over-mapping costs).
     """
-    fmt = FORMATS[plan.host.paging]
+    fmt = FORMATS[plan.paging]
     store = TableStore(fmt, frames.__next__)
     sizes = fmt.page_sizes(gbpages=plan.host.cpu.gbpages)
     if not plan.host.cpu.pse:
         sizes = (PAGE_SIZE,)
     wanted = [each.extent for each in plan.identity]
-    deep = plan.host.paging is Paging.LA57
+    deep = plan.paging is Paging.LA57
     if deep:
         wanted.append(Extent.sized(store.root, PAGE_SIZE))
     for extent in union(wanted):

@@ -46,7 +46,7 @@ def code_xen(plan: Plan) -> Code:
     assert plan.xen is not None
     if plan.xen.interface is XenInterface.V2:
         return routines.read(routines.RELOCATE_XEN)
-    wide = plan.host.paging.long_mode
+    wide = plan.paging.long_mode
     return routines.read(
         routines.RELOCATE_X86_64_PAGE_LIST if wide else routines.RELOCATE_I386_PAGE_LIST
     )
@@ -72,7 +72,7 @@ def build_xen(plan: Plan, world: World, code: Code, *, design: str) -> Handover:
         bare = replace(plan, relocation=world.host.xen.dom0.relocation)
         prepared = _filled(bare, design, chains)
         table_a = _filled(plan, design, chains)
-        table_b = page_table_b(plan, iter(rest)) if plan.host.paging.long_mode else None
+        table_b = page_table_b(plan, iter(rest)) if plan.paging.long_mode else None
         arguments = {}
     else:
         if design not in (TWO_TABLES, XEN_V2):

@@ -8,7 +8,7 @@
 
     xen_*     the same of a hypervisor with a dom0: its file, examples, world, notes and hypercalls
 
-May import: abi, errors, memory, model, p2m, x86
+May import: abi, errors, memory, model, p2m, routines, x86
 """
 
 from tightrope.host.capture import Captured, capture

@@ -19,6 +19,8 @@ from tightrope.host.examples import SOURCE, _set, example
 from tightrope.memory import Extent
 from tightrope.model import Paging, XenInterface
 
+COMPAT = "3.1"
+"""The first 64-bit Xen with a 32-bit dom0."""
 VERSIONS = {XenInterface.V1: "3.0", XenInterface.V2: "4.17"}
 """3.0.4 was the first with kexec; 4.17 is Debian 12's."""
 FIXMAP_64 = 0xFFFF_828B_FFF7_8000
@@ -81,7 +83,10 @@ def xen_example(
             field="mode",
         )
     if bits == 64 and not long_mode:
-        raise HostError("a 32-bit Xen has no 64-bit dom0", source=SOURCE, field="dom0")
+        raise HostError("a 32-bit Xen never had a 64-bit dom0", source=SOURCE, field="dom0")
+    version = VERSIONS[interface]
+    if interface is XenInterface.V1 and long_mode and bits == 32:
+        version = COMPAT
     text = example(paging, None, crash)
     old = interface is XenInterface.V1
     if not long_mode:
@@ -110,13 +115,13 @@ def xen_example(
         text = re.sub(r"(?m)^size = 0x3[0-9a-f]+$", f"size = {size:#x}", text, count=1)
     text = re.sub(
         r"(?m)^# This file .*$|^# is a PC with a 32-bit kernel.*$",
-        f"# This file is an example of Xen {VERSIONS[interface]} with a {bits}-bit dom0.",
+        f"# This file is an example of Xen {version} with a {bits}-bit dom0.",
         text,
     )
     text = text.replace('what = "slab and page cache"', 'what = "xenheap"')
     text = text.replace('what = "user memory"', 'what = "another domain"')
     return text + TABLE.format(
-        version=VERSIONS[interface],
+        version=version,
         virt_start=virt_start,
         fixmap=fixmap,
         bits=bits,

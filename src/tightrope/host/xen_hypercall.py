@@ -124,7 +124,7 @@ class Hypervisor:
         return self._swap(
             load["type"],
             Loaded(
-                arch=abi.EM_X86_64 if self._host.paging.long_mode else abi.EM_386,
+                arch=abi.EM_X86_64 if self._xen.dom0.bits == 64 else abi.EM_386,
                 entry=_number(load["start_address"]),
                 page_list=slots,
                 indirection_page=_number(load["indirection_page"]),

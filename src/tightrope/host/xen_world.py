@@ -22,11 +22,12 @@ from dataclasses import replace
 
 import numpy as np
 
+from tightrope import routines
 from tightrope.abi import xen as abi
 from tightrope.errors import HostError
-from tightrope.host import world, xen_notes
+from tightrope.host import world, xen_leave, xen_notes
 from tightrope.host.consistency import MODES
-from tightrope.memory import PAGE_SHIFT, PAGE_SIZE, Extent, Phys, PseudoPhys
+from tightrope.memory import PAGE_SHIFT, PAGE_SIZE, Extent, Phys, PseudoPhys, Virt
 from tightrope.model import Code, Host, LowMapping, Piece, Plan, World, XenCrash, XenInterface
 from tightrope.x86.cpu import CR4_PAE
 from tightrope.x86.paging import PRESENT, Rights
@@ -53,13 +54,17 @@ def lay_xen(plan: Plan, code: Code, host: Host | None = None) -> World:
         if each.fixmap is not None
     )
     image = Phys(host.private.end - PAGE_SIZE)
+    leaves = plan.xen.leaves
     own = replace(
         host,
-        low_mappings=(*host.low_mappings, *fixmaps),
-        private=Extent(host.private.start, image),
+        low_mappings=host.low_mappings if leaves else (*host.low_mappings, *fixmaps),
+        private=Extent(host.private.start, _end_of_tables(host, image, leaves)),
         crash_notes=(),
     )
-    base = world.lay(own, code, plan.relocation, selectors=SELECTORS[host.paging.long_mode])
+    at_v = code if leaves is None else routines.read(routines.LEAVE_XEN)
+    base = world.lay(
+        own, at_v, leaves or plan.relocation, selectors=SELECTORS[host.paging.long_mode]
+    )
     root, tables = _dom0_tables(host, base)
     crashed = plan.xen.crash is XenCrash.HYPERVISOR
     pgd = base.pgd if crashed else root
@@ -78,10 +83,45 @@ def lay_xen(plan: Plan, code: Code, host: Host | None = None) -> World:
         ),
         registers=replace(base.registers, cr3=pgd),
     )
-    if plan.xen.interface is XenInterface.V1:
+    if leaves is not None:
+        out = _called_out(plan, host, out)
+    elif plan.xen.interface is XenInterface.V1:
         out = _called(plan, out, image)
     notes = tuple(xen_notes.pieces(host, base.pgd, out.registers))
     return replace(out, pieces=(*out.pieces, *notes))
+
+
+def _end_of_tables(host: Host, image: Phys, leaves: Virt | None) -> Phys:
+    """Where the hypervisor's own part of `private` ends.  Raises HostError where nothing is left."""
+    end = image if leaves is None else Phys(host.private.end - xen_leave.PAGES * PAGE_SIZE)
+    if end <= host.private.start:
+        raise HostError(
+            f"{host.private} has no room for the way out of long mode,"
+            f" {xen_leave.PAGES * PAGE_SIZE:#x} bytes",
+            source=host.source,
+            field="private.size",
+        )
+    return end
+
+
+def _called_out(plan: Plan, host: Host, base: World) -> World:
+    """v1's call by a 64-bit hypervisor of 32-bit code: of its own code first, which leaves long mode."""
+    virt = Virt(base.registers.rip)
+    laid = xen_leave.lay(plan, host, virt, base.code_phys, Phys(host.private.end))
+    pieces = (
+        replace(each, what="the hypervisor's code that leaves long mode")
+        if each.phys == base.code_phys
+        else each
+        for each in base.pieces
+    )
+    return replace(
+        base,
+        pieces=(*pieces, *laid.pieces),
+        code_phys=plan.control_page,
+        way_out=laid.way_out,
+        arguments=laid.read,
+        registers=replace(base.registers, general={**base.registers.general, **laid.registers}),
+    )
 
 
 def _dom0_tables(host: Host, base: World) -> tuple[Phys, dict[int, memoryview]]:

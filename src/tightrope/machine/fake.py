@@ -20,10 +20,9 @@ from tightrope.machine.layout import lay
 from tightrope.machine.mmu import WatchedMmu
 from tightrope.machine.physical import Ram, backed
 from tightrope.machine.port import Progress
-from tightrope.machine.steps import StepTracker
+from tightrope.machine.record import before, steps_of
 from tightrope.memory import PAGE_SIZE, Virt
 from tightrope.model import (
-    Buffer,
     Console,
     Fault,
     Handover,
@@ -32,6 +31,7 @@ from tightrope.model import (
     Run,
     Step,
     Stop,
+    WayOut,
 )
 from tightrope.x86 import cpu as x86
 from tightrope.x86.walk import Access, Refused
@@ -78,14 +78,8 @@ class _Play:
         self.handover = handover
         self.ram = Ram(backed(host.memory, host.firmware))
         lay(handover, self.ram)
-        frozen: dict[int, Buffer] = {
-            **handover.page_table_a.pages,
-            **(handover.page_table_b.pages if handover.page_table_b else {}),
-            # Last: page_table_a may be what the walk makes of the current pgd.
-            **handover.world.tables,
-        }
-        self.mmu = WatchedMmu(self.ram, host.cpu, handover.registers, frozen)
-        self.steps = StepTracker(plan.relocation)
+        self.mmu = WatchedMmu(self.ram, host.cpu, handover.registers, before(handover))
+        self.steps = steps_of(handover)
         self.index = -1
         self.writes: list[RegisterWrite] = []
         self.trace: list[int] = []
@@ -94,7 +88,7 @@ class _Play:
         self.copies: list[tuple[int, int, int, int]] = []
         self.registers = handover.registers
         self.top = plan.control_page + PAGE_SIZE
-        self.word = 8 if handover.registers.efer & x86.EFER_LMA else 4
+        self.word = plan.word
 
     # -------------------------------------------------------------------------------- the means
 
@@ -134,6 +128,8 @@ class _Play:
         """All six, or as far as it goes."""
         fault = None
         try:
+            if self.handover.world.way_out is not None:
+                self._leave_long_mode(self.handover.world.way_out)
             self._to_identity()
             self._table_b()
             self._copy()
@@ -167,14 +163,32 @@ class _Play:
             blind=blind,
         )
 
+    def _leave_long_mode(self, way: WayOut) -> None:
+        """Before V: from the hypervisor's text in long mode to PAE paging."""
+        old = self.registers
+        self._at(way.virt)
+        self._write("rflags", old.rflags, x86.RFLAGS_FIXED)
+        self._control("cr3", way.wide.root)
+        self._control("cr4", x86.CR4_PAE)
+        self._at(way.code)
+        self._control("cr0", old.cr0 & ~x86.CR0_PG)
+        self._control("cr3", way.narrow.root)
+        efer = old.efer & ~(x86.EFER_LME | x86.EFER_LMA)
+        self._write("efer", self.mmu.mmu.efer, efer)
+        self.mmu.write_efer(efer)
+        self._control("cr0", old.cr0)
+        self.registers = replace(
+            old, cr3=way.narrow.root, cr4=x86.CR4_PAE, efer=efer, rflags=x86.RFLAGS_FIXED
+        )
+
     def _to_identity(self) -> None:
-        """Steps 1 to 4: from V under the current pgd to P under page_table_a."""
-        plan, old = self.handover.plan, self.handover.registers
+        """Steps 1 to 4: from V under the tables of the call to P under page_table_a."""
+        plan, old = self.handover.plan, self.registers
         virt, control = plan.relocation, plan.control_page
         self._at(virt)
         self._write("rflags", old.rflags, x86.RFLAGS_FIXED)
         self._at(virt)
-        self.steps.control_write(self.index, "cr3")
+        self.steps.control_write(self.index, "cr3", virt)
         self._write("cr3", old.cr3, self.handover.page_table_a.root)
         self.mmu.write_cr3(self.handover.page_table_a.root)
         self._at(virt)
@@ -195,7 +209,7 @@ class _Play:
     def _control(self, register: str, value: int) -> None:
         """One control-register write, followed by a fetch where the CPU now runs."""
         now = self.mmu.mmu
-        self.steps.control_write(self.index, register)
+        self.steps.control_write(self.index, register, self.registers.rip)
         before = {"cr0": now.cr0, "cr3": now.cr3, "cr4": now.cr4}[register]
         self._write(register, before, value)
         {"cr0": self.mmu.write_cr0, "cr3": self.mmu.write_cr3, "cr4": self.mmu.write_cr4}[register](

@@ -17,8 +17,7 @@ from tightrope.machine.lookout import Lookout
 from tightrope.machine.mmu import WatchedMmu
 from tightrope.machine.observed import Words
 from tightrope.machine.physical import Ram
-from tightrope.machine.record import fault
-from tightrope.machine.steps import StepTracker
+from tightrope.machine.record import fault, steps_of
 from tightrope.machine.watch import Trouble
 from tightrope.memory import PAGE_SIZE
 from tightrope.model import Fault, Handover, Registers, Step
@@ -149,7 +148,7 @@ def explain(
     """
     mmu = mmu_of(handover, ram, registers)
     cpu = StandingCpu(ram, registers, bits or bits_of(mmu, registers))
-    steps = StepTracker(handover.plan.relocation)
+    steps = steps_of(handover)
     watch = Lookout(cpu, mmu, steps, handover.plan, limit=2)
     watch.index = -1
     watch.ahead(registers.rip)

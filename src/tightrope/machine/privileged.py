@@ -81,7 +81,7 @@ class Privileged:
         """MOV to a control register."""
         mmu = self._mmu
         self._control_written = self.unsettled = True
-        self._steps.control_write(self.index, register)
+        self._steps.control_write(self.index, register, self.rip)
         state = mmu.state(code64=self.bits == 64)
         if register == "cr0":
             reason, before = x86.cr0_refusal(state, value), state.cr0

@@ -53,10 +53,18 @@ def observed(
     )
 
 
+def steps_of(handover: Handover) -> StepTracker:
+    """The steps of a walk that begins at the call."""
+    return StepTracker(handover.plan.relocation, way_out=handover.world.way_out is not None)
+
+
 def before(handover: Handover) -> dict[int, Buffer]:
     """Table pages as they are before the walk, which a stale translation may be made from."""
     table_b = handover.page_table_b
+    way = handover.world.way_out
     return {
+        **(way.wide.pages if way else {}),
+        **(way.narrow.pages if way else {}),
         **handover.page_table_a.pages,
         **(table_b.pages if table_b else {}),
         # Last: page_table_a may be what the walk makes of the current pgd.

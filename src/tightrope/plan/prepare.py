@@ -68,6 +68,7 @@ def prepare(image: Image, host: Host, request: Request) -> Plan:
         bits = xen.hypervisor(host, request.xen).dom0.bits
         if wanted is None and request.xen is XenInterface.V2 and bits == 32:
             wanted = Protocol.LINUX_32  # a 32-bit kexec-tools loads for EM_386
+    described, host = host, xen.as_walked(host, request.xen)
     way = way_in(image, host, wanted)
     if request.xen is XenInterface.V2:
         way = xen.exit_through(way)
@@ -93,7 +94,7 @@ def prepare(image: Image, host: Host, request: Request) -> Plan:
     # Whoever has no command line cannot be told where a core header lies.
     if request.crash and protocol is not Protocol.FLAT:
         kept, backup = back_up(host, request.backup, room)
-        header = core_header(host, backup)
+        header = core_header(described, backup)
         place = room.small("core header", len(header))
         segments.append(Segment(name="core header", destination=place, data=header, why=WORD))
         segments += kept
@@ -125,6 +126,7 @@ def prepare(image: Image, host: Host, request: Request) -> Plan:
         kernel_entry=kernel_entry,
         arguments=given.registers,
         backup=backup,
+        described=described,
     )
 
 
@@ -170,8 +172,12 @@ def _allocate(
     kernel_entry: Phys,
     arguments: Mapping[str, int],
     backup: tuple[Backup, ...],
+    described: Host,
 ) -> Plan:
-    """Frames for everything that is not a destination, and the list."""
+    """Frames for everything that is not a destination, and the list.
+
+    `host` is `described` as the code sees it that walks.
+    """
     free = crash_ram(host) if request.crash else free_ram(host)
     fmt = FORMATS[host.paging]
     unused = subtract(free, [segment.destination for segment in segments])
@@ -232,7 +238,7 @@ def _allocate(
         )
     the_plan = Plan(
         image=image,
-        host=host,
+        host=described,
         segments=segments,
         destinations=destinations,
         sources=sources,

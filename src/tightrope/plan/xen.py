@@ -81,8 +81,8 @@ def hypervisor(host: Host, interface: XenInterface) -> Xen:
                 f"{version} takes the page list of v1 and jumps with its own code and tables:"
                 " rehearse v2"
             )
-        elif xen.dom0.bits == 32 and host.paging.long_mode:
-            problem = "v1 for a 32-bit dom0 on a 64-bit Xen came after the thread, and is not built"
+        elif xen.version < abi.COMPAT_SINCE and leaves_long_mode(host, interface):
+            problem = f"{version} has no 32-bit dom0 on 64 bits: it came with 3.1"
     elif xen.version < abi.V2_SINCE:
         problem = f"{version} has no interface v2: it came with 4.4"
     elif not host.paging.long_mode:
@@ -90,6 +90,17 @@ def hypervisor(host: Host, interface: XenInterface) -> Xen:
     if problem:
         raise PlanError(problem, source=host.source, field="xen.version")
     return xen
+
+
+def leaves_long_mode(host: Host, interface: XenInterface | None) -> bool:
+    """Whether a 64-bit hypervisor calls a 32-bit dom0's own code: v1 does, of v2 the code is Xen's."""
+    bits = host.xen.dom0.bits if host.xen else 64
+    return interface is XenInterface.V1 and host.paging.long_mode and bits == 32
+
+
+def as_walked(host: Host, interface: XenInterface | None) -> Host:
+    """The host as the code sees it that walks: with the tables of dom0's width, which are PAE's."""
+    return replace(host, paging=Paging.PAE) if leaves_long_mode(host, interface) else host
 
 
 def exit_through(way: Way) -> Way:
@@ -179,15 +190,20 @@ def loaded(plan: Plan, interface: XenInterface, who: XenCrash, tables: NDArray[n
     """
     host, crash = plan.host, who if plan.crash else None
     xen = hypervisor(host, interface)
-    if interface is XenInterface.V1:
+    leaves = leaves_long_mode(host, interface)
+    if interface is XenInterface.V1 and not leaves:
         load = load_v1(host, crash, plan.control_page, tables)
         return replace(plan, relocation=xen.fixmap, xen=load)
     if host.relocation is None:
         raise PlanError(
-            "v2 calls V in the hypervisor's text, and the host does not say where",
+            "Xen calls code in its own text first, and the host does not say where",
             source=host.source,
             field="relocation",
         )
+    if leaves:
+        load = load_v1(host, crash, plan.control_page, tables)
+        load = replace(load, leaves=host.relocation)
+        return replace(plan, relocation=Virt(plan.control_page), xen=load)
     inner = {"the control page", "the page list", "sources"}
     wanted = [each for each in plan.identity if each.what not in inner]
     legacy = plan.entry_bits == 32
@@ -200,14 +216,17 @@ def load_v1(
 ) -> XenLoad:
     """page_list: the control page, page_table_a's pages, and on x86_64 the root of page_table_b.
 
-    `tables` are machine frames, page_table_a's chains first.
+    `tables` are machine frames, page_table_a's chains first.  There are no fixmaps for 32-bit code of a
+    64-bit hypervisor: the odd slots hold the machine addresses again, which its PAE tables map.
     """
     xen = hypervisor(host, XenInterface.V1)
-    chains = CHAINS[host.paging]
+    leaves = leaves_long_mode(host, XenInterface.V1)
+    paging = as_walked(host, XenInterface.V1).paging
+    chains = CHAINS[paging]
     places = {"CONTROL_PAGE": int(control_page)}
     places |= {name: int(frame) << PAGE_SHIFT for name, frame in zip(chains, tables, strict=False)}
     pages = []
-    for number, name in enumerate(SLOTS[host.paging]):
+    for number, name in enumerate(SLOTS[paging]):
         machine = Machine(Phys(places[name]))
         pages.append(
             XenPage(
@@ -215,10 +234,10 @@ def load_v1(
                 slot=2 * number,
                 machine=machine,
                 pseudo=xen.dom0.p2m.pseudo(machine),
-                fixmap=Virt(xen.fixmap - number * PAGE_SIZE),
+                fixmap=Virt(machine if leaves else xen.fixmap - number * PAGE_SIZE),
             )
         )
-    if host.paging.long_mode:
+    if paging.long_mode:
         machine = Machine(Phys(int(tables[len(chains)]) << PAGE_SHIFT))
         pseudo = xen.dom0.p2m.pseudo(machine)
         root = XenPage(

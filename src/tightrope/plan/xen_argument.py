@@ -68,7 +68,7 @@ def _v1(plan: Plan, load: XenLoad, kind: abi.KexecType) -> bytes:
     slots = [0] * abi.NO_PAGES
     for each in load.pages:
         slots[each.slot] = each.machine
-    layout = abi.KEXEC_LOAD_V1 if plan.host.paging.long_mode else abi.KEXEC_LOAD_V1_I386
+    layout = abi.KEXEC_LOAD_V1 if plan.paging.long_mode else abi.KEXEC_LOAD_V1_I386
     return layout.pack(
         type=kind,
         page_list=tuple(slots),

@@ -70,7 +70,9 @@ def _header(verdict: Verdict, ink: _Ink) -> Iterator[str]:
     yield f"  design          {built.design}, on the {verdict.run.machine}"
     text = Extent.sized(host.text.virt, host.text.size)
     where = (
-        "the hypervisor's fixmap of the control page"
+        "the control page's machine address, mapped to itself when long mode is left"
+        if plan.xen and plan.xen.leaves is not None
+        else "the hypervisor's fixmap of the control page"
         if plan.xen and plan.xen.pages
         else "in the old kernel's text"
         if plan.relocation in text
@@ -117,7 +119,7 @@ def _steps(verdict: Verdict, ink: _Ink) -> Iterator[str]:
         load = verdict.handover.plan.xen
         if step is Step.CALL and load is not None:
             yield from xen.asked(verdict.handover)
-            title = xen.JUMP[load.interface]
+            title = xen.jump(load)
         yield f"{title:<{WIDTH - 6}}  {ink(mark, mark)}"
         if state is not None and step is not Step.PREPARE:
             for line in _seen(verdict, step):

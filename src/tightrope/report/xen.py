@@ -25,6 +25,9 @@ JUMP = {
     XenInterface.V1: "1b the hypervisor jumps to V, its NX-safe mapping (fixmap) of the control page",
     XenInterface.V2: "1b the hypervisor jumps to V, the code in its own text",
 }
+LEAVES = (
+    "1b the hypervisor leaves long mode by code of its own, and calls V, the machine address itself"
+)
 MOST_ENTRIES = 16
 
 
@@ -54,7 +57,8 @@ def asked(built: Handover) -> Iterator[str]:
     if load.interface is XenInterface.V2:
         yield from _segments(load)
         return
-    yield f"    {'page':<13} {'slots':<6} {'pseudo-physical':<16} {'machine':<14} fixmap"
+    odd = "fixmap" if load.leaves is None else "mapped at"
+    yield f"    {'page':<13} {'slots':<6} {'pseudo-physical':<16} {'machine':<14} {odd}"
     for each in load.pages:
         slots = f"{each.slot}" + ("" if each.fixmap is None else f"/{each.slot + 1}")
         pseudo = "crash region" if each.pseudo is None else f"{each.pseudo:#x}"
@@ -78,11 +82,16 @@ def _segments(load: XenLoad) -> Iterator[str]:
         yield f"    {each.extent}  no buffer, only mapped: {each.what}"
 
 
+def jump(load: XenLoad) -> str:
+    """Step 1b."""
+    return JUMP[load.interface] if load.leaves is None else LEAVES
+
+
 def overwritten(built: Handover) -> list[tuple[str, int, int, int]]:
     """(page, index, entry as dom0 left it, entry as the hypervisor left it), page by page."""
     if built.prepared is None or built.plan.xen is None:
         return []
-    kind = "<u4" if built.plan.host.paging is Paging.I386 else "<u8"
+    kind = "<u4" if built.plan.paging is Paging.I386 else "<u8"
     out = []
     for each in built.plan.xen.pages:
         before, after = (

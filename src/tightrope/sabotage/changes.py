@@ -19,18 +19,20 @@ from tightrope.abi.elf import (
 from tightrope.abi.multiboot import LOADED_BY_1, LOADED_BY_2, Given
 from tightrope.errors import BadInput
 from tightrope.memory import PAGE_SIZE, Extent, Phys, Virt, covered
-from tightrope.model import Handover, Host, LowMapping, Paging, Piece, Plan, Protocol, Tables
+from tightrope.model import Handover, Host, Paging, Piece, Plan, Protocol, Tables
 from tightrope.sabotage.edits import (
+    control,
     edit_entry,
     edit_list,
     edit_segment,
     entry_of,
     patch,
     virt,
+    with_global,
     with_tables,
 )
 from tightrope.sabotage.xen import with_head
-from tightrope.x86.cpu import CR4_PGE, EFER_LMA, EFER_NXE
+from tightrope.x86.cpu import CR4_PGE, EFER_NXE
 
 LAST_ADDRESS_BIT = 51
 """The highest bit of an entry that any CPU has for an address (SDM 4.5)."""
@@ -89,7 +91,7 @@ def overwrite_pgd(handover: Handover) -> Handover:
     # A 32-bit kernel needs one only for the control page: paging is off when the copy begins.
     tables = handover.page_table_b or handover.page_table_a
     # PAE's pgd is four entries of eight bytes.
-    half = 16 if handover.plan.host.paging is Paging.PAE else PAGE_SIZE // 2
+    half = 16 if handover.plan.paging is Paging.PAE else PAGE_SIZE // 2
     low = bytes(tables.pages[tables.root])[:half]
     high = bytes(world.tables[world.pgd])[half:]
     if low == bytes(world.tables[world.pgd])[:half]:
@@ -98,8 +100,10 @@ def overwrite_pgd(handover: Handover) -> Handover:
     return replace(handover, pieces=(*handover.pieces, piece))
 
 
-def with_pge(host: Host, _plan: Plan) -> Host:
-    """The same host, if it has global pages at all."""
+def with_pge(host: Host, plan: Plan) -> Host:
+    """The same host, if it has global pages at all, and they are there when V is called."""
+    if plan.xen is not None and plan.xen.leaves is not None:
+        raise BadInput("the way out of long mode has dropped global entries", source="--sabotage")
     if not host.cr4 & CR4_PGE:
         raise BadInput("CR4.PGE is off already", source="--sabotage", field=host.source)
     return host
@@ -107,11 +111,14 @@ def with_pge(host: Host, _plan: Plan) -> Host:
 
 def global_at_p(host: Host, plan: Plan) -> Host:
     """The old kernel has a global mapping at the linear address P, to some other frame."""
-    with_pge(host, plan)
-    stray = LowMapping(
-        virt=Virt(plan.control_page), phys=host.text.phys, size=PAGE_SIZE, is_global=True
-    )
-    return replace(host, low_mappings=(*host.low_mappings, stray))
+    return with_global(with_pge(host, plan), Virt(plan.control_page))
+
+
+def without_p(handover: Handover) -> Handover:
+    """page_table_a without P, where that is another address than V."""
+    if handover.plan.relocation == control(handover):
+        raise BadInput("V and P are one address here: see no-v", source="--sabotage")
+    return entry_of(control, lambda _entry: 0)(handover)
 
 
 def shrink_table_b(handover: Handover) -> Handover:
@@ -199,7 +206,7 @@ def copy_outside(handover: Handover) -> Handover:
     if not outside or len(kernel.data) > kernel.destination.size - PAGE_SIZE:
         raise BadInput("there is no low memory, or no room for a list", source="--sabotage")
     place = Phys(kernel.destination.end - PAGE_SIZE)
-    word = 8 if handover.registers.efer & EFER_LMA else 4
+    word = plan.word
     stub = next(each for each in plan.segments if each.name == "entry stub")
     words = (outside[0].start | 1, stub.destination.start | 8, 4)
     data = b"".join(each.to_bytes(word, "little") for each in words).ljust(PAGE_SIZE, b"\0")
@@ -222,7 +229,7 @@ def stub_edit(handover: Handover, old: bytes, new: bytes, source: str) -> Handov
 def leave_paging_on(handover: Handover) -> Handover:
     """A jump over all that leaves long mode, to where the stub loads the arguments."""
     plan = handover.plan
-    if plan.entry_bits != 32 or not plan.host.paging.long_mode:
+    if plan.entry_bits != 32 or not plan.paging.long_mode:
         raise BadInput("the entry does not leave long mode", source="--sabotage")
     # mov %eax, %cr0; jmp; ...; mov %eax, %cr4; mov %eax, %cr3 becomes jmp behind them.
     return stub_edit(handover, b"\x0f\x22\xc0\xeb\0\xb9", b"\xeb\x19\x90\x90\x90\xb9", "paging_off")

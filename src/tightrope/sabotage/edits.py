@@ -10,9 +10,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from tightrope.errors import BadInput
-from tightrope.memory import PAGE_SIZE
-from tightrope.model import Code, Handover, Paging, Segment, Tables
-from tightrope.x86.cpu import EFER_LMA
+from tightrope.memory import PAGE_SIZE, Virt
+from tightrope.model import Code, Handover, Host, LowMapping, Paging, Segment, Tables
+from tightrope.x86.cpu import EFER_LMA, EFER_LME
 from tightrope.x86.walk import Access, Mmu, walk
 
 
@@ -53,11 +53,12 @@ def leaf_entry(handover: Handover, tables: Tables, virt: int) -> tuple[int, int]
         return None if page is None else int.from_bytes(page[at : at + size], "little")
 
     registers = handover.registers
+    left = EFER_LME | EFER_LMA if handover.world.way_out else 0
     mmu = Mmu(
         cr0=registers.cr0,
         cr3=tables.root,
         cr4=registers.cr4,
-        efer=registers.efer,
+        efer=registers.efer & ~left,
         physical_bits=handover.plan.host.cpu.physical_bits,
     )
     last = walk(read, mmu, virt, Access.READ).visits[-1]
@@ -70,7 +71,7 @@ def edit_entry(
     at, entry = leaf_entry(handover, tables, virt)
     frame = at & -PAGE_SIZE
     page = bytearray(tables.pages[frame])
-    size = 4 if handover.plan.host.paging is Paging.I386 else 8
+    size = 4 if handover.plan.paging is Paging.I386 else 8
     changed = change(entry)
     if changed >> 8 * size:
         raise BadInput(f"an entry of {size} bytes has no such bit", source="--sabotage")
@@ -145,7 +146,7 @@ def edit_segment(
 
 def edit_list(handover: Handover, change: Callable[[list[list[int]]], None]) -> Handover:
     """Change the words of the page list: `change` gets a list of pages of words."""
-    word = 8 if handover.registers.efer & EFER_LMA else 4
+    word = handover.plan.word
     pages = [piece for piece in handover.pieces if piece.what == "the page list"]
     if not pages:
         raise BadInput("there is no page list to sabotage", source="--sabotage")
@@ -162,3 +163,9 @@ def edit_list(handover: Handover, change: Callable[[list[list[int]]], None]) -> 
             for piece in handover.pieces
         ),
     )
+
+
+def with_global(host: Host, virt: Virt) -> Host:
+    """The host with a global mapping at `virt`, of the first frame of its text."""
+    stray = LowMapping(virt=virt, phys=host.text.phys, size=PAGE_SIZE, is_global=True)
+    return replace(host, low_mappings=(*host.low_mappings, stray))

@@ -5,12 +5,10 @@ Rules: a sabotage is data and a small function; what it changes is in `changes`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 
 from tightrope.errors import BadInput
-from tightrope.model import Code, Handover, Host, Paging, Plan, Protocol, Step
-from tightrope.sabotage import xen
+from tightrope.model import Paging, Protocol, Step
 from tightrope.sabotage.changes import (
     CLEAR_PAE_FIRST,
     KEEP_PGE,
@@ -35,63 +33,13 @@ from tightrope.sabotage.changes import (
     source_order,
     unmap_top,
     with_pge,
+    without_p,
     wrong_magic,
 )
-from tightrope.sabotage.edits import control, edit_segment, entry_of, patch, virt
+from tightrope.sabotage.edits import edit_segment, entry_of, patch, virt
 from tightrope.sabotage.pdptes import fill_late
-
-EVERY_MODE = tuple(Paging)
-LONG_MODES = tuple(each for each in Paging if each.long_mode)
-XEN_MODES = (Paging.I386, Paging.PAE, Paging.X86_64)
-WIDE_ENTRIES = (Paging.PAE, *LONG_MODES)
-
-
-def _same_host(host: Host, _plan: Plan) -> Host:
-    return host
-
-
-def _same_plan(plan: Plan) -> Plan:
-    return plan
-
-
-def _same_code(code: Code) -> Code:
-    return code
-
-
-def _same_handover(handover: Handover) -> Handover:
-    return handover
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sabotage:
-    """One way to fall: `rule` and `step` are those of the first finding that has to come of it."""
-
-    name: str
-    says: str
-    rule: str
-    step: Step
-    plan: Callable[[Plan], Plan] = _same_plan
-    host: Callable[[Host, Plan], Host] = _same_host
-    code: Callable[[Code], Code] = _same_code
-    handover: Callable[[Handover], Handover] = _same_handover
-    crash: bool = False
-    """It breaks a crash kexec and no other."""
-    backup: bool = False
-    """It breaks a crash kexec that saves low memory and no other."""
-    modes: tuple[Paging, ...] = EVERY_MODE
-    """The old kernels that have what it breaks."""
-    entry: Protocol | None = None
-    """The entry that it breaks; through another it raises BadInput.  None: any."""
-
-    def refuse(self, host: Host) -> None:
-        """Raises BadInput for an old kernel that does not have what this breaks."""
-        if host.paging not in self.modes:
-            has = ", ".join(each.value for each in self.modes)
-            raise BadInput(
-                f"{self.name} does not exist with {host.paging.value} paging, only with {has}",
-                source="--sabotage",
-            )
-
+from tightrope.sabotage.sabotage import LONG_MODES, WIDE_ENTRIES, Sabotage
+from tightrope.sabotage.through_xen import THROUGH_XEN, WAY_OUT
 
 _ALL = (
     Sabotage(
@@ -106,7 +54,7 @@ _ALL = (
         says="leave the mapping of P out of page_table_a",
         rule="table-a-maps-p",
         step=Step.STATE,
-        handover=entry_of(control, lambda _entry: 0),
+        handover=without_p,
     ),
     Sabotage(
         name="nx",
@@ -296,65 +244,6 @@ _ALL = (
         modes=(Paging.LA57,),
     ),
 )
-_XEN = (
-    Sabotage(
-        name="xen-pseudo-list",
-        says="under Xen, leave a pseudo-physical address in the page list",
-        rule="xen-list-machine",
-        step=Step.PREPARE,
-        handover=xen.pseudo_in_list,
-        modes=XEN_MODES,
-    ),
-    Sabotage(
-        name="xen-pseudo-cr3",
-        says="under Xen, load CR3 with page_table_a's pseudo-physical address",
-        rule="xen-root-machine",
-        step=Step.TABLE_A,
-        handover=xen.pseudo_in_cr3,
-        modes=XEN_MODES,
-    ),
-    Sabotage(
-        name="xen-pseudo-entry",
-        says="under Xen, leave the control page's pseudo-physical address in the entry for V",
-        rule="xen-entries-machine",
-        step=Step.PREPARE,
-        handover=xen.pseudo_in_entry,
-        modes=XEN_MODES,
-    ),
-    Sabotage(
-        name="xen-fixmap-nx",
-        says="set NX on the hypervisor's fixmap of the control page",
-        rule="xen-fixmap-maps",
-        step=Step.CALL,
-        handover=xen.fixmap_nx,
-        modes=(Paging.PAE, Paging.X86_64),
-    ),
-    Sabotage(
-        name="xen-no-overwrite",
-        says="let the hypervisor leave page_table_a as dom0 filled it in",
-        rule="xen-overwritten",
-        step=Step.PREPARE,
-        handover=xen.no_overwrite,
-        modes=XEN_MODES,
-    ),
-    Sabotage(
-        name="xen-bare-v",
-        says="let the hypervisor call V of bare Linux instead of its fixmap",
-        rule="xen-calls-fixmap",
-        step=Step.CALL,
-        handover=xen.bare_v,
-        modes=XEN_MODES,
-    ),
-    Sabotage(
-        name="xen-shared-slot",
-        says="with damm-v4, put the fixmaps into the top-level slot of P",
-        rule="table-a-maps-v",
-        step=Step.TABLE_A,
-        plan=xen.shared_slot,
-        handover=xen.damm_v4_alone,
-        modes=XEN_MODES,
-    ),
-)
 _ENTRIES = (
     Sabotage(
         name="paging-left-on",
@@ -383,7 +272,7 @@ _ENTRIES = (
     ),
 )
 SABOTAGES: Mapping[str, Sabotage] = {each.name: each for each in _ALL}
-XEN_SABOTAGES: Mapping[str, Sabotage] = {each.name: each for each in _XEN}
+XEN_SABOTAGES: Mapping[str, Sabotage] = {each.name: each for each in (*THROUGH_XEN, *WAY_OUT)}
 """Those that break a handover through Xen and no other."""
 ENTRY_SABOTAGES: Mapping[str, Sabotage] = {each.name: each for each in _ENTRIES}
 """Those that break one entry and no other."""

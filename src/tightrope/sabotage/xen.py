@@ -15,14 +15,14 @@ from tightrope.memory import PAGE_SIZE, Machine, Phys, Virt
 from tightrope.model import Handover, Plan, XenInterface, XenLoad
 from tightrope.p2m import P2m
 from tightrope.sabotage.edits import edit_list, entry_of
-from tightrope.x86.cpu import EFER_LMA, EFER_NXE
+from tightrope.x86.cpu import EFER_NXE
 from tightrope.x86.paging import FORMATS
 from tightrope.x86.walk import Access, Mmu, walk
 
 EXECUTE_DISABLE = 1 << 63
 
 
-def _through(plan: Plan, interface: XenInterface | None = None) -> tuple[XenLoad, P2m]:
+def through(plan: Plan, interface: XenInterface | None = None) -> tuple[XenLoad, P2m]:
     """What is loaded, and dom0's p2m.  Raises BadInput where there is no such load."""
     load, xen = plan.xen, plan.host.xen
     if load is None or xen is None:
@@ -34,7 +34,7 @@ def _through(plan: Plan, interface: XenInterface | None = None) -> tuple[XenLoad
 
 def _pseudo(plan: Plan, machine: int, what: str) -> int:
     """What dom0 calls a machine address.  Raises BadInput where it is not dom0's."""
-    _load, p2m = _through(plan)
+    _load, p2m = through(plan)
     pseudo = p2m.pseudo(Machine(Phys(machine)))
     if pseudo is None:
         raise BadInput(f"{what} is no memory of dom0's", source="--sabotage")
@@ -44,7 +44,7 @@ def _pseudo(plan: Plan, machine: int, what: str) -> int:
 def pseudo_in_list(handover: Handover) -> Handover:
     """The first source word of the list as dom0 knows it."""
     plan = handover.plan
-    _through(plan)
+    through(plan)
     pseudo = _pseudo(plan, int(plan.sources[0]) * PAGE_SIZE, "the first source")
     wanted = int(plan.sources[0]) * PAGE_SIZE | 8
 
@@ -56,7 +56,7 @@ def pseudo_in_list(handover: Handover) -> Handover:
 
 def pseudo_in_cr3(handover: Handover) -> Handover:
     """PA_PGD as dom0 knows it: the routine loads CR3 from there."""
-    _through(handover.plan, XenInterface.V1)
+    through(handover.plan, XenInterface.V1)
     root = int(handover.page_table_a.root)
     return _with_slot(handover, abi.PA_PGD, _pseudo(handover.plan, root, "page_table_a"))
 
@@ -64,7 +64,7 @@ def pseudo_in_cr3(handover: Handover) -> Handover:
 def pseudo_in_entry(handover: Handover) -> Handover:
     """The entry of page_table_a for V as dom0 knows the control page."""
     plan = handover.plan
-    _through(plan, XenInterface.V1)
+    through(plan, XenInterface.V1)
     pseudo = _pseudo(plan, plan.control_page, "the control page")
     return entry_of(
         lambda it: it.plan.relocation, lambda entry: entry - plan.control_page + pseudo
@@ -73,7 +73,9 @@ def pseudo_in_entry(handover: Handover) -> Handover:
 
 def fixmap_nx(handover: Handover) -> Handover:
     """NX in the hypervisor's own entry for the fixmap of the control page."""
-    _through(handover.plan, XenInterface.V1)
+    load, _p2m = through(handover.plan, XenInterface.V1)
+    if load.leaves is not None:
+        raise BadInput("32-bit code of a 64-bit Xen has no fixmap", source="--sabotage")
     world, registers = handover.world, handover.registers
     if not registers.efer & EFER_NXE:
         raise BadInput("EFER.NXE is off: there is no NX", source="--sabotage")
@@ -113,18 +115,24 @@ def no_overwrite(handover: Handover) -> Handover:
 def bare_v(handover: Handover) -> Handover:
     """The hypervisor finds V of bare Linux in VA_CONTROL_PAGE, and calls it."""
     plan = handover.plan
-    _through(plan, XenInterface.V1)
+    through(plan, XenInterface.V1)
     assert plan.host.xen is not None
     bare = plan.host.xen.dom0.relocation
     changed = _with_slot(handover, abi.VA_CONTROL_PAGE, bare)
-    return replace(changed, registers=replace(changed.registers, rip=bare))
+    registers = changed.registers
+    if handover.world.way_out is not None:
+        general = {**registers.general, "rdi": int(bare)}
+        return replace(changed, registers=replace(registers, general=general))
+    return replace(changed, registers=replace(registers, rip=bare))
 
 
 def shared_slot(plan: Plan) -> Plan:
     """A hypervisor whose fixmaps lie in the top-level slot of P, near its end."""
-    load, _p2m = _through(plan, XenInterface.V1)
+    load, _p2m = through(plan, XenInterface.V1)
+    if load.leaves is not None:
+        raise BadInput("32-bit code of a 64-bit Xen has no fixmap", source="--sabotage")
     assert plan.host.xen is not None
-    span = FORMATS[plan.host.paging].levels[0].span
+    span = FORMATS[plan.paging].levels[0].span
     slot = plan.control_page & -span
     high = slot + span - PAGE_SIZE
     low = high - len(load.pages) * PAGE_SIZE
@@ -162,13 +170,13 @@ def with_head(handover: Handover, place: Phys) -> Handover:
     general = dict(handover.registers.general)
     if load is not None and load.interface is XenInterface.V2:
         general["rdx"] = place
-    elif load is not None and not handover.registers.efer & EFER_LMA:
+    elif load is not None and handover.plan.word == 4:
         stack = handover.world.arguments[-1].start - 4
 
         def change(data: bytearray) -> None:
             data[4:8] = (place | 2).to_bytes(4, "little")
 
-        return _with_piece(handover, stack, change)
+        return with_piece(handover, stack, change)
     else:
         general["rdi"] = place | 2
     return replace(handover, registers=replace(handover.registers, general=general))
@@ -176,16 +184,16 @@ def with_head(handover: Handover, place: Phys) -> Handover:
 
 def _with_slot(handover: Handover, slot: int, value: int) -> Handover:
     """One slot of the hypervisor's copy of page_list changed."""
-    word = 8 if handover.registers.efer & EFER_LMA else 4
+    word = handover.plan.word
     at = handover.world.arguments[0].start
 
     def change(data: bytearray) -> None:
         data[slot * word : (slot + 1) * word] = value.to_bytes(word, "little")
 
-    return _with_piece(handover, at, change)
+    return with_piece(handover, at, change)
 
 
-def _with_piece(handover: Handover, at: int, change: Callable[[bytearray], None]) -> Handover:
+def with_piece(handover: Handover, at: int, change: Callable[[bytearray], None]) -> Handover:
     pieces = list(handover.world.pieces)
     number = next(n for n, each in enumerate(pieces) if each.phys == at)
     data = bytearray(pieces[number].data)
@@ -200,6 +208,6 @@ def _with_world(handover: Handover, frame: int, page: bytes) -> Handover:
     def change(data: bytearray) -> None:
         data[:] = page
 
-    changed = _with_piece(handover, frame, change)
+    changed = with_piece(handover, frame, change)
     tables = {**changed.world.tables, frame: memoryview(page)}
     return replace(changed, world=replace(changed.world, tables=tables))

@@ -17,8 +17,7 @@ from tightrope.machine.layout import lay
 from tightrope.machine.mmu import WatchedMmu
 from tightrope.machine.physical import Ram, backed
 from tightrope.machine.port import Progress, no_progress
-from tightrope.machine.record import before, expected, observed
-from tightrope.machine.steps import StepTracker
+from tightrope.machine.record import before, expected, observed, steps_of
 from tightrope.machine.watch import Watch
 from tightrope.model import Console, Handover, Run, Stop
 from tightrope.x86 import cpu as x86
@@ -56,7 +55,7 @@ class Emulator:
         lay(handover, ram)
         bench.forget_changed_code()
         mmu = WatchedMmu(ram, host.cpu, handover.registers, before(handover))
-        steps = StepTracker(plan.relocation)
+        steps = steps_of(handover)
         bench.load(handover, mmu)
         watch = Watch(
             engine,

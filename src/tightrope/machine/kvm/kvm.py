@@ -136,8 +136,9 @@ def lacks(can: Capability, handover: Handover) -> str | None:
     """Why this computer's KVM cannot be an old kernel's CPU, or None."""
     host = handover.plan.host
     this = "this computer's KVM"
-    if host.paging in can.missing:
-        return f"{this} has no {host.paging.value} paging: {can.missing[host.paging]}"
+    for paging in (host.paging, handover.plan.paging):
+        if paging in can.missing:
+            return f"{this} has no {paging.value} paging: {can.missing[paging]}"
     if handover.registers.cr4 & NEEDED_CR4 & ~can.cr4:
         names = named_bits(handover.registers.cr4 & NEEDED_CR4 & ~can.cr4, x86.CR4_NAMES)
         return f"{this} cannot set CR4 {names}"

@@ -25,8 +25,7 @@ from tightrope.machine.lookout import Lookout
 from tightrope.machine.observed import Words
 from tightrope.machine.physical import Ram
 from tightrope.machine.post_mortem import explain, register
-from tightrope.machine.record import observed
-from tightrope.machine.steps import StepTracker
+from tightrope.machine.record import observed, steps_of
 from tightrope.machine.watch import UNEXPLAINED, Trouble
 from tightrope.model import Registers, Run
 from tightrope.x86.cpu import EFER_LMA
@@ -92,7 +91,7 @@ class _Copies:
 
 def walk(ready: Ready, watchdog: Watchdog) -> Run:
     """Step from V until the walk is over.  Raises MachineError where KVM gives up."""
-    steps = StepTracker(ready.handover.plan.relocation)
+    steps = steps_of(ready.handover)
     cpu = Stepped(ready)
     watch = Lookout(cpu, ready.mmu, steps, ready.handover.plan, INSTRUCTION_LIMIT)
     found = handlers(ready)[: abi.BREAKPOINTS]

@@ -1,0 +1,82 @@
+"""What each sabotage of a 64-bit hypervisor's way to a 32-bit dom0's code changes.
+
+Rules: as `changes`.  The way out is the world's, and laid out before the walk; so are these.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tightrope import routines
+from tightrope.errors import BadInput
+from tightrope.memory import PAGE_SIZE, Virt
+from tightrope.model import Handover, Host, Plan, WayOut, XenInterface
+from tightrope.sabotage.edits import leaf_entry, with_global
+from tightrope.sabotage.xen import through, with_piece
+from tightrope.x86.cpu import CR4_PAE, CR4_PGE
+
+
+def _way_out(handover: Handover) -> WayOut:
+    """Where long mode is left for dom0's code.  Raises BadInput where it is not."""
+    through(handover.plan, XenInterface.V1)
+    way = handover.world.way_out
+    if way is None:
+        raise BadInput("long mode is not left for dom0's code", source="--sabotage")
+    return way
+
+
+def pge_stays(handover: Handover) -> Handover:
+    """The hypervisor's way out of long mode leaves CR4.PGE on."""
+    way = _way_out(handover)
+    at = routines.read(routines.LEAVE_XEN).symbols["wide_tables"]
+
+    def change(data: bytearray) -> None:
+        data[at + 1 : at + 5] = (CR4_PAE | CR4_PGE).to_bytes(4, "little")
+
+    return with_piece(handover, way.code, change)
+
+
+def cr4_stays(handover: Handover) -> Handover:
+    """The hypervisor's way out of long mode does not write CR4 at all."""
+    way = _way_out(handover)
+    at = routines.read(routines.LEAVE_XEN).symbols["wide_tables"]
+
+    def change(data: bytearray) -> None:
+        data[at + 5 : at + 8] = b"\x90\x90\x90"  # mov %rax, %cr4
+
+    return with_piece(handover, way.code, change)
+
+
+def global_at_way_out(host: Host, plan: Plan) -> Host:
+    """The hypervisor has a global mapping at the address that is its own code's to itself."""
+    load, _p2m = through(plan, XenInterface.V1)
+    if load.leaves is None:
+        raise BadInput("long mode is not left for dom0's code", source="--sabotage")
+    return with_global(host, Virt(load.leaves - host.text.virt + host.text.phys))
+
+
+def lme_stays(handover: Handover) -> Handover:
+    """The hypervisor's way out of long mode does not clear EFER.LME."""
+    way = _way_out(handover)
+    at = routines.read(routines.LEAVE_XEN).symbols["clear_lme"]
+
+    def change(data: bytearray) -> None:
+        data[at + 1 : at + 5] = (0xFFFF_FFFF).to_bytes(4, "little")
+
+    return with_piece(handover, way.code, change)
+
+
+def way_out_unmapped(handover: Handover) -> Handover:
+    """The PAE tables leave out the page that the CPU is on when paging comes on again."""
+    way = _way_out(handover)
+    at, _entry = leaf_entry(handover, way.narrow, way.code)
+    frame = at & -PAGE_SIZE
+
+    def change(data: bytearray) -> None:
+        data[at - frame : at - frame + 8] = bytes(8)
+
+    changed = with_piece(handover, frame, change)
+    page = next(each.data for each in changed.world.pieces if each.phys == frame)
+    narrow = replace(way.narrow, pages={**way.narrow.pages, frame: memoryview(page)})
+    out = replace(way, narrow=narrow)
+    return replace(changed, world=replace(changed.world, way_out=out))
