@@ -30,12 +30,16 @@ CR0_AT_ENTRY = x86.CR0_PE | x86.CR0_MP | x86.CR0_ET | x86.CR0_NE
 
 @dataclass(frozen=True, slots=True)
 class Hypothesis:
-    """`name` is what tests and docs call it; `discharged` says which check or plan rule sees to it."""
+    """`name` is what tests and docs call it.
+
+    `kept_by` says who sees to it: rows of `prove.hypotheses`, ids of check rules, dotted names below
+    tightrope.  docs/proof.md has them all.
+    """
 
     name: str
     says: str
     formula: Truth
-    discharged: str
+    kept_by: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,20 +95,23 @@ class Contract:
             return z3.Extract(number, number, x) == 1
 
         cr0, cr4, efer = n["cr0"], n["cr4"], n["efer"]
-        yield Hypothesis("V-aligned", "V is page aligned", aligned(V), "host: relocation")
-        yield Hypothesis("P-aligned", "P is page aligned", aligned(P), "theorem 1")
+        yield Hypothesis("V-aligned", "V is page aligned", aligned(V), ("v-canonical",))
+        yield Hypothesis("P-aligned", "P is page aligned", aligned(P), ("p-identity",))
         frames = [a] if self.bits == 32 else [a, n["table_b"]]
         roots = list(map(aligned, frames))
         if self.bits == 64:
             roots += [z3.ULT(root, n["physical"]) for root in frames]
         yield Hypothesis(
-            "roots", "the roots of the tables are frames of this CPU", z3.And(*roots), "theorem 1"
+            "roots",
+            "the roots of the tables are frames of this CPU",
+            z3.And(*roots),
+            ("frames-distinct", "root-in-cr3"),
         )
         yield Hypothesis(
             "P-no-table",
             "P is no page table",
             z3.Not(self.is_table(P)),
-            "theorem 1: frames distinct",
+            ("frames-distinct",),
         )
         yield Hypothesis(
             "P-reachable",
@@ -112,19 +119,19 @@ class Contract:
             if self.bits == 64
             else "the control page is memory",
             self.reachable(P),
-            "check: b-maps-what-is-touched",
+            ("reachable",),
         )
         yield Hypothesis(
             "entry-reachable",
             "the entry is reachable after step 5",
             self.reachable(page_of(n["start"])),
-            "plan: identity",
+            ("reachable",),
         )
         yield Hypothesis(
             "V-global",
             "an old global translation of V leads to the old kernel's copy of the code",
             z3.Implies(self.global_at(V), self.global_to(V) == K),
-            "host: V is one page of the old kernel",
+            ("v-mapped",),
         )
         legal = [
             z3.Implies(bit(cr4, x86.CR4_CET), bit(cr0, x86.CR0_WP)),
@@ -156,13 +163,13 @@ class Contract:
             "old-state-legal",
             "the old kernel's control registers are ones that the CPU allows, with paging on",
             z3.And(*legal),
-            "host: control registers",
+            ("old-state",),
         )
         yield Hypothesis(
             "no-single-step",
             "the old kernel does not single-step",
             z3.Not(self.flags["TF"]),
-            "Linux",
+            ("old-state",),
         )
 
     def formulas(self) -> list[Truth]:
@@ -213,37 +220,37 @@ class Contract:
                 "destination-aligned",
                 "a destination is page aligned",
                 z3.Extract(11, 0, at.destination) == 0,
-                "the list interpreter: it only ever holds a masked word plus pages",
+                ("list-ends",),
             ),
             Hypothesis(
                 "cursor-aligned",
                 "a word of the list is aligned to its size",
                 at.cursor & low == 0,
-                "the list interpreter: a masked word plus words",
+                ("list-ends",),
             ),
             Hypothesis(
                 "control-page-kept",
                 "the control page is no destination",
                 z3.Implies(copies, at.destination != P),
-                "check: control-page-kept",
+                ("control-page-kept",),
             ),
             Hypothesis(
                 "tables-kept",
                 "no page table is a destination",
                 z3.Implies(copies, z3.Not(self.is_table(at.destination))),
-                "check: tables-kept",
+                ("tables-kept",),
             ),
             Hypothesis(
                 "destination-reachable",
                 "every destination is reachable",
                 z3.Implies(copies, self.reachable(at.destination)),
-                "check: b-maps-what-is-touched",
+                ("reachable",),
             ),
             Hypothesis(
                 "source-reachable",
                 "every source is reachable",
                 z3.Implies(copies, self.reachable(source)),
-                "check: b-maps-what-is-touched",
+                ("reachable",),
             ),
             Hypothesis(
                 "list-reachable",
@@ -254,7 +261,7 @@ class Contract:
                         for kind, after in self.steps(at)
                     )
                 ),
-                "check: b-maps-what-is-touched",
+                ("reachable",),
             ),
         ]
 

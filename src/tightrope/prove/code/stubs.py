@@ -100,19 +100,19 @@ def _in_32_bits(contract: Contract, data: bytes, symbols: Mapping[str, int]) -> 
             "stack-aligned",
             "the relocation code's stack is the top of a page",
             z3.Extract(11, 0, control_page) == 0,
-            "theorem 5: esp = P + 4092 at the entry",
+            ("stack-inside",),
         ),
         Hypothesis(
             "stack-no-table",
             "the relocation code's stack lies in no page table",
             z3.Not(half.machine.is_table(control_page)),
-            "theorem 1: frames distinct",
+            ("frames-distinct",),
         ),
         Hypothesis(
             "stack-reachable",
             "the relocation code's stack is memory",
             half.machine.reachable(control_page),
-            "theorem 5: P-reachable",
+            ("reachable",),
         ),
     ]
     return _to_the_32_bit_entry(half, "the entry stub", stack)
@@ -142,7 +142,7 @@ def _to_compatibility_mode(contract: Contract, data: bytes, symbols: Mapping[str
         "stub-below-4g",
         "the stub's page lies below 4 GiB",
         z3.ULT(contract.names["P"], 1 << 32),
-        "plan.entering.Way.below_4g",
+        ("plan.entering.Way.below_4g",),
     )
     return _part(half, "the entry stub's 64-bit half", end, [below])
 
@@ -169,7 +169,7 @@ def _in_compatibility_mode(contract: Contract, data: bytes, symbols: Mapping[str
         "gdt-whole",
         "the gdt that was loaded holds the descriptors",
         z3.UGE(limit, DATA_SELECTOR | 7),
-        "the stub's 64-bit half",
+        ("prove.code.stubs.parts",),
     )
     return _to_the_32_bit_entry(half, "the entry stub's 32-bit half", [enough])
 
@@ -229,7 +229,7 @@ def _to_the_32_bit_entry(half: Half, name: str, more: list[Hypothesis]) -> Part:
             known & (x86.CR0_PE | x86.CR0_PG) == x86.CR0_PE,
             z3.Or(known & x86.CR0_NW == 0, known & x86.CR0_CD != 0),
         ),
-        "plan.entering.filled",
+        ("plan.entering.filled",),
     )
     return _part(half, name, end, [legal, _entry_reachable(half), *more])
 
@@ -239,7 +239,7 @@ def _entry_reachable(half: Half) -> Hypothesis:
         "entry-reachable",
         "the new kernel's entry is reachable",
         half.machine.reachable(z3.simplify(half.machine.start & ~(PAGE_SIZE - 1))),
-        "plan: identity",
+        ("reachable",),
     )
 
 
@@ -251,19 +251,19 @@ def _part(half: Half, name: str, end: Symbolic | None, more: list[Hypothesis]) -
             "stub-aligned",
             "the stub begins a page",
             z3.Extract(11, 0, P) == 0,
-            "plan.prepare.prepare",
+            ("plan.prepare.prepare",),
         ),
         Hypothesis(
             "stub-no-table",
             "the stub's page is no page table",
             z3.Not(machine.is_table(P)),
-            "theorem 1: frames distinct",
+            ("frames-distinct",),
         ),
         Hypothesis(
             "stub-reachable",
             "the stub's page is reachable",
             machine.reachable(P),
-            "plan: identity",
+            ("reachable",),
         ),
     )
     conditions = (*given, *more)
