@@ -27,6 +27,7 @@ def lay(handover: Handover, ram: Ram, *, poison: bool = True) -> None:
     Without `poison` the destinations keep what they hold: a real old kernel still lives there.
     """
     at = 0
+    ram.laid += 1
     plan = handover.plan
     for each in plan.backup if poison else ():
         words = np.arange(each.source.start, each.source.end, 4, dtype="<u4") ^ BACKED_UP

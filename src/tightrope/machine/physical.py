@@ -40,6 +40,9 @@ def backed(memory: MemoryMap, firmware: Iterable[Named]) -> tuple[Extent, ...]:
 class Ram:
     """The bytes of some extents of whole pages.  Raises MachineError when the machine has too little."""
 
+    laid = 0
+    """How many handovers were laid into it; what an earlier one left is not the last one's."""
+
     def __init__(self, extents: tuple[Extent, ...]) -> None:
         self._index(extents)
         self._maps: list[mmap.mmap] = []
@@ -98,7 +101,7 @@ class Ram:
 
     def written(self) -> frozenset[int] | None:
         """See `model.Memory`."""
-        return self.in_use()
+        return self.in_use() if self.laid < 2 else None
 
     def in_use(self) -> frozenset[int]:
         """Numbers of the frames that hold something; all others read as zeros (proc(5), pagemap).
