@@ -13,11 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from bench import cpus, pcs, plain_unicorn, proofs
+from bench import cases, cpus, pcs, plain_unicorn, proofs
 from bench.clock import seconds, show
 from tests.makers.bzimage import bzimage
 from tightrope import check, host, image, machines, plan, routines, shipped
-from tightrope.agree import agree
 from tightrope.check.page_list import order
 from tightrope.compare import compare
 from tightrope.errors import MachineError, MissingPart
@@ -33,7 +32,6 @@ from tightrope.x86.walk import Access, Mmu, walk
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 INITRD = 30 << 20
-AGREE_SEED, AGREE_SECONDS = 2006, 60.0
 
 
 def whole_rehearsal() -> None:
@@ -109,22 +107,6 @@ def machines_beside() -> None:
         except (MissingPart, MachineError) as err:
             figure = f"not here: {err}"
         show(f"small handovers with all checks, on {name}", figure)
-
-
-def agreement() -> None:
-    """As many random cases as a minute permits; a hundred thousand take hours of two cores."""
-    cases, differences, started = 0, 0, time.perf_counter()
-    with machines.present() as on:
-        while (taken := time.perf_counter() - started) < AGREE_SECONDS:
-            got = agree(on, seed=AGREE_SEED, numbers=range(cases, cases + 100))
-            cases += got.cases
-            differences += len(got.unexplained)
-        names = ", ".join(each.name for each in on)
-    show(
-        f"random cases that agree, {names}",
-        f"{cases / taken:.0f} /s",
-        f"{cases} cases, {differences} unexplained; 100,000 take {1e5 / cases * taken / 3600:.1f} h",
-    )
 
 
 def modes() -> None:
@@ -221,7 +203,7 @@ def main() -> None:
         whole_rehearsal,
         one_page,
         machines_beside,
-        agreement,
+        cases.agreement,
         modes,
         large_host,
         ten_million_pages,

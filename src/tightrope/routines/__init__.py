@@ -9,6 +9,7 @@ May import: model
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import resources
 
 from tightrope.model import Code
@@ -34,8 +35,9 @@ ENTER_32 = "enter_32"
 ENTER_32_FROM_64 = "enter_32_from_64"
 
 
+@cache
 def read(name: str) -> Code:
-    """The routine `name`; `symbols` are byte offsets into its data.  Raises FileNotFoundError."""
+    """The routine `name`, read once; `symbols` are byte offsets into its data.  Raises FileNotFoundError."""
     here = resources.files("tightrope.routines")
     lines = here.joinpath(f"{name}.sym").read_text("ascii").splitlines()
     return Code(
