@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import lacking
-from tests.prove.code.mistakes import MISTAKES, ROUTINES
+from tests.prove.code.mistakes import MISTAKES, ROUTINES, Mistake
 from tightrope import routines
 from tightrope.cli import main
 from tightrope.errors import BadInput, MissingPart
@@ -131,6 +131,34 @@ def test_a_mistake_in_the_loop_says_which_branches_lead_there(
     told = json.loads(out)["goals"][0]["told"]
     assert f"theirs.S:{line_of(text, 'jnz	done')} `jnz done` taken" in told["way"]
     assert "(INDIRECTION|DONE)" in told["when"]
+
+
+@pytest.mark.parametrize(
+    ("mode", "text", "says"),
+    [
+        ("x86_64", "push %rbx\npushfq\nmov 8(%rsi), %r11\nmov %r11, %cr3\nhlt\n", "Linux's"),
+        ("i386", "push %ebx\nmov 8(%esp), %edx\nmov %edx, %cr3\nhlt\n", "through esp"),
+    ],
+)
+def test_code_for_another_contract_is_told_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], mode: str, text: str, says: str
+) -> None:
+    needs_as()
+    (tmp_path / "linux.S").write_text(text)
+    status, out, _ = prove(capsys, tmp_path / "linux.S", "--mode", mode, "--json")
+    told = json.loads(out)["goals"][0]["told"]
+    assert status == 1
+    assert next(iter(told)) == "contract"
+    assert says in told["contract"]
+    assert "--contract two-tables does not fit" in told["contract"]
+
+
+@pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.name)
+def test_a_mistake_in_code_for_this_contract_is_not_taken_for_another(mistake: Mistake) -> None:
+    needs_as()
+    bits = 64 if mistake.mode.long_mode else 32
+    made = foreign.assemble(mistake.source().encode(), "mistake", bits)
+    assert foreign.misfit(foreign.code_of(made, "mistake").data, bits) == ""
 
 
 def test_an_object_file_with_lines_has_them_and_one_without_has_not(tmp_path: Path) -> None:

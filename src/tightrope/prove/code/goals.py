@@ -277,6 +277,7 @@ def _with_replay(
 
     from tightrope import machines
     from tightrope.prove.code.counterexample import concrete
+    from tightrope.prove.code.foreign import misfit
     from tightrope.prove.code.replay import Stage
     from tightrope.prove.code.told import told
 
@@ -285,6 +286,10 @@ def _with_replay(
         found = concrete(contract, failure, stage.wishes())
         played = stage.replay(code.data, found)
     printed: dict[str, Any] = found.printed()
+    explained = told(failure, found, code.lines, played.says)
+    other = misfit(code.data, contract.bits)
     return replace(
-        result, counterexample=printed, told=told(failure, found, code.lines, played.says)
+        result,
+        counterexample=printed,
+        told={"contract": other, **explained} if other else explained,
     )
