@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tightrope.cli import files
-from tightrope.errors import BadInput
+from tightrope.errors import BadInput, PerformError
 
 if TYPE_CHECKING:
     from tightrope.model import Verdict
@@ -84,7 +84,12 @@ def perform_xen(options: argparse.Namespace) -> int:
         print("\n".join(xen.load_told(load)), flush=True)
         if not _really(options, "load it" if load.crash or options.stay else "load it and jump"):
             return HOLDS
-        kexec.load(load)
+        try:
+            kexec.load(load)
+        except KeyboardInterrupt as err:
+            raise PerformError(
+                "interrupted while loading: --unload makes Xen forget what it may have"
+            ) from err
         print("loaded", flush=True)
         if not load.crash and not options.stay:
             print("jumping", flush=True)
