@@ -250,7 +250,7 @@ def _pgd_after(mode: Paging, phys: int, before: bytes) -> bytes:
         source="prove",
     )
     plan: Any = SimpleNamespace(
-        host=host, control_page=Phys(phys), relocation=0, identity=(identity,)
+        paging=mode, host=host, control_page=Phys(phys), relocation=0, identity=(identity,)
     )
     world: Any = SimpleNamespace(
         host=host, pgd=Phys(pgd), tables={pgd: memoryview(before)}, pieces=()

@@ -295,8 +295,9 @@ def walk(read: ReadEntry, mmu: Mmu, virt: Virt | int, access: Access) -> Transla
                 reserved=True,
             )
         if not top_of_pae:
-            every &= value
-            some |= value
+            # By the masks that are asked for: `prove` walks entries that are no numbers.
+            every = value & every
+            some |= value & _XD
         if leaf:
             break
         table = value & mode.frame_mask
