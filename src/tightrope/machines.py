@@ -46,6 +46,14 @@ def qemu() -> Machine:
     return Qemu()
 
 
+def qemu_kvm() -> Machine:
+    """A whole PC whose CPU is this computer's own, where a probe shows that it boots."""
+    from tightrope.machine.qemu import Qemu
+    from tightrope.machine.qemu.acceleration import kvm
+
+    return Qemu(acceleration=kvm())
+
+
 def unicorn() -> Machine:
     """Unicorn by itself, with its own MMU and no checks: what the emulator is compared with."""
     from tightrope.machine.emulator.alone import Alone
@@ -59,6 +67,7 @@ MACHINES: Mapping[str, Callable[[], Machine]] = {
     "kvm": kvm,
     "kvm-free": kvm_free,
     "qemu": qemu,
+    "qemu-kvm": qemu_kvm,
 }
 """Name -> what makes one.  It raises MissingPart where this computer lacks what the machine needs."""
 

@@ -252,8 +252,10 @@ KNOWN = (
     Known("qemu", "QEMU's page fault for a reserved bit has no P bit", _reserved_not_present),
     *(
         Known(name, "AMD's CPUs reserve bit 8 of an entry of the highest level", _amd_reserves)
-        for name in ("kvm", "kvm-free")
+        for name in ("kvm", "kvm-free", "qemu-kvm")
     ),
+    Known("qemu-kvm", "what a hole answers is the bus's own affair", _hole),
+    Known("qemu-kvm", "a PC's firmware has left something in low memory", _firmware),
     Known(None, "the emulator gives up a walk that has gone astray", _astray),
     Known("kvm-free", "KVM tells of a write to a hole once it is done", _done_already),
     Known("qemu", "a PC's firmware has left something in low memory", _firmware),

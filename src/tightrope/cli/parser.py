@@ -17,7 +17,7 @@ from tightrope.cli.values import count, extent, number, seconds
 
 DESIGNS = ("in-place", "two-tables", "one-table", "damm-v4", "split-function")
 """The names in `handover.DESIGNS`, which is too heavy to import for `--help`; a test compares them."""
-MACHINES = ("emulator", "unicorn", "kvm", "kvm-free", "qemu")
+MACHINES = ("emulator", "unicorn", "kvm", "kvm-free", "qemu", "qemu-kvm")
 """The names in `machines.MACHINES`; the same test compares them."""
 
 

@@ -19,10 +19,11 @@ from tightrope.machine.delivery import gate_handler
 from tightrope.machine.kvm.kvm import Ready
 from tightrope.machine.kvm.vcpu import Exit
 from tightrope.machine.kvm.watchdog import Watchdog
+from tightrope.machine.physical import Ram
 from tightrope.machine.post_mortem import explain, mmu_of
 from tightrope.machine.record import descriptors
 from tightrope.machine.watch import MACHINE_CHECK
-from tightrope.model import Fault, Registers, Run, Sight, Step, Stop
+from tightrope.model import Fault, Handover, Registers, Run, Sight, Step, Stop
 from tightrope.x86.cpu import EFER_LMA
 from tightrope.x86.walk import Access, Refused
 
@@ -112,7 +113,7 @@ def _fall(
 ) -> tuple[Registers, Fault]:
     """The CPU as it was when it fell, and why."""
     if left.reason == abi.EXIT_DEBUG and registers.rip in found:
-        registers, code = interrupted(ready, registers)
+        registers, code = interrupted(ready.handover, ready.ram, registers)
         return registers, explain(
             ready.handover,
             ready.ram,
@@ -144,11 +145,11 @@ def _fall(
     )
 
 
-def interrupted(ready: Ready, registers: Registers) -> tuple[Registers, int | None]:
+def interrupted(handover: Handover, ram: Ram, registers: Registers) -> tuple[Registers, int | None]:
     """What a handler's stack frame says: the CPU as it was, and the error code (SDM 6.12, 6.14)."""
     long = bool(registers.efer & EFER_LMA)
     word = 8 if long else 4
-    mmu = mmu_of(ready.handover, ready.ram, registers)
+    mmu = mmu_of(handover, ram, registers)
     raw = mmu.look(registers.general["rsp"], 6 * word, Access.READ)
     if isinstance(raw, Refused):
         raise MachineError(f"a handler's frame at {registers.general['rsp']:#x} cannot be read")

@@ -160,7 +160,7 @@ def _fell(watch: Lookout, cpu: Stepped, left: Exit) -> None:
 
 def _taken(ready: Ready, cpu: Stepped, watch: Lookout) -> None:
     """An exception reached a handler of the old kernel: the CPU as it was, and what was pushed."""
-    registers, code = interrupted(ready, cpu.registers)
+    registers, code = interrupted(ready.handover, ready.ram, cpu.registers)
     cpu._whole = registers
     if watch.trouble is None:
         watch.exception(14 if registers.cr2 != ready.handover.registers.cr2 else 13)

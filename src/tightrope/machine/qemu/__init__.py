@@ -9,6 +9,7 @@
     walk         from V to the entry, by breakpoints
     exceptions   why a walk fell, from QEMU's log
     qemu         the machine
+    acceleration   whether KVM may execute, found by a probe
 
 May import: errors, memory, model, routines, x86
 """

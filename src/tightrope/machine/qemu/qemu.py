@@ -11,12 +11,15 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from tightrope.errors import MachineError
+from tightrope.errors import MachineError, MissingPart
 from tightrope.machine.port import Progress, no_progress
 from tightrope.machine.qemu import stage
+from tightrope.machine.qemu.acceleration import TCG, Acceleration
 from tightrope.machine.qemu.pc import Pc
 from tightrope.machine.qemu.walk import halted, walk
 from tightrope.model import Console, Handover, Run, Step, Stop
+from tightrope.x86 import cpu as x86
+from tightrope.x86.bits import named_bits
 
 WALK_SECONDS = 60.0
 """Far above any copy that fits a PC: a walk that takes longer goes in circles."""
@@ -34,15 +37,22 @@ def is_said(token: str, lines: Iterable[str]) -> bool:
 class Qemu:
     """See `machine.port.Machine`."""
 
-    name = "qemu"
-    blind = (
+    blind: tuple[str, ...] = (
         "what happens between breakpoints: it is seen at V, at P, at the entry and at a fall",
         "a TLB that remembers: QEMU's forgets more than a CPU's may",
         "memory types and caches, SMI, machine checks and encryption",
     )
 
-    def __init__(self, *, walk_seconds: float = WALK_SECONDS, drive: int | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        walk_seconds: float = WALK_SECONDS,
+        drive: int | None = None,
+        acceleration: Acceleration = TCG,
+    ) -> None:
         """`drive` is the descriptor of a file that the new kernel sees as its first NVMe disk."""
+        self.name = "qemu" if acceleration is TCG else f"qemu-{acceleration.name}"
+        self._acceleration = acceleration
         self._drive = drive
         self._walk_seconds = walk_seconds
         self._pc: Pc | None = None
@@ -52,11 +62,34 @@ class Qemu:
     def run(self, handover: Handover) -> Run:
         """Walk.  Raises MissingPart where QEMU is missing, too old, or cannot be this host."""
         self.close()
+        if self._acceleration is not TCG:
+            return self._accelerated(handover)
         board = replace(stage.board_for(handover.plan.host), drive=self._drive)
         self._pc = pc = Pc(board)
         stage.check_ram(handover.plan.host, stage.after_firmware(pc))
         stage.lay_out(pc, handover)
         return self.walk(pc, handover)
+
+    def _accelerated(self, handover: Handover) -> Run:
+        """The same where KVM executes; what this KVM cannot be is told before anything is started."""
+        from tightrope.machine.kvm.capability import capability
+        from tightrope.machine.kvm.kvm import NEEDED_CR4, lacks
+
+        lacking = lacks(capability(), handover)
+        if lacking:
+            raise MissingPart(lacking)
+        speed = self._acceleration
+        board = stage.board_for(handover.plan.host, accelerator=speed.name, model=speed.model)
+        self._pc = pc = Pc(replace(board, drive=self._drive))
+        stage.check_ram(handover.plan.host, stage.after_firmware(pc))
+        held = stage.lay_out(pc, handover, may_lack=~NEEDED_CR4)
+        registers = replace(handover.registers, cr4=held)
+        run = self.walk(pc, replace(handover, registers=registers))
+        off = named_bits(handover.registers.cr4 & ~held, x86.CR4_NAMES)
+        if handover.registers.cr4 & ~held:
+            lost = f"the old kernel's CR4 {off}: QEMU's {speed.model} CPU has none of it"
+            run = replace(run, blind=(*run.blind, lost))
+        return run
 
     def own(self, pc: Pc) -> None:
         """Take over a PC that somebody else has started: it is closed with this machine."""
@@ -78,6 +111,7 @@ class Qemu:
             blind=self.blind,
             seconds=self._walk_seconds,
             look=look,
+            breakpoints=self._acceleration.breakpoints,
         )
         self._entered = run.stop is Stop.ENTRY
         return run

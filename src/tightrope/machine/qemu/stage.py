@@ -40,7 +40,7 @@ _WAKE = 1 << 20
 """Bytes at the top of low RAM where SeaBIOS runs its start-up code (its src/post.c, reloc_preinit)."""
 
 
-def board_for(host: Host) -> Board:
+def board_for(host: Host, *, accelerator: str = "tcg", model: str = "max") -> Board:
     """The PC that has a host's RAM.  Raises MissingPart where the `pc` machine cannot have it."""
     low = max((e.end for e in host.memory.ram if e.start < HIGH), default=0)
     high = max((e.end for e in host.memory.ram if e.start >= HIGH), default=0)
@@ -55,7 +55,8 @@ def board_for(host: Host) -> Board:
         size=LOW_SPLIT + align_up(high - HIGH, MIB) if high else low,
         split=bool(high),
         kernel=routines.read(routines.STAGE_PC).data.ljust(PAGE_SIZE, b"\0"),
-        cpu=f"max,la57={_on(host.cpu.la57)},pdpe1gb={_on(host.cpu.gbpages)}",
+        cpu=f"{model},la57={_on(host.cpu.la57)},pdpe1gb={_on(host.cpu.gbpages)}",
+        accelerator=accelerator,
     )
 
 
@@ -63,16 +64,17 @@ def _on(flag: bool) -> str:
     return "on" if flag else "off"
 
 
-def after_firmware(pc: Pc) -> tuple[Extent, ...]:
+def after_firmware(pc: Pc, *, seconds: float | None = None) -> tuple[Extent, ...]:
     """Let the firmware run until stage_pc halts; the RAM that it reports.  Raises MachineError."""
+    seconds = FIRMWARE_SECONDS if seconds is None else seconds
     code = routines.read(routines.STAGE_PC)
     loaded = HOME + code.symbols["loaded"]
     pc.break_at(loaded)
-    stopped = pc.go(seconds=FIRMWARE_SECONDS)
+    stopped = pc.go(seconds=seconds)
     said = pc.registers()
     if stopped is None or stopped.shut_down or said["rip"] != loaded:
         raise MachineError(
-            f"the firmware did not boot within {FIRMWARE_SECONDS:.0f} s: the CPU is at"
+            f"the firmware did not boot within {seconds:.0f} s: the CPU is at"
             f" {said['rip']:#x}, and the console says {pc.lines[-1:] or 'nothing'}"
         )
     pc.unbreak(loaded)
@@ -104,8 +106,11 @@ def check_ram(host: Host, ram: Iterable[Extent]) -> None:
         )
 
 
-def lay_out(pc: Pc, handover: Handover) -> None:
-    """Everything into RAM, and the CPU at the call at V.  Raises MachineError, MissingPart."""
+def lay_out(pc: Pc, handover: Handover, *, may_lack: int = CR4_PCIDE) -> int:
+    """Everything into RAM, and the CPU at the call at V; the CR4 that it has.
+
+    `may_lack` are the bits of CR4 that the CPU may be without.  Raises MachineError, MissingPart.
+    """
     for extent in handover.plan.host.memory.ram:
         if extent.start >= HOME:  # what firmware worked in; below it keeps its own data
             pc.ram.zero(Extent(align_up(extent.start, PAGE_SIZE), extent.end & -PAGE_SIZE))
@@ -121,7 +126,9 @@ def lay_out(pc: Pc, handover: Handover) -> None:
             pc.set_register(name, handover.registers.general[name])
     pc.set_register("eflags", handover.registers.rflags)
     pc.set_register("rip", handover.registers.rip)
-    _compare(cpu.registers(pc), handover.registers)
+    now = cpu.registers(pc)
+    _compare(now, handover.registers, may_lack)
+    return now.cr4
 
 
 def _forget_code(pc: Pc, phys: int) -> None:
@@ -189,14 +196,14 @@ def _control(pc: Pc, registers: Registers) -> None:
             pc.set_register(name, selector)
 
 
-def _compare(now: Registers, wanted: Registers) -> None:
+def _compare(now: Registers, wanted: Registers, may_lack: int) -> None:
     """Raise MissingPart where the CPU did not take a value."""
     for name in ("rip", "rflags", "cr0", "cr3", "efer", "gdt", "idt"):
         got, want = getattr(now, name), getattr(wanted, name)
         if got != want:
             raise MissingPart(f"QEMU's CPU has {name} = {got}, where the old kernel has {want}")
     # What this CPU has no feature for it drops; the walk clears CR4 but for PAE and LA57 in any case.
-    if (now.cr4 ^ wanted.cr4) & ~CR4_PCIDE:
+    if (now.cr4 ^ wanted.cr4) & ~may_lack:
         raise MissingPart(
             f"QEMU's CPU takes CR4 = {wanted.cr4:#x} as {now.cr4:#x}: it lacks a feature of the host's"
         )

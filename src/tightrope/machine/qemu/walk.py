@@ -10,18 +10,21 @@ can.  What a fall leaves is read from the machine as it stands.  Nothing is judg
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import replace
 
 import numpy as np
 
+from tightrope.machine.kvm.free import BLIND as INFERRED
+from tightrope.machine.kvm.free import interrupted
 from tightrope.machine.mmu import WatchedMmu
+from tightrope.machine.post_mortem import explain
 from tightrope.machine.qemu import cpu, exceptions
 from tightrope.machine.qemu.pc import Pc
 from tightrope.machine.qemu.stage import PHYSICAL_BITS
 from tightrope.machine.record import descriptors
 from tightrope.memory import PAGE_SIZE
-from tightrope.model import Cpu, Handover, Paging, Registers, Run, Sight, Step, Stop
+from tightrope.model import Cpu, Fault, Handover, Paging, Registers, Run, Sight, Step, Stop
 from tightrope.x86.cpu import EFER_LMA, RFLAGS_IF
 from tightrope.x86.walk import Access, Refused
 
@@ -62,16 +65,19 @@ def walk(
     blind: tuple[str, ...],
     seconds: float,
     look: Callable[[Step], None],
+    breakpoints: int | None = None,
 ) -> Run:
     """Let the CPU go from V; `look` is called where a step has begun.
 
-    Raises MachineError when QEMU does not answer.
+    With a number of `breakpoints` the CPU is a real one: it stops at so many places, and QEMU's log has
+    none of its exceptions.  Raises MachineError when QEMU does not answer.
     """
     plan = handover.plan
     seen, starts = [handover.registers.rip], [(0, Step.CALL)]
     ahead = places(handover)
     handlers = _handlers(pc, handover)
-    for virt in {*ahead, *handlers, plan.kernel_entry}:
+    order = dict.fromkeys((plan.kernel_entry, *handlers, *reversed(ahead)))
+    for virt in list(order)[:breakpoints]:
         pc.break_at(virt)
     logged = len(pc.process.logged())
     pc.monitor("log int")
@@ -103,7 +109,10 @@ def walk(
     raised = exceptions.first(pc.process.logged()[logged:]) if stop is not Stop.ENTRY else None
     fault = None
     mmu = WatchedMmu(pc.ram, here(handover), registers, {})
-    if raised is not None:
+    if breakpoints is not None and stop is Stop.FAULT:
+        registers, fault = _fallen(pc, handover, registers, handlers)
+        starts += [(len(seen) - 1, step) for step in Step if starts[-1][1] < step <= fault.step]
+    elif raised is not None:
         fault = exceptions.explained(raised, handover, registers, mmu, len(seen) - 1)
         stop = Stop.FAULT
         starts += [(len(seen) - 1, step) for step in Step if starts[-1][1] < step <= fault.step]
@@ -125,9 +134,19 @@ def walk(
         registers=registers,
         memory=pc.ram,
         descriptors=descriptors(mmu, registers),
-        blind=blind,
+        blind=blind if breakpoints is None else (*blind, *INFERRED),
         sees=SEES,
     )
+
+
+def _fallen(
+    pc: Pc, handover: Handover, registers: Registers, handlers: Container[int]
+) -> tuple[Registers, Fault]:
+    """A CPU of KVM's as it was when it fell, and why: from where it stands, or from a handler's frame."""
+    if registers.rip not in handlers:
+        return registers, explain(handover, pc.ram, registers, reset=True)
+    registers, code = interrupted(handover, pc.ram, registers)
+    return registers, explain(handover, pc.ram, registers, reset=False, error_code=code)
 
 
 def _as_a_cpu_leaves_pdptes(pc: Pc, handover: Handover) -> None:
@@ -155,18 +174,18 @@ def _none() -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
     return np.zeros((0, 4), np.int64)
 
 
-def _handlers(pc: Pc, handover: Handover) -> set[int]:
+def _handlers(pc: Pc, handover: Handover) -> dict[int, None]:
     """Where the old kernel's idt leads for the exceptions that a broken walk raises."""
     registers = handover.registers
     mmu = WatchedMmu(pc.ram, here(handover), registers, {})
     base, limit = registers.idt
     size = 16 if registers.efer & EFER_LMA else 8
-    found = set()
+    found: dict[int, None] = {}
     for vector in GATES:
         raw = mmu.look(base + vector * size, size)
         if vector * size + size - 1 <= limit and not isinstance(raw, Refused):
             low, high = int.from_bytes(raw[:2], "little"), int.from_bytes(raw[6:12], "little")
-            found.add(low | (high << 16 if size == 16 else (high & 0xFFFF) << 16))
+            found[low | (high << 16 if size == 16 else (high & 0xFFFF) << 16)] = None
     return found
 
 
