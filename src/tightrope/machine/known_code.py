@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from tightrope.machine.decode import Operation
 from tightrope.machine.physical import Ram
-from tightrope.memory import PAGE_SHIFT, PAGE_SIZE
+from tightrope.memory import PAGE_SHIFT, PAGE_SIZE, Extent
 
 
 class KnownCode:
@@ -29,16 +29,16 @@ class KnownCode:
         return self._operations.get((rip, phys, bits))
 
     def keep(self, rip: int, phys: int, bits: int, operation: Operation) -> None:
-        """Remember an instruction, and the frame that it begins in."""
+        """Remember an instruction, and the frames that it begins and ends in."""
         self._operations[rip, phys, bits] = operation
         self._bytes.update(range(phys, phys + operation.size))
-        if phys >> PAGE_SHIFT not in self.frames:
-            self.frames[phys >> PAGE_SHIFT] = self._frame(phys >> PAGE_SHIFT)
+        for number in Extent.sized(phys, operation.size).pages:
+            if number not in self.frames:
+                self.frames[number] = self._frame(number)
 
     def hit(self, phys: int, size: int) -> bool:
         """Whether one of `size` bytes at a physical address belongs to a known instruction."""
-        in_code = phys >> PAGE_SHIFT in self.frames
-        return in_code and not self._bytes.isdisjoint(range(phys, phys + size))
+        return not self._bytes.isdisjoint(range(phys, phys + size))
 
     def changed(self) -> bool:
         """Whether a frame that instructions were decoded from is not what it was."""
