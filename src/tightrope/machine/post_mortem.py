@@ -116,10 +116,18 @@ def bits_of(mmu: WatchedMmu, registers: Registers) -> int:
     return 32 if seg.code and seg.present and not seg.long else 64
 
 
+def leaving_long_mode(handover: Handover, registers: Registers) -> bool:
+    """A CPU stands on a hypervisor's way to 32-bit code, with paging on or off, or at V itself."""
+    way = handover.world.way_out
+    return way is not None and registers.cr3 in (way.wide.root, way.narrow.root)
+
+
 def step_of(handover: Handover, registers: Registers) -> Step:
     """The step of the walk that a CPU stands in, as far as its registers tell."""
     control = handover.plan.control_page
     tables_b = handover.page_table_b
+    if leaving_long_mode(handover, registers):
+        return Step.CALL
     if not registers.cr0 & CR0_PG and handover.registers.cr0 & CR0_PG:
         return Step.COPY
     if tables_b and tables_b.root != handover.page_table_a.root and registers.cr3 == tables_b.root:

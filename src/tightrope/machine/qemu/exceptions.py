@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from tightrope.machine.decode import Kind, Operation, decoded
 from tightrope.machine.delivery import follow
 from tightrope.machine.mmu import WatchedMmu
+from tightrope.machine.post_mortem import leaving_long_mode
 from tightrope.memory import PAGE_SIZE, Virt
 from tightrope.model import Fault, Handover, Registers, Step
 from tightrope.x86 import cpu as x86
@@ -86,7 +87,7 @@ def explained(
     lines, triple = follow(mmu, then, raised.vector)
     return Fault(
         instruction=stops,
-        step=step_of(handover, raised.pc),
+        step=Step.CALL if leaving_long_mode(handover, registers) else step_of(handover, raised.pc),
         vector=raised.vector,
         error_code=raised.error_code if raised.vector in WITH_ERROR_CODE else None,
         address=raised.address,

@@ -156,11 +156,14 @@ def _as_a_cpu_leaves_pdptes(pc: Pc, handover: Handover) -> None:
     (SDM 4.4.1).  QEMU 7.2 treats them as any other level (target/i386/tcg/sysemu/excp_helper.c,
     mmu_translate()).
     """
-    if handover.plan.host.paging is not Paging.PAE:
+    if handover.plan.paging is not Paging.PAE:
         return
     old, table_a = handover.world, handover.page_table_a
-    pages = {**old.tables, **table_a.pages}
-    for root in (old.pgd, table_a.root):
+    way = old.way_out
+    # Where long mode is left first, the old kernel's own tables are not PAE's.
+    first, root_pages = (way.narrow.root, way.narrow.pages) if way else (old.pgd, old.tables)
+    pages = {**root_pages, **table_a.pages}
+    for root in (first, table_a.root):
         page = pages.get(root & -PAGE_SIZE)
         if page is None:
             continue
