@@ -308,14 +308,54 @@ def test_a_virtual_machine_xen_and_a_lockdown_are_said() -> None:
         | {
             "/proc/cpuinfo": CPUINFO.replace("nx ", "nx hypervisor "),
             "/sys/hypervisor/type": "xen\n",
+            "/proc/xen/capabilities": ABSENT,
+            "/sys/hypervisor/guest_type": ABSENT,
             "/sys/kernel/security/lockdown": "none [integrity] confidentiality\n",
             "/sys/kernel/kexec_loaded": ABSENT,
         }
     )
     assert "a virtual machine" in toml
     assert "lockdown: none [integrity] confidentiality" in toml
-    for words in ("Xen runs below", "locked down", "offers no kexec"):
+    for words in (
+        "in a PV guest all of these addresses are pseudo-physical",
+        "locked down",
+        "offers no kexec",
+    ):
         assert noted(notes, words)
+
+
+@pytest.mark.parametrize(
+    ("kind", "capabilities", "says"),
+    [
+        ("PV\n", "control_d\n", "this is the dom0 of a Xen: .* pseudo-physical"),
+        ("PVH\n", "control_d\n", "this is the dom0 of a Xen"),
+        (ABSENT, "control_d\n", "this is the dom0 of a Xen"),
+        ("PV\n", "", "this is a PV guest of a Xen: .* pseudo-physical"),
+        ("PV\n", ABSENT, "this is a PV guest of a Xen"),
+    ],
+)
+def test_pseudo_physical_memory_is_not_described_as_the_machines(
+    kind: str | OSError, capabilities: str | OSError, says: str
+) -> None:
+    files = as_root() | {
+        "/sys/hypervisor/type": "xen\n",
+        "/sys/hypervisor/guest_type": kind,
+        "/proc/xen/capabilities": capabilities,
+    }
+    with pytest.raises(HostError, match=says) as caught:
+        capture(files)
+    assert "tightrope perform xen --json" in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["HVM", "PVH"])
+def test_a_guest_with_a_machine_of_its_own_is_captured(kind: str) -> None:
+    files = as_root() | {
+        "/sys/hypervisor/type": "xen\n",
+        "/sys/hypervisor/guest_type": f"{kind}\n",
+        "/proc/xen/capabilities": "\n",
+    }
+    _, notes, _ = captured(files)
+    assert noted(notes, f"gives this guest ({kind}) a machine of its own")
 
 
 def test_a_crashkernel_that_nobody_places_is_said() -> None:

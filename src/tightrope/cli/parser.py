@@ -191,7 +191,9 @@ def parser() -> argparse.ArgumentParser:
     example.add_argument(
         "--xen", choices=["v1", "v2"], help="a hypervisor with a dom0 that knows this interface"
     )
-    example.add_argument("--dom0", type=int, choices=[32, 64], help="with --xen: dom0's width")
+    example.add_argument(
+        "--dom0", type=int, choices=[32, 64], help="with --xen: dom0's width (the hypervisor's)"
+    )
     example.set_defaults(deed="host example")
     capture = hosts.add_parser("capture", help="describe this machine, changing nothing")
     capture.set_defaults(deed="host capture")
@@ -324,14 +326,15 @@ def _request_arguments(deed: argparse.ArgumentParser) -> None:
     old.add_argument(
         "--xen",
         choices=["v1", "v2"],
-        help="the old kernel is dom0 and asks a hypervisor for the jump, by this interface",
+        help="the old kernel is dom0 and asks a hypervisor for the jump: v1 with its own tables and code"
+        " (Xen 3.0 to 4.3), v2 with segments (4.4 on); --mode is the hypervisor's",
     )
     old.add_argument(
         "--dom0",
         type=int,
         choices=[32, 64],
         metavar="BITS",
-        help="without --host: the width of the example's dom0 (the hypervisor's)",
+        help="with --xen, without --host: the width of the example's dom0, 32 or 64 (as the hypervisor's)",
     )
     old.add_argument(
         "--crashed",

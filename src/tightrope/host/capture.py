@@ -19,6 +19,7 @@ from tightrope.host import profile
 from tightrope.host.draft import Draft, one_line
 from tightrope.host.kernel_files import HIDDEN, START_KERNEL_MAP, Resource
 from tightrope.host.live import BOOT_PARAMS, MEMMAP, Files
+from tightrope.host.xen_guest import under_xen
 from tightrope.memory import (
     PAGE_SIZE,
     Extent,
@@ -77,6 +78,7 @@ class _Capture:
 
     def captured(self) -> Captured:
         """Every section, in the order of the example host."""
+        self._draft.notes += under_xen(self._word)
         regions, origin = self._memory_map()
         ram = union(each.extent for each in regions if each.kind is RegionKind.RAM)
         symbols = self._symbols()
@@ -307,8 +309,6 @@ class _Capture:
             self._draft.note(
                 "the kernel is locked down: it takes signed kernels by kexec_file_load"
             )
-        if self._word("/sys/hypervisor/type") == "xen":
-            self._draft.note("Xen runs below: these physical addresses are not the machine's")
         if self._flags and "hypervisor" in self._flags:
             self._draft.comment("a virtual machine: /proc/cpuinfo (flag hypervisor)")
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from tightrope.abi.xen import CAPABILITIES, GUEST_TYPE, HYPERVISOR_TYPE
+
 Files = Mapping[str, "str | OSError"]
 """Absolute path -> contents, one character for each byte, or why there are none."""
 
@@ -24,7 +26,9 @@ PATHS = (
     "/proc/meminfo",
     "/proc/sys/kernel/kexec_load_disabled",
     BOOT_PARAMS,
-    "/sys/hypervisor/type",
+    CAPABILITIES,
+    GUEST_TYPE,
+    HYPERVISOR_TYPE,
     "/sys/kernel/kexec_crash_loaded",
     "/sys/kernel/kexec_crash_size",
     "/sys/kernel/kexec_loaded",
