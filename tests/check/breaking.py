@@ -36,6 +36,7 @@ from tightrope.model import (
     Tables,
     Translation,
 )
+from tightrope.sabotage.edits import with_tables
 from tightrope.x86.walk import Access
 
 PAGE = 4096
@@ -275,6 +276,15 @@ def memory_word(at: Callable[[Handover], int], value: int) -> Change:
         return handover, replace(run, memory=Patched(run.memory, {at(handover): value}))
 
     return breach
+
+
+def at_the_top(handover: Handover, run: Run) -> Walked:
+    """Bit 8 in the first present entry of page_table_a's root."""
+    tables = handover.page_table_a
+    page = bytearray(tables.pages[tables.root])
+    slot = next(at for at in range(0, PAGE, 8) if page[at] & 1)
+    page[slot + 1] |= 1
+    return with_tables(handover, tables, tables.root, bytes(page)), run
 
 
 def kernel_entry_in_b(handover: Handover) -> int:
@@ -604,6 +614,13 @@ TABLES = (
         change=in_a(at_v, lambda entry: entry | 1 << 46),
         step=Step.TABLE_A,
         says="reserved bits 0x400000000000 are set in the PT entry",
+    ),
+    Breach(
+        rule="reserved-bits",
+        name="bit 8 at the top of page_table_a, which AMD's CPUs reserve",
+        change=at_the_top,
+        step=Step.TABLE_A,
+        says="of page_table_a's highest level, has bit 8: AMD's CPUs reserve it",
     ),
     Breach(
         rule="reserved-bits",

@@ -54,10 +54,11 @@ def gone(number: int) -> bool:
     return not lives(number)
 
 
-@pytest.mark.parametrize("how", ["crash", "kill", "interrupt", "hangup"])
+@pytest.mark.parametrize("how", ["crash", "kill", "interrupt", "terminate", "hangup"])
 def test_qemu_dies_with_us(how: str) -> None:
     qemu().close()
     signals = {"kill": signal.SIGKILL, "interrupt": signal.SIGINT, "hangup": signal.SIGHUP}
+    signals["terminate"] = signal.SIGTERM
     started = subprocess.Popen(
         [sys.executable, "-c", STARTER, how],
         stdout=subprocess.PIPE,

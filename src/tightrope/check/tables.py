@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from tightrope.check.rule import Case, Rule, found
-from tightrope.memory import PAGE_SIZE, Extent, RegionKind, subtract, union
+from tightrope.memory import PAGE_SIZE, Extent, Phys, RegionKind, subtract, union
 from tightrope.model import Finding, Paging, Step, Stop, Tables
 from tightrope.x86.cpu import CR0_PG
 from tightrope.x86.walk import Access, Refused, Translated
@@ -157,6 +157,38 @@ def reserved_bits(case: Case) -> Iterator[Finding]:
                 mend=_clear(case),
             )
             return
+        for at, entry in _bit_8(case, tables):
+            yield found(
+                "reserved-bits",
+                step,
+                f"the entry at {at:#x}, of {name}'s highest level, has bit 8: AMD's CPUs reserve it",
+                evidence={"entry": f"{entry:#x} at {at:#x}"},
+                mend="an entry that leads to a table has no G bit: clear bit 8",
+            )
+            return
+
+
+def _bit_8(case: Case, tables: Tables) -> Iterator[tuple[int, int]]:
+    """Present entries of PML5 and PML4 tables with bit 8: ignored by Intel's CPUs (SDM 4.5.4), and to
+    be zero on AMD's (APM volume 2, 5.3.3: PML4E and PML5E, long mode).
+    """
+    if not case.host.paging.long_mode:
+        return
+    levels = 2 if case.host.paging is Paging.LA57 else 1
+    frames = [int(tables.root)]
+    for _ in range(levels):
+        below: list[int] = []
+        for frame in frames:
+            page = tables.pages.get(Phys(frame))
+            if page is None:
+                continue  # the design goes on in the old kernel's own
+            entries = np.frombuffer(page, "<u8")
+            for slot in np.nonzero(entries & np.uint64(1))[0].tolist():
+                entry = int(entries[slot])
+                below.append(entry & ADDRESS_BITS & -PAGE_SIZE)
+                if entry & 1 << 8:
+                    yield frame + 8 * slot, entry
+        frames = below
 
 
 def _clear(case: Case) -> str:
