@@ -55,7 +55,8 @@ def walk_from(
         OldKernel(
             kernel=debian_kernel(old).read_bytes(),
             initrd=initramfs("i386" if old.startswith("686") else "amd64"),
-            mebibytes=384,
+            # KASLR may put the kernel in the middle: the larger half holds what is reserved.
+            mebibytes=512 if crash else 384,
             reserve="192M" if crash else "128M",
             drive=drive,
         ),
