@@ -134,4 +134,8 @@ class Ram:
             raise MachineError(f"{extent} is not whole pages of this machine")
         if extent.size:
             start = extent.start - self._starts[at]
-            self._maps[at].madvise(mmap.MADV_DONTNEED, start, extent.size)
+            self._give_back(at, start, extent.size)
+
+    def _give_back(self, number: int, start: int, size: int) -> None:
+        """Make bytes of one extent read as zeros, `start` bytes from its beginning."""
+        self._maps[number].madvise(mmap.MADV_DONTNEED, start, size)

@@ -14,11 +14,10 @@ from __future__ import annotations
 
 import mmap
 import os
-from bisect import bisect_right
 
-from tightrope.errors import MachineError, MissingPart
+from tightrope.errors import MissingPart
 from tightrope.machine.physical import Ram
-from tightrope.memory import PAGE_SIZE, Extent
+from tightrope.memory import Extent
 
 LOW_ALL, LOW_SPLIT, HIGH = 0xE000_0000, 0xC000_0000, 1 << 32
 SPLIT = f"max-ram-below-4g={LOW_SPLIT}"
@@ -84,14 +83,9 @@ class SharedRam(Ram):
                 out.update(Extent(start + moved, at + moved).pages)
         return frozenset(out)
 
-    def zero(self, extent: Extent) -> None:
-        """See `physical.Ram.zero`: a hole in the file reads as zeros, for QEMU too."""
-        at = bisect_right(self._starts, extent.start) - 1
-        if at < 0 or not self.extents[at].covers(extent) or extent.start % PAGE_SIZE:
-            raise MachineError(f"{extent} is not whole pages of this machine")
-        if extent.size:
-            start = extent.start - self._starts[at]
-            self._maps[at].madvise(mmap.MADV_REMOVE, start, extent.size)
+    def _give_back(self, number: int, start: int, size: int) -> None:
+        """See `physical.Ram`: a hole in the file reads as zeros, for QEMU too."""
+        self._maps[number].madvise(mmap.MADV_REMOVE, start, size)
 
     def close(self) -> None:
         """Give back the descriptor; what is mapped goes with the last view of it."""
