@@ -16,17 +16,19 @@ import numpy as np
 from bench import cases, cpus, pcs, plain_unicorn, proofs
 from bench.clock import seconds, show
 from tests.makers.bzimage import bzimage
-from tightrope import check, host, image, machines, plan, routines, shipped
+from tightrope import check, host, image, plan, routines, shipped
+from tightrope import world as world_room
 from tightrope.check.page_list import order
-from tightrope.compare import compare
+from tightrope.deeds import machines
+from tightrope.deeds.compare import compare
+from tightrope.deeds.rehearse import build
 from tightrope.errors import MachineError, MissingPart
 from tightrope.handover import DESIGNS
-from tightrope.machine.emulator import Emulator
 from tightrope.machine.port import Machine
+from tightrope.machine.unicorn import Emulator
 from tightrope.memory import Extent, MemoryMap, Region, RegionKind
 from tightrope.model import Handover, Host, Paging
 from tightrope.plan import Request
-from tightrope.rehearse import build
 from tightrope.x86.survey import survey
 from tightrope.x86.walk import Access, Mmu, walk
 
@@ -173,7 +175,7 @@ def ten_million_pages() -> None:
 def walker() -> None:
     """Single walks, and all mappings of an old kernel at once."""
     old = host.read(host.example(), "example")
-    world = host.lay(old, routines.read(routines.RELOCATE_X86_64))
+    world = world_room.lay(old, routines.read(routines.RELOCATE_X86_64))
     mmu = Mmu(cr0=old.cr0, cr3=world.pgd, cr4=old.cr4, efer=old.efer, physical_bits=46)
 
     def read(phys: int, size: int) -> int | None:

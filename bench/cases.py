@@ -14,8 +14,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from itertools import islice
 
 from bench.clock import show
-from tightrope import machines
-from tightrope.agree import Agreement, agree
+from tightrope.deeds import machines
+from tightrope.deeds.agree import Agreement, agree
 
 SEED, CASES, SECONDS = 2006, 100_000, 600.0
 PART = 200

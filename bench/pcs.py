@@ -12,10 +12,10 @@ from tests.conftest import debian_kernel
 from tests.makers.bzimage import bzimage
 from tests.qemu.pcs import BOOT_SECONDS, initramfs, old_kernel, token
 from tightrope import image, plan
+from tightrope.deeds.rehearse import build
 from tightrope.machine.qemu import Qemu
 from tightrope.model import Paging
 from tightrope.plan import Request
-from tightrope.rehearse import build
 
 KERNELS = (
     ("cloud-amd64", "amd64", Paging.X86_64, "LZ4"),

@@ -11,8 +11,8 @@ from unicorn import unicorn_const as _const
 from unicorn import x86_const as _x86
 
 from tightrope.machine.layout import lay
-from tightrope.machine.physical import Ram, backed
 from tightrope.model import Handover
+from tightrope.observe.physical import Ram, backed
 from tightrope.x86.cpu import MSR_EFER
 
 

@@ -15,15 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import lacking
-from tightrope import machines
-from tightrope.agree import Agreement, agree, make
-from tightrope.agree.known import KNOWN
 from tightrope.cli import main
+from tightrope.deeds import machines
+from tightrope.deeds.agree import Agreement, agree, make
+from tightrope.deeds.agree.known import KNOWN
 from tightrope.errors import BadInput, MissingPart
-from tightrope.machine.emulator import Emulator
-from tightrope.machine.emulator.alone import Alone
 from tightrope.machine.kvm import Kvm
 from tightrope.machine.port import Machine
+from tightrope.machine.unicorn import Emulator
+from tightrope.machine.unicorn.alone import Alone
 from tightrope.memory import Phys
 from tightrope.model import Fault, Handover, Paging, Run, Stop
 from tightrope.report import agree as report
@@ -144,7 +144,7 @@ Walk = Callable[[ReadEntry, Mmu, int, Access], Translated | Refused]
 
 def walking(monkeypatch: pytest.MonkeyPatch, walk: Walk) -> None:
     """The emulator's MMU, with another walker."""
-    monkeypatch.setattr("tightrope.machine.mmu.walk", walk)
+    monkeypatch.setattr("tightrope.observe.mmu.walk", walk)
 
 
 def test_a_walker_that_ignores_nx_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,6 +291,6 @@ def test_cases_of_which_nothing_can_be_made_are_said_to_be_none(
     def refuse(*_arguments: object) -> None:
         raise BadInput("made up", source="test")
 
-    monkeypatch.setattr("tightrope.agree.cases._draw", refuse)
+    monkeypatch.setattr("tightrope.deeds.agree.cases._draw", refuse)
     with pytest.raises(BadInput, match="nothing can be made of case 3"):
         make(1, 3)

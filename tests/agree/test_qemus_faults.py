@@ -16,10 +16,10 @@ from tests.machine import walks
 from tests.makers.hosts import mode_host
 from tests.qemu.pcs import qemu
 from tightrope import check
-from tightrope.agree import make
-from tightrope.agree.deed import explain_all
-from tightrope.agree.difference import Told
-from tightrope.agree.known import KNOWN
+from tightrope.deeds.agree import make
+from tightrope.deeds.agree.deed import explain_all
+from tightrope.deeds.agree.difference import Told
+from tightrope.deeds.agree.known import KNOWN
 from tightrope.machine.qemu import Qemu
 from tightrope.model import Handover, Paging
 from tightrope.sabotage import SABOTAGES, Sabotage

@@ -16,14 +16,14 @@ import pytest
 from tests.machine import walks
 from tests.makers.hosts import mode_host
 from tightrope import check
-from tightrope.agree.deed import explain_all
-from tightrope.agree.difference import Told
-from tightrope.machine.emulator import Emulator
-from tightrope.machine.emulator.alone import Alone
+from tightrope.deeds.agree.deed import explain_all
+from tightrope.deeds.agree.difference import Told
+from tightrope.deeds.rehearse import build
 from tightrope.machine.kvm import Kvm
+from tightrope.machine.unicorn import Emulator
+from tightrope.machine.unicorn.alone import Alone
 from tightrope.memory import PAGE_SIZE, Phys, Virt
 from tightrope.model import Handover, LowMapping, Paging, Run, Stop
-from tightrope.rehearse import build
 from tightrope.sabotage import SABOTAGES, Sabotage
 from tightrope.sabotage.edits import entry_of, virt, with_tables
 from tightrope.x86 import cpu as x86

@@ -16,10 +16,10 @@ from tests.bochs.machine import NONE, Answer, Orders
 from tests.bochs.test_walk_against_bochs import BOCHS_MODES
 from tests.x86.modes import MODES, NXE, PG_PE_WP, PGE, RW, SMEP, A, D, G, Mode, P
 from tests.x86.worlds import TABLES
-from tightrope.machine.mmu import WatchedMmu
-from tightrope.machine.physical import Ram
 from tightrope.memory import Extent, Phys
 from tightrope.model import Cpu, Registers, Step
+from tightrope.observe.mmu import WatchedMmu
+from tightrope.observe.physical import Ram
 from tightrope.x86.walk import Access, Refused, load_pdptes, walk
 
 ONE, OTHER = 0x40_0000, 0x40_1000

@@ -15,11 +15,11 @@ from tests.check.breaking import CASES, Breach, edit, with_word
 from tests.rehearse.runs import example_host, shared, shipped_kernel, shipped_request, sound
 from tightrope.check import RULES, check
 from tightrope.check.rule import Case, Rule, owner
+from tightrope.deeds.rehearse import rehearse
 from tightrope.errors import MachineError
-from tightrope.machine.emulator import Emulator
+from tightrope.machine.unicorn import Emulator
 from tightrope.memory import Extent, Phys, Virt
 from tightrope.model import Code, Finding, Step
-from tightrope.rehearse import rehearse
 from tightrope.sabotage import SABOTAGES, Sabotage
 
 V = 0xFFFF_FFFF_9AC0_1000
@@ -45,7 +45,7 @@ def test_a_sound_walk_breaks_no_rule() -> None:
 
 
 def test_a_walk_that_was_played_breaks_no_rule() -> None:
-    from tightrope.machine.fake import Fake
+    from tests.stand_ins.played import Fake
 
     good = sound()
     assert check(good.handover, Fake().run(good.handover)) == ()

@@ -13,12 +13,12 @@ from tests.makers.bzimage import bzimage
 from tightrope import host, image
 from tightrope.cli import main
 from tightrope.cli.parser import DESIGNS as NAMES
-from tightrope.compare import Row, _copied, compare
+from tightrope.deeds.compare import Row, _copied, compare
+from tightrope.deeds.rehearse import rehearse
 from tightrope.handover import DAMM_V4, DESIGNS, IN_PLACE, ONE_TABLE, TWO_TABLES
 from tightrope.memory import PAGE_SIZE, Extent
 from tightrope.model import Host, Named, Outcome, Paging
 from tightrope.plan import Request
-from tightrope.rehearse import rehearse
 from tightrope.report import compare as report
 
 KERNEL = image.read(bzimage(init_size=0x20000), "made")

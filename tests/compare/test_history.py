@@ -25,7 +25,8 @@ from tests.makers.hosts import FOUR_FOUR, MIB, Home, mode_host
 from tests.modes.runs import LEGACY, PLACES, kernel, request, shared
 from tightrope import host
 from tightrope.check import check
-from tightrope.compare import compare
+from tightrope.deeds.compare import compare
+from tightrope.deeds.rehearse import build, prepare, rehearse
 from tightrope.errors import BadInput, PlanError
 from tightrope.handover import (
     DAMM_V4,
@@ -38,7 +39,6 @@ from tightrope.handover import (
 from tightrope.memory import Extent, Virt
 from tightrope.model import Host, Outcome, Paging, Plan, Step, Stop, Verdict
 from tightrope.plan import Request
-from tightrope.rehearse import build, prepare, rehearse
 from tightrope.sabotage import SABOTAGES
 from tightrope.sabotage.edits import edit_entry, with_tables
 

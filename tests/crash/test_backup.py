@@ -16,14 +16,14 @@ from tests.crash.hosts import crash_hosts, example, small_kernel
 from tests.crash.reader import Row, e820, header_of, segment
 from tests.makers.hosts import MIB, PAGE, read_image
 from tests.rehearse.runs import backed_up, low_memory_host, shared, shipped_kernel, shipped_request
+from tests.stand_ins.played import Fake
 from tightrope import check
+from tightrope.deeds.rehearse import build, rehearse
 from tightrope.errors import BadInput, PlanError
-from tightrope.machine.fake import Fake
 from tightrope.machine.port import Machine
 from tightrope.memory import Extent, MemoryMap, Phys, Region, RegionKind
 from tightrope.model import Handover, Host, Named, Outcome, Paging, Piece, Protocol, Run, Stop
 from tightrope.plan import Request, prepare
-from tightrope.rehearse import build, rehearse
 from tightrope.sabotage import SABOTAGES
 
 MODES = pytest.mark.parametrize("paging", list(Paging))

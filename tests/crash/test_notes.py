@@ -15,6 +15,7 @@ from tests.crash.hosts import LEGACY, example
 from tests.makers.hosts import PAGE, document, write
 from tests.vmcore.cores import elf_core
 from tightrope import host as host_room
+from tightrope import world as world_room
 from tightrope.errors import HostError
 from tightrope.host.examples import PAGE_OFFSETS
 from tightrope.memory import Extent
@@ -25,7 +26,7 @@ CODE = Code(name="code", data=b"\x90" * 64, symbols={})
 
 
 def world_of(old: Host) -> World:
-    return host_room.lay(old, CODE)
+    return world_room.lay(old, CODE)
 
 
 def bytes_at(world: World, extent: Extent) -> bytes:

@@ -22,13 +22,13 @@ from tests.crash.reader import command_line, core_header
 from tests.makers.hosts import MIB, PAGE
 from tightrope import vmcore
 from tightrope.cli import main
+from tightrope.deeds.rehearse import rehearse
 from tightrope.handover import DESIGNS, IN_PLACE, TWO_TABLES
 from tightrope.host.examples import PAGE_OFFSETS
-from tightrope.machine.emulator import Emulator
+from tightrope.machine.unicorn import Emulator
 from tightrope.memory import Extent, Phys
 from tightrope.model import Handover, Host, Memory, Outcome, Paging, Piece, Step, Stop, Verdict
 from tightrope.plan import Request
-from tightrope.rehearse import rehearse
 from tightrope.sabotage import SABOTAGES, Sabotage
 from tightrope.vmcore import Pgd
 

@@ -19,14 +19,14 @@ from hypothesis import strategies as st
 from tests.crash.hosts import REGION, crash_hosts, example, small_kernel
 from tests.makers.hosts import MIB, PAGE
 from tests.rehearse.runs import crashed, shared, shipped_kernel, shipped_request
+from tests.stand_ins.played import Fake
 from tightrope import check
-from tightrope.machine.emulator import Emulator
-from tightrope.machine.fake import Fake
+from tightrope.deeds.rehearse import build, prepare, rehearse
 from tightrope.machine.port import Machine
+from tightrope.machine.unicorn import Emulator
 from tightrope.memory import Extent, Phys, subtract
 from tightrope.model import Handover, Host, Outcome, Paging, Piece, Run, Stop
 from tightrope.plan import Request
-from tightrope.rehearse import build, prepare, rehearse
 from tightrope.sabotage import SABOTAGES
 
 MODES = pytest.mark.parametrize("paging", list(Paging))

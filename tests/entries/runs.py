@@ -13,11 +13,11 @@ from tests.makers.multiboot import flat_kernel
 from tests.makers.told import Reader
 from tests.modes.runs import shared
 from tightrope import image as image_room
+from tightrope.deeds.rehearse import rehearse
 from tightrope.machine.port import Machine
 from tightrope.memory import Extent
 from tightrope.model import Host, Image, Memory, Paging, Protocol, Verdict
 from tightrope.plan import Module, Request
-from tightrope.rehearse import rehearse
 from tightrope.sabotage import named
 
 BASE = 16 * MIB

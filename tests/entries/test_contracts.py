@@ -12,13 +12,13 @@ from tests.makers.hosts import GIB, MIB, mode_host
 from tests.makers.told import Reader, Told, multiboot, multiboot2, start_info
 from tests.modes.runs import LEGACY, shared
 from tests.rehearse.runs import mode_host as example_of
+from tests.stand_ins.played import Fake
 from tightrope.check import check
+from tightrope.deeds.rehearse import build
 from tightrope.errors import PlanError
-from tightrope.machine.fake import Fake
 from tightrope.memory import Extent, MemoryMap, Phys, Region, RegionKind
 from tightrope.model import Handover, Host, Outcome, Paging, Protocol, Registers, Run
 from tightrope.plan import Module, Request, prepare
-from tightrope.rehearse import build
 
 PG, PE, ET, MP, NE = 1 << 31, 1, 1 << 4, 1 << 1, 1 << 5
 LMA, LME = 1 << 10, 1 << 8

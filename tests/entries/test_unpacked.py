@@ -18,12 +18,12 @@ from tests.makers.hosts import MIB, mode_host, small_host
 from tests.rehearse.runs import mode_host as example_of
 from tightrope import host as host_room
 from tightrope import image as image_room
+from tightrope.deeds.rehearse import CONSOLE_WORDS, rehearse
 from tightrope.errors import ImageError, PlanError
-from tightrope.machine.emulator import Emulator
+from tightrope.machine.unicorn import Emulator
 from tightrope.memory import Extent
 from tightrope.model import Host, Image, Outcome, Paging, Protocol, Verdict
 from tightrope.plan import Request, prepare
-from tightrope.rehearse import CONSOLE_WORDS, rehearse
 
 LINUX = note("Linux", 0x100, b"salt")
 BASE = 16 * MIB

@@ -11,11 +11,11 @@ from tests.entries.runs import reader
 from tests.makers.told import multiboot, multiboot2
 from tests.rehearse.runs import crash_host, mode_host
 from tightrope import image as image_room
+from tightrope.deeds.rehearse import rehearse
 from tightrope.errors import PlanError
-from tightrope.machine.emulator import Emulator
+from tightrope.machine.unicorn import Emulator
 from tightrope.model import Image, Outcome, Paging, Protocol, Verdict
 from tightrope.plan import Module, Request
-from tightrope.rehearse import rehearse
 
 XEN_WORDS = "com1=115200,8n1 console=com1 no-real-mode"
 """Without no-real-mode Xen asks a BIOS, and there is none."""

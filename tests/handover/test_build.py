@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 
 from tests.makers.hosts import GIB, MIB, PAGE, make_host, plans, read_image, small_host, table_b
-from tightrope import handover, host, routines
+from tightrope import handover, routines
+from tightrope import world as world_room
 from tightrope.errors import MachineError
 from tightrope.memory import Extent, Virt, union
 from tightrope.model import Code, Handover, Host, Plan, Tables
@@ -24,7 +25,7 @@ FEW = settings(max_examples=40)
 
 
 def build(plan: Plan, code: Code = CODE) -> Handover:
-    return handover.build(plan, host.lay(plan.host, code), code, design=handover.TWO_TABLES)
+    return handover.build(plan, world_room.lay(plan.host, code), code, design=handover.TWO_TABLES)
 
 
 def mmu(built: Handover, tables: Tables) -> Mmu:
@@ -225,7 +226,7 @@ def test_v_is_about_to_be_called_with_the_routines_arguments() -> None:
 def test_v_and_p_may_be_the_same_address() -> None:
     plan = example()
     plan = replace(plan, relocation=Virt(plan.control_page))
-    world = host.lay(small_host(), CODE)
+    world = world_room.lay(small_host(), CODE)
     built = handover.build(plan, world, CODE, design=handover.TWO_TABLES)
     found = mapped(built, built.page_table_a)
     assert found.virt.tolist() == found.phys.tolist() == [plan.control_page]
@@ -235,7 +236,7 @@ def test_v_and_p_may_share_upper_tables() -> None:
     plan = example()
     near = Virt(plan.control_page ^ 0x1000)
     plan = replace(plan, relocation=near)
-    world = host.lay(small_host(), CODE)
+    world = world_room.lay(small_host(), CODE)
     built = handover.build(plan, world, CODE, design=handover.TWO_TABLES)
     found = mapped(built, built.page_table_a)
     assert set(found.virt.tolist()) == {near, plan.control_page}
@@ -248,4 +249,4 @@ def test_a_design_that_is_not_there_is_refused_with_those_that_are() -> None:
     with pytest.raises(
         MachineError, match=r"no design 'three-tables'; there is in-place, two-tables,"
     ):
-        handover.build(plan, host.lay(plan.host, CODE), CODE, design="three-tables")
+        handover.build(plan, world_room.lay(plan.host, CODE), CODE, design="three-tables")

@@ -16,13 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tightrope import host, image, shipped
+from tightrope.deeds.rehearse import rehearse
 from tightrope.errors import HostError, PlanError
 from tightrope.host.capture import capture
 from tightrope.host.live import BOOT_PARAMS, MEMMAP, PATHS, read_tree
 from tightrope.memory import Extent, RegionKind
 from tightrope.model import Host, Outcome
 from tightrope.plan import Request
-from tightrope.rehearse import rehearse
 
 MIB, GIB = 1 << 20, 1 << 30
 Files = dict[str, str | OSError]

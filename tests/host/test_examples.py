@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from tests.makers.hosts import read_image
 from tests.modes.runs import shared
 from tightrope import host
+from tightrope.deeds.rehearse import rehearse
 from tightrope.errors import HostError
 from tightrope.memory import Extent
 from tightrope.model import Host, Outcome, Paging
 from tightrope.plan import Request
-from tightrope.rehearse import rehearse
 
 LEGACY = (Paging.I386, Paging.PAE)
 PLACES: list[tuple[Paging, int | None]] = [

@@ -7,11 +7,12 @@ from dataclasses import replace
 import pytest
 
 from tightrope import host, routines
+from tightrope import world as world_room
 from tightrope.errors import HostError
 from tightrope.host import Told, read_guest, with_code
-from tightrope.machine.physical import Ram, backed
 from tightrope.memory import PAGE_SIZE, Extent
 from tightrope.model import Code, Host, Paging, World
+from tightrope.observe.physical import Ram, backed
 
 RESERVED = Extent.sized(0x1000_0000, 0x400_0000)
 KINDS = {"ram": "System RAM", "reserved": "Reserved"}
@@ -38,7 +39,7 @@ def code_for(paging: Paging) -> Code:
 def standing(paging: Paging) -> tuple[Host, World, Ram]:
     """A described old kernel in memory."""
     old = host.read(host.example(paging, pc=512), "a PC")
-    world = host.lay(old, code_for(paging))
+    world = world_room.lay(old, code_for(paging))
     ram = Ram(backed(old.memory, old.firmware))
     for piece in world.pieces:
         ram.write(piece.phys, piece.data)

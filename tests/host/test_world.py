@@ -1,4 +1,4 @@
-"""host.lay: the bytes of an old kernel are what its description says.
+"""world.lay: the bytes of an old kernel are what its description says.
 
 The tables are read through the walker and the survey, which share nothing with their builder; the
 descriptors are read with struct, from the manual's figures.
@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from tests.makers.hosts import GIB, MIB, PAGE, TEXT_SIZE, hosts, make_host, small_host
 from tightrope import host as host_room
+from tightrope import world as world_room
 from tightrope.errors import HostError
 from tightrope.memory import Extent, MemoryMap, Phys, Region, RegionKind, Virt, union
 from tightrope.model import Code, DirectMap, Host, LowMapping, World
@@ -71,7 +72,7 @@ def at_virt(world: World, virt: int, size: int) -> bytes:
     return at(world, found.phys, size)
 
 
-EXAMPLE = host_room.lay(host_room.read(host_room.example(), "example"), CODE)
+EXAMPLE = world_room.lay(host_room.read(host_room.example(), "example"), CODE)
 
 
 # ------------------------------------------------------------------------------------- the text
@@ -114,7 +115,7 @@ def test_the_call_left_an_address_of_the_kernel_text_on_the_stack() -> None:
 
 def test_without_pge_nothing_is_global() -> None:
     made = small_host()
-    world = host_room.lay(replace(made, cpu=replace(made.cpu, pge=False)), CODE)
+    world = world_room.lay(replace(made, cpu=replace(made.cpu, pge=False)), CODE)
     assert not mapped(world).is_global.any()
 
 
@@ -149,7 +150,7 @@ def ram_pages(host: Host) -> tuple[Extent, ...]:
 @settings(max_examples=25)
 @given(host=hosts())
 def test_text_and_direct_map_are_all_that_is_mapped(host: Host) -> None:
-    world = host_room.lay(host, CODE)
+    world = world_room.lay(host, CODE)
     reached, executable = direct(world)
     assert reached == ram_pages(host)
     assert set(executable) == {not host.cpu.nx}
@@ -167,7 +168,7 @@ def test_text_and_direct_map_are_all_that_is_mapped(host: Host) -> None:
 def test_everything_that_is_laid_out_is_in_private_memory_but_code_and_bios_data(
     host: Host,
 ) -> None:
-    world = host_room.lay(host, CODE)
+    world = world_room.lay(host, CODE)
     for piece in world.pieces:
         inside = Extent.sized(world.code_phys, PAGE) if "code at V" in piece.what else host.private
         if "BIOS" in piece.what:
@@ -185,7 +186,7 @@ def test_a_direct_map_of_gib_pages_uses_them_where_ram_fills_them() -> None:
         private=Extent.sized(4 * MIB, 4 * MIB),
         direct_page=GIB,
     )
-    world = host_room.lay(host, CODE)
+    world = world_room.lay(host, CODE)
     assert sorted(mapped(world).size.tolist()) == [2 * MIB] + [GIB] * 3
 
 
@@ -197,7 +198,7 @@ def test_a_direct_map_has_no_page_larger_than_the_host_says(page_size: int) -> N
         private=Extent.sized(4 * MIB, 4 * MIB),
         direct_page=page_size,
     )
-    found = mapped(host_room.lay(host, CODE))
+    found = mapped(world_room.lay(host, CODE))
     sizes = found.size[found.virt < host.text.virt].tolist()
     assert sizes == [page_size] * (GIB // page_size)
 
@@ -209,7 +210,7 @@ def test_two_pieces_of_ram_in_one_page_are_mapped_once() -> None:
         private=Extent.sized(4 * MIB, 4 * MIB),
         other=[Region(Extent(0x800, 0xC00), RegionKind.RESERVED)],
     )
-    reached, _ = direct(host_room.lay(host, CODE))
+    reached, _ = direct(world_room.lay(host, CODE))
     assert reached == (Extent(0, 64 * MIB),)
 
 
@@ -221,7 +222,7 @@ def test_a_host_of_6_tib_is_laid_out_with_gib_pages() -> None:
         private=Extent.sized(4 * MIB, 4 * MIB),
         direct_page=GIB,
     )
-    world = host_room.lay(host, CODE)
+    world = world_room.lay(host, CODE)
     assert len(world.tables) < 40
     reached, _ = direct(world)
     assert reached == (Extent(0, 0x9F000), Extent(MIB, 6 << 40))
@@ -239,7 +240,7 @@ def test_a_low_mapping_leads_where_it_says() -> None:
         small_host(),
         low_mappings=(low(0x20000, 0x30000, size=3 * PAGE), low(5 * GIB, 0x7000, is_global=True)),
     )
-    world = host_room.lay(host, CODE)
+    world = world_room.lay(host, CODE)
     for virt, phys, is_global in (
         (0x20000, 0x30000, False),
         (0x22FFF, 0x32FFF, False),
@@ -259,7 +260,7 @@ def test_a_low_mapping_leads_where_it_says() -> None:
 def test_a_mapping_over_another_is_refused(virt: int) -> None:
     host = replace(small_host(), low_mappings=(low(virt, 0x7000),))
     with pytest.raises(HostError, match="mapped already") as caught:
-        host_room.lay(host, CODE)
+        world_room.lay(host, CODE)
     assert (caught.value.source, caught.value.field) == ("made", "mapping")
 
 
@@ -269,7 +270,7 @@ def test_a_direct_map_over_the_text_is_refused() -> None:
         made, direct_map=DirectMap(virt=Virt(made.text.virt - 8 * MIB), page_size=2 * MIB)
     )
     with pytest.raises(HostError, match="overlaps the kernel text") as caught:
-        host_room.lay(host, CODE)
+        world_room.lay(host, CODE)
     assert (caught.value.source, caught.value.field) == ("made", "direct_map.virt")
 
 
@@ -324,7 +325,7 @@ def test_every_gate_leads_into_the_kernel_text_through_the_code_segment() -> Non
 )
 def test_the_bios_data_area_says_where_low_memory_ends(low: int, kib: int, segment: int) -> None:
     ram = (Region(Extent(0, low), RegionKind.RAM), *small_host().memory.regions[1:])
-    world = host_room.lay(replace(small_host(), memory=MemoryMap(ram)), CODE)
+    world = world_room.lay(replace(small_host(), memory=MemoryMap(ram)), CODE)
     assert at(world, 0x413, 2) == kib.to_bytes(2, "little")
     assert at(world, 0x40E, 2) == segment.to_bytes(2, "little")
 
@@ -332,7 +333,7 @@ def test_the_bios_data_area_says_where_low_memory_ends(low: int, kib: int, segme
 @pytest.mark.parametrize("low", [Extent(0, 0x1F000), Extent(0, 0xB0000), Extent(0x1000, 0x9FC00)])
 def test_a_memory_map_that_no_bios_has_gives_no_bios_data_area(low: Extent) -> None:
     ram = (Region(low, RegionKind.RAM), *small_host().memory.regions[1:])
-    world = host_room.lay(replace(small_host(), memory=MemoryMap(ram)), CODE)
+    world = world_room.lay(replace(small_host(), memory=MemoryMap(ram)), CODE)
     assert [each for each in world.pieces if "BIOS" in each.what] == []
 
 
@@ -343,13 +344,13 @@ def test_private_memory_holds_the_tables_to_the_last_page_and_not_one_less() -> 
     host = small_host()
     needed = max(
         piece.extent.end
-        for piece in host_room.lay(host, CODE).pieces
+        for piece in world_room.lay(host, CODE).pieces
         if host.private.covers(piece.extent)
     )
     size = needed - host.private.start
-    host_room.lay(replace(host, private=Extent.sized(host.private.start, size)), CODE)
+    world_room.lay(replace(host, private=Extent.sized(host.private.start, size)), CODE)
     with pytest.raises(HostError, match="too small") as caught:
-        host_room.lay(replace(host, private=Extent.sized(host.private.start, size - PAGE)), CODE)
+        world_room.lay(replace(host, private=Extent.sized(host.private.start, size - PAGE)), CODE)
     assert (caught.value.source, caught.value.field) == ("made", "private.size")
 
 
@@ -357,4 +358,4 @@ def test_private_memory_holds_the_tables_to_the_last_page_and_not_one_less() -> 
 def test_private_memory_without_room_for_anything_is_refused(pages: int) -> None:
     host = replace(small_host(), private=Extent.sized(4 * MIB, pages * PAGE))
     with pytest.raises(HostError, match="too small"):
-        host_room.lay(host, CODE)
+        world_room.lay(host, CODE)

@@ -10,12 +10,12 @@ import pytest
 
 from tightrope import host, image, shipped
 from tightrope.cli import main
+from tightrope.deeds.rehearse import rehearse
 from tightrope.errors import HostError
 from tightrope.memory import Extent, RegionKind
 from tightrope.model import Outcome, XenInterface
 from tightrope.perform import load_file
 from tightrope.plan import Request
-from tightrope.rehearse import rehearse
 
 FACTS: dict[str, object] = {
     "version": "4.17",

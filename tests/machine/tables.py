@@ -6,10 +6,10 @@ of the house takes part.
 
 from __future__ import annotations
 
-from tightrope.machine.mmu import WatchedMmu
-from tightrope.machine.physical import Ram
 from tightrope.memory import Extent
 from tightrope.model import Buffer, Cpu, Registers
+from tightrope.observe.mmu import WatchedMmu
+from tightrope.observe.physical import Ram
 from tightrope.x86.cpu import GENERAL
 
 PAGE = 4096

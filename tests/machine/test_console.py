@@ -34,12 +34,12 @@ from tests.makers.hosts import make_host, table_b
 from tightrope import host as host_room
 from tightrope import image as image_room
 from tightrope import shipped
-from tightrope.machine.emulator import Emulator
-from tightrope.machine.emulator.console import _Listener
+from tightrope.deeds.rehearse import CONSOLE_WORDS
+from tightrope.machine.unicorn import Emulator
+from tightrope.machine.unicorn.console import _Listener
 from tightrope.memory import Extent
 from tightrope.model import Console, Handover, Host, Stop
 from tightrope.plan import Request, prepare
-from tightrope.rehearse import CONSOLE_WORDS
 
 
 def large_host() -> Host:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tightrope.machine.decode import Kind, Operation, decoded
+from tightrope.observe.decode import Kind, Operation, decoded
 from tightrope.x86.walk import Access
 
 RIP = 0x7000

@@ -11,11 +11,11 @@ import pytest
 from tests.machine.tables import OPEN, RW, XD, Trees, registers
 from tests.machine.walks import fault_of, made, moving, sound
 from tests.makers.hosts import table_b
-from tightrope.machine.delivery import follow
-from tightrope.machine.emulator import Emulator
-from tightrope.machine.fake import Fake
+from tests.stand_ins.played import Fake
+from tightrope.machine.unicorn import Emulator
 from tightrope.memory import Extent
 from tightrope.model import Registers
+from tightrope.observe.delivery import follow
 
 IDT, GDT, STACK, HANDLER = 0x10_0000, 0x11_0000, 0x12_0000, 0x13_0000
 CODE64, DATA, CODE32 = 0x00AF_9B00_0000_FFFF, 0x00CF_9300_0000_FFFF, 0x00CF_9B00_0000_FFFF

@@ -36,16 +36,16 @@ from tests.machine.walks import (
     with_registers,
 )
 from tests.makers.hosts import make_host, small_host, table_b
+from tests.stand_ins.played import Fake
 from tightrope import routines
 from tightrope.errors import MachineError
-from tightrope.machine.decode import Operation
-from tightrope.machine.emulator import Emulator
-from tightrope.machine.fake import Fake
-from tightrope.machine.mmu import WatchedMmu
 from tightrope.machine.port import no_progress
-from tightrope.machine.watch import Watch
+from tightrope.machine.unicorn import Emulator
 from tightrope.memory import Extent, Phys, Virt
 from tightrope.model import Code, Handover, LowMapping, Piece, Run, Step, Stop
+from tightrope.observe.decode import Operation
+from tightrope.observe.mmu import WatchedMmu
+from tightrope.observe.watch import Watch
 from tightrope.x86.walk import Access
 
 EMULATOR = Emulator()

@@ -5,10 +5,10 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tightrope.machine.decode import Operation
-from tightrope.machine.known_code import KnownCode
-from tightrope.machine.physical import Ram
 from tightrope.memory import Extent
+from tightrope.observe.decode import Operation
+from tightrope.observe.known_code import KnownCode
+from tightrope.observe.physical import Ram
 
 PAGE = 4096
 START, PAGES = 0x10_0000, 3

@@ -21,19 +21,19 @@ from tests.makers.hosts import mode_host
 from tightrope import check
 from tightrope.abi import kvm as abi
 from tightrope.cli import main
+from tightrope.deeds.rehearse import build
 from tightrope.errors import MachineError, MissingPart
 from tightrope.handover import DESIGNS, IN_PLACE
-from tightrope.machine.emulator import Emulator
 from tightrope.machine.kvm import Kvm
 from tightrope.machine.kvm.capability import Capability, capability, probe
 from tightrope.machine.kvm.device import Device
 from tightrope.machine.kvm.kvm import lacks
 from tightrope.machine.kvm.watchdog import Watchdog
-from tightrope.machine.physical import Ram
 from tightrope.machine.port import Machine, no_progress
+from tightrope.machine.unicorn import Emulator
 from tightrope.memory import PAGE_SIZE, Extent, Phys, Virt
 from tightrope.model import Handover, LowMapping, Paging, Protocol, Run, Sight, Step, Stop
-from tightrope.rehearse import build
+from tightrope.observe.physical import Ram
 from tightrope.sabotage import SABOTAGES
 from tightrope.x86 import cpu as x86
 

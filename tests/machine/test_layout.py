@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from tests.machine.walks import PAGE, made, moving, sound
 from tightrope.errors import MachineError
 from tightrope.machine.layout import POISON, lay, lay_segment
-from tightrope.machine.physical import Ram, backed
 from tightrope.memory import Extent, Phys
 from tightrope.model import Handover, Piece, Segment
+from tightrope.observe.physical import Ram, backed
 
 RAM = Extent(0, 64 * PAGE)
 

@@ -33,10 +33,10 @@ from tests.machine.tables import (
     Trees,
     registers,
 )
-from tightrope.machine.mmu import WatchedMmu
-from tightrope.machine.physical import Ram
 from tightrope.memory import Extent
 from tightrope.model import Stale, Step
+from tightrope.observe.mmu import WatchedMmu
+from tightrope.observe.physical import Ram
 from tightrope.x86.walk import Access, Refused, walk
 
 PAGE = 4096

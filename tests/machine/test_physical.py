@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tightrope.errors import MachineError
-from tightrope.machine.physical import Ram, backed
 from tightrope.memory import Extent, MemoryMap, Region, RegionKind
 from tightrope.model import Named
+from tightrope.observe.physical import Ram, backed
 
 PAGE = 4096
 TIB = 1 << 40
@@ -162,6 +162,6 @@ def test_the_frames_in_use_are_those_that_were_written(frames: set[int]) -> None
 
 
 def test_without_a_pagemap_every_frame_may_be_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tightrope.machine.physical.PAGEMAP", "/nowhere/pagemap")
+    monkeypatch.setattr("tightrope.observe.physical.PAGEMAP", "/nowhere/pagemap")
     ram = Ram((Extent(0, 0x4000), Extent(0x8000, 0x9000)))
     assert ram.in_use() == {0, 1, 2, 3, 8}

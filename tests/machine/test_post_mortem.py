@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.machine import walks
-from tightrope.machine.emulator import Emulator
+from tightrope.deeds.rehearse import build
 from tightrope.machine.layout import lay
-from tightrope.machine.physical import Ram, backed
-from tightrope.machine.post_mortem import explain, register, step_of
+from tightrope.machine.unicorn import Emulator
 from tightrope.model import Handover, Registers, Step, Stop
-from tightrope.rehearse import build
+from tightrope.observe.physical import Ram, backed
+from tightrope.observe.post_mortem import explain, register, step_of
 from tightrope.sabotage import SABOTAGES
 from tightrope.x86 import cpu as x86
 

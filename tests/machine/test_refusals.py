@@ -25,7 +25,7 @@ from tests.machine.walks import (
     put,
     with_registers,
 )
-from tightrope.machine.emulator import Emulator
+from tightrope.machine.unicorn import Emulator
 from tightrope.model import Handover, Step, Stop
 
 CR0, CR4, EFER = 0x8005_0033, 0x6F0, 0xD01

@@ -36,10 +36,10 @@ from tests.machine.walks import (
     with_registers,
 )
 from tests.makers.hosts import small_host
-from tightrope.machine.emulator import Emulator
-from tightrope.machine.watch import Watch
+from tightrope.machine.unicorn import Emulator
 from tightrope.memory import Extent
 from tightrope.model import Handover, Plan, Run
+from tightrope.observe.watch import Watch
 
 LIMIT = 5000
 

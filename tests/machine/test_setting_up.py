@@ -8,12 +8,12 @@ import pytest
 
 from tests.makers.bzimage import bzimage
 from tightrope import host, image
+from tightrope.deeds.rehearse import build
 from tightrope.errors import MachineError
-from tightrope.machine.emulator import Emulator
+from tightrope.machine.unicorn import Emulator
 from tightrope.memory import PAGE_SIZE
 from tightrope.model import Handover, Paging, Piece, Stop
 from tightrope.plan import Request, prepare
-from tightrope.rehearse import build
 
 MODES = [Paging.I386, Paging.PAE, Paging.X86_64]
 

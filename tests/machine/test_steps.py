@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tightrope.machine.steps import StepTracker
 from tightrope.memory import Virt
 from tightrope.model import Step
+from tightrope.observe.steps import StepTracker
 
 V = Virt(0xFFFF_FFFF_8100_5000)
 P = 0x200_0000

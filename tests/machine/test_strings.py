@@ -30,7 +30,7 @@ from tests.machine.walks import (
     put,
     to_identity,
 )
-from tightrope.machine.emulator import Emulator
+from tightrope.machine.unicorn import Emulator
 from tightrope.memory import Extent
 from tightrope.model import Handover, Run, Stop
 from tightrope.x86.walk import Access

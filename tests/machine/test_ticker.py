@@ -10,8 +10,8 @@ import threading
 import pytest
 
 from tests.conftest import REPOSITORY
-from tightrope.machine.emulator.ticker import Ticker
 from tightrope.machine.port import no_progress
+from tightrope.machine.unicorn.ticker import Ticker
 
 
 def test_at_the_limit_it_stops_the_run_once_it_is_over() -> None:
@@ -80,7 +80,7 @@ def test_it_works_in_another_thread_too() -> None:
 ENDLESS = """
 import sys
 from tests.machine.kernels import FOREVER, handover, say
-from tightrope.machine.emulator import Emulator
+from tightrope.machine.unicorn import Emulator
 
 emulator = Emulator()
 emulator.run(handover(say("half") + FOREVER))

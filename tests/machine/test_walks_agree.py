@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from tests.machine import bare
 from tests.machine.walks import MIB, PAGE, kernel, moving, plan, sound
 from tests.makers.hosts import small_host, table_b
+from tests.stand_ins.played import Fake
 from tightrope.errors import PlanError
-from tightrope.machine.emulator import Emulator
-from tightrope.machine.fake import Fake
+from tightrope.machine.unicorn import Emulator
 from tightrope.memory import Extent
 from tightrope.model import Handover, Run, Step, Stop
 from tightrope.x86.walk import Access

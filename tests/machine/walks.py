@@ -14,7 +14,8 @@ from typing import Any
 
 from tests.makers.bzimage import bzimage
 from tests.makers.hosts import small_host
-from tightrope import handover, host, image, routines
+from tightrope import handover, image, routines
+from tightrope import world as world_room
 from tightrope.memory import Extent
 from tightrope.model import Code, Fault, Handover, Host, Image, Plan, Run, Stop
 from tightrope.plan import Request, prepare
@@ -98,7 +99,9 @@ def sound(the_plan: Plan) -> Handover:
 
 def built(the_plan: Plan, code: Code) -> Handover:
     """The handover of a plan with any routine."""
-    return handover.build(the_plan, host.lay(the_plan.host, code), code, design=handover.TWO_TABLES)
+    return handover.build(
+        the_plan, world_room.lay(the_plan.host, code), code, design=handover.TWO_TABLES
+    )
 
 
 def made(data: bytes, the_plan: Plan | None = None) -> Handover:

@@ -18,12 +18,14 @@ from tests.rehearse.runs import (
     shipped_request,
     sound,
 )
-from tightrope import check, machines
+from tightrope import check
 from tightrope.check.rule import Case, Rule
 from tightrope.cli.parser import MACHINES as NAMES
+from tightrope.deeds import machines
+from tightrope.deeds.rehearse import rehearse
 from tightrope.errors import BadInput
-from tightrope.machine.emulator import Emulator
 from tightrope.machine.port import Progress
+from tightrope.machine.unicorn import Emulator
 from tightrope.model import (
     EVERYTHING,
     Console,
@@ -35,7 +37,6 @@ from tightrope.model import (
     Stop,
     Verdict,
 )
-from tightrope.rehearse import rehearse
 from tightrope.report import terminal
 from tightrope.report.document import verdict_document
 from tightrope.sabotage import SABOTAGES

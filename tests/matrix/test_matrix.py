@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from tests.makers.bzimage import bzimage
+from tests.stand_ins.played import Fake
 from tightrope import image, shipped
 from tightrope.cli import main
+from tightrope.deeds.matrix import CRASH_REGION, Cell, hosts, matrix
 from tightrope.errors import MissingPart
-from tightrope.machine.fake import Fake
 from tightrope.machine.kvm import Kvm
-from tightrope.matrix import CRASH_REGION, Cell, hosts, matrix
 from tightrope.memory import PAGE_SIZE, covered
 from tightrope.model import Handover, Image, Outcome, Paging, Run, XenCrash
 from tightrope.report import matrix as report

@@ -8,11 +8,11 @@ from __future__ import annotations
 import functools
 
 from tests.makers.hosts import FOUR_FOUR, SPLITS, read_image
-from tightrope.machine.emulator import Emulator
+from tightrope.deeds.rehearse import rehearse
 from tightrope.machine.port import Machine
+from tightrope.machine.unicorn import Emulator
 from tightrope.model import Host, Image, Paging, Protocol, Verdict
 from tightrope.plan import Request
-from tightrope.rehearse import rehearse
 from tightrope.sabotage import named
 
 LEGACY = (Paging.I386, Paging.PAE)

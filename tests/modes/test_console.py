@@ -17,12 +17,12 @@ from tests.makers.hosts import GIB, MIB, mode_host, read_image
 from tests.modes.runs import LEGACY, request
 from tests.rehearse.runs import mode_host as example_of
 from tests.rehearse.runs import shipped_kernel, shipped_request
+from tightrope.deeds.rehearse import build, prepare, rehearse
 from tightrope.errors import MachineError
-from tightrope.machine.emulator import Emulator
-from tightrope.machine.emulator.widen import widened
+from tightrope.machine.unicorn import Emulator
+from tightrope.machine.unicorn.widen import widened
 from tightrope.memory import Extent, MemoryMap, Region, RegionKind
 from tightrope.model import Console, Handover, Host, Outcome, Paging, Protocol, Stop
-from tightrope.rehearse import build, prepare, rehearse
 
 LOAD = 16 * MIB
 IDT, OPERAND, GDT, GDT_OPERAND = 0x200, 0x280, 0x290, 0x2B0

@@ -10,14 +10,14 @@ from tests.makers.hosts import GIB, MIB, PAGE, PRIVATE_SIZE, Home, make_host, mo
 from tests.modes.runs import LEGACY, XLF_5LEVEL, kernel, request, shared, walk
 from tests.rehearse.runs import mode_host as example_of
 from tests.rehearse.runs import shipped_kernel, shipped_request
+from tests.stand_ins.played import Fake
 from tightrope.check import check
+from tightrope.deeds.rehearse import build, prepare, rehearse
 from tightrope.errors import PlanError
-from tightrope.machine.emulator import Emulator
-from tightrope.machine.fake import Fake
-from tightrope.machine.physical import Ram
+from tightrope.machine.unicorn import Emulator
 from tightrope.memory import Extent
 from tightrope.model import Host, Image, Outcome, Paging, Protocol, Verdict
-from tightrope.rehearse import build, prepare, rehearse
+from tightrope.observe.physical import Ram
 
 LONG = (Paging.X86_64, Paging.LA57)
 PE, PG, PAE, LA57 = 1, 1 << 31, 1 << 5, 1 << 12

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from tests.makers.hosts import GIB, MIB, PAGE, SPLITS, Home, mode_host
 from tests.modes.runs import LEGACY, PLACES, kernel, request, shared, walk
+from tests.stand_ins.played import Fake
 from tightrope.check import check
-from tightrope.machine.fake import Fake
+from tightrope.deeds.rehearse import build, prepare
 from tightrope.memory import Extent, Phys
 from tightrope.model import Handover, Host, Outcome, Paging, Protocol, Run, Step, Stop, Verdict
-from tightrope.rehearse import build, prepare
 
 ARITHMETIC_FLAGS = 0x8D5
 """CF PF AF ZF SF OF: what `xor` leaves in them is nobody's contract."""

@@ -14,13 +14,14 @@ from hypothesis import strategies as st
 from tests.machine.walks import fault_of
 from tests.makers.hosts import Home, mode_host
 from tests.modes.runs import LEGACY, kernel, request, shared
-from tightrope import handover, host
+from tightrope import handover
+from tightrope import world as world_room
 from tightrope.check import check
-from tightrope.machine.mmu import WatchedMmu
-from tightrope.machine.physical import Ram
+from tightrope.deeds.rehearse import build, prepare
 from tightrope.memory import Extent
 from tightrope.model import Code, Handover, Host, Paging, Registers, Step, Stop
-from tightrope.rehearse import build, prepare
+from tightrope.observe.mmu import WatchedMmu
+from tightrope.observe.physical import Ram
 from tightrope.sabotage.edits import entry_of, virt
 from tightrope.x86.cpu import GENERAL
 from tightrope.x86.walk import Access, Refused
@@ -49,7 +50,7 @@ def routine(old: Host, data: bytes) -> Handover:
     """A handover whose routine is `data`."""
     code = Code(name="made", data=data, symbols={})
     the_plan = prepare(kernel(), old, request())
-    world = host.lay(old, code, the_plan.relocation)
+    world = world_room.lay(old, code, the_plan.relocation)
     return handover.build(the_plan, world, code, design=handover.TWO_TABLES)
 
 

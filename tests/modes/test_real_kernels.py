@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from tests.rehearse.runs import mode_host
+from tests.stand_ins.played import Fake
 from tightrope import image as image_room
-from tightrope.machine.emulator import Emulator
-from tightrope.machine.fake import Fake
+from tightrope.deeds.rehearse import CONSOLE_WORDS, rehearse
 from tightrope.machine.port import Machine
+from tightrope.machine.unicorn import Emulator
 from tightrope.model import Image, Outcome, Paging, Protocol, Verdict
 from tightrope.plan import Request
-from tightrope.rehearse import CONSOLE_WORDS, rehearse
 
 OWN = [("debian_686", Paging.I386), ("debian_686_pae", Paging.PAE)]
 ACROSS = [

@@ -12,10 +12,10 @@ from tests.modes.runs import LEGACY, walk
 from tests.rehearse.runs import mode_host as example_of
 from tests.rehearse.runs import shared, shipped_kernel, shipped_request
 from tightrope.check import check
+from tightrope.deeds.rehearse import build, prepare, rehearse
 from tightrope.errors import BadInput
 from tightrope.memory import Extent
 from tightrope.model import Outcome, Paging, Piece, Step, Stop, Verdict
-from tightrope.rehearse import build, prepare, rehearse
 from tightrope.sabotage import SABOTAGES
 
 PLAIN = [each for each in SABOTAGES.values() if not each.crash]

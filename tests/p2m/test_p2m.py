@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tightrope.errors import HostError
 from tightrope.memory import PAGE_SIZE, Extent, Machine, Phys, PseudoPhys
-from tightrope.p2m import HOLE, P2m, from_runs, scattered
+from tightrope.model.p2m import HOLE, P2m, from_runs, scattered
 
 RAM = (Extent(0x10_0000, 0x800_0000), Extent(0x1_0000_0000, 0x1_0400_0000))
 

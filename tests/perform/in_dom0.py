@@ -15,10 +15,10 @@ import os
 import sys
 import time
 
+from tests.stand_ins.xen_v1 import Frames, load_v1, unload_v1
 from tightrope.abi.xen import KexecType
 from tightrope.perform.privcmd import Privcmd
 from tightrope.perform.xen import XenKexec
-from tightrope.perform.xen_v1 import Frames, load_v1, unload_v1
 
 
 def runs(numbers: tuple[int, ...]) -> str:

@@ -1,4 +1,4 @@
-"""The model's hypervisor as a port: `host.Hypervisor` behind `perform.privcmd.Hypercalls`.
+"""The model's hypervisor as a port: `tests.stand_ins.hypervisor.Hypervisor` behind `perform.privcmd.Hypercalls`.
 
 Rules: only kexec_op; the model is handed each structure's bytes and its answer is copied back.
 """
@@ -6,7 +6,7 @@ Rules: only kexec_op; the model is handed each structure's bytes and its answer 
 from __future__ import annotations
 
 from tests.perform.fake import Memory
-from tightrope.host import Hypervisor
+from tests.stand_ins.hypervisor import Hypervisor
 from tightrope.model import Host
 from tightrope.perform.privcmd import HypercallFailed
 

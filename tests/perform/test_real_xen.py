@@ -26,10 +26,10 @@ from tests.qemu.pcs import QUIET, initramfs, qemu, token
 from tightrope import host, image
 from tightrope.abi import xen as abi
 from tightrope.cli import main
+from tightrope.deeds.rehearse import rehearse
 from tightrope.model import Host, Outcome, XenInterface
 from tightrope.perform import load_file
 from tightrope.plan import Request
-from tightrope.rehearse import rehearse
 
 FRAMES = 14_500
 """What the kernel, its initrd, tables and list need, in pages of 4 KiB, and a few."""

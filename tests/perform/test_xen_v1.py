@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from tests.perform.fake import Held
+from tests.stand_ins.xen_v1 import Frames, load_v1, unload_v1
 from tightrope.abi.xen import KexecType
 from tightrope.errors import BadInput, MissingPart, PerformError
 from tightrope.memory import PAGE_SIZE
 from tightrope.perform.xen import XenKexec
-from tightrope.perform.xen_v1 import Frames, load_v1, unload_v1
 
 
 def test_pages_lie_where_their_frames_are() -> None:

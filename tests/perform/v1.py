@@ -22,10 +22,10 @@ from tests.conftest import debian_kernel
 from tests.qemu.pcs import QUIET, initramfs
 from tightrope import image
 from tightrope.abi import xen as abi
+from tightrope.deeds.rehearse import rehearse
 from tightrope.memory import PAGE_SHIFT, PAGE_SIZE, Extent, Phys, Virt, subtract
 from tightrope.model import Handover, Host, Named, Paging, Verdict
 from tightrope.plan import Request
-from tightrope.rehearse import rehearse
 from tightrope.x86.paging import FORMATS, Rights, map_page
 from tightrope.x86.tables import TableStore
 

@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from tightrope.model import Paging
-from tightrope.proof import Fate, Killed
+from tightrope.model.proof import Fate, Killed
 from tightrope.prove import builder_mutants
 from tightrope.prove.builder_mutants import (
     FLAGS,

@@ -11,7 +11,7 @@ import pytest
 from tightrope.cli import main
 from tightrope.cli.parser import THEOREMS
 from tightrope.model import Paging
-from tightrope.proof import Answer, Fate, Judged, Killed, Result
+from tightrope.model.proof import Answer, Fate, Judged, Killed, Result
 from tightrope.prove import run
 from tightrope.prove.theorem import Goal, Limits, Mutant, Undecided
 from tightrope.report import proofs

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tightrope.check.page_list import follow
+from tightrope.model.proof import Answer
 from tightrope.plan.frames import FramePool
 from tightrope.plan.page_list import chained, list_length, words
-from tightrope.proof import Answer
 from tightrope.prove import copying
 from tightrope.prove.theorem import Goal, Limits, Undecided
 

@@ -16,13 +16,13 @@ from tests.conftest import REPOSITORY
 from tests.rehearse.runs import crash_host, mode_host, shipped_kernel, shipped_request
 from tightrope.check import RULES
 from tightrope.cli import main
+from tightrope.deeds.rehearse import build, prepare
 from tightrope.handover import TWO_TABLES
 from tightrope.memory import PAGE_SIZE, Phys, Virt
 from tightrope.model import Handover, Paging, Piece, Tables
 from tightrope.prove.hypotheses import HYPOTHESES, goals
 from tightrope.prove.run import judge
 from tightrope.prove.theorem import Limits
-from tightrope.rehearse import build, prepare
 
 
 @cache

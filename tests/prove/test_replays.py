@@ -14,6 +14,7 @@ import pytest
 from tests.modes.runs import kernel, request, shared
 from tightrope import host as host_room
 from tightrope.check import check
+from tightrope.deeds.rehearse import build, prepare
 from tightrope.errors import PlanError
 from tightrope.handover import DAMM_V4, IN_PLACE, ONE_TABLE, TWO_TABLES
 from tightrope.memory import PAGE_SIZE, Extent, MemoryMap, Phys, Region, RegionKind, Virt
@@ -22,7 +23,6 @@ from tightrope.prove import splits
 from tightrope.prove.run import goals, judge
 from tightrope.prove.splits import Layout
 from tightrope.prove.theorem import Answer, Limits
-from tightrope.rehearse import build, prepare
 
 BEHIND_V = Phys(0x2000)
 """A page of low memory that no plan uses once it is busy."""

@@ -16,12 +16,12 @@ from pathlib import Path
 from tests.conftest import REPOSITORY, debian_kernel, lacking
 from tests.modes.runs import kernel, request
 from tightrope import host
+from tightrope.deeds.rehearse import rehearse
 from tightrope.handover import TWO_TABLES
-from tightrope.machine.emulator import Emulator
 from tightrope.machine.qemu import Qemu
+from tightrope.machine.unicorn import Emulator
 from tightrope.memory import Extent
 from tightrope.model import Host, Image, Paging, Verdict
-from tightrope.rehearse import rehearse
 from tightrope.sabotage import named
 
 MIB = 1 << 20

@@ -17,7 +17,7 @@ from tests.conftest import debian_kernel
 from tests.qemu.disk import Disk
 from tests.qemu.pcs import BOOT_SECONDS, QUIET, initramfs, qemu, token
 from tightrope import image, vmcore
-from tightrope.booted import OldKernel, rehearse_booted
+from tightrope.deeds.booted import OldKernel, rehearse_booted
 from tightrope.errors import MachineError
 from tightrope.machine.qemu import Qemu, guest
 from tightrope.machine.qemu.guest import Standing

@@ -16,12 +16,12 @@ import pytest
 
 from tests.modes.runs import kernel
 from tests.qemu.pcs import old_kernel, qemu, walk
+from tightrope.deeds.rehearse import rehearse
 from tightrope.errors import MachineError, MissingPart
 from tightrope.machine.qemu import memory, pc, process, stage
 from tightrope.machine.qemu.pc import Pc
 from tightrope.model import Outcome, Paging
 from tightrope.plan import Request
-from tightrope.rehearse import rehearse
 
 MIB = 1 << 20
 BOARD = pc.Board(size=64 * MIB, kernel=stage.board_for(old_kernel(Paging.X86_64)).kernel)

@@ -11,10 +11,10 @@ from tests.qemu.disk import Disk
 from tests.qemu.pcs import BOOT_SECONDS, QUIET, initramfs, old_kernel, qemu, token
 from tightrope import image, vmcore
 from tightrope.cli import main
+from tightrope.deeds.rehearse import rehearse
 from tightrope.memory import Extent
 from tightrope.model import Paging
 from tightrope.plan import Request
-from tightrope.rehearse import rehearse
 
 REGION = Extent.sized(0x800_0000, 0xC00_0000)
 

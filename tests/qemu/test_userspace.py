@@ -14,10 +14,10 @@ import pytest
 from tests.conftest import debian_kernel
 from tests.qemu.pcs import BOOT_SECONDS, QUIET, initramfs, old_kernel, qemu, token
 from tightrope import image
+from tightrope.deeds.rehearse import rehearse
 from tightrope.machine.qemu.qemu import is_said
 from tightrope.model import Console, Paging, Protocol, Verdict
 from tightrope.plan import Request
-from tightrope.rehearse import rehearse
 
 ROWS = [
     ("686", Paging.I386, None, False),

@@ -11,14 +11,14 @@ import pytest
 from tests.modes.runs import kernel, request
 from tests.qemu.pcs import emulator, old_kernel, qemu, walk
 from tightrope import check, host
+from tightrope.deeds.rehearse import rehearse
 from tightrope.errors import MachineError, MissingPart
 from tightrope.handover import IN_PLACE, SPLIT_FUNCTION
-from tightrope.machine.emulator import Emulator
-from tightrope.machine.physical import Ram
 from tightrope.machine.qemu import Qemu
+from tightrope.machine.unicorn import Emulator
 from tightrope.memory import Extent, MemoryMap, Region, RegionKind
 from tightrope.model import Host, Outcome, Paging, Sight, Step, Stop, Verdict
-from tightrope.rehearse import rehearse
+from tightrope.observe.physical import Ram
 from tightrope.sabotage import SABOTAGES
 
 

@@ -13,11 +13,11 @@ from tests.makers.bzimage import bzimage
 from tightrope import host as host_room
 from tightrope import image as image_room
 from tightrope import shipped
-from tightrope.machine.emulator import Emulator
+from tightrope.deeds.rehearse import rehearse
+from tightrope.machine.unicorn import Emulator
 from tightrope.memory import Extent
 from tightrope.model import Host, Image, Named, Paging, Verdict
 from tightrope.plan import Request
-from tightrope.rehearse import rehearse
 from tightrope.sabotage import SABOTAGES
 
 

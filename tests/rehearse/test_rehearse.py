@@ -22,9 +22,10 @@ from tests.rehearse.runs import (
 )
 from tightrope import image as image_room
 from tightrope.check import RULES
+from tightrope.deeds.rehearse import build, prepare, rehearse, speaks_for_itself
 from tightrope.errors import BadInput, HostError, MachineError, PlanError
-from tightrope.machine.emulator import Emulator
 from tightrope.machine.port import Progress
+from tightrope.machine.unicorn import Emulator
 from tightrope.memory import Extent, MemoryMap, Phys, Region, RegionKind, Virt
 from tightrope.model import (
     Console,
@@ -40,7 +41,6 @@ from tightrope.model import (
     Stop,
 )
 from tightrope.plan import Request
-from tightrope.rehearse import build, prepare, rehearse, speaks_for_itself
 from tightrope.sabotage import SABOTAGES
 
 PAGE = 4096

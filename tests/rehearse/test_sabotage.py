@@ -23,11 +23,11 @@ from tests.rehearse.runs import (
 )
 from tightrope import image as image_room
 from tightrope import routines
+from tightrope.deeds.rehearse import rehearse
 from tightrope.errors import BadInput
 from tightrope.memory import MemoryMap
 from tightrope.model import Code, Host, Image, Outcome, Paging, Step, Verdict
 from tightrope.plan import Request
-from tightrope.rehearse import rehearse
 from tightrope.sabotage import SABOTAGES, named
 
 NAMES = sorted(SABOTAGES)

@@ -7,8 +7,8 @@ import re
 import pytest
 
 from tests.rehearse.runs import crashed, example_host, shipped_kernel, shipped_request
+from tightrope.deeds.rehearse import prepare
 from tightrope.model import Plan
-from tightrope.rehearse import prepare
 from tightrope.report import planned, words
 
 MIB = 1 << 20

@@ -18,9 +18,9 @@ from tests.rehearse.runs import (
     shipped_request,
     sound,
 )
+from tightrope.deeds.rehearse import rehearse
 from tightrope.model import PAGING_OFF, STEP_NAMES, Outcome, Paging, Step, Stop, Verdict
 from tightrope.plan import Request
-from tightrope.rehearse import rehearse
 from tightrope.report import terminal
 from tightrope.sabotage import SABOTAGES
 

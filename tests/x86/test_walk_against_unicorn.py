@@ -38,11 +38,11 @@ from tests.x86.modes import (
     P,
 )
 from tests.x86.worlds import MARKED, RAM_SIZE, TABLES, World
-from tightrope.machine.emulator.context import ExceptionState
+from tightrope.machine.unicorn.context import ExceptionState
 from tightrope.x86.walk import Access, Mmu, Refused, Translated, walk
 
 if TYPE_CHECKING:
-    from tightrope.machine.emulator.engine import Engine
+    from tightrope.machine.unicorn.engine import Engine
 
 ACCESSES_PER_WORLD = 24
 WORLDS = 525

@@ -10,12 +10,12 @@ from functools import cache
 from tests.rehearse.runs import shipped_kernel
 from tightrope import host as host_room
 from tightrope import shipped
-from tightrope.machine.emulator import Emulator
+from tightrope.deeds.rehearse import rehearse
 from tightrope.machine.port import Machine
+from tightrope.machine.unicorn import Emulator
 from tightrope.memory import Extent
 from tightrope.model import Host, Paging, Protocol, Verdict, XenCrash, XenInterface
 from tightrope.plan import Request
-from tightrope.rehearse import rehearse
 from tightrope.sabotage import Sabotage
 
 CRASH_REGION = Extent.sized(0x4000_1000, 0x1000_0000)

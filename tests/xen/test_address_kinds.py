@@ -12,7 +12,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 GOOD = """
 from tightrope.memory import Machine, Phys, PseudoPhys, Virt
 from tightrope.model import Piece, XenPage
-from tightrope.p2m import P2m
+from tightrope.model.p2m import P2m
 
 def list_word(frame: Machine) -> int:
     return frame | 8

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.rehearse.runs import example_host, shipped_kernel
+from tests.stand_ins.hypervisor import Hypervisor
 from tests.xen.runs import (
     CRASH_REGION,
     KINDS,
@@ -24,7 +25,6 @@ from tests.xen.runs import (
 from tightrope.abi import xen as abi
 from tightrope.abi.xen import KexecCommand, KexecRange
 from tightrope.errors import PlanError
-from tightrope.host import Hypervisor
 from tightrope.memory import Extent
 from tightrope.model import Named, Plan, XenCrash
 from tightrope.plan import Request, load_call, prepare

@@ -7,12 +7,12 @@ import pytest
 from tests.rehearse.runs import shipped_kernel
 from tests.xen.runs import KINDS, OUT, WAYS, Way, hypervisor, identifier, request, shared, walked
 from tightrope import check
+from tightrope.deeds.rehearse import build
 from tightrope.errors import MissingPart
 from tightrope.machine.kvm import Kvm
 from tightrope.machine.kvm.capability import capability
 from tightrope.model import Handover, Paging, XenCrash
 from tightrope.plan import prepare
-from tightrope.rehearse import build
 from tightrope.sabotage import XEN_SABOTAGES
 
 LONG_MODE = [way for way in WAYS if walked(way).long_mode]

@@ -11,15 +11,16 @@ from hypothesis import strategies as st
 
 from tests.rehearse.runs import example_host, shipped_kernel
 from tests.xen.runs import WAYS, hypervisor, identifier
-from tightrope import compare, host
+from tightrope import host
 from tightrope.check.page_list import follow
+from tightrope.deeds import compare
+from tightrope.deeds.rehearse import prepare
 from tightrope.machine.layout import POISON, lay_segment
-from tightrope.machine.physical import Ram
 from tightrope.memory import PAGE_SIZE, Extent
 from tightrope.model import ZERO_FRAME, Outcome, Paging, Segment, XenInterface
+from tightrope.observe.physical import Ram
 from tightrope.plan import Request
 from tightrope.plan.page_list import chained, list_length, words
-from tightrope.rehearse import prepare
 from tightrope.report import planned
 from tightrope.x86.paging import FORMATS, Rights
 from tightrope.x86.tables import TableStore

@@ -20,10 +20,10 @@ from tests.xen.runs import (
     walk,
 )
 from tightrope import image as image_room
+from tightrope.deeds.rehearse import rehearse
 from tightrope.machine.qemu import Qemu
 from tightrope.model import Outcome, Step, Stop, XenCrash
 from tightrope.plan import prepare
-from tightrope.rehearse import rehearse
 from tightrope.sabotage import named
 from tightrope.x86.cpu import GENERAL
 

@@ -10,7 +10,7 @@ import pytest
 from tests.xen.runs import NEW_WAYS, OLD_WAYS, OUT, V1_WAYS, WAYS, Way, identifier, walk, walked
 from tightrope.check import RULES, check
 from tightrope.errors import BadInput
-from tightrope.machine.emulator import Emulator
+from tightrope.machine.unicorn import Emulator
 from tightrope.memory import PAGE_SIZE, Extent
 from tightrope.model import Outcome, Paging, Step, Tables, Verdict, XenCrash
 from tightrope.sabotage import SABOTAGES, XEN_SABOTAGES, Sabotage, named

@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.rehearse.runs import shipped_kernel
+from tests.stand_ins.played import Fake
 from tests.xen.runs import (
     KINDS,
     NEW_WAYS,
@@ -22,7 +23,6 @@ from tests.xen.runs import (
     walked,
 )
 from tightrope import host as host_room
-from tightrope.machine.fake import Fake
 from tightrope.memory import PAGE_SIZE, Extent
 from tightrope.model import (
     ZERO_FRAME,

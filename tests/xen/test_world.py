@@ -19,10 +19,10 @@ from tests.xen.runs import (
     request,
     walk,
 )
+from tightrope.deeds.rehearse import build
 from tightrope.memory import PAGE_SIZE, Extent
 from tightrope.model import Handover, Paging, World, XenCrash
 from tightrope.plan import prepare
-from tightrope.rehearse import build
 from tightrope.x86.survey import Mappings, survey
 from tightrope.x86.walk import Access, Mmu, Translated
 from tightrope.x86.walk import walk as walk_tables

@@ -18,7 +18,7 @@ from tightrope.abi import xen as abi
 from tightrope.check.rule import Case, Rule, found, owner
 from tightrope.memory import PAGE_SHIFT, PAGE_SIZE, Machine
 from tightrope.model import Finding, Paging, Sight, Step, Tables, XenInterface
-from tightrope.p2m import HOLE, P2m
+from tightrope.model.p2m import HOLE, P2m
 from tightrope.x86.walk import Access, Mmu, Refused, walk
 
 MEND = "put the machine address there: pfn_to_mfn() of what Linux calls physical"

@@ -12,7 +12,8 @@ Rules: files are opened in `files` and nowhere below the command line; everythin
 deed and a report of what came back.  Heavy packages are imported inside the subcommand that needs
 them.  Exit status: 0 holds, 1 a finding, 2 could not tell, 130 interrupted.
 
-May import: abi, booted, agree, check, compare, errors, host, image, machines, matrix, memory, model, perform, plan, proof, prove, rehearse, report, sabotage, shipped, vmcore
+May import: abi, check, deeds, errors, host, image, memory, model, perform, plan, prove, report,
+sabotage, shipped, vmcore
 """
 
 from __future__ import annotations

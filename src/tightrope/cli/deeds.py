@@ -28,8 +28,9 @@ def _rehearse(options: argparse.Namespace) -> int:
     performing.refuse_write(options)
     if options.old_kernel:
         return _rehearse_booted(options)
-    from tightrope import machines, sabotage
-    from tightrope.rehearse import CONSOLE_WORDS, is_linux, rehearse, speaks_for_itself
+    from tightrope import sabotage
+    from tightrope.deeds import machines
+    from tightrope.deeds.rehearse import CONSOLE_WORDS, is_linux, rehearse, speaks_for_itself
 
     trace = files.open_trace(options.trace) if options.trace else None
     broken: Sabotage | None = sabotage.named(options.sabotage) if options.sabotage else None
@@ -78,7 +79,7 @@ def _rehearse_booted(options: argparse.Namespace) -> int:
             source="command line",
             field="--old-kernel",
         )
-    from tightrope.booted import OldKernel, rehearse_booted
+    from tightrope.deeds.booted import OldKernel, rehearse_booted
     from tightrope.report.progress import Bar
 
     image, _, request = files.inputs(options)
@@ -137,7 +138,7 @@ def _inspect(options: argparse.Namespace) -> int:
 
 
 def _plan(options: argparse.Namespace) -> int:
-    from tightrope.rehearse import prepare
+    from tightrope.deeds.rehearse import prepare
 
     image, old, request = files.inputs(options)
     the_plan = prepare(image, old, request)
@@ -180,7 +181,7 @@ def _host_capture(_options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from tightrope.compare import OURS, compare
+    from tightrope.deeds.compare import OURS, compare
     from tightrope.model import Outcome
     from tightrope.report import compare as report
     from tightrope.report.progress import Bar
@@ -202,8 +203,9 @@ def _compare(options: argparse.Namespace) -> int:
 def _matrix(options: argparse.Namespace) -> int:
     from contextlib import ExitStack
 
-    from tightrope import image, machines, shipped
-    from tightrope.matrix import matrix
+    from tightrope import image, shipped
+    from tightrope.deeds import machines
+    from tightrope.deeds.matrix import matrix
     from tightrope.model import Outcome
     from tightrope.report import matrix as report
     from tightrope.report.progress import Bar
@@ -226,8 +228,8 @@ def _matrix(options: argparse.Namespace) -> int:
 def _agree(options: argparse.Namespace) -> int:
     from contextlib import ExitStack
 
-    from tightrope import machines
-    from tightrope.agree import agree
+    from tightrope.deeds import machines
+    from tightrope.deeds.agree import agree
     from tightrope.report import agree as report
     from tightrope.report.progress import Bar
 

@@ -95,7 +95,7 @@ def _example(options: argparse.Namespace) -> Host:
     Without a mode and without Xen it is the document of `tightrope host example` as it stands.
     """
     from tightrope import host
-    from tightrope.matrix import CRASH_REGION
+    from tightrope.deeds.matrix import CRASH_REGION
     from tightrope.model import Paging, XenInterface
 
     if options.mode is None and options.xen is None:

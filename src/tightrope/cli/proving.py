@@ -14,7 +14,7 @@ from tightrope.cli import files
 from tightrope.errors import BadInput
 
 if TYPE_CHECKING:
-    from tightrope.proof import Judged
+    from tightrope.model.proof import Judged
     from tightrope.prove.theorem import Goal, Limits
     from tightrope.report.progress import Bar
 
@@ -69,8 +69,8 @@ def _goals(options: argparse.Namespace, limits: Limits, bar: Bar) -> int:
 
 def _plan(options: argparse.Namespace, limits: Limits, bar: Bar) -> int:
     """The hypotheses on the plan that `tightrope plan` shows."""
+    from tightrope.deeds.rehearse import build, prepare
     from tightrope.prove import hypotheses
-    from tightrope.rehearse import build, prepare
 
     image, old, request = files.inputs(options)
     built = build(prepare(image, old, request), design=options.design)
@@ -107,7 +107,7 @@ def _told(goals: Iterable[Goal], options: argparse.Namespace, limits: Limits, ba
 
 def status(done: Iterable[Judged]) -> int:
     """1 for an answer that is not the theorem's, else 2 for a missing one."""
-    from tightrope.proof import Answer
+    from tightrope.model.proof import Answer
 
     wrong = [each for each in done if not each.as_stated]
     if any(each.result.answer is not Answer.UNDECIDED for each in wrong):
@@ -116,7 +116,7 @@ def status(done: Iterable[Judged]) -> int:
 
 
 def _mutants(options: argparse.Namespace, limits: Limits, bar: Bar) -> int:
-    from tightrope.proof import Fate
+    from tightrope.model.proof import Fate
     from tightrope.prove import run
     from tightrope.report import proofs
 

@@ -19,7 +19,7 @@ from tightrope.host import profile
 from tightrope.host.draft import Draft, one_line
 from tightrope.host.kernel_files import HIDDEN, START_KERNEL_MAP, Resource
 from tightrope.host.live import BOOT_PARAMS, MEMMAP, Files
-from tightrope.host.xen_guest import under_xen
+from tightrope.host.xen.guest import under_xen
 from tightrope.memory import (
     PAGE_SIZE,
     Extent,

@@ -11,9 +11,9 @@ import tomllib
 from dataclasses import replace
 
 from tightrope.errors import HostError
-from tightrope.host.consistency import MODES, check, text_page_size
+from tightrope.host.consistency import check
 from tightrope.host.toml import Reader
-from tightrope.host.xen_profile import read_xen
+from tightrope.host.xen.profile import read_xen
 from tightrope.memory import (
     PAGE_SIZE,
     Extent,
@@ -24,6 +24,7 @@ from tightrope.memory import (
     Virt,
 )
 from tightrope.model import Cpu, DirectMap, Host, KernelText, LowMapping, Named, Paging
+from tightrope.model.modes import MODES, text_page_size
 
 DIRECT_MAP = "direct map"
 

@@ -12,9 +12,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from tightrope.machine.physical import Ram
 from tightrope.memory import PAGE_SHIFT, PAGE_SIZE, Extent
 from tightrope.model import ZERO_FRAME, Handover, Segment
+from tightrope.observe.physical import Ram
 
 POISON = 0x5A
 BACKED_UP = np.uint32(0x6B61_4C6F)

@@ -15,7 +15,7 @@
     xen           what differs when the jump is asked of a hypervisor
     xen_argument  the load hypercall's bytes
 
-May import: abi, errors, memory, model, p2m, routines, x86
+May import: abi, errors, memory, model, routines, x86
 """
 
 from tightrope.plan.prepare import prepare

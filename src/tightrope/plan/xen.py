@@ -47,7 +47,7 @@ from tightrope.model import (
     XenLoad,
     XenPage,
 )
-from tightrope.p2m import HOLE
+from tightrope.model.p2m import HOLE
 from tightrope.plan.entering import Way
 from tightrope.plan.placement import ram_for_new_kernel
 from tightrope.routines import ENTER_32

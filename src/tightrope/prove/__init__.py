@@ -22,5 +22,6 @@ imported inside functions, here and nowhere else; theorem 1's enumeration and th
 A module of theorems exposes `goals(...)`, an iterator of `theorem.Goal`; making a goal costs nothing,
 deciding it may.  A goal whose solver is missing raises MissingPart and is printed as not decided.
 
-May import: abi, check, errors, handover, host, image, machine, machines, memory, model, plan, proof, routines, shipped, x86
+May import: abi, check, deeds, errors, handover, host, image, machine, memory, model, plan,
+routines, shipped, world, x86
 """

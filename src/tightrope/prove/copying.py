@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 
 from tightrope.memory import PAGE_SIZE, Extent
+from tightrope.model.proof import Answer, Result
 from tightrope.plan.frames import FramePool
-from tightrope.proof import Answer, Result
 from tightrope.prove.symbolic import solver_library
 from tightrope.prove.tables_by_z3 import written
 from tightrope.prove.theorem import Goal, Limits, Script, Undecided

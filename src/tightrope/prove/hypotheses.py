@@ -292,7 +292,7 @@ HYPOTHESES = (
         name="v-mapped",
         says="The old kernel's tables, and so every old translation of V, lead V to that page.",
         theorems=(3, 5),
-        kept_by=("code-stays", "tlb-agreement", "host.world.lay"),
+        kept_by=("code-stays", "tlb-agreement", "world.lay"),
         problem=v_mapped,
     ),
     Hypothesis(

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tightrope.errors import MissingPart
 from tightrope.model import Paging
-from tightrope.proof import Answer, Judged, Killed, Result
+from tightrope.model.proof import Answer, Judged, Killed, Result
 from tightrope.prove import builder_mutants, copying, designs, splits, switch, tables
 from tightrope.prove.code import goals as code
 from tightrope.prove.theorem import Goal, Limits, Mutant, Undecided

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from tightrope.model import Paging
-from tightrope.proof import Answer, Fate, Judged, Killed, Result
+from tightrope.model.proof import Answer, Fate, Judged, Killed, Result
 
 __all__ = [
     "Answer",

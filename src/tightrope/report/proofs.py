@@ -17,7 +17,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from tightrope.proof import Answer, Fate, Judged, Killed
+from tightrope.model.proof import Answer, Fate, Judged, Killed
 
 COLUMNS = 110
 PLAN = "plan"

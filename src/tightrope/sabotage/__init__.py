@@ -16,7 +16,7 @@ here has to be the first.  `rehearse` applies the four kinds of change where the
 Rules: a sabotage leaves everything else as it was.  It may use symbols of the routines, so it breaks
 the shipped code and no other.
 
-May import: abi, errors, memory, model, p2m, routines, x86
+May import: abi, errors, memory, model, routines, x86
 """
 
 from tightrope.sabotage.sabotage import Sabotage

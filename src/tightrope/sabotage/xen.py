@@ -13,7 +13,7 @@ from tightrope.abi import xen as abi
 from tightrope.errors import BadInput
 from tightrope.memory import PAGE_SIZE, Machine, Phys, Virt
 from tightrope.model import Handover, Plan, XenInterface, XenLoad
-from tightrope.p2m import P2m
+from tightrope.model.p2m import P2m
 from tightrope.sabotage.edits import edit_list, entry_of
 from tightrope.x86.cpu import EFER_NXE
 from tightrope.x86.paging import FORMATS

@@ -9,9 +9,9 @@ import pytest
 
 from tests.conftest import lacking
 from tests.prove.code.mistakes import MISTAKES, Mistake
-from tightrope.machine.emulator import Emulator
+from tightrope.machine.unicorn import Emulator
 from tightrope.model import Paging
-from tightrope.proof import Answer
+from tightrope.model.proof import Answer
 from tightrope.prove.code import foreign
 from tightrope.prove.code.contract import Contract
 from tightrope.prove.code.counterexample import Counterexample, concrete

@@ -12,7 +12,7 @@ from functools import cache
 import pytest
 
 from tightrope import routines
-from tightrope.proof import Fate, Killed
+from tightrope.model.proof import Fate, Killed
 from tightrope.prove.code.goals import BITS, kill, mutants
 from tightrope.prove.code.mutations import Mutation, mutations
 from tightrope.prove.theorem import Limits

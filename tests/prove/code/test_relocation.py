@@ -7,7 +7,7 @@ import z3
 
 from tightrope import routines
 from tightrope.model import Paging
-from tightrope.proof import Answer
+from tightrope.model.proof import Answer
 from tightrope.prove.code.contract import Contract
 from tightrope.prove.code.cutpoints import Walker
 from tightrope.prove.code.decide import feasible

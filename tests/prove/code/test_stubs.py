@@ -10,8 +10,8 @@ import pytest
 
 from tightrope import routines
 from tightrope.memory import PAGE_SIZE
+from tightrope.model.proof import Fate, Killed
 from tightrope.plan.entering import KNOWN_CR0, PVH_CR0
-from tightrope.proof import Fate, Killed
 from tightrope.prove.code import stub_goals, stubs
 from tightrope.prove.code.contract import Contract
 from tightrope.prove.code.goals import mutants

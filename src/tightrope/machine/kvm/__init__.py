@@ -10,7 +10,7 @@
 
 Rules: ioctl and mmap from Python, nothing else; every descriptor is closed again, also after Ctrl-C.
 
-May import: abi, errors, memory, model, x86
+May import: abi, errors, memory, model, observe, x86
 """
 
 from tightrope.machine.kvm.kvm import Kvm

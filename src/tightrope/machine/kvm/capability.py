@@ -21,9 +21,9 @@ from tightrope.errors import MachineError
 from tightrope.machine.kvm.device import Device
 from tightrope.machine.kvm.vcpu import VirtualCpu
 from tightrope.machine.kvm.watchdog import Watchdog
-from tightrope.machine.physical import Ram
 from tightrope.memory import PAGE_SIZE, Extent
 from tightrope.model import Cpu, Paging, Registers
+from tightrope.observe.physical import Ram
 from tightrope.x86 import cpu as x86
 
 SECONDS = 5.0

@@ -15,15 +15,15 @@ import numpy as np
 
 from tightrope.abi import kvm as abi
 from tightrope.errors import MachineError
-from tightrope.machine.delivery import gate_handler
 from tightrope.machine.kvm.kvm import Ready
 from tightrope.machine.kvm.vcpu import Exit
 from tightrope.machine.kvm.watchdog import Watchdog
-from tightrope.machine.physical import Ram
-from tightrope.machine.post_mortem import explain, mmu_of
-from tightrope.machine.record import descriptors
-from tightrope.machine.watch import MACHINE_CHECK
 from tightrope.model import Fault, Handover, Registers, Run, Sight, Step, Stop
+from tightrope.observe.delivery import gate_handler
+from tightrope.observe.physical import Ram
+from tightrope.observe.post_mortem import explain, mmu_of
+from tightrope.observe.record import descriptors
+from tightrope.observe.watch import MACHINE_CHECK
 from tightrope.x86.cpu import EFER_LMA
 from tightrope.x86.walk import Access, Refused
 

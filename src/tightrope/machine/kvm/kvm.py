@@ -18,12 +18,12 @@ from tightrope.machine.kvm.device import Device
 from tightrope.machine.kvm.vcpu import VirtualCpu
 from tightrope.machine.kvm.watchdog import Watchdog
 from tightrope.machine.layout import lay
-from tightrope.machine.mmu import WatchedMmu
-from tightrope.machine.physical import Ram, backed
 from tightrope.machine.port import Progress
-from tightrope.machine.record import before
 from tightrope.memory import PAGE_SIZE, Phys
 from tightrope.model import Console, Handover, Registers, Run
+from tightrope.observe.mmu import WatchedMmu
+from tightrope.observe.physical import Ram, backed
+from tightrope.observe.record import before
 from tightrope.x86 import cpu as x86
 from tightrope.x86.bits import named_bits
 from tightrope.x86.survey import survey

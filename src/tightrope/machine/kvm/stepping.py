@@ -16,18 +16,18 @@ from dataclasses import replace
 
 from tightrope.abi import kvm as abi
 from tightrope.errors import MachineError
-from tightrope.machine.decode import Kind
 from tightrope.machine.kvm.free import handlers, interrupted
 from tightrope.machine.kvm.kvm import Ready
 from tightrope.machine.kvm.vcpu import Exit
 from tightrope.machine.kvm.watchdog import Watchdog
-from tightrope.machine.lookout import Lookout
-from tightrope.machine.observed import Words
-from tightrope.machine.physical import Ram
-from tightrope.machine.post_mortem import explain, register
-from tightrope.machine.record import observed, steps_of
-from tightrope.machine.watch import UNEXPLAINED, Trouble
 from tightrope.model import Registers, Run
+from tightrope.observe.decode import Kind
+from tightrope.observe.lookout import Lookout
+from tightrope.observe.observed import Words
+from tightrope.observe.physical import Ram
+from tightrope.observe.post_mortem import explain, register
+from tightrope.observe.record import observed, steps_of
+from tightrope.observe.watch import UNEXPLAINED, Trouble
 from tightrope.x86.cpu import EFER_LMA
 
 INSTRUCTION_LIMIT = 5_000_000

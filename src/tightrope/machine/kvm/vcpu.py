@@ -20,8 +20,8 @@ from tightrope.abi import kvm as abi
 from tightrope.errors import MachineError
 from tightrope.machine.kvm.device import Device, call
 from tightrope.machine.kvm.watchdog import KICK, Watchdog
-from tightrope.machine.physical import Ram
 from tightrope.model import Cpu, Registers
+from tightrope.observe.physical import Ram
 from tightrope.x86.cpu import GENERAL, SEGMENTS, Descriptor
 
 BUSY_TSS = abi.KVM_SEGMENT.pack(0, 0x67, 0, 11, 1, 0, 0, 0, 0, 0, 0, 0, 0)

@@ -11,7 +11,7 @@
     qemu         the machine
     acceleration   whether KVM may execute, found by a probe
 
-May import: errors, memory, model, routines, x86
+May import: errors, memory, model, observe, routines, x86
 """
 
 from tightrope.machine.qemu.qemu import Qemu

@@ -14,12 +14,12 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from tightrope.machine.decode import Kind, Operation, decoded
-from tightrope.machine.delivery import follow
-from tightrope.machine.mmu import WatchedMmu
-from tightrope.machine.post_mortem import leaving_long_mode
 from tightrope.memory import PAGE_SIZE, Virt
 from tightrope.model import Fault, Handover, Registers, Step
+from tightrope.observe.decode import Kind, Operation, decoded
+from tightrope.observe.delivery import follow
+from tightrope.observe.mmu import WatchedMmu
+from tightrope.observe.post_mortem import leaving_long_mode
 from tightrope.x86 import cpu as x86
 from tightrope.x86.cpu import EFER_LMA, VECTORS, WITH_ERROR_CODE
 from tightrope.x86.walk import Access, Refused, walk

@@ -16,8 +16,8 @@ import mmap
 import os
 
 from tightrope.errors import MissingPart
-from tightrope.machine.physical import Ram
 from tightrope.memory import Extent
+from tightrope.observe.physical import Ram
 
 LOW_ALL, LOW_SPLIT, HIGH = 0xE000_0000, 0xC000_0000, 1 << 32
 SPLIT = f"max-ram-below-4g={LOW_SPLIT}"

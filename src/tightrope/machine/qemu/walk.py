@@ -17,14 +17,14 @@ import numpy as np
 
 from tightrope.machine.kvm.free import BLIND as INFERRED
 from tightrope.machine.kvm.free import interrupted
-from tightrope.machine.mmu import WatchedMmu
-from tightrope.machine.post_mortem import explain
 from tightrope.machine.qemu import cpu, exceptions
 from tightrope.machine.qemu.pc import Pc
 from tightrope.machine.qemu.stage import PHYSICAL_BITS
-from tightrope.machine.record import descriptors
 from tightrope.memory import PAGE_SIZE
 from tightrope.model import Cpu, Fault, Handover, Paging, Registers, Run, Sight, Step, Stop
+from tightrope.observe.mmu import WatchedMmu
+from tightrope.observe.post_mortem import explain
+from tightrope.observe.record import descriptors
 from tightrope.x86.cpu import EFER_LMA, RFLAGS_IF
 from tightrope.x86.walk import Access, Refused
 

@@ -8,5 +8,6 @@ Rules: the instruction model is the project's own (`instructions`, over an `alge
 with a CPU by a test; it refuses what it does not know.  Modules that need z3 are imported inside
 functions; decode, algebra, instructions, mutations and foreign do without.
 
-May import: check, errors, handover, host, image, machine, machines, memory, model, plan, proof, routines, shipped, x86
+May import: check, deeds, errors, handover, host, image, machine, memory, model, plan, routines,
+shipped, world, x86
 """

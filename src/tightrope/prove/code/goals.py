@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from tightrope import routines
 from tightrope.errors import BadInput
 from tightrope.model import Paging
-from tightrope.proof import Answer, Fate, Killed, Result
+from tightrope.model.proof import Answer, Fate, Killed, Result
 from tightrope.prove.code import stub_goals
 from tightrope.prove.symbolic import solver_library
 from tightrope.prove.tables_by_z3 import written
@@ -275,7 +275,7 @@ def _with_replay(
     """The counterexample of an example host, and what the emulator says to it."""
     from dataclasses import replace
 
-    from tightrope import machines
+    from tightrope.deeds import machines
     from tightrope.prove.code.counterexample import concrete
     from tightrope.prove.code.foreign import misfit
     from tightrope.prove.code.replay import Stage

@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from tightrope import check, handover, host, image, routines, shipped
+from tightrope import world as world_room
 from tightrope.errors import MachineError
 from tightrope.machine.port import Machine
 from tightrope.memory import PAGE_SIZE, Phys, Virt
@@ -57,7 +58,7 @@ class Stage:
         self._sound = self._built(self.host, self.shipped)
 
     def _built(self, old: Host, code: Code) -> Handover:
-        world = host.lay(old, code, self.plan.relocation)
+        world = world_room.lay(old, code, self.plan.relocation)
         return handover.build(self.plan, world, code, design=handover.TWO_TABLES)
 
     def wishes(self) -> Wishes:

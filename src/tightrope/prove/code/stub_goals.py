@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from tightrope import routines
 from tightrope.model import Code, Paging
-from tightrope.proof import Answer, Fate, Killed, Result
+from tightrope.model.proof import Answer, Fate, Killed, Result
 from tightrope.prove.symbolic import solver_library
 from tightrope.prove.theorem import Goal, Limits, Mutant, Undecided
 

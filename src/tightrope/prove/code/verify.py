@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from tightrope.proof import Answer
+from tightrope.model.proof import Answer
 from tightrope.prove.code.contract import Contract
 from tightrope.prove.code.cutpoints import Walked, Walker
 from tightrope.prove.code.decide import Failure, Known, failures, feasible

@@ -1,0 +1,14 @@
+"""The deeds: what library users call and the command line offers, each a composition of rooms.
+
+    rehearse   plan, build, walk, check: the verdict of one jump
+    booted     the same from a real old kernel that QEMU has booted
+    compare    rival designs on one host
+    matrix     every mode, split and way through Xen, one table
+    agree      random handovers on several machines, compared
+    machines   the machines that this computer has, by name
+
+Rules: a deed opens no file and prints nothing; it decides what the command line must not.
+
+May import: check, errors, handover, host, image, machine, memory, model, observe, plan, sabotage,
+shipped, vmcore, world, x86
+"""

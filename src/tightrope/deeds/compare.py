@@ -1,0 +1,129 @@
+"""The thread's rival designs on one host, side by side.
+
+Rules: one row is one rehearsal of the same plan's request under another design, or the reason why the
+design cannot exist there.  Numbers are what was seen: nothing is taken from the designs' descriptions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tightrope.check import changes
+from tightrope.deeds.machines import emulator
+from tightrope.deeds.rehearse import rehearse
+from tightrope.errors import PlanError
+from tightrope.handover import DESIGNS, TWO_TABLES
+from tightrope.machine.port import Machine, Progress, no_progress
+from tightrope.memory import PAGE_SHIFT, PAGE_SIZE
+from tightrope.model import Host, Image, Outcome, Step, Stop, Verdict
+from tightrope.plan import Request
+from tightrope.x86.cpu import CR4_PGE
+
+NOT_HERE = ("relocation", "private.size", "design")
+"""The fields of a host for which a design cannot exist there, where the plan itself can be made."""
+OURS = TWO_TABLES
+"""The design that a rehearsal has when none is asked for."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """One design: `outcome` None where it cannot exist, for the reason in `detail`."""
+
+    design: str
+    outcome: Outcome | None
+    detail: str
+    """The first finding's rule and step where it falls."""
+    table_pages: int
+    old_bytes_changed: int
+    """Bytes of the old kernel's own memory (tables, text, gdt, idt, stack) that are not what they were."""
+    pages_copied: int
+    """Pages of destinations that a copy wrote."""
+    copies_per_page: float | None
+    """What was copied in step 6 over what had to be: 1 here, 3 in a Linux that swaps; None without."""
+    reached: bool
+    """The walk came to the new kernel's first instruction, whatever was found on the way."""
+    instructions: int
+    flushes: int
+    """Writes of CR3, and of CR4 that clear PGE."""
+
+
+def compare(
+    image: Image,
+    old: Host,
+    request: Request,
+    *,
+    designs: Sequence[str] = DESIGNS,
+    machine: Machine | None = None,
+    progress: Progress = no_progress,
+) -> tuple[Row, ...]:
+    """Rehearse each design.  Raises PlanError when not even the plan can be made."""
+    machine = machine or emulator()
+    rows = []
+    for number, design in enumerate(designs):
+        progress("designs", number, len(designs))
+        try:
+            verdict = rehearse(image, old, request, design=design, machine=machine)
+        except PlanError as err:
+            if err.field not in NOT_HERE:
+                raise
+            rows.append(_cannot(design, err.problem))
+        else:
+            rows.append(_row(design, verdict))
+    return tuple(rows)
+
+
+def _cannot(design: str, why: str) -> Row:
+    return Row(
+        design=design,
+        outcome=None,
+        detail=why,
+        table_pages=0,
+        old_bytes_changed=0,
+        pages_copied=0,
+        copies_per_page=None,
+        reached=False,
+        instructions=0,
+        flushes=0,
+    )
+
+
+def _row(design: str, verdict: Verdict) -> Row:
+    run, built = verdict.run, verdict.handover
+    first = verdict.findings[0] if verdict.findings else None
+    tables = {
+        frame
+        for each in (built.page_table_a, built.page_table_b)
+        if each
+        for frame in each.pages
+        if frame not in built.world.tables
+    }
+    copied, per_page = _copied(verdict)
+    return Row(
+        design=design,
+        outcome=verdict.outcome,
+        detail=f"{first.rule}, step {int(first.step)}" if first else "",
+        table_pages=len(tables),
+        old_bytes_changed=sum(each.count for each in changes(built, run)),
+        pages_copied=copied,
+        copies_per_page=per_page,
+        reached=run.stop is Stop.ENTRY,
+        instructions=run.instructions,
+        flushes=sum(
+            write.register == "cr3"
+            or (write.register == "cr4" and bool(write.before & ~write.after & CR4_PGE))
+            for write in run.register_writes
+        ),
+    )
+
+
+def _copied(verdict: Verdict) -> tuple[int, float | None]:
+    """Pages of destinations that were written, and the pages copied for each of them in step 6."""
+    run = verdict.run
+    start = next((at for at, step in run.step_starts if step is Step.COPY), run.instructions)
+    rows = run.copies[run.copies[:, 0] >= start]
+    written = np.unique(rows[:, 1] >> PAGE_SHIFT)
+    pages = int(np.isin(written, verdict.handover.plan.destinations).sum())
+    return pages, int(rows[:, 3].sum()) / PAGE_SIZE / pages if pages else None

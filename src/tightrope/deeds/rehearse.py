@@ -1,0 +1,190 @@
+"""The rehearsal: plan, build, run, check, and a verdict.  The function that people call.
+
+    from tightrope import host, image
+    from tightrope.plan import Request
+    from tightrope.deeds.rehearse import rehearse
+
+    verdict = rehearse(image.read(data, "vmlinuz"), host.read(host.example(), "example"), Request())
+
+Rules: this file composes the rooms and opens no file.  Where a machine is not given, it makes an
+emulator; a caller with many rehearsals passes one in and it is reused.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tightrope import check, handover, plan
+from tightrope import world as world_room
+from tightrope.deeds.machines import emulator
+from tightrope.errors import MissingPart
+from tightrope.machine.port import Machine, Progress, WholeMachine, no_progress
+from tightrope.model import (
+    Console,
+    Finding,
+    Handover,
+    Host,
+    Image,
+    Outcome,
+    Plan,
+    Protocol,
+    Step,
+    Stop,
+    Verdict,
+)
+from tightrope.plan import Request
+from tightrope.sabotage import Sabotage
+
+SHIPPED_VERSION = "tightrope-shipped"
+"""How the shipped kernel's version string begins: it speaks in many lines and gives a verdict."""
+CONSOLE_SECONDS = 900.0
+CONSOLE_WORDS = "earlyprintk=ttyS0,115200"
+"""What makes a Linux kernel speak early, on the first serial port."""
+
+
+class Stages:
+    """Wall seconds of each stage, as they pass."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.seconds: dict[str, float] = {}
+        self._progress = progress
+        self._done = 0
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time what is inside."""
+        self._progress(name, self._done, 0)
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = time.perf_counter() - started
+            self._done += 1
+
+
+def prepare(image: Image, old: Host, request: Request) -> Plan:
+    """The plan alone: see `plan.prepare`."""
+    return plan.prepare(image, old, request)
+
+
+def build(the_plan: Plan, *, design: str, sabotage: Sabotage | None = None) -> Handover:
+    """The old kernel's world and the handover for a plan, broken where a sabotage says so."""
+    through_xen = the_plan.xen is not None
+    if sabotage:
+        the_plan = sabotage.plan(the_plan)
+    if not through_xen:
+        the_plan = handover.fitted(the_plan, design)
+    old, at_v = the_plan.host, None
+    if through_xen:
+        code = handover.code_xen(the_plan)
+    else:
+        code, at_v = handover.codes(design, old.paging)
+    if sabotage:
+        sabotage.refuse(the_plan.paging)
+        code, old = sabotage.code(code), sabotage.host(old, the_plan)
+    if through_xen:
+        world = world_room.lay_xen(the_plan, code, old)
+        built = handover.build_xen(the_plan, world, code, design=design)
+    else:
+        world = world_room.lay(old, at_v or code, the_plan.relocation)
+        built = handover.build(the_plan, world, code, design=design, at_v=at_v)
+    return sabotage.handover(built) if sabotage else built
+
+
+def rehearse(
+    image: Image,
+    old: Host,
+    request: Request,
+    *,
+    design: str = handover.TWO_TABLES,
+    sabotage: Sabotage | None = None,
+    console: bool = False,
+    token: str | None = None,
+    console_seconds: float = CONSOLE_SECONDS,
+    machine: Machine | None = None,
+    progress: Progress = no_progress,
+) -> Verdict:
+    """Plan, build, walk, check; with `console` go on until the new kernel has spoken.
+
+    With `token` go on until the new kernel's init has said it; only a whole machine can.
+
+    Raises `TightropeError` when it cannot be told: bad input, or a part that is missing here.
+    """
+    stages = Stages(progress)
+    with stages.stage("plan"):
+        the_plan = prepare(image, old, request)
+    with stages.stage("tables"):
+        built = build(the_plan, design=design, sabotage=sabotage)
+    if machine is None:
+        with stages.stage("load the emulator"):
+            machine = emulator()
+    if token is not None and not isinstance(machine, WholeMachine):
+        raise MissingPart(f"the {machine.name} has no devices: a userspace needs --on qemu")
+    with stages.stage("walk"):
+        run = machine.run(built)
+    with stages.stage("check"):
+        findings = check.check(built, run)
+    heard: Console | None = None
+    if console and run.stop is Stop.ENTRY:
+        with stages.stage("console"):
+            heard = machine.console(
+                seconds=console_seconds, whole=speaks_for_itself(image), progress=progress
+            )
+            findings += tuple(_heard(heard, image))
+    elif token is not None and isinstance(machine, WholeMachine) and run.stop is Stop.ENTRY:
+        with stages.stage("userspace"):
+            heard = machine.userspace(token, seconds=console_seconds, progress=progress)
+            findings += tuple(reached(heard, token))
+    silent = heard is not None and not heard.lines and not findings
+    return Verdict(
+        outcome=Outcome.FALLS if findings else Outcome.UNKNOWN if silent else Outcome.HOLDS,
+        handover=built,
+        run=run,
+        findings=findings,
+        rules=tuple(rule.id for rule in check.asked(run)),
+        unasked=check.unasked(run),
+        console=heard,
+        seconds=stages.seconds,
+    )
+
+
+def speaks_for_itself(image: Image) -> bool:
+    """Whether this is the shipped kernel, which says on the console what it was handed."""
+    return (image.version or "").startswith(SHIPPED_VERSION)
+
+
+def reached(console: Console, token: str) -> Iterator[Finding]:
+    """The new kernel's own init has the last word."""
+    if console.stopped != token:
+        last = dict(enumerate(console.lines[-5:], max(len(console.lines) - 4, 1)))
+        yield Finding(
+            rule="userspace-reached",
+            step=Step.COPY,
+            message=f"the new kernel's init did not say its word: {console.stopped}",
+            evidence={f"line {number}": line for number, line in last.items()},
+            mend="give it a console (console=ttyS0) and an init that says tightrope.token's word",
+        )
+
+
+def is_linux(image: Image) -> bool:
+    """Whether this is Linux, which knows `CONSOLE_WORDS`; what another kernel knows is not guessed."""
+    linux = (Protocol.LINUX_64, Protocol.LINUX_32)
+    return any(entry.protocol in linux for entry in image.entries)
+
+
+def _heard(console: Console, image: Image) -> Iterator[Finding]:
+    """The new kernel's own word, where it has one, is a finding when it is not good."""
+    bad = [line for line in console.lines if line.startswith("tightrope: BAD")]
+    stands = any(line.startswith("tightrope: the new kernel stands") for line in console.lines)
+    if speaks_for_itself(image) and (bad or not stands):
+        yield Finding(
+            rule="new-kernel-says",
+            step=Step.COPY,
+            message=bad[0]
+            if bad
+            else f"the new kernel did not say that it stands: {console.stopped}",
+            evidence={f"line {n}": line for n, line in enumerate(bad[1:], 2)},
+            mend="see the findings above it: the new kernel only reports what it was handed",
+        )

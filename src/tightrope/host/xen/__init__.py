@@ -1,0 +1,9 @@
+"""A hypervisor with a dom0, as a description: its part of a host file, examples, what it says of itself.
+
+    profile   the tables of a host file that only Xen's has
+    examples  hosts of each width and interface
+    capture   what `perform xen --json` printed in dom0 -> TOML text
+    guest     whether this Linux runs under Xen, and as what
+
+May import: abi, errors, memory, model, x86
+"""

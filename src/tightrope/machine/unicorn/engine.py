@@ -1,0 +1,380 @@
+"""The Unicorn instance: registers in and out, memory mapped, the translation hook.
+
+Rules: the only file that knows Unicorn's constants.  ICELAKE_SERVER model (older models drop CR4
+bits in silence), UC_TLB_VIRTUAL, so that every first read, write or fetch of a page is asked of us.  A
+64-bit old kernel gets a 64-bit engine, which also leaves long mode; a 32-bit one gets a 32-bit engine,
+whose registers have the same names here and r8 to r15 are always 0.  Registers that are read in a hook go through preallocated arrays: the binding's own
+`reg_read` costs several microseconds each.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tightrope.errors import MachineError, MissingPart
+from tightrope.machine.unicorn import callbacks
+from tightrope.memory import PAGE_SIZE
+from tightrope.model import Registers
+from tightrope.observe.physical import Ram
+from tightrope.x86.cpu import GENERAL, MSR_EFER, SEGMENTS
+from tightrope.x86.walk import Access
+
+try:
+    from unicorn import unicorn as _uc
+    from unicorn import unicorn_const as _const
+    from unicorn import x86_const as _x86
+    from unicorn.unicorn_py3.unicorn import uclib as _library
+except ImportError as err:  # no wheel for this platform, or the extra was not installed
+    raise MissingPart(
+        f"the emulator needs Unicorn, which cannot be loaded here ({err});"
+        " install tightrope[rehearse]"
+    ) from err
+
+ACCESS = {
+    _const.UC_MEM_READ: Access.READ,
+    _const.UC_MEM_WRITE: Access.WRITE,
+    _const.UC_MEM_FETCH: Access.FETCH,
+}
+PERMISSION = {
+    Access.READ: _const.UC_PROT_READ,
+    Access.WRITE: _const.UC_PROT_READ | _const.UC_PROT_WRITE,
+    Access.FETCH: _const.UC_PROT_READ | _const.UC_PROT_EXEC,
+}
+"""Exactly what was asked: the first write after a read is a question of its own."""
+
+_REGISTER = {
+    name[len("UC_X86_REG_") :].lower(): number
+    for name, number in vars(_x86).items()
+    if name.startswith("UC_X86_REG_")
+}
+_REGISTER["rflags"] = _REGISTER["eflags"]
+
+_LEGACY = {
+    **{name: _REGISTER[f"e{name[1:]}"] for name in GENERAL[:8]},
+    "rip": _REGISTER["eip"],
+}
+"""A 32-bit engine refuses the 64-bit names (from Unicorn 2.2 on)."""
+
+Failed = _uc.UcError
+
+
+def _nothing(_rip: int) -> None:
+    """What is called ahead of an instruction when nobody watches."""
+
+
+class Batch:
+    """A few registers, read or written in one call; `values` has them in the order of the names."""
+
+    def __init__(self, engine: Engine, names: Sequence[str]) -> None:
+        count = len(names)
+        self._handle = engine.uc._uch
+        self._ids = (ctypes.c_int * count)(*(engine.number(name) for name in names))
+        self.values = (ctypes.c_uint64 * count)()
+        start = ctypes.addressof(self.values)
+        self._pointers = (ctypes.c_void_p * count)(*(start + 8 * n for n in range(count)))
+        self._count = count
+
+    def read(self) -> ctypes.Array[ctypes.c_uint64]:
+        """Fill `values` from the CPU."""
+        _library.uc_reg_read_batch(self._handle, self._ids, self._pointers, self._count)
+        return self.values
+
+    def write(self) -> None:
+        """Put `values` into the CPU."""
+        _library.uc_reg_write_batch(self._handle, self._ids, self._pointers, self._count)
+
+
+class Engine:
+    """One Unicorn CPU over one `Ram`."""
+
+    def __init__(self, ram: Ram, bits: int = 64) -> None:
+        self.ram = ram
+        self.bits = bits
+        self.before: Callable[[int], None] = _nothing
+        self._raised: BaseException | None = None
+        self._callbacks: dict[int, object] = {}
+        self._single: dict[str, Batch] = {}
+        # The binding's annotations lack what its x86 class adds: Any, and only in this file.
+        self.uc: Any = _uc.Uc(
+            _const.UC_ARCH_X86, _const.UC_MODE_64 if bits == 64 else _const.UC_MODE_32
+        )
+        self.uc.ctl_set_cpu_model(_x86.UC_CPU_X86_ICELAKE_SERVER)
+        self.uc.ctl_set_tlb_mode(_const.UC_TLB_VIRTUAL)  # type: ignore[attr-defined]
+        self.uc.ctl_exits_enabled(True)
+        self._names = GENERAL if bits == 64 else GENERAL[:8]
+        self._general = self.batch(*self._names)
+        for number, extent in enumerate(ram.extents):
+            self.uc.mem_map_ptr(
+                extent.start, extent.size, _const.UC_PROT_ALL, ram.address_in_process(number)
+            )
+        self._new = self.saved()
+
+    def number(self, name: str) -> int:
+        """Unicorn's number of a register."""
+        return int((_LEGACY if self.bits == 32 else _REGISTER).get(name) or _REGISTER[name])
+
+    def read(self, name: str) -> int:
+        """One register by name; for segments the selector."""
+        one = self._single.get(name)
+        if one is None:
+            one = self._single[name] = self.batch(name)
+        # A register narrower than 64 bits leaves the rest of the word alone.
+        one.values[0] = 0
+        return int(one.read()[0])
+
+    def write(self, name: str, value: int) -> None:
+        """One register by name."""
+        self.uc.reg_write(self.number(name), value)
+
+    def batch(self, *names: str) -> Batch:
+        """See `Batch`."""
+        return Batch(self, names)
+
+    def efer(self) -> int:
+        """IA32_EFER."""
+        return int(self.uc.reg_read(_REGISTER["msr"], MSR_EFER))
+
+    def load(self, registers: Registers) -> None:
+        """Put the CPU into a state.  Raises MachineError when the emulated model cannot hold it.
+
+        It starts from a new CPU: what `Registers` does not name, SSE and MSRs and the exception that
+        was raised last among it, is as after a reset.  The order matters: PAE and LME before PG, the
+        gdt before the selectors, all before rip.
+        """
+        self.restore(self._new)
+        self.write("cr4", registers.cr4)
+        self.uc.reg_write(_REGISTER["msr"], (MSR_EFER, registers.efer))
+        self.write("cr3", registers.cr3)
+        self.write("cr0", registers.cr0)
+        for name, value, got in (
+            ("CR4", registers.cr4, self.read("cr4")),
+            ("EFER", registers.efer, self.efer()),
+            ("CR0", registers.cr0, self.read("cr0")),
+        ):
+            if value != got:
+                raise MachineError(
+                    f"the emulated CPU cannot hold {name} = {value:#x}: it has {got:#x}"
+                )
+        self.set_table("gdtr", *registers.gdt)
+        self.set_table("idtr", *registers.idt)
+        for name, selector in registers.segments.items():
+            self.write(name, selector)
+        for number, name in enumerate(self._names):
+            self._general.values[number] = registers.general[name]
+        self._general.write()
+        self.write("rflags", registers.rflags)
+        self.write("cr2", registers.cr2)
+        self.write("dr7", 0)
+        self.write("rip", registers.rip)
+
+    def saved(self) -> object:
+        """The CPU's whole state, descriptor caches included, for `restore`."""
+        return self.uc.context_save()
+
+    def restore(self, state: object) -> None:
+        """Go back to a saved state."""
+        self.uc.context_restore(state)
+
+    def registers(self) -> Registers:
+        """The CPU as it is."""
+        return Registers(
+            general=dict.fromkeys(GENERAL, 0)
+            | dict(zip(self._names, self._general.read(), strict=True)),
+            rip=self.read("rip"),
+            rflags=self.read("rflags"),
+            cr0=self.read("cr0"),
+            cr2=self.read("cr2"),
+            cr3=self.read("cr3"),
+            cr4=self.read("cr4"),
+            efer=self.efer(),
+            segments={name: self.read(name) for name in SEGMENTS},
+            gdt=self.table("gdtr"),
+            idt=self.table("idtr"),
+        )
+
+    def table(self, name: str) -> tuple[int, int]:
+        """Base and limit of "gdtr" or "idtr"."""
+        _selector, base, limit, _flags = self.uc.reg_read(_REGISTER[name])
+        return int(base), int(limit)
+
+    def set_table(self, name: str, base: int, limit: int) -> None:
+        """Write "gdtr" or "idtr"; what was loaded from it stays loaded."""
+        self.uc.reg_write(_REGISTER[name], (0, base, limit, 0))
+
+    # ------------------------------------------------------------------------------------ hooks
+
+    def _mishap(self, err: BaseException) -> None:
+        """An exception cannot pass through the engine: `start` raises it, the first of a run only.
+
+        The binding's own way loses it where the engine stops with an error of its own.
+        """
+        if self._raised is None:
+            self._raised = err
+        self.stop()
+
+    def on_translation(self, answer: Callable[[int, Access], int | None]) -> int:
+        """`answer(page, access)` gives the physical page, or None to stop at this instruction."""
+
+        def fill(
+            _handle: int, page: int, access: int, entry: Sequence[callbacks.TlbEntry], _data: int
+        ) -> bool:
+            kind = ACCESS[access]
+            try:
+                phys = answer(page, kind)
+            except BaseException as err:
+                self._mishap(err)
+                return False
+            if phys is None:
+                return False
+            entry[0].paddr = phys
+            entry[0].perms = PERMISSION[kind]
+            return True
+
+        return self._hook(_const.UC_HOOK_TLB_FILL, callbacks.TRANSLATION(fill))
+
+    def on_instruction(self) -> int:
+        """Call `self.before(rip)` ahead of every instruction."""
+
+        def code(_handle: int, rip: int, _size: int, _data: int) -> None:
+            try:
+                self.before(rip)
+            except BaseException as err:
+                self._mishap(err)
+
+        return self._hook(_const.UC_HOOK_CODE, callbacks.CODE(code))
+
+    def _hook(self, kind: int, callback: ctypes._CFunctionType) -> int:
+        """Register a callback with the library itself: see `callbacks`."""
+        hook = ctypes.c_size_t()
+        status = _library.uc_hook_add(
+            self.uc._uch,
+            ctypes.byref(hook),
+            kind,
+            ctypes.cast(callback, ctypes.c_void_p),
+            None,
+            ctypes.c_uint64(1),
+            ctypes.c_uint64(0),
+        )
+        if status != _const.UC_ERR_OK:
+            raise MachineError(f"Unicorn refuses a hook: error {status}")
+        self._callbacks[hook.value] = callback
+        return hook.value
+
+    def on_access(self, record: Callable[[bool, int, int], None]) -> int:
+        """`record(is_write, physical address, bytes)` for every data access."""
+        write = _const.UC_MEM_WRITE
+
+        def access(_handle: int, kind: int, phys: int, size: int, _value: int, _data: int) -> None:
+            try:
+                record(kind == write, phys, size)
+            except BaseException as err:
+                self._mishap(err)
+
+        kinds = _const.UC_HOOK_MEM_READ | _const.UC_HOOK_MEM_WRITE
+        return self._hook(kinds, callbacks.ACCESS(access))
+
+    def on_hole(self, record: Callable[[int], bool]) -> int:
+        """`record(physical address)` for an access where no memory is; the CPU stops unless it is
+        told (True) that there is some now."""
+
+        def hole(
+            _uc: object, _kind: int, phys: int, _size: int, _value: int, _data: object
+        ) -> bool:
+            try:
+                return record(phys)
+            except BaseException as err:
+                self._mishap(err)
+                return False
+
+        return int(self.uc.hook_add(_const.UC_HOOK_MEM_UNMAPPED, hole))
+
+    def on_exception(self, record: Callable[[int], None]) -> int:
+        """`record(vector)` for an exception that the CPU raised by itself."""
+
+        def interrupt(_uc: object, vector: int, _data: object) -> None:
+            try:
+                record(vector)
+            except BaseException as err:
+                self._mishap(err)
+
+        return int(self.uc.hook_add(_const.UC_HOOK_INTR, interrupt))
+
+    def on_invalid(self, record: Callable[[], None]) -> int:
+        """`record()` for an instruction that does not exist; the CPU stops."""
+
+        def invalid(_uc: object, _data: object) -> bool:
+            try:
+                record()
+            except BaseException as err:
+                self._mishap(err)
+            return False
+
+        return int(self.uc.hook_add(_const.UC_HOOK_INSN_INVALID, invalid))
+
+    def on_port(
+        self, read: Callable[[int, int], int], write: Callable[[int, int, int], None]
+    ) -> tuple[int, int]:
+        """`read(port, bytes)` and `write(port, bytes, value)` for IN and OUT."""
+
+        def port_in(_uc: object, port: int, size: int, _data: object) -> int:
+            try:
+                return read(port, size)
+            except BaseException as err:
+                self._mishap(err)
+                return 0
+
+        def port_out(_uc: object, port: int, size: int, value: int, _data: object) -> None:
+            try:
+                write(port, size, value)
+            except BaseException as err:
+                self._mishap(err)
+
+        return (
+            int(self.uc.hook_add(_const.UC_HOOK_INSN, port_in, None, 1, 0, _x86.UC_X86_INS_IN)),
+            int(self.uc.hook_add(_const.UC_HOOK_INSN, port_out, None, 1, 0, _x86.UC_X86_INS_OUT)),
+        )
+
+    def own_mmu(self, ours: bool) -> None:
+        """Whether translations are asked of us (the normal case) or are Unicorn's own business."""
+        self.uc.ctl_set_tlb_mode(_const.UC_TLB_VIRTUAL if ours else _const.UC_TLB_CPU)
+        self.forget_translations()
+
+    def open_bus(self, phys: int) -> None:
+        """Put a page of ones where nothing is, as an unanswered read gives on a PC."""
+        page = phys & -PAGE_SIZE
+        self.uc.mem_map(page, PAGE_SIZE)
+        self.uc.mem_write(page, b"\xff" * PAGE_SIZE)
+
+    def forget_code(self) -> None:
+        """Drop translated code: after bytes were changed behind Unicorn's back."""
+        self.uc.ctl_flush_tb()
+
+    def forget_translations(self) -> None:
+        """Drop all translations: the next access of each page asks again."""
+        self.uc.ctl(_const.UC_CTL_TLB_FLUSH, _const.UC_CTL_IO_WRITE)
+
+    def unhook(self, *hooks: int) -> None:
+        """Remove hooks."""
+        for each in hooks:
+            if each in self._callbacks:
+                _library.uc_hook_del(self.uc._uch, ctypes.c_size_t(each))
+                del self._callbacks[each]
+            else:
+                self.uc.hook_del(each)
+
+    def start(self, rip: int, *, until: int | None = None, count: int = 0) -> None:
+        """Run from `rip` until a stop or a fault (`Failed`); to `until`, or so many instructions."""
+        self.uc.ctl_set_exits([] if until is None else [until])
+        self._raised = None
+        try:
+            self.uc.emu_start(rip, 0, 0, count)
+        finally:
+            raised, self._raised = self._raised, None
+            if raised is not None:
+                raise raised
+
+    def stop(self) -> None:
+        """Stop before the instruction that is about to run."""
+        self.uc.emu_stop()

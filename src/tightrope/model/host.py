@@ -1,0 +1,118 @@
+"""The old kernel's world as a description: what a host file says.
+
+Rules: frozen, keyword-only, slotted; nouns only, see the package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tightrope.memory import Extent, MemoryMap, Phys, Virt
+
+if TYPE_CHECKING:
+    from tightrope.model.walk import Paging
+    from tightrope.model.xen import Xen
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Registers:
+    """What a CPU holds.  `general` has rax..r15; segments are selectors; tables are (base, limit)."""
+
+    general: Mapping[str, int]
+    rip: int
+    rflags: int
+    cr0: int
+    cr2: int
+    cr3: int
+    cr4: int
+    efer: int
+    segments: Mapping[str, int]
+    gdt: tuple[int, int]
+    idt: tuple[int, int]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cpu:
+    """What the old kernel's CPU can do.  `physical_bits` is MAXPHYADDR."""
+
+    physical_bits: int
+    nx: bool
+    pse: bool
+    pge: bool
+    gbpages: bool
+    la57: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KernelText:
+    """The old kernel's image: [virt, virt + size) is [phys, phys + size).
+
+    It is mapped by large global pages, of 2 MiB, or of 4 MiB on i386.
+    """
+
+    virt: Virt
+    phys: Phys
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DirectMap:
+    """The old kernel maps RAM below `size` at `virt` + physical address, in pages of `page_size` bytes.
+
+    On i386 `virt` is PAGE_OFFSET, the memory split, and `size` the end of lowmem.
+    """
+
+    virt: Virt
+    page_size: int
+    size: int = 1 << 52
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Named:
+    """An extent and the reason it is here; the reason is a noun phrase for reports."""
+
+    extent: Extent
+    what: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LowMapping:
+    """Something the old kernel maps besides its text and direct map, such as EFI's 1:1 leftovers."""
+
+    virt: Virt
+    phys: Phys
+    size: int
+    is_global: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Host:
+    """The old kernel's world as a description; `world` turns it into bytes."""
+
+    source: str
+    paging: Paging
+    cpu: Cpu
+    cr0: int
+    cr4: int
+    efer: int
+    memory: MemoryMap
+    text: KernelText
+    relocation: Virt | None
+    """V: where the old kernel has `relocate_new_kernel` mapped, page aligned, in its text or in one of
+    `low_mappings`; None where it calls the control page itself, through its direct map."""
+    direct_map: DirectMap
+    private: Extent
+    """RAM that holds the old kernel's page tables, gdt, idt and stack."""
+    busy: tuple[Named, ...]
+    """RAM that the old kernel cannot give away; text and `private` are busy without being listed."""
+    crash_region: Extent | None
+    firmware: tuple[Named, ...]
+    """What new kernels read early outside plain RAM: EFI tables, setup_data."""
+    rsdp: Phys | None
+    low_mappings: tuple[LowMapping, ...]
+    crash_notes: tuple[Named, ...] = ()
+    """ELF notes in the old kernel's memory: one per CPU, and vmcoreinfo."""
+    xen: Xen | None = None
+    """The old kernel is a hypervisor: all of the above is its own, in machine addresses."""

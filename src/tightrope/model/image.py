@@ -1,0 +1,115 @@
+"""A kernel image, read and checked: what `image.read` gives.
+
+Rules: frozen, keyword-only, slotted; nouns only, see the package.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from tightrope.memory import Phys
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Buffer = bytes | bytearray | memoryview
+
+
+class Protocol(StrEnum):
+    """What state and arguments an entry point expects; the sources are in `abi`."""
+
+    LINUX_64 = "linux64"
+    LINUX_32 = "linux32"
+    PVH = "pvh"
+    MULTIBOOT = "multiboot"
+    MULTIBOOT2 = "multiboot2"
+    FLAT = "flat"
+    """No arguments: the first byte, or an ELF file's e_entry, in flat segments."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EntryPoint:
+    """One way into an image: `offset` bytes from the image's base, in `bits` mode."""
+
+    name: str
+    offset: int
+    bits: int
+    protocol: Protocol
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Part:
+    """What lies at `offset` bytes from the image's base: `data` first, zeros up to `size` bytes."""
+
+    offset: int
+    data: memoryview
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Payload:
+    """The compressed kernel inside a bzImage; `offset` and `size` in bytes of its one part."""
+
+    offset: int
+    size: int
+    compression: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Image:
+    """A kernel image, read and checked.  Sizes, alignments and limits are bytes.
+
+    Offsets count from the image's base: the load address of a bzImage, the lowest physical address
+    of an ELF or Multiboot kernel, the given address of a flat binary; `pref_address` is where the
+    image wants its base, and has it unless it is `relocatable`.
+    """
+
+    source: str
+    format: str
+    """One of "bzImage", "unified kernel image", "ELF32", "ELF64", "Multiboot" and "flat binary"."""
+    parts: tuple[Part, ...]
+    """What is loaded, lowest first, at least one; no two have a byte in the same page.
+
+    A bzImage has one: what follows the setup code, a signature behind it included.
+    """
+    file_size: int
+    """Bytes that were read; of what a gzip file unpacks to when it was one."""
+    setup_header: bytes
+    """The setup header as boot_params wants it: the file's bytes from 0x1f1 to the header's end.
+
+    Empty in an image that has none; then `protocol`, `loadflags` and `xloadflags` are 0.
+    """
+    protocol: int
+    """Version of the Linux boot protocol."""
+    version: str | None
+    entries: tuple[EntryPoint, ...]
+    """The preferred one first, at least one."""
+    relocatable: bool
+    pref_address: Phys
+    init_size: int
+    """Bytes from the base that the image needs before it reads its memory map."""
+    alignment: int
+    min_alignment: int
+    cmdline_limit: int
+    """Bytes of command line without its terminating zero."""
+    initrd_limit: Phys
+    """The highest address that a byte of the initrd or of a module may have.
+
+    `above_4g` lifts it for 64-bit entries.
+    """
+    above_4g: bool
+    """Kernel, boot_params, command line and initrd may lie above 4 GiB (XLF_CAN_BE_LOADED_ABOVE_4G)."""
+    loadflags: int
+    xloadflags: int
+    payload: Payload | None
+    initrd: memoryview | None
+    """What a unified kernel image carries, None when it carries none."""
+    command_line: str | None
+    """What a unified kernel image carries, None when it carries none."""
+    relocations: NDArray[np.int64] | None = None
+    """Offsets of 32-bit words to which the distance from `pref_address` is added, where it is moved."""
+    reach: int | None = None
+    """Where the image ends at the latest, wherever it is moved; None: where its entry's mode does."""

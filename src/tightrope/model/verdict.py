@@ -1,0 +1,52 @@
+"""What the checks found, and the answer of a rehearsal.
+
+Rules: frozen, keyword-only, slotted; nouns only, see the package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tightrope.model.handover import Handover
+    from tightrope.model.run import Console, Run
+    from tightrope.model.walk import Step
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """One thing that a check found wrong, at the step of the walk where it belongs."""
+
+    rule: str
+    step: Step
+    message: str
+    evidence: Mapping[str, str]
+    mend: str
+
+
+class Outcome(StrEnum):
+    """The three verdicts."""
+
+    HOLDS = "holds"
+    FALLS = "falls"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verdict:
+    """The answer of a rehearsal, with everything that a report needs."""
+
+    outcome: Outcome
+    handover: Handover
+    run: Run
+    findings: tuple[Finding, ...]
+    rules: tuple[str, ...]
+    """Every rule that was asked, found or not."""
+    unasked: Mapping[str, str] = field(default_factory=dict)
+    """Each rule that this machine could not answer, and why."""
+    console: Console | None
+    seconds: Mapping[str, float]
+    """Wall time of each stage."""

@@ -1,0 +1,19 @@
+"""What is seen of a walk, whoever executes it: one watch over a CPU that somebody else runs.
+
+    physical      physical memory as the host's map has it, shared with Python at no copy
+    mmu           the MMU that every machine is watched by: our walker, and the worst-case TLB
+    delivery      how far an exception gets on its way to a handler
+    decode        what an instruction is about to do
+    known_code    instructions that were decoded once
+    observed      what a watcher needs of a CPU
+    steps         which of the six steps an instruction belongs to
+    privileged    the checks of control registers, EFER, segments and descriptor tables
+    watch         what happens before each instruction of a watched walk
+    lookout       the watch of a CPU that reports nothing while it runs
+    post_mortem   an exception inferred from where a CPU stands
+    record        a watched walk written down as a `Run`
+
+Nothing here executes an instruction, and nothing here knows a machine.
+
+May import: errors, memory, model, x86
+"""

@@ -1,0 +1,58 @@
+"""Instructions that were decoded once, and the memory that they lie in.
+
+A walk decodes the same few routines over and over, and so does the next walk on the same memory.
+
+Rules: an instruction is known by its linear address, its physical one and the CPU's mode; it is good
+as long as its bytes are the same, and whoever keeps one from walk to walk compares the frames first.
+An instruction is taken to be contiguous in physical memory.
+"""
+
+from __future__ import annotations
+
+from tightrope.memory import PAGE_SHIFT, PAGE_SIZE, Extent
+from tightrope.observe.decode import Operation
+from tightrope.observe.physical import Ram
+
+
+class KnownCode:
+    """What was decoded in some memory.  `frames` has the frames that it was decoded from, by number,
+    as they were then."""
+
+    def __init__(self, ram: Ram) -> None:
+        self._ram = ram
+        self._operations: dict[tuple[int, int, int], Operation] = {}
+        self._bytes: set[int] = set()
+        self.frames: dict[int, bytes] = {}
+
+    def get(self, rip: int, phys: int, bits: int) -> Operation | None:
+        """The instruction at `rip`, which lies at `phys` and is decoded in `bits` mode."""
+        return self._operations.get((rip, phys, bits))
+
+    def keep(self, rip: int, phys: int, bits: int, operation: Operation) -> None:
+        """Remember an instruction, and the frames that it begins and ends in."""
+        self._operations[rip, phys, bits] = operation
+        self._bytes.update(range(phys, phys + operation.size))
+        for number in Extent.sized(phys, operation.size).pages:
+            if number not in self.frames:
+                self.frames[number] = self._frame(number)
+
+    def hit(self, phys: int, size: int) -> bool:
+        """Whether one of `size` bytes at a physical address belongs to a known instruction."""
+        return not self._bytes.isdisjoint(range(phys, phys + size))
+
+    def changed(self) -> bool:
+        """Whether a frame that instructions were decoded from is not what it was."""
+        return any(self._frame(number) != was for number, was in self.frames.items())
+
+    def drop_instructions(self) -> None:
+        """Code was written over: decode again.  The frames stay those that code was executed from."""
+        self._operations.clear()
+        self._bytes.clear()
+
+    def drop(self) -> None:
+        """Forget everything."""
+        self.drop_instructions()
+        self.frames.clear()
+
+    def _frame(self, number: int) -> bytes:
+        return bytes(self._ram.view(number << PAGE_SHIFT, PAGE_SIZE) or b"")

@@ -1,0 +1,272 @@
+"""The MMU under observation: our walker, every translation recorded, and the worst-case TLB.
+
+A CPU may go on using what it cached under older tables until something flushes it (SDM 4.10.2.2,
+4.10.4).  Whether the walk is safe only gets worse the more the TLB holds, so the one worst case is
+the TLB that holds everything the manual still allows; there is no need to search.  `contexts` are
+the older tables that such a TLB may remember, each with what of it survives.
+
+Rules: this file knows paging and no engine.  The control registers are its own copies, written by
+whoever executes the instruction, after `x86.cpu` has allowed it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+from tightrope.memory import PAGE_SHIFT, PAGE_SIZE, Phys, Virt
+from tightrope.model import Buffer, Cpu, Registers, Stale, Step, Translation
+from tightrope.observe.physical import Ram
+from tightrope.x86 import cpu as x86
+from tightrope.x86.walk import Access, Mmu, Refused, Translated, load_pdptes, walk
+
+PAGE_SHIFTS = (PAGE_SHIFT, 21, 22, 30)
+"""4 KiB, 2 MiB, the 4 MiB of 32-bit paging, and 1 GiB."""
+
+
+@dataclass(slots=True)
+class Context:
+    """Tables that were in use once, and which of their translations may still be cached."""
+
+    mmu: Mmu
+    read: Callable[[int, int], int | None]
+    only_global: bool
+    dropped: set[int] = field(default_factory=set)
+    """Pages (linear address >> 12) that INVLPG removed since."""
+
+
+class WatchedMmu:
+    """Translates for a run and records each question once per page, access and TLB epoch."""
+
+    def __init__(
+        self, ram: Ram, cpu: Cpu, registers: Registers, frozen: Mapping[int, Buffer]
+    ) -> None:
+        """`frozen` has table pages as they were before the walk: frame address -> 4096 bytes."""
+        self._ram = ram
+        self._frozen = frozen
+        self._cpu = cpu
+        self.mmu = Mmu(
+            cr0=registers.cr0,
+            cr3=registers.cr3,
+            cr4=registers.cr4,
+            efer=registers.efer,
+            physical_bits=cpu.physical_bits,
+            gbpages=cpu.gbpages,
+        )
+        # The old kernel loaded CR3 long ago, when nothing of the handover was in memory.
+        loaded = load_pdptes(self.entry_before, self.mmu)
+        self.mmu = replace(self.mmu, pdptes=loaded if isinstance(loaded, tuple) else None)
+        self.contexts: list[Context] = []
+        self.log: list[Translation] = []
+        self._cache: dict[tuple[Access, int, int], int] = {}
+
+    def state(self, *, code64: bool) -> x86.ControlState:
+        """What the legality of the next control-register write depends on."""
+        now = self.mmu
+        return x86.ControlState(
+            cr0=now.cr0,
+            cr3=now.cr3,
+            cr4=now.cr4,
+            efer=now.efer,
+            code64=code64,
+            physical_bits=self._cpu.physical_bits,
+            la57=self._cpu.la57,
+        )
+
+    # ------------------------------------------------------------------- what changes the tables
+
+    def pdpte_refusal(
+        self, *, cr0: int | None = None, cr3: int | None = None, cr4: int | None = None
+    ) -> str | None:
+        """Why a control-register write raises #GP(0) for a PDPTE, under PAE paging (SDM 4.4.1)."""
+        now = self.mmu
+        then = replace(
+            now,
+            cr0=now.cr0 if cr0 is None else cr0,
+            cr3=now.cr3 if cr3 is None else cr3,
+            cr4=now.cr4 if cr4 is None else cr4,
+        )
+        if cr3 is None and not self._loads(then):
+            return None
+        loaded = load_pdptes(self._ram.word, then)
+        return loaded.reason if isinstance(loaded, Refused) else None
+
+    def _loads(self, then: Mmu) -> bool:
+        now = self.mmu
+        return x86.loads_pdptes(then.cr0, then.cr4, was_cr0=now.cr0, was_cr4=now.cr4)
+
+    def _loaded(self, mmu: Mmu) -> Mmu:
+        """The same state with the PDPTEs that the CPU loads with it."""
+        loaded = load_pdptes(self._ram.word, mmu)
+        return replace(mmu, pdptes=loaded if isinstance(loaded, tuple) else None)
+
+    def write_cr3(self, value: int) -> None:
+        """MOV to CR3: non-global translations go, global ones stay (SDM 4.10.4.1).
+
+        With CR4.PCIDE and bit 63 set nothing goes.
+        """
+        before = self.mmu
+        keeps_all = bool(before.cr4 & x86.CR4_PCIDE and value & x86.CR3_NO_FLUSH)
+        keeps_global = bool(before.cr4 & x86.CR4_PGE)
+        if not keeps_all and keeps_global:
+            self.contexts = [replace(each, only_global=True) for each in self.contexts]
+        elif not keeps_all:
+            self.contexts = []
+        if keeps_all or keeps_global:
+            self.contexts.append(
+                Context(mmu=before, read=self.entry_before, only_global=not keeps_all)
+            )
+        self.mmu = self._loaded(replace(before, cr3=value & ~x86.CR3_NO_FLUSH))
+        self._cache.clear()
+
+    def write_cr4(self, value: int) -> None:
+        """MOV to CR4; see `x86.cpu.flushes_everything`."""
+        if x86.flushes_everything(self.mmu.cr4, value):
+            self.contexts.clear()
+        then = replace(self.mmu, cr4=value)
+        self.mmu = self._loaded(then) if self._loads(then) else then
+        self._cache.clear()
+
+    def write_cr0(self, value: int) -> None:
+        """MOV to CR0: clearing PG drops everything (SDM 4.10.4.1), reserved bits stay clear."""
+        value &= x86.CR0_DEFINED
+        if self.mmu.cr0 & x86.CR0_PG and not value & x86.CR0_PG:
+            self.contexts.clear()
+        efer = self.mmu.efer
+        if not value & x86.CR0_PG:
+            efer &= ~x86.EFER_LMA
+        elif efer & x86.EFER_LME:
+            efer |= x86.EFER_LMA
+        then = replace(self.mmu, cr0=value, efer=efer)
+        self.mmu = self._loaded(then) if self._loads(then) else then
+        self._cache.clear()
+
+    def write_efer(self, value: int) -> None:
+        """WRMSR to EFER; LMA is the CPU's own."""
+        lma = self.mmu.efer & x86.EFER_LMA
+        self.mmu = replace(self.mmu, efer=value & ~x86.EFER_LMA | lma)
+        self._cache.clear()
+
+    def invlpg(self, virt: int) -> None:
+        """INVLPG drops one page from every context, global or not."""
+        for context in self.contexts:
+            context.dropped.add(virt >> 12)
+        self._cache.clear()
+
+    # ----------------------------------------------------------------------------- translations
+
+    def translate(
+        self, virt: int, access: Access, *, instruction: int, step: Step
+    ) -> Refused | Phys:
+        """The physical address of `virt`; `Refused` when the CPU would fault.
+
+        The first question for a page since the last change of the tables is answered by a walk and
+        recorded; later ones come from the cache, as the CPU's do.
+        """
+        known = self.cached(virt, access)
+        if known is not None:
+            return known
+        got = walk(self._ram.word, self.mmu, virt, access)
+        if isinstance(got, Refused):
+            return got
+        stale = self._stale(virt, access, got) if self.contexts else ()
+        size = PAGE_SIZE if self.contexts else got.page_size
+        shift = size.bit_length() - 1
+        self._cache[access, shift, virt >> shift] = got.phys & ~(size - 1)
+        self.log.append(
+            Translation(
+                instruction=instruction,
+                step=step,
+                access=access,
+                virt=Virt(virt),
+                phys=got.phys,
+                cr3=self.mmu.cr3,
+                visits=got.visits,
+                sets_accessed=got.sets_accessed,
+                stale=stale,
+            )
+        )
+        return got.phys
+
+    def refusal(self, virt: int, access: Access) -> Refused | None:
+        """Why an access would fault, without a trace in the log."""
+        got = walk(self._ram.word, self.mmu, virt, access)
+        return got if isinstance(got, Refused) else None
+
+    def cached(self, virt: int, access: Access) -> Phys | None:
+        """The physical address of a linear one that was asked for before, from the cache alone."""
+        # With a stale context the answer may differ from one 4 KiB page to the next.
+        for shift in (PAGE_SHIFT,) if self.contexts else PAGE_SHIFTS:
+            base = self._cache.get((access, shift, virt >> shift))
+            if base is not None:
+                return Phys(base | virt & ((1 << shift) - 1))
+        return None
+
+    def look(self, virt: int, size: int, access: Access = Access.READ) -> bytes | Refused:
+        """The bytes at a linear address, without a trace in the log; None of them in a hole."""
+        out = b""
+        while size:
+            phys = self.cached(virt, access)
+            if phys is None:
+                got = walk(self._ram.word, self.mmu, virt, access)
+                if isinstance(got, Refused):
+                    return got
+                phys = got.phys
+            part = min(size, PAGE_SIZE - virt % PAGE_SIZE)
+            view = self._ram.view(phys, part)
+            if view is None:
+                return Refused(
+                    vector=18,
+                    error_code=0,
+                    reason=f"no memory answers at {phys:#x}",
+                    visits=(),
+                )
+            out += view
+            virt += part
+            size -= part
+        return out
+
+    def before_the_walk(self, virt: int) -> Phys | None:
+        """Where the old kernel's tables led to while they were whole: it loaded its segments then."""
+        got = walk(self.entry_before, self.mmu, virt, Access.READ)
+        return None if isinstance(got, Refused) else got.phys
+
+    def _stale(self, virt: int, access: Access, now: Translated) -> tuple[Stale, ...]:
+        """What older translations of this page the CPU may use instead, where they differ."""
+        out = []
+        for context in self.contexts:
+            if virt >> 12 in context.dropped:
+                continue
+            then = walk(context.read, context.mmu, virt, Access.READ)
+            if isinstance(then, Refused) or (context.only_global and not then.is_global):
+                continue
+            allowed = (
+                then.executable
+                if access is Access.FETCH
+                else then.writable or access is Access.READ
+            )
+            if then.phys == now.phys and allowed:
+                continue
+            same = access is Access.FETCH and self._same_page(then.phys, now.phys)
+            out.append(
+                Stale(
+                    phys=then.phys,
+                    cr3=context.mmu.cr3,
+                    is_global=then.is_global,
+                    harmless=allowed and same,
+                )
+            )
+        return tuple(out)
+
+    def _same_page(self, one: int, other: int) -> bool:
+        first = self._ram.view(one & ~(PAGE_SIZE - 1), PAGE_SIZE)
+        second = self._ram.view(other & ~(PAGE_SIZE - 1), PAGE_SIZE)
+        return first is not None and second is not None and first == second
+
+    def entry_before(self, phys: int, size: int) -> int | None:
+        """Entries as they were before the walk: what a stale translation was made from."""
+        page = self._frozen.get(phys & ~(PAGE_SIZE - 1))
+        if page is None:
+            return self._ram.word(phys, size)
+        offset = phys & (PAGE_SIZE - 1)
+        return int.from_bytes(page[offset : offset + size], "little")

@@ -1,0 +1,120 @@
+"""A watched walk, written down: the `Run` of a machine that looked at every instruction.
+
+Rules: everything here was seen by the watch, the MMU or the CPU; nothing is judged.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tightrope.memory import PAGE_SHIFT, Virt
+from tightrope.model import Buffer, Fault, Handover, Plan, Registers, Run, Stop
+from tightrope.observe.delivery import follow
+from tightrope.observe.mmu import WatchedMmu
+from tightrope.observe.steps import StepTracker
+from tightrope.observe.watch import Watch
+
+
+def observed(
+    machine: str,
+    watch: Watch,
+    mmu: WatchedMmu,
+    steps: StepTracker,
+    registers: Registers,
+    blind: tuple[str, ...],
+) -> Run:
+    """The run of a watch that is over; `registers` are the CPU's where it stopped."""
+    if watch.trouble is not None:
+        stop = Stop.FAULT
+    elif watch.over_limit:
+        stop = Stop.LIMIT
+    elif watch.arrived:
+        stop = Stop.ENTRY
+    else:
+        stop = Stop.HALT
+    return Run(
+        machine=machine,
+        stop=stop,
+        instructions=watch.index + 1,
+        trace=np.array(watch.trace, np.uint64),
+        texts=watch.texts(),
+        step_starts=tuple(steps.starts),
+        translations=tuple(mmu.log),
+        register_writes=tuple(watch.writes),
+        stores=_rows(watch.stores),
+        loads=_rows(watch.loads),
+        copies=_rows(watch.copies),
+        fault=fault(watch, mmu, steps, registers),
+        registers=registers,
+        memory=watch.memory,
+        descriptors=descriptors(mmu, registers),
+        blind=blind,
+    )
+
+
+def steps_of(handover: Handover) -> StepTracker:
+    """The steps of a walk that begins at the call."""
+    return StepTracker(handover.plan.relocation, way_out=handover.world.way_out is not None)
+
+
+def before(handover: Handover) -> dict[int, Buffer]:
+    """Table pages as they are before the walk, which a stale translation may be made from."""
+    table_b = handover.page_table_b
+    way = handover.world.way_out
+    return {
+        **(way.wide.pages if way else {}),
+        **(way.narrow.pages if way else {}),
+        **handover.page_table_a.pages,
+        **(table_b.pages if table_b else {}),
+        # Last: page_table_a may be what the walk makes of the current pgd.
+        **handover.world.tables,
+    }
+
+
+def expected(plan: Plan, frame: int) -> bool:
+    """The control page, the list, the sources and the destinations: what a walk has to do with."""
+    return (
+        frame == plan.control_page >> PAGE_SHIFT
+        or frame << PAGE_SHIFT in plan.list_pages
+        or bool((plan.destinations == frame).any() or (plan.sources == frame).any())
+    )
+
+
+def _rows(flat: object) -> NDArray[np.int64]:
+    return np.array(flat, np.int64).reshape(-1, 4)
+
+
+def fault(watch: Watch, mmu: WatchedMmu, steps: StepTracker, registers: Registers) -> Fault | None:
+    """The exception that ended a walk, and how far it would get."""
+    trouble = watch.trouble
+    if trouble is None:
+        return None
+    lines, triple = follow(mmu, registers, trouble.vector)
+    operation = watch.current()
+    return Fault(
+        instruction=watch.index,
+        step=steps.step,
+        vector=trouble.vector,
+        error_code=trouble.error_code,
+        address=trouble.address,
+        access=trouble.access,
+        rip=Virt(registers.rip if trouble.rip is None else trouble.rip),
+        text=operation.text if operation else "?",
+        reason=trouble.reason,
+        visits=trouble.visits,
+        escalation=lines,
+        triple=triple,
+    )
+
+
+def descriptors(mmu: WatchedMmu, registers: Registers) -> dict[str, int]:
+    """The gdt slot of each segment register, where the gdt can be read."""
+    base, limit = registers.gdt
+    out = {}
+    for name, selector in registers.segments.items():
+        if selector & ~7 and selector | 7 <= limit:
+            raw = mmu.look(base + (selector & ~7), 8)
+            if isinstance(raw, bytes):
+                out[name] = int.from_bytes(raw, "little")
+    return out

@@ -1,0 +1,366 @@
+"""What happens before each instruction of a watched walk.
+
+An engine executes; this file looks first.  Control registers, EFER, descriptors and far returns are
+checked against `x86.cpu` because Unicorn lets every one of those errors pass; a repeated string move
+is done as one memmove per page and recorded as one copy, because a hook per iteration would cost a
+Python call per word.  That both are the same is `prove`'s lemma.  A CPU that does not need that does
+its copies itself (`copy` of a subclass).
+
+Rules: nothing is judged here but what a CPU refuses.  A refusal or a fault ends the walk with a
+record of where and why.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from tightrope.memory import PAGE_SIZE
+from tightrope.model import Buffer, RegisterWrite
+from tightrope.observe.decode import Kind, Operation, decoded
+from tightrope.observe.known_code import KnownCode
+from tightrope.observe.mmu import WatchedMmu
+from tightrope.observe.observed import ObservedCpu
+from tightrope.observe.physical import Ram
+from tightrope.observe.privileged import Privileged
+from tightrope.observe.steps import StepTracker
+from tightrope.x86 import cpu as x86
+from tightrope.x86.walk import Access, Refused, TableVisit
+
+MACHINE_CHECK = 18
+LOST_AFTER = 16
+"""Pages that a walk without paging may use besides its own.  With paging on a walk that goes astray
+faults; without it zeros are instructions, and a CPU runs through all of memory."""
+STACK_FAULT, GENERAL_PROTECTION = 12, 13
+UNEXPLAINED = "raised by the CPU while it executed the instruction"
+"""The reason of an exception that nobody here foresaw."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trouble:
+    """An exception as it was met: `address` is linear, for page faults."""
+
+    vector: int
+    error_code: int | None
+    address: int | None
+    access: Access | None
+    reason: str
+    visits: tuple[TableVisit, ...] = ()
+    rip: int | None = None
+    """Where it differs from the CPU's: INT n leaves rip behind itself."""
+
+
+class Watch:
+    """The observer of one walk.  `trouble` is set when it ends badly."""
+
+    def __init__(
+        self,
+        engine: ObservedCpu,
+        mmu: WatchedMmu,
+        steps: StepTracker,
+        until: int,
+        limit: int,
+        code: KnownCode,
+        expects: Callable[[int], bool],
+    ) -> None:
+        """`code` has what was decoded in this walk or an earlier one, and is added to; `expects` says of
+        a frame that the walk has business there."""
+        self._expects = expects
+        self._code = code
+        self._engine = engine
+        self._mmu = mmu
+        self._steps = steps
+        self._until = until
+        self._limit = limit
+        self.arrived = False
+        """The next instruction is the new kernel's first.  Stopped here and not by an exit address:
+        Unicorn asks for the page before an exit that begins a page."""
+        self._operations: dict[int, Operation] = {}
+        self._privileged = Privileged(engine, mmu, steps)
+        self._string = engine.batch("rcx", "rsi", "rdi", "rax", "rflags")
+        self._texts: dict[int, str] = {}
+        self.index = -1
+        self.rip = 0
+        self.trace = array("Q")
+        self.loads = array("q")
+        self.stores = array("q")
+        self.copies = array("q")
+        self.trouble: Trouble | None = None
+        self.over_limit = False
+        self.halted = False
+        self.code_overwritten = False
+        """Code that had been executed was written over: Unicorn may have translated both."""
+        self._astray = 0
+
+    # ----------------------------------------------------------------------------- from the CPU
+
+    def instruction(self, rip: int) -> None:
+        """Called ahead of every instruction."""
+        if rip == self._until:
+            self.arrived = True
+            self._engine.stop()
+            return
+        self.index += 1
+        self.rip = rip
+        self.trace.append(rip)
+        if self._privileged.unsettled:
+            self._privileged.settle(self.index)
+        operation = self._operations.get(rip)
+        if operation is None:
+            operation = self._decode(rip)
+        if not operation.plain:
+            self._special(operation)
+        if self.index >= self._limit:
+            self.over_limit = True
+            self._engine.stop()
+
+    def access(self, is_write: bool, phys: int, size: int) -> None:
+        """Called for every data access, with its physical address."""
+        log = self.stores if is_write else self.loads
+        log.extend((self.index, self._steps.step, phys, size))
+        if is_write:
+            self._written(phys, size)
+
+    def translation(self, page: int, access: Access) -> int | None:
+        """Called for the first read, write or fetch of a page."""
+        if self.over:
+            return None  # Unicorn looks around once more on its way out: at the exit address
+        got = self._mmu.translate(page, access, instruction=self.index, step=self._steps.step)
+        if isinstance(got, Refused):
+            self._refused(got, page, access)
+            return None
+        if not self._mmu.mmu.cr0 & x86.CR0_PG and not self._expects(got >> 12):
+            self._astray += 1
+            if self._astray > LOST_AFTER:
+                self.over_limit = True
+                return None
+        return got
+
+    def hole(self, phys: int) -> bool:
+        """Called for an access to a physical address where nothing is: that ends the walk."""
+        self._trouble(MACHINE_CHECK, None, f"no memory answers at physical {phys:#x}")
+        return False
+
+    def exception(self, vector: int) -> None:
+        """Called for an exception that Unicorn itself raised."""
+        if self.trouble is None:
+            self.trouble = Trouble(
+                vector=vector,
+                error_code=0 if vector in x86.WITH_ERROR_CODE else None,
+                address=None,
+                access=None,
+                reason=UNEXPLAINED,
+                rip=self.rip,
+            )
+        self._engine.stop()
+
+    def invalid(self) -> None:
+        """Called for bytes that are no instruction."""
+        self._trouble(6, None, "no such instruction on this CPU")
+
+    # ------------------------------------------------------------------------------ the answers
+
+    @property
+    def writes(self) -> list[RegisterWrite]:
+        """The register writes, in order."""
+        return self._privileged.writes
+
+    @property
+    def over(self) -> bool:
+        """The walk has ended."""
+        return self.arrived or self.trouble is not None or self.over_limit or self.halted
+
+    @property
+    def memory(self) -> Ram:
+        """The CPU's memory."""
+        return self._engine.ram
+
+    def texts(self) -> dict[int, str]:
+        """rip -> the instruction there."""
+        now = {rip: operation.text for rip, operation in self._operations.items()}
+        return now | self._texts
+
+    def current(self) -> Operation | None:
+        """The instruction that ran last."""
+        return self._operations.get(self.rip)
+
+    # ---------------------------------------------------------------------------------- private
+
+    def _decode(self, rip: int) -> Operation:
+        """The instruction at `rip`, whose page the CPU has just fetched from."""
+        phys = self._mmu.cached(rip, Access.FETCH)
+        code = b""
+        if phys is not None:
+            known = self._code.get(rip, phys, self._privileged.bits)
+            if known is not None:
+                self._operations[rip] = known
+                return known
+            code = bytes(self._engine.ram.view(phys, min(15, PAGE_SIZE - rip % PAGE_SIZE)) or b"")
+        if len(code) < 15:
+            more = self._mmu.look(rip + len(code), 15 - len(code), Access.FETCH)
+            code += more if isinstance(more, bytes) else b""
+        operation = self._operations[rip] = decoded(code, rip, self._privileged.bits)
+        if phys is not None:
+            self._code.keep(rip, phys, self._privileged.bits, operation)
+        return operation
+
+    def _written(self, phys: int, size: int) -> None:
+        """Memory was written: what was decoded there may be something else now."""
+        if self._code.hit(phys, size):
+            self._texts = self.texts()
+            self._operations.clear()
+            self._code.drop_instructions()
+            self.code_overwritten = True
+
+    def _special(self, operation: Operation) -> None:
+        if operation.sets_state:
+            self._steps.sets_state(self.index)
+        kind = operation.kind
+        privileged, refusal = self._privileged, None
+        privileged.index, privileged.rip = self.index, self.rip
+        if kind is Kind.STRING:
+            self._string_move(operation)
+        elif kind is Kind.INDIRECT:
+            self._steps.indirect_jump(self.index, self.rip)
+        elif kind is Kind.CONTROL_WRITE:
+            refusal = privileged.control_write(
+                operation.target, self._engine.read(operation.source)
+            )
+        elif kind is Kind.WRMSR:
+            refusal = privileged.wrmsr()
+        elif kind is Kind.DESCRIPTOR_TABLE:
+            privileged.descriptor_table(operation)
+        elif kind is Kind.SEGMENT_LOAD:
+            if operation.source != "none":
+                refusal = privileged.segment(
+                    operation.target, self._engine.read(operation.source) & 0xFFFF
+                )
+        elif kind is Kind.FAR_RETURN:
+            self._steps.indirect_jump(self.index, self.rip)
+            # The second thing that is popped, in the operand's size.
+            popped = operation.accesses(self._engine.read)
+            raw = self._mmu.look(popped[1][0], 2)
+            if isinstance(raw, bytes):
+                refusal = privileged.segment("cs", int.from_bytes(raw, "little"))
+        elif kind is Kind.DEBUG_WRITE:
+            privileged.record(
+                operation.target, self._engine.read("dr7"), self._engine.read(operation.source)
+            )
+        elif kind in (Kind.FLAGS, Kind.STACK):
+            privileged.record_later(operation.target)
+        elif kind is Kind.HALT:
+            self.halted = True
+        elif kind is Kind.INVLPG:
+            address = operation.memory_operand(self._engine.read)
+            if address is not None:
+                self._mmu.invlpg(address)
+        if refusal:
+            self._trouble(GENERAL_PROTECTION, refusal.error_code, refusal.reason)
+            self._engine.stop()
+
+    def _string_move(self, operation: Operation) -> None:
+        """REP MOVS or STOS as memmoves, page by page; left to the CPU where that is not the same."""
+        values = self._string.read()
+        mask = (1 << self._privileged.bits) - 1
+        count, source, destination, accumulator, flags = (each & mask for each in values)
+        width = abs(operation.string_width)
+        stores = operation.string_width < 0
+        if flags & x86.RFLAGS_DF or (not stores and abs(source - destination) < count * width):
+            return
+        if (destination | (0 if stores else source)) % width:
+            return  # an element may straddle two pages, and fault between them
+        ram = self._engine.ram
+        left = count * width
+        while left:
+            part = min(left, PAGE_SIZE - destination % PAGE_SIZE)
+            if not stores:
+                part = min(part, PAGE_SIZE - source % PAGE_SIZE)
+            target = self._data(destination, Access.WRITE)
+            origin = target if stores else self._data(source, Access.READ)
+            if target is None or origin is None:
+                break
+            into, out_of = ram.view(target, part), ram.view(origin, part)
+            if into is None or out_of is None:
+                self.hole(target if into is None else origin)
+                self._engine.stop()
+                break
+            self.copy(into, accumulator.to_bytes(8, "little")[:width] if stores else out_of)
+            if target >> 12 in self._code.frames:
+                self._written(target, part)
+                self._engine.forget_code()
+            self.copies.extend((self.index, target, -1 if stores else origin, part))
+            destination += part
+            source += 0 if stores else part
+            left -= part
+        values[0], values[1], values[2] = left // width, source, destination
+        self._string.write()
+
+    def touches(self, operation: Operation) -> list[tuple[int, int, Access]]:
+        """What the operands name, and the descriptor that a segment register is loaded from."""
+        read = self._engine.read
+        if operation.kind is Kind.INVLPG:
+            return []  # it names a page and touches nothing
+        out = operation.accesses(read)
+        if operation.kind is Kind.DESCRIPTOR_TABLE:
+            # The limit, then the base: two reads, as every CPU here makes them.
+            out = [(at, 2, access) for at, _, access in out]
+            out += [(at + 2, self._privileged.bits // 8, access) for at, _, access in out]
+        selector = 0
+        if operation.kind is Kind.SEGMENT_LOAD and operation.source != "none":
+            selector = read(operation.source)
+        elif operation.kind is Kind.FAR_RETURN:
+            raw = self._mmu.look(out[1][0], 2)
+            selector = 0 if isinstance(raw, Refused) else int.from_bytes(raw, "little")
+        if selector & 0xFFF8:
+            slot = self._engine.table("gdtr")[0] + (selector & 0xFFF8)
+            out += [(slot, 4, Access.READ), (slot + 4, 4, Access.READ)]
+        return out
+
+    def copy(self, into: memoryview, what: Buffer) -> None:
+        """Do a part of a string move: `what`, over and over, into a piece of memory."""
+        into[:] = bytes(what) * (len(into) // len(what)) if len(what) < len(into) else what
+
+    def _data(self, virt: int, access: Access) -> int | None:
+        got = self._mmu.translate(virt, access, instruction=self.index, step=self._steps.step)
+        if isinstance(got, Refused):
+            self._refused(got, virt, access, exact=True)
+            self._engine.stop()
+            return None
+        return got
+
+    def _refused(self, got: Refused, page: int, access: Access, *, exact: bool = False) -> None:
+        """Record a refused translation with the exact address, which a page question does not have."""
+        address = page
+        if access is Access.FETCH:
+            rip = self._engine.read("rip")
+            address = rip if rip & -PAGE_SIZE == page & -PAGE_SIZE else page
+        elif not exact:
+            operation = self.current()
+            for at, size, kind in self.touches(operation) if operation else ():
+                if at & -PAGE_SIZE <= page <= at + size - 1 and page & -PAGE_SIZE <= at + size - 1:
+                    address = max(at, page)
+                    if operation and got.vector == GENERAL_PROTECTION:
+                        if at in operation.on_stack(self._engine.read):
+                            got = replace(got, vector=STACK_FAULT)
+                        break
+                    if kind is Access.WRITE and access is Access.READ:
+                        # It reads and writes in one: to a CPU that is a write (SDM 4.7, W/R).
+                        again = self._mmu.refusal(page, kind)
+                        got, access = again or got, kind if again else access
+                    break
+        self.trouble = Trouble(
+            vector=got.vector,
+            error_code=got.error_code,
+            address=address if got.vector == 14 else None,
+            access=access,
+            reason=got.reason,
+            visits=got.visits,
+        )
+
+    def _trouble(
+        self, vector: int, error_code: int | None, reason: str, address: int | None = None
+    ) -> None:
+        self.trouble = Trouble(
+            vector=vector, error_code=error_code, address=address, access=None, reason=reason
+        )

@@ -1,0 +1,14 @@
+"""A description laid out as memory: page tables, gdt, idt, stack, registers, notes.
+
+    world     Host + relocation code -> World
+    bios      what a PC's firmware leaves in low memory
+    notes     what the old kernel leaves for a crash kernel: registers, vmcoreinfo
+    xen       the same of a hypervisor with a dom0
+
+May import: abi, errors, memory, model, routines, x86
+"""
+
+from tightrope.world.world import lay
+from tightrope.world.xen.world import lay_xen
+
+__all__ = ["lay", "lay_xen"]

@@ -1,0 +1,227 @@
+"""A hypervisor with a dom0, laid out: what a CPU finds when the hypervisor calls V.
+
+    current pgd: dom0's, because a hypercall switches no tables; the hypervisor's own when it crashes
+
+      dom0's root   |  dom0's kernel, scattered frames  |  the hypervisor's slots  --+
+      Xen's root    |                                   |  the hypervisor's slots  --+--> text, direct
+                                                                                          map, fixmaps
+    last page of `private`     struct xen_kexec_image as the hypervisor keeps it: v1's page_list
+
+Sources: machine_kexec_load and machine_kexec of Xen 3.0.4 (xen/arch/x86/machine_kexec.c and
+asm-x86/x86_{32,64}/kexec.h, commits 6dd60f6880 and 6fc8621b96); xen/include/public/kexec.h.
+
+Rules: the hypervisor's own side is `world.lay`; this file adds the fixmaps, dom0, and what the call
+hands over in memory.  dom0's tables hold machine addresses, and lie where its p2m has their frames.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from tightrope import routines
+from tightrope.abi import xen as abi
+from tightrope.errors import HostError
+from tightrope.memory import PAGE_SHIFT, PAGE_SIZE, Extent, Phys, PseudoPhys, Virt
+from tightrope.model import Code, Host, LowMapping, Piece, Plan, World, XenCrash, XenInterface
+from tightrope.model.modes import MODES
+from tightrope.world import world
+from tightrope.world.xen import leave as xen_leave
+from tightrope.world.xen import notes as xen_notes
+from tightrope.x86.cpu import CR4_PAE
+from tightrope.x86.paging import PRESENT, Rights
+from tightrope.x86.tables import TableStore
+
+SELECTORS = {True: (0xE008, 0), False: (0xE008, 0xE010)}
+"""__HYPERVISOR_CS and __HYPERVISOR_DS, in long mode and without it (asm-x86/config.h)."""
+HAS_PAE = 1
+"""The fourth argument of a 32-bit v1 call: cpu_has_pae."""
+
+
+def lay_xen(plan: Plan, code: Code, host: Host | None = None) -> World:
+    """The hypervisor and dom0 of a plan, with `code` at V.
+
+    `host` is the plan's unless a sabotage says otherwise.  Raises HostError as `world.lay` does, when
+    dom0's tables do not fit, and when something of dom0's lies in a hole of its p2m.
+    """
+    host = host or plan.host
+    assert host.xen is not None
+    assert plan.xen is not None
+    fixmaps = tuple(
+        LowMapping(virt=each.fixmap, phys=each.machine, size=PAGE_SIZE, is_global=host.cpu.pge)
+        for each in plan.xen.pages
+        if each.fixmap is not None
+    )
+    image = Phys(host.private.end - PAGE_SIZE)
+    leaves = plan.xen.leaves
+    own = replace(
+        host,
+        low_mappings=host.low_mappings if leaves else (*host.low_mappings, *fixmaps),
+        private=Extent(host.private.start, _end_of_tables(host, image, leaves)),
+        crash_notes=(),
+    )
+    at_v = code if leaves is None else routines.read(routines.LEAVE_XEN)
+    base = world.lay(
+        own, at_v, leaves or plan.relocation, selectors=SELECTORS[host.paging.long_mode]
+    )
+    root, tables = _dom0_tables(host, base)
+    crashed = plan.xen.crash is XenCrash.HYPERVISOR
+    pgd = base.pgd if crashed else root
+    out = replace(
+        base,
+        host=host,
+        pgd=pgd,
+        tables={**base.tables, **tables},
+        pieces=(
+            *base.pieces,
+            *(
+                Piece(phys=Phys(frame), data=page, what="dom0's page tables")
+                for frame, page in tables.items()
+            ),
+            _own_code(host, code),
+        ),
+        registers=replace(base.registers, cr3=pgd),
+    )
+    if leaves is not None:
+        out = _called_out(plan, host, out)
+    elif plan.xen.interface is XenInterface.V1:
+        out = _called(plan, out, image)
+    notes = tuple(xen_notes.pieces(host, base.pgd, out.registers))
+    return replace(out, pieces=(*out.pieces, *notes))
+
+
+def _end_of_tables(host: Host, image: Phys, leaves: Virt | None) -> Phys:
+    """Where the hypervisor's own part of `private` ends.  Raises HostError where nothing is left."""
+    end = image if leaves is None else Phys(host.private.end - xen_leave.PAGES * PAGE_SIZE)
+    if end <= host.private.start:
+        raise HostError(
+            f"{host.private} has no room for the way out of long mode,"
+            f" {xen_leave.PAGES * PAGE_SIZE:#x} bytes",
+            source=host.source,
+            field="private.size",
+        )
+    return end
+
+
+def _called_out(plan: Plan, host: Host, base: World) -> World:
+    """v1's call by a 64-bit hypervisor of 32-bit code: of its own code first, which leaves long mode."""
+    virt = Virt(base.registers.rip)
+    laid = xen_leave.lay(plan, host, virt, base.code_phys, Phys(host.private.end))
+    pieces = (
+        replace(each, what="the hypervisor's code that leaves long mode")
+        if each.phys == base.code_phys
+        else each
+        for each in base.pieces
+    )
+    return replace(
+        base,
+        pieces=(*pieces, *laid.pieces),
+        code_phys=plan.control_page,
+        way_out=laid.way_out,
+        arguments=laid.read,
+        registers=replace(base.registers, general={**base.registers.general, **laid.registers}),
+    )
+
+
+def _dom0_tables(host: Host, base: World) -> tuple[Phys, dict[int, memoryview]]:
+    """dom0's root and its tables: its kernel, and the hypervisor's slots beside it."""
+    assert host.xen is not None
+    dom0 = host.xen.dom0
+    fmt = MODES[host.paging].format
+    store = TableStore(fmt, _table_frames(host).__next__)
+    pages = dom0.text_size // PAGE_SIZE
+    first = dom0.text_start >> PAGE_SHIFT
+    frames = dom0.p2m.to_machine(np.arange(first, first + pages, dtype=np.int64))
+    # A 64-bit PV kernel runs in ring 3, a 32-bit one in ring 1, which is supervisor to the tables.
+    store.map_frames(dom0.text, frames, Rights(user=dom0.bits == 64))
+    _share(store, base, int(base.pgd), int(store.root), 0)
+    return Phys(store.root), store.pages()
+
+
+def _table_frames(host: Host) -> Iterator[int]:
+    """Machine addresses of dom0's table frames, those that a 32-bit CR3 can hold first."""
+    assert host.xen is not None
+    dom0 = host.xen.dom0
+    first, last = dom0.tables.pages.start, dom0.tables.pages.stop
+    frames = dom0.p2m.to_machine(np.arange(first, last, dtype=np.int64))
+    if not host.paging.long_mode:
+        frames = frames[np.argsort(frames >= 1 << 20, kind="stable")]
+    yield from (frames << PAGE_SHIFT).tolist()
+    raise HostError(
+        f"{dom0.tables} is too small for dom0's page tables",
+        source=host.source,
+        field="xen.dom0.tables.size",
+    )
+
+
+def _share(store: TableStore, base: World, theirs: int, ours: int, level: int) -> None:
+    """Enter what the hypervisor's table has into dom0's at the same level, dom0's own apart."""
+    fmt = store.format
+    rows = np.frombuffer(base.tables[theirs], f"<u{fmt.entry_size}")
+    for slot in np.nonzero(rows & np.asarray(PRESENT, rows.dtype))[0].tolist():
+        entry, mine = int(rows[slot]), store.entry(ours, slot)
+        if not mine & PRESENT:
+            store.set_entry(ours, slot, entry)
+        elif level < fmt.leaf:
+            _share(store, base, entry & fmt.address.mask, mine & fmt.address.mask, level + 1)
+        else:
+            raise HostError(
+                "dom0's kernel lies where the hypervisor is",
+                source=base.host.source,
+                field="xen.dom0.text",
+            )
+
+
+def _own_code(host: Host, code: Code) -> Piece:
+    """dom0's own page of relocation code, at V of bare Linux: nobody calls it there."""
+    assert host.xen is not None
+    dom0 = host.xen.dom0
+    pseudo = PseudoPhys(dom0.relocation - dom0.text + dom0.text_start)
+    return Piece(
+        phys=dom0.p2m.machine(pseudo, "dom0's relocation code"),
+        data=code.data.ljust(PAGE_SIZE, b"\0"),
+        what="dom0's own relocation code",
+    )
+
+
+def _called(plan: Plan, base: World, image: Phys) -> World:
+    """v1's call: the image in the hypervisor's memory, and on i386 four words on the stack."""
+    assert plan.xen is not None
+    host = plan.host
+    layout = abi.KEXEC_LOAD_V1 if host.paging.long_mode else abi.KEXEC_LOAD_V1_I386
+    slots = [0] * abi.NO_PAGES
+    for each in plan.xen.pages:
+        slots[each.slot] = each.machine
+        if each.fixmap is not None:
+            slots[each.slot + 1] = each.fixmap
+    load = layout.pack(page_list=tuple(slots), indirection_page=plan.head, start_address=plan.entry)
+    kept = load[layout.offset("page_list") :]
+    pieces = [
+        *base.pieces,
+        Piece(phys=image, data=kept, what="the hypervisor's copy of page_list"),
+    ]
+    arguments = [Extent.sized(image, len(kept))]
+    at = host.direct_map.virt + image
+    registers = base.registers
+    if host.paging.long_mode:
+        general = {**registers.general, "rdi": plan.head, "rsi": at, "rdx": plan.entry}
+    else:
+        number = next(n for n, p in enumerate(pieces) if p.what == "the old kernel's stack")
+        stack = pieces[number]
+        has_pae = HAS_PAE if host.cr4 & CR4_PAE else 0
+        words = struct.pack("<4I", plan.head, at, plan.entry, has_pae)
+        lower = Phys(stack.phys - len(words))
+        pieces[number] = replace(
+            stack, phys=lower, data=bytes(stack.data[:4]) + words + bytes(stack.data[4:])
+        )
+        arguments.append(Extent.sized(lower + 4, len(words)))
+        general = {**registers.general, "rsp": registers.general["rsp"] - len(words)}
+    return replace(
+        base,
+        pieces=tuple(pieces),
+        arguments=tuple(arguments),
+        registers=replace(registers, general=general),
+    )
