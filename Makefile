@@ -1,5 +1,5 @@
 # The deeds of this repository.  What they do stands in scripts/; everything made is in .venv and .cache.
-.PHONY: run test bench lock clean
+.PHONY: run test coverage bench lock clean
 
 # Rehearse this machine's newest kernel, and the shipped one until it speaks.
 run:
@@ -12,6 +12,15 @@ test:
 	@scripts/system-packages
 	@scripts/fetch-kernels
 	@.venv/bin/python -m pytest
+
+# Which lines and branches the tests reach: .venv/bin/python -m pytest's own arguments by ARGS=... .
+coverage:
+	@scripts/setup test
+	@scripts/system-packages
+	@scripts/fetch-kernels
+	@.venv/bin/python -m coverage run -m pytest $(ARGS)
+	@.venv/bin/python -m coverage report
+	@.venv/bin/python -m coverage html --quiet --directory .cache/coverage-html
 
 bench:
 	@scripts/setup test
