@@ -7,7 +7,7 @@ from collections import Counter
 
 from bench.clock import show
 from tightrope.prove import run
-from tightrope.prove.theorem import Limits
+from tightrope.prove.goal import Limits
 
 
 def theorems() -> None:

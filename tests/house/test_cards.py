@@ -27,7 +27,7 @@ OUTSIDERS = {
     "mmap": ("observe.physical", "machine", "perform.privcmd", "vmcore"),
     "fcntl": ("machine", "perform.privcmd"),
     "socket": ("machine",),
-    "subprocess": ("machine", "prove.code.foreign"),
+    "subprocess": ("machine", "prove.routine.foreign"),
 }
 """Packages from outside that only some modules may import; a name stands for what is below it too."""
 

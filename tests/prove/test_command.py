@@ -13,7 +13,7 @@ from tightrope.cli.parser import THEOREMS
 from tightrope.model import Paging
 from tightrope.model.proof import Answer, Fate, Judged, Killed, Result
 from tightrope.prove import run
-from tightrope.prove.theorem import Goal, Limits, Mutant, Undecided
+from tightrope.prove.goal import Goal, Limits, Mutant, Undecided
 from tightrope.report import proofs
 
 

@@ -19,10 +19,10 @@ from tightrope.errors import PlanError
 from tightrope.handover import DAMM_V4, IN_PLACE, ONE_TABLE, TWO_TABLES
 from tightrope.memory import PAGE_SIZE, Extent, MemoryMap, Phys, Region, RegionKind, Virt
 from tightrope.model import Finding, Host, LowMapping, Named, Paging, Plan, Step, Stop
-from tightrope.prove import splits
+from tightrope.prove.goal import Answer, Limits
 from tightrope.prove.run import goals, judge
-from tightrope.prove.splits import Layout
-from tightrope.prove.theorem import Answer, Limits
+from tightrope.prove.theorems import splits
+from tightrope.prove.theorems.splits import Layout
 
 BEHIND_V = Phys(0x2000)
 """A page of low memory that no plan uses once it is busy."""

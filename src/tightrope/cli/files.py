@@ -18,7 +18,7 @@ from tightrope.errors import BadInput
 if TYPE_CHECKING:
     from tightrope.model import Host, Image, Verdict
     from tightrope.plan import Module, Request
-    from tightrope.prove.theorem import Script
+    from tightrope.prove.goal import Script
 
 SHIPPED = "the shipped kernel"
 

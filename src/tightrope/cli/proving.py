@@ -15,7 +15,7 @@ from tightrope.errors import BadInput
 
 if TYPE_CHECKING:
     from tightrope.model.proof import Judged
-    from tightrope.prove.theorem import Goal, Limits
+    from tightrope.prove.goal import Goal, Limits
     from tightrope.report.progress import Bar
 
 HOLDS, FINDING, UNKNOWN = 0, 1, 2
@@ -38,7 +38,7 @@ def code_arguments(deed: argparse.ArgumentParser) -> None:
 
 def prove(options: argparse.Namespace) -> int:
     """The theorems, or the mutants that they have to kill."""
-    from tightrope.prove.theorem import Limits
+    from tightrope.prove.goal import Limits
     from tightrope.report.progress import Bar
 
     bar = Bar()
@@ -70,7 +70,7 @@ def _goals(options: argparse.Namespace, limits: Limits, bar: Bar) -> int:
 def _plan(options: argparse.Namespace, limits: Limits, bar: Bar) -> int:
     """The hypotheses on the plan that `tightrope plan` shows."""
     from tightrope.deeds.rehearse import build, prepare
-    from tightrope.prove import hypotheses
+    from tightrope.prove.theorems import hypotheses
 
     image, old, request = files.inputs(options)
     built = build(prepare(image, old, request), design=options.design)

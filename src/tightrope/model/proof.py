@@ -1,6 +1,6 @@
 """What a proof leaves behind: the finished values that `prove` makes and `report` prints.
 
-    Goal --decide--> Result          (prove.theorem has the goals, with their deeds)
+    Goal --decide--> Result          (prove.goal has the goals, with their deeds)
     Judged  = a goal's words + its result
     Killed  = a mutant's words + what became of it
 

@@ -16,9 +16,9 @@ from pathlib import Path
 from tightrope.errors import MissingPart
 from tightrope.model import Paging
 from tightrope.model.proof import Answer, Judged, Killed, Result
-from tightrope.prove import builder_mutants, copying, designs, splits, switch, tables
-from tightrope.prove.code import goals as code
-from tightrope.prove.theorem import Goal, Limits, Mutant, Undecided
+from tightrope.prove.goal import Goal, Limits, Mutant, Undecided
+from tightrope.prove.routine import goals as code
+from tightrope.prove.theorems import builder_mutants, copying, designs, splits, switch, tables
 
 THEOREMS: Mapping[str, Callable[[], Iterator[Goal]]] = {
     "tables": tables.goals,

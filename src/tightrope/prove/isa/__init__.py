@@ -1,0 +1,16 @@
+"""The instruction model: what each instruction does, over numbers or over a solver's terms.
+
+    bytes --decode--> Instruction --instructions over an Algebra--> the next State
+    algebra      words of bits: many numbers at once
+    terms        the same over z3
+    semantics    operands, flags, the stack; the port to the rest of a machine
+    symbolic     a state made of terms, and what has to hold on the way
+    machine      a machine made of terms, instruction by instruction
+    memory       its memory, layer over layer
+    privileged   its control registers, EFER and segments
+
+Rules: the model is the project's own, from the manual, and is compared with two CPUs by a test; it
+refuses what it does not know.  It knows no contract, no goal and no theorem.
+
+May import: memory, x86
+"""

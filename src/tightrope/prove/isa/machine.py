@@ -1,0 +1,316 @@
+"""A machine made of terms: translation, faults, ownership.  Each is an obligation.
+
+    instruction model --asks--> Machine --require(...)--> Obligation: a formula that must hold there
+
+Rules: the TLB is the worst one that the manual allows: after CR3 was loaded an old *global*
+translation may still be used, until a write flushes everything (SDM 4.10).  Nothing here decides
+anything: obligations are collected and decided by `decide`.  Where code does what the model cannot
+follow, the path ends with an obligation that cannot hold, or with Refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import z3
+
+from tightrope.memory import PAGE_SIZE
+from tightrope.prove.isa import privileged
+from tightrope.prove.isa.algebra import Truth, Word
+from tightrope.prove.isa.decode import Instruction, Undecodable, decode
+from tightrope.prove.isa.instructions import execute
+from tightrope.prove.isa.memory import split
+from tightrope.prove.isa.semantics import Model
+from tightrope.prove.isa.state import State
+from tightrope.prove.isa.symbolic import (
+    ENTRY,
+    OFF,
+    OLD,
+    TABLE_A,
+    TABLE_B,
+    Ends,
+    Obligation,
+    Symbolic,
+)
+from tightrope.prove.isa.terms import Terms, value
+from tightrope.x86 import cpu as x86
+
+
+@dataclass(kw_only=True, slots=True)
+class Machine:
+    """The port of the instruction model over terms."""
+
+    image: bytes
+    bits: int
+    V: Word
+    P: Word
+    K: Word
+    table_a: Word
+    table_b: Word | None
+    start: Word
+    physical: Word
+    la57: Truth
+    reachable: Callable[[Word], Truth]
+    is_table: Callable[[Word], Truth]
+    global_at: Callable[[Word], Truth]
+    global_to: Callable[[Word], Word]
+    lent: tuple[Word, int] | None = None
+    """Another page and the first offset in it from which its bytes may be written: a caller's stack."""
+    leaves_long_mode: bool = False
+    """Whoever walks can follow a far return into 32-bit code: that is for another machine."""
+    own: str = "the control page"
+    """What the page at P is called."""
+    obligations: list[Obligation] = field(default_factory=list)
+    terms: Terms = field(default_factory=Terms)
+
+    def require(self, state: Symbolic, at: Instruction | None, says: str, formula: Truth) -> None:
+        """Record an obligation; `says` completes "it is wrong that here ..." ."""
+        formula = z3.simplify(formula)
+        if not z3.is_true(formula):
+            self.obligations.append(Obligation(at, says, state.path, formula, state.turns))
+
+    def stop(self, state: Symbolic, at: Instruction | None, says: str) -> Ends:
+        """The path cannot go on."""
+        never = z3.BoolVal(False)
+        self.obligations.append(Obligation(at, says, state.path, never, state.turns))
+        return Ends(says)
+
+    # ------------------------------------------------------------------------------ one step
+
+    def step(self, state: Symbolic) -> list[Symbolic]:
+        """The states after one instruction.  Raises Ends and Refused."""
+        try:
+            at = decode(self.image, state.offset, self.bits)
+        except Undecodable:
+            raise self.stop(
+                state, None, f"control runs into {state.offset:#x}, where there is no instruction"
+            ) from None
+        self._fetch(state, at)
+        state = state.copied()
+        model = Model(self.terms, self)
+        if state.tables_in_use != OLD:
+            for name in ("IF", "TF"):
+                self.require(
+                    state, at, f"RFLAGS.{name} may be set", z3.Not(model.flag(state, name))
+                )
+        flow = execute(model, state, at)
+        after = at.offset + at.size
+        if flow.halts:
+            raise self.stop(state, at, "the CPU halts")
+        if flow.condition is not None:
+            out = []
+            for condition, target in (
+                (flow.condition, flow.target),
+                (z3.simplify(z3.Not(flow.condition)), after),
+            ):
+                if not z3.is_false(condition):
+                    taken = state.copied()
+                    if not z3.is_true(condition):
+                        taken.path = (*state.path, condition)
+                        taken.turns = (*state.turns, (at, target is not None and target != after))
+                    taken.offset = target if target is not None else after
+                    out.append(taken)
+            return out
+        if flow.address is not None:
+            self._arrive(state, at, flow.address)
+        else:
+            state.offset = after if flow.target is None else flow.target
+        return [state]
+
+    def _arrive(self, state: Symbolic, at: Instruction, address: Word) -> None:
+        """Control goes to a computed address: the entry, or an offset of the image at V or P."""
+        self.require(
+            state,
+            at,
+            "CR4.CET may be set: #CP, the target has no ENDBR and the shadow stack no such return",
+            z3.Not(self.enabled(state, x86.CR4_CET)),
+        )
+        if z3.eq(address, self.start):
+            entry = z3.simplify(self.start & ~(PAGE_SIZE - 1))
+            self.require(state, at, "the entry is not reachable", self.reachable(entry))
+            state.offset = ENTRY
+            return
+        base, offset = split(address)
+        for home, where in (("P", self.P), ("V", self.V)):
+            if base is not None and z3.eq(base, where) and 0 <= offset < len(self.image):
+                state.home, state.rip, state.offset = home, where, offset
+                return
+        raise self.stop(
+            state, at, f"control goes to {address}, which is neither the entry nor in its own page"
+        )
+
+    def enabled(self, state: Symbolic, bit: int) -> Truth:
+        return self.terms.bit(state.control["cr4"], bit.bit_length() - 1)
+
+    # --------------------------------------------------------------------------- translation
+
+    def _fetch(self, state: Symbolic, at: Instruction) -> None:
+        here = self.V if state.home == "V" else self.P
+        self.require(state, at, f"{state.home} is not page aligned", z3.Extract(11, 0, here) == 0)
+        if state.tables_in_use == OLD and state.home != "V":
+            raise self.stop(state, at, "the old tables need not map P: this fetch may fault")
+        if state.tables_in_use in (TABLE_B, OFF):
+            if state.home == "V":
+                self.require(
+                    state,
+                    at,
+                    f"the code still runs at V, and with {state.tables_in_use} V is no address of it",
+                    z3.And(self.V == self.P, self.reachable(self.P)),
+                )
+            else:
+                self.require(state, at, f"{self.own} is not reachable", self.reachable(self.P))
+        if not z3.is_false(state.stale):
+            same = self.global_to(here) == self.P
+            if state.home == "V":
+                same = z3.Or(same, self.global_to(here) == self.K)
+            self.require(
+                state,
+                at,
+                f"this fetch at {state.home} may use an old global translation (PGE not cleared yet)",
+                z3.Implies(z3.And(state.stale, self.global_at(here)), same),
+            )
+
+    def translate(self, state: Symbolic, at: Instruction, la: Word, size: int, verb: str) -> Word:
+        """The physical address of `size` bytes at linear `la`, none of them in another page."""
+        base, offset = split(la)
+        page = z3.simplify(la & ~(PAGE_SIZE - 1))
+        low = z3.simplify(la & (PAGE_SIZE - 1))
+        on_page = base is not None and (z3.eq(base, self.P) or z3.eq(base, self.V))
+        if on_page and 0 <= offset <= PAGE_SIZE - size:
+            # Needs no solver: V and P are page aligned, and that is an obligation of its own.
+            self.require(state, at, "its page is not page aligned", z3.Extract(11, 0, base) == 0)
+            page, low = base, z3.BitVecVal(offset, self.bits)
+        elif size > 1:
+            self.require(
+                state,
+                at,
+                f"it {verb} {size} bytes that may cross a page",
+                z3.ULE(low, PAGE_SIZE - size),
+            )
+        if state.tables_in_use == OLD:
+            if verb == "writes":
+                raise self.stop(state, at, "it writes into the old kernel's memory")
+            self.require(state, at, f"it {verb} the old kernel's memory", page == self.V)
+            inside = base is not None and z3.eq(base, self.V) and offset + size <= len(self.image)
+            phys = (self.P if inside else self.K) + low
+        elif state.tables_in_use == TABLE_A:
+            self.require(
+                state,
+                at,
+                f"it {verb} an address that page_table_a does not map",
+                z3.Or(page == self.V, page == self.P),
+            )
+            phys = self.P + low
+        else:
+            self.require(
+                state,
+                at,
+                f"it {verb} an address that is not reachable with {state.tables_in_use}",
+                self.reachable(page),
+            )
+            phys = la
+        phys = z3.simplify(phys)
+        if not z3.is_false(state.stale):
+            frame = z3.simplify(phys & ~(PAGE_SIZE - 1))
+            self.require(
+                state,
+                at,
+                f"it {verb} through what may be an old global translation",
+                z3.Implies(
+                    z3.And(state.stale, self.global_at(page)), self.global_to(page) == frame
+                ),
+            )
+        return phys
+
+    def load(self, state: State, at: Instruction, address: Word, width: int) -> Word:
+        assert isinstance(state, Symbolic)
+        phys = self.translate(state, at, address, width // 8, "reads")
+        return state.memory.load(phys, width)
+
+    def store(self, state: State, at: Instruction, address: Word, width: int, value: Word) -> None:
+        assert isinstance(state, Symbolic)
+        size = width // 8
+        phys = self.translate(state, at, address, size, "writes")
+        into = z3.simplify(phys - self.P)
+        owned = z3.And(z3.ULE(len(self.image), into), z3.ULE(into, PAGE_SIZE - size))
+        if self.lent is not None:
+            page, first = self.lent
+            there = z3.simplify(phys - page)
+            owned = z3.Or(owned, z3.And(z3.ULE(first, there), z3.ULE(there, PAGE_SIZE - size)))
+        self.require(state, at, f"it writes outside the free part of {self.own}", owned)
+        self.require(
+            state, at, "it writes into a page table", z3.Not(self.is_table(page_of(phys, self.P)))
+        )
+        state.memory = state.memory.store(phys, value, width)
+
+    def copy(self, state: State, at: Instruction) -> None:
+        """REP MOVS of a page: theorem 4's lemma says that it is one page copy."""
+        assert isinstance(state, Symbolic)
+        a, bits = self.terms, self.bits
+        into, out_of = state.registers["rdi"], state.registers["rsi"]
+        count, size = value(state.registers["rcx"]), at.width // 8
+        if state.tables_in_use in (OLD, TABLE_A):
+            raise self.stop(state, at, f"it copies with {state.tables_in_use} in use")
+        model = Model(a, self)
+        self.require(state, at, "the direction flag may be set", z3.Not(model.flag(state, "DF")))
+        if count is None or count * size != PAGE_SIZE:
+            what = "an unknown number of" if count is None else f"{count * size}"
+            raise self.stop(state, at, f"it copies {what} bytes, not one page")
+        self.require(
+            state,
+            at,
+            "source or destination is not page aligned",
+            z3.And(z3.Extract(11, 0, into) == 0, z3.Extract(11, 0, out_of) == 0),
+        )
+        for address, verb in ((out_of, "copies from"), (into, "copies to")):
+            self.require(
+                state,
+                at,
+                f"it {verb} a page that is not reachable",
+                self.reachable(address),
+            )
+        self.require(state, at, "the copy overwrites the control page", into != self.P)
+        self.require(state, at, "the copy overwrites a page table", z3.Not(self.is_table(into)))
+        state.unserialized = True
+        state.memory = state.memory.copied(into, out_of)
+        page = a.const(PAGE_SIZE, bits)
+        state.registers["rdi"] = a.add(into, page, bits)
+        state.registers["rsi"] = a.add(out_of, page, bits)
+        state.registers["rcx"] = a.const(0, bits)
+
+    def serialize(self, state: State) -> None:
+        assert isinstance(state, Symbolic)
+        state.unserialized = False
+
+    # ---------------------------------------------------------------------------- privileged
+
+    def control(self, state: State, at: Instruction, register: str, written: Word) -> None:
+        assert isinstance(state, Symbolic)
+        privileged.write_control(self, state, at, register, written)
+
+    def table(self, state: State, at: Instruction, name: str, base: Word, limit: Word) -> None:
+        """LGDT and LIDT (serializing)."""
+        assert isinstance(state, Symbolic)
+        state.tables = {**state.tables, name: (base, limit)}
+        state.unserialized = False
+
+    def read_msr(self, state: State, at: Instruction, number: Word) -> tuple[Word, Word]:
+        assert isinstance(state, Symbolic)
+        return privileged.read_msr(self, state, at, number)
+
+    def write_msr(self, state: State, at: Instruction, number: Word, low: Word, high: Word) -> None:
+        assert isinstance(state, Symbolic)
+        privileged.write_msr(self, state, at, number, low, high)
+
+    def segment(self, state: State, at: Instruction, register: str, selector: Word) -> None:
+        assert isinstance(state, Symbolic)
+        privileged.load_segment(self, state, at, register, selector)
+
+
+def page_of(phys: Word, home: Word) -> Word:
+    """The page of an address that is known to be on `home`, or may be anywhere."""
+    base, offset = split(phys)
+    if base is not None and z3.eq(base, home) and 0 <= offset < PAGE_SIZE:
+        return home
+    return z3.simplify(phys & ~(PAGE_SIZE - 1))

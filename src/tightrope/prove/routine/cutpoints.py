@@ -1,0 +1,304 @@
+"""From one cutpoint to the next: the call, the loop head, the entry.
+
+    call --prologue--> loop head --one word of the list--> loop head ... --IND_DONE--> entry
+
+Rules: the loop head is the first instruction that a path comes to twice; it is found, not told.  What
+holds there is what held at the first arrival, as far as every way round keeps it (the rest is
+forgotten); the word, the cursor and the destination are the list interpreter's.  So each way round is
+compared with one step of it, and together with theorem 4 this covers lists of any length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import z3
+
+from tightrope.memory import PAGE_SIZE
+from tightrope.prove.isa.algebra import Truth
+from tightrope.prove.isa.machine import Machine
+from tightrope.prove.isa.memory import Memory, Stores
+from tightrope.prove.isa.semantics import Refused
+from tightrope.prove.isa.state import ARITHMETIC, FLAG_BITS
+from tightrope.prove.isa.symbolic import (
+    ENTRY,
+    OLD,
+    Ends,
+    Obligation,
+    Symbolic,
+)
+from tightrope.prove.routine.contract import Contract, ListState
+from tightrope.prove.routine.promises import Roles, entered, established, stepped
+from tightrope.x86 import cpu as x86
+
+LONGEST = 600
+"""Instructions of a path between cutpoints; the shipped routines need 60."""
+ROUNDS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """The obligations between two cutpoints, under hypotheses; `list_state` inside the loop."""
+
+    name: str
+    hypotheses: tuple[Truth, ...]
+    obligations: tuple[Obligation, ...]
+    list_state: ListState | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Walked:
+    """How a routine was walked: `executed` and `head` are offsets."""
+
+    executed: frozenset[int]
+    head: int
+    roles: Roles
+    kept: frozenset[str]
+    """What holds at the loop head because every way round keeps it."""
+    arrivals: tuple[Symbolic, ...]
+    """The states in which the loop head is first reached."""
+    ways: tuple[Symbolic, ...]
+    """The states at the next cutpoint after the loop head."""
+
+
+@dataclass(slots=True)
+class Walker:
+    """Symbolic execution of one image under one contract."""
+
+    contract: Contract
+    image: bytes
+    walked: Walked | None = None
+    """How it went, once all segments were asked for."""
+
+    def segments(self) -> Iterator[Segment]:
+        """Every segment, one after the other.  Raises Refused where the model cannot follow."""
+        machine = self.contract.machine(self.image)
+        executed: set[int] = set()
+        base = tuple(self.contract.formulas())
+        head, arrivals = self._prologue(machine, executed)
+        roles = self._roles(arrivals, head)
+        for state in arrivals:
+            established(self.contract, machine, state, roles)
+        yield Segment("from the call to the list", base, tuple(machine.obligations))
+        if not arrivals or head is None:
+            return
+        first = arrivals[0]
+        kept = self._candidates(first, roles)
+        for _ in range(ROUNDS):
+            machine = self.contract.machine(self.image)
+            state, at = self._generalised(first, roles, kept)
+            ways = self._run(machine, state, head, executed)
+            changed = self._changed(first, ways, kept)
+            if not changed:
+                break
+            kept -= changed
+        else:
+            raise Refused("what holds at the loop head was not found")
+        for way in ways:
+            if way.offset == ENTRY:
+                entered(self.contract, self.image, machine, way, at, state)
+            else:
+                stepped(self.contract, self.image, machine, way, at, state, roles)
+        promised = tuple(each.formula for each in self.contract.list_hypotheses(at))
+        yield Segment(
+            "one word of the list, or the entry", (*base, *promised), tuple(machine.obligations), at
+        )
+        self.walked = Walked(
+            executed=frozenset(executed),
+            head=head,
+            roles=roles,
+            kept=frozenset(kept),
+            arrivals=tuple(arrivals),
+            ways=tuple(ways),
+        )
+
+    # ------------------------------------------------------------------------------ the ways
+
+    def called(self) -> Symbolic:
+        """The state at the call: the contract's arguments, all else arbitrary."""
+        c = self.contract
+        names = c.names
+        return Symbolic(
+            bits=c.bits,
+            registers={**c.registers, **c.arguments()},
+            flags=dict(c.flags),
+            control={
+                **{name: names[name] for name in ("cr0", "cr3", "cr4", "efer")},
+                "dr7": z3.BitVec("dr7", c.bits),
+            },
+            segments={name: z3.BitVec(name, 16) for name in x86.SEGMENTS},
+            tables={
+                name: (z3.BitVec(f"{name} base", c.bits), z3.BitVec(f"{name} limit", 16))
+                for name in ("gdt", "idt")
+            },
+            rip=names["V"],
+            memory=c.memory(self.image),
+            tables_in_use=OLD,
+            stale=z3.BoolVal(False),
+            home="V",
+            offset=0,
+        )
+
+    def _prologue(self, machine: Machine, executed: set[int]) -> tuple[int | None, list[Symbolic]]:
+        """The loop head, and the states in which it is first reached."""
+        called = self.called()
+        scout = self.contract.machine(self.image)
+        head = self._first_twice(scout, called)
+        return head, [
+            state
+            for state in self._run(machine, called, head, executed)
+            if state.offset != ENTRY or self._no_list(machine, state)
+        ]
+
+    def _no_list(self, machine: Machine, state: Symbolic) -> bool:
+        machine.require(
+            state, None, "the new kernel is entered before the list was read", z3.BoolVal(False)
+        )
+        return False
+
+    def _first_twice(self, machine: Machine, called: Symbolic) -> int | None:
+        """The first offset that some path visits twice."""
+        work: list[tuple[Symbolic, tuple[tuple[str, int], ...]]] = [(called, ())]
+        while work:
+            state, seen = work.pop()
+            here = (state.home, state.offset)
+            if here in seen:
+                return state.offset
+            if len(seen) > LONGEST:
+                raise Refused(f"no loop and no end in {LONGEST} instructions")
+            try:
+                after = machine.step(state)
+            except Ends:
+                continue
+            work += [(each, (*seen, here)) for each in after if each.offset != ENTRY]
+        return None
+
+    def _run(
+        self, machine: Machine, state: Symbolic, head: int | None, executed: set[int]
+    ) -> list[Symbolic]:
+        """All states at the loop head or the entry that follow a state."""
+        ends: list[Symbolic] = []
+        work = [(state, 0)]
+        while work:
+            state, length = work.pop()
+            if length and state.offset in (head, ENTRY):
+                ends.append(state)
+                continue
+            if length > LONGEST:
+                raise Refused("a loop inside the loop over the list")
+            executed.add(state.offset)
+            try:
+                work += [(each, length + 1) for each in machine.step(state)]
+            except Ends:
+                continue
+        return ends
+
+    # ------------------------------------------------------------------------- the loop head
+
+    def _roles(self, arrivals: list[Symbolic], head: int | None) -> Roles:
+        """The registers of the list: the routines' own ones, unless a trial says otherwise."""
+        usual = Roles()
+        if not arrivals or head is None:
+            return usual
+        c = self.contract
+        fresh = {name: z3.BitVec(f"{name} at the loop head", c.bits) for name in c.registers}
+        trial = arrivals[0].copied()
+        trial.registers = {**fresh, "rsp": arrivals[0].registers["rsp"]}
+        trial.path = ()
+        trial.memory = Memory(first=c.first_memory, home=c.names["P"], image=self.image)
+        try:
+            ways = self._run(c.machine(self.image), trial, head, set())
+        except Refused:
+            return usual
+        size = c.bits // 8
+        destinations, cursors = set(), set()
+        for way in ways:
+            for name, value in way.registers.items():
+                for word, held in fresh.items():
+                    page = z3.simplify(held & ~(PAGE_SIZE - 1))
+                    if word == name:
+                        continue
+                    if z3.eq(value, page):
+                        destinations.add((word, name))
+                    elif z3.eq(value, z3.simplify(page + size)):
+                        cursors.add((word, name))
+        found = {
+            Roles(word, cursor, destination)
+            for word, cursor in cursors
+            for other, destination in destinations
+            if other == word and destination != cursor
+        }
+        if usual in found or not found:
+            return usual
+        return sorted(found, key=lambda r: (r.word, r.cursor, r.destination))[0]
+
+    def _candidates(self, first: Symbolic, roles: Roles) -> set[str]:
+        ghosts = {roles.word, roles.cursor, roles.destination}
+        return (
+            {name for name in first.registers if name not in ghosts}
+            | {name for name in FLAG_BITS if name not in ARITHMETIC}
+            | {f"stack {offset}" for offset in first.memory.kept()}
+        )
+
+    def _generalised(
+        self, first: Symbolic, roles: Roles, kept: set[str]
+    ) -> tuple[Symbolic, ListState]:
+        """Any state at the loop head: kept things as they were, the list's ones and others free."""
+        c = self.contract
+        at = ListState(
+            word=z3.BitVec("word", c.bits),
+            cursor=z3.BitVec("cursor", c.bits),
+            destination=z3.BitVec("destination", c.bits),
+        )
+        state = first.copied()
+        state.path, state.turns = (), ()
+        for name in state.registers:
+            if name not in kept:
+                state.registers[name] = z3.BitVec(f"{name} in the loop", c.bits)
+        state.registers[roles.word] = at.word
+        state.registers[roles.cursor] = at.cursor
+        state.registers[roles.destination] = at.destination
+        for name in FLAG_BITS:
+            if name not in kept:
+                state.flags[name] = z3.Bool(f"flag {name} in the loop")
+        stack = {
+            offset: value
+            for offset, value in first.memory.kept().items()
+            if f"stack {offset}" in kept
+        }
+        word = z3.BitVecSort(c.bits)
+        memory = Memory(
+            first=z3.Array("memory in the loop", word, z3.BitVecSort(8)),
+            home=c.names["P"],
+            image=self.image,
+            layers=(Stores(c.names["P"], stack),) if stack else (),
+        )
+        state.memory = memory
+        state.unserialized = True
+        return state, at
+
+    def _changed(self, first: Symbolic, ways: list[Symbolic], kept: set[str]) -> set[str]:
+        """What some way round does not keep."""
+        out = set()
+        for way in ways:
+            if way.offset == ENTRY:
+                continue
+            now = way.memory.kept()
+            for name in kept:
+                if name.startswith("stack "):
+                    offset = int(name[6:])
+                    same = z3.eq(now[offset], first.memory.kept()[offset])
+                elif name in FLAG_BITS:
+                    same = _same_flag(way.flags[name], first.flags[name])
+                else:
+                    same = z3.eq(way.registers[name], first.registers[name])
+                if not same:
+                    out.add(name)
+        return out
+
+
+def _same_flag(one: object, other: object) -> bool:
+    one = one() if callable(one) else one
+    other = other() if callable(other) else other
+    return one is other or (one is not None and other is not None and bool(z3.eq(one, other)))

@@ -1,0 +1,364 @@
+"""What the theorems take for granted, checked on one handover.
+
+    Hypothesis      a name, a sentence, the theorems that need it, and who sees to it in every run:
+                    rules of `check` by their id, rules of `plan` by the dotted name of what keeps them
+    goals(built)    each on one concrete handover; docs/proof.md has the same list
+
+Rules: a hypothesis is looked at through another door than the one that made it so: tables are walked,
+the list is followed from memory.  Arrays are compared as arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tightrope.check.page_list import Copies, follow, order
+from tightrope.memory import PAGE_SIZE, Extent
+from tightrope.model import Handover, Tables
+from tightrope.prove.goal import Answer, Goal, Limits, Result
+from tightrope.prove.theorems.modes import GEOMETRIES, NXE
+from tightrope.x86.cpu import CR0_NW, CR0_PE, CR0_PG, RFLAGS_TF
+from tightrope.x86.survey import survey
+from tightrope.x86.walk import Access, Mmu, Refused, canonical, walk
+
+THEOREM = "plan"
+Frames = NDArray[np.int64]
+Problem = str | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Hypothesis:
+    """`kept_by` are ids of check rules, or dotted names below tightrope of what keeps it in a plan."""
+
+    name: str
+    says: str
+    theorems: tuple[int, ...]
+    kept_by: tuple[str, ...]
+    problem: Callable[[Handover], Problem]
+
+
+def goals(built: Handover) -> Iterator[Goal]:
+    """Each hypothesis, on one handover."""
+    for each in HYPOTHESES:
+        yield Goal(
+            theorem=THEOREM,
+            name=each.name,
+            statement=each.says,
+            mode=built.plan.host.paging,
+            design=built.design,
+            decide=partial(_decide, each, built),
+        )
+
+
+def _decide(hypothesis: Hypothesis, built: Handover, limits: Limits) -> Result:
+    problem = hypothesis.problem(built)
+    return Result(
+        answer=Answer.FAILS if problem else Answer.HOLDS,
+        how="this plan",
+        cases=1,
+        counterexample={"plan": problem} if problem else None,
+        detail="" if problem else f"in every run: {', '.join(hypothesis.kept_by)}",
+    )
+
+
+# ---------------------------------------------------------------------------------- what is asked
+
+
+def _mmu(built: Handover, tables: Tables) -> Mmu:
+    host = built.plan.host
+    mmu = GEOMETRIES[host.paging].strict(int(tables.root))
+    # A CPU without NX has it reserved.
+    efer = mmu.efer if host.cpu.nx else mmu.efer & ~NXE
+    return replace(mmu, efer=efer, physical_bits=host.cpu.physical_bits)
+
+
+def _list(built: Handover) -> Copies:
+    """The list as it lies in memory, followed from its head."""
+    pages = {int(p.phys): p.data for p in built.pieces if len(p.data) == PAGE_SIZE}
+    word = 8 if built.plan.host.paging.long_mode else 4
+    return follow(built.registers.general["rdi"], pages, word=word)
+
+
+def _trees(built: Handover) -> list[Tables]:
+    trees = [built.page_table_a, built.page_table_b]
+    return [each for number, each in enumerate(trees) if each and each not in trees[:number]]
+
+
+def _tables(built: Handover) -> list[int]:
+    return [int(frame) for each in _trees(built) for frame in each.pages]
+
+
+def _first(values: Frames) -> Problem:
+    return f"{int(values[0]) << 12:#x}" if len(values) else None
+
+
+def v_canonical(built: Handover) -> Problem:
+    """V is a page, and a linear address of the mode."""
+    virt = int(built.plan.relocation)
+    good = virt % PAGE_SIZE == 0 and canonical(virt, _mmu(built, built.page_table_a))
+    return None if good else f"V = {virt:#x}"
+
+
+def p_identity(built: Handover) -> Problem:
+    """P is a page, and a linear address too."""
+    phys = int(built.plan.control_page)
+    limit = 1 << GEOMETRIES[built.plan.host.paging].identity_bits
+    return None if phys % PAGE_SIZE == 0 and phys < limit else f"P = {phys:#x}"
+
+
+def frames_distinct(built: Handover) -> Problem:
+    """Table frames are pages of this CPU, all different, and none is the control page."""
+    frames = _tables(built)
+    limit = 1 << built.plan.host.cpu.physical_bits
+    for frame in frames:
+        if frame % PAGE_SIZE or frame >= limit or frame == built.plan.control_page:
+            return f"the table at {frame:#x}"
+    return None if len(set(frames)) == len(frames) else "a frame is two tables"
+
+
+def root_reachable(built: Handover) -> Problem:
+    """CR3 holds 32 bits outside long mode."""
+    root = int(built.page_table_a.root)
+    return None if built.plan.host.paging.long_mode or root < 1 << 32 else f"root {root:#x}"
+
+
+def same_bytes(built: Handover) -> Problem:
+    """The control page is the old kernel's page at V."""
+    wanted = Extent.sized(built.world.code_phys, PAGE_SIZE)
+    control = next((p.data for p in built.pieces if p.phys == built.plan.control_page), None)
+    if control is None:
+        return "there is no control page"
+    if wanted.start == built.plan.control_page:
+        return None  # the old kernel calls the control page itself, through its direct map
+    there = next((p for p in built.world.pieces if p.extent.covers(wanted)), None)
+    if there is None:
+        return f"nothing lies at {wanted.start:#x}, behind V"
+    at = wanted.start - there.phys
+    same = bytes(there.data[at : at + PAGE_SIZE]) == bytes(control)
+    return None if same else f"the page behind V, at {wanted.start:#x}, is another"
+
+
+def v_mapped(built: Handover) -> Problem:
+    """The old kernel's tables, walked at V."""
+    registers, world = built.registers, built.world
+    cpu = built.plan.host.cpu
+    mmu = Mmu(
+        cr0=registers.cr0,
+        cr3=registers.cr3,
+        cr4=registers.cr4,
+        efer=registers.efer,
+        physical_bits=cpu.physical_bits,
+        gbpages=cpu.gbpages,
+    )
+
+    def read(at: int, size: int) -> int | None:
+        page = world.tables.get(at & ~0xFFF)
+        return None if page is None else int.from_bytes(page[at & 0xFFF :][:size], "little")
+
+    got = walk(read, mmu, built.plan.relocation, Access.FETCH)
+    if isinstance(got, Refused):
+        return got.reason
+    return None if got.phys == world.code_phys else f"V leads to {got.phys:#x}"
+
+
+def list_ends(built: Handover) -> Problem:
+    """The list has its IND_DONE."""
+    return _list(built).problem
+
+
+def unique(built: Handover) -> Problem:
+    """No destination twice."""
+    found = _list(built)
+    again = order(found.destinations, found.sources).twice
+    return _first(found.destinations[again])
+
+
+def source_rule(built: Handover) -> Problem:
+    """A source is its own destination or nobody's."""
+    found = _list(built)
+    late = order(found.destinations, found.sources).strict
+    return _first(found.sources[late])
+
+
+def control_page_kept(built: Handover) -> Problem:
+    """The control page is nobody's destination."""
+    return _among(built, [int(built.plan.control_page)])
+
+
+def tables_kept(built: Handover) -> Problem:
+    """No table is a destination."""
+    return _among(built, _tables(built))
+
+
+def list_kept(built: Handover) -> Problem:
+    """No page of the list is a destination."""
+    return _among(built, [int(each) for each in built.plan.list_pages])
+
+
+def _among(built: Handover, addresses: list[int]) -> Problem:
+    frames = np.asarray(addresses, np.int64) >> 12
+    return _first(frames[np.isin(frames, _list(built).destinations)])
+
+
+def reachable(built: Handover) -> Problem:
+    """After step 5 everything that is touched is at its own address."""
+    found = _list(built)
+    moved = found.sources != found.destinations
+    plan = built.plan
+    single = [int(plan.control_page), int(plan.entry), *(int(each) for each in plan.list_pages)]
+    frames = np.concatenate(
+        [
+            found.destinations[moved],
+            found.sources[moved],
+            np.asarray(single, np.int64) >> 12,
+        ]
+    )
+    table_b = built.page_table_b
+    if table_b is None:
+        return _first(frames[frames >= 1 << 20])
+    mapped = survey(table_b.pages.get, _mmu(built, table_b))
+    same = mapped.virt.astype(np.int64) == mapped.phys.astype(np.int64)
+    start = mapped.virt.astype(np.int64)[same] >> 12
+    end = start + (mapped.size.astype(np.int64)[same] >> 12)
+    by_start = np.argsort(start)
+    start, end = start[by_start], end[by_start]
+    if not len(start):
+        return "page_table_b maps nothing to itself"
+    at = np.searchsorted(start, frames, side="right") - 1
+    inside = (at >= 0) & (frames < end[np.maximum(at, 0)])
+    return _first(frames[~inside])
+
+
+def old_state(built: Handover) -> Problem:
+    """Paging and protection are on; nothing single-steps."""
+    registers = built.registers
+    if registers.cr0 & (CR0_PG | CR0_PE) != CR0_PG | CR0_PE or registers.cr0 & CR0_NW:
+        return f"CR0 = {registers.cr0:#x}"
+    return "RFLAGS.TF is set" if registers.rflags & RFLAGS_TF else None
+
+
+def pgd_kept(built: Handover) -> Problem:
+    """Nothing that is written before or during the walk of a crash is a table of the old kernel's."""
+    if not built.plan.crash:
+        return None
+    written = {int(piece.phys) for piece in built.pieces} | set(_tables(built))
+    hit = written & {int(frame) for frame in built.world.tables}
+    return f"{min(hit):#x}" if hit else None
+
+
+HYPOTHESES = (
+    Hypothesis(
+        name="v-canonical",
+        says="V is page aligned, and a linear address of the mode.",
+        theorems=(1, 5),
+        kept_by=("table-a-maps-v", "host.profile.read"),
+        problem=v_canonical,
+    ),
+    Hypothesis(
+        name="p-identity",
+        says="P is page aligned, and below the limit of addresses that are linear ones, too.",
+        theorems=(1, 5),
+        kept_by=("table-a-maps-p", "plan.prepare.prepare"),
+        problem=p_identity,
+    ),
+    Hypothesis(
+        name="frames-distinct",
+        says="The frames of the tables are pages below MAXPHYADDR, all different, and P is none of"
+        " them; they are zeroed.",
+        theorems=(1, 5),
+        kept_by=("reserved-bits", "plan.frames.FramePool", "x86.tables.TableStore.new_table"),
+        problem=frames_distinct,
+    ),
+    Hypothesis(
+        name="root-in-cr3",
+        says="The root of page_table_a fits into CR3: below 4 GiB outside long mode.",
+        theorems=(1, 5),
+        kept_by=("table-a-maps-v", "plan.frames.FramePool"),
+        problem=root_reachable,
+    ),
+    Hypothesis(
+        name="same-bytes",
+        says="The control page is the old kernel's page at V, byte for byte.",
+        theorems=(3, 5),
+        kept_by=("same-bytes", "handover.build.build"),
+        problem=same_bytes,
+    ),
+    Hypothesis(
+        name="v-mapped",
+        says="The old kernel's tables, and so every old translation of V, lead V to that page.",
+        theorems=(3, 5),
+        kept_by=("code-stays", "tlb-agreement", "world.lay"),
+        problem=v_mapped,
+    ),
+    Hypothesis(
+        name="list-ends",
+        says="The page list can be followed to IND_DONE.",
+        theorems=(4, 5),
+        kept_by=("list-ends", "plan.page_list.chained"),
+        problem=list_ends,
+    ),
+    Hypothesis(
+        name="unique",
+        says="No page is a destination twice.",
+        theorems=(4,),
+        kept_by=("list-covers", "source-intact"),
+        problem=unique,
+    ),
+    Hypothesis(
+        name="source-rule",
+        says="A page that is a source is its own destination or nobody's.",
+        theorems=(4,),
+        kept_by=("source-intact", "plan.frames.FramePool"),
+        problem=source_rule,
+    ),
+    Hypothesis(
+        name="control-page-kept",
+        says="The control page is nobody's destination.",
+        theorems=(4, 5),
+        kept_by=("control-page-kept", "plan.frames.FramePool"),
+        problem=control_page_kept,
+    ),
+    Hypothesis(
+        name="tables-kept",
+        says="No page table is a destination.",
+        theorems=(4, 5),
+        kept_by=("tables-kept", "plan.frames.FramePool"),
+        problem=tables_kept,
+    ),
+    Hypothesis(
+        name="list-kept",
+        says="No page of the page list is a destination.",
+        theorems=(4, 5),
+        kept_by=("list-kept", "plan.frames.FramePool"),
+        problem=list_kept,
+    ),
+    Hypothesis(
+        name="reachable",
+        says="After step 5 the control page, the list, every source and destination and the entry are"
+        " reached at their own addresses.",
+        theorems=(5,),
+        kept_by=("table-b-covers", "table-b-identity", "plan.prepare.prepare"),
+        problem=reachable,
+    ),
+    Hypothesis(
+        name="old-state",
+        says="The old kernel runs with paging and protection on, in a state that the CPU allows, and"
+        " does not single-step.",
+        theorems=(5,),
+        kept_by=("legal-writes", "host.consistency.check"),
+        problem=old_state,
+    ),
+    Hypothesis(
+        name="pgd-kept",
+        says="In a crash nothing that is written is a page table of the old kernel's.",
+        theorems=(4,),
+        kept_by=("current-pgd-kept", "crash-region-only"),
+        problem=pgd_kept,
+    ),
+)
+"""In the order in which the chain uses them."""

@@ -1,0 +1,81 @@
+"""Realistic mistakes are refused with a readable reason and an input, and the input goes wrong when run."""
+
+from __future__ import annotations
+
+import shutil
+from functools import cache
+
+import pytest
+
+from tests.conftest import lacking
+from tests.prove.routine.mistakes import MISTAKES, Mistake
+from tightrope.machine.unicorn import Emulator
+from tightrope.model import Paging
+from tightrope.model.proof import Answer
+from tightrope.prove.goal import Limits
+from tightrope.prove.routine import foreign
+from tightrope.prove.routine.contract import Contract
+from tightrope.prove.routine.counterexample import Counterexample, concrete
+from tightrope.prove.routine.replay import Stage
+from tightrope.prove.routine.verify import verify
+
+EMULATOR = Emulator()
+
+
+@cache
+def stage(mode: Paging) -> Stage:
+    return Stage(mode, EMULATOR)
+
+
+def assembled(mistake: Mistake) -> bytes:
+    if shutil.which("as") is None:
+        lacking("no GNU as here: install binutils")
+    bits = 64 if mistake.mode.long_mode else 32
+    text = mistake.source().encode()
+    return foreign.code_of(foreign.assemble(text, mistake.name, bits), mistake.name).data
+
+
+@cache
+def refused(mistake: Mistake) -> tuple[str, str, Counterexample]:
+    """Where, why, and with what input."""
+    contract = Contract(64 if mistake.mode.long_mode else 32, mistake.mode)
+    got = verify(assembled(mistake), contract, Limits())
+    assert got.answer is Answer.FAILS, got
+    assert got.failure is not None
+    found = concrete(contract, got.failure, stage(mistake.mode).wishes())
+    return found.at, found.says, found
+
+
+@pytest.fixture(params=MISTAKES, ids=lambda mistake: mistake.name)
+def mistake(request: pytest.FixtureRequest) -> Mistake:
+    made: Mistake = request.param
+    return made
+
+
+def test_a_mistake_is_refused_where_it_is_and_for_what_it_is(mistake: Mistake) -> None:
+    at, says, _found = refused(mistake)
+    assert mistake.reason in says
+    assert mistake.where in at
+
+
+def test_its_input_can_be_read(mistake: Mistake) -> None:
+    printed = refused(mistake)[2].printed()
+    assert {"V", "P", "cr0", "cr4", "rsp"} <= set(printed)
+    assert ("word of the list" in printed) == (refused(mistake)[2].word is not None)
+
+
+def test_its_input_goes_wrong_in_the_emulator_where_that_can_be_seen(mistake: Mistake) -> None:
+    found = refused(mistake)[2]
+    played = stage(mistake.mode).replay(assembled(mistake), found)
+    assert played.wrong == mistake.seen, played.says
+
+
+def test_the_shipped_routine_does_not_go_wrong_on_the_same_input(mistake: Mistake) -> None:
+    found = refused(mistake)[2]
+    the_stage = stage(mistake.mode)
+    assert not the_stage.replay(the_stage.shipped.data, found).wrong
+
+
+def test_there_are_at_least_a_dozen_of_both_widths() -> None:
+    assert len(MISTAKES) >= 12
+    assert {mistake.mode.long_mode for mistake in MISTAKES} == {True, False}
