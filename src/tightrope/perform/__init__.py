@@ -3,7 +3,6 @@
     load_file   what was rehearsed, as an ELF file that any machine can carry away
     privcmd     hypercalls of a dom0's processes, by Linux's device for them
     xen         Xen's kexec operations, and what they refuse
-    xen_v1      interface v1: a list of pages in dom0's own machine frames
 
 Rules: everything is checked before anything is loaded, and a refusal is one line that says what was
 refused, by whom and why.  Nothing is loaded or jumped to unless the caller says so in a word of its
