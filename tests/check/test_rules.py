@@ -14,7 +14,8 @@ import pytest
 from tests.check.breaking import CASES, Breach, edit, with_word
 from tests.rehearse.runs import example_host, shared, shipped_kernel, shipped_request, sound
 from tightrope.check import RULES, check
-from tightrope.check.rule import Case, Rule, owner
+from tightrope.check.case import Case, owner
+from tightrope.check.rule import Rule
 from tightrope.deeds.rehearse import rehearse
 from tightrope.errors import MachineError
 from tightrope.machine.unicorn import Emulator
@@ -111,8 +112,8 @@ def test_ids_are_unique_and_kebab_case() -> None:
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.id)
 def test_a_rule_says_what_holds_and_who_says_so(rule: Rule) -> None:
-    assert rule.holds[0].isupper() or rule.holds.startswith(("page_table", "rsi"))
-    assert rule.holds.endswith(".")
+    assert rule.says[0].isupper() or rule.says.startswith(("page_table", "rsi"))
+    assert rule.says.endswith(".")
     assert rule.source.strip()
 
 

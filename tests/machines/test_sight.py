@@ -19,7 +19,8 @@ from tests.rehearse.runs import (
     sound,
 )
 from tightrope import check
-from tightrope.check.rule import Case, Rule
+from tightrope.check.case import Case
+from tightrope.check.rule import Rule
 from tightrope.cli.parser import MACHINES as NAMES
 from tightrope.deeds import machines
 from tightrope.deeds.rehearse import rehearse

@@ -11,56 +11,85 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from tightrope.check.case import Case, owner
 from tightrope.check.page_list import order
-from tightrope.check.rule import Case, Rule, found, owner
+from tightrope.check.rule import Found, finding, rule
 from tightrope.memory import PAGE_SHIFT, PAGE_SIZE
-from tightrope.model import Finding, Sight, Step, Stop
+from tightrope.model import Sight, Step, Stop
+
+KEXEC_CORE = "Linux kernel/kexec_core.c"
 
 
-def list_ends(case: Case) -> Iterator[Finding]:
+@rule(
+    "list-ends",
+    Step.COPY,
+    says="The page list can be followed from its head to IND_DONE.",
+    source=f"{KEXEC_CORE}, kimage_add_entry",
+)
+def list_ends(case: Case) -> Iterator[Found]:
     """The list can be followed from its head to IND_DONE."""
     if case.copies.problem:
-        yield found(
-            "list-ends",
-            Step.COPY,
+        yield finding(
             f"the page list cannot be followed to its end: {case.copies.problem}",
             evidence={"head": f"{case.head:#x}"},
             mend="chain the pages with IND_INDIRECTION and end the last with IND_DONE",
         )
 
 
-def _not_destination(case: Case, rule: str, frames: Sequence[int], what: str) -> Iterator[Finding]:
+def _not_destination(case: Case, frames: Sequence[int], what: str) -> Iterator[Found]:
     hit = case.destinations_among(frames)
     if hit:
-        yield found(
-            rule,
-            Step.COPY,
+        yield finding(
             f"{what} at {hit[0] << PAGE_SHIFT:#x} is among the destinations",
+            step=Step.COPY,
             mend="allocate it outside every segment, as kimage_alloc_normal_control_pages does",
         )
 
 
-def control_page_kept(case: Case) -> Iterator[Finding]:
+@rule(
+    "control-page-kept",
+    Step.COPY,
+    says="The control page is not among the destinations.",
+    source=f"{KEXEC_CORE}, kimage_alloc_normal_control_pages",
+)
+def control_page_kept(case: Case) -> Iterator[Found]:
     """The control page is nobody's destination."""
     yield from _not_destination(
         case,
-        "control-page-kept",
         [case.plan.control_page >> PAGE_SHIFT],
         "the control page, which holds the running code,",
     )
 
 
-def list_kept(case: Case) -> Iterator[Finding]:
+@rule(
+    "list-kept",
+    Step.COPY,
+    says="No page of the page list is among the destinations.",
+    source=f"{KEXEC_CORE}, kimage_alloc_page",
+)
+def list_kept(case: Case) -> Iterator[Found]:
     """No page of the list is a destination."""
-    yield from _not_destination(case, "list-kept", case.list_frames, "a page of the list itself")
+    yield from _not_destination(case, case.list_frames, "a page of the list itself")
 
 
-def tables_kept(case: Case) -> Iterator[Finding]:
+@rule(
+    "tables-kept",
+    Step.COPY,
+    says="No page of page_table_a or page_table_b is among the destinations.",
+    source="the thread's title: avoid overwriting",
+)
+def tables_kept(case: Case) -> Iterator[Found]:
     """No page table is a destination."""
-    yield from _not_destination(case, "tables-kept", case.table_frames, "a page table in use")
+    yield from _not_destination(case, case.table_frames, "a page table in use")
 
 
-def source_intact(case: Case) -> Iterator[Finding]:
+@rule(
+    "source-intact",
+    Step.COPY,
+    says="A page that is a source is either its own destination or nobody's.",
+    source=f"{KEXEC_CORE}, the comment in kimage_alloc_page",
+)
+def source_intact(case: Case) -> Iterator[Found]:
     """No source is read after it was overwritten; no destination is written twice."""
     copies = case.copies
     found_order = order(copies.destinations, copies.sources)
@@ -71,9 +100,7 @@ def source_intact(case: Case) -> Iterator[Finding]:
         if len(bad):
             at = int(bad[0])
             source, target = int(copies.sources[at]), int(copies.destinations[at])
-            yield found(
-                "source-intact",
-                Step.COPY,
+            yield finding(
                 f"the source {source << PAGE_SHIFT:#x} of {target << PAGE_SHIFT:#x} {text}",
                 evidence={"copy": f"{at} of {len(copies.sources)}", "such pages": str(len(bad))},
                 mend="a source is either its own destination or nobody's (kimage_alloc_page)",
@@ -81,15 +108,19 @@ def source_intact(case: Case) -> Iterator[Finding]:
             return
     if len(found_order.twice):
         target = int(copies.destinations[int(found_order.twice[0])])
-        yield found(
-            "source-intact",
-            Step.COPY,
+        yield finding(
             f"{target << PAGE_SHIFT:#x} is a destination twice",
             mend="segments must not overlap",
         )
 
 
-def list_covers(case: Case) -> Iterator[Finding]:
+@rule(
+    "list-covers",
+    Step.COPY,
+    says="The list's destinations are exactly the pages of the segments.",
+    source="kexec_load(2): memsz",
+)
+def list_covers(case: Case) -> Iterator[Found]:
     """The list's destinations are the segments' pages, all of them and no other."""
     wanted = case.plan.destinations[: 0 if case.plan.crash else None]
     got = case.copies.destinations
@@ -105,9 +136,7 @@ def list_covers(case: Case) -> Iterator[Finding]:
         frame, problem = int(extra[0]), "does not belong into"
     else:
         frame, problem = int(again[0]), "is more than once in"
-    yield found(
-        "list-covers",
-        Step.COPY,
+    yield finding(
         f"{frame << PAGE_SHIFT:#x} ({owner(case, frame << PAGE_SHIFT)}) {problem} the page list",
         evidence={
             "left out": str(len(missing)),
@@ -118,7 +147,14 @@ def list_covers(case: Case) -> Iterator[Finding]:
     )
 
 
-def copies_follow_list(case: Case) -> Iterator[Finding]:
+@rule(
+    "copies-follow-list",
+    Step.COPY,
+    says="The copies are those of the list, in its order, one per page that is not in place.",
+    source="the thread, step 6",
+    needs={Sight.COPIES},
+)
+def copies_follow_list(case: Case) -> Iterator[Found]:
     """What was copied is what the list says, in its order; a page in place may be skipped."""
     if case.run.stop is not Stop.ENTRY:
         return
@@ -134,9 +170,7 @@ def copies_follow_list(case: Case) -> Iterator[Finding]:
     length = min(len(done), len(wanted))
     differ = np.nonzero((done[:length] != wanted[:length]).any(axis=1))[0]
     at = int(differ[0]) if len(differ) else length
-    yield found(
-        "copies-follow-list",
-        Step.COPY,
+    yield finding(
         f"the list asks for copy {at} to be {_copy(wanted, at)}, and it was {_copy(done, at)}",
         evidence={"asked": f"{len(wanted)} copies", "seen": f"{len(done)} copies"},
         mend="follow the flags in the order 1, 2, 4, 8, one page per IND_SOURCE",
@@ -151,7 +185,13 @@ def _copy(rows: NDArray[np.int64], at: int) -> str:
     return f"{source} -> {rows[at][0]:#x}"
 
 
-def destinations_complete(case: Case) -> Iterator[Finding]:
+@rule(
+    "destinations-complete",
+    Step.COPY,
+    says="At the entry every destination holds its segment's bytes, zeros behind them.",
+    source="kexec_load(2)",
+)
+def destinations_complete(case: Case) -> Iterator[Found]:
     """At the entry every destination holds its segment's bytes, zeros behind them."""
     if case.run.stop is not Stop.ENTRY:
         return
@@ -174,9 +214,7 @@ def destinations_complete(case: Case) -> Iterator[Finding]:
                 continue
             wrong = np.nonzero(tail)[0] + size
         at = int(wrong[0])
-        yield found(
-            "destinations-complete",
-            Step.COPY,
+        yield finding(
             f"the {segment.name} is not what it should be: byte {at:#x} at"
             f" {segment.destination.start + at:#x} is {got[at]:#04x}, not"
             f" {wanted[at] if at < size else 0:#04x}",
@@ -195,65 +233,3 @@ def _any(data: np.ndarray[tuple[int], np.dtype[np.uint8]]) -> bool:
     """Whether any byte is not zero, eight at a time where they are aligned."""
     whole = len(data) & ~7
     return bool(data[:whole].view(np.uint64).any() or data[whole:].any())
-
-
-KEXEC_CORE = "Linux kernel/kexec_core.c"
-RULES = (
-    Rule(
-        id="list-ends",
-        step=Step.COPY,
-        holds="The page list can be followed from its head to IND_DONE.",
-        source=f"{KEXEC_CORE}, kimage_add_entry",
-        check=list_ends,
-    ),
-    Rule(
-        id="control-page-kept",
-        step=Step.COPY,
-        holds="The control page is not among the destinations.",
-        source=f"{KEXEC_CORE}, kimage_alloc_normal_control_pages",
-        check=control_page_kept,
-    ),
-    Rule(
-        id="list-kept",
-        step=Step.COPY,
-        holds="No page of the page list is among the destinations.",
-        source=f"{KEXEC_CORE}, kimage_alloc_page",
-        check=list_kept,
-    ),
-    Rule(
-        id="tables-kept",
-        step=Step.COPY,
-        holds="No page of page_table_a or page_table_b is among the destinations.",
-        source="the thread's title: avoid overwriting",
-        check=tables_kept,
-    ),
-    Rule(
-        id="source-intact",
-        step=Step.COPY,
-        holds="A page that is a source is either its own destination or nobody's.",
-        source=f"{KEXEC_CORE}, the comment in kimage_alloc_page",
-        check=source_intact,
-    ),
-    Rule(
-        id="list-covers",
-        step=Step.COPY,
-        holds="The list's destinations are exactly the pages of the segments.",
-        source="kexec_load(2): memsz",
-        check=list_covers,
-    ),
-    Rule(
-        id="copies-follow-list",
-        step=Step.COPY,
-        holds="The copies are those of the list, in its order, one per page that is not in place.",
-        source="the thread, step 6",
-        check=copies_follow_list,
-        needs=frozenset({Sight.COPIES}),
-    ),
-    Rule(
-        id="destinations-complete",
-        step=Step.COPY,
-        holds="At the entry every destination holds its segment's bytes, zeros behind them.",
-        source="kexec_load(2)",
-        check=destinations_complete,
-    ),
-)

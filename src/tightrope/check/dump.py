@@ -16,15 +16,22 @@ import numpy as np
 
 from tightrope.abi import boot
 from tightrope.abi.elf import CLASS_BITS, HEADER_OFFSETS, HEADER_SIZE, IDENT_CLASS, MAGIC
+from tightrope.check.case import Case
 from tightrope.check.information import ram_told
-from tightrope.check.rule import Case, Rule, found
+from tightrope.check.rule import Found, finding, rule
 from tightrope.memory import Extent, union
-from tightrope.model import Finding, Step, Stop
+from tightrope.model import Step, Stop
 
 PT_LOAD, PT_NOTE = 1, 4
 
 
-def backup_complete(case: Case) -> Iterator[Finding]:
+@rule(
+    "backup-complete",
+    Step.COPY,
+    says="At the entry of a crash kexec the backup holds what low memory held.",
+    source="kexec-tools purgatory/arch/i386/crashdump_backup.c",
+)
+def backup_complete(case: Case) -> Iterator[Found]:
     """At the entry the backup holds what low memory held."""
     if case.run.stop is not Stop.ENTRY:
         return
@@ -33,9 +40,7 @@ def backup_complete(case: Case) -> Iterator[Finding]:
         wrong = np.nonzero(np.frombuffer(case.run.memory.read(kept), np.uint8) != wanted)[0]
         if len(wrong):
             at = int(wrong[0])
-            yield found(
-                "backup-complete",
-                Step.COPY,
+            yield finding(
                 f"low memory is not saved: {saved.source.start + at:#x} is not at {kept.start + at:#x}",
                 evidence={"wrong bytes": str(len(wrong)), "of": f"{kept.size:#x}"},
                 mend="copy it before the new kernel writes there: its entry is the last moment",
@@ -67,7 +72,13 @@ def may_write(page: bytes) -> tuple[Extent, ...]:
     return union(Extent.sized(start, size) for start, size, kind in rows if kind == 1)
 
 
-def dump_survives(case: Case) -> Iterator[Finding]:
+@rule(
+    "dump-survives",
+    Step.PREPARE,
+    says="The new kernel may write nothing that its core header leads to.",
+    source="Linux commit 7c321eb2b843: low memory is left out where it is not backed up",
+)
+def dump_survives(case: Case) -> Iterator[Found]:
     """The new kernel may write nothing that its core header leads to."""
     if not case.plan.crash:
         return
@@ -80,30 +91,10 @@ def dump_survives(case: Case) -> Iterator[Finding]:
             if not extent.overlaps(mine):
                 continue
             at = max(extent.start, mine.start)
-            yield found(
-                "dump-survives",
-                Step.PREPARE,
+            yield finding(
                 f"the core header reads {phys + at - extent.start:#x} of the old kernel at {at:#x},"
                 " which the new kernel may write",
                 evidence={"it reads": str(extent), "the new kernel's RAM": str(mine)},
                 mend="leave it out, or lead it to a backup that the memory map reserves",
             )
             return
-
-
-RULES = (
-    Rule(
-        id="dump-survives",
-        step=Step.PREPARE,
-        holds="The new kernel may write nothing that its core header leads to.",
-        source="Linux commit 7c321eb2b843: low memory is left out where it is not backed up",
-        check=dump_survives,
-    ),
-    Rule(
-        id="backup-complete",
-        step=Step.COPY,
-        holds="At the entry of a crash kexec the backup holds what low memory held.",
-        source="kexec-tools purgatory/arch/i386/crashdump_backup.c",
-        check=backup_complete,
-    ),
-)

@@ -10,14 +10,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from tightrope.abi import boot
-from tightrope.check.rule import Case, Rule, found
+from tightrope.check.case import Case
+from tightrope.check.rule import Found, finding, rule
 from tightrope.check.switching import x86_flags
 from tightrope.errors import MachineError
 from tightrope.memory import Extent
-from tightrope.model import Finding, Protocol, Step, Stop
+from tightrope.model import Protocol, Step, Stop
 from tightrope.x86 import cpu as x86
 from tightrope.x86.bits import named_bits
-from tightrope.x86.walk import Access, Mmu, Refused, walk
+from tightrope.x86.walk import Access, Refused, walk
+
+BOOT_64 = "boot.rst, 64-bit Boot Protocol"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,22 +75,33 @@ def contract(case: Case) -> Contract:
     return CONTRACTS[case.plan.protocol, case.plan.entry_bits]
 
 
-def arrived(case: Case) -> Iterator[Finding]:
+@rule(
+    "arrived",
+    Step.COPY,
+    says="The walk ends at the new kernel's first instruction.",
+    source="the thread, step 6",
+)
+def arrived(case: Case) -> Iterator[Found]:
     """The walk ends at the new kernel's first instruction."""
     run = case.run
     if run.stop in (Stop.HALT, Stop.LIMIT) or (run.stop is Stop.FAULT and run.fault is None):
         how = "halted" if run.stop is Stop.HALT else f"was still going after {run.instructions}"
         how = "reset the machine" if run.stop is Stop.FAULT else how
-        yield found(
-            "arrived",
-            run.step_starts[-1][1],
+        yield finding(
             f"the walk {how} at {run.registers.rip:#x} and never reached the new kernel",
             evidence={"instruction": run.texts.get(run.registers.rip, "?")},
+            step=run.step_starts[-1][1],
             mend="see the trace: the last instructions tell where it goes in circles",
         )
 
 
-def known_state(case: Case) -> Iterator[Finding]:
+@rule(
+    "known-state",
+    Step.COPY,
+    says="CR0 and CR4 are known at the entry: nothing of the old kernel's is left on.",
+    source="Linux relocate_kernel_64.S, identity_mapped",
+)
+def known_state(case: Case) -> Iterator[Found]:
     """CR0 and CR4 have known values: nothing of the old kernel's is left on."""
     if case.run.stop is not Stop.ENTRY:
         return
@@ -104,15 +118,19 @@ def known_state(case: Case) -> Iterator[Finding]:
     if bool(registers.efer & x86.EFER_LMA) != wanted.paging:
         problems.append(f"EFER is {named_bits(registers.efer, x86.EFER_NAMES)}")
     if problems:
-        yield found(
-            "known-state",
-            Step.COPY,
+        yield finding(
             "the new kernel is entered with what the old one had on: " + "; ".join(problems),
             mend=wanted.mend,
         )
 
 
-def selectors(case: Case) -> Iterator[Finding]:
+@rule(
+    "entry-selectors",
+    Step.COPY,
+    says="Segments are flat, from a gdt that can be read; Linux has CS 0x10 and DS, ES, SS 0x18.",
+    source=BOOT_64,
+)
+def selectors(case: Case) -> Iterator[Found]:
     """The gdt has flat segments for CS, DS, ES and SS; Linux wants the selectors 0x10 and 0x18."""
     if case.run.stop is not Stop.ENTRY:
         return
@@ -135,9 +153,7 @@ def selectors(case: Case) -> Iterator[Finding]:
             problem = f"the descriptor of {name} is {word:#018x}: not a flat 4 GiB segment"
         else:
             continue
-        yield found(
-            "entry-selectors",
-            Step.COPY,
+        yield finding(
             problem,
             evidence={"gdt": f"{run.registers.gdt[0]:#x}, limit {run.registers.gdt[1]:#x}"},
             mend="load a gdt with __BOOT_CS 0x10 and __BOOT_DS 0x18, and load the selectors",
@@ -145,13 +161,17 @@ def selectors(case: Case) -> Iterator[Finding]:
         return
 
 
-def flags(case: Case) -> Iterator[Finding]:
+@rule(
+    "entry-flags",
+    Step.COPY,
+    says="Interrupts are off, the direction flag is clear, and nothing is being traced.",
+    source=BOOT_64,
+)
+def flags(case: Case) -> Iterator[Found]:
     """IF and DF are clear at the entry."""
     value = case.run.registers.rflags
     if case.run.stop is Stop.ENTRY and value & (x86.RFLAGS_IF | x86.RFLAGS_DF | x86.RFLAGS_TF):
-        yield found(
-            "entry-flags",
-            Step.COPY,
+        yield finding(
             f"flags at the entry are {x86_flags(value)}",
             mend="pushq $0; popfq before the jump",
         )
@@ -162,53 +182,71 @@ def _called(case: Case, register: str) -> str:
     return f"e{register[1:]}" if case.plan.entry_bits == 32 else register
 
 
-def boot_params_pointer(case: Case) -> Iterator[Finding]:
+@rule(
+    "entry-boot-params",
+    Step.COPY,
+    says="rsi, esi at the 32-bit entry, holds the address of boot_params.",
+    source=BOOT_64,
+)
+def boot_params_pointer(case: Case) -> Iterator[Found]:
     """rsi, esi at a 32-bit entry, is the address of boot_params."""
     if case.run.stop is not Stop.ENTRY or not contract(case).linux_selectors:
         return
     rsi = case.run.registers.general["rsi"]
     if rsi != case.plan.boot_params:
-        yield found(
-            "entry-boot-params",
-            Step.COPY,
+        yield finding(
             f"{_called(case, 'rsi')} is {rsi:#x}, and boot_params lies at"
             f" {case.plan.boot_params:#x}",
             mend=f"let the entry stub load {_called(case, 'rsi')} with the address of boot_params",
         )
 
 
-def arguments(case: Case) -> Iterator[Finding]:
+@rule(
+    "entry-arguments",
+    Step.COPY,
+    says="Multiboot's magic word is in eax, and ebx holds the address of what it or PVH hands over.",
+    source="Multiboot 0.6.96, 3.2; Multiboot2 2.0, 3.3; Xen docs/misc/pvh.pandoc",
+)
+def arguments(case: Case) -> Iterator[Found]:
     """eax and ebx hold what Multiboot puts there, ebx what PVH does."""
     if case.run.stop is not Stop.ENTRY:
         return
     for name in contract(case).names:
         value, wanted = case.run.registers.general[name], case.plan.arguments[name]
         if value != wanted:
-            yield found(
-                "entry-arguments",
-                Step.COPY,
+            yield finding(
                 f"{_called(case, name)} is {value:#x}, and {case.plan.protocol.value} puts"
                 f" {wanted:#x} there",
                 mend=f"let the entry stub load {_called(case, name)} with {wanted:#x}",
             )
 
 
-def below_4g(case: Case) -> Iterator[Finding]:
+@rule(
+    "entry-in-reach",
+    Step.COPY,
+    says="Through a 32-bit entry, everything that the new kernel is handed lies below 4 GiB.",
+    source="boot.rst, 32-bit Boot Protocol; Multiboot 0.6.96, 3.3",
+)
+def below_4g(case: Case) -> Iterator[Found]:
     """A 32-bit entry has no address above 4 GiB: all that the new kernel is handed lies below."""
     if case.run.stop is not Stop.ENTRY or case.plan.entry_bits != 32:
         return
     for segment in case.plan.segments:
         if segment.destination.end > FOUR_GIB:
-            yield found(
-                "entry-in-reach",
-                Step.COPY,
+            yield finding(
                 f"the {segment.name} lies at {segment.destination}, where 32-bit code cannot reach",
                 mend="place it below 4 GiB",
             )
             return
 
 
-def zeroed(case: Case) -> Iterator[Finding]:
+@rule(
+    "entry-zeroed",
+    Step.COPY,
+    says="At the 32-bit entry ebp, edi and ebx are zero.",
+    source="boot.rst, 32-bit Boot Protocol",
+)
+def zeroed(case: Case) -> Iterator[Found]:
     """ebp, edi and ebx are 0 at the 32-bit entry."""
     if case.run.stop is not Stop.ENTRY:
         return
@@ -216,28 +254,30 @@ def zeroed(case: Case) -> Iterator[Finding]:
     wrong = [each for each in contract(case).zero if general[each]]
     if wrong:
         shown = ", ".join(f"{_called(case, each)} is {general[each]:#x}" for each in wrong)
-        yield found(
-            "entry-zeroed",
-            Step.COPY,
+        yield finding(
             f"registers that have to be 0 at the entry are not: {shown}",
             mend="zero them in the entry stub",
         )
 
 
-def reachable(case: Case) -> Iterator[Finding]:
+@rule(
+    "entry-mapped",
+    Step.COPY,
+    says="All segments, the kernel's init_size included, are mapped to themselves.",
+    source=BOOT_64,
+)
+def reachable(case: Case) -> Iterator[Found]:
     """The kernel's [load, load + init_size), boot_params and the command line are mapped to themselves."""
     if case.run.stop is not Stop.ENTRY:
         return
-    mmu = _mmu(case)
+    mmu = case.run.registers.mmu(case.host.cpu)
     for segment in case.plan.segments:
         virt = segment.destination.start
         while virt < segment.destination.end:
             got = walk(lambda at, size: _entry(case, at, size), mmu, virt, Access.WRITE)
             if isinstance(got, Refused) or got.phys != virt:
                 why = got.reason if isinstance(got, Refused) else f"leads to {got.phys:#x}"
-                yield found(
-                    "entry-mapped",
-                    Step.COPY,
+                yield finding(
                     f"{virt:#x} of the {segment.name} cannot be used by the new kernel: {why}",
                     mend="map [load, load + init_size), boot_params and the command line 1:1",
                 )
@@ -245,28 +285,30 @@ def reachable(case: Case) -> Iterator[Finding]:
             virt = (virt & -got.page_size) + got.page_size
 
 
-def stack_readable(case: Case) -> Iterator[Finding]:
+@rule(
+    "entry-stack",
+    Step.COPY,
+    says="There is a stack, and a readable zero at its top.",
+    source="kexec-tools purgatory/arch/x86_64/setup-x86_64.S reads 0(%rsp)",
+)
+def stack_readable(case: Case) -> Iterator[Found]:
     """There is a stack: 0(%rsp) can be read and is zero, and the word below can be written."""
     if case.run.stop is not Stop.ENTRY:
         return
     rsp = case.run.registers.general["rsp"]
     # The new kernel's word, whatever the old one's was.
     word = case.plan.entry_bits // 8
-    mmu = _mmu(case)
+    mmu = case.run.registers.mmu(case.host.cpu)
     for at, access in ((rsp, Access.READ), (rsp - word, Access.WRITE)):
         got = walk(lambda phys, size: _entry(case, phys, size), mmu, at, access)
         if isinstance(got, Refused):
-            yield found(
-                "entry-stack",
-                Step.COPY,
+            yield finding(
                 f"the stack cannot be used: {access.value} at {at:#x}: {got.reason}",
                 mend=f"enter with {_called(case, 'rsp')} inside a mapped page",
             )
             return
         if access is Access.READ and _entry(case, got.phys, word) != 0:
-            yield found(
-                "entry-stack",
-                Step.COPY,
+            yield finding(
                 f"0(%{_called(case, 'rsp')}) at {at:#x} is"
                 f" {_entry(case, got.phys, word):#x}, not zero",
                 mend="push a zero before the jump: purgatories take it for a return address",
@@ -274,95 +316,8 @@ def stack_readable(case: Case) -> Iterator[Finding]:
             return
 
 
-def _mmu(case: Case) -> Mmu:
-    registers = case.run.registers
-    return Mmu(
-        cr0=registers.cr0,
-        cr3=registers.cr3,
-        cr4=registers.cr4,
-        efer=registers.efer,
-        physical_bits=case.host.cpu.physical_bits,
-        gbpages=case.host.cpu.gbpages,
-    )
-
-
 def _entry(case: Case, phys: int, size: int) -> int | None:
     try:
         return int.from_bytes(case.run.memory.read(Extent.sized(phys, size)), "little")
     except MachineError:
         return None
-
-
-BOOT_64 = "boot.rst, 64-bit Boot Protocol"
-RULES = (
-    Rule(
-        id="arrived",
-        step=Step.COPY,
-        holds="The walk ends at the new kernel's first instruction.",
-        source="the thread, step 6",
-        check=arrived,
-    ),
-    Rule(
-        id="known-state",
-        step=Step.COPY,
-        holds="CR0 and CR4 are known at the entry: nothing of the old kernel's is left on.",
-        source="Linux relocate_kernel_64.S, identity_mapped",
-        check=known_state,
-    ),
-    Rule(
-        id="entry-selectors",
-        step=Step.COPY,
-        holds="Segments are flat, from a gdt that can be read; Linux has CS 0x10 and DS, ES, SS 0x18.",
-        source=BOOT_64,
-        check=selectors,
-    ),
-    Rule(
-        id="entry-flags",
-        step=Step.COPY,
-        holds="Interrupts are off, the direction flag is clear, and nothing is being traced.",
-        source=BOOT_64,
-        check=flags,
-    ),
-    Rule(
-        id="entry-boot-params",
-        step=Step.COPY,
-        holds="rsi, esi at the 32-bit entry, holds the address of boot_params.",
-        source=BOOT_64,
-        check=boot_params_pointer,
-    ),
-    Rule(
-        id="entry-arguments",
-        step=Step.COPY,
-        holds="Multiboot's magic word is in eax, and ebx holds the address of what it or PVH hands over.",
-        source="Multiboot 0.6.96, 3.2; Multiboot2 2.0, 3.3; Xen docs/misc/pvh.pandoc",
-        check=arguments,
-    ),
-    Rule(
-        id="entry-in-reach",
-        step=Step.COPY,
-        holds="Through a 32-bit entry, everything that the new kernel is handed lies below 4 GiB.",
-        source="boot.rst, 32-bit Boot Protocol; Multiboot 0.6.96, 3.3",
-        check=below_4g,
-    ),
-    Rule(
-        id="entry-zeroed",
-        step=Step.COPY,
-        holds="At the 32-bit entry ebp, edi and ebx are zero.",
-        source="boot.rst, 32-bit Boot Protocol",
-        check=zeroed,
-    ),
-    Rule(
-        id="entry-mapped",
-        step=Step.COPY,
-        holds="All segments, the kernel's init_size included, are mapped to themselves.",
-        source=BOOT_64,
-        check=reachable,
-    ),
-    Rule(
-        id="entry-stack",
-        step=Step.COPY,
-        holds="There is a stack, and a readable zero at its top.",
-        source="kexec-tools purgatory/arch/x86_64/setup-x86_64.S reads 0(%rsp)",
-        check=stack_readable,
-    ),
-)

@@ -7,10 +7,12 @@ walk of the address up to the entry where it stopped, and what the CPU then trie
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
-from tightrope.check.rule import Case, Rule, found, owner
+from tightrope.check.case import Case, owner
+from tightrope.check.rule import Found, Rule, finding, rule
 from tightrope.memory import PAGE_SIZE, align_down
-from tightrope.model import Fault, Finding, Sight, Step
+from tightrope.model import Fault, Sight, Step
 from tightrope.x86.cpu import CR0_PG, CR4_PAE, VECTORS
 from tightrope.x86.walk import Access
 
@@ -47,36 +49,35 @@ def _other_format(case: Case) -> bool:
     return changed and paging
 
 
-def _mend(case: Case, fault: Fault, rule: str) -> str:
+def _mend(case: Case, fault: Fault, which: str) -> str:
     at = fault.address or 0
     if _other_format(case):
         return "clear CR0.PG first, then CR4.PAE (SDM 4.1.2)"
     if fault.vector in (GENERAL_PROTECTION, STACK_FAULT) and fault.access:
         return "see where the address came from: it is no address at all"
-    if rule == "fetch-mapped":
+    if which == "fetch-mapped":
         if align_down(at, PAGE_SIZE) == case.plan.relocation:
             return "map V to the control page in the table that was just loaded"
         return f"map {at:#x} to itself in the table that is in use"
-    if rule == "fetch-executable":
+    if which == "fetch-executable":
         return "clear NX (bit 63) in every entry on the way to the control page"
-    if rule == "fault-reserved":
+    if which == "fault-reserved":
         return f"clear the reserved bits; this CPU has {case.host.cpu.physical_bits} address bits"
-    if rule == "access-mapped":
+    if which == "access-mapped":
         if at in case.control_page:
             return "map P to itself in page_table_a: stack and gdt are there"
         whose = f" ({owner(case, at)})" if at < 1 << case.host.cpu.physical_bits else ""
         return f"map {align_down(at, PAGE_SIZE):#x}{whose} in the table that is in use, or do not touch it"
-    if rule == "legal-writes":
+    if which == "legal-writes":
         return "change the order or the value; the manual's reason is above"
     return "see what was executed last: --trace writes every instruction to a file"
 
 
-def explain(case: Case) -> Iterator[Finding]:
-    """The finding for the run's fault, if there is one."""
+def _explained(case: Case, which: str) -> Iterator[Found]:
+    """The finding for the run's fault, if there is one and it belongs to this rule."""
     fault = case.run.fault
-    if fault is None:
+    if fault is None or _sort(fault) != which:
         return
-    rule = _sort(fault)
     name = VECTORS.get(fault.vector, f"vector {fault.vector}")
     code = "" if fault.error_code is None else f", error code {fault.error_code:#x}"
     if fault.access is Access.FETCH:
@@ -107,50 +108,31 @@ def explain(case: Case) -> Iterator[Finding]:
             "CR4.PAE was changed while paging was on: entries are read in another size"
         )
     evidence["then"] = "; ".join(fault.escalation)
-    yield found(
-        rule,
-        fault.step,
+    yield finding(
         f"{what}: {fault.reason}",
         evidence=evidence,
-        mend=_mend(case, fault, rule),
+        step=fault.step,
+        mend=_mend(case, fault, which),
     )
 
 
-def _only(rule: str) -> Rule:
-    texts = {
-        "fetch-mapped": ("Every instruction of the walk can be fetched.", "SDM 4.7"),
-        "fetch-executable": ("Every fetch is from an executable page.", "SDM 4.6.1"),
-        "access-mapped": ("Every read and write of the walk is mapped and allowed.", "SDM 4.6.1"),
-        "fault-reserved": ("No walk meets a reserved bit.", "SDM 4.7, RSVD"),
-        "legal-writes": (
-            "Every write of a control register, EFER or a segment is legal where it stands.",
-            "SDM volume 2B, MOV to control registers",
-        ),
-        "no-exception": ("No other exception is raised; there is no handler.", "SDM 6.15"),
-    }
-    holds, source = texts[rule]
-
-    def check(case: Case) -> Iterator[Finding]:
-        yield from (finding for finding in explain(case) if finding.rule == rule)
-
-    return Rule(
-        id=rule,
-        step=Step.CALL,
-        holds=holds,
-        source=source,
-        check=check,
-        needs=frozenset({Sight.FAULTS}),
+def _fault_rule(id: str, says: str, source: str) -> Rule:
+    return rule(id, Step.CALL, says=says, source=source, needs={Sight.FAULTS})(
+        partial(_explained, which=id)
     )
 
 
-RULES = tuple(
-    _only(rule)
-    for rule in (
-        "fetch-mapped",
-        "fetch-executable",
-        "access-mapped",
-        "fault-reserved",
+RULES = (
+    _fault_rule("fetch-mapped", "Every instruction of the walk can be fetched.", "SDM 4.7"),
+    _fault_rule("fetch-executable", "Every fetch is from an executable page.", "SDM 4.6.1"),
+    _fault_rule(
+        "access-mapped", "Every read and write of the walk is mapped and allowed.", "SDM 4.6.1"
+    ),
+    _fault_rule("fault-reserved", "No walk meets a reserved bit.", "SDM 4.7, RSVD"),
+    _fault_rule(
         "legal-writes",
-        "no-exception",
-    )
+        "Every write of a control register, EFER or a segment is legal where it stands.",
+        "SDM volume 2B, MOV to control registers",
+    ),
+    _fault_rule("no-exception", "No other exception is raised; there is no handler.", "SDM 6.15"),
 )

@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from tightrope.abi import multiboot, pvh
-from tightrope.check.rule import Case, Rule, found
+from tightrope.check.case import Case
+from tightrope.check.rule import Found, finding, rule
 from tightrope.errors import MachineError
 from tightrope.memory import Extent, subtract, union
-from tightrope.model import Finding, Memory, Protocol, Step, Stop
+from tightrope.model import Memory, Protocol, Step, Stop
 
 FIRST_MIB = Extent(0, 1 << 20)
 MOST = 1 << 16
@@ -163,7 +164,13 @@ def ram_told(case: Case) -> tuple[Extent, ...]:
         return ()
 
 
-def information(case: Case) -> Iterator[Finding]:
+@rule(
+    "entry-information",
+    Step.COPY,
+    says="What Multiboot or PVH hands over can be read: command line, modules and memory map.",
+    source="Multiboot 0.6.96, 3.3; Multiboot2 2.0, 3.6; Xen hvm/start_info.h",
+)
+def information(case: Case) -> Iterator[Found]:
     """Command line, modules and memory map are what the plan and the host have."""
     reader = READERS.get(case.plan.protocol)
     if case.run.stop is not Stop.ENTRY or reader is None:
@@ -175,9 +182,7 @@ def information(case: Case) -> Iterator[Finding]:
     except (Garbled, MachineError, ValueError) as err:
         problems = (str(err),)
     for problem in problems[:1]:
-        yield found(
-            "entry-information",
-            Step.COPY,
+        yield finding(
             f"what is handed over at {at:#x} is not what was planned: {problem}",
             mend="write it as the protocol has it, and keep its addresses inside it",
         )
@@ -201,14 +206,3 @@ def _differences(case: Case, told: Told) -> Iterator[str]:
         stray = (*subtract(told.ram, host.memory.ram), *subtract(host.memory.ram, told.ram))
     if stray:
         yield f"its memory map and the host's differ in {stray[0]}"
-
-
-RULES = (
-    Rule(
-        id="entry-information",
-        step=Step.COPY,
-        holds="What Multiboot or PVH hands over can be read: command line, modules and memory map.",
-        source="Multiboot 0.6.96, 3.3; Multiboot2 2.0, 3.6; Xen hvm/start_info.h",
-        check=information,
-    ),
-)

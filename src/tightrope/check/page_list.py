@@ -113,9 +113,7 @@ def order(destinations: NDArray[np.int64], sources: NDArray[np.int64]) -> Order:
     frames = destinations[by_frame]
     twice = by_frame[1:][frames[1:] == frames[:-1]]
     where = np.searchsorted(frames, sources)
-    hit = (
-        (where < count) & (frames[np.minimum(where, count - 1)] == sources) if count else where > 0
-    )
+    hit = (where < count) & (frames[np.minimum(where, count - 1)] == sources)
     index = np.nonzero(hit & (sources != destinations))[0]
     writer = by_frame[where[index]]
     overwrites = sources[writer] != destinations[writer]

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tightrope.check.rule import Case, Rule, found
-from tightrope.model import Finding, Paging, Sight, Step
+from tightrope.check.case import Case
+from tightrope.check.rule import Found, finding, rule
+from tightrope.model import Paging, Sight, Step
 from tightrope.x86 import cpu as x86
 from tightrope.x86.walk import Access
 
@@ -49,7 +50,14 @@ def _used(case: Case) -> list[tuple[int, int]]:
     return used
 
 
-def pdptes_current(case: Case) -> Iterator[Finding]:
+@rule(
+    "pdptes-current",
+    Step.TABLE_A,
+    says="With PAE, no PDPTE is used that was written after the CPU loaded it.",
+    source="SDM 4.4.1: the PDPTEs are loaded with CR3 and not read again",
+    needs={Sight.INSTRUCTIONS, Sight.STORES, Sight.TRANSLATIONS, Sight.REGISTER_WRITES},
+)
+def pdptes_current(case: Case) -> Iterator[Found]:
     """No address is translated through a PDPTE that was written after the CPU loaded it."""
     if case.plan.paging is not Paging.PAE:
         return
@@ -67,9 +75,7 @@ def pdptes_current(case: Case) -> Iterator[Finding]:
             if virt is None:
                 continue
             trace = case.run.trace
-            yield found(
-                "pdptes-current",
-                Step(step),
+            yield finding(
                 f"the PDPTE at {phys & -8:#x} is written after CR3 was loaded, and {virt:#x} is"
                 " translated with the one that was there before",
                 evidence={
@@ -77,20 +83,7 @@ def pdptes_current(case: Case) -> Iterator[Finding]:
                     f" (number {index} of the walk)",
                     "loaded": "before the walk" if loaded < 0 else f"at instruction {loaded}",
                 },
+                step=Step(step),
                 mend="fill the table before CR3 is loaded, or load CR3 again",
             )
             return
-
-
-RULES = (
-    Rule(
-        id="pdptes-current",
-        step=Step.TABLE_A,
-        holds="With PAE, no PDPTE is used that was written after the CPU loaded it.",
-        source="SDM 4.4.1: the PDPTEs are loaded with CR3 and not read again",
-        check=pdptes_current,
-        needs=frozenset(
-            {Sight.INSTRUCTIONS, Sight.STORES, Sight.TRANSLATIONS, Sight.REGISTER_WRITES}
-        ),
-    ),
-)

@@ -1,251 +1,51 @@
-"""What a rule is, and what all rules look at.
+"""What a rule is: a function over a case, with what a reader of its findings should know.
 
-Rules: a rule has an id that never changes (scripts match on it), one sentence that says what must
-hold, and the place where that is said: the thread or a manual.  Its function yields findings.
-`Case` is the handover and its run, with what several rules would otherwise work out twice.
+    @rule("list-ends", Step.COPY, says="The page list can be ...", source="Linux kernel/kexec_core.c")
+    def list_ends(case: Case) -> Iterator[Found]:
+        yield finding("the page list cannot be followed ...", mend="chain the pages with ...")
+
+Rules: an id never changes, because scripts match on it; `says` is one sentence that must hold, `source`
+the thread or the manual that says so.  A function yields what it found and never names its own rule.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from types import ModuleType
 
-import numpy as np
-from numpy.typing import NDArray
-
-from tightrope.check.changes import Change, changes
-from tightrope.check.page_list import INDIRECTION, Copies, follow
-from tightrope.memory import PAGE_SHIFT, PAGE_SIZE, Extent, Phys, RegionKind, union
-from tightrope.model import (
-    Finding,
-    Handover,
-    Named,
-    Paging,
-    Piece,
-    Run,
-    Sight,
-    Step,
-    Tables,
-    XenInterface,
-    XenLoad,
-)
-from tightrope.x86.cpu import CR4_PAE, CR4_PGE, EFER_LMA, EFER_LME
-from tightrope.x86.survey import Mappings, survey
-from tightrope.x86.walk import Access, Mmu, Refused, Translated, walk
-
-ADDRESS = 0xF_FFFF_FFFF_F000
-"""Bits 51:12 of an entry: where it leads (SDM 4.5.4)."""
+from tightrope.check.case import Case
+from tightrope.model import Finding, Sight, Step
 
 
-class Case:
-    """One handover and its run."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What a rule's function yields: a finding that does not know its rule yet."""
 
-    def __init__(self, handover: Handover, run: Run) -> None:
-        self.handover = handover
-        self.run = run
-        self.plan = handover.plan
-        self.host = handover.plan.host
-        self.control_page = Extent.sized(handover.plan.control_page, PAGE_SIZE)
-        self._mmus: dict[int, Mmu] = {}
-        self._walks: dict[tuple[int, int, Access], Translated | Refused] = {}
-
-    @cached_property
-    def changes(self) -> tuple[Change, ...]:
-        """What of the old kernel differs after the run."""
-        return tuple(changes(self.handover, self.run))
-
-    @cached_property
-    def copies(self) -> Copies:
-        """The page list as it lay in memory before the walk, followed from its head."""
-        pages = {
-            int(piece.phys): piece.data
-            for piece in self.handover.pieces
-            if len(piece.data) == PAGE_SIZE and piece.phys % PAGE_SIZE == 0
-        }
-        zeros = self.v2 is not None
-        return follow(self.head, pages, word=self.word, zeros=zeros)
-
-    @property
-    def v2(self) -> XenLoad | None:
-        """What was loaded through Xen's second interface, if it was."""
-        load = self.plan.xen
-        return load if load and load.interface is XenInterface.V2 else None
-
-    @property
-    def head(self) -> int:
-        """The first word of the page list, from where the call hands it over.
-
-        In rdi; Xen's v2 has the address of the list's first page in rdx, and a 32-bit Xen's v1 the word
-        on its stack.
-        """
-        general = self.handover.registers.general
-        if self.v2 is not None:
-            return general["rdx"] | INDIRECTION
-        if self.plan.xen is not None and self.word == 4:
-            stack = self.handover.world.arguments[-1]
-            pieces = self.handover.world.pieces
-            at = next(p for p in pieces if p.extent.covers(stack))
-            offset = stack.start - at.phys
-            return int.from_bytes(at.data[offset : offset + 4], "little")
-        return general["rdi"]
-
-    @property
-    def one_table(self) -> bool:
-        """The design has one table for both: the identity map with V added."""
-        return self.handover.design in ("one-table", "xen-v2")
-
-    @property
-    def live(self) -> bool:
-        """The design has no page_table_a of its own: the walk goes on under the current pgd."""
-        return self.handover.page_table_a.root == self.handover.world.pgd
-
-    @property
-    def behind_v(self) -> Phys:
-        """The frame that has to be behind V once page_table_a is in use."""
-        stays = self.handover.at_v is not None
-        return self.handover.world.code_phys if stays else self.plan.control_page
-
-    @property
-    def landing(self) -> Phys:
-        """The page that step 4 jumps to, by its identity address."""
-        jumps_to = self.handover.jumps_to
-        return self.plan.control_page if jumps_to is None else jumps_to
-
-    @property
-    def backup(self) -> tuple[Extent, ...]:
-        """Where in the crash region low memory is kept."""
-        return tuple(Extent.sized(each.copy, each.source.size) for each in self.plan.backup)
-
-    @property
-    def word(self) -> int:
-        """Bytes of a word of the code that walks: 8 in long mode, 4 on i386 and PAE."""
-        return self.plan.word
-
-    @cached_property
-    def list_frames(self) -> tuple[int, ...]:
-        """Frame numbers of the pages of the list."""
-        return tuple(
-            piece.phys >> PAGE_SHIFT
-            for piece in self.handover.pieces
-            if piece.what == "the page list"
-        )
-
-    def destinations_among(self, frames: Sequence[int]) -> tuple[int, ...]:
-        """Which of a few frames are destinations of the list."""
-        ordered = self._destinations
-        if not len(ordered):
-            return ()
-        wanted = np.array(frames, np.int64)
-        at = np.minimum(np.searchsorted(ordered, wanted), len(ordered) - 1)
-        return tuple(wanted[ordered[at] == wanted].tolist())
-
-    @cached_property
-    def _destinations(self) -> NDArray[np.int64]:
-        return np.sort(self.copies.destinations)
-
-    @cached_property
-    def table_frames(self) -> tuple[int, ...]:
-        """Frame numbers of page_table_a and page_table_b, but for what the old kernel's image holds.
-
-        What lies there is used before the copy begins, and is the new kernel's to overwrite.
-        """
-        tables = (self.handover.page_table_a, self.handover.page_table_b)
-        image = {piece.phys for piece in self.handover.static} | set(self.handover.world.tables)
-        return tuple(
-            frame >> PAGE_SHIFT
-            for each in tables
-            if each
-            for frame in each.pages
-            if frame not in image
-        )
-
-    def mmu(self, tables: Tables) -> Mmu:
-        """The MMU state under which a tree of tables is used: as the old kernel left it, PGE off.
-
-        Where long mode was left before, PAE's.
-        """
-        mmu = self._mmus.get(tables.root)
-        if mmu is None:
-            registers = self.handover.registers
-            left = EFER_LME | EFER_LMA if self.handover.world.way_out else 0
-            mmu = self._mmus[tables.root] = Mmu(
-                cr0=registers.cr0,
-                cr3=tables.root,
-                cr4=registers.cr4 & (CR4_PAE if left else ~CR4_PGE),
-                efer=registers.efer & ~left,
-                physical_bits=self.host.cpu.physical_bits,
-                gbpages=self.host.cpu.gbpages,
-            )
-        return mmu
-
-    def walk(self, tables: Tables, virt: int, access: Access) -> Translated | Refused:
-        """Walk a tree of tables as it was built, before anything ran."""
-        # Several rules ask the same of page_table_a; a root with other pages is another tree.
-        question = (id(tables), virt, access)
-        known = self._walks.get(question)
-        if known is None:
-            known = self._walks[question] = self._walk(tables, virt, access)
-        return known
-
-    def _walk(self, tables: Tables, virt: int, access: Access) -> Translated | Refused:
-        def read(phys: int, size: int) -> int | None:
-            page = tables.pages.get(phys & ~(PAGE_SIZE - 1))
-            if page is None:
-                return None
-            offset = phys & (PAGE_SIZE - 1)
-            return int.from_bytes(page[offset : offset + size], "little")
-
-        return walk(read, self.mmu(tables), virt, access)
-
-    @cached_property
-    def mapped_a(self) -> Mappings:
-        """All that page_table_a maps, as it was built."""
-        tables = self.handover.page_table_a
-        return survey(tables.pages.get, self.mmu(tables))
-
-    @cached_property
-    def mapped_b(self) -> Mappings:
-        """All that page_table_b maps, as it was built."""
-        tables = self.handover.page_table_b
-        assert tables is not None, "asked only where there is a page_table_b"
-        return survey(tables.pages.get, self.mmu(tables))
-
-    @cached_property
-    def reached_b(self) -> tuple[Extent, ...]:
-        """The physical memory that page_table_b leads to, as sorted extents."""
-        return self.mapped_b.physical()
-
-    @cached_property
-    def wanted_b(self) -> tuple[Extent, ...]:
-        """What page_table_b has to reach, as sorted extents."""
-        return union(each.extent for each in self.needed_b)
-
-    @cached_property
-    def needed_b(self) -> tuple[Named, ...]:
-        """What the plan wants page_table_b to reach and, with 5 levels, its own top.
-
-        A 5-level kernel reads the table that it is entered with, and the one behind its first entry, by
-        their own addresses (Linux arch/x86/boot/compressed: initialize_identity_maps() in
-        ident_map_64.c, paging_prepare() in pgtable_64.c).
-        """
-        tables = self.handover.page_table_b
-        if tables is None or self.host.paging is not Paging.LA57:
-            return self.plan.identity
-        second = int.from_bytes(tables.pages[tables.root][:8], "little") & ADDRESS
-        return (
-            *self.plan.identity,
-            Named(extent=Extent.sized(tables.root, PAGE_SIZE), what="page_table_b's own root"),
-            Named(extent=Extent.sized(second, PAGE_SIZE), what="page_table_b's second level"),
-        )
+    message: str
+    evidence: Mapping[str, str]
+    mend: str
+    step: Step | None
+    """Where it belongs, None for the rule's own step."""
 
 
-Check = Callable[[Case], Iterator[Finding]]
+def finding(
+    message: str,
+    *,
+    mend: str,
+    evidence: Mapping[str, str] | None = None,
+    step: Step | None = None,
+) -> Found:
+    """What is wrong, what was seen (label to text), what would mend it."""
+    return Found(message=message, evidence=dict(evidence or {}), mend=mend, step=step)
+
+
+Search = Callable[[Case], Iterator[Found]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """`holds` is a sentence; `source` says who says so; `step` is where it belongs.
+    """`says` is a sentence; `source` says who says so; `step` is where it belongs.
 
     `needs` is what a machine has to have observed for an answer; registers and memory at the end, and
     the handover, are always there.
@@ -253,50 +53,38 @@ class Rule:
 
     id: str
     step: Step
-    holds: str
+    says: str
     source: str
-    check: Check
+    search: Search
     needs: frozenset[Sight] = frozenset()
 
+    def check(self, case: Case) -> Iterator[Finding]:
+        """Every finding of this rule."""
+        for each in self.search(case):
+            yield Finding(
+                rule=self.id,
+                step=self.step if each.step is None else each.step,
+                message=each.message,
+                evidence=each.evidence,
+                mend=each.mend,
+            )
 
-def found(
-    rule: str,
-    step: Step,
-    message: str,
-    *,
-    mend: str,
-    evidence: Mapping[str, str] | None = None,
-) -> Finding:
-    """A finding, with its evidence as text."""
-    return Finding(rule=rule, step=step, message=message, evidence=dict(evidence or {}), mend=mend)
+
+def rule(
+    id: str, step: Step, *, says: str, source: str, needs: Iterable[Sight] = ()
+) -> Callable[[Search], Rule]:
+    """Make a rule of the function below."""
+
+    def made(search: Search) -> Rule:
+        return Rule(
+            id=id, step=step, says=says, source=source, search=search, needs=frozenset(needs)
+        )
+
+    return made
 
 
-def owner(case: Case, phys: int) -> str:
-    """Whose a physical address is, as a noun phrase: the smallest thing known to lie there."""
-    best: Piece | None = None
-    for piece in (*case.handover.pieces, *case.handover.world.pieces):
-        if phys in piece.extent and (best is None or len(piece.data) < len(best.data)):
-            best = piece
-    if best is not None:
-        return best.what
-    for segment in case.plan.segments:
-        if phys in segment.destination:
-            return f"the {segment.name}'s destination"
-    for named in case.plan.identity:
-        if phys in named.extent:
-            return named.what
-    host = case.host
-    own = (
-        (Extent.sized(host.text.phys, host.text.size), "the old kernel's text"),
-        (host.private, "the old kernel's private memory"),
-        *((busy.extent, f"the old kernel's {busy.what}") for busy in host.busy),
-        *((each.extent, each.what) for each in host.firmware),
-        *([(host.crash_region, "the crash region")] if host.crash_region else []),
+def rules_of(*modules: ModuleType) -> tuple[Rule, ...]:
+    """The rules that modules define, as they stand there."""
+    return tuple(
+        each for module in modules for each in vars(module).values() if isinstance(each, Rule)
     )
-    for extent, what in own:
-        if phys in extent:
-            return what
-    kind = host.memory.kind_at(Phys(phys))
-    if kind is None:
-        return "a hole"
-    return "free RAM" if kind is RegionKind.RAM else f"{kind.value} memory"

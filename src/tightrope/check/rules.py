@@ -10,30 +10,34 @@ from tightrope.check import (
     copying,
     dump,
     entry,
+    evidence,
     faults,
     information,
-    leaving,
     ownership,
     pdptes,
     switching,
     tables,
-    xen,
 )
-from tightrope.check.rule import Case, Rule
+from tightrope.check.case import Case
+from tightrope.check.rule import Rule, rules_of
+from tightrope.check.xen import hypervisor, numbers, way_out
 from tightrope.model import Finding, Handover, Run, Sight
 
 RULES: tuple[Rule, ...] = (
-    *xen.RULES,
-    *leaving.RULES,
-    *tables.RULES,
-    *switching.RULES,
-    *pdptes.RULES,
-    *ownership.EVIDENCE_RULES,
-    *copying.RULES,
-    *dump.RULES,
-    *ownership.RULES,
-    *entry.RULES,
-    *information.RULES,
+    *rules_of(
+        numbers,
+        hypervisor,
+        way_out,
+        tables,
+        switching,
+        pdptes,
+        evidence,
+        copying,
+        dump,
+        ownership,
+        entry,
+        information,
+    ),
     *faults.RULES,
 )
 

@@ -8,14 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tightrope.check.rule import Case, Rule, found, owner
+from tightrope.check.case import Case, owner
+from tightrope.check.rule import Found, finding, rule
 from tightrope.memory import PAGE_SIZE, align_down
-from tightrope.model import Finding, Sight, Step
+from tightrope.model import Sight, Step
 from tightrope.x86 import cpu as x86
 from tightrope.x86.walk import Access
 
 
-def same_bytes(case: Case) -> Iterator[Finding]:
+@rule(
+    "same-bytes",
+    Step.TABLE_A,
+    says="The control page is the old kernel's page at V, byte for byte.",
+    source="the thread: 'When the switch occurs the cpu will continue to run on the same virtual'",
+)
+def same_bytes(case: Case) -> Iterator[Found]:
     """The page at V holds the same bytes before and after the switch to page_table_a."""
     if case.handover.at_v is not None or case.handover.world.way_out is not None:
         return  # it is the same page: the control page holds other code, or V is where it lies
@@ -27,9 +34,7 @@ def same_bytes(case: Case) -> Iterator[Finding]:
         return
     pairs = zip(bytes(old), bytes(new), strict=False)
     at = next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(old), len(new)))
-    yield found(
-        "same-bytes",
-        Step.TABLE_A,
+    yield finding(
         f"byte {at:#x} of the page at V = {case.plan.relocation:#x} differs between the old kernel's"
         f" text and the control page {case.plan.control_page:#x}",
         evidence={"old": bytes(old)[at : at + 8].hex(), "new": bytes(new)[at : at + 8].hex()},
@@ -37,7 +42,14 @@ def same_bytes(case: Case) -> Iterator[Finding]:
     )
 
 
-def code_stays(case: Case) -> Iterator[Finding]:
+@rule(
+    "code-stays",
+    Step.TABLE_A,
+    says="Across every table switch the next instruction is the one that was there before.",
+    source="the thread (Biederman): 'must be mapped at the same location in both page tables'",
+    needs={Sight.TRANSLATIONS},
+)
+def code_stays(case: Case) -> Iterator[Found]:
     """Across every table switch the next instruction comes from the same place or the same bytes."""
     before: dict[int, int] = {}
     twins = {case.handover.world.code_phys, case.plan.control_page}
@@ -49,17 +61,23 @@ def code_stays(case: Case) -> Iterator[Finding]:
         was = before.get(page, frame)
         before[page] = frame
         if was != frame and {was, frame} != twins:
-            yield found(
-                "code-stays",
-                each.step,
+            yield finding(
                 f"the code at {page:#x} moved from {was:#x} to {frame:#x} under the CPU",
                 evidence={"was": owner(case, was), "is": owner(case, frame)},
+                step=each.step,
                 mend="map the page that executes the switch to the same bytes in both tables",
             )
             return
 
 
-def tlb_agreement(case: Case) -> Iterator[Finding]:
+@rule(
+    "tlb-agreement",
+    Step.TABLE_A,
+    says="Every access is translated alike under every TLB that the manual allows.",
+    source="SDM 4.10.2.2, 4.10.4.1",
+    needs={Sight.INSTRUCTIONS, Sight.TRANSLATIONS},
+)
+def tlb_agreement(case: Case) -> Iterator[Found]:
     """Every access is translated alike under every TLB that the manual allows."""
     for each in case.run.translations:
         for stale in each.stale:
@@ -67,9 +85,7 @@ def tlb_agreement(case: Case) -> Iterator[Finding]:
                 continue
             instruction = case.run.trace[max(each.instruction, 0)] if len(case.run.trace) else 0
             kind = "global entry" if stale.is_global else "entry"
-            yield found(
-                "tlb-agreement",
-                each.step,
+            yield finding(
                 f"a {each.access.value} at {each.virt:#x} should reach {each.phys:#x}, and a stale"
                 f" {kind} of the old tables still leads to {stale.phys:#x}",
                 evidence={
@@ -80,13 +96,21 @@ def tlb_agreement(case: Case) -> Iterator[Finding]:
                     "now": owner(case, each.phys),
                     "stale": owner(case, stale.phys),
                 },
+                step=each.step,
                 mend="clear CR4.PGE at V, before any identity address is used: that drops global"
                 " entries too",
             )
             return
 
 
-def pge_before_identity(case: Case) -> Iterator[Finding]:
+@rule(
+    "pge-before-identity",
+    Step.STATE,
+    says="CR4.PGE is cleared before any identity address is trusted.",
+    source="SDM 4.10.2.4: global translations survive a CR3 write",
+    needs={Sight.TRANSLATIONS, Sight.REGISTER_WRITES},
+)
+def pge_before_identity(case: Case) -> Iterator[Found]:
     """CR4.PGE is off before the first identity address is trusted."""
     if not case.handover.registers.cr4 & x86.CR4_PGE:
         return
@@ -106,36 +130,48 @@ def pge_before_identity(case: Case) -> Iterator[Finding]:
             each.access is Access.FETCH and align_down(each.virt, PAGE_SIZE) == case.plan.relocation
         )
         if switched and identity and not at_v and (cleared is None or each.instruction < cleared):
-            yield found(
-                "pge-before-identity",
-                each.step,
+            yield finding(
                 f"the identity address {each.virt:#x} is used while CR4.PGE is still on",
                 evidence={
                     "CR4.PGE cleared": "never" if cleared is None else f"at instruction {cleared}",
                     "first used": f"at instruction {each.instruction}",
                 },
+                step=each.step,
                 mend="write CR4 without PGE right after loading page_table_a, still at V",
             )
             return
 
 
-def accessed_preset(case: Case) -> Iterator[Finding]:
+@rule(
+    "accessed-dirty-preset",
+    Step.TABLE_A,
+    says="Accessed and dirty are preset, so that the CPU never writes into a table.",
+    source="SDM 4.8",
+    needs={Sight.TRANSLATIONS},
+)
+def accessed_preset(case: Case) -> Iterator[Found]:
     """The CPU never has to set an accessed or dirty bit, that is, to write into a table."""
     old = case.handover.registers.cr3
     for each in case.run.translations:
         if each.cr3 != old and each.sets_accessed:
-            yield found(
-                "accessed-dirty-preset",
-                each.step,
+            yield finding(
                 f"the walk for a {each.access.value} at {each.virt:#x} writes an accessed or dirty"
                 " bit into a table",
                 evidence={v.level: f"{v.entry:#x} at {v.at:#x}" for v in each.visits},
+                step=each.step,
                 mend="preset accessed and dirty in every entry (0x63)",
             )
             return
 
 
-def interrupts_off(case: Case) -> Iterator[Finding]:
+@rule(
+    "interrupts-off",
+    Step.CALL,
+    says="Interrupts are off from before the first table switch to the entry.",
+    source="the thread, step 3; boot.rst: 'interrupt must be disabled'",
+    needs={Sight.REGISTER_WRITES},
+)
+def interrupts_off(case: Case) -> Iterator[Found]:
     """IF is clear before CR3 is first written and stays clear."""
     enabled = bool(case.handover.registers.rflags & x86.RFLAGS_IF)
     mend = "cli first, and load flags without IF"
@@ -143,19 +179,17 @@ def interrupts_off(case: Case) -> Iterator[Finding]:
         if write.register == "rflags":
             enabled = bool(write.after & x86.RFLAGS_IF)
             if enabled:
-                yield found(
-                    "interrupts-off",
-                    write.step,
+                yield finding(
                     f"`{case.run.texts.get(write.rip, '?')}` at {write.rip:#x} turns interrupts on",
                     evidence={"flags": x86_flags(write.after)},
+                    step=write.step,
                     mend=mend,
                 )
                 return
         elif write.register == "cr3" and enabled:
-            yield found(
-                "interrupts-off",
-                write.step,
+            yield finding(
                 "interrupts are on while the tables are switched",
+                step=write.step,
                 mend=mend,
             )
             return
@@ -167,30 +201,41 @@ def x86_flags(value: int) -> str:
     return f"{value:#x} ({' '.join(names) or 'none set'})"
 
 
-def idt_gone(case: Case) -> Iterator[Finding]:
+@rule(
+    "idt-gone",
+    Step.STATE,
+    says="The idt has limit 0 before the old kernel's handlers are out of reach.",
+    source="the thread, step 3",
+    needs={Sight.INSTRUCTIONS, Sight.REGISTER_WRITES},
+)
+def idt_gone(case: Case) -> Iterator[Found]:
     """Before the identity jump the idt has limit 0: no exception can find the old kernel's handlers."""
     loaded = [w for w in case.run.register_writes if w.register == "idt"]
     jumped = any(step >= Step.TABLE_B for _, step in case.run.step_starts)
     mend = "lidt with limit 0 in step 3"
     bad = next((w for w in loaded if w.after & 0xFFFF), None)
     if bad:
-        yield found(
-            "idt-gone",
-            bad.step,
+        yield finding(
             f"an idt with limit {bad.after & 0xFFFF:#x} is loaded at {bad.after >> 16:#x}",
+            step=bad.step,
             mend=mend,
         )
     elif jumped and not any(w.step <= Step.STATE for w in loaded):
-        yield found(
-            "idt-gone",
-            Step.STATE,
+        yield finding(
             f"the old kernel's idt at {case.handover.registers.idt[0]:#x} is still loaded when its"
             " handlers are no longer mapped",
             mend=mend,
         )
 
 
-def stack_inside(case: Case) -> Iterator[Finding]:
+@rule(
+    "stack-inside",
+    Step.STATE,
+    says="The stack is inside the control page, by its identity address.",
+    source="the thread, step 3: 'The stack pointer should point to the identity mapped page'",
+    needs={Sight.INSTRUCTIONS, Sight.REGISTER_WRITES},
+)
+def stack_inside(case: Case) -> Iterator[Found]:
     """The stack of the walk is the control page, by its identity address."""
     for write in case.run.register_writes:
         if write.register != "rsp" or write.step > Step.STATE:
@@ -201,78 +246,9 @@ def stack_inside(case: Case) -> Iterator[Finding]:
         # Below 4 GiB the last page ends at 0, and what is pushed there wraps round into it.
         first = top - case.word & (1 << 8 * case.word) - 1
         if first not in case.control_page or first + case.word > case.control_page.end:
-            yield found(
-                "stack-inside",
-                Step.STATE,
+            yield finding(
                 f"the stack is set to {top:#x}, outside the control page {case.control_page}",
                 evidence={"first push": f"{first:#x}", "there": owner(case, first)},
                 mend="rsp = P + 4096: the page's own end, by its identity address",
             )
         return
-
-
-RULES = (
-    Rule(
-        id="same-bytes",
-        step=Step.TABLE_A,
-        holds="The control page is the old kernel's page at V, byte for byte.",
-        source="the thread: 'When the switch occurs the cpu will continue to run on the same virtual'",
-        check=same_bytes,
-    ),
-    Rule(
-        id="code-stays",
-        step=Step.TABLE_A,
-        holds="Across every table switch the next instruction is the one that was there before.",
-        source="the thread (Biederman): 'must be mapped at the same location in both page tables'",
-        check=code_stays,
-        needs=frozenset({Sight.TRANSLATIONS}),
-    ),
-    Rule(
-        id="tlb-agreement",
-        step=Step.TABLE_A,
-        holds="Every access is translated alike under every TLB that the manual allows.",
-        source="SDM 4.10.2.2, 4.10.4.1",
-        check=tlb_agreement,
-        needs=frozenset({Sight.INSTRUCTIONS, Sight.TRANSLATIONS}),
-    ),
-    Rule(
-        id="pge-before-identity",
-        step=Step.STATE,
-        holds="CR4.PGE is cleared before any identity address is trusted.",
-        source="SDM 4.10.2.4: global translations survive a CR3 write",
-        check=pge_before_identity,
-        needs=frozenset({Sight.TRANSLATIONS, Sight.REGISTER_WRITES}),
-    ),
-    Rule(
-        id="accessed-dirty-preset",
-        step=Step.TABLE_A,
-        holds="Accessed and dirty are preset, so that the CPU never writes into a table.",
-        source="SDM 4.8",
-        check=accessed_preset,
-        needs=frozenset({Sight.TRANSLATIONS}),
-    ),
-    Rule(
-        id="interrupts-off",
-        step=Step.CALL,
-        holds="Interrupts are off from before the first table switch to the entry.",
-        source="the thread, step 3; boot.rst: 'interrupt must be disabled'",
-        check=interrupts_off,
-        needs=frozenset({Sight.REGISTER_WRITES}),
-    ),
-    Rule(
-        id="idt-gone",
-        step=Step.STATE,
-        holds="The idt has limit 0 before the old kernel's handlers are out of reach.",
-        source="the thread, step 3",
-        check=idt_gone,
-        needs=frozenset({Sight.INSTRUCTIONS, Sight.REGISTER_WRITES}),
-    ),
-    Rule(
-        id="stack-inside",
-        step=Step.STATE,
-        holds="The stack is inside the control page, by its identity address.",
-        source="the thread, step 3: 'The stack pointer should point to the identity mapped page'",
-        check=stack_inside,
-        needs=frozenset({Sight.INSTRUCTIONS, Sight.REGISTER_WRITES}),
-    ),
-)

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from tightrope.check.rule import Case, Rule, found
+from tightrope.check.case import Case
+from tightrope.check.rule import Found, finding, rule
 from tightrope.memory import PAGE_SIZE, Extent, Phys, RegionKind, subtract, union
-from tightrope.model import Finding, Paging, Step, Stop, Tables
+from tightrope.model import Paging, Step, Stop, Tables
 from tightrope.x86.cpu import CR0_PG
 from tightrope.x86.walk import Access, Refused, Translated
 
@@ -21,6 +22,8 @@ RESERVED = 8
 """The RSVD bit of a page-fault error code (SDM 4.7)."""
 ADDRESS_BITS = 0x000F_FFFF_FFFF_F000
 """Where an entry holds a physical address, as far as any CPU goes (SDM table 4-15 and on)."""
+
+THREAD_2 = "the thread, step 2: page_table_a has mapped the control page at two virtual addresses"
 
 
 def _reserved(got: Translated | Refused) -> bool:
@@ -42,7 +45,7 @@ def _where(got: Translated | Refused) -> dict[str, str]:
     return shown
 
 
-def _maps(case: Case, rule: str, step: Step, virt: int, name: str, frame: int) -> Iterator[Finding]:
+def _maps(case: Case, virt: int, name: str, frame: int) -> Iterator[Found]:
     got = _leads(case, virt)
     there = "the control page" if frame == case.control_page.start else "the code at V"
     if isinstance(got, Refused):
@@ -53,26 +56,42 @@ def _maps(case: Case, rule: str, step: Step, virt: int, name: str, frame: int) -
         problem = f"page_table_a maps {name} = {virt:#x} to {got.phys:#x}, not to {there}"
     else:
         return
-    yield found(
-        rule,
-        step,
+    yield finding(
         problem,
         evidence=_where(got),
         mend=f"map {virt:#x} to {there} {frame:#x} in page_table_a",
     )
 
 
-def table_a_maps_v(case: Case) -> Iterator[Finding]:
+@rule(
+    "table-a-maps-v",
+    Step.TABLE_A,
+    says="page_table_a maps V to the control page, so that the CPU goes on where it is.",
+    source=THREAD_2,
+)
+def table_a_maps_v(case: Case) -> Iterator[Found]:
     """V leads to the control page, or to where it always led if the code at V stays where it is."""
-    yield from _maps(case, "table-a-maps-v", Step.TABLE_A, case.plan.relocation, "V", case.behind_v)
+    yield from _maps(case, case.plan.relocation, "V", case.behind_v)
 
 
-def table_a_maps_p(case: Case) -> Iterator[Finding]:
+@rule(
+    "table-a-maps-p",
+    Step.STATE,
+    says="page_table_a maps P to itself, so that stack, gdt and the jump find the control page.",
+    source=THREAD_2,
+)
+def table_a_maps_p(case: Case) -> Iterator[Found]:
     """P leads to itself, or the page that the switching function jumps to."""
-    yield from _maps(case, "table-a-maps-p", Step.STATE, case.landing, "P", case.landing)
+    yield from _maps(case, case.landing, "P", case.landing)
 
 
-def table_a_rights(case: Case) -> Iterator[Finding]:
+@rule(
+    "table-a-rights",
+    Step.TABLE_A,
+    says="The control page is mapped supervisor, writable and executable at V and at P.",
+    source="the thread, step 1: 'still work with NX bits'; SDM 4.6",
+)
+def table_a_rights(case: Case) -> Iterator[Found]:
     """Supervisor and executable; the control page writable too: it holds the code and its stack."""
     for name, virt in (("V", case.plan.relocation), ("P", case.landing)):
         got = _leads(case, virt)
@@ -89,9 +108,7 @@ def table_a_rights(case: Case) -> Iterator[Finding]:
             if bad
         ]
         if wrong:
-            yield found(
-                "table-a-rights",
-                Step.TABLE_A,
+            yield finding(
                 f"{'the control page' if control else 'the code'} at {name} = {virt:#x} is"
                 f" {' and '.join(wrong)}",
                 evidence=_where(got),
@@ -99,7 +116,13 @@ def table_a_rights(case: Case) -> Iterator[Finding]:
             )
 
 
-def table_a_nothing_else(case: Case) -> Iterator[Finding]:
+@rule(
+    "table-a-nothing-else",
+    Step.TABLE_A,
+    says="page_table_a maps nothing but the control page, twice.",
+    source=THREAD_2,
+)
+def table_a_nothing_else(case: Case) -> Iterator[Found]:
     """Two mappings and no third."""
     if case.one_table or case.live:
         return  # one table maps all that has to be reachable as well, the current pgd much more
@@ -109,16 +132,20 @@ def table_a_nothing_else(case: Case) -> Iterator[Finding]:
         mapped.virt.tolist(), mapped.phys.tolist(), mapped.size.tolist(), strict=True
     ):
         if virt not in allowed or size != PAGE_SIZE:
-            yield found(
-                "table-a-nothing-else",
-                Step.TABLE_A,
+            yield finding(
                 f"page_table_a also maps {virt:#x} to {phys:#x} ({size:#x} bytes)",
                 mend="leave it out: anything else that can be reached can be hit by mistake",
             )
             return
 
 
-def reserved_bits(case: Case) -> Iterator[Finding]:
+@rule(
+    "reserved-bits",
+    Step.TABLE_A,
+    says="No entry that is used has a reserved bit set.",
+    source="SDM 4.4.2, 4.5.5",
+)
+def reserved_bits(case: Case) -> Iterator[Found]:
     """No reserved bit on the way to V, to P, or anywhere in page_table_b."""
     tables_a, tables_b = case.handover.page_table_a, case.handover.page_table_b
     targets = [
@@ -133,11 +160,10 @@ def reserved_bits(case: Case) -> Iterator[Finding]:
     for name, tables, virt, step in targets:
         got = case.walk(tables, virt, Access.READ)
         if isinstance(got, Refused) and _reserved(got):
-            yield found(
-                "reserved-bits",
-                step,
+            yield finding(
                 f"{name}, walked for {virt:#x}: {got.reason}",
                 evidence=_where(got),
+                step=step,
                 mend="a PDPTE holds P, PWT, PCD and the address, nothing else"
                 if got.vector == GENERAL_PROTECTION
                 else _clear(case),
@@ -149,20 +175,18 @@ def reserved_bits(case: Case) -> Iterator[Finding]:
     trees += [("page_table_b", tables_b, Step.TABLE_B)] if tables_b else []
     for name, tables, step in trees:
         for at, entry, bits in _beyond(case, tables):
-            yield found(
-                "reserved-bits",
-                step,
+            yield finding(
                 f"an entry of {name} has reserved bits {bits:#x}",
                 evidence={"entry": f"{entry:#x} at {at:#x}"},
+                step=step,
                 mend=_clear(case),
             )
             return
         for at, entry in _bit_8(case, tables):
-            yield found(
-                "reserved-bits",
-                step,
+            yield finding(
                 f"the entry at {at:#x}, of {name}'s highest level, has bit 8: AMD's CPUs reserve it",
                 evidence={"entry": f"{entry:#x} at {at:#x}"},
+                step=step,
                 mend="an entry that leads to a table has no G bit: clear bit 8",
             )
             return
@@ -207,7 +231,13 @@ def _beyond(case: Case, tables: Tables) -> Iterator[tuple[int, int, int]]:
         yield frames[number] + 8 * slot, entry, entry & mask
 
 
-def table_b_identity(case: Case) -> Iterator[Finding]:
+@rule(
+    "table-b-identity",
+    Step.TABLE_B,
+    says="page_table_b maps each address to itself.",
+    source="the thread, step 5",
+)
+def table_b_identity(case: Case) -> Iterator[Found]:
     """Whatever page_table_b maps, it maps to itself."""
     if case.handover.page_table_b is None:
         return
@@ -218,15 +248,19 @@ def table_b_identity(case: Case) -> Iterator[Finding]:
     if len(wrong):
         at = int(wrong[0])
         virt, phys = int(mapped.virt[at]), int(mapped.phys[at])
-        yield found(
-            "table-b-identity",
-            Step.TABLE_B,
+        yield finding(
             f"page_table_b maps {virt:#x} to {phys:#x}",
             mend="the copy uses physical addresses as linear ones: map each address to itself",
         )
 
 
-def table_b_covers(case: Case) -> Iterator[Finding]:
+@rule(
+    "table-b-covers",
+    Step.TABLE_B,
+    says="page_table_b maps all that the copy and the new kernel's first instructions touch.",
+    source="boot.rst, 64-bit Boot Protocol; Linux commit 6bbeb276b71f",
+)
+def table_b_covers(case: Case) -> Iterator[Found]:
     """Everything the copy, the stub and the new kernel's first instructions touch."""
     if case.handover.page_table_b is None:
         return
@@ -240,9 +274,7 @@ def table_b_covers(case: Case) -> Iterator[Finding]:
             hole = Extent(
                 max(missing[at].start, named.extent.start), min(missing[at].end, named.extent.end)
             )
-            yield found(
-                "table-b-covers",
-                Step.TABLE_B,
+            yield finding(
                 f"page_table_b does not map {hole}: {named.what}",
                 evidence={
                     "needed": str(named.extent),
@@ -254,7 +286,13 @@ def table_b_covers(case: Case) -> Iterator[Finding]:
             return
 
 
-def table_b_nothing_else(case: Case) -> Iterator[Finding]:
+@rule(
+    "table-b-nothing-else",
+    Step.TABLE_B,
+    says="page_table_b maps nothing that the plan does not need, and no hole or reserved range.",
+    source="Linux commit cc31744a2945 (UV machines halt when more is mapped)",
+)
+def table_b_nothing_else(case: Case) -> Iterator[Found]:
     """No memory that nobody needs; never a hole or a reserved range that the host does not name."""
     if case.handover.page_table_b is None:
         return
@@ -263,9 +301,7 @@ def table_b_nothing_else(case: Case) -> Iterator[Finding]:
         kinds = {
             kind.value if kind else "a hole" for kind in [case.host.memory.kind_at(extra[0].start)]
         }
-        yield found(
-            "table-b-nothing-else",
-            Step.TABLE_B,
+        yield finding(
             f"page_table_b maps {extra[0]}, which nothing needs ({', '.join(kinds)})",
             mend="use smaller pages at its edges: a CPU may read ahead into whatever is mapped",
         )
@@ -275,15 +311,19 @@ def table_b_nothing_else(case: Case) -> Iterator[Finding]:
     backed = union([*(Extent(e.start, e.end).page_aligned() for e in usable), *named])
     beyond = subtract(case.reached_b, backed)
     if beyond:
-        yield found(
-            "table-b-nothing-else",
-            Step.TABLE_B,
+        yield finding(
             f"page_table_b maps {beyond[0]}, which is a hole or reserved",
             mend="leave it unmapped; speculation into it is a machine check on some machines",
         )
 
 
-def table_b_top(case: Case) -> Iterator[Finding]:
+@rule(
+    "table-b-top",
+    Step.TABLE_B,
+    says="With 5 levels a new kernel that wants 4 reads the top of page_table_b as it is meant.",
+    source="LKML, 3 November 2025: Fix page table access in 5-level to 4-level paging transition",
+)
+def table_b_top(case: Case) -> Iterator[Found]:
     """Linux that goes from 5 levels to 4 takes the word at CR3 for the address of its next table.
 
     Until 2025 it masked neither CR3's flags nor the entry's bits 52 to 63 (paging_prepare(), then
@@ -310,79 +350,10 @@ def table_b_top(case: Case) -> Iterator[Finding]:
         ),
     ):
         if bits:
-            yield found(
-                "table-b-top",
-                step,
+            yield finding(
                 f"{what}, and a new kernel that goes down to 4 levels takes {bits:#x} of it for a"
                 " part of an address",
                 evidence={"bits": f"{bits:#x} {at}"},
+                step=step,
                 mend="keep CR3 to an address, and bits 52 to 63 of the first entry clear",
             )
-
-
-THREAD_2 = "the thread, step 2: page_table_a has mapped the control page at two virtual addresses"
-RULES = (
-    Rule(
-        id="table-a-maps-v",
-        step=Step.TABLE_A,
-        holds="page_table_a maps V to the control page, so that the CPU goes on where it is.",
-        source=THREAD_2,
-        check=table_a_maps_v,
-    ),
-    Rule(
-        id="table-a-maps-p",
-        step=Step.STATE,
-        holds="page_table_a maps P to itself, so that stack, gdt and the jump find the control page.",
-        source=THREAD_2,
-        check=table_a_maps_p,
-    ),
-    Rule(
-        id="table-a-rights",
-        step=Step.TABLE_A,
-        holds="The control page is mapped supervisor, writable and executable at V and at P.",
-        source="the thread, step 1: 'still work with NX bits'; SDM 4.6",
-        check=table_a_rights,
-    ),
-    Rule(
-        id="table-a-nothing-else",
-        step=Step.TABLE_A,
-        holds="page_table_a maps nothing but the control page, twice.",
-        source=THREAD_2,
-        check=table_a_nothing_else,
-    ),
-    Rule(
-        id="reserved-bits",
-        step=Step.TABLE_A,
-        holds="No entry that is used has a reserved bit set.",
-        source="SDM 4.4.2, 4.5.5",
-        check=reserved_bits,
-    ),
-    Rule(
-        id="table-b-identity",
-        step=Step.TABLE_B,
-        holds="page_table_b maps each address to itself.",
-        source="the thread, step 5",
-        check=table_b_identity,
-    ),
-    Rule(
-        id="table-b-covers",
-        step=Step.TABLE_B,
-        holds="page_table_b maps all that the copy and the new kernel's first instructions touch.",
-        source="boot.rst, 64-bit Boot Protocol; Linux commit 6bbeb276b71f",
-        check=table_b_covers,
-    ),
-    Rule(
-        id="table-b-nothing-else",
-        step=Step.TABLE_B,
-        holds="page_table_b maps nothing that the plan does not need, and no hole or reserved range.",
-        source="Linux commit cc31744a2945 (UV machines halt when more is mapped)",
-        check=table_b_nothing_else,
-    ),
-    Rule(
-        id="table-b-top",
-        step=Step.TABLE_B,
-        holds="With 5 levels a new kernel that wants 4 reads the top of page_table_b as it is meant.",
-        source="LKML, 3 November 2025: Fix page table access in 5-level to 4-level paging transition",
-        check=table_b_top,
-    ),
-)

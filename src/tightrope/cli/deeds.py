@@ -286,7 +286,7 @@ def _rules(_options: argparse.Namespace) -> int:
     from tightrope.check import RULES
 
     for rule in RULES:
-        print(f"{rule.id:<24} step {int(rule.step)}  {rule.holds}")
+        print(f"{rule.id:<24} step {int(rule.step)}  {rule.says}")
         print(f"{'':<24}         {rule.source}")
     return HOLDS
 

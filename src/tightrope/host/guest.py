@@ -165,7 +165,7 @@ def with_code(guest: Guest, code: Code, read: ReadMemory) -> World:
     host, registers = guest.host, guest.registers
     relocation = host.relocation
     assert relocation is not None
-    at = _behind(relocation, _mmu(host, registers), read)
+    at = _behind(relocation, registers.mmu(host.cpu), read)
     general = dict(registers.general)
     return World(
         host=host,
@@ -196,17 +196,6 @@ def with_code(guest: Guest, code: Code, read: ReadMemory) -> World:
             gdt=registers.gdt,
             idt=registers.idt,
         ),
-    )
-
-
-def _mmu(host: Host, registers: Registers) -> Mmu:
-    return Mmu(
-        cr0=registers.cr0,
-        cr3=registers.cr3,
-        cr4=registers.cr4,
-        efer=registers.efer,
-        physical_bits=host.cpu.physical_bits,
-        gbpages=host.cpu.gbpages,
     )
 
 

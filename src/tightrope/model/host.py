@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tightrope.memory import Extent, MemoryMap, Phys, Virt
+from tightrope.x86.walk import Mmu
 
 if TYPE_CHECKING:
     from tightrope.model.walk import Paging
@@ -31,6 +32,17 @@ class Registers:
     segments: Mapping[str, int]
     gdt: tuple[int, int]
     idt: tuple[int, int]
+
+    def mmu(self, cpu: Cpu, *, root: int | None = None) -> Mmu:
+        """The MMU of a CPU that holds these, under the tables at `root` or, without it, at CR3's."""
+        return Mmu(
+            cr0=self.cr0,
+            cr3=self.cr3 if root is None else root,
+            cr4=self.cr4,
+            efer=self.efer,
+            physical_bits=cpu.physical_bits,
+            gbpages=cpu.gbpages,
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

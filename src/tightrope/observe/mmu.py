@@ -45,14 +45,7 @@ class WatchedMmu:
         self._ram = ram
         self._frozen = frozen
         self._cpu = cpu
-        self.mmu = Mmu(
-            cr0=registers.cr0,
-            cr3=registers.cr3,
-            cr4=registers.cr4,
-            efer=registers.efer,
-            physical_bits=cpu.physical_bits,
-            gbpages=cpu.gbpages,
-        )
+        self.mmu = registers.mmu(cpu)
         # The old kernel loaded CR3 long ago, when nothing of the handover was in memory.
         loaded = load_pdptes(self.entry_before, self.mmu)
         self.mmu = replace(self.mmu, pdptes=loaded if isinstance(loaded, tuple) else None)

@@ -13,7 +13,7 @@ from tightrope.errors import BadInput
 from tightrope.memory import PAGE_SIZE, Virt
 from tightrope.model import Code, Handover, Host, LowMapping, Paging, Segment, Tables
 from tightrope.x86.cpu import EFER_LMA, EFER_LME
-from tightrope.x86.walk import Access, Mmu, walk
+from tightrope.x86.walk import Access, entries_in, walk
 
 
 def with_tables(handover: Handover, old: Tables, frame: int, page: bytes) -> Handover:
@@ -47,21 +47,12 @@ def with_tables(handover: Handover, old: Tables, frame: int, page: bytes) -> Han
 def leaf_entry(handover: Handover, tables: Tables, virt: int) -> tuple[int, int]:
     """The physical address and the value of the entry that maps `virt`."""
 
-    def read(phys: int, size: int) -> int | None:
-        page = tables.pages.get(phys & -PAGE_SIZE)
-        at = phys % PAGE_SIZE
-        return None if page is None else int.from_bytes(page[at : at + size], "little")
-
     registers = handover.registers
     left = EFER_LME | EFER_LMA if handover.world.way_out else 0
-    mmu = Mmu(
-        cr0=registers.cr0,
-        cr3=tables.root,
-        cr4=registers.cr4,
-        efer=registers.efer & ~left,
-        physical_bits=handover.plan.host.cpu.physical_bits,
+    mmu = replace(registers, efer=registers.efer & ~left).mmu(
+        handover.plan.host.cpu, root=tables.root
     )
-    last = walk(read, mmu, virt, Access.READ).visits[-1]
+    last = walk(entries_in(tables.pages), mmu, virt, Access.READ).visits[-1]
     return last.at, last.entry
 
 

@@ -17,7 +17,7 @@ from tightrope.model.p2m import P2m
 from tightrope.sabotage.edits import edit_list, entry_of
 from tightrope.x86.cpu import EFER_NXE
 from tightrope.x86.paging import FORMATS
-from tightrope.x86.walk import Access, Mmu, walk
+from tightrope.x86.walk import Access, entries_in, walk
 
 EXECUTE_DISABLE = 1 << 63
 
@@ -79,19 +79,8 @@ def fixmap_nx(handover: Handover) -> Handover:
     world, registers = handover.world, handover.registers
     if not registers.efer & EFER_NXE:
         raise BadInput("EFER.NXE is off: there is no NX", source="--sabotage")
-
-    def read(phys: int, size: int) -> int | None:
-        page = world.tables.get(phys & -PAGE_SIZE)
-        return None if page is None else int.from_bytes(page[phys % PAGE_SIZE :][:size], "little")
-
-    mmu = Mmu(
-        cr0=registers.cr0,
-        cr3=world.pgd,
-        cr4=registers.cr4,
-        efer=registers.efer,
-        physical_bits=handover.plan.host.cpu.physical_bits,
-    )
-    leaf = walk(read, mmu, handover.plan.relocation, Access.READ).visits[-1]
+    mmu = registers.mmu(handover.plan.host.cpu, root=world.pgd)
+    leaf = walk(entries_in(world.tables), mmu, handover.plan.relocation, Access.READ).visits[-1]
     frame = leaf.at & -PAGE_SIZE
     page = bytearray(world.tables[frame])
     page[leaf.at - frame : leaf.at - frame + 8] = (leaf.entry | EXECUTE_DISABLE).to_bytes(

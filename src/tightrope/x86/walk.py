@@ -13,7 +13,7 @@ Protection keys (CR4.PKE, CR4.PKS) are not modelled.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import lru_cache
@@ -23,6 +23,16 @@ from tightrope.memory import Phys, Virt
 
 ReadEntry = Callable[[int, int], int | None]
 """(physical address, bytes) -> little-endian value, or None where no memory answers."""
+
+
+def entries_in(pages: Mapping[int, bytes | bytearray | memoryview]) -> ReadEntry:
+    """Entries of tables at hand, frame address -> 4096 bytes; no memory answers anywhere else."""
+
+    def read(at: int, size: int) -> int | None:
+        page = pages.get(at & ~0xFFF)
+        return None if page is None else int.from_bytes(page[at & 0xFFF :][:size], "little")
+
+    return read
 
 
 class Access(StrEnum):

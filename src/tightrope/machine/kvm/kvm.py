@@ -27,7 +27,6 @@ from tightrope.observe.record import before
 from tightrope.x86 import cpu as x86
 from tightrope.x86.bits import named_bits
 from tightrope.x86.survey import survey
-from tightrope.x86.walk import Mmu
 
 NEEDED_CR4 = x86.CR4_PSE | x86.CR4_PAE | x86.CR4_PGE | x86.CR4_LA57
 """What a walk depends on; any other bit of CR4 only forbids what it does not do."""
@@ -159,14 +158,7 @@ def _uses_gbpages(handover: Handover) -> bool:
         if each is not None:
             trees.append((each.root, each.pages))
     for root, pages in trees:
-        mmu = Mmu(
-            cr0=registers.cr0,
-            cr3=root,
-            cr4=registers.cr4,
-            efer=registers.efer,
-            physical_bits=handover.plan.host.cpu.physical_bits,
-            gbpages=True,
-        )
+        mmu = replace(registers.mmu(handover.plan.host.cpu, root=root), gbpages=True)
         if bool((survey(pages.get, mmu).size >= np.uint64(GIB)).any()):
             return True
     return False

@@ -20,7 +20,7 @@ from tightrope.prove.theorems.opaque import Address, Located, TokenTables, other
 from tightrope.x86.paging import Format, TableMemory
 from tightrope.x86.survey import survey
 from tightrope.x86.tables import TableStore
-from tightrope.x86.walk import Access, Mmu, Refused, Translated, walk
+from tightrope.x86.walk import Access, Mmu, Refused, Translated, entries_in, walk
 
 Filler = Callable[[TableMemory, Format, int, int, int, Callable[[], int]], None]
 """(tables, format, root, V, P, new_table): what `handover.designs.map_twice` is."""
@@ -192,10 +192,7 @@ def _fails(
         return f"{type(err).__name__}: {err}"
     pages = store.pages()
 
-    def read(at: int, size: int) -> int | None:
-        table = pages.get(at & ~0xFFF)
-        return None if table is None else int.from_bytes(table[at & 0xFFF :][:size], "little")
-
+    read = entries_in(pages)
     mmus = (geometry.strict(store.root), next(geometry.states(store.root)))
     for name, start in (("V", virt), ("P", phys)):
         for mmu in mmus:

@@ -24,7 +24,7 @@ from tightrope.prove.goal import Answer, Goal, Limits, Result
 from tightrope.prove.theorems.modes import GEOMETRIES, NXE
 from tightrope.x86.cpu import CR0_NW, CR0_PE, CR0_PG, RFLAGS_TF
 from tightrope.x86.survey import survey
-from tightrope.x86.walk import Access, Mmu, Refused, canonical, walk
+from tightrope.x86.walk import Access, Mmu, Refused, canonical, entries_in, walk
 
 THEOREM = "plan"
 Frames = NDArray[np.int64]
@@ -146,21 +146,8 @@ def same_bytes(built: Handover) -> Problem:
 def v_mapped(built: Handover) -> Problem:
     """The old kernel's tables, walked at V."""
     registers, world = built.registers, built.world
-    cpu = built.plan.host.cpu
-    mmu = Mmu(
-        cr0=registers.cr0,
-        cr3=registers.cr3,
-        cr4=registers.cr4,
-        efer=registers.efer,
-        physical_bits=cpu.physical_bits,
-        gbpages=cpu.gbpages,
-    )
-
-    def read(at: int, size: int) -> int | None:
-        page = world.tables.get(at & ~0xFFF)
-        return None if page is None else int.from_bytes(page[at & 0xFFF :][:size], "little")
-
-    got = walk(read, mmu, built.plan.relocation, Access.FETCH)
+    mmu = registers.mmu(built.plan.host.cpu)
+    got = walk(entries_in(world.tables), mmu, built.plan.relocation, Access.FETCH)
     if isinstance(got, Refused):
         return got.reason
     return None if got.phys == world.code_phys else f"V leads to {got.phys:#x}"

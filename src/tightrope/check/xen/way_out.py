@@ -9,12 +9,13 @@ Rules: asked of every handover, and silent where long mode is not left.  The tre
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
-from tightrope.check.rule import Case, Rule, found
-from tightrope.memory import PAGE_SIZE, align_down
-from tightrope.model import Finding, Sight, Step, Tables
+from tightrope.check.case import Case
+from tightrope.check.rule import Found, finding, rule
+from tightrope.model import Sight, Step, Tables
 from tightrope.x86 import cpu as x86
-from tightrope.x86.walk import Access, Mmu, Refused, walk
+from tightrope.x86.walk import Access, Mmu, Refused, entries_in, walk
 
 LONG = x86.EFER_LME | x86.EFER_LMA
 
@@ -22,17 +23,20 @@ LONG = x86.EFER_LME | x86.EFER_LMA
 def mmu(case: Case, tables: Tables, *, wide: bool) -> Mmu:
     """The MMU under one of the two trees: long mode's, or PAE's."""
     registers = case.handover.registers
-    return Mmu(
-        cr0=registers.cr0,
-        cr3=tables.root,
+    return replace(
+        registers.mmu(case.host.cpu, root=tables.root),
         cr4=x86.CR4_PAE,
         efer=registers.efer if wide else registers.efer & ~LONG,
-        physical_bits=case.host.cpu.physical_bits,
-        gbpages=case.host.cpu.gbpages,
     )
 
 
-def way_out_maps(case: Case) -> Iterator[Finding]:
+@rule(
+    "xen-way-out-maps",
+    Step.CALL,
+    says="A 64-bit hypervisor's way to 32-bit code is mapped in its 4-level and its PAE tables.",
+    source="x86_64/compat_kexec.S of Xen 3.1 to 4.3: PML4[0] and compat_pg_table",
+)
+def way_out_maps(case: Case) -> Iterator[Found]:
     """Both trees map the code and the words, and the second one the pages of page_list."""
     way, load = case.handover.world.way_out, case.plan.xen
     if way is None or load is None:
@@ -52,20 +56,13 @@ def way_out_maps(case: Case) -> Iterator[Finding]:
         ("the 4-level tables", way.wide, [call, *own]),
         ("the PAE tables", way.narrow, [*own, *listed]),
     ):
-
-        def read(phys: int, size: int, pages: Tables = tables) -> int | None:
-            page = pages.pages.get(align_down(phys, PAGE_SIZE))
-            at = phys % PAGE_SIZE
-            return None if page is None else int.from_bytes(page[at : at + size], "little")
-
+        read = entries_in(tables.pages)
         for what, virt, phys, access in rows:
             got = walk(read, mmu(case, tables, wide=tables is way.wide), virt, access)
             if not isinstance(got, Refused) and got.phys == phys:
                 continue
             problem = got.reason if isinstance(got, Refused) else f"leads to {got.phys:#x}"
-            yield found(
-                "xen-way-out-maps",
-                Step.CALL,
+            yield finding(
                 f"{name} of the way out of long mode do not give {what} at {virt:#x} for a"
                 f" {access.value}: {problem}",
                 evidence={v.level: f"{v.entry:#x} at {v.at:#x}" for v in got.visits},
@@ -74,7 +71,14 @@ def way_out_maps(case: Case) -> Iterator[Finding]:
             return
 
 
-def long_mode_left(case: Case) -> Iterator[Finding]:
+@rule(
+    "xen-long-mode-left",
+    Step.CALL,
+    says="A 64-bit hypervisor leaves long mode before it calls a 32-bit dom0's code.",
+    source="SDM 9.8.5.4; x86_64/compat_kexec.S of Xen 3.1 to 4.3",
+    needs={Sight.REGISTER_WRITES},
+)
+def long_mode_left(case: Case) -> Iterator[Found]:
     """Before V, EFER.LME is cleared with paging off, and paging is on again when V is called."""
     if case.handover.world.way_out is None:
         return
@@ -86,9 +90,7 @@ def long_mode_left(case: Case) -> Iterator[Finding]:
         if write.register == "cr0":
             cr0 = write.after
             if cr0 & x86.CR0_PG and efer & x86.EFER_LME:
-                yield found(
-                    "xen-long-mode-left",
-                    Step.CALL,
+                yield finding(
                     f"`{case.run.texts.get(write.rip, '?')}` at {write.rip:#x} turns paging on with"
                     " EFER.LME set: that is long mode again, and 32-bit tables are read as 4-level ones",
                     evidence={"EFER": f"{efer:#x}", "CR0": f"{cr0:#x}"},
@@ -97,22 +99,3 @@ def long_mode_left(case: Case) -> Iterator[Finding]:
                 return
         elif write.register == "efer":
             efer = write.after
-
-
-RULES = (
-    Rule(
-        id="xen-way-out-maps",
-        step=Step.CALL,
-        holds="A 64-bit hypervisor's way to 32-bit code is mapped in its 4-level and its PAE tables.",
-        source="x86_64/compat_kexec.S of Xen 3.1 to 4.3: PML4[0] and compat_pg_table",
-        check=way_out_maps,
-    ),
-    Rule(
-        id="xen-long-mode-left",
-        step=Step.CALL,
-        holds="A 64-bit hypervisor leaves long mode before it calls a 32-bit dom0's code.",
-        source="SDM 9.8.5.4; x86_64/compat_kexec.S of Xen 3.1 to 4.3",
-        check=long_mode_left,
-        needs=frozenset({Sight.REGISTER_WRITES}),
-    ),
-)
