@@ -13,11 +13,12 @@ from tests.makers.bzimage import bzimage
 from tightrope import host, image
 from tightrope.cli import main
 from tightrope.cli.parser import DESIGNS as NAMES
-from tightrope.deeds.compare import Row, _copied, compare
+from tightrope.deeds.compare import _copied, compare
 from tightrope.deeds.rehearse import rehearse
 from tightrope.handover import DAMM_V4, DESIGNS, IN_PLACE, ONE_TABLE, TWO_TABLES
 from tightrope.memory import PAGE_SIZE, Extent
 from tightrope.model import Host, Named, Outcome, Paging
+from tightrope.model.comparison import Row
 from tightrope.plan import Request
 from tightrope.report import compare as report
 

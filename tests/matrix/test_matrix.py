@@ -12,11 +12,12 @@ from tests.makers.bzimage import bzimage
 from tests.stand_ins.played import Fake
 from tightrope import image, shipped
 from tightrope.cli import main
-from tightrope.deeds.matrix import CRASH_REGION, Cell, hosts, matrix
+from tightrope.deeds.matrix import CRASH_REGION, hosts, matrix
 from tightrope.errors import MissingPart
 from tightrope.machine.kvm import Kvm
 from tightrope.memory import PAGE_SIZE, covered
 from tightrope.model import Handover, Image, Outcome, Paging, Run, XenCrash
+from tightrope.model.matrix import Cell
 from tightrope.report import matrix as report
 
 MODES = 6 + 6 + 1 + 1

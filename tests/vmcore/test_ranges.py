@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from tests.vmcore.cores import crashed
 from tightrope import vmcore
 from tightrope.model import Paging
-from tightrope.vmcore.ranges import Kind, Range, difference, merged
-from tightrope.vmcore.sweep import Damage, Sweep, sweep
+from tightrope.model.pgd import Damage, Kind, Range, Sweep
+from tightrope.vmcore.ranges import difference, merged
+from tightrope.vmcore.sweep import sweep
 
 Page = tuple[int, int, int]
 """(linear page number, physical page number, rights)."""

@@ -13,8 +13,9 @@ from tests.x86.modes import MODES as CPU_MODES
 from tightrope import vmcore
 from tightrope.errors import CoreError
 from tightrope.model import Paging
+from tightrope.model.pgd import EXECUTABLE, GLOBAL, USER, WRITABLE, Sweep
 from tightrope.vmcore import sweep as module
-from tightrope.vmcore.sweep import EXECUTABLE, GLOBAL, USER, WRITABLE, Sweep, sweep
+from tightrope.vmcore.sweep import sweep
 from tightrope.x86.survey import survey
 from tightrope.x86.walk import Access, Mmu, Refused, Translated, walk
 

@@ -7,7 +7,6 @@ design cannot exist there.  Numbers are what was seen: nothing is taken from the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,7 +17,8 @@ from tightrope.errors import PlanError
 from tightrope.handover import DESIGNS, TWO_TABLES
 from tightrope.machine.port import Machine, Progress, no_progress
 from tightrope.memory import PAGE_SHIFT, PAGE_SIZE
-from tightrope.model import Host, Image, Outcome, Step, Stop, Verdict
+from tightrope.model import Host, Image, Step, Stop, Verdict
+from tightrope.model.comparison import Row
 from tightrope.plan import Request
 from tightrope.x86.cpu import CR4_PGE
 
@@ -26,28 +26,6 @@ NOT_HERE = ("relocation", "private.size", "design")
 """The fields of a host for which a design cannot exist there, where the plan itself can be made."""
 OURS = TWO_TABLES
 """The design that a rehearsal has when none is asked for."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Row:
-    """One design: `outcome` None where it cannot exist, for the reason in `detail`."""
-
-    design: str
-    outcome: Outcome | None
-    detail: str
-    """The first finding's rule and step where it falls."""
-    table_pages: int
-    old_bytes_changed: int
-    """Bytes of the old kernel's own memory (tables, text, gdt, idt, stack) that are not what they were."""
-    pages_copied: int
-    """Pages of destinations that a copy wrote."""
-    copies_per_page: float | None
-    """What was copied in step 6 over what had to be: 1 here, 3 in a Linux that swaps; None without."""
-    reached: bool
-    """The walk came to the new kernel's first instruction, whatever was found on the way."""
-    instructions: int
-    flushes: int
-    """Writes of CR3, and of CR4 that clear PGE."""
 
 
 def compare(

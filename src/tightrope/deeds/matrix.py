@@ -12,46 +12,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from tightrope import host
 from tightrope.deeds.machines import emulator
 from tightrope.deeds.rehearse import rehearse
 from tightrope.errors import HostError, MissingPart, PlanError
-from tightrope.host import FOUR_FOUR, SPLITS
+from tightrope.host import SPLITS
 from tightrope.machine.port import Machine, Progress, no_progress
 from tightrope.memory import Extent
 from tightrope.model import Host, Image, Outcome, Paging, XenCrash, XenInterface
+from tightrope.model.matrix import Cell
 from tightrope.plan import Request
 
 CRASH_REGION = Extent.sized(0x4000_1000, 0x1400_0000)
 """Free RAM in every example host; its start is not a multiple of 2 MiB."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Cell:
-    """One configuration: `outcome` None where it does not exist, for the reason in `detail`."""
-
-    paging: Paging
-    page_offset: int | None
-    """PAGE_OFFSET, the memory split; V is in the kernel's text, with the 4G/4G split in a fixmap."""
-    crash: bool
-    kernel: str
-    machine: str
-    xen: str | None
-    """Under Xen the interface and dom0's width, "v2, 32-bit dom0"."""
-    crashed: XenCrash | None
-    """Under Xen, who dies in a crash kexec."""
-    outcome: Outcome | None
-    detail: str
-    seconds: float
-
-    @property
-    def split(self) -> str:
-        """PAGE_OFFSET as people write it, a dash in the modes that have none."""
-        if self.page_offset is None:
-            return "-"
-        return f"{self.page_offset:#010x}{' (4G/4G)' * (self.page_offset == FOUR_FOUR)}"
 
 
 def hosts() -> Iterator[tuple[Paging, int | None, Host]]:

@@ -10,12 +10,13 @@ May import: abi, errors, memory, model, x86
 """
 
 from tightrope.host.capture import Captured, capture
-from tightrope.host.examples import FOUR_FOUR, PAGE_OFFSETS, SPLITS, example
+from tightrope.host.examples import PAGE_OFFSETS, SPLITS, example
 from tightrope.host.guest import Guest, Told, read_guest, with_code
 from tightrope.host.live import read_tree
 from tightrope.host.profile import read
 from tightrope.host.xen.capture import xen_file
 from tightrope.host.xen.examples import xen_example
+from tightrope.model.host import FOUR_FOUR
 
 __all__ = [
     "FOUR_FOUR",

@@ -14,12 +14,10 @@ from tightrope.errors import HostError
 from tightrope.host.pc import on_pc
 from tightrope.memory import Extent
 from tightrope.model import Paging
+from tightrope.model.host import FOUR_FOUR
 
 PAGE_OFFSETS = (0xC000_0000, 0xB000_0000, 0x8000_0000, 0x7800_0000, 0x4000_0000)
 """The memory splits that arch/x86/Kconfig offers a 32-bit kernel."""
-FOUR_FOUR = 0x0200_0000
-"""PAGE_OFFSET of the 4G/4G patch (2003): kernel and user each have all 4 GiB, and what has to be mapped
-in both lies in a fixmap.  V does here."""
 SPLITS = (*PAGE_OFFSETS, FOUR_FOUR)
 FIXMAP = 0xFFFB_7000
 """A page of the fixmap, which ends a page below 4 GiB (arch/x86/include/asm/fixmap.h)."""

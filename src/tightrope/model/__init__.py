@@ -8,8 +8,9 @@ Rules: everything is frozen, keyword-only and slotted.  Addresses are bytes, `Ph
 extents are [start, end); frame numbers are address >> 12.  Arrays are numpy, read-only by custom.
 Whoever needs a new fact adds a field here, not a side channel.
 
-Whoever adds a noun puts it beside its like; what many rooms use is named here too.  `p2m` and `proof`
-have doors of their own: one computes with numpy, the other is the provers' alone.
+Whoever adds a noun puts it beside its like; what many rooms use is named here too.  What needs numpy or
+is made by one deed alone has a door of its own: `p2m`, `dump`, `pgd`, `proof`, `comparison`, `matrix`,
+`agreement`.
 
 May import: errors, memory, x86
 """

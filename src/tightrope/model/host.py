@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from tightrope.model.walk import Paging
     from tightrope.model.xen import Xen
 
+FOUR_FOUR = 0x0200_0000
+"""PAGE_OFFSET of the 4G/4G patch (2003): kernel and user each have all 4 GiB, and what has to be mapped
+in both lies in a fixmap.  V does here."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Registers:

@@ -7,50 +7,10 @@ ones are counted by their reason.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Iterator
 
+from tightrope.model.agreement import Agreement, Difference
 from tightrope.report import words
-
-
-class Difference(Protocol):
-    """What a line needs of a difference; the deed's own class has it."""
-
-    @property
-    def number(self) -> int: ...
-    @property
-    def says(self) -> str: ...
-    @property
-    def machine(self) -> str: ...
-    @property
-    def what(self) -> str: ...
-    @property
-    def was(self) -> str: ...
-    @property
-    def got(self) -> str: ...
-    @property
-    def explained(self) -> str | None: ...
-
-
-class Agreement(Protocol):
-    """What the report needs of the deed's answer."""
-
-    @property
-    def seed(self) -> int: ...
-    @property
-    def cases(self) -> int: ...
-    @property
-    def machines(self) -> tuple[str, ...]: ...
-    @property
-    def compared(self) -> Mapping[str, int]: ...
-    @property
-    def holds(self) -> int: ...
-    @property
-    def could_not(self) -> Mapping[tuple[str, str], int]: ...
-    @property
-    def differences(self) -> Sequence[Difference]: ...
-    @property
-    def unexplained(self) -> Sequence[Difference]: ...
 
 
 def text(agreement: Agreement) -> str:

@@ -6,34 +6,8 @@ Rules: the rows are done; a design that cannot exist has its reason below the ta
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
 
-from tightrope.model import Outcome
-
-
-class Row(Protocol):
-    """What a line needs of a row; the deed's own class has it."""
-
-    @property
-    def design(self) -> str: ...
-    @property
-    def outcome(self) -> Outcome | None: ...
-    @property
-    def detail(self) -> str: ...
-    @property
-    def table_pages(self) -> int: ...
-    @property
-    def old_bytes_changed(self) -> int: ...
-    @property
-    def pages_copied(self) -> int: ...
-    @property
-    def copies_per_page(self) -> float | None: ...
-    @property
-    def reached(self) -> bool: ...
-    @property
-    def instructions(self) -> int: ...
-    @property
-    def flushes(self) -> int: ...
+from tightrope.model.comparison import Row
 
 
 def text(rows: Sequence[Row]) -> str:

@@ -8,36 +8,9 @@ Rules: the cells are done; what does not exist is a dash with its reason below t
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
 
-from tightrope.model import Outcome, Paging, XenCrash
-
-
-class Cell(Protocol):
-    """What a row needs of a cell; the deed's own class has it."""
-
-    @property
-    def paging(self) -> Paging: ...
-    @property
-    def page_offset(self) -> int | None: ...
-    @property
-    def split(self) -> str: ...
-    @property
-    def crash(self) -> bool: ...
-    @property
-    def kernel(self) -> str: ...
-    @property
-    def machine(self) -> str: ...
-    @property
-    def xen(self) -> str | None: ...
-    @property
-    def crashed(self) -> XenCrash | None: ...
-    @property
-    def outcome(self) -> Outcome | None: ...
-    @property
-    def detail(self) -> str: ...
-    @property
-    def seconds(self) -> float: ...
+from tightrope.model import Outcome
+from tightrope.model.matrix import Cell
 
 
 def text(cells: Sequence[Cell]) -> str:

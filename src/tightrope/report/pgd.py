@@ -1,121 +1,17 @@
 """`tightrope pgd VMCORE`: what a crashed kernel's page tables map, what is wrong, what differs.
 
-Rules: a room does not know a deed, so what this report reads is said here as protocols; the values of
-`tightrope.vmcore` have that shape.  The text is for people; the dict has the same facts as numbers,
-addresses and sizes in bytes, and its keys do not change between cores.
+Rules: the text is for people; the dict has the same facts as numbers, addresses and sizes in bytes,
+and its keys do not change between cores.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Iterator, Sequence
 
-from tightrope.memory import Extent
+from tightrope.model.pgd import Change, Pgd, Range
 from tightrope.report import words
 
 _NAME_COLUMNS = 10
-
-
-class Range(Protocol):
-    """See `vmcore.Range`."""
-
-    @property
-    def virt(self) -> int: ...
-    @property
-    def phys(self) -> int: ...
-    @property
-    def size(self) -> int: ...
-    @property
-    def rights(self) -> str: ...
-
-
-class Change(Protocol):
-    """See `vmcore.Change`."""
-
-    @property
-    def kind(self) -> str: ...
-    @property
-    def before(self) -> Range | None: ...
-    @property
-    def after(self) -> Range | None: ...
-
-
-class Notes(Protocol):
-    """See `vmcore.notes.Notes`."""
-
-    @property
-    def vmcoreinfo(self) -> Mapping[str, str]: ...
-    @property
-    def cpus(self) -> int: ...
-
-
-class Core(Protocol):
-    """See `vmcore.Core`."""
-
-    @property
-    def source(self) -> str: ...
-    @property
-    def bits(self) -> int: ...
-    @property
-    def extents(self) -> tuple[Extent, ...]: ...
-    @property
-    def notes(self) -> Notes: ...
-
-
-class Root(Protocol):
-    """See `vmcore.Root`."""
-
-    @property
-    def phys(self) -> int: ...
-    @property
-    def paging(self) -> str: ...
-    @property
-    def how(self) -> str: ...
-
-
-class Counted(Protocol):
-    """See `vmcore.sweep.Damage`."""
-
-    @property
-    def count(self) -> int: ...
-
-
-class Found(Protocol):
-    """See `vmcore.sweep.Sweep`."""
-
-    @property
-    def tables(self) -> int: ...
-    @property
-    def missing(self) -> Counted: ...
-    @property
-    def reserved(self) -> Counted: ...
-
-
-class Pgd(Protocol):
-    """See `vmcore.Pgd`."""
-
-    @property
-    def core(self) -> Core: ...
-    @property
-    def root(self) -> Root: ...
-    @property
-    def found(self) -> Found: ...
-    @property
-    def sizes(self) -> Mapping[int, int]: ...
-    @property
-    def mappings(self) -> int: ...
-    @property
-    def bytes_mapped(self) -> int: ...
-    @property
-    def held(self) -> int: ...
-    @property
-    def partly(self) -> int: ...
-    @property
-    def elsewhere(self) -> int: ...
-    @property
-    def faults(self) -> tuple[str, ...]: ...
-    @property
-    def whole(self) -> bool: ...
 
 
 def text(

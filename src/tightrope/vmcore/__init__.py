@@ -17,10 +17,12 @@ core is written by a kernel that has just died: nothing in it is believed before
 May import: errors, memory, model, x86
 """
 
-from tightrope.vmcore.core import Core, parse, read
-from tightrope.vmcore.pgd import Pgd, pgd
-from tightrope.vmcore.ranges import Change, Range, difference, merged
-from tightrope.vmcore.root import Root, find_root
+from tightrope.model.dump import Core
+from tightrope.model.pgd import Change, Pgd, Range, Root
+from tightrope.vmcore.core import parse, read
+from tightrope.vmcore.pgd import pgd
+from tightrope.vmcore.ranges import difference, merged
+from tightrope.vmcore.root import find_root
 
 __all__ = [
     "Change",

@@ -11,45 +11,16 @@ is missed by whoever needs it, never here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from types import MappingProxyType
+
+from tightrope.model.dump import ControlRegisters, Notes
 
 _NT_PRSTATUS = 1
 _XEN_CRASH_REGS = 0x1000002
 _QEMU_VERSION = 1
 _QEMU_CR0 = 8 + 18 * 8 + 10 * 24
 """Offset of cr[0]: version and size, 18 registers, 10 segments of 24 bytes."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ControlRegisters:
-    """What a note says of one CPU; `who` is the note's name."""
-
-    who: str
-    cr0: int
-    cr3: int
-    cr4: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Notes:
-    """What the notes say.  `cpus` counts the NT_PRSTATUS notes."""
-
-    vmcoreinfo: Mapping[str, str]
-    cpus: int
-    control: tuple[ControlRegisters, ...]
-
-    def number(self, key: str, base: int = 10) -> int | None:
-        """A VMCOREINFO value as a number, None when it is missing or none.
-
-        Linux prints NUMBER() in decimal and SYMBOL() and KERNELOFFSET in bare hexadecimal.
-        """
-        text = self.vmcoreinfo.get(key)
-        try:
-            return None if text is None else int(text, base)
-        except ValueError:
-            return None
 
 
 def read_notes(segments: Iterable[memoryview], *, word: int) -> Notes:

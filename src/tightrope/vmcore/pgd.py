@@ -7,48 +7,20 @@ would refuse, and a known address that is mapped elsewhere are.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
 from types import MappingProxyType
 
 import numpy as np
 
 from tightrope.errors import CoreError
 from tightrope.model import Paging
-from tightrope.vmcore.core import Core
-from tightrope.vmcore.root import Anchor, Root, find_root
-from tightrope.vmcore.sweep import Damage, Sweep, sweep
+from tightrope.model.dump import Core
+from tightrope.model.pgd import Anchor, Damage, Pgd, Root, Sweep
+from tightrope.vmcore.root import find_root
+from tightrope.vmcore.sweep import sweep
 
 MOST_NAMED = 8
 """Faults of one kind that are named one by one before the rest is only counted."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Pgd:
-    """What the crashed kernel's tables say.  Bytes are linear: a page mapped twice counts twice."""
-
-    core: Core
-    root: Root
-    found: Sweep
-    sizes: Mapping[int, int]
-    """Bytes of a page -> mappings of that size."""
-    bytes_mapped: int
-    held: int
-    """Mappings whose every byte the core holds."""
-    partly: int
-    elsewhere: int
-    """Mappings of which the core holds nothing: devices, holes, memory that was not dumped."""
-    faults: tuple[str, ...]
-
-    @property
-    def mappings(self) -> int:
-        """How many pages are mapped."""
-        return len(self.found.virt)
-
-    @property
-    def whole(self) -> bool:
-        """Nothing is wrong with the tables."""
-        return not self.faults
 
 
 def pgd(

@@ -10,49 +10,15 @@ addresses are sign-extended 64-bit numbers; sizes are bytes.  Both functions wor
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tightrope.memory import Phys, Virt
-from tightrope.vmcore.sweep import EXECUTABLE, GLOBAL, USER, WRITABLE, Sweep
+from tightrope.model.pgd import EXECUTABLE, GLOBAL, USER, WRITABLE, Change, Kind, Range, Sweep
 
 U64 = NDArray[np.uint64]
 _LETTERS = ((WRITABLE, "w"), (EXECUTABLE, "x"), (USER, "u"), (GLOBAL, "g"))
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Range:
-    """[virt, virt + size) is [phys, phys + size); `rights` is "r" and letters of w, x, u, g or -."""
-
-    virt: Virt
-    phys: Phys
-    size: int
-    rights: str
-
-
-class Kind(StrEnum):
-    """What happened to a range of linear addresses on the way from one pgd to the other."""
-
-    ADDED = "added"
-    REMOVED = "removed"
-    CHANGED = "changed"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Change:
-    """A range of linear addresses that the two pgds map differently; None is: not mapped."""
-
-    kind: Kind
-    before: Range | None
-    after: Range | None
-
-    @property
-    def virt(self) -> Virt:
-        """The first linear address."""
-        either = self.before or self.after
-        return either.virt if either else Virt(0)
 
 
 @dataclass(frozen=True, slots=True)

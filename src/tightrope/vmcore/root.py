@@ -18,13 +18,12 @@ way than the tables: whoever sweeps the tables must find it there.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from tightrope.errors import CoreError
 from tightrope.memory import Phys, Virt
 from tightrope.model import Paging
-from tightrope.vmcore.core import EM_X86_64, Core
-from tightrope.vmcore.notes import ControlRegisters
+from tightrope.model.dump import EM_X86_64, ControlRegisters, Core
+from tightrope.model.pgd import Anchor, Root
 
 START_KERNEL_MAP = 0xFFFF_FFFF_8000_0000
 PGD_SYMBOLS = ("swapper_pg_dir", "init_top_pgt", "init_level4_pgt")
@@ -33,27 +32,6 @@ MEMORY_SPLITS = (0xC000_0000, 0xB000_0000, 0x8000_0000, 0x7800_0000, 0x4000_0000
 """i386's PAGE_OFFSETs, the usual one first."""
 
 _CR4_PAE, _CR4_LA57 = 0x20, 0x1000
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Anchor:
-    """The tables must map `virt` to `phys`."""
-
-    name: str
-    virt: Virt
-    phys: Phys
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Root:
-    """The pgd: where it is (PAE's may lie inside a page), its format, and how that was found."""
-
-    phys: Phys
-    paging: Paging
-    how: str
-    encryption_mask: int
-    """Bits of an entry that AMD's memory encryption took from the address (NUMBER(sme_mask))."""
-    anchors: tuple[Anchor, ...]
 
 
 def find_root(core: Core, *, cr3: int | None = None, paging: Paging | None = None) -> Root:

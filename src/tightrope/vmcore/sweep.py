@@ -21,10 +21,9 @@ from numpy.typing import NDArray
 from tightrope.errors import CoreError
 from tightrope.memory import PAGE_SIZE
 from tightrope.model import Paging
-from tightrope.vmcore.core import Core
-from tightrope.vmcore.root import Root
+from tightrope.model.dump import Core
+from tightrope.model.pgd import EXECUTABLE, GLOBAL, USER, WRITABLE, Damage, Root, Sweep
 
-WRITABLE, USER, EXECUTABLE, GLOBAL = 1, 2, 4, 8
 MAPPINGS_LIMIT = 1 << 24
 """Entries of one level: 64 GiB in 4 KiB pages, and about 1 GiB of ours to list them."""
 DAMAGE_LIMIT = 1 << 16
@@ -64,37 +63,6 @@ _LEVELS = {
     Paging.X86_64: _LONG[1:],
     Paging.LA57: _LONG,
 }
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Damage:
-    """Entries that lead nowhere; one element each, at the most DAMAGE_LIMIT of `count`.
-
-    `levels` names the table that the entry is in; `at` is its physical address, `virt` the first
-    linear address under it (sign-extended).  The root itself has level "CR3" and `at` 0.
-    """
-
-    count: int
-    levels: tuple[str, ...]
-    at: U64
-    entries: U64
-    virt: U64
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Sweep:
-    """All mappings, sorted by `virt` (sign-extended); `size` in bytes, `rights` as bits above."""
-
-    virt: U64
-    phys: U64
-    size: U64
-    rights: NDArray[np.uint8]
-    tables: int
-    """Distinct tables that were read."""
-    missing: Damage
-    """Entries whose table the core does not hold."""
-    reserved: Damage
-    """Present entries with reserved bits: the CPU raises #PF for each address under them."""
 
 
 def sweep(core: Core, root: Root, *, physical_bits: int = 52) -> Sweep:

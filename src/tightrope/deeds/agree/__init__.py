@@ -14,7 +14,7 @@ sabotage, shipped, x86
 """
 
 from tightrope.deeds.agree.cases import Case, make
-from tightrope.deeds.agree.deed import Agreement, agree
-from tightrope.deeds.agree.difference import Difference
+from tightrope.deeds.agree.deed import agree
+from tightrope.model.agreement import Agreement, Difference
 
 __all__ = ["Agreement", "Case", "Difference", "agree", "make"]

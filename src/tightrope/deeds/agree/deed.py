@@ -7,38 +7,17 @@ kernel, or gives up, is counted with its reason; it neither agrees nor disagrees
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 
 from tightrope import check
 from tightrope.deeds.agree.cases import Case, make
-from tightrope.deeds.agree.difference import Difference, Told, compare
+from tightrope.deeds.agree.difference import Told, compare
 from tightrope.deeds.agree.known import Seen, explained
 from tightrope.errors import MachineError, MissingPart
 from tightrope.machine.port import Machine, Progress, no_progress
 from tightrope.model import Handover, Run
+from tightrope.model.agreement import Agreement, Difference
 from tightrope.observe.physical import Ram
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Agreement:
-    """What came of it."""
-
-    seed: int
-    cases: int
-    machines: tuple[str, ...]
-    compared: Mapping[str, int]
-    """Machine -> cases that it walked beside the first one."""
-    holds: int
-    """Cases in which the first machine found nothing."""
-    could_not: Mapping[tuple[str, str], int]
-    """(machine, reason) -> cases."""
-    differences: tuple[Difference, ...]
-
-    @property
-    def unexplained(self) -> tuple[Difference, ...]:
-        """What nobody can explain: a bug, ours or a machine's."""
-        return tuple(each for each in self.differences if each.explained is None)
 
 
 def agree(

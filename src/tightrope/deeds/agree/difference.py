@@ -33,22 +33,6 @@ class Told:
         return tuple(dict.fromkeys(each.rule for each in self.findings))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Difference:
-    """`what` is one of the four; `was` is the first machine's, `got` the other's."""
-
-    number: int
-    says: str
-    machine: str
-    what: str
-    was: str
-    got: str
-    explained: str | None = None
-    """Why it is no disagreement, where that is known."""
-    at: int | None = None
-    """Where memory differs: the first byte's physical address."""
-
-
 def compare(one: Told, other: Told) -> Iterator[tuple[str, str, str, int | None]]:
     """(what, was, got, where): every difference between two runs."""
     yield from _verdicts(one, other)
