@@ -55,3 +55,16 @@ def test_hooks_run_what_the_linters_test_runs() -> None:
 def test_the_files_that_a_hook_names_are_there(entry: str) -> None:
     named = [word for word in shlex.split(entry) if "/" in word and not word.startswith(".venv/")]
     assert [word for word in named if not (REPOSITORY / word).exists()] == []
+
+
+def test_every_kernel_that_a_test_asks_for_is_fetched() -> None:
+    script = (REPOSITORY / "scripts" / "fetch-kernels").read_text(encoding="utf-8")
+    fetched = set(re.findall(r'^    "([a-z0-9.-]+) +\S', script, re.M))
+    asked = {
+        flavour
+        for path in (REPOSITORY / "tests").rglob("*.py")
+        for flavour in re.findall(r'debian_kernel\("([^"]+)"\)', path.read_text(encoding="utf-8"))
+    }
+    assert {"amd64", "686", "amd64-7.3"} <= fetched
+    assert asked
+    assert asked <= fetched
