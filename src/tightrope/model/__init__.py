@@ -20,6 +20,7 @@ from __future__ import annotations
 from tightrope.model.handover import Code, Handover, Tables
 from tightrope.model.host import Cpu, DirectMap, Host, KernelText, LowMapping, Named, Registers
 from tightrope.model.image import Buffer, EntryPoint, Image, Part, Payload, Protocol
+from tightrope.model.inputs import Inputs, Module
 from tightrope.model.plan import ZERO_FRAME, Backup, Plan, Segment
 from tightrope.model.run import (
     EVERYTHING,
@@ -56,9 +57,11 @@ __all__ = [
     "Handover",
     "Host",
     "Image",
+    "Inputs",
     "KernelText",
     "LowMapping",
     "Memory",
+    "Module",
     "Named",
     "Outcome",
     "Paging",

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from tightrope.model.host import Host, Named
     from tightrope.model.image import Buffer, Image, Protocol
+    from tightrope.model.inputs import Inputs
     from tightrope.model.xen import XenLoad
 
 
@@ -76,6 +77,8 @@ class Plan:
     arguments: Mapping[str, int]
     """What the protocol puts into registers: those of `Registers.general` that are not zero."""
     command_line: str
+    inputs: Inputs
+    """What all of it was made from, besides image and host."""
     crash: bool = False
     """Everything lies in the crash region already: the list is just IND_DONE."""
     xen: XenLoad | None = None

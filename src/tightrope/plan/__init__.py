@@ -18,8 +18,9 @@
 May import: abi, errors, memory, model, routines, x86
 """
 
+from tightrope.model import Module
 from tightrope.plan.prepare import prepare
-from tightrope.plan.request import Module, Request
+from tightrope.plan.request import Request
 from tightrope.plan.xen_argument import LoadCall, load_call
 
 __all__ = ["LoadCall", "Module", "Request", "load_call", "prepare"]

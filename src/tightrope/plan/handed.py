@@ -19,12 +19,12 @@ from tightrope.abi import boot
 from tightrope.abi import multiboot as multiboot_abi
 from tightrope.errors import PlanError
 from tightrope.memory import Extent, MemoryMap, Phys
-from tightrope.model import Buffer, Host, Image, Protocol, Segment
+from tightrope.model import Buffer, Host, Image, Module, Protocol, Segment
 from tightrope.plan import multiboot
 from tightrope.plan.boot_params import boot_params
 from tightrope.plan.entering import LINUX
 from tightrope.plan.multiboot import PlacedModule
-from tightrope.plan.request import Module, Request
+from tightrope.plan.request import Request
 from tightrope.plan.room import Room
 from tightrope.plan.start_info import start_info
 

@@ -28,6 +28,7 @@ from tightrope.model import (
     Backup,
     Host,
     Image,
+    Inputs,
     Named,
     Paging,
     Plan,
@@ -73,6 +74,9 @@ def prepare(image: Image, host: Host, request: Request) -> Plan:
     if request.xen is XenInterface.V2:
         way = xen.exit_through(way)
     request = _carried(image, request)
+    inputs = Inputs(
+        command_line=request.command_line, initrd=request.initrd, modules=request.modules
+    )
     if request.backup and not request.crash:
         raise PlanError(
             "only a crash kexec saves low memory", source="command line", field="backup"
@@ -126,6 +130,7 @@ def prepare(image: Image, host: Host, request: Request) -> Plan:
         kernel_entry=kernel_entry,
         arguments=given.registers,
         backup=backup,
+        inputs=inputs,
         described=described,
     )
 
@@ -172,6 +177,7 @@ def _allocate(
     kernel_entry: Phys,
     arguments: Mapping[str, int],
     backup: tuple[Backup, ...],
+    inputs: Inputs,
     described: Host,
 ) -> Plan:
     """Frames for everything that is not a destination, and the list.
@@ -256,6 +262,7 @@ def _allocate(
         entry_bits=way.entry.bits,
         arguments=arguments,
         command_line=request.command_line,
+        inputs=inputs,
         crash=request.crash,
         backup=backup,
     )

@@ -7,16 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tightrope.model import Buffer, Protocol, XenCrash, XenInterface
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Module:
-    """A file that a Multiboot or PVH kernel is handed, with a command line of its own."""
-
-    data: Buffer
-    source: str
-    arguments: str = ""
+from tightrope.model import Buffer, Module, Protocol, XenCrash, XenInterface
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
