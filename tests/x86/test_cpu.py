@@ -8,9 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tightrope.x86 import control
+from tightrope.x86.bits import named_bits
+from tightrope.x86.control import Vendor
 from tightrope.x86.cpu import (
     CR4_DEFINED,
     CR4_NAMES,
+    EFER_NAMES,
     WITH_ERROR_CODE,
     ControlState,
     Descriptor,
@@ -158,8 +162,11 @@ def test_mov_to_cr4(now: ControlState, value: int, expected: str | None) -> None
         (LONG, LONG.efer | SCE, None),
         (LONG, LONG.efer & ~NXE, None),
         (LONG, LONG.efer | 1 << 9, "reserved"),
-        (LONG, LONG.efer | 1 << 12, "reserved"),
+        (LONG, LONG.efer | 1 << 16, "EFER bits 0x10000 are reserved"),
         (LONG, LONG.efer | 1 << 40, "reserved"),
+        # What Linux sets on current AMD CPUs: TCE and AIBRSE; SVME is KVM's.
+        (LONG, LONG.efer | 1 << 21 | 1 << 15 | 1 << 12, None),
+        (replace(LONG, efer=LONG.efer | 1 << 21), LONG.efer, None),
         (LONG, LONG.efer & ~LME, "LME cannot be changed while paging is on"),
         (PAGED32, LME, "LME cannot be changed while paging is on"),
         (PAGED32, NXE, None),
@@ -174,13 +181,51 @@ def test_wrmsr_to_efer(now: ControlState, value: int, expected: str | None) -> N
     check(efer_refusal(now, value), expected)
 
 
+# Every bit by hand: SDM 2.5 and 2.2.1, FRED's specification, APM volume 2, 3.1.7.
+CR4_BY_HAND = (*range(15), *range(16, 26), 27, 28, 32)
+EFER_BY_HAND = (0, 8, 10, 11, 12, 13, 14, 15, 17, 18, 20, 21)
+FRED_HOST = 0x1_0037_06F0
+"""CR4 of a Linux with FRED, as VirtualBox#784 shows it."""
+
+
 def test_cr4s_defined_bits_are_those_with_a_name() -> None:
-    assert CR4_DEFINED == 0x01F7_7FFF
+    assert sum(1 << number for number in CR4_BY_HAND) == CR4_DEFINED
     assert bin(CR4_DEFINED).count("1") == len(CR4_NAMES)
     for number in range(64):
         value = LEGACY.cr4 | 1 << number
         refused = cr4_refusal(replace(LEGACY, cr4=value), value)
-        assert (refused is not None) == (0x01F7_7FFF >> number & 1 == 0)
+        assert (refused is not None) == (number not in CR4_BY_HAND)
+
+
+def test_efers_defined_bits_are_those_with_a_name() -> None:
+    assert sum(EFER_NAMES.values()) == sum(1 << number for number in EFER_BY_HAND)
+    for number in range(64):
+        now = replace(LEGACY, efer=1 << number)
+        refused = efer_refusal(now, now.efer)
+        assert (refused is not None) == (number not in EFER_BY_HAND)
+
+
+def test_what_linux_sets_on_a_cpu_with_fred_may_stay_and_may_go() -> None:
+    now = replace(LONG, cr4=FRED_HOST)
+    for value in (FRED_HOST, FRED_HOST & ~(1 << 32), PAE, FRED_HOST | 1 << 27):
+        assert cr4_refusal(now, value) is None
+    assert named_bits(FRED_HOST, CR4_NAMES).split()[-1] == "FRED"
+
+
+@pytest.mark.parametrize("bits", [control.CR0, control.CR4, control.EFER])
+def test_a_table_of_bits_is_in_order_and_says_whose_each_is(
+    bits: tuple[control.ControlBit, ...],
+) -> None:
+    numbers = [each.number for each in bits]
+    assert numbers == sorted(set(numbers))
+    assert len({each.name for each in bits}) == len(bits)
+    both = control.defined(bits, Vendor.INTEL) & control.defined(bits, Vendor.AMD)
+    assert both == sum(each.mask for each in bits if each.vendor is Vendor.BOTH)
+
+
+def test_a_bit_of_one_vendor_is_reserved_on_the_others_cpus() -> None:
+    assert control.defined(control.EFER, Vendor.INTEL) == SCE | LME | LMA | NXE
+    assert not control.defined(control.CR4, Vendor.AMD) & (1 << 13 | 1 << 27)
 
 
 @pytest.mark.parametrize(

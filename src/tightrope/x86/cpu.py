@@ -2,10 +2,10 @@
 
 Rules: facts and predicates only.  A predicate returns the manual's reason for #GP as a sentence, or
 None where the write is legal; it never raises and never changes anything.  Unicorn checks none of
-these, so the emulator asks here before each such instruction.
+these, so the emulator asks here before each such instruction.  The bits of CR0, CR4 and EFER and the
+rules about them are `control`'s tables, which are read here for numbers.
 
-Sources: SDM 2.5 (control registers), 2.2.1 (EFER), 3.4.5 (segment descriptors); volume 2B, MOV to
-and from control registers; volume 4, IA32_EFER.
+Sources: as there; SDM 3.4.5 (segment descriptors).
 """
 
 from __future__ import annotations
@@ -13,40 +13,31 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
+from tightrope.x86 import control
 from tightrope.x86.bits import bit
 
 # CR0 (SDM 2.5)
-CR0_PE, CR0_MP, CR0_EM, CR0_TS, CR0_ET, CR0_NE = (bit(n) for n in range(6))
-CR0_WP, CR0_AM = bit(16), bit(18)
-CR0_NW, CR0_CD, CR0_PG = bit(29), bit(30), bit(31)
-CR0_NAMES = {
-    "PE": CR0_PE, "MP": CR0_MP, "EM": CR0_EM, "TS": CR0_TS, "ET": CR0_ET, "NE": CR0_NE,
-    "WP": CR0_WP, "AM": CR0_AM, "NW": CR0_NW, "CD": CR0_CD, "PG": CR0_PG,
-}  # fmt: skip
-
-CR0_DEFINED = sum(CR0_NAMES.values())
+CR0_NAMES = control.names(control.CR0)
+CR0_PE, CR0_MP, CR0_EM, CR0_TS, CR0_ET, CR0_NE, *_upper = CR0_NAMES.values()
+CR0_WP, CR0_AM, CR0_NW, CR0_CD, CR0_PG = _upper
+CR0_DEFINED = control.defined(control.CR0)
 """The other bits stay clear whatever is written (SDM volume 2B, MOV to control registers)."""
 
 # CR4 (SDM 2.5)
-CR4_PSE, CR4_PAE, CR4_MCE, CR4_PGE = bit(4), bit(5), bit(6), bit(7)
-CR4_LA57, CR4_VMXE, CR4_PCIDE = bit(12), bit(13), bit(17)
-CR4_SMEP, CR4_SMAP, CR4_CET = bit(20), bit(21), bit(23)
-CR4_NAMES = {
-    "VME": bit(0), "PVI": bit(1), "TSD": bit(2), "DE": bit(3), "PSE": CR4_PSE, "PAE": CR4_PAE,
-    "MCE": CR4_MCE, "PGE": CR4_PGE, "PCE": bit(8), "OSFXSR": bit(9), "OSXMMEXCPT": bit(10),
-    "UMIP": bit(11), "LA57": CR4_LA57, "VMXE": CR4_VMXE, "SMXE": bit(14), "FSGSBASE": bit(16),
-    "PCIDE": CR4_PCIDE, "OSXSAVE": bit(18), "SMEP": CR4_SMEP, "SMAP": CR4_SMAP, "PKE": bit(22),
-    "CET": CR4_CET, "PKS": bit(24),
-}  # fmt: skip
-CR4_DEFINED = sum(CR4_NAMES.values())
+CR4_NAMES = control.names(control.CR4)
+CR4_PSE, CR4_PAE, CR4_MCE, CR4_PGE = (CR4_NAMES[name] for name in ("PSE", "PAE", "MCE", "PGE"))
+CR4_LA57, CR4_VMXE, CR4_PCIDE = (CR4_NAMES[name] for name in ("LA57", "VMXE", "PCIDE"))
+CR4_SMEP, CR4_SMAP, CR4_CET = (CR4_NAMES[name] for name in ("SMEP", "SMAP", "CET"))
+CR4_LASS, CR4_FRED = CR4_NAMES["LASS"], CR4_NAMES["FRED"]
+CR4_DEFINED = control.defined(control.CR4)
 
-CR3_NO_FLUSH = bit(63)
-"""With CR4.PCIDE: keep the translations of the new PCID (SDM 4.10.4.1)."""
+CR3_NO_FLUSH = control.CR3_NO_FLUSH
 
 # IA32_EFER, MSR 0xC0000080 (SDM 2.2.1)
 MSR_EFER = 0xC000_0080
-EFER_SCE, EFER_LME, EFER_LMA, EFER_NXE = bit(0), bit(8), bit(10), bit(11)
-EFER_NAMES = {"SCE": EFER_SCE, "LME": EFER_LME, "LMA": EFER_LMA, "NXE": EFER_NXE}
+EFER_NAMES = control.names(control.EFER)
+EFER_SCE, EFER_LME, EFER_LMA, EFER_NXE = (EFER_NAMES[n] for n in ("SCE", "LME", "LMA", "NXE"))
+EFER_DEFINED = control.defined(control.EFER)
 
 # RFLAGS (SDM volume 1, 3.4.3)
 RFLAGS_FIXED, RFLAGS_TF, RFLAGS_IF, RFLAGS_DF = bit(1), bit(8), bit(9), bit(10)
@@ -88,78 +79,47 @@ class ControlState:
 
 def cr0_refusal(now: ControlState, value: int) -> str | None:
     """Why MOV to CR0 raises #GP(0) (SDM volume 2B, MOV to CR0)."""
-    if value >> 32:
-        return "CR0 bits 63:32 must be zero"
-    if value & CR0_PG and not value & CR0_PE:
-        return "CR0.PG needs CR0.PE"
-    if value & CR0_NW and not value & CR0_CD:
-        return "CR0.NW needs CR0.CD"
-    if not value & CR0_WP and now.cr4 & CR4_CET:
-        return "CR0.WP cannot be cleared while CR4.CET is set"
-    if now.cr0 & CR0_PG and not value & CR0_PG:
-        if now.efer & EFER_LMA and now.code64:
-            return "CR0.PG cannot be cleared in 64-bit code"
-        if now.cr4 & CR4_PCIDE:
-            return "CR0.PG cannot be cleared while CR4.PCIDE is set"
-    if value & CR0_PG and not now.cr0 & CR0_PG and now.efer & EFER_LME:
-        if not now.cr4 & CR4_PAE:
-            return "entering long mode needs CR4.PAE"
-        if now.code64:
-            return "entering long mode needs CS.L = 0"
-    return None
+    return _refusal(now, "cr0", now.cr0, value)
 
 
 def cr3_refusal(now: ControlState, value: int) -> str | None:
     """Why MOV to CR3 raises #GP(0): reserved bits (SDM volume 2B; PDPTEs are `x86.walk`'s)."""
-    if now.cr4 & CR4_PCIDE:
-        value &= ~CR3_NO_FLUSH
-    if value >> now.physical_bits:
-        return f"CR3 bits 63:{now.physical_bits} are reserved on this CPU"
-    return None
+    return _refusal(now, "cr3", now.cr3, value)
 
 
 def cr4_refusal(now: ControlState, value: int) -> str | None:
     """Why MOV to CR4 raises #GP(0) (SDM volume 2B, MOV to CR4)."""
-    if value & ~CR4_DEFINED:
-        return f"CR4 bits {value & ~CR4_DEFINED:#x} are reserved"
-    if value & CR4_LA57 and not now.la57:
-        return "CR4.LA57 is reserved on this CPU"
-    if value & CR4_CET and not now.cr0 & CR0_WP:
-        return "CR4.CET needs CR0.WP"
-    if now.efer & EFER_LMA:
-        if not value & CR4_PAE:
-            return "CR4.PAE cannot be cleared in long mode"
-        if (value ^ now.cr4) & CR4_LA57:
-            return "CR4.LA57 cannot be changed in long mode"
-    if value & CR4_PCIDE and not now.cr4 & CR4_PCIDE:
-        if not now.efer & EFER_LMA:
-            return "CR4.PCIDE needs long mode"
-        if now.cr3 & 0xFFF:
-            return "CR4.PCIDE cannot be set while CR3 bits 11:0 are not zero"
-    return None
+    return _refusal(now, "cr4", now.cr4, value)
 
 
 def efer_refusal(now: ControlState, value: int) -> str | None:
     """Why WRMSR to IA32_EFER raises #GP(0) (SDM volume 4)."""
-    if value & ~sum(EFER_NAMES.values()):
-        return "EFER bits other than SCE, LME, LMA, NXE are reserved"
-    if now.cr0 & CR0_PG and (value ^ now.efer) & EFER_LME:
-        return "EFER.LME cannot be changed while paging is on"
+    return _refusal(now, "efer", now.efer, value)
+
+
+def _refusal(now: ControlState, register: str, old: int, value: int) -> str | None:
+    """The first of the rules for a register that applies."""
+    words = {
+        control.NEW: value,
+        control.CHANGE: value ^ old,
+        control.BEYOND: value >> now.physical_bits << now.physical_bits,
+        control.CPU: control.CODE64 * now.code64 | control.HAS_LA57 * now.la57,
+        "cr0": now.cr0,
+        "cr3": now.cr3,
+        "cr4": now.cr4,
+        "efer": now.efer,
+    }
+    for rule in control.RULES[register]:
+        if all(asked.of(words[asked.word]) for asked in rule.when):
+            bits = value & rule.when[0].mask
+            return rule.shown.format(bits=bits, top=now.physical_bits) or rule.says
     return None
 
 
 def flushes_everything(before: int, after: int) -> bool:
-    """Whether a CR4 write invalidates all TLB entries, global ones too (SDM 4.10.4.1).
-
-    PGE changed, or PCIDE cleared, or SMEP set; PAE and PSE too, as AMD's manual (volume 2, 5.5.2)
-    and the SDM's "changes to paging mode" have it.
-    """
-    changed = before ^ after
-    return bool(
-        changed & (CR4_PGE | CR4_PAE | CR4_PSE)
-        or (before & CR4_PCIDE and not after & CR4_PCIDE)
-        or (after & CR4_SMEP and not before & CR4_SMEP)
-    )
+    """Whether a CR4 write invalidates all TLB entries, global ones too (`control.FLUSHES`)."""
+    words = {control.NEW: after, control.CHANGE: before ^ after, "cr4": before}
+    return any(all(asked.of(words[asked.word]) for asked in each) for each in control.FLUSHES)
 
 
 def loads_pdptes(cr0: int, cr4: int, *, was_cr0: int, was_cr4: int) -> bool:

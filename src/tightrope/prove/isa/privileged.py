@@ -13,7 +13,7 @@ import z3
 
 from tightrope.prove.isa.algebra import Word
 from tightrope.prove.isa.decode import Instruction
-from tightrope.prove.isa.legality import Now, efer_refusals, flushes_everything, refusals
+from tightrope.prove.isa.legality import Now, flushes_everything, refusals
 from tightrope.prove.isa.semantics import Refused
 from tightrope.prove.isa.symbolic import OFF, OLD, TABLE_A, TABLE_B, Symbolic
 from tightrope.prove.isa.terms import value
@@ -27,13 +27,22 @@ def write_control(
     machine: Machine, state: Symbolic, at: Instruction, register: str, written: Word
 ) -> None:
     """MOV to CR0, CR3, CR4, DR7."""
-    a = machine.terms
     if register == "dr7":
         if machine.bits == 64:
             high = z3.Extract(63, 32, written) == 0
             machine.require(state, at, "#GP: DR7 bits 63:32 must be zero", high)
         state.control["dr7"] = written
         return
+    _legal(machine, state, at, register, written)
+    state.unserialized = False
+    {"cr0": _write_cr0, "cr3": _write_cr3, "cr4": _write_cr4}[register](machine, state, at, written)
+    state.control = {**state.control, register: written}
+
+
+def _legal(
+    machine: Machine, state: Symbolic, at: Instruction, register: str, written: Word
+) -> None:
+    """None of the manual's reasons for #GP applies."""
     now = Now(
         control=state.control,
         bits=machine.bits,
@@ -41,11 +50,8 @@ def write_control(
         physical=machine.physical,
         la57=machine.la57,
     )
-    for reason, when in refusals(a, now, register, written):
+    for reason, when in refusals(machine.terms, now, register, written):
         machine.require(state, at, f"#GP: {reason}", z3.Not(when))
-    state.unserialized = False
-    {"cr0": _write_cr0, "cr3": _write_cr3, "cr4": _write_cr4}[register](machine, state, at, written)
-    state.control = {**state.control, register: written}
 
 
 def _write_cr0(machine: Machine, state: Symbolic, at: Instruction, written: Word) -> None:
@@ -95,7 +101,7 @@ def _write_cr4(machine: Machine, state: Symbolic, at: Instruction, written: Word
             "CR4.PAE changes while paging is on: tables of one format are read as the other",
             z3.Not(changed),
         )
-    gone = flushes_everything(machine.terms, before, written)
+    gone = flushes_everything(machine.terms, before, written, machine.bits)
     state.stale = z3.simplify(z3.And(state.stale, z3.Not(gone)))
 
 
@@ -118,9 +124,7 @@ def write_msr(
     a = machine.terms
     machine.require(state, at, "#GP: EFER bits 63:32 are reserved", high == 0)
     now = a.low(state.control["efer"], 32)
-    paging = a.bit(state.control["cr0"], 31)
-    for reason, when in efer_refusals(a, now, paging, low):
-        machine.require(state, at, f"#GP: {reason}", z3.Not(when))
+    _legal(machine, state, at, "efer", a.wide(low, 32, machine.bits))
     active = a.both(now, a.const(x86.EFER_LMA, 32))
     kept = a.either(a.both(low, a.const(~x86.EFER_LMA, 32)), active)
     state.control = {**state.control, "efer": a.wide(kept, 32, machine.bits)}

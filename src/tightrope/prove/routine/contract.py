@@ -101,6 +101,8 @@ class Contract:
         roots = list(map(aligned, frames))
         if self.bits == 64:
             roots += [z3.ULT(root, n["physical"]) for root in frames]
+            # MAXPHYADDR is 52 at most (SDM 4.1.4).
+            roots.append(z3.ULE(n["physical"], 1 << 52))
         yield Hypothesis(
             "roots",
             "the roots of the tables are frames of this CPU",

@@ -126,9 +126,8 @@ def _wishes(contract: Contract, failure: Failure, wishes: Wishes) -> Sequence[Tr
         term = names[name]
         if name in CONTROL:
             defined = (x86.CR0_NAMES if name == "cr0" else x86.CR4_NAMES).values()
-            for bit in defined:
-                number = bit.bit_length() - 1
-                out.append(z3.Extract(number, number, term) == (1 if value & bit else 0))
+            for number in (bit.bit_length() - 1 for bit in defined if not bit >> contract.bits):
+                out.append(z3.Extract(number, number, term) == (value >> number & 1))
         out.append(term == value)
     P = contract.names["P"]
     out.append(z3.Not(contract.global_at(P)))
