@@ -12,7 +12,6 @@ import pytest
 from tests.makers.bzimage import bzimage
 from tightrope import host, image
 from tightrope.cli import main
-from tightrope.cli.parser import DESIGNS as NAMES
 from tightrope.deeds.compare import _copied, compare
 from tightrope.deeds.rehearse import rehearse
 from tightrope.handover import DAMM_V4, DESIGNS, IN_PLACE, ONE_TABLE, TWO_TABLES
@@ -121,7 +120,3 @@ def test_a_design_that_cannot_be_has_its_reason_below_the_table() -> None:
     text = report.text((*done, never))
     assert "falls (table-a-maps-v, step 2)" in text
     assert text.endswith("never           cannot exist\nnever: no room")
-
-
-def test_the_parser_s_names_are_the_designs() -> None:
-    assert set(NAMES) == set(DESIGNS)

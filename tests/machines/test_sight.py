@@ -21,7 +21,6 @@ from tests.rehearse.runs import (
 from tightrope import check
 from tightrope.check.case import Case
 from tightrope.check.rule import Rule
-from tightrope.cli.parser import MACHINES as NAMES
 from tightrope.deeds import machines
 from tightrope.deeds.rehearse import rehearse
 from tightrope.errors import BadInput
@@ -208,10 +207,6 @@ def test_what_a_crash_walk_leaves_in_free_memory_is_found_without_sight(
 
 
 # --------------------------------------------------------------------------------- the registry
-
-
-def test_the_command_line_names_the_machines_that_there_are() -> None:
-    assert tuple(machines.MACHINES) == NAMES
 
 
 def test_a_machine_that_is_none_is_said_so() -> None:

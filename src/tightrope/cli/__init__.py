@@ -1,19 +1,18 @@
-"""The command line: one subcommand per deed.  It knows everything and decides nothing.
+"""The command line: one file a command.  It knows everything and decides nothing.
 
-    parser       the arguments
-    deeds        what each subcommand calls, and which report it prints
-    new_kernel   the arguments that name the new kernel
+    command      what a command is: its words, its arguments, what it does
+    commands/    the commands
+    arguments    arguments that several of them share
     values       numbers, extents and times on the command line
-    proving      what `prove` takes and does
-    performing   what `perform` takes and does
+    parser       all of them as one parser
     files        what is read and written: images, hosts, initrds, traces
 
 Rules: files are opened in `files` and nowhere below the command line; everything else is a call of a
-deed and a report of what came back.  Heavy packages are imported inside the subcommand that needs
-them.  Exit status: 0 holds, 1 a finding, 2 could not tell, 130 interrupted.
+deed and a report of what came back.  Heavy packages are imported inside the command that needs them.
+Exit status: 0 holds, 1 a finding, 2 no verdict, 130 interrupted.
 
-May import: abi, check, deeds, errors, host, image, memory, model, perform, plan, prove, report,
-sabotage, shipped, vmcore
+May import: abi, check, deeds, errors, handover, host, image, memory, model, perform, plan, prove,
+report, sabotage, shipped, vmcore
 """
 
 from __future__ import annotations
@@ -35,10 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _open_streams()
     try:
         try:
-            options = parser().parse_args(arguments)
-            from tightrope.cli import deeds
-
-            return deeds.DEEDS[options.deed](options)
+            words = sys.argv[1:] if arguments is None else arguments
+            options = parser(words).parse_args(words)
+            return int(options.command.run(options))
         finally:
             # Here, where a reader that has gone away can still be dealt with, not at exit.
             sys.stdout.flush()

@@ -16,17 +16,16 @@ from typing import TYPE_CHECKING, TextIO
 from tightrope.errors import BadInput
 
 if TYPE_CHECKING:
-    from tightrope.model import Host, Image, Verdict
+    from tightrope.model import Buffer, Host, Image, Verdict
     from tightrope.plan import Module, Request
     from tightrope.prove.goal import Script
-
-SHIPPED = "the shipped kernel"
 
 
 def inputs(options: argparse.Namespace) -> tuple[Image, Host, Request]:
     """Image, host and request from the arguments.  Raises BadInput."""
-    from tightrope import host, image, shipped
-    from tightrope.model import Protocol, XenCrash, XenInterface
+    from tightrope import host, image
+    from tightrope.deeds import defaults
+    from tightrope.model import Paging, Protocol, XenCrash, XenInterface
     from tightrope.plan import Request
 
     if options.crashed != "dom0" and not (options.xen and options.crash):
@@ -41,21 +40,23 @@ def inputs(options: argparse.Namespace) -> tuple[Image, Host, Request]:
             raise BadInput("not UTF-8 text", source=options.host, offset=err.start) from err
         old = host.read(text, options.host)
     else:
-        old = _example(options)
+        old = defaults.example(
+            paging=Paging(options.mode) if options.mode else None,
+            xen=XenInterface(options.xen) if options.xen else None,
+            dom0_bits=options.dom0,
+            crash=options.crash,
+        )
     kernel = options.kernel
     if options.flat is not None and kernel is None:
         raise BadInput("a flat binary has to be named", source="command line", field="--flat")
     if kernel and options.shipped:
         raise BadInput("give a KERNEL or --shipped, not both", source="command line")
     if kernel is None and not options.shipped:
-        kernel = _newest_kernel()
-    initrd = read(options.initrd) if options.initrd else None
+        kernel = defaults.newest_kernel()
+    initrd: Buffer | None = read(options.initrd) if options.initrd else None
     line = options.append
     if kernel is None:
-        new = image.read(shipped.read(), SHIPPED)
-        if initrd is None:
-            initrd = shipped.example_initrd()
-        line = f"{line} {shipped.initrd_argument(initrd)}".strip()
+        new, initrd, line = defaults.shipped(initrd, line)
     else:
         new = kernel_image(options, kernel)
     if options.unpack:
@@ -78,39 +79,6 @@ def inputs(options: argparse.Namespace) -> tuple[Image, Host, Request]:
     )
 
 
-def with_token(request: Request) -> tuple[str, Request]:
-    """A word that nobody can guess, and the request whose command line has it for the new init."""
-    import secrets
-    from dataclasses import replace
-
-    token = secrets.token_hex(8)
-    return token, replace(
-        request, command_line=f"{request.command_line} tightrope.token={token}".strip()
-    )
-
-
-def _example(options: argparse.Namespace) -> Host:
-    """The example host of a mode; with a crash region where a crash is asked for.
-
-    Without a mode and without Xen it is the document of `tightrope host example` as it stands.
-    """
-    from tightrope import host
-    from tightrope.deeds.matrix import CRASH_REGION
-    from tightrope.model import Paging, XenInterface
-
-    if options.mode is None and options.xen is None:
-        if options.dom0:
-            raise BadInput("there is no dom0 without --xen", source="--dom0")
-        return host.read(host.example(), "the default host")
-    paging = Paging(options.mode or "x86_64")
-    crash = CRASH_REGION if options.crash else None
-    if options.xen is None:
-        return host.read(host.example(paging, crash=crash), f"the example host ({paging.value})")
-    interface = XenInterface(options.xen)
-    text = host.xen_example(paging, interface, dom0_bits=options.dom0, crash=crash)
-    return host.read(text, f"the example hypervisor ({paging.value})")
-
-
 def kernel_image(options: argparse.Namespace, path: str) -> Image:
     """The image in a file, a flat binary where an address is given.  Raises BadInput."""
     from tightrope import image
@@ -128,13 +96,6 @@ def _module(text: str) -> Module:
     if not path:
         raise BadInput("names no file", source="command line", field="--module")
     return Module(data=read(path), source=path, arguments=arguments.strip())
-
-
-def _newest_kernel() -> str | None:
-    """The newest readable kernel under /boot."""
-    kernels = [path for path in Path("/boot").glob("vmlinuz-*") if os.access(path, os.R_OK)]
-    newest = max(kernels, key=lambda path: (path.stat().st_mtime, path.name), default=None)
-    return None if newest is None else str(newest)
 
 
 def read(path: str) -> bytes:

@@ -6,9 +6,11 @@
     matrix     every mode, split and way through Xen, one table
     agree      random handovers on several machines, compared
     machines   the machines that this computer has, by name
+    defaults   what is taken where nobody says
+    performable  what a rehearsal leaves behind for `perform`
 
 Rules: a deed opens no file and prints nothing; it decides what the command line must not.
 
-May import: check, errors, handover, host, image, machine, memory, model, observe, plan, sabotage,
-shipped, vmcore, world, x86
+May import: check, errors, handover, host, image, machine, memory, model, observe, perform, plan,
+sabotage, shipped, vmcore, world, x86
 """

@@ -21,7 +21,7 @@ def read() -> bytes:
     return resources.files(__name__).joinpath("kernel.bzimage").read_bytes()
 
 
-def initrd_argument(initrd: bytes | memoryview) -> str:
+def initrd_argument(initrd: bytes | bytearray | memoryview) -> str:
     """The command-line word that makes the shipped kernel compare the initrd it is handed."""
     return f"{INITRD_SUM}{zlib.adler32(initrd):08x}"
 

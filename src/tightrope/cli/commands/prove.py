@@ -1,16 +1,21 @@
 """`tightrope prove`: goals or mutants, one after the other, a line as soon as it is known.
 
-Rules: as in `deeds`; exit status 1 when an answer is not the theorem's, 2 when one was not found out.
+Rules: exit status 1 when an answer is not the theorem's, 2 when one was not found out.
 """
 
 from __future__ import annotations
 
 import argparse
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tightrope.cli import files
+from tightrope.cli.arguments import as_json, design, modes, new_kernel, old_kernel
+from tightrope.cli.command import FINDING, HOLDS, UNKNOWN, command
+from tightrope.cli.values import seconds
 from tightrope.errors import BadInput
 
 if TYPE_CHECKING:
@@ -18,12 +23,74 @@ if TYPE_CHECKING:
     from tightrope.prove.goal import Goal, Limits
     from tightrope.report.progress import Bar
 
-HOLDS, FINDING, UNKNOWN = 0, 1, 2
+
+def theorems(parser: ArgumentParser) -> None:
+    """A word for each theorem, and one for the hypotheses on a plan."""
+    from tightrope.prove.run import SAYS
+
+    _options(parser, default=None)
+    parser.set_defaults(theorem=None)
+    words = parser.add_subparsers(title="theorems", metavar="THEOREM")
+    for word, says in SAYS.items():
+        one = words.add_parser(word, help=says, description=f"{says[0].upper()}{says[1:]}.")
+        _options(one, default=argparse.SUPPRESS)
+        one.set_defaults(theorem=word)
+        if word == "code":
+            _foreign_code(one)
+    one = words.add_parser(
+        "plan",
+        help="what the theorems take for granted, checked on one plan",
+        description="Make the plan that `tightrope plan` with these arguments shows, lay it out with"
+        " two tables (or --design), and check every hypothesis of the theorems on it.",
+    )
+    new_kernel(one)
+    old_kernel(one)
+    design(one, "(%(default)s)")
+    as_json(one)
+    one.set_defaults(theorem="plan")
 
 
-def code_arguments(deed: argparse.ArgumentParser) -> None:
+def _options(parser: ArgumentParser, *, default: str | None) -> None:
+    """The options of `prove` and of each of its words; a word leaves what was said before it."""
+    first = default is None
+    parser.add_argument(
+        "--mode",
+        choices=modes(),
+        default=default,
+        help="only what is about this page-table format",
+    )
+    parser.add_argument("--design", default=default, help="only what is about this table design")
+    parser.add_argument(
+        "--limit",
+        type=seconds,
+        default=60.0 if first else default,
+        metavar="SECONDS",
+        help="for each goal; then it is not decided (60)",
+    )
+    parser.add_argument(
+        "--smt",
+        type=Path,
+        default=default,
+        metavar="PATH",
+        help="write the obligations as SMT-LIB too: into one file NAME.smt2, or into a directory",
+    )
+    parser.add_argument(
+        "--mutants",
+        action="store_true",
+        default=False if first else default,
+        help="break what is proved, piece by piece, and see each mistake refused",
+    )
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        default=False if first else default,
+        help="one JSON object instead of text",
+    )
+
+
+def _foreign_code(parser: ArgumentParser) -> None:
     """What `prove code` takes besides the options of every theorem."""
-    deed.add_argument(
+    parser.add_argument(
         "file",
         nargs="?",
         type=Path,
@@ -31,29 +98,34 @@ def code_arguments(deed: argparse.ArgumentParser) -> None:
         help="somebody else's code: .S (GNU as), .o, or raw bytes; called at its first byte; without"
         " --mode an .o says its width, and the others are 64-bit code",
     )
-    deed.add_argument(
+    parser.add_argument(
         "--contract", default="two-tables", help="what it is held to: two-tables (the default)"
     )
 
 
-def prove(options: argparse.Namespace) -> int:
-    """The theorems, or the mutants that they have to kill."""
+@command(
+    "prove",
+    help="the theorems behind it, for all memory maps, or the counterexample",
+    description="Prove the theorems about tables, designs, the switch, the copy and the code;"
+    " without a word all of them.  Some need z3: install tightrope[prove].",
+    epilog="Exit status: 0 all is as the theorems say, 1 a counterexample, 2 something was not"
+    " decided.",
+    takes=(theorems,),
+)
+def prove(options: Namespace) -> int:
     from tightrope.prove.goal import Limits
     from tightrope.report.progress import Bar
 
-    bar = Bar()
-    limits = Limits(seconds=options.limit, progress=bar)
-    try:
+    with closing(Bar()) as bar:
+        limits = Limits(seconds=options.limit, progress=bar)
         if options.theorem == "plan":
             return _plan(options, limits, bar)
         if options.mutants:
             return _mutants(options, limits, bar)
         return _goals(options, limits, bar)
-    finally:
-        bar.close()
 
 
-def _goals(options: argparse.Namespace, limits: Limits, bar: Bar) -> int:
+def _goals(options: Namespace, limits: Limits, bar: Bar) -> int:
     from tightrope.model import Paging
     from tightrope.prove import run
 
@@ -67,7 +139,7 @@ def _goals(options: argparse.Namespace, limits: Limits, bar: Bar) -> int:
     return _told(chosen, options, limits, bar)
 
 
-def _plan(options: argparse.Namespace, limits: Limits, bar: Bar) -> int:
+def _plan(options: Namespace, limits: Limits, bar: Bar) -> int:
     """The hypotheses on the plan that `tightrope plan` shows."""
     from tightrope.deeds.rehearse import build, prepare
     from tightrope.prove.theorems import hypotheses
@@ -77,7 +149,7 @@ def _plan(options: argparse.Namespace, limits: Limits, bar: Bar) -> int:
     return _told(hypotheses.goals(built), options, limits, bar)
 
 
-def _told(goals: Iterable[Goal], options: argparse.Namespace, limits: Limits, bar: Bar) -> int:
+def _told(goals: Iterable[Goal], options: Namespace, limits: Limits, bar: Bar) -> int:
     """Judge, print, write SMT-LIB where asked; the exit status."""
     from tightrope.prove import run
     from tightrope.report import proofs
@@ -102,10 +174,10 @@ def _told(goals: Iterable[Goal], options: argparse.Namespace, limits: Limits, ba
         files.write_scripts(
             options.smt, (script for goal in goals if goal.smt for script in goal.smt())
         )
-    return status(done)
+    return proved(done)
 
 
-def status(done: Iterable[Judged]) -> int:
+def proved(done: Iterable[Judged]) -> int:
     """1 for an answer that is not the theorem's, else 2 for a missing one."""
     from tightrope.model.proof import Answer
 
@@ -115,7 +187,7 @@ def status(done: Iterable[Judged]) -> int:
     return UNKNOWN if wrong else HOLDS
 
 
-def _mutants(options: argparse.Namespace, limits: Limits, bar: Bar) -> int:
+def _mutants(options: Namespace, limits: Limits, bar: Bar) -> int:
     from tightrope.model.proof import Fate
     from tightrope.prove import run
     from tightrope.report import proofs

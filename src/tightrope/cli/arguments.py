@@ -1,0 +1,151 @@
+"""Arguments that several commands share: the new kernel, the old kernel, a mode, JSON.
+
+Rules: argparse and nothing heavy at import; names come from the registries that own them, which are
+imported inside the function that offers them.
+"""
+
+from __future__ import annotations
+
+import argparse
+from argparse import ArgumentParser
+from collections.abc import Iterable
+
+from tightrope.cli.values import number
+
+FORMATS = "a bzImage, an ELF vmlinux, a Multiboot kernel or a unified kernel image"
+
+
+def as_json(group: ArgumentParser | argparse._ArgumentGroup) -> None:
+    """`--json`."""
+    group.add_argument("--json", action="store_true", help="one JSON object instead of text")
+
+
+def modes() -> list[str]:
+    """The page-table formats by name."""
+    from tightrope.model import Paging
+
+    return [each.value for each in Paging]
+
+
+def interfaces() -> list[str]:
+    """The ways of asking a hypervisor by name."""
+    from tightrope.model import XenInterface
+
+    return [each.value for each in XenInterface]
+
+
+def design(group: ArgumentParser | argparse._ArgumentGroup, help: str) -> None:
+    """`--design`, of those that there are."""
+    from tightrope.handover import DESIGNS, TWO_TABLES
+
+    group.add_argument("--design", default=TWO_TABLES, choices=DESIGNS, help=help)
+
+
+def machines(text: str) -> tuple[str, ...]:
+    """Names of machines with commas between them, each once."""
+    from tightrope.deeds.machines import MACHINES
+
+    return _each_once(text.split(","), MACHINES)
+
+
+def _each_once(names: Iterable[str], known: Iterable[str]) -> tuple[str, ...]:
+    once = tuple(dict.fromkeys(names))
+    for name in once:
+        if name not in known:
+            raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(known)}")
+    return once
+
+
+def new_kernel(parser: ArgumentParser) -> None:
+    """What the new kernel is and what it is handed."""
+    from tightrope.model import Protocol
+
+    new = parser.add_argument_group("the new kernel")
+    new.add_argument(
+        "kernel",
+        metavar="KERNEL",
+        nargs="?",
+        help=f"{FORMATS}; without one the newest readable kernel of this machine, else the shipped one",
+    )
+    new.add_argument(
+        "--shipped", action="store_true", help="the small kernel that comes with tightrope"
+    )
+    new.add_argument("--initrd", metavar="FILE", help="an initrd")
+    new.add_argument("--append", metavar="TEXT", default="", help="the command line")
+    new.add_argument(
+        "--module",
+        metavar='"FILE ARGUMENTS"',
+        action="append",
+        default=[],
+        help="a module of a Multiboot or PVH kernel, with its own command line; repeatable",
+    )
+    new.add_argument(
+        "--entry",
+        choices=[each.value for each in Protocol],
+        help="the entry to take; without it the first that the old kernel can reach",
+    )
+    flat(new)
+    new.add_argument(
+        "--unpack",
+        action="store_true",
+        help="unpack the bzImage first and enter the kernel inside it, without KASLR",
+    )
+
+
+def flat(group: ArgumentParser | argparse._ArgumentGroup) -> None:
+    """`--flat` and `--bits`."""
+    group.add_argument(
+        "--flat", type=number, metavar="ADDRESS", help="a flat binary that is loaded at ADDRESS"
+    )
+    group.add_argument(
+        "--bits", type=int, choices=[32, 64], default=32, help="of a flat binary (%(default)s)"
+    )
+
+
+def old_kernel(parser: ArgumentParser) -> None:
+    """The old kernel, and the kind of the kexec."""
+    from tightrope.model import XenCrash
+
+    old = parser.add_argument_group("the old kernel")
+    old.add_argument(
+        "--host", metavar="FILE", help="a host description; without one `tightrope host example`"
+    )
+    old.add_argument(
+        "--mode", choices=modes(), help="without --host: the example of that table format"
+    )
+    old.add_argument(
+        "--xen",
+        choices=interfaces(),
+        help="the old kernel is dom0 and asks a hypervisor for the jump: v1 with its own tables and code"
+        " (Xen 3.0 to 4.3), v2 with segments (4.4 on); --mode is the hypervisor's",
+    )
+    old.add_argument(
+        "--dom0",
+        type=int,
+        choices=[32, 64],
+        metavar="BITS",
+        help="with --xen, without --host: the width of the example's dom0, 32 or 64 (as the hypervisor's)",
+    )
+    old.add_argument(
+        "--crashed",
+        choices=[each.value for each in XenCrash],
+        default=XenCrash.DOM0.value,
+        help="with --crash under Xen, who dies (%(default)s)",
+    )
+    old.add_argument(
+        "--crash",
+        action="store_true",
+        help="a crash kexec: everything lies in the host's crash region beforehand",
+    )
+    old.add_argument(
+        "--backup",
+        action=argparse.BooleanOptionalAction,
+        help="in a crash kexec, save what lies below 640 KiB in the crash region; without either it is"
+        " saved where the host says that the old kernel keeps something there",
+    )
+    old.add_argument(
+        "--scatter",
+        type=int,
+        metavar="SEED",
+        help="hand out free frames in a shuffled order, as a kernel does after months",
+    )

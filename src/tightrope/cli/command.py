@@ -1,0 +1,65 @@
+"""A command: its words, its arguments and what it does, in one value.
+
+    @command("plan", help="where every byte would go", takes=(new_kernel, old_kernel, as_json))
+    def plan(options: Namespace) -> int:
+
+Rules: a command is registered by being imported, in the order of `tightrope --help`.  `takes` are
+functions that add arguments to a parser; they run only when their command is on the command line, so
+that they may ask registries that take longer to load than `--help` may.
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tightrope.model import Outcome
+
+HOLDS, FINDING, UNKNOWN = 0, 1, 2
+"""The exit statuses of a command that came to its end."""
+
+Takes = Callable[[ArgumentParser], None]
+Run = Callable[[Namespace], int]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Command:
+    """`name` is the words on the command line, "host example"; `run` gives the exit status."""
+
+    name: str
+    help: str
+    description: str | None
+    epilog: str | None
+    takes: tuple[Takes, ...]
+    run: Run
+
+
+COMMANDS: dict[str, Command] = {}
+"""Name -> command.  Filled by importing `tightrope.cli.commands`."""
+
+
+def command(
+    name: str,
+    *,
+    help: str,
+    description: str | None = None,
+    epilog: str | None = None,
+    takes: tuple[Takes, ...] = (),
+) -> Callable[[Run], Run]:
+    """Register the function below as a command."""
+
+    def register(run: Run) -> Run:
+        COMMANDS[name] = Command(
+            name=name, help=help, description=description, epilog=epilog, takes=takes, run=run
+        )
+        return run
+
+    return register
+
+
+def status(outcome: Outcome) -> int:
+    """The exit status of a verdict."""
+    return {"holds": HOLDS, "falls": FINDING, "unknown": UNKNOWN}[outcome.value]

@@ -1,0 +1,21 @@
+# ruff: noqa: I001 - the order of `--help`
+"""The commands, one file each; importing this package registers them in the order of `--help`.
+
+Rules: a file has a command's arguments beside the function that does it: one call of a deed, one
+report, one exit status.  Packages are imported inside the function that needs them.
+
+May import: abi, check, deeds, errors, handover, host, image, memory, model, perform, plan, prove,
+report, sabotage, shipped, vmcore
+"""
+
+from tightrope.cli.commands import rehearse as rehearse
+from tightrope.cli.commands import inspect as inspect
+from tightrope.cli.commands import plan as plan
+from tightrope.cli.commands import compare as compare
+from tightrope.cli.commands import matrix as matrix
+from tightrope.cli.commands import agree as agree
+from tightrope.cli.commands import host as host
+from tightrope.cli.commands import pgd as pgd
+from tightrope.cli.commands import prove as prove
+from tightrope.cli.commands import perform as perform
+from tightrope.cli.commands import rules as rules

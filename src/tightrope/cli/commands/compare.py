@@ -1,0 +1,34 @@
+"""`tightrope compare`: rival designs side by side."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from contextlib import closing
+
+from tightrope.cli import files
+from tightrope.cli.arguments import as_json, new_kernel, old_kernel
+from tightrope.cli.command import FINDING, HOLDS, command
+
+
+@command(
+    "compare",
+    help="the thread's rival designs on one host, side by side",
+    description="One row for each design; the exit status is that of two-tables, the default.",
+    takes=(new_kernel, old_kernel, as_json),
+)
+def compare(options: Namespace) -> int:
+    from tightrope.deeds.compare import OURS
+    from tightrope.deeds.compare import compare as deed
+    from tightrope.model import Outcome
+    from tightrope.report import compare as report
+    from tightrope.report.progress import Bar
+
+    image, old, request = files.inputs(options)
+    with closing(Bar()) as bar:
+        rows = deed(image, old, request, progress=bar)
+    if options.json:
+        files.print_json(report.document(rows))
+    else:
+        print(report.text(rows))
+    ours = next(row for row in rows if row.design == OURS)
+    return HOLDS if ours.outcome is Outcome.HOLDS else FINDING

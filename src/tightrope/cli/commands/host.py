@@ -1,0 +1,98 @@
+"""`tightrope host`: descriptions of old kernels, from an example, this machine, or what a Xen says."""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import ArgumentParser, Namespace
+
+from tightrope.cli import files
+from tightrope.cli.arguments import interfaces, modes
+from tightrope.cli.command import HOLDS, command
+from tightrope.cli.values import extent, number
+from tightrope.errors import BadInput
+
+
+def example_of(parser: ArgumentParser) -> None:
+    """Which example."""
+    parser.add_argument(
+        "--mode",
+        choices=modes(),
+        default="x86_64",
+        help="the old kernel's page-table format (%(default)s)",
+    )
+    parser.add_argument(
+        "--split",
+        type=number,
+        metavar="PAGE_OFFSET",
+        help="the memory split of a 32-bit kernel, such as 0xc0000000; 0x02000000 is 4G/4G, with V in"
+        " a fixmap",
+    )
+    parser.add_argument(
+        "--crash",
+        type=extent,
+        metavar="START+SIZE",
+        help="a crash region, such as 0x33000000+0x10000000",
+    )
+    parser.add_argument(
+        "--pc",
+        type=int,
+        metavar="MIB",
+        help="with the memory of QEMU's pc that has so many MiB, for --on qemu",
+    )
+    parser.add_argument(
+        "--xen", choices=interfaces(), help="a hypervisor with a dom0 that knows this interface"
+    )
+    parser.add_argument(
+        "--dom0", type=int, choices=[32, 64], help="with --xen: dom0's width (the hypervisor's)"
+    )
+
+
+@command("host example", help="print a host, a commented TOML document", takes=(example_of,))
+def example(options: Namespace) -> int:
+    from tightrope import host
+    from tightrope.memory import Extent
+    from tightrope.model import Paging, XenInterface
+
+    crash = Extent.sized(*options.crash) if options.crash else None
+    paging = Paging(options.mode)
+    if options.xen is None:
+        print(host.example(paging, options.split, crash, options.pc), end="")
+        return HOLDS
+    if options.split is not None:
+        raise BadInput("a hypervisor has no memory split", source="--split")
+    interface = XenInterface(options.xen)
+    print(host.xen_example(paging, interface, dom0_bits=options.dom0, crash=crash), end="")
+    return HOLDS
+
+
+@command("host capture", help="describe this machine, changing nothing")
+def capture(_options: Namespace) -> int:
+    from tightrope import host
+
+    captured = host.capture(host.read_tree())
+    print(captured.toml, end="")
+    for note in captured.notes:  # they also stand at the head of the document
+        print(f"tightrope: {note}", file=sys.stderr)
+    return HOLDS
+
+
+def facts(parser: ArgumentParser) -> None:
+    """What a Xen says."""
+    parser.add_argument(
+        "facts", metavar="FACTS", help="what `tightrope perform xen --json` printed in its dom0"
+    )
+
+
+@command("host xen", help="describe a Xen from what it says of itself", takes=(facts,))
+def xen(options: Namespace) -> int:
+    from tightrope import host
+
+    try:
+        said = json.loads(bytes(files.read(options.facts)))
+    except (ValueError, RecursionError) as err:
+        raise BadInput(f"is no JSON: {err}", source=options.facts) from err
+    if not isinstance(said, dict):
+        raise BadInput("is no JSON object", source=options.facts)
+    print(host.xen_file(said, options.facts), end="")
+    return HOLDS

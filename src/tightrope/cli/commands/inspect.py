@@ -1,0 +1,43 @@
+"""`tightrope inspect`: what a kernel image is."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING
+
+from tightrope.cli import files
+from tightrope.cli.arguments import FORMATS, as_json, flat
+from tightrope.cli.command import FINDING, HOLDS, UNKNOWN, command
+from tightrope.errors import ImageError, MissingPart
+
+if TYPE_CHECKING:
+    from tightrope.errors import TightropeError
+
+
+def kernel(parser: ArgumentParser) -> None:
+    """The image."""
+    parser.add_argument("kernel", metavar="KERNEL", help=FORMATS)
+
+
+@command(
+    "inspect",
+    help="what a kernel image is, what it asks of memory, what entry points it has",
+    takes=(kernel, flat, as_json),
+)
+def inspect(options: Namespace) -> int:
+    from tightrope import image
+    from tightrope.report import inspect as report
+
+    read = files.kernel_image(options, options.kernel)
+    unpacked: bytes | TightropeError | None
+    try:
+        unpacked = image.unpack(read) if read.payload else None
+    except (ImageError, MissingPart) as err:
+        unpacked = err
+    if options.json:
+        files.print_json(report.inspect_json(read, unpacked))
+    else:
+        print(report.inspect_text(read, unpacked))
+    if isinstance(unpacked, MissingPart):
+        return UNKNOWN
+    return FINDING if isinstance(unpacked, ImageError) else HOLDS

@@ -1,0 +1,60 @@
+"""`tightrope pgd`: a crashed kernel's page tables."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING
+
+from tightrope.cli import files
+from tightrope.cli.arguments import as_json, modes
+from tightrope.cli.command import FINDING, HOLDS, command
+from tightrope.cli.values import number
+
+if TYPE_CHECKING:
+    from tightrope.model.pgd import Pgd
+
+
+def core(parser: ArgumentParser) -> None:
+    """Which core, and what no note of it says."""
+    parser.add_argument("vmcore", metavar="VMCORE", help="an ELF core, as /proc/vmcore is")
+    parser.add_argument(
+        "--cr3", type=number, metavar="ADDR", help="the root, where no note names it"
+    )
+    parser.add_argument("--mode", choices=modes(), help="the table format")
+    parser.add_argument(
+        "--physical-bits",
+        type=number,
+        default=52,
+        metavar="N",
+        help="MAXPHYADDR of the crashed machine (%(default)s)",
+    )
+    parser.add_argument("--print", action="store_true", help="list what is mapped where")
+    parser.add_argument("--diff", metavar="OTHER", help="compare with another core's tables")
+
+
+@command(
+    "pgd",
+    help="walk a crashed kernel's page tables in an ELF core, and say whether they are whole",
+    takes=(core, as_json),
+)
+def pgd(options: Namespace) -> int:
+    from tightrope import vmcore
+    from tightrope.model import Paging
+    from tightrope.report import pgd as report
+
+    paging = Paging(options.mode) if options.mode else None
+
+    def found(path: str) -> Pgd:
+        return vmcore.pgd(
+            vmcore.read(path), cr3=options.cr3, paging=paging, physical_bits=options.physical_bits
+        )
+
+    one = found(options.vmcore)
+    ranges = vmcore.merged(one.found) if options.print else None
+    changes = vmcore.difference(one.found, found(options.diff).found) if options.diff else None
+    other = options.diff or ""
+    if options.json:
+        files.print_json(report.document(one, ranges=ranges, changes=changes, other=other))
+    else:
+        print(report.text(one, ranges=ranges, changes=changes, other=other))
+    return HOLDS if one.whole and not changes else FINDING

@@ -1,0 +1,187 @@
+"""`tightrope rehearse`: walk a handover, from a described old kernel or a real one, and say what came of it."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser, Namespace
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tightrope.cli import files
+from tightrope.cli.arguments import as_json, design, new_kernel, old_kernel
+from tightrope.cli.command import HOLDS, command, status
+from tightrope.cli.values import seconds
+from tightrope.errors import BadInput
+
+if TYPE_CHECKING:
+    from tightrope.model import Verdict
+
+
+def real_old_kernel(parser: ArgumentParser) -> None:
+    """An old kernel that is booted."""
+    real = parser.add_argument_group("a real old kernel, with --on qemu")
+    real.add_argument(
+        "--old-kernel",
+        metavar="FILE",
+        help="boot this bzImage and walk from it, instead of a described one, to the new userspace",
+    )
+    real.add_argument(
+        "--old-initrd", metavar="FILE", help="its initrd, which scripts/build-initramfs makes"
+    )
+    real.add_argument(
+        "--old-memory",
+        type=int,
+        default=512,
+        metavar="MIB",
+        help="the PC's memory; crashkernel= is a quarter of it, half with --crash (%(default)s)",
+    )
+
+
+def walk(parser: ArgumentParser) -> None:
+    """How it is walked, and what is shown of it."""
+    from tightrope.deeds.machines import MACHINES
+
+    group = parser.add_argument_group("the walk")
+    design(group, "the table design (%(default)s)")
+    group.add_argument(
+        "--until",
+        choices=["entry", "console", "userspace"],
+        default="entry",
+        help="stop at the new kernel's first instruction, when it has spoken, or, on qemu, when its init"
+        " says the word behind tightrope.token= (%(default)s)",
+    )
+    group.add_argument(
+        "--limit",
+        type=seconds,
+        default=900.0,
+        metavar="SECONDS",
+        help="how long to listen with --until console or userspace (%(default)s)",
+    )
+    group.add_argument(
+        "--on",
+        choices=tuple(MACHINES),
+        default="emulator",
+        help="the machine to walk on (%(default)s); what it cannot see, the report says",
+    )
+    group.add_argument(
+        "--sabotage", metavar="NAME", help="break one thing on purpose; `list` names them"
+    )
+    shown = parser.add_argument_group("what is shown")
+    as_json(shown)
+    shown.add_argument("--trace", type=Path, metavar="FILE", help="write every instruction to FILE")
+    shown.add_argument(
+        "--write",
+        type=Path,
+        metavar="FILE",
+        help="with --xen v2, when it holds: what `tightrope perform xen` takes",
+    )
+
+
+@command(
+    "rehearse",
+    help="walk a handover on a watched CPU and say whether it holds",
+    description="Walk from the old kernel's call at V to the new kernel's first instruction,"
+    " instruction by instruction, and check every step.",
+    takes=(new_kernel, old_kernel, real_old_kernel, walk),
+)
+def rehearse(options: Namespace) -> int:
+    if options.sabotage == "list":
+        return _sabotages()
+    from tightrope import sabotage
+    from tightrope.deeds import defaults, machines, performable
+    from tightrope.deeds.rehearse import rehearse as deed
+    from tightrope.report.progress import Bar
+
+    broken = sabotage.named(options.sabotage) if options.sabotage else None
+    if options.write:
+        performable.refuse(xen=options.xen, sabotage=broken)
+    if options.old_kernel:
+        return _booted(options)
+    trace = files.open_trace(options.trace) if options.trace else None
+    image, old, request = files.inputs(options)
+    console = options.until == "console"
+    if console and (heard := defaults.audible(image, request)) is not request:
+        request = heard
+        print(
+            f"tightrope: the command line is {request.command_line!r}, so that it can be heard",
+            file=sys.stderr,
+        )
+    token: str | None = None
+    if options.until == "userspace":
+        token, request = defaults.with_token(request)
+    with machines.opened(options.on) as machine:
+        with closing(Bar()) as bar:
+            verdict = deed(
+                image,
+                old,
+                request,
+                design=options.design,
+                sabotage=broken,
+                console=console,
+                token=token,
+                console_seconds=options.limit,
+                machine=machine,
+                progress=bar,
+            )
+        if trace:
+            files.write_trace(trace, verdict)
+        if options.write and (load := performable.load(verdict)) is not None:
+            files.write(options.write, load)
+        _show(options, verdict)
+    return status(verdict.outcome)
+
+
+def _booted(options: Namespace) -> int:
+    """From a real old kernel."""
+    if options.on != "qemu" or options.host or options.sabotage or options.trace:
+        raise BadInput(
+            "needs --on qemu, and goes with none of --host, --sabotage and --trace",
+            source="command line",
+            field="--old-kernel",
+        )
+    from tightrope.deeds import defaults
+    from tightrope.deeds.booted import OldKernel, rehearse_booted
+    from tightrope.report.progress import Bar
+
+    image, _, request = files.inputs(options)
+    token, request = defaults.with_token(request)
+    old = OldKernel(
+        kernel=files.read(options.old_kernel),
+        initrd=files.read(options.old_initrd) if options.old_initrd else b"",
+        mebibytes=options.old_memory,
+        reserve=defaults.crashkernel(options.old_memory, crash=options.crash),
+    )
+    with closing(Bar()) as bar:
+        verdict = rehearse_booted(
+            old,
+            image,
+            request,
+            token=token,
+            design=options.design,
+            seconds=options.limit,
+            progress=bar,
+        )
+    _show(options, verdict)
+    return status(verdict.outcome)
+
+
+def _show(options: Namespace, verdict: Verdict) -> None:
+    if options.json:
+        from tightrope.report.document import verdict_document
+
+        files.print_json(verdict_document(verdict))
+    else:
+        from tightrope.report import terminal
+
+        print(terminal.text(verdict, colour=files.colour()))
+
+
+def _sabotages() -> int:
+    from tightrope.sabotage import ENTRY_SABOTAGES, SABOTAGES, XEN_SABOTAGES
+
+    for each in (*SABOTAGES.values(), *ENTRY_SABOTAGES.values(), *XEN_SABOTAGES.values()):
+        where = f"step {int(each.step)}" if each.step else "before"
+        print(f"{each.name:<26} {each.says}")
+        print(f"{'':<26} found by {each.rule}, {where}")
+    return HOLDS

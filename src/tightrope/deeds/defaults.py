@@ -1,0 +1,107 @@
+"""What is taken where nobody says: a kernel, a host, words on the command line, memory to reserve.
+
+    request    audible, with_token      words without which a kernel cannot be heard, or not be told apart
+    kernel     newest_kernel, shipped   of this machine, or the one that comes with tightrope
+    host       example                  of a mode, with what the request needs
+    reserve    crashkernel              what an old kernel that is booted keeps for the new one
+
+Rules: nothing here is silent about what it changed: what comes back differs from what went in, and a
+caller who compares the two can say so.  No file is opened; a kernel is found by its name.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tightrope import host
+from tightrope.deeds.matrix import CRASH_REGION
+from tightrope.deeds.rehearse import CONSOLE_WORDS, is_linux, speaks_for_itself
+from tightrope.errors import BadInput
+from tightrope.model import Paging
+
+if TYPE_CHECKING:
+    from tightrope.model import Buffer, Host, Image, XenInterface
+    from tightrope.plan import Request
+
+KERNELS = ("boot/vmlinuz-*", "usr/lib/modules/*/vmlinuz")
+"""Where distributions keep kernels; Debian's since 7.x lie with their modules alone."""
+SHIPPED = "the shipped kernel"
+TOKEN = "tightrope.token="
+"""The word of the command line that an init repeats."""
+
+
+def audible(image: Image, request: Request) -> Request:
+    """The request whose command line makes this kernel speak on the first serial port.
+
+    Linux is asked to, unless the command line says already where it speaks early; what another kernel
+    knows is not guessed.
+    """
+    asks = is_linux(image) and not speaks_for_itself(image)
+    if not asks or "earlyprintk" in request.command_line:
+        return request
+    return replace(request, command_line=f"{request.command_line} {CONSOLE_WORDS}".strip())
+
+
+def with_token(request: Request) -> tuple[str, Request]:
+    """A word that nobody can guess, and the request whose command line has it for the new init."""
+    token = secrets.token_hex(8)
+    line = f"{request.command_line} {TOKEN}{token}".strip()
+    return token, replace(request, command_line=line)
+
+
+def newest_kernel(root: Path = Path("/")) -> str | None:
+    """The newest readable kernel of the machine whose files are under `root`, None without one."""
+    kernels = [path for pattern in KERNELS for path in root.glob(pattern) if readable(path)]
+    newest = max(kernels, key=lambda path: (path.stat().st_mtime, str(path)), default=None)
+    return None if newest is None else str(newest)
+
+
+def readable(path: Path) -> bool:
+    """A file that may be read; a link that leads nowhere is none."""
+    return path.is_file() and os.access(path, os.R_OK)
+
+
+def shipped(initrd: Buffer | None, line: str) -> tuple[Image, Buffer, str]:
+    """The shipped kernel, its example initrd unless one is given, and the line by which it checks it."""
+    from tightrope import image
+    from tightrope import shipped as room
+
+    given = room.example_initrd() if initrd is None else initrd
+    return (
+        image.read(room.read(), SHIPPED),
+        given,
+        f"{line} {room.initrd_argument(given)}".strip(),
+    )
+
+
+def example(
+    *,
+    paging: Paging | None = None,
+    xen: XenInterface | None = None,
+    dom0_bits: int | None = None,
+    crash: bool = False,
+) -> Host:
+    """The example host of a mode, under Xen where that is asked; with a crash region for a crash.
+
+    Without a mode and without Xen it is the document of `host.example` as it stands.  Raises HostError
+    for a hypervisor that never existed, BadInput for a dom0 without one.
+    """
+    region = CRASH_REGION if crash else None
+    if xen is not None:
+        paging = paging or Paging.X86_64
+        text = host.xen_example(paging, xen, dom0_bits=dom0_bits, crash=region)
+        return host.read(text, f"the example hypervisor ({paging.value})")
+    if paging is not None:
+        return host.read(host.example(paging, crash=region), f"the example host ({paging.value})")
+    if dom0_bits:
+        raise BadInput("there is no dom0 without --xen", source="--dom0")
+    return host.read(host.example(), "the default host")
+
+
+def crashkernel(mebibytes: int, *, crash: bool) -> str:
+    """The argument of crashkernel= for an old kernel with so much memory: a quarter, half for a crash."""
+    return f"{mebibytes // (2 if crash else 4)}M"

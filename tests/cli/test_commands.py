@@ -1,0 +1,83 @@
+"""The commands as a registry: what they offer are the names that the rooms have, and no others."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from tightrope.cli.command import COMMANDS
+from tightrope.cli.parser import parser
+from tightrope.deeds.machines import MACHINES
+from tightrope.handover import DESIGNS
+from tightrope.model import Paging, Protocol, XenCrash, XenInterface
+from tightrope.prove.run import THEOREMS
+
+
+def actions(command: str) -> dict[str, argparse.Action]:
+    """A command's arguments by name."""
+    found: argparse.ArgumentParser = parser()
+    for word in command.split():
+        [names] = [a for a in found._actions if isinstance(a, argparse._SubParsersAction)]
+        found = names.choices[word]
+    return {name: each for each in found._actions for name in each.option_strings or [each.dest]}
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "names"),
+    [
+        ("rehearse", "--design", DESIGNS),
+        ("prove plan", "--design", DESIGNS),
+        ("rehearse", "--on", MACHINES),
+        ("rehearse", "--entry", Protocol),
+        ("rehearse", "--xen", XenInterface),
+        ("rehearse", "--crashed", XenCrash),
+        ("plan", "--mode", Paging),
+        ("host example", "--mode", Paging),
+        ("host example", "--xen", XenInterface),
+        ("pgd", "--mode", Paging),
+        ("prove", "--mode", Paging),
+    ],
+)
+def test_a_command_offers_what_there_is(command: str, option: str, names: Iterator[str]) -> None:
+    assert [str(each) for each in actions(command)[option].choices or ()] == [
+        str(each) for each in names
+    ]
+
+
+def test_prove_has_a_word_for_every_theorem() -> None:
+    words = {name for name in COMMANDS if name.startswith("prove")}
+    assert words == {"prove"}
+    [theorems] = [
+        each for each in actions("prove").values() if isinstance(each, argparse._SubParsersAction)
+    ]
+    assert set(theorems.choices) == {*THEOREMS, "plan"}
+
+
+def test_a_machine_that_is_none_is_refused_where_several_are_named(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert parser().parse_args(["matrix", "--on", "kvm,emulator,kvm"]).on == ("kvm", "emulator")
+    with pytest.raises(SystemExit):
+        parser().parse_args(["matrix", "--on", "abacus"])
+    assert "'abacus' is none of emulator" in capsys.readouterr().err
+
+
+def test_arguments_are_made_only_for_a_command_that_is_named() -> None:
+    """`--help` must not wait for registries; with its word a command has all it takes."""
+    program = (
+        "import sys; from tightrope.cli.parser import parser; parser(['--help']);"
+        "print('tightrope.model' in sys.modules); parser(['plan']); print('tightrope.model' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    )
+    assert done.stdout.split() == ["False", "True"]
+
+
+def test_every_command_says_what_it_does() -> None:
+    assert len(COMMANDS) >= 13
+    assert all(each.help for each in COMMANDS.values())
