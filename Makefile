@@ -1,5 +1,5 @@
 # The deeds of this repository.  What they do stands in scripts/; everything made is in .venv and .cache.
-.PHONY: run test coverage bench lock clean
+.PHONY: run test quick coverage bench lock clean
 
 # Rehearse this machine's newest kernel, and the shipped one until it speaks.
 run:
@@ -11,7 +11,14 @@ test:
 	@scripts/setup test
 	@scripts/system-packages
 	@scripts/fetch-kernels
-	@.venv/bin/python -m pytest
+	@.venv/bin/python -m pytest -n 2 --dist loadfile
+
+# What can be told in a minute: everything but the tests that tests/slow.txt lists.
+quick:
+	@scripts/setup test
+	@scripts/system-packages
+	@scripts/fetch-kernels
+	@.venv/bin/python -m pytest -n 2 --dist loadfile -m "not slow" --quiet
 
 # Which lines and branches the tests reach: .venv/bin/python -m pytest's own arguments by ARGS=... .
 coverage:

@@ -27,6 +27,14 @@ settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True
 settings.load_profile("ci" if IN_CI else "laptop")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow what tests/slow.txt lists; `make quick` leaves it out."""
+    listed = frozenset((REPOSITORY / "tests" / "slow.txt").read_text(encoding="utf-8").split())
+    for item in items:
+        if item.nodeid.partition("[")[0] in listed:
+            item.add_marker(pytest.mark.slow)
+
+
 def lacking(what: str) -> NoReturn:
     """Skip on a laptop, fail in CI; `what` says what is lacking and how to get it."""
     if IN_CI:

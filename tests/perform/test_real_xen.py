@@ -87,7 +87,6 @@ def xens_answers(dom0: Dom0) -> dict[str, int]:
     return answers
 
 
-@pytest.mark.slow
 def test_xen_answers_as_its_model_and_leaves_for_bare_linux(guests: dict[str, Dom0]) -> None:
     word = token()
     with guests["kexec"].up() as dom0:
@@ -109,7 +108,6 @@ def test_xen_answers_as_its_model_and_leaves_for_bare_linux(guests: dict[str, Do
     assert lines[-1] == f"tightrope: userspace {word} {release} x86_64"
 
 
-@pytest.mark.slow
 def test_dom0_panics_and_the_crash_kernel_finds_xens_notes(
     guests: dict[str, Dom0], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -145,7 +143,6 @@ def test_dom0_panics_and_the_crash_kernel_finds_xens_notes(
     assert "all tables are whole" in heard
 
 
-@pytest.mark.slow
 def test_the_threads_system_is_loaded_unloaded_and_entered_through_v1(
     guests: dict[str, Dom0],
 ) -> None:

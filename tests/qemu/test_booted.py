@@ -73,7 +73,6 @@ def walk_from(
     )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("old", "new", "paging"),
     [("amd64", "cloud-amd64", Paging.X86_64), ("686-pae", "686-pae", Paging.PAE)],
@@ -94,7 +93,6 @@ def test_a_running_kernel_hands_over(machine: Qemu, old: str, new: str, paging: 
     assert "current-pgd-kept" in got.rules
 
 
-@pytest.mark.slow
 def test_a_real_crash_leaves_its_memory_to_the_crash_kernel(tmp_path: Path) -> None:
     word = token()
     with Disk() as disk:
@@ -121,7 +119,6 @@ def test_a_real_crash_leaves_its_memory_to_the_crash_kernel(tmp_path: Path) -> N
         assert dumped.page(frame) == page
 
 
-@pytest.mark.slow
 def test_a_table_that_is_written_before_the_copy_is_found(
     machine: Qemu, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,7 +19,6 @@ from tightrope.plan import Request
 REGION = Extent.sized(0x800_0000, 0xC00_0000)
 
 
-@pytest.mark.slow
 def test_the_dead_kernels_tables_are_whole_in_the_core(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

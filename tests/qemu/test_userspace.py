@@ -83,7 +83,6 @@ def test_a_kernel_without_an_init_does_not_get_to_its_userspace() -> None:
     assert "panic" in " ".join(got.console.lines[-40:])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("flavour", "paging", "protocol", "bare"), ROWS)
 def test_the_new_kernels_init_says_its_word(
     flavour: str, paging: Paging, protocol: Protocol | None, bare: bool
