@@ -1,4 +1,4 @@
-"""A real Xen with Debian's kernel as its dom0, in QEMU, to perform things in.
+"""Machines in QEMU to perform things in: a real Xen with its dom0, and Linux on the bare PC.
 
 Rules: nothing is asserted here.  The guest takes commands on its console (scripts/build-dom0); files go
 in and out over its disk.  One boot serves one jump: what can be asked before it is asked in the same.
@@ -60,25 +60,17 @@ def dom0_kernel() -> bytes:
     return bytes(image.unpack(image.read(path.read_bytes(), path.name)))
 
 
-class Dom0:
-    """A dom0 that boots by itself, and takes commands once it is `up`."""
+class Guest:
+    """A machine that boots by itself, and takes commands on its console once it is `up`."""
 
-    def __init__(self, *, crash: int = 128) -> None:
-        """`crash`: MiB of crash region."""
-        xen = gzip.decompress(debian_kernel("xen-amd64").read_bytes())
-        self.disk, self.used = Disk(MACHINE.RAM), 0
+    greeting = "tightrope: linux "
+    """What its init says first."""
+
+    def __init__(self, board: Board, disk: Disk) -> None:
+        self.disk, self.used = disk, 0
         self.closed = False
         try:
-            self.pc = Pc(
-                Board(
-                    size=MACHINE.RAM,
-                    kernel=xen,
-                    command_line=MACHINE.xen_words(crash),
-                    cpu=MACHINE.CPU,
-                    drive=self.disk.descriptor,
-                    modules=((dom0_kernel(), MACHINE.DOM0), (initramfs(), "")),
-                )
-            )
+            self.pc = Pc(board)
             self.seen = 0
             # Its output goes into a socket that has room for a boot: nobody has to read meanwhile.
             self.pc.go(seconds=0.01, interrupt=False)
@@ -107,7 +99,7 @@ class Dom0:
 
     def up(self) -> Self:
         """Wait for the boot to be over."""
-        self.wait("tightrope: dom0 ")
+        self.wait(self.greeting)
         return self
 
     def wait(self, word: str, seconds: float = BOOT_SECONDS) -> list[str]:
@@ -153,3 +145,40 @@ class Dom0:
     def core(self, path: Path) -> Path:
         """What a crash kernel's init left on the disk."""
         return self.disk.core(path)
+
+
+class Dom0(Guest):
+    """Xen and its dom0."""
+
+    greeting = "tightrope: dom0 "
+
+    def __init__(self, *, crash: int = 128) -> None:
+        """`crash`: MiB of crash region."""
+        xen = gzip.decompress(debian_kernel("xen-amd64").read_bytes())
+        disk = Disk(MACHINE.RAM)
+        board = Board(
+            size=MACHINE.RAM,
+            kernel=xen,
+            command_line=MACHINE.xen_words(crash),
+            cpu=MACHINE.CPU,
+            drive=disk.descriptor,
+            modules=((dom0_kernel(), MACHINE.DOM0), (initramfs(), "")),
+        )
+        super().__init__(board, disk)
+
+
+class BareLinux(Guest):
+    """Debian's kernel on the bare PC, with the Python and the `tightrope` of dom0's initramfs."""
+
+    def __init__(self, flavour: str = "amd64", *, crash: str = "", mebibytes: int = 640) -> None:
+        """`crash`: what crashkernel= says; none without it."""
+        disk = Disk(MACHINE.RAM)
+        reserve = f" crashkernel={crash}" if crash else ""
+        board = Board(
+            size=mebibytes * MIB,
+            kernel=debian_kernel(flavour).read_bytes(),
+            initrd=initramfs(),
+            command_line=f"console=ttyS0 quiet panic=-1{reserve}",
+            drive=disk.descriptor,
+        )
+        super().__init__(board, disk)

@@ -3,6 +3,7 @@
     load_file   what was rehearsed, as an ELF file that any machine can carry away
     privcmd     hypercalls of a dom0's processes, by Linux's device for them
     xen         Xen's kexec operations, and what they refuse
+    linux       bare Linux's two system calls, and what they refuse
 
 Rules: everything is checked before anything is loaded, and a refusal is one line that says what was
 refused, by whom and why.  Nothing is loaded or jumped to unless the caller says so in a word of its

@@ -1,0 +1,11 @@
+"""kexec on bare Linux: what it says, what it would refuse, load, unload, jump.
+
+    state      what the running kernel says of itself
+    refusals   what it would answer to a load, and why
+    calls      the two system calls and reboot(2), as a port
+    kexec      load, unload and go, in that order of care
+
+Rules: everything is checked before anything is asked.  Only the standard library.
+
+May import: abi, errors, memory
+"""

@@ -1,0 +1,206 @@
+"""Load, unload, jump on bare Linux, each after a look at what would go wrong.
+
+    look (State)  ->  refuse  ->  load  ->  read back  ->  jump
+
+Rules: the machine is reached through two ports, `SystemCalls` and `Files`.  A load that the kernel would
+refuse is refused before it is asked; what it refuses all the same is told with its errno and with what
+became of the image that was loaded before.
+
+What became of it, as seen on 6.1, 6.12, 7.2 and 7.3: a plain load that fails keeps the old image, a crash
+load that fails drops it, so that the machine is without kdump.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from tightrope.abi.kexec import FileFlag, LoadFlag
+from tightrope.errors import BadInput, PerformError
+from tightrope.perform.linux.calls import CallFailed, SystemCalls
+from tightrope.perform.linux.refusals import Refusal, Request, refusals
+from tightrope.perform.linux.state import Files, State, read_state
+from tightrope.perform.load_file import Load
+
+NO_DESCRIPTOR = -1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FileLoad:
+    """A load that the kernel places itself: open files, and the command line without its zero."""
+
+    kernel: int
+    initrd: int | None
+    command_line: bytes
+    crash: bool
+    is_bzimage: bool
+    signed: bool | None
+
+
+class LinuxKexec:
+    """Linux's kexec, asked through ports."""
+
+    def __init__(self, calls: SystemCalls, files: Files) -> None:
+        self._calls = calls
+        self._files = files
+
+    def state(self) -> State:
+        """What the kernel says now."""
+        return read_state(self._files)
+
+    def refuse(self, load: Load | FileLoad) -> None:
+        """Raise BadInput with every reason why this load would not be taken, or should not be."""
+        found = refusals(self.state(), request_of(load))
+        if found:
+            raise BadInput("; ".join(map(str, found)), source="the load")
+
+    def load(self, load: Load | FileLoad) -> None:
+        """Load it and see that the kernel has it.
+
+        Raises BadInput for what it would refuse, PerformError for what it does refuse.
+        """
+        self.refuse(load)
+        before = self.state()
+        with _undisturbed():
+            try:
+                if isinstance(load, FileLoad):
+                    self._load_files(load)
+                else:
+                    flags = LoadFlag.ON_CRASH if load.crash else 0
+                    self._calls.kexec_load(load.entry, load.segments, flags)
+            except CallFailed as err:
+                raise PerformError(
+                    f"{err}; {self._what_is_left(load.crash, before)}", number=err.number
+                ) from err
+        after = self.state()
+        if (after.crash_loaded if load.crash else after.loaded) is False:
+            raise PerformError("the kernel took the load and says that nothing is loaded")
+
+    def unload(self, *, crash: bool) -> None:
+        """Forget the image of that kind; the kernel does not complain when there is none.
+
+        Raises PerformError: EPERM where loading is disabled, or no load is left.
+        """
+        with _undisturbed():
+            try:
+                self._calls.kexec_load(0, (), LoadFlag.ON_CRASH if crash else 0)
+            except CallFailed as err:
+                if err.number != errno.ENOSYS:
+                    raise self._not_unloaded(err, crash) from err
+                flags = FileFlag.UNLOAD | (FileFlag.ON_CRASH if crash else FileFlag(0))
+                try:
+                    self._calls.kexec_file_load(NO_DESCRIPTOR, NO_DESCRIPTOR, b"", flags)
+                except CallFailed as again:
+                    raise self._not_unloaded(again, crash) from again
+
+    def jump(self) -> None:
+        """Write what is not on disk yet, and go.  Where it works it does not return.
+
+        Raises BadInput where nothing is loaded, PerformError where the kernel came back.
+        """
+        if self.state().loaded is False:
+            raise BadInput("nothing is loaded", source="this machine")
+        os.sync()
+        try:
+            self._calls.reboot_kexec()
+        except CallFailed as err:
+            raise PerformError(f"{err}: the old kernel runs on", number=err.number) from err
+        raise PerformError("reboot came back without an error: the old kernel runs on")
+
+    def _load_files(self, load: FileLoad) -> None:
+        flags = FileFlag.ON_CRASH if load.crash else FileFlag(0)
+        if load.initrd is None:
+            flags |= FileFlag.NO_INITRAMFS
+        initrd = NO_DESCRIPTOR if load.initrd is None else load.initrd
+        self._calls.kexec_file_load(load.kernel, initrd, load.command_line, flags)
+
+    def _what_is_left(self, crash: bool, before: State) -> str:
+        """A failed load's other half: what the kernel has now."""
+        was = before.crash_loaded if crash else before.loaded
+        now = self.state()
+        has = now.crash_loaded if crash else now.loaded
+        if was and has is False:
+            return (
+                "the crash image that was loaded is gone, this machine has no kdump now: load it again"
+                " (kdump-config load, or kdumpctl restart)"
+            )
+        if was:
+            return "the image that was loaded before is still there"
+        return "nothing was loaded before, and nothing is"
+
+    def _not_unloaded(self, err: CallFailed, crash: bool) -> PerformError:
+        now = self.state()
+        left = now.limits.crash if crash else now.limits.reboot
+        why = ""
+        if now.disabled:
+            why = ": kernel.kexec_load_disabled forbids unloading as well"
+        elif left == 0:
+            why = ": no load is left, and without one nothing can be unloaded"
+        return PerformError(f"{err}{why}; the image stays loaded", number=err.number)
+
+
+def request_of(load: Load | FileLoad) -> Request:
+    """A load in the words that the refusals ask in."""
+    if isinstance(load, FileLoad):
+        return Request(
+            crash=load.crash,
+            destinations=(),
+            sizes=(),
+            entry=0,
+            files=True,
+            command_line=load.command_line,
+            is_bzimage=load.is_bzimage,
+            signed=load.signed,
+        )
+    return Request(
+        crash=load.crash,
+        destinations=tuple(
+            (f"segment {n}", each.destination) for n, each in enumerate(load.segments)
+        ),
+        sizes=tuple(len(each.data) for each in load.segments),
+        entry=load.entry,
+        files=False,
+        command_line=b"",
+        is_bzimage=False,
+        signed=None,
+    )
+
+
+def told(state: State) -> list[str]:
+    """What `tightrope status` prints, a fact a line."""
+    known = {True: "yes", False: "no", None: "not known"}
+    region = " and ".join(map(str, state.crash_regions)) or "none"
+    lines = [
+        f"kernel          {state.release or 'not known'}",
+        f"loaded          {known[state.loaded]}",
+        f"crash loaded    {known[state.crash_loaded]}",
+        f"crash region    {region}",
+        f"lockdown        {state.lockdown or 'not known'}",
+        f"secure boot     {known[state.secure_boot]}",
+    ]
+    if state.disabled:
+        lines.append("kexec_load_disabled is 1: nothing is loaded or unloaded until the next boot")
+    for name, left in (("kexec", state.limits.reboot), ("crash", state.limits.crash)):
+        if left is not None:
+            lines.append(f"{name} loads left  {left}")
+    return lines
+
+
+def reasons(state: State, load: Load | FileLoad) -> tuple[Refusal, ...]:
+    """Every refusal that can be told without asking; see `refusals`."""
+    return refusals(state, request_of(load))
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Hold Ctrl-C and its like back until the call is over: a load is done or not done, never half told."""
+    held = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+    old = signal.pthread_sigmask(signal.SIG_BLOCK, held)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, old)

@@ -1,0 +1,264 @@
+"""What Linux would answer to a load, and why: every errno of both calls that can be told beforehand.
+
+    (State, Request) --rules, in the kernel's order--> Refusal: call, errno, what was found, what mends it
+
+Sources: kernel/kexec.c (kexec_load_check, do_kexec_load), kernel/kexec_core.c (sanity_check_segment_list,
+kexec_load_permitted), kernel/kexec_file.c, arch/x86/kernel/kexec-bzimage64.c and machine_kexec_64.c;
+each errno was seen on 6.1, 6.12, 7.2 and 7.3 unless the rule says otherwise.
+
+Rules: pure functions of what was read; a fact that is not known refuses nothing.  What the kernel accepts
+although it cannot work is a `Refusal` too, ours, without an errno: Linux compares a plain load with no
+memory map.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+from tightrope.abi import kexec as abi
+from tightrope.memory import PAGE_SIZE, Extent, covered
+from tightrope.perform.linux.state import State
+
+LOAD, FILE_LOAD = "kexec_load", "kexec_file_load"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Request:
+    """A load as the call would get it."""
+
+    crash: bool
+    destinations: tuple[tuple[str, Extent], ...]
+    """kexec_load: (name, where it goes); empty for a load of files."""
+    sizes: tuple[int, ...]
+    """Bytes that each segment brings along."""
+    entry: int
+    files: bool
+    """By kexec_file_load: the kernel chooses the places."""
+    command_line: bytes
+    is_bzimage: bool
+    """kexec_file_load takes nothing else on x86."""
+    signed: bool | None
+    """Whether the image carries a signature; None where nobody looked."""
+
+    @property
+    def call(self) -> str:
+        """The name of the system call."""
+        return FILE_LOAD if self.files else LOAD
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Refusal:
+    """One reason why a load would not be taken, or should not be."""
+
+    call: str
+    number: int | None
+    """The errno; None where Linux takes the load and the machine would not survive it."""
+    found: str
+    mend: str
+
+    @property
+    def answer(self) -> str:
+        """The errno's name, or whose refusal it is."""
+        if self.number == errno.EOPNOTSUPP:
+            return "EOPNOTSUPP"  # Python's table has the other name of that number
+        return "ours" if self.number is None else errno.errorcode[self.number]
+
+    def __str__(self) -> str:
+        return f"{self.call}: {self.answer}: {self.found}; {self.mend}"
+
+
+Reason = tuple[int | None, str, str]
+_Rule = Callable[[State, Request], Iterator[Reason]]
+
+
+def refusals(state: State, request: Request) -> tuple[Refusal, ...]:
+    """Every reason that can be told, in the order in which the kernel looks."""
+    return tuple(
+        Refusal(call=request.call, number=number, found=found, mend=mend)
+        for rule in _RULES
+        for number, found, mend in rule(state, request)
+    )
+
+
+def _built_in(state: State, request: Request) -> Iterator[Reason]:
+    option = "KEXEC_FILE" if request.files else "KEXEC"
+    if request.files and state.architecture in ("i686", "i386"):
+        yield errno.ENOSYS, "32-bit x86 has no kexec_file_load", "go by kexec_load"
+    elif state.built(option) is False:
+        other = "kexec_load" if request.files else "kexec_file_load"
+        yield (
+            errno.ENOSYS,
+            f"CONFIG_{option} is not in this kernel",
+            f"go by {other}, or boot a kernel with it",
+        )
+
+
+def _who(state: State, request: Request) -> Iterator[Reason]:
+    if state.may_boot is False:
+        yield errno.EPERM, "no CAP_SYS_BOOT", "be root, or give the process the capability"
+    if state.disabled:
+        yield (
+            errno.EPERM,
+            "kernel.kexec_load_disabled is 1: nothing is loaded or unloaded until the next boot",
+            "find who sets it (sysctl.d) and reboot",
+        )
+    left = state.limits.crash if request.crash else state.limits.reboot
+    if left == 0:
+        name = "kexec_load_limit_panic" if request.crash else "kexec_load_limit_reboot"
+        yield (
+            errno.EPERM,
+            f"kernel.{name} is 0: no load is left, and nothing can be unloaded",
+            "it cannot be raised again: reboot",
+        )
+
+
+def _locked_down(state: State, request: Request) -> Iterator[Reason]:
+    if state.lockdown in (None, "none"):
+        return
+    if not request.files:
+        yield (
+            errno.EPERM,
+            f"lockdown is {state.lockdown}: kexec_load takes bytes that nobody signed",
+            "go by kexec_file_load with a signed kernel",
+        )
+    elif request.signed is False:
+        yield (
+            errno.EPERM,
+            f"lockdown is {state.lockdown} and the image has no signature",
+            "sign it with a key that this kernel trusts",
+        )
+
+
+def _signature(state: State, request: Request) -> Iterator[Reason]:
+    if request.files and request.signed is False and state.built("KEXEC_SIG_FORCE"):
+        yield (
+            errno.ENODATA,
+            "CONFIG_KEXEC_SIG_FORCE is in this kernel and the image has no signature",
+            "sign it with a key that this kernel trusts",
+        )
+
+
+def _platform(state: State, request: Request) -> Iterator[Reason]:
+    if "tdx_host_platform" in state.cpu_flags and "tdx_pw_mce" in state.cpu_bugs:
+        # machine_kexec_prepare since Linux 6.18; read in the source, not tried.
+        yield (
+            errno.EOPNOTSUPP,
+            "a TDX host whose CPU has the partial-write erratum: Linux does not kexec there",
+            "boot with kvm_intel.tdx=0, or reboot through the firmware",
+        )
+    if state.xen_pv and request.files:
+        yield (
+            None,
+            "kexec_file_load in a PV guest of Xen's oopses the kernel (seen on 6.1)",
+            "in dom0 go by hypercall: `tightrope perform xen`",
+        )
+
+
+def _image(state: State, request: Request) -> Iterator[Reason]:
+    if request.files and not request.is_bzimage:
+        yield (
+            errno.ENOEXEC,
+            "the image is no bzImage with a 64-bit entry, and kexec_file_load takes nothing else",
+            "go by kexec_load",
+        )
+
+
+def _command_line(state: State, request: Request) -> Iterator[Reason]:
+    size = len(request.command_line) + 1
+    if not request.files:
+        return
+    limit = abi.COMMAND_LINE_LIMIT - abi.ELFCOREHDR_ROOM
+    if size > limit:
+        yield (
+            errno.EINVAL,
+            f"the command line has {size} bytes with its zero: {limit} is the most, since"
+            f" {abi.ELFCOREHDR_ROOM} are kept for elfcorehdr=, also without a crash",
+            f"take {size - limit} bytes out of it, or go by kexec_load",
+        )
+
+
+def _shape(state: State, request: Request) -> Iterator[Reason]:
+    """sanity_check_segment_list."""
+    if len(request.destinations) > abi.SEGMENT_MAX:
+        yield (
+            errno.EINVAL,
+            f"{len(request.destinations)} segments: {abi.SEGMENT_MAX} is the most",
+            "join some of them",
+        )
+    for name, extent in request.destinations:
+        if extent.start % PAGE_SIZE or extent.end % PAGE_SIZE:
+            yield errno.EADDRNOTAVAIL, f"{name} at {extent} is not whole pages", "align it"
+    ordered = sorted(request.destinations, key=lambda row: row[1])
+    for (name, one), (other_name, other) in pairwise(ordered):
+        if one.overlaps(other):
+            yield errno.EINVAL, f"{name} {one} and {other_name} {other} overlap", "move one"
+    for (name, extent), size in zip(request.destinations, request.sizes, strict=False):
+        if size > extent.size:
+            yield errno.EINVAL, f"{name}: {size:#x} bytes for {extent.size:#x}", "make room for it"
+    total = sum(extent.size for _, extent in request.destinations)
+    if state.total_ram is not None and total > state.total_ram // 2:
+        yield (
+            errno.EINVAL,
+            f"the segments take {total >> 20} MiB, more than half of {state.total_ram >> 20} MiB",
+            "make the initrd smaller, or move the load to a machine with more memory",
+        )
+
+
+def _crash_region(state: State, request: Request) -> Iterator[Reason]:
+    region = state.crash_region
+    if not request.crash:
+        return
+    if region is None:
+        if state.ram:
+            yield errno.EADDRNOTAVAIL, "no crash region is reserved", "boot with crashkernel="
+        return
+    for name, extent in request.destinations:
+        if not region.covers(extent):
+            yield (
+                errno.EADDRNOTAVAIL,
+                f"{name} {extent} is outside the crash region {region}",
+                "plan it for this machine: `tightrope plan --crash`",
+            )
+    if request.destinations and request.entry not in region:
+        yield errno.EADDRNOTAVAIL, f"the entry {request.entry:#x} is outside {region}", "as above"
+    taken = sum(extent.size for _, extent in request.destinations)
+    if taken >= region.size:
+        yield (
+            errno.ENOMEM,
+            f"the segments fill the crash region {region}: the control pages are taken from it too",
+            "leave some pages of it free",
+        )
+
+
+def _memory(state: State, request: Request) -> Iterator[Reason]:
+    """What a plain kexec_load accepts without a look: its destinations' memory."""
+    if request.files or not state.ram:
+        return
+    for name, extent in request.destinations:
+        if not covered(extent, state.ram):
+            yield None, f"{name} {extent} is not RAM in /proc/iomem", "plan it for this machine"
+        if not request.crash:
+            for region in state.crash_regions:
+                if extent.overlaps(region):
+                    yield None, f"{name} {extent} is in the crash region {region}", "move it"
+    if request.destinations and not any(
+        request.entry in extent for _, extent in request.destinations
+    ):
+        yield None, f"the entry {request.entry:#x} is in no segment", "enter what is loaded"
+
+
+_RULES: tuple[_Rule, ...] = (
+    _built_in,
+    _who,
+    _locked_down,
+    _platform,
+    _shape,
+    _crash_region,
+    _image,
+    _signature,
+    _command_line,
+    _memory,
+)

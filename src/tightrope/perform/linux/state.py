@@ -1,0 +1,196 @@
+"""What the running Linux says of kexec: what is loaded, what it allows, and the memory it has.
+
+    /sys/kernel/kexec/*, /proc/sys/kernel/kexec_load_*     what is loaded, how many loads are left
+    /proc/iomem, /proc/meminfo                             where RAM and the crash region lie
+    /sys/kernel/security/lockdown, /proc/self/status       who may
+    /proc/config.gz, /boot/config-RELEASE                  what was built into this kernel
+
+Rules: one door to the files, `Files`, so that a tree from another machine is read the same way.  What a
+file does not say is None, never a guess.
+"""
+
+from __future__ import annotations
+
+import gzip
+import re
+import zlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from tightrope.abi import kexec as abi
+from tightrope.memory import Extent, union
+
+Files = Callable[[str], bytes | None]
+"""What a file of the machine holds, by its absolute path; None where it cannot be read."""
+
+BLOCK = 1 << 16
+"""Bytes of one read.  A sysctl file asked for 4 MiB or more at once answers ENOMEM (proc_sys_call_handler
+in fs/proc/proc_sysctl.c), as if it could not be read."""
+MOST = 1 << 24
+"""Bytes of a file that are read at all; a configuration has 300 KB."""
+
+
+def machine_file(path: str) -> bytes | None:
+    """The running machine's own file, as `Files` wants it."""
+    out = b""
+    try:
+        with open(path, "rb", buffering=0) as file:
+            while len(out) < MOST and (block := file.read(BLOCK)):
+                out += block
+    except OSError:
+        return None
+    return out
+
+
+RAM_NAME = "System RAM"
+CRASH_NAME = "Crash kernel"
+_IOMEM = re.compile(r"^( *)([0-9a-f]+)-([0-9a-f]+) : (.*)$")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """Loads that are left, by the kind of load; None where this kernel has no such limit, or any number."""
+
+    reboot: int | None
+    crash: int | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class State:
+    """Linux's own view.  Addresses are physical, sizes bytes; None: it does not say."""
+
+    release: str | None
+    architecture: str | None
+    """What uname calls it: x86_64, i686."""
+    loaded: bool | None
+    crash_loaded: bool | None
+    disabled: bool | None
+    """kernel.kexec_load_disabled, which lasts until the next boot."""
+    limits: Limits
+    lockdown: str | None
+    """"none", "integrity" or "confidentiality"; None without the security module."""
+    secure_boot: bool | None
+    may_boot: bool | None
+    """Whether this process has CAP_SYS_BOOT."""
+    ram: tuple[Extent, ...]
+    """System RAM, sorted, merged; empty where /proc/iomem hides it."""
+    crash_regions: tuple[Extent, ...]
+    """Lowest first; a kexec on crash is loaded into the highest."""
+    total_ram: int | None
+    """MemTotal: totalram_pages() in bytes."""
+    options: frozenset[str] | None
+    """CONFIG_* that are y, None where no configuration is found."""
+    cpu_flags: frozenset[str]
+    cpu_bugs: frozenset[str]
+    xen_pv: bool
+    """A PV guest of Xen's, dom0 too: its physical addresses are not the machine's."""
+
+    @property
+    def crash_region(self) -> Extent | None:
+        """Where a crash image goes: crashk_res, the highest region."""
+        return self.crash_regions[-1] if self.crash_regions else None
+
+    def built(self, option: str) -> bool | None:
+        """Whether CONFIG_<option> is in this kernel, None where that is not known."""
+        return None if self.options is None else option in self.options
+
+
+def read_state(files: Files) -> State:
+    """All of it, by whatever door `files` is."""
+    release = _text(files("/proc/sys/kernel/osrelease"))
+    rows = list(_iomem(_text(files("/proc/iomem")) or ""))
+    cpu = _text(files("/proc/cpuinfo")) or ""
+    return State(
+        release=release,
+        architecture=_text(files("/proc/sys/kernel/arch")),
+        loaded=_flag(_first(files, abi.LOADED)),
+        crash_loaded=_flag(_first(files, abi.CRASH_LOADED)),
+        disabled=_flag(files(abi.LOAD_DISABLED)),
+        limits=Limits(reboot=_limit(files(abi.LIMIT_REBOOT)), crash=_limit(files(abi.LIMIT_PANIC))),
+        lockdown=_chosen(_text(files(abi.LOCKDOWN))),
+        secure_boot=_secure_boot(files(abi.SECURE_BOOT)),
+        may_boot=_capable(_text(files("/proc/self/status")), abi.CAP_SYS_BOOT),
+        ram=union(extent for name, extent in rows if name == RAM_NAME),
+        crash_regions=tuple(sorted(extent for name, extent in rows if name == CRASH_NAME)),
+        total_ram=_mem_total(_text(files("/proc/meminfo"))),
+        options=_options(files, release),
+        cpu_flags=_cpu_words(cpu, "flags"),
+        cpu_bugs=_cpu_words(cpu, "bugs"),
+        xen_pv=_xen_pv(files),
+    )
+
+
+def _text(data: bytes | None) -> str | None:
+    return None if data is None else data.decode("latin-1").strip()
+
+
+def _first(files: Files, paths: Iterable[str]) -> bytes | None:
+    return next((data for data in map(files, paths) if data is not None), None)
+
+
+def _flag(data: bytes | None) -> bool | None:
+    text = _text(data)
+    return text == "1" if text in ("0", "1") else None
+
+
+def _limit(data: bytes | None) -> int | None:
+    """Loads left; -1, any number, is None."""
+    text = _text(data)
+    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 12 else None
+
+
+def _chosen(text: str | None) -> str | None:
+    """The word in brackets: `none [integrity] confidentiality`."""
+    found = re.search(r"\[([a-z]+)\]", text or "")
+    return found[1] if found else None
+
+
+def _secure_boot(data: bytes | None) -> bool | None:
+    return None if data is None or len(data) < 5 else data[4] == 1
+
+
+def _capable(status: str | None, capability: int) -> bool | None:
+    found = re.search(r"^CapEff:\s*([0-9a-f]{1,16})$", status or "", re.MULTILINE)
+    return bool(int(found[1], 16) >> capability & 1) if found else None
+
+
+def _iomem(text: str) -> Iterable[tuple[str, Extent]]:
+    """(name, extent) of each row; a row of zeros is hidden from who may not see it."""
+    for line in text.splitlines():
+        found = _IOMEM.match(line)
+        if found and (int(found[2], 16) or int(found[3], 16)):
+            start, last = int(found[2], 16), int(found[3], 16)
+            if start <= last:
+                yield found[4], Extent(start, last + 1)
+
+
+def _mem_total(text: str | None) -> int | None:
+    found = re.search(r"^MemTotal:\s*(\d{1,15}) kB$", text or "", re.MULTILINE)
+    return int(found[1]) << 10 if found else None
+
+
+def _options(files: Files, release: str | None) -> frozenset[str] | None:
+    """The configuration of the running kernel, from itself or from beside its image."""
+    packed = files("/proc/config.gz")
+    text: bytes | None = None
+    if packed is not None:
+        try:
+            text = gzip.decompress(packed)
+        except (OSError, EOFError, zlib.error):
+            text = None
+    if text is None and release and "/" not in release:
+        text = _first(files, (f"/boot/config-{release}", f"/usr/lib/modules/{release}/config"))
+    if text is None:
+        return None
+    return frozenset(re.findall(r"^CONFIG_(\w+)=y$", text.decode("latin-1"), re.MULTILINE))
+
+
+def _cpu_words(text: str, name: str) -> frozenset[str]:
+    found = re.search(rf"^{name}\s*: (.*)$", text, re.MULTILINE)
+    return frozenset(found[1].split()) if found else frozenset()
+
+
+def _xen_pv(files: Files) -> bool:
+    if _text(files("/sys/hypervisor/type")) != "xen":
+        return False
+    return (_text(files("/sys/hypervisor/guest_type")) or "PV") == "PV"

@@ -1,0 +1,117 @@
+"""Loads that are right but for one thing, asked of the Linux under this process: what is said, what was told.
+
+Rules: a row is a load and what is changed on the machine before it.  Run as a program it asks each row of
+the real kernel and prints, as JSON, the errno it answered (0: taken) and the errnos that `refusals` gave
+beforehand.  What is loaded is unloaded again, and nothing is jumped to.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+
+from tightrope.abi.kexec import FileFlag
+from tightrope.memory import PAGE_SIZE, Extent
+from tightrope.perform.linux.calls import CallFailed, Linux
+from tightrope.perform.linux.kexec import FileLoad, reasons
+from tightrope.perform.linux.state import machine_file, read_state
+from tightrope.perform.load_file import Load, LoadSegment
+
+MIB = 1 << 20
+KERNEL = "k2"
+"""The path of a bzImage in the guest."""
+LINE_LIMIT = 2016
+"""Bytes without the zero."""
+
+
+def segment(at: int, size: int = PAGE_SIZE, data: bytes = b"\xf4") -> LoadSegment:
+    return LoadSegment(destination=Extent.sized(at, size), data=memoryview(data))
+
+
+def loads(region: Extent | None, total: int) -> Iterator[tuple[str, Load]]:
+    """By kexec_load: name and load."""
+    base = Load(
+        segments=(segment(64 * MIB),), entry=64 * MIB, legacy=False, crash=False, rehearsed=""
+    )
+    yield "fine", base
+    for count in (16, 17):
+        rows = tuple(segment((64 + n) * MIB) for n in range(count))
+        yield f"{count} segments", replace(base, segments=rows)
+    yield "not aligned", replace(base, segments=(segment(64 * MIB + 8),))
+    yield "size not aligned", replace(base, segments=(segment(64 * MIB, 100),))
+    yield "overlap", replace(base, segments=(segment(64 * MIB, 8192), segment(64 * MIB + 4096)))
+    yield "touching", replace(base, segments=(segment(64 * MIB), segment(64 * MIB + 4096)))
+    yield "more bytes than room", replace(base, segments=(segment(64 * MIB, data=bytes(8192)),))
+    # The kernel counts pages, so the two sides of the bound are a page apart.
+    half = total // 2 // PAGE_SIZE * PAGE_SIZE
+    yield "more than half", replace(base, segments=(segment(64 * MIB, half + PAGE_SIZE),))
+    crash = replace(base, crash=True)
+    yield "crash, outside the region", crash
+    if region:
+        inside = replace(crash, segments=(segment(region.start),), entry=region.start)
+        yield "crash, inside the region", inside
+        yield "crash, entry outside", replace(inside, entry=64 * MIB)
+        whole = segment(region.start, region.size)
+        yield "crash, all of the region", replace(inside, segments=(whole,))
+
+
+def errno_of(calls: Linux, load: Load | FileLoad) -> int:
+    """What the kernel answers; what it takes is unloaded."""
+    try:
+        if isinstance(load, FileLoad):
+            flags = FileFlag.NO_INITRAMFS | (FileFlag.ON_CRASH if load.crash else FileFlag(0))
+            calls.kexec_file_load(load.kernel, -1, load.command_line, flags)
+        else:
+            calls.kexec_load(load.entry, load.segments, int(load.crash))
+    except CallFailed as err:
+        return err.number
+    calls.kexec_load(0, (), int(load.crash))
+    return 0
+
+
+def file_loads() -> Iterator[tuple[str, FileLoad]]:
+    """By kexec_file_load: name and load."""
+    kernel = os.open(KERNEL, os.O_RDONLY)
+    base = FileLoad(
+        kernel=kernel, initrd=None, command_line=b"quiet", crash=False, is_bzimage=True, signed=None
+    )
+    yield "files, fine", base
+    yield "files, longest line", replace(base, command_line=b"x" * LINE_LIMIT)
+    yield "files, line too long", replace(base, command_line=b"x" * (LINE_LIMIT + 1))
+    yield (
+        "files, no bzImage",
+        replace(base, kernel=os.open(__file__, os.O_RDONLY), is_bzimage=False),
+    )
+    yield "files, crash", replace(base, crash=True)
+
+
+def rows(calls: Linux) -> Iterator[tuple[str, int, list[int | None]]]:
+    """(name, errno, errnos told before), row by row; the last ones take rights away for good."""
+    state = read_state(machine_file)
+    every: list[tuple[str, Load | FileLoad]] = [*loads(state.crash_region, state.total_ram or 0)]
+    every += file_loads()
+
+    def ask(name: str, load: Load | FileLoad) -> tuple[str, int, list[int | None]]:
+        told = [each.number for each in reasons(read_state(machine_file), load)]
+        return name, errno_of(calls, load), told
+
+    for name, load in every:
+        yield ask(name, load)
+    fine, files = dict(loads(None, 0))["fine"], dict(file_loads())["files, fine"]
+    if machine_file("/proc/sys/kernel/kexec_load_limit_reboot") is not None:
+        with open("/proc/sys/kernel/kexec_load_limit_reboot", "w") as limit:
+            limit.write("0")
+        yield ask("no load left", fine)
+        yield ask("files, no load left", files)
+    with open("/proc/sys/kernel/kexec_load_disabled", "w") as disabled:
+        disabled.write("1")
+    yield ask("disabled", fine)
+    yield ask("files, disabled", files)
+
+
+if __name__ == "__main__":
+    print(json.dumps(list(rows(Linux()))), flush=True)
+    sys.exit(0)

@@ -1,0 +1,77 @@
+"""A Linux that is not there: it keeps what it is asked, and answers as the real one was seen to.
+
+Rules: a plain load that fails keeps the old image, a crash load that fails drops it; the loaded flags are
+files, as on a real machine, so that what is read back was written by somebody else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from tightrope.abi.kexec import FileFlag
+from tightrope.perform.linux.calls import CallFailed
+from tightrope.perform.load_file import LoadSegment
+
+IOMEM = """\
+00000000-00000fff : Reserved
+00001000-0009fbff : System RAM
+00100000-3ffdffff : System RAM
+  20000000-27ffffff : Crash kernel
+"""
+FILES = {
+    "/proc/sys/kernel/osrelease": b"6.12.117+deb13-amd64\n",
+    "/proc/sys/kernel/arch": b"x86_64\n",
+    "/sys/kernel/kexec_loaded": b"0\n",
+    "/sys/kernel/kexec_crash_loaded": b"0\n",
+    "/proc/sys/kernel/kexec_load_disabled": b"0\n",
+    "/proc/sys/kernel/kexec_load_limit_reboot": b"-1\n",
+    "/proc/sys/kernel/kexec_load_limit_panic": b"-1\n",
+    "/proc/iomem": IOMEM.encode(),
+    "/proc/meminfo": b"MemTotal:        1000000 kB\nMemFree: 900000 kB\n",
+    "/sys/kernel/security/lockdown": b"[none] integrity confidentiality\n",
+    "/proc/self/status": b"Name:\tpython\nCapEff:\t000001ffffffffff\n",
+    "/boot/config-6.12.117+deb13-amd64": b"CONFIG_KEXEC=y\nCONFIG_KEXEC_FILE=y\n# CONFIG_KEXEC_SIG_FORCE is not set\n",
+    "/proc/cpuinfo": b"processor\t: 0\nflags\t\t: fpu pse pae\nbugs\t\t: spectre_v1\n",
+}
+
+
+@dataclass
+class FakeLinux:
+    """`refuse` is the errno of every load, 0 for none; `came_back` of a jump."""
+
+    files: dict[str, bytes] = field(default_factory=lambda: dict(FILES))
+    refuse: int = 0
+    came_back: int = 0
+    loads: list[tuple[int, list[tuple[int, int, bytes]], int]] = field(default_factory=list)
+    file_loads: list[tuple[int, int, bytes, FileFlag]] = field(default_factory=list)
+    jumps: int = 0
+
+    def file(self, path: str) -> bytes | None:
+        return self.files.get(path)
+
+    def _answer(self, *, crash: bool, unload: bool) -> None:
+        path = "/sys/kernel/kexec_crash_loaded" if crash else "/sys/kernel/kexec_loaded"
+        if self.refuse:
+            if crash and not unload:
+                self.files[path] = b"0\n"
+            raise CallFailed("kexec_load", self.refuse)
+        self.files[path] = b"0\n" if unload else b"1\n"
+
+    def kexec_load(self, entry: int, segments: Sequence[LoadSegment], flags: int) -> None:
+        rows = [
+            (each.destination.start, each.destination.size, bytes(each.data)) for each in segments
+        ]
+        self.loads.append((entry, rows, flags))
+        self._answer(crash=bool(flags & 1), unload=not segments)
+
+    def kexec_file_load(
+        self, kernel: int, initrd: int, command_line: bytes, flags: FileFlag
+    ) -> None:
+        self.file_loads.append((kernel, initrd, command_line, flags))
+        self._answer(crash=bool(flags & 2), unload=bool(flags & 1))
+
+    def reboot_kexec(self) -> None:
+        self.jumps += 1
+        if self.came_back:
+            raise CallFailed("reboot", self.came_back)
