@@ -23,7 +23,7 @@ OUTSIDERS = {
     "unicorn": ("machine.unicorn",),
     "iced_x86": ("observe", "prove"),
     "z3": ("prove",),
-    "ctypes": ("observe.physical", "machine", "perform.privcmd"),
+    "ctypes": ("observe.physical", "machine", "perform.privcmd", "perform.linux.calls"),
     "mmap": ("observe.physical", "machine", "perform.privcmd", "vmcore"),
     "fcntl": ("machine", "perform.privcmd"),
     "socket": ("machine",),
