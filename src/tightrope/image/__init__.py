@@ -7,6 +7,9 @@ binary has none, and is read as one when the caller says so.
     recognise.py      what do these bytes look like
     bzimage.py        the Linux bzImage, header checked against file
     payload.py        the compressed kernel inside
+    streams.py        compressed streams, unpacked piece by piece
+    initramfs.py      whether an initrd is what Linux unpacks
+    cpio.py           the archives in it
     unpacked.py       that kernel as an image of its own
     unified.py        the unified kernel image: a bzImage, its initrd and command line in PE sections
     certificates.py   where a PE file keeps its signatures
@@ -25,12 +28,13 @@ from __future__ import annotations
 from tightrope.errors import ImageError
 from tightrope.image import bzimage, compressed, executable, flat, unified
 from tightrope.image.certificates import pe_header
-from tightrope.image.payload import unpack
+from tightrope.image.initramfs import initrd_contents
+from tightrope.image.payload import payload_contents, unpack
 from tightrope.image.recognise import has_linux_header, looks_like
 from tightrope.image.unpacked import unpacked
 from tightrope.model import Buffer, Image
 
-__all__ = ["read", "read_flat", "unpack", "unpacked"]
+__all__ = ["initrd_contents", "payload_contents", "read", "read_flat", "unpack", "unpacked"]
 
 
 def read(data: Buffer, source: str) -> Image:

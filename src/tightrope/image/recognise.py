@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from tightrope.abi import boot
 from tightrope.image.certificates import pe_header
-from tightrope.image.payload import compression_of
+from tightrope.image.streams import compression_of
 
 _SHORTEST = 2 * boot.SECTOR
 """A bzImage has a boot sector and at least one sector of setup (kexec-bzimage64.c asks the same)."""
@@ -34,9 +34,14 @@ def looks_like(data: memoryview) -> str:
     head = bytes(data[: boot.SECTOR])
     if not any(head):
         return "nothing but zeros where a kernel would begin"
-    if all(32 <= byte < 127 or byte in b"\t\n\f\r" for byte in head):
+    if is_text(head):
         return "a text file"
     return f"no kernel image that is known here (it begins with {head[:8].hex(' ')})"
+
+
+def is_text(head: bytes) -> bool:
+    """The bytes are printable ASCII and white space."""
+    return all(32 <= byte < 127 or byte in b"\t\n\f\r" for byte in head)
 
 
 def _cut(data: memoryview) -> str:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from tightrope.model.handover import Code, Handover, Tables
 from tightrope.model.host import Cpu, DirectMap, Host, KernelText, LowMapping, Named, Registers
-from tightrope.model.image import Buffer, EntryPoint, Image, Part, Payload, Protocol
+from tightrope.model.image import Buffer, Contents, EntryPoint, Image, Part, Payload, Protocol
 from tightrope.model.inputs import Inputs, Module
 from tightrope.model.plan import ZERO_FRAME, Backup, Plan, Segment
 from tightrope.model.run import (
@@ -48,6 +48,7 @@ __all__ = [
     "Buffer",
     "Code",
     "Console",
+    "Contents",
     "Cpu",
     "DirectMap",
     "Dom0",

@@ -59,6 +59,25 @@ class Payload:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Contents:
+    """What something compressed turned out to hold when it was unpacked: a payload, an initrd.
+
+    Whole where there is neither a `flaw` nor a reason why it is `untold`.
+    """
+
+    what: str
+    """A noun phrase: what was unpacked, as far as it came."""
+    flaw: str | None = None
+    """What is wrong with it, a clause without a subject."""
+    where: str = ""
+    """The field or the bytes that are wrong."""
+    says: str = ""
+    """What the kernel that unpacks it says, where it says anything."""
+    untold: str | None = None
+    """Why it cannot be told whether it is whole."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Image:
     """A kernel image, read and checked.  Sizes, alignments and limits are bytes.
 

@@ -27,5 +27,18 @@ def initrd_argument(initrd: bytes | bytearray | memoryview) -> str:
 
 
 def example_initrd() -> bytes:
-    """A quarter of a MiB that differs from page to page, for a rehearsal without an initrd."""
-    return b"".join(number.to_bytes(8, "little") for number in range(1 << 15))
+    """A cpio archive of a quarter of a MiB that differs from page to page.
+
+    For a rehearsal without an initrd: the shipped kernel only sums it, and Linux would unpack it.
+    """
+    count = 1 << 15
+    body = b"".join(number.to_bytes(8, "little") for number in range(count))
+    return _entry("numbers", body) + _entry("TRAILER!!!", b"")
+
+
+def _entry(name: str, data: bytes) -> bytes:
+    """An entry of a "newc" archive (Linux Documentation/driver-api/early-userspace/buffer-format.rst)."""
+    raw = name.encode() + b"\0"
+    numbers = (0, 0o100444, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(raw), 0)
+    head = b"070701" + b"".join(b"%08x" % number for number in numbers) + raw
+    return head + bytes(-len(head) % 4) + data + bytes(-len(data) % 4)

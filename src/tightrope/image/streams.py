@@ -1,0 +1,225 @@
+"""Compressed streams, unpacked a piece at a time: in bounded memory, and off the interpreter's lock.
+
+    data   | stream | what follows it |
+             ------ -> pieces of at most a few MiB; the count of the stream's bytes at their end
+
+Everything compressed that a kernel is handed goes through here: its own payload, an initrd, a kernel
+file that is gzip as a whole.  Each stream is unpacked to its own end and no further, as the kernel's
+decompressors do: what follows is the caller's.
+
+Rules: no more than `most` bytes come out, and a caller that stops asking stops the unpacking.  A
+checksum that a stream has is checked (gzip, bzip2, xz, and zstd where it was written); lzma and lz4 have none.  lz4 and
+zstandard are imported only where a stream needs them.  Errors say what is wrong and not where: the
+caller knows what the stream is of.
+"""
+
+from __future__ import annotations
+
+import bz2
+import lzma
+import zlib
+from collections.abc import Callable, Generator, Iterator, Mapping
+from types import MappingProxyType
+
+from tightrope.errors import MissingPart
+
+MAGICS: Mapping[str, bytes] = MappingProxyType(
+    {
+        "gzip": b"\x1f\x8b",
+        "bzip2": b"BZh",
+        "lzma": b"\x5d\0\0",
+        "xz": b"\xfd7zXZ\0",
+        "lzo": b"\x89LZO",
+        "lz4": b"\x02\x21\x4c\x18",
+        "zstd": b"\x28\xb5\x2f\xfd",
+    }
+)
+"""What each stream begins with (boot.rst, payload_offset; lzo from Linux lib/decompress.c)."""
+_LONGEST_MAGIC = max(len(magic) for magic in MAGICS.values())
+
+_STEP = 64 << 10
+"""Bytes fed at a time."""
+_PIECE = 256 << 10
+"""Bytes that come out at a time, where a decoder can be told."""
+_LZMA_MEMORY = 512 << 20
+"""Bytes a decoder may take.  Linux packs with dictionaries of up to 128 MiB (scripts/xz_wrap.sh)."""
+_ZSTD_WINDOW = 128 << 20
+"""Bytes; what `zstd -22 --ultra` asks for, which is how Linux packs (scripts/Makefile.lib), and the most
+that Linux unpacks (lib/decompress_unzstd.c, ZSTD_WINDOWSIZE_MAX)."""
+_ZSTD_STEP = 1024
+"""Bytes fed at a time.  A block of 4 bytes can mean 128 KiB: the overshoot is at most 32 MiB."""
+_LZ4_BLOCK = 8 << 20
+"""Bytes that one block of an LZ4 legacy frame unpacks to, at most (LZ4 Frame Format, "Legacy frame")."""
+_LZ4_BLOCK_PACKED = _LZ4_BLOCK + _LZ4_BLOCK // 255 + 16
+"""Bytes of such a block packed, at most (lz4.h, LZ4_COMPRESSBOUND)."""
+
+Pieces = Generator[bytes, None, int]
+"""What comes out, piece by piece; returns how many bytes of the data the stream was."""
+
+
+class StreamError(Exception):
+    """A stream that does not unpack; the words say why."""
+
+
+class UnreadableError(StreamError):
+    """A stream of a compression that is known by name, and not unpacked here."""
+
+
+def compression_of(data: memoryview) -> str | None:
+    """The compression that `data` begins with; None when it is none of `MAGICS`."""
+    head = bytes(data[:_LONGEST_MAGIC])
+    return next((name for name, magic in MAGICS.items() if head.startswith(magic)), None)
+
+
+class Stream:
+    """The stream that `data` begins with; iterating unpacks it.
+
+    Not much more than `most` bytes come out: then it stops without a word, and `size` says so.
+    """
+
+    def __init__(self, compression: str, data: memoryview, *, most: int) -> None:
+        self.size = 0
+        """Bytes that have come out."""
+        self.used = 0
+        """Bytes of the data that were the stream, once it has come to its end."""
+        self._compression, self._data, self._most = compression, data, most
+
+    def __iter__(self) -> Iterator[bytes]:
+        """The pieces; once.
+
+        Raises StreamError when the stream is corrupt or breaks off, UnreadableError when it is lzo;
+        MissingPart when its package is not installed.
+        """
+        if self._compression not in _DECODERS:
+            raise UnreadableError("this compression is recognised, but not unpacked here")
+        self.used = yield from self._counted(_DECODERS[self._compression](self._data, self._most))
+
+    def _counted(self, pieces: Pieces) -> Pieces:
+        while True:
+            try:
+                piece = next(pieces)
+            except StopIteration as end:
+                return int(end.value)
+            self.size += len(piece)
+            yield piece
+
+
+# ---------------------------------------------------------------------- one function a compression
+
+
+def _gzip(data: memoryview, most: int) -> Pieces:
+    decoder = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)
+    size = fed = 0
+    waiting: bytes | memoryview = b""
+    while not decoder.eof and size <= most and (len(waiting) or fed < len(data)):
+        if not len(waiting):
+            waiting = data[fed : fed + _STEP]
+            fed += len(waiting)
+        try:
+            piece = decoder.decompress(waiting, _PIECE)
+        except zlib.error as err:
+            raise StreamError(f"is corrupt: {err}") from err
+        waiting = decoder.unconsumed_tail
+        size += len(piece)
+        yield piece
+    return _used(decoder.eof, size, most, fed - len(decoder.unused_data))
+
+
+def _bzip2(data: memoryview, most: int) -> Pieces:
+    return _by_need(bz2.BZ2Decompressor(), data, most)
+
+
+def _xz(data: memoryview, most: int) -> Pieces:
+    return _by_need(lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_LZMA_MEMORY), data, most)
+
+
+def _lzma(data: memoryview, most: int) -> Pieces:
+    return _by_need(lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=_LZMA_MEMORY), data, most)
+
+
+def _by_need(
+    decoder: bz2.BZ2Decompressor | lzma.LZMADecompressor, data: memoryview, most: int
+) -> Pieces:
+    """Unpack with a decoder that says when it wants more."""
+    size = fed = 0
+    while not decoder.eof and size <= most and (fed < len(data) or not decoder.needs_input):
+        step = data[fed : fed + _STEP] if decoder.needs_input else b""
+        fed += len(step)
+        try:
+            piece = decoder.decompress(step, _PIECE)
+        except (OSError, lzma.LZMAError) as err:
+            raise StreamError(f"is corrupt: {err}") from err
+        size += len(piece)
+        yield piece
+    return _used(decoder.eof, size, most, fed - len(decoder.unused_data))
+
+
+def _zstd(data: memoryview, most: int) -> Pieces:
+    try:
+        import zstandard
+    except ImportError as err:
+        raise _missing("zstandard", "zstd") from err
+    decoder = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW).decompressobj()
+    size = fed = 0
+    while not decoder.eof and size <= most and fed < len(data):
+        step = data[fed : fed + _ZSTD_STEP]
+        fed += len(step)
+        try:
+            piece = decoder.decompress(step)
+        except zstandard.ZstdError as err:
+            raise StreamError(f"is corrupt: {err}") from err
+        size += len(piece)
+        yield piece
+    return _used(decoder.eof, size, most, fed - len(decoder.unused_data))
+
+
+def _lz4(data: memoryview, most: int) -> Pieces:
+    """Unwrap LZ4 legacy frames: magic, then blocks, each its packed size (4 bytes) and its bytes.
+
+    A frame has no end of its own: it goes on to the end of the data, and the magic of another frame
+    and words of zeros are passed over (Linux lib/decompress_unlz4.c).
+    """
+    try:
+        import lz4.block
+    except ImportError as err:
+        raise _missing("lz4", "lz4") from err
+    size, at = 0, len(MAGICS["lz4"])
+    while at < len(data) and size < most:
+        head = bytes(data[at : at + 4])
+        packed = int.from_bytes(head, "little")
+        if size and (head == MAGICS["lz4"] or not packed):
+            at += len(head)
+            continue
+        block = data[at + 4 : at + 4 + packed]
+        if not 0 < packed <= _LZ4_BLOCK_PACKED or len(block) < packed:
+            raise StreamError(f"is corrupt: a block of {packed:#x} bytes at {at:#x} of the stream")
+        room = min(_LZ4_BLOCK, most - size)
+        try:
+            piece: bytes = lz4.block.decompress(block, uncompressed_size=room)
+        except lz4.block.LZ4BlockError as err:
+            more = "" if room == _LZ4_BLOCK else ", or unpacks to more than its end promises"
+            raise StreamError(f"is corrupt{more}: {err}") from err
+        size += len(piece)
+        at += 4 + packed
+        yield piece
+    return at
+
+
+def _used(ended: bool, size: int, most: int, used: int) -> int:
+    """The bytes of the stream.  Raises StreamError where it did not come to its end."""
+    if not ended and size <= most:
+        raise StreamError(f"breaks off after {size:#x} unpacked bytes")
+    return used
+
+
+def _missing(package: str, compression: str) -> MissingPart:
+    return MissingPart(
+        f"{package} is needed to unpack a {compression} stream: pip install 'tightrope[inspect]'"
+    )
+
+
+_DECODERS: Mapping[str, Callable[[memoryview, int], Pieces]] = MappingProxyType(
+    {"gzip": _gzip, "bzip2": _bzip2, "lzma": _lzma, "xz": _xz, "lz4": _lz4, "zstd": _zstd}
+)
+DECODED = frozenset(_DECODERS)
+"""The compressions that are unpacked here."""
