@@ -15,6 +15,7 @@ import numpy as np
 
 from bench import cases, cpus, pcs, plain_unicorn, proofs
 from bench.clock import seconds, show
+from tests.makers import cpio
 from tests.makers.bzimage import bzimage
 from tightrope import check, host, image, plan, routines, shipped
 from tightrope import world as world_room
@@ -41,7 +42,7 @@ def whole_rehearsal() -> None:
     rows = (REPOSITORY / ".cache/kernels/kernels.txt").read_text().split()
     kernel = str(REPOSITORY / dict(zip(rows[::2], rows[1::2], strict=True))["amd64"])
     with tempfile.NamedTemporaryFile() as initrd:
-        initrd.write(os.urandom(INITRD))
+        initrd.write(cpio.initrd(INITRD, os.urandom(1 << 20)))
         initrd.flush()
         command = [sys.executable, "-m", "tightrope", "rehearse", kernel, "--initrd", initrd.name]
         taken, last = [], {}

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.makers import cpio
+
 TIGHTROPE = (sys.executable, "-m", "tightrope")
 QUIET = {key: value for key, value in os.environ.items() if key != "NO_COLOR"}
 
@@ -31,7 +33,7 @@ def run(
 def initrd(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """30 MB, each page different."""
     path = tmp_path_factory.mktemp("initrd") / "initrd.img"
-    path.write_bytes(b"".join(number.to_bytes(8, "little") for number in range(30_000_000 // 8)))
+    path.write_bytes(cpio.initrd(30_000_000))
     return path
 
 

@@ -7,7 +7,6 @@ data     then zeros up to a multiple of 4
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping
 
 REGULAR, DIRECTORY, SYMLINK = 0o100644, 0o040755, 0o120777
@@ -63,10 +62,12 @@ def archive(files: Mapping[str, bytes] | None = None, *, magic: bytes = b"070701
     return b"".join(made) + TRAILER
 
 
-def initrd(size: int, seed: int = 1) -> bytes:
-    """An initrd of just `size` bytes, a multiple of 4: one file that nothing compresses."""
-    empty = len(archive({"blob": b""}))
-    made = archive({"blob": random.Random(seed).randbytes(size - empty)})
-    if len(made) != size:
+def initrd(size: int, body: bytes | None = None) -> bytes:
+    """An initrd of just `size` bytes, a multiple of 4, no two pages alike; `body` is what its file repeats."""
+    empty = len(archive({"body": b""}))
+    wanted = size - empty
+    if wanted < 0 or wanted % 4:
         raise ValueError(f"{size} bytes are too few, or no multiple of 4")
-    return made
+    if body is None:
+        body = b"".join(number.to_bytes(8, "little") for number in range(wanted // 8 + 1))
+    return archive({"body": (body * (wanted // len(body) + 1))[:wanted]})

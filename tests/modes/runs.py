@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 
+from tests.makers import cpio
 from tests.makers.hosts import FOUR_FOUR, SPLITS, read_image
 from tightrope.deeds.rehearse import rehearse
 from tightrope.machine.port import Machine
@@ -41,7 +42,7 @@ def request(
 ) -> Request:
     """A request with an initrd that is not all the same."""
     return Request(
-        initrd=bytes(n * 7 % 251 for n in range(initrd)),
+        initrd=cpio.initrd(initrd),
         command_line="console=ttyS0",
         scatter=scatter,
         protocol=protocol,

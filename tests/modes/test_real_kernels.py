@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.makers import cpio
 from tests.rehearse.runs import mode_host
 from tests.stand_ins.played import Fake
 from tightrope import image as image_room
@@ -39,7 +40,7 @@ def read(path: Path) -> Image:
 
 @cache
 def three_megabytes() -> bytes:
-    return b"".join(number.to_bytes(8, "little") for number in range(3 << 17))
+    return cpio.initrd(3 << 20)
 
 
 def enter(

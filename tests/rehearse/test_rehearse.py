@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
+from tests.makers import cpio
 from tests.makers.hosts import hosts, images, read_image, requests
 from tests.rehearse.runs import (
     example_host,
@@ -22,7 +23,8 @@ from tests.rehearse.runs import (
 )
 from tightrope import image as image_room
 from tightrope.check import RULES
-from tightrope.deeds.rehearse import build, prepare, rehearse, speaks_for_itself
+from tightrope.deeds.rehearse import build, prepare, rehearse
+from tightrope.deeds.unpacking import speaks_for_itself
 from tightrope.errors import BadInput, HostError, MachineError, PlanError
 from tightrope.machine.port import Progress
 from tightrope.machine.unicorn import Emulator
@@ -51,7 +53,7 @@ WALKED = {"plan", "tables", "walk", "check"}
 
 @cache
 def thirty_megabytes() -> bytes:
-    return b"".join(number.to_bytes(8, "little") for number in range(30 << 17))
+    return cpio.initrd(30 << 20)
 
 
 @pytest.mark.parametrize("flavour", ["debian_amd64", "debian_cloud"])

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.makers import cpio
 from tests.makers.hosts import read_image
 from tests.rehearse.runs import (
     crash_host,
@@ -50,7 +51,7 @@ def debian(path: Path) -> Image:
 
 @cache
 def three_megabytes() -> bytes:
-    return b"".join(number.to_bytes(8, "little") for number in range(3 << 17))
+    return cpio.initrd(3 << 20)
 
 
 def walk(image: Image, request: Request, name: str | None, old: Host | None = None) -> Verdict:

@@ -1,6 +1,7 @@
 """The deeds: what library users call and the command line offers, each a composition of rooms.
 
     rehearse   plan, build, walk, check: the verdict of one jump
+    unpacking  payload and initrd, unpacked beside the walk
     booted     the same from a real old kernel that QEMU has booted
     compare    rival designs on one host
     matrix     every mode, split and way through Xen, one table

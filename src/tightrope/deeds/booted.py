@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 from tightrope import check, handover, host
 from tightrope.deeds.rehearse import Stages, prepare, reached
+from tightrope.deeds.unpacking import Unpacking
 from tightrope.machine.port import Progress, no_progress
 from tightrope.machine.qemu import Qemu, guest
 from tightrope.machine.qemu.pc import Board
@@ -75,6 +76,7 @@ def rehearse_booted(
         finally:
             machine.close()
     stages = Stages(progress)
+    unpacking = Unpacking(image, request.initrd)
     board = Board(
         size=old.mebibytes << 20,
         kernel=old.kernel,
@@ -113,7 +115,7 @@ def rehearse_booted(
     with stages.stage("walk"):
         run = machine.walk(standing.pc, built, look)
     with stages.stage("check"):
-        findings = (*_changed(changed), *check.check(built, run))
+        findings = (*unpacking.findings(), *_changed(changed), *check.check(built, run))
     heard: Console | None = None
     if run.stop is Stop.ENTRY:
         with stages.stage("userspace"):
@@ -126,6 +128,7 @@ def rehearse_booted(
         findings=findings,
         rules=tuple(rule.id for rule in check.asked(run)),
         unasked=check.unasked(run),
+        contents=unpacking.contents(),
         console=heard,
         seconds=stages.seconds,
     )

@@ -13,6 +13,7 @@ import numpy as np
 from tightrope.check import changes
 from tightrope.deeds.machines import emulator
 from tightrope.deeds.rehearse import rehearse
+from tightrope.deeds.unpacking import Unpacking
 from tightrope.errors import PlanError
 from tightrope.handover import DESIGNS, TWO_TABLES
 from tightrope.machine.port import Machine, Progress, no_progress
@@ -39,11 +40,14 @@ def compare(
 ) -> tuple[Row, ...]:
     """Rehearse each design.  Raises PlanError when not even the plan can be made."""
     machine = machine or emulator()
+    unpacking = Unpacking(image, request.initrd)
     rows = []
     for number, design in enumerate(designs):
         progress("designs", number, len(designs))
         try:
-            verdict = rehearse(image, old, request, design=design, machine=machine)
+            verdict = rehearse(
+                image, old, request, design=design, machine=machine, unpacking=unpacking
+            )
         except PlanError as err:
             if err.field not in NOT_HERE:
                 raise

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING
 
 from tightrope import host
 from tightrope.deeds.matrix import CRASH_REGION
-from tightrope.deeds.rehearse import CONSOLE_WORDS, is_linux, speaks_for_itself
+from tightrope.deeds.rehearse import CONSOLE_WORDS
+from tightrope.deeds.unpacking import is_linux, speaks_for_itself
 from tightrope.errors import BadInput
 from tightrope.model import Paging
 

@@ -17,6 +17,7 @@ from dataclasses import replace
 from tightrope import host
 from tightrope.deeds.machines import emulator
 from tightrope.deeds.rehearse import rehearse
+from tightrope.deeds.unpacking import Unpacking
 from tightrope.errors import HostError, MissingPart, PlanError
 from tightrope.host import SPLITS
 from tightrope.machine.port import Machine, Progress, no_progress
@@ -79,6 +80,7 @@ def matrix(
     kinds = sum(len(XEN_KINDS if column else KINDS) for _, _, column, _ in places)
     total = kinds * len(kernels) * len(on)
     cells: list[Cell] = []
+    unpacked = {kernel.source: Unpacking(kernel, None) for kernel in kernels}
     for machine in on:
         for paging, page_offset, column, old in places:
             for kernel in kernels:
@@ -89,7 +91,7 @@ def matrix(
                         xen=XEN_COLUMNS[column][0] if column else None,
                         crashed=who or XenCrash.DOM0,
                     )
-                    cell = _cell(old, kernel, request, machine)
+                    cell = _cell(old, kernel, request, machine, unpacked[kernel.source])
                     cells.append(
                         replace(
                             cell, paging=paging, page_offset=page_offset, xen=column, crashed=who
@@ -98,14 +100,16 @@ def matrix(
     return tuple(cells)
 
 
-def _cell(old: Host | str, kernel: Image, request: Request, machine: Machine) -> Cell:
+def _cell(
+    old: Host | str, kernel: Image, request: Request, machine: Machine, unpacking: Unpacking
+) -> Cell:
     """One rehearsal; where it stands in the matrix is for the caller to say."""
     started = time.perf_counter()
     outcome: Outcome | None = None
     try:
         if isinstance(old, str):
             raise PlanError(old, source="matrix")
-        verdict = rehearse(kernel, old, request, machine=machine)
+        verdict = rehearse(kernel, old, request, machine=machine, unpacking=unpacking)
     except PlanError as err:
         detail = err.problem
     except MissingPart as err:

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from tightrope import check, handover, plan
 from tightrope import world as world_room
 from tightrope.deeds.machines import emulator
+from tightrope.deeds.unpacking import Unpacking, speaks_for_itself
 from tightrope.errors import MissingPart
 from tightrope.machine.port import Machine, Progress, WholeMachine, no_progress
 from tightrope.model import (
@@ -29,7 +30,6 @@ from tightrope.model import (
     Image,
     Outcome,
     Plan,
-    Protocol,
     Step,
     Stop,
     Verdict,
@@ -37,8 +37,6 @@ from tightrope.model import (
 from tightrope.plan import Request
 from tightrope.sabotage import Sabotage
 
-SHIPPED_VERSION = "tightrope-shipped"
-"""How the shipped kernel's version string begins: it speaks in many lines and gives a verdict."""
 CONSOLE_SECONDS = 900.0
 CONSOLE_WORDS = "earlyprintk=ttyS0,115200"
 """What makes a Linux kernel speak early, on the first serial port."""
@@ -104,15 +102,18 @@ def rehearse(
     token: str | None = None,
     console_seconds: float = CONSOLE_SECONDS,
     machine: Machine | None = None,
+    unpacking: Unpacking | None = None,
     progress: Progress = no_progress,
 ) -> Verdict:
     """Plan, build, walk, check; with `console` go on until the new kernel has spoken.
 
-    With `token` go on until the new kernel's init has said it; only a whole machine can.
+    With `token` go on until the new kernel's init has said it; only a whole machine can.  `unpacking`
+    is that of this image and initrd, where a caller has started it already.
 
     Raises `TightropeError` when it cannot be told: bad input, or a part that is missing here.
     """
     stages = Stages(progress)
+    unpacking = unpacking or Unpacking(image, request.initrd)
     with stages.stage("plan"):
         the_plan = prepare(image, old, request)
     with stages.stage("tables"):
@@ -137,6 +138,8 @@ def rehearse(
         with stages.stage("userspace"):
             heard = machine.userspace(token, seconds=console_seconds, progress=progress)
             findings += tuple(reached(heard, token))
+    with stages.stage("unpack"):
+        findings = (*unpacking.findings(), *findings)
     silent = heard is not None and not heard.lines and not findings
     return Verdict(
         outcome=Outcome.FALLS if findings else Outcome.UNKNOWN if silent else Outcome.HOLDS,
@@ -145,14 +148,10 @@ def rehearse(
         findings=findings,
         rules=tuple(rule.id for rule in check.asked(run)),
         unasked=check.unasked(run),
+        contents=unpacking.contents(),
         console=heard,
         seconds=stages.seconds,
     )
-
-
-def speaks_for_itself(image: Image) -> bool:
-    """Whether this is the shipped kernel, which says on the console what it was handed."""
-    return (image.version or "").startswith(SHIPPED_VERSION)
 
 
 def reached(console: Console, token: str) -> Iterator[Finding]:
@@ -166,12 +165,6 @@ def reached(console: Console, token: str) -> Iterator[Finding]:
             evidence={f"line {number}": line for number, line in last.items()},
             mend="give it a console (console=ttyS0) and an init that says tightrope.token's word",
         )
-
-
-def is_linux(image: Image) -> bool:
-    """Whether this is Linux, which knows `CONSOLE_WORDS`; what another kernel knows is not guessed."""
-    linux = (Protocol.LINUX_64, Protocol.LINUX_32)
-    return any(entry.protocol in linux for entry in image.entries)
 
 
 def _heard(console: Console, image: Image) -> Iterator[Finding]:

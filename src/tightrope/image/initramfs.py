@@ -78,7 +78,7 @@ def initrd_contents(data: Buffer) -> Contents:
 
 
 def _listed(seen: list[str]) -> str:
-    return ", then ".join(seen) if seen else "nothing"
+    return "the initrd" + (f", {', then '.join(seen)}" if seen else "")
 
 
 def _members(data: memoryview) -> Iterator[str]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tightrope.model.handover import Handover
+    from tightrope.model.image import Contents
     from tightrope.model.run import Console, Run
     from tightrope.model.walk import Step
 
@@ -47,6 +48,8 @@ class Verdict:
     """Every rule that was asked, found or not."""
     unasked: Mapping[str, str] = field(default_factory=dict)
     """Each rule that this machine could not answer, and why."""
+    contents: tuple[Contents, ...] = ()
+    """What was unpacked beside the walk: the payload, the initrd."""
     console: Console | None
     seconds: Mapping[str, float]
     """Wall time of each stage."""

@@ -32,6 +32,10 @@ def verdict_document(verdict: Verdict) -> Document:
         "findings": [_finding(each) for each in verdict.findings],
         "rules": list(verdict.rules),
         "unasked": dict(verdict.unasked),
+        "unpacked": [
+            {"what": each.what, "flaw": each.flaw, "untold": each.untold}
+            for each in verdict.contents
+        ],
         "entry": _registers(run.registers) if run.stop is Stop.ENTRY else None,
         "stopped": {"why": run.stop.value, "registers": _registers(run.registers)},
         "plan": plan_document(built.plan)

@@ -299,9 +299,20 @@ def _sentence(verdict: Verdict, ink: _Ink) -> Iterator[str]:
     else:
         assert verdict.console is not None
         yield f"It cannot be told: the walk holds, and the new kernel said nothing: {verdict.console.stopped}."
+    yield from _unpacked(verdict)
     yield from _unasked(verdict)
     if verdict.run.blind:
         yield f"Not seen by this machine: {'; '.join(verdict.run.blind)}."
+
+
+def _unpacked(verdict: Verdict) -> Iterator[str]:
+    """What was unpacked beside the walk, as far as it is whole; what is wrong is a finding."""
+    whole = [each.what for each in verdict.contents if each.flaw is None and each.untold is None]
+    if whole:
+        yield f"Unpacked as well, and whole: {'; '.join(whole)}."
+    for each in verdict.contents:
+        if each.untold is not None:
+            yield f"Not told of {each.what}: {each.untold}."
 
 
 def _unasked(verdict: Verdict) -> Iterator[str]:

@@ -16,6 +16,10 @@ INITRD_SUM = "tightrope.initrd="
 """The word's beginning; eight hex digits follow: the Adler-32 (RFC 1950) that the initrd must have."""
 
 
+EXAMPLE_INITRD = 1 << 18
+"""Bytes of the example initrd."""
+
+
 def read() -> bytes:
     """The bytes of the bzImage, boot sector first."""
     return resources.files(__name__).joinpath("kernel.bzimage").read_bytes()
@@ -31,9 +35,10 @@ def example_initrd() -> bytes:
 
     For a rehearsal without an initrd: the shipped kernel only sums it, and Linux would unpack it.
     """
-    count = 1 << 15
-    body = b"".join(number.to_bytes(8, "little") for number in range(count))
-    return _entry("numbers", body) + _entry("TRAILER!!!", b"")
+    end = _entry("TRAILER!!!", b"")
+    size = EXAMPLE_INITRD - len(_entry("numbers", b"") + end)
+    numbers = b"".join(number.to_bytes(8, "little") for number in range(size // 8 + 1))
+    return _entry("numbers", numbers[:size]) + end
 
 
 def _entry(name: str, data: bytes) -> bytes:

@@ -1,0 +1,101 @@
+"""What the new kernel has to unpack, unpacked here while the walk is walked.
+
+    main thread   plan -- tables ------- walk ------- check -- findings
+    beside it     payload ---- initrd ------------------------/
+
+A kernel whose payload is corrupt is entered all the same and dies in its decompressor, and one whose
+initrd is none has no /init: the walk cannot see either.  The decompressors release the interpreter's
+lock, so that looking costs a second core and hardly any time.
+
+Rules: nothing that comes out is kept, so memory stays as it was; a rehearsal that ends early does not
+wait for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Future
+from threading import Thread
+
+from tightrope.image import initrd_contents, payload_contents
+from tightrope.model import Buffer, Contents, Finding, Image, Protocol, Step
+
+PAYLOAD, INITRD = "payload-unpacks", "initrd-unpacks"
+SHIPPED_VERSION = "tightrope-shipped"
+"""How the shipped kernel's version string begins: it speaks in many lines and gives a verdict."""
+
+
+class Unpacking:
+    """The payload of an image and an initrd, being unpacked in a thread of its own.
+
+    The initrd is the image's own where none is given.  The same may serve many rehearsals.
+    """
+
+    def __init__(self, image: Image, initrd: Buffer | None) -> None:
+        self._image = image
+        self._initrd = image.initrd if initrd is None else initrd
+        self._answers: Future[dict[str, Contents]] = Future()
+        # A daemon: a process that has its answer without this one need not wait for it.
+        Thread(target=self._unpack, name="unpacking", daemon=True).start()
+
+    def contents(self) -> tuple[Contents, ...]:
+        """What was found, once all is unpacked."""
+        return tuple(self._answers.result().values())
+
+    def findings(self) -> Iterator[Finding]:
+        """What is wrong, once all is unpacked."""
+        for rule, found in self._answers.result().items():
+            if found.flaw is None:
+                continue
+            evidence = {"where": found.where} if found.where else {}
+            if found.says:
+                evidence["linux says"] = found.says
+            what, mend = _WORDS[rule]
+            yield Finding(
+                rule=rule,
+                step=Step.PREPARE,
+                message=f"{what}: {found.flaw}",
+                evidence=evidence,
+                mend=mend,
+            )
+
+    def _unpack(self) -> None:
+        try:
+            answers = {}
+            if self._image.payload is not None:
+                answers[PAYLOAD] = payload_contents(self._image)
+            if self._initrd is not None and unpacks_an_initrd(self._image):
+                answers[INITRD] = initrd_contents(self._initrd)
+        except BaseException as err:
+            self._answers.set_exception(err)
+        else:
+            self._answers.set_result(answers)
+
+
+_WORDS = {
+    PAYLOAD: (
+        "the payload does not unpack",
+        "fetch or build the kernel again: its decompressor would stop there",
+    ),
+    INITRD: (
+        "the initrd is not what Linux unpacks",
+        "make it again: cpio archives (-H newc), compressed or not, one after the other",
+    ),
+}
+"""By rule: what is wrong, and what would mend it."""
+
+
+def is_linux(image: Image) -> bool:
+    """Whether this is Linux: what another kernel knows of command lines and initrds is not guessed."""
+    linux = (Protocol.LINUX_64, Protocol.LINUX_32)
+    return any(entry.protocol in linux for entry in image.entries)
+
+
+def speaks_for_itself(image: Image) -> bool:
+    """Whether this is the shipped kernel, which says on the console what it was handed."""
+    return (image.version or "").startswith(SHIPPED_VERSION)
+
+
+def unpacks_an_initrd(image: Image) -> bool:
+    """Whether the kernel makes files of its initrd; the shipped one takes any bytes, and sums them."""
+    return is_linux(image) and not speaks_for_itself(image)

@@ -1,0 +1,115 @@
+"""What is unpacked beside the walk: a corrupt payload or initrd is a finding, a whole one is not."""
+
+from __future__ import annotations
+
+import gzip
+from dataclasses import replace
+
+import pytest
+
+from tests.makers import cpio
+from tests.makers.bzimage import bzimage, packed_gzip, vmlinux
+from tests.makers.multiboot import flat_kernel
+from tests.rehearse.runs import example_host, shipped_kernel
+from tightrope import image as image_room
+from tightrope.deeds.rehearse import rehearse
+from tightrope.deeds.unpacking import Unpacking
+from tightrope.machine.unicorn import Emulator
+from tightrope.model import Buffer, Image, Outcome, Step, Verdict
+from tightrope.plan import Request
+from tightrope.report import terminal
+from tightrope.report.document import verdict_document
+
+GOOD = cpio.archive()
+
+
+@pytest.fixture(scope="module")
+def machine() -> Emulator:
+    return Emulator()
+
+
+def read_image() -> Image:
+    return image_room.read(bzimage(), "vmlinuz")
+
+
+def walked(machine: Emulator, image: Image, initrd: Buffer | None = None) -> Verdict:
+    return rehearse(image, example_host(), Request(initrd=initrd), machine=machine)
+
+
+def damaged_payload() -> bytes:
+    packed = bytearray(packed_gzip(vmlinux()))
+    packed[len(packed) // 2] ^= 1
+    return bytes(packed)
+
+
+def test_a_payload_and_an_initrd_that_are_whole_are_no_findings(machine: Emulator) -> None:
+    got = walked(machine, read_image(), gzip.compress(GOOD))
+    assert (got.outcome, got.findings) == (Outcome.HOLDS, ())
+    assert [each.what for each in got.contents] == [
+        "the gzip payload, an ELF file of 0x1388 bytes",
+        "the initrd, a cpio archive of 4 entries (gzip)",
+    ]
+    text = terminal.text(got, colour=False)
+    assert f"Unpacked as well, and whole: {got.contents[0].what}; {got.contents[1].what}." in text
+
+
+def test_one_flipped_bit_of_the_payload_is_a_finding(machine: Emulator) -> None:
+    got = walked(machine, image_room.read(bzimage(payload=damaged_payload()), "vmlinuz"), GOOD)
+    assert got.outcome is Outcome.FALLS
+    (finding,) = got.findings
+    assert (finding.rule, finding.step) == ("payload-unpacks", Step.PREPARE)
+    assert finding.message.startswith("the payload does not unpack: gzip: is corrupt: ")
+    assert finding.evidence["where"] == "payload at offset 0x810"
+    assert "payload-unpacks" in terminal.text(got, colour=False)
+
+
+@pytest.mark.parametrize(
+    ("initrd", "words"),
+    [
+        (b"a text file, as an initrd\n", "a text file"),
+        (bzimage(), "a Linux kernel"),
+        (GOOD[:-150], "breaks off"),
+        (gzip.compress(GOOD)[:-9], "breaks off"),
+    ],
+)
+def test_an_initrd_that_linux_does_not_unpack_is_a_finding(
+    machine: Emulator, initrd: bytes, words: str
+) -> None:
+    got = walked(machine, read_image(), initrd)
+    assert got.outcome is Outcome.FALLS
+    (finding,) = got.findings
+    assert (finding.rule, finding.step) == ("initrd-unpacks", Step.PREPARE)
+    assert words in finding.message
+
+
+def test_the_initrd_of_a_unified_image_is_looked_at(machine: Emulator) -> None:
+    for carried, rules in ((GOOD, []), (b"carried", ["initrd-unpacks"])):
+        read = replace(read_image(), initrd=memoryview(carried))
+        got = walked(machine, read)
+        assert [each.rule for each in got.findings] == rules
+        assert not walked(machine, read, GOOD).findings
+
+
+def test_what_cannot_be_told_is_said_and_no_finding(machine: Emulator) -> None:
+    lzo = image_room.read(bzimage(payload=b"\x89LZO\0\r\n\x1a\n" + bytes(40)), "vmlinuz")
+    got = walked(machine, lzo, b"hsqs" + bytes(5000))
+    assert got.outcome is Outcome.HOLDS
+    text = terminal.text(got, colour=False)
+    assert "Not told of the lzo payload: lzo is not unpacked here." in text
+    assert "Not told of the initrd: it looks like the image of a file system (squashfs)" in text
+    assert [each["untold"] is not None for each in verdict_document(got)["unpacked"]] == [True] * 2
+
+
+def test_who_does_not_unpack_an_initrd_may_be_handed_any_bytes(machine: Emulator) -> None:
+    assert not walked(machine, shipped_kernel(), b"any bytes").findings
+    multiboot = image_room.read(flat_kernel(), "kernel")
+    assert Unpacking(multiboot, b"any bytes").contents() == ()
+
+
+def test_an_error_of_the_thread_is_the_callers(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_: Image) -> None:
+        raise RuntimeError("as a bug of ours would")
+
+    monkeypatch.setattr("tightrope.deeds.unpacking.payload_contents", broken)
+    with pytest.raises(RuntimeError, match="as a bug of ours would"):
+        Unpacking(read_image(), None).contents()
