@@ -8,6 +8,7 @@ import pytest
 
 from tests.cli.test_arguments import Shell, refused, tightrope
 from tests.makers.bzimage import bzimage, packed_gzip
+from tests.makers.cpio import archive
 from tests.makers.elf import elf, note
 from tests.makers.multiboot import flat_kernel
 from tests.makers.pe import unified
@@ -61,7 +62,7 @@ def test_the_plan_says_what_a_multiboot_kernel_is_handed(tightrope: Shell) -> No
 def test_the_kernel_inside_is_entered(tightrope: Shell, wrapped: bool) -> None:
     inner = elf(notes=note("Linux", 0x100, b"salt"))
     outer = bzimage(payload=packed_gzip(inner))
-    data = unified(linux=outer, initrd=b"carried", cmdline=b"quiet") if wrapped else outer
+    data = unified(linux=outer, initrd=archive(), cmdline=b"quiet") if wrapped else outer
     done = tightrope("rehearse", tightrope.file("kernel", data), "--unpack", "--json")
     assert (done.status, done.err) == (0, "")
     plan = json.loads(done.out)["plan"]
