@@ -417,7 +417,8 @@ def general(name: str, value: int) -> Change:
 
 def through_the_32_bit_entry(handover: Handover, run: Run) -> Walked:
     """The plan asked for the 32-bit entry, and rbx holds something in 64-bit code with paging on."""
-    plan = replace(handover.plan, protocol=Protocol.LINUX_32, entry_bits=32)
+    base = Phys(kernel(handover.plan))
+    plan = replace(handover.plan, protocol=Protocol.LINUX_32, entry_bits=32, kernel_entry=base)
     return general("rbx", 7)(replace(handover, plan=plan), run)
 
 
@@ -426,8 +427,13 @@ MULTIBOOT_WORDS = {"rax": 0x2BADB002, "rbx": 0xBFFD7000}
 
 def through_multiboot(handover: Handover, run: Run) -> Walked:
     """The plan asked for a Multiboot entry, and eax holds nothing; boot_params is no information."""
+    entry = replace(handover.plan.image.entries[0], protocol=Protocol.MULTIBOOT, bits=32)
     plan = replace(
-        handover.plan, protocol=Protocol.MULTIBOOT, entry_bits=32, arguments=MULTIBOOT_WORDS
+        handover.plan,
+        image=replace(handover.plan.image, entries=(entry,)),
+        protocol=Protocol.MULTIBOOT,
+        entry_bits=32,
+        arguments=MULTIBOOT_WORDS,
     )
     return general("rbx", 0xBFFD7000)(replace(handover, plan=plan), run)
 
@@ -440,7 +446,13 @@ def beyond_4_gib(handover: Handover, run: Run) -> Walked:
         else each
         for each in handover.plan.segments
     )
-    plan = replace(handover.plan, protocol=Protocol.LINUX_32, entry_bits=32, segments=segments)
+    plan = replace(
+        handover.plan,
+        protocol=Protocol.LINUX_32,
+        entry_bits=32,
+        kernel_entry=Phys(kernel(handover.plan)),
+        segments=segments,
+    )
     return replace(handover, plan=plan), run
 
 

@@ -11,7 +11,9 @@ from dataclasses import replace
 
 import pytest
 
-from tests.check.breaking import CASES, Breach, edit, with_word
+from tests.check import breaking
+from tests.check.breaking import Breach, edit, with_word
+from tests.check.breaking_told import TOLD
 from tests.rehearse.runs import example_host, shared, shipped_kernel, shipped_request, sound
 from tightrope.check import RULES, check
 from tightrope.check.case import Case, owner
@@ -23,10 +25,15 @@ from tightrope.memory import Extent, Phys, Virt
 from tightrope.model import Code, Finding, Step
 from tightrope.sabotage import SABOTAGES, Sabotage
 
+CASES = (*breaking.CASES, *TOLD)
 V = 0xFFFF_FFFF_9AC0_1000
 """Where the example host has its relocation code."""
 ADDRESS = re.compile(r"0x[0-9a-f]{3,}")
 WITHOUT_ADDRESS = {
+    "boot-params-told",
+    "command-line-as-given",
+    "core-header-told",
+    "initrd-as-given",
     "entry-zeroed",
     "entry-flags",
     "known-state",

@@ -12,6 +12,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from tightrope.check.alike import wrong
 from tightrope.check.changes import Change, changes
 from tightrope.check.page_list import INDIRECTION, Copies, follow
 from tightrope.memory import PAGE_SHIFT, PAGE_SIZE, Extent, Phys, RegionKind, union
@@ -20,7 +21,10 @@ from tightrope.model import (
     Named,
     Paging,
     Piece,
+    Protocol,
     Run,
+    Segment,
+    Stop,
     Tables,
     XenInterface,
     XenLoad,
@@ -44,6 +48,18 @@ class Case:
         self.control_page = Extent.sized(handover.plan.control_page, PAGE_SIZE)
         self._mmus: dict[int, Mmu] = {}
         self._walks: dict[tuple[int, int, Access], Translated | Refused] = {}
+
+    @property
+    def linux(self) -> bool:
+        """The new kernel is handed boot_params."""
+        return self.plan.protocol in (Protocol.LINUX_64, Protocol.LINUX_32)
+
+    @property
+    def base(self) -> int:
+        """Where the image's first byte lies, from where it is entered."""
+        entries = self.plan.image.entries
+        offset = next(each.offset for each in entries if each.protocol is self.plan.protocol)
+        return self.plan.kernel_entry - offset
 
     @cached_property
     def changes(self) -> tuple[Change, ...]:
@@ -111,6 +127,31 @@ class Case:
     def backup(self) -> tuple[Extent, ...]:
         """Where in the crash region low memory is kept."""
         return tuple(Extent.sized(each.copy, each.source.size) for each in self.plan.backup)
+
+    @cached_property
+    def spoilt(self) -> tuple[tuple[Segment, NDArray[np.int64]], ...]:
+        """Segments that do not lie at the entry as they were planned, with the offsets that differ.
+
+        The stub's page is also its stack: the words that it pushed lie at the page's end.  What low
+        memory was saved to holds what low memory held.
+        """
+        if self.run.stop is not Stop.ENTRY:
+            return ()
+        out = []
+        for segment in self.plan.segments:
+            if any(each.overlaps(segment.destination) for each in self.backup):
+                continue
+            got = self.run.memory.read(segment.destination)
+            if segment.destination.start == self.plan.entry:
+                got = got[: len(segment.data)]
+            bad = wrong(got, segment.data)
+            if len(bad):
+                out.append((segment, bad))
+        return tuple(out)
+
+    def intact(self, extent: Extent) -> bool:
+        """No segment there is spoilt: whatever is wrong with it was planned so."""
+        return not any(segment.destination.overlaps(extent) for segment, _ in self.spoilt)
 
     @property
     def word(self) -> int:

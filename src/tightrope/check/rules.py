@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from tightrope.check import (
     copying,
-    dump,
     entry,
     evidence,
     faults,
-    information,
     ownership,
     pdptes,
     switching,
@@ -20,6 +18,7 @@ from tightrope.check import (
 )
 from tightrope.check.case import Case
 from tightrope.check.rule import Rule, rules_of
+from tightrope.check.told import dump, information, inputs, linux
 from tightrope.check.xen import hypervisor, numbers, way_out
 from tightrope.model import Finding, Handover, Run, Sight
 
@@ -36,6 +35,8 @@ RULES: tuple[Rule, ...] = (
         dump,
         ownership,
         entry,
+        linux,
+        inputs,
         information,
     ),
     *faults.RULES,

@@ -1,0 +1,161 @@
+"""Rules about a Linux kernel's zero page: every field is what the image or the host says, or empty.
+
+Rules: the page is read by `boot_params`; here is only what each field should hold.  The addresses of
+command line and initrd are any: `inputs` looks at what lies there.  What no host knows of is empty, which
+a kernel since 6.1 takes so: no screen_info, no console of the firmware's; no efi_info, no EFI runtime;
+acpi_rsdp_addr 0, the RSDP is looked for in the BIOS area; e820_entries 0, no memory at all; setup_data 0,
+no list.  Source: Linux arch/x86/boot/compressed/acpi.c, arch/x86/kernel/setup.c;
+Documentation/arch/x86/boot.rst and zero-page.rst; a wiped sentinel: arch/x86/include/asm/bootparam_utils.h.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tightrope.check.case import Case
+from tightrope.check.rule import Found, finding, rule
+from tightrope.check.told.boot_params import (
+    E820_EXT,
+    HDRS,
+    HEADER,
+    MAP,
+    PLACES,
+    ROW,
+    Place,
+    ZeroPage,
+    read,
+)
+from tightrope.check.told.dump import overwritten
+from tightrope.check.told.memory import Garbled
+from tightrope.check.told.memory_map import map_problems
+from tightrope.check.told.reading import LINUX
+from tightrope.errors import MachineError
+from tightrope.memory import Extent
+from tightrope.model import Step, Stop
+
+KEXEC = 0xD0
+"""type_of_loader of kexec-tools and kexec_file_load(): 0xD, version 0 (boot.rst)."""
+NO_HEADER_VERSION = 0x0206
+"""What kexec-tools writes for a vmlinux, which has no setup header (kexec/arch/i386/x86-linux-setup.c)."""
+ANY = frozenset(
+    {
+        "ramdisk_image", "ramdisk_size", "ext_ramdisk_image", "ext_ramdisk_size",
+        "cmd_line_ptr", "ext_cmd_line_ptr", "e820_entries", "e820_table", "setup_data",
+    }
+)  # fmt: skip
+"""Fields that lead somewhere: other rules follow them."""
+
+
+@rule(
+    "boot-params-told",
+    Step.COPY,
+    says="Every field of boot_params is what the image's header or the host says, or empty.",
+    source="Linux Documentation/arch/x86/zero-page.rst and boot.rst",
+)
+def boot_params_told(case: Case) -> Iterator[Found]:
+    """The zero page, field by field; then what hangs on it."""
+    page = _page(case)
+    if page is None:
+        return
+    if isinstance(page, str):
+        yield finding(
+            f"boot_params cannot be read: {page}",
+            mend="let its addresses lead to what was loaded, and end its lists",
+        )
+        return
+    for place in PLACES:
+        got, wanted = _of(page, place), _wanted(case, place)
+        if place.name not in ANY and got not in wanted:
+            yield finding(
+                f"{place.name} of boot_params is {_shown(got)}, not {_shown(wanted[0])}",
+                evidence={"at": f"{page.at + place.at:#x}", "bytes": str(place.size)},
+                mend="start from zeros, copy the setup header, fill in what is known: nothing else",
+            )
+            return
+    used = ROW.size * min(page.field("e820_entries"), 128)
+    if any(page.page[MAP + used : MAP + 128 * ROW.size]):
+        yield finding(
+            f"behind the {page.field('e820_entries')} rows of e820_table stands another",
+            mend="count every row in e820_entries, and leave what is behind them empty",
+        )
+    for at, kind, _ in page.nodes:
+        if kind != E820_EXT:
+            yield finding(
+                f"setup_data has a node of type {kind} at {at:#x}, and the host has nothing for it",
+                mend="hand on what is a fact of the host, and no other loader's list",
+            )
+
+
+@rule(
+    "memory-told",
+    Step.COPY,
+    says="The memory map in boot_params is the memory that there is, and the new kernel's to use.",
+    source="Linux arch/x86/kernel/e820.c; Documentation/arch/x86/boot.rst",
+)
+def memory_told(case: Case) -> Iterator[Found]:
+    """The e820 table against the host's map."""
+    page = _page(case)
+    if page is None or isinstance(page, str) or any(overwritten(case)):
+        return  # see boot-params-told, dump-survives
+    memory = case.run.memory
+    try:
+        problems = list(map_problems(case, page.told(memory), memory))
+    except (Garbled, MachineError) as err:
+        problems = [str(err)]
+    for problem in problems[:1]:
+        yield finding(
+            f"the memory map of boot_params is not that of this machine: {problem}",
+            evidence={"rows": str(page.field("e820_entries"))},
+            mend="tell the new kernel of what the firmware told the old one",
+        )
+
+
+def _page(case: Case) -> ZeroPage | str | None:
+    """The page at the entry, why it cannot be read, or None where there is nothing to say of it."""
+    if case.run.stop is not Stop.ENTRY or case.plan.protocol not in LINUX:
+        return None
+    at = case.plan.boot_params
+    if not case.intact(Extent.sized(at, 1)):
+        return None  # see destinations-complete
+    try:
+        return read(case.run.memory, at)
+    except (Garbled, MachineError) as err:
+        return str(err)
+
+
+def _of(page: ZeroPage, place: Place) -> bytes:
+    return page.page[place.at : place.at + place.size]
+
+
+def _shown(value: bytes) -> str:
+    if not any(value):
+        return "empty"
+    return f"{int.from_bytes(value, 'little'):#x}" if len(value) <= 8 else value.hex()
+
+
+def _wanted(case: Case, place: Place) -> tuple[bytes, ...]:
+    """What a field may hold; the first is what a message names."""
+    image, name = case.plan.image, place.name
+
+    def number(value: int) -> bytes:
+        return value.to_bytes(place.size, "little")
+
+    if name == "acpi_rsdp_addr":
+        return (number(case.host.rsdp or 0),)
+    if name == "type_of_loader":
+        return (number(KEXEC),)
+    start = place.at - HEADER
+    own = image.setup_header[start : start + place.size] if start >= 0 else b""
+    own = own.ljust(place.size, b"\0")
+    if name == "code32_start":
+        load = case.base
+        return (number(load), own) if load < 1 << 32 else (own,)
+    if not image.setup_header:
+        made = {
+            "header": int.from_bytes(HDRS, "little"),
+            "version": NO_HEADER_VERSION,
+            "initrd_addr_max": image.initrd_limit,
+            "cmdline_size": image.cmdline_limit,
+        }
+        return (number(made[name]),) if name in made else (own,)
+    return (own,)

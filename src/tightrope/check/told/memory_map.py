@@ -1,0 +1,95 @@
+"""The memory map that a new kernel is told of, against the memory that there is.
+
+    plain kexec   the host's map, type by type
+    crash         RAM: the first MiB and the crash region, but for the core header and what low memory
+                  was saved to, which are reserved; the rest as the host has it
+
+Rules: types are E820's numbers, which Multiboot and PVH share as far as they have them.  What is kept in
+the crash region is found where the new kernel finds it: through its command line and the core header.
+Source: ACPI 6.5, table 15.4; Linux arch/x86/include/asm/e820/types.h; Multiboot2 2.0, 3.6.8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from tightrope.check.case import Case
+from tightrope.check.told import core_header
+from tightrope.check.told.memory import RAM, Garbled, Told, of_type
+from tightrope.errors import MachineError
+from tightrope.memory import Extent, RegionKind, subtract, union
+from tightrope.model import Memory, Protocol
+
+RESERVED = 2
+TYPES: Mapping[RegionKind, int] = {
+    RegionKind.RAM: RAM,
+    RegionKind.RESERVED: RESERVED,
+    RegionKind.ACPI: 3,
+    RegionKind.NVS: 4,
+    RegionKind.UNUSABLE: 5,
+    RegionKind.PMEM: 7,
+}
+NAMES = {number: kind.value for kind, number in TYPES.items()}
+FIRST_MIB = Extent(0, 1 << 20)
+
+
+def map_problems(case: Case, told: Told, memory: Memory) -> Iterator[str]:
+    """What is wrong with the map, the first place of each type; `memory` is where all of it was read."""
+    for row in told.rows:
+        if not row.extent.size:
+            yield f"the row at {row.extent.start:#x} is empty"
+    if sum(row.extent.size for row in told.rows) != sum(
+        each.size for each in union(row.extent for row in told.rows)
+    ):
+        yield "its rows overlap"
+    wanted = _wanted(case, told, memory)
+    if wanted is None:
+        return  # its core header cannot be read: see core-header-told
+    for number in sorted({*wanted, *(row.type for row in told.rows)}):
+        name = NAMES.get(number, f"type {number:#x}")
+        there, said = wanted.get(number, ()), of_type(told.rows, number)
+        for extent in subtract(said, there)[:1]:
+            yield f"{extent} is said to be {name}, and is {_what(case, extent.start)}"
+        for extent in subtract(there, said)[:1]:
+            yield f"{extent} is {name}, and is not said to be"
+
+
+def _what(case: Case, at: int) -> str:
+    region = case.host.crash_region
+    if case.plan.crash and (region is None or at not in region):
+        return "not the crash kernel's"
+    kind = case.host.memory.kind_at(at)
+    return "a hole" if kind is None else kind.value
+
+
+def _wanted(case: Case, told: Told, memory: Memory) -> dict[int, tuple[Extent, ...]] | None:
+    """By type, the extents that the map should have."""
+    multiboot = case.plan.protocol in (Protocol.MULTIBOOT, Protocol.MULTIBOOT2)
+    out: dict[int, tuple[Extent, ...]] = {}
+    for region in case.host.memory:
+        number = TYPES.get(region.kind, RESERVED)
+        if multiboot and region.kind is RegionKind.PMEM:
+            number = RESERVED  # it has no word for persistent memory
+        out[number] = union([*out.get(number, ()), region.extent])
+    own = case.host.crash_region
+    if case.plan.crash and own is not None:
+        kept = _kept(told, memory)
+        if kept is None:
+            return None
+        low = subtract([FIRST_MIB], subtract([FIRST_MIB], out.get(RAM, ())))
+        out[RAM] = subtract([*low, own], kept)
+        out[RESERVED] = union([*out.get(RESERVED, ()), *kept])
+    return out
+
+
+def _kept(told: Told, memory: Memory) -> tuple[Extent, ...] | None:
+    """Whole pages of the core header, and of what it says low memory was saved to."""
+    at = core_header.named(told.line)
+    if at is None:
+        return ()
+    try:
+        header = core_header.read(memory, at)
+    except (Garbled, MachineError):
+        return None
+    saved = [row.offset for row in header.rows if row.offset.start != row.phys]
+    return union(each.page_aligned() for each in (Extent.sized(at, header.size), *saved))
