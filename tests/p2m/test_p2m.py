@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -94,6 +96,23 @@ def test_a_table_that_is_none_is_refused(values: tuple[int, ...], problem: str) 
 def test_more_frames_than_can_lie_apart_are_refused() -> None:
     with pytest.raises(HostError, match="9 frames of dom0 cannot lie apart in 16 machine frames"):
         scattered([Extent.sized(0, 16 * PAGE_SIZE)], 9, seed=0)
+
+
+HUGE = (*RAM, Extent.sized(1 << 40, 64 << 40))
+"""A machine of 64 TiB, whose frames nobody can list."""
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 4000))
+def test_a_domain_of_a_huge_machine_takes_no_more_than_a_small_one(seed: int, count: int) -> None:
+    tracemalloc.start()
+    try:
+        got = scattered(HUGE, count, seed=seed).frames
+        assert tracemalloc.get_traced_memory()[1] < 1000 * count + (1 << 16)
+    finally:
+        tracemalloc.stop()
+    assert len(set(got.tolist())) == count
+    assert (np.abs(np.diff(got)) != 1).all()
+    assert all(any(each << 12 in ram for ram in HUGE) for each in got.tolist())
 
 
 def run(pseudo: int, machine: int, pages: int) -> tuple[PseudoPhys, Machine, int]:

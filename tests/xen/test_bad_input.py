@@ -106,7 +106,7 @@ def runs(*rows: tuple[int, int, int]) -> str:
             id="a p2m that leads into the crash region",
         ),
         pytest.param(
-            edited(V2, ("size = 0x10000000", "size = 0x8000")),
+            edited(V2, ("size = 0x1000_0000", "size = 0x8000")),
             ["--xen", "v2", "--crash"],
             "needs 0x10000 bytes of the crash region",
             id="a crash region too small",
@@ -184,7 +184,7 @@ def runs(*rows: tuple[int, int, int]) -> str:
             id="a version that is none",
         ),
         pytest.param(
-            edited(V2, ("fixmap = 0xffff828bfff78000", "fixmap = 0x1000")),
+            edited(V2, ("fixmap = 0xffff_828b_fff7_8000", "fixmap = 0x1000")),
             ["--xen", "v2"],
             "0x1000 is below the hypervisor's addresses",
             id="a fixmap among dom0's addresses",
@@ -213,7 +213,7 @@ def runs(*rows: tuple[int, int, int]) -> str:
             id="a dom0 with nearly all memory",
         ),
         pytest.param(
-            edited(V2, ("size = 0x4_0000\n[[xen", "size = 0x1000\n[[xen")),
+            edited(V2, ("size = 0x4_0000\n\n[[xen", "size = 0x1000\n\n[[xen")),
             ["--xen", "v2"],
             "is too small for dom0's page tables",
             id="no room for dom0's tables",

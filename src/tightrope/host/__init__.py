@@ -13,7 +13,7 @@ from tightrope.host.capture import Captured, capture
 from tightrope.host.examples import PAGE_OFFSETS, SPLITS, example
 from tightrope.host.guest import Guest, Told, read_guest, with_code
 from tightrope.host.live import read_tree
-from tightrope.host.profile import read
+from tightrope.host.profile import read, schema, write
 from tightrope.host.xen.capture import xen_file
 from tightrope.host.xen.examples import xen_example
 from tightrope.model.host import FOUR_FOUR
@@ -30,7 +30,9 @@ __all__ = [
     "read",
     "read_guest",
     "read_tree",
+    "schema",
     "with_code",
+    "write",
     "xen_example",
     "xen_file",
 ]

@@ -6,54 +6,75 @@ field that is easiest to mend.  Sources: SDM 4.1.1 (the paging modes), 3.3.7.1 i
 
 from __future__ import annotations
 
-from tightrope.host.toml import Reader
+from tightrope.host.schema import At
 from tightrope.memory import PAGE_SIZE, Extent, covered
 from tightrope.model import Host, Paging
-from tightrope.model.modes import MODES
+from tightrope.model.modes import MODES, text_page_size
 from tightrope.x86 import cpu as x86
 
 
-def check(host: Host, top: Reader, registers: Reader) -> None:
+def check(host: Host) -> None:
     """Raise HostError where two fields contradict each other."""
-    _places(host, top)
-    _addresses(host, top)
-    _relocation(host, top)
-    _registers(host, top, registers)
+    at = At(host.source)
+    _page_sizes(host, at)
+    _places(host, at)
+    _addresses(host, at)
+    _relocation(host, at)
+    _registers(host, at / "registers")
 
 
-def _places(host: Host, top: Reader) -> None:
+def _page_sizes(host: Host, top: At) -> None:
+    """Text and direct map are mapped in pages that the mode and the CPU have."""
+    if not host.memory.ram:
+        (top / "memory").refuse("there is no RAM")
+    large = text_page_size(host.paging, pse=host.cpu.pse)
+    size = host.direct_map.page_size
+    sizes = MODES[host.paging].format.page_sizes(gbpages=host.cpu.gbpages)
+    if size not in sizes or (size > PAGE_SIZE and not host.cpu.pse):
+        (top / "direct_map.page_size").refuse(f"{size:#x} is not a page size of this CPU")
+    for field, value, multiple in (
+        ("text.virt", host.text.virt, large),
+        ("text.phys", host.text.phys, large),
+        ("text.size", host.text.size, large),
+        ("direct_map.virt", host.direct_map.virt, size),
+    ):
+        if value % multiple:
+            (top / field).refuse(f"{value:#x} is not a multiple of {multiple:#x}")
+
+
+def _places(host: Host, top: At) -> None:
     """Where things lie in physical memory."""
     ram = host.memory.ram
     text = Extent.sized(host.text.phys, host.text.size)
     for field, extent in (("text", text), ("private", host.private)):
         if not covered(extent, ram):
-            top.refuse(field, f"{extent} is not all RAM")
+            (top / field).refuse(f"{extent} is not all RAM")
     if text.overlaps(host.private):
-        top.refuse("private", f"{host.private} overlaps the kernel text {text}")
+        (top / "private").refuse(f"{host.private} overlaps the kernel text {text}")
     mapped = Extent(0, host.direct_map.size)
     if not mapped.covers(host.private):
-        top.refuse(
-            "private", f"{host.private} is not in the direct map, which ends at {mapped.end:#x}"
+        (top / "private").refuse(
+            f"{host.private} is not in the direct map, which ends at {mapped.end:#x}"
         )
     if host.crash_region is not None:
         if not covered(host.crash_region, ram):
-            top.refuse("crash_region", f"{host.crash_region} is not all RAM")
+            (top / "crash_region").refuse(f"{host.crash_region} is not all RAM")
         if host.crash_region.overlaps(text) or host.crash_region.overlaps(host.private):
-            top.refuse("crash_region", f"{host.crash_region} overlaps the old kernel itself")
+            (top / "crash_region").refuse(f"{host.crash_region} overlaps the old kernel itself")
     taken = {"the kernel text": text, "private": host.private}
     if host.crash_region is not None:
         taken["the crash region"] = host.crash_region
     for number, note in enumerate(host.crash_notes):
         field = f"crash_note[{number}]"
         if not covered(note.extent, ram):
-            top.refuse(field, f"{note.extent} is not all RAM")
+            (top / field).refuse(f"{note.extent} is not all RAM")
         for whose, extent in taken.items():
             if note.extent.overlaps(extent):
-                top.refuse(field, f"{note.extent} overlaps {whose} {extent}")
+                (top / field).refuse(f"{note.extent} overlaps {whose} {extent}")
         taken[field] = note.extent
     for number, busy in enumerate(host.busy):
         if not covered(busy.extent, ram):
-            top.refuse(f"busy[{number}]", f"{busy.extent} is not all RAM")
+            (top / f"busy[{number}]").refuse(f"{busy.extent} is not all RAM")
     beyond = 1 << host.cpu.physical_bits
     for field, end in (
         *((f"firmware[{n}]", each.extent.end) for n, each in enumerate(host.firmware)),
@@ -61,10 +82,10 @@ def _places(host: Host, top: Reader) -> None:
         ("rsdp", 0 if host.rsdp is None else host.rsdp + 1),
     ):
         if end > beyond:
-            top.refuse(field, f"{end - 1:#x} is beyond cpu.physical_bits", limit=beyond)
+            (top / field).refuse(f"{end - 1:#x} is beyond cpu.physical_bits", limit=beyond)
 
 
-def _addresses(host: Host, top: Reader) -> None:
+def _addresses(host: Host, top: At) -> None:
     """Linear addresses exist in the mode, and so do their ends."""
     mode = MODES[host.paging]
     long_mode = bool(mode.efer_on)
@@ -81,16 +102,16 @@ def _addresses(host: Host, top: Reader) -> None:
         if not long_mode:
             if virt + size > 1 << 32:
                 hint = "; give direct_map.size, the end of lowmem" if field[0] == "d" else ""
-                top.refuse(field, f"{virt:#x} + {size:#x} runs past 4 GiB{hint}", limit=1 << 32)
+                (top / field).refuse(f"{virt:#x} + {size:#x} runs past 4 GiB{hint}", limit=1 << 32)
             continue
         if virt >> top_bit not in (0, (1 << (64 - top_bit)) - 1):
             levels = len(mode.format.levels)
-            top.refuse(field, f"{virt:#x} is not canonical with {levels} levels")
+            (top / field).refuse(f"{virt:#x} is not canonical with {levels} levels")
         if virt + size - 1 >> top_bit != virt >> top_bit:
-            top.refuse(field, f"{virt:#x} + {size:#x} runs out of the canonical addresses")
+            (top / field).refuse(f"{virt:#x} + {size:#x} runs out of the canonical addresses")
 
 
-def _relocation(host: Host, top: Reader) -> None:
+def _relocation(host: Host, top: At) -> None:
     """V is somewhere where the old kernel has it mapped."""
     if host.relocation is None:
         return
@@ -100,14 +121,13 @@ def _relocation(host: Host, top: Reader) -> None:
         *(Extent.sized(each.virt, each.size) for each in host.low_mappings),
     ]
     if not any(home.covers(page) for home in homes):
-        top.refuse(
-            "relocation",
+        (top / "relocation").refuse(
             f"{host.relocation:#x} is not inside the kernel text {homes[0]}"
             + (" or a [[mapping]]" if len(homes) > 1 else ""),
         )
 
 
-def _registers(host: Host, top: Reader, registers: Reader) -> None:
+def _registers(host: Host, registers: At) -> None:
     """The control registers are those of the mode, and of a kernel that can kexec."""
     mode, name = MODES[host.paging], host.paging.value
     for field, value, on, off, names in (
@@ -118,21 +138,27 @@ def _registers(host: Host, top: Reader, registers: Reader) -> None:
         lacks = [bit for bit, mask in names.items() if on & mask and not value & mask]
         has = [bit for bit, mask in names.items() if off & value & mask]
         if lacks:
-            registers.refuse(
-                field, f"{value:#x} lacks {' and '.join(lacks)}, which {name} paging needs"
+            (registers / field).refuse(
+                f"{value:#x} lacks {' and '.join(lacks)}, which {name} paging needs"
             )
         if has:
-            registers.refuse(field, f"{value:#x} has {' and '.join(has)}, and paging says {name}")
+            (registers / field).refuse(
+                f"{value:#x} has {' and '.join(has)}, and paging says {name}"
+            )
     if host.cr4 & x86.CR4_LA57 and not host.cpu.la57:
-        registers.refuse("cr4", "LA57 is set, and cpu.la57 is false")
+        (registers / "cr4").refuse("LA57 is set, and cpu.la57 is false")
     if host.cr4 & x86.CR4_VMXE:
-        registers.refuse(
-            "cr4", "VMXE is set: leave VMX operation before kexec, or CR4 cannot be cleared"
+        (registers / "cr4").refuse(
+            "VMXE is set: leave VMX operation before kexec, or CR4 cannot be cleared"
         )
-    unknown = host.cr4 & ~x86.CR4_DEFINED
-    if unknown:
-        registers.refuse("cr4", f"bits {unknown:#x} are reserved")
+    for field, value, names in (
+        ("cr4", host.cr4, x86.CR4_NAMES),
+        ("efer", host.efer, x86.EFER_NAMES),
+    ):
+        unknown = value & ~sum(names.values())
+        if unknown:
+            (registers / field).refuse(f"bits {unknown:#x} are reserved")
     if host.efer & x86.EFER_NXE and not host.cpu.nx:
-        registers.refuse("efer", "NXE is set, and cpu.nx is false")
+        (registers / "efer").refuse("NXE is set, and cpu.nx is false")
     if host.paging is Paging.I386 and host.cpu.pse and not host.cr4 & x86.CR4_PSE:
-        registers.refuse("cr4", f"{host.cr4:#x} lacks PSE, and cpu.pse is true")
+        (registers / "cr4").refuse(f"{host.cr4:#x} lacks PSE, and cpu.pse is true")

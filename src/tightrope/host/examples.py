@@ -1,18 +1,30 @@
-"""Example hosts for every mode and split, derived from the commented example.toml.
+"""Example hosts for every mode and split, as values; what is printed of them is written by `profile`.
 
-Rules: the default is that file as it is.  For other modes the values that differ are replaced, line by
-line, and the comments that would not be true; so there is one example to keep.  A 32-bit kernel lies where Linux
-puts it: text at 16 MiB inside lowmem, lowmem as long as the split leaves room for vmalloc.
+Rules: one machine, and what differs of it by mode.  A 32-bit kernel lies where Linux puts it: text at
+16 MiB inside lowmem, lowmem as long as the split leaves room for vmalloc.
 """
 
 from __future__ import annotations
 
-import re
-from importlib import resources
+from collections.abc import Iterable
+from dataclasses import replace
 
 from tightrope.errors import HostError
+from tightrope.host.document import (
+    CpuTable,
+    DirectMapTable,
+    Document,
+    MappingTable,
+    MemoryTable,
+    NamedTable,
+    PlaceTable,
+    RegistersTable,
+    TextTable,
+)
 from tightrope.host.pc import on_pc
-from tightrope.memory import Extent
+from tightrope.host.profile import written
+from tightrope.host.schema import Comments
+from tightrope.memory import PAGE_SIZE, Extent, RegionKind
 from tightrope.model import Paging
 from tightrope.model.host import FOUR_FOUR
 
@@ -26,6 +38,54 @@ VMALLOC = 128 << 20
 LOWMEM = 0x3800_0000
 """896 MiB: the most that a 3G/1G split gives, and enough for an example with any."""
 SOURCE = "an example host"
+FOUR_GIB = 1 << 32
+MACHINE = "A machine and the kernel that runs on it, as Tightrope sees them before a kexec."
+NUMBERS = "Addresses and sizes are bytes; hexadecimal, decimal and _ are TOML's own."
+
+
+def _row(start: int, size: int, kind: str = "ram") -> MemoryTable:
+    return MemoryTable(start=start, size=size, kind=RegionKind(kind))
+
+
+DEFAULT = Document(
+    paging=Paging.X86_64,
+    relocation=0xFFFF_FFFF_9AC0_1000,
+    rsdp=0xF_5A40,
+    cpu=CpuTable(physical_bits=46, nx=True, pse=True, pge=True, gbpages=True, la57=False),
+    registers=RegistersTable(cr0=0x8005_0033, cr4=0x37_06F0, efer=0xD01),
+    text=TextTable(virt=0xFFFF_FFFF_9A20_0000, phys=0x2E20_0000, size=0x2E0_0000),
+    direct_map=DirectMapTable(virt=0xFFFF_9A58_4000_0000, page_size=0x20_0000),
+    private=PlaceTable(start=0x3100_0000, size=0x100_0000),
+    memory=(
+        _row(0, 0x9_FC00),
+        _row(0x9_FC00, 0x400, "reserved"),
+        _row(0xF_0000, 0x1_0000, "reserved"),
+        _row(0x10_0000, 0xBFED_9000),
+        _row(0xBFFD_9000, 0x2_0000, "acpi"),
+        _row(0xBFFF_9000, 0x7000, "nvs"),
+        _row(0xFEFF_C000, 0x4000, "reserved"),
+        _row(0xFFFC_0000, 0x4_0000, "reserved"),
+        _row(FOUR_GIB, 0x4000_0000),
+    ),
+    busy=(
+        NamedTable(start=0x100_0000, size=0x180_0000, what="slab and page cache"),
+        NamedTable(start=0x6000_0000, size=0x1800_0000, what="user memory"),
+    ),
+    firmware=(NamedTable(start=0xF_0000, size=0x1_0000, what="BIOS area with the RSDP"),),
+)
+"""The default host: a 4 GiB PC whose 64-bit kernel was placed by KASLR."""
+
+NOTES = (
+    NamedTable(start=0x210_0000, size=0x200, what="CPU 0's registers"),
+    NamedTable(start=0x210_1000, size=0x1000, what="vmcoreinfo"),
+)
+SAMPLES = replace(
+    DEFAULT,
+    crash_region=PlaceTable(start=0x3300_0000, size=0x1000_0000),
+    crash_note=NOTES,
+    mapping=(MappingTable(virt=0x2_0000, phys=0x2_0000, size=0x1000, global_=False),),
+)
+"""What an example shows, as a comment, of what it does not have."""
 
 
 def example(
@@ -39,116 +99,92 @@ def example(
     `page_offset` is the memory split of a 32-bit kernel (3G/1G when None), `crash` a crash region:
     with it come the notes that the old kernel leaves for a crash kernel.  With `pc` the memory is that
     of QEMU's `pc` machine with so many MiB.
-    Raises HostError for a split in a 64-bit mode, or one that leaves no lowmem.
+    Raises HostError for a split in a 64-bit mode, one that leaves no lowmem, or a region that is none.
     """
-    text = resources.files("tightrope.host").joinpath("example.toml").read_text("utf-8")
-    if paging in (Paging.I386, Paging.PAE):
-        text = _legacy(text, paging, PAGE_OFFSETS[0] if page_offset is None else page_offset)
+    document = described(paging, page_offset, crash, pc)
+    what = "is the default host: a 4 GiB PC whose 64-bit kernel was placed by KASLR."
+    if paging is Paging.LA57:
+        what = what.replace("kernel was", "kernel runs with 5 levels and was")
+    above = {}
+    if not paging.long_mode:
+        what = f"is a PC with a 32-bit kernel whose PAGE_OFFSET is {document.direct_map.virt:#x}."
+        above["mapping"] = "The page of the text that has the relocation code, in the fixmap."
+    if pc is not None:
+        what = what.replace("is the default host: a 4 GiB PC", f"is QEMU's pc with {pc} MiB")
+    return shown(document, f"This file {what}", Comments(above=above))
+
+
+def shown(document: Document, what: str, said: Comments | None = None) -> str:
+    """An example as text, with what it does not have as comments."""
+    return written(document, (MACHINE, what, NUMBERS), said=said, samples=SAMPLES)
+
+
+def described(
+    paging: Paging = Paging.X86_64,
+    page_offset: int | None = None,
+    crash: Extent | None = None,
+    pc: int | None = None,
+) -> Document:
+    """The same as a value.  Raises HostError."""
+    document = DEFAULT
+    if not paging.long_mode:
+        document = _legacy(paging, PAGE_OFFSETS[0] if page_offset is None else page_offset)
     elif page_offset is not None:
         raise HostError("only i386 and pae have a memory split", source=SOURCE, field="split")
     elif paging is Paging.LA57:
-        text = _set(text, "paging", f'"{paging.value}"')
-        text = _set(text, "la57", "true", section="cpu")
-        text = _set(text, "cr4", "0x37_16f0", section="registers")
-        text = _set(text, "virt", "0xff11_0000_0000_0000", section="direct_map")
-        text = _say(
-            text,
-            ("64-bit kernel was placed", "64-bit kernel runs with 5 levels and was placed"),
-            ('"x86_64" (4 levels)', '"la57" (5 levels)'),
-            ("FSGSBASE OSXMMEXCPT", "FSGSBASE LA57 OSXMMEXCPT"),
+        document = replace(
+            document,
+            paging=paging,
+            cpu=replace(document.cpu, la57=True),
+            registers=replace(document.registers, cr4=0x37_16F0),
+            direct_map=replace(document.direct_map, virt=0xFF11_0000_0000_0000),
         )
     if pc is not None:
-        text = on_pc(text, paging, pc)
-    if crash is not None:
-        text = text.replace("# [crash_region]", "[crash_region]")
-        text = text.replace("# start = 0x3300_0000", f"start = {crash.start:#x}")
-        text = text.replace("# size = 0x1000_0000", f"size = {crash.size:#x}")
-        text = _with_notes(text, crash)
-    return text
+        document = on_pc(document, pc)
+    return document if crash is None else with_crash(document, crash)
 
 
-def _with_notes(text: str, crash: Extent) -> str:
-    """The commented crash notes as notes, in the first of two busy places that the region leaves."""
+def with_crash(document: Document, crash: Extent) -> Document:
+    """With a crash region, and its notes in the first of two busy places that the region leaves."""
+    document = replace(document, crash_region=PlaceTable(start=crash.start, size=crash.size))
     for base in (0x210_0000, 0x6000_0000):
         if not crash.overlaps(Extent.sized(base, 0x2000)):
-            start, end = text.index("# [[crash_note]]"), text.index("# The firmware's memory map")
-            block = re.sub("^# ", "", text[start:end], flags=re.MULTILINE)
-            for offset, old in ((0, "0x210_0000"), (0x1000, "0x210_1000")):
-                block = block.replace(old, f"{base + offset:#x}")
-            return text[:start] + block + text[end:]
-    return text
+            moved = base - NOTES[0].start
+            notes = tuple(replace(each, start=each.start + moved) for each in NOTES)
+            return replace(document, crash_note=notes)
+    return document
 
 
-def _legacy(text: str, paging: Paging, page_offset: int) -> str:
+def _legacy(paging: Paging, page_offset: int) -> Document:
     """A 32-bit kernel: no long mode, text and direct map at PAGE_OFFSET + physical address."""
-    lowmem = min(LOWMEM, (1 << 32) - page_offset - VMALLOC)
-    if page_offset % (1 << 22) or lowmem < 256 << 20:
+    lowmem = min(LOWMEM, FOUR_GIB - page_offset - VMALLOC)
+    if page_offset % (1 << 22) or page_offset < 0 or lowmem < 256 << 20:
         raise HostError(
             f"{page_offset:#x} is not a memory split: 4 MiB aligned, with at least 256 MiB of lowmem",
             source=SOURCE,
             field="split",
         )
     pae = paging is Paging.PAE
-    four_four = page_offset == FOUR_FOUR
-    relocation = FIXMAP if four_four else page_offset + 0x140_1000
-    for key, value, section in (
-        ("paging", f'"{paging.value}"', None),
-        ("relocation", f"{relocation:#x}", None),
-        ("cr4", "0x6f0" if pae else "0x6d0", "registers"),
-        ("efer", "0x800" if pae else "0x0", "registers"),
-        ("nx", "true" if pae else "false", "cpu"),
-        ("physical_bits", "36" if pae else "32", "cpu"),
-        ("gbpages", "false", "cpu"),
-        ("virt", f"{page_offset + 0x100_0000:#x}", "text"),
-        ("phys", "0x100_0000", "text"),
-        ("size", "0x100_0000", "text"),
-        ("page_size", "0x20_0000" if pae else "0x40_0000", "direct_map"),
-        ("virt", f"{page_offset:#x}\nsize = {lowmem:#x}", "direct_map"),
-        ("start", "0x300_0000", "private"),
-    ):
-        text = _set(text, key, value, section=section)
-    text = text.replace(
-        "start = 0x100_0000\nsize = 0x180_0000", "start = 0x200_0000\nsize = 0x80_0000"
-    )
-    if not pae:  # a CPU with 32 address bits sees nothing above 4 GiB
-        start = text.index("[[memory]]\nstart = 0x1_0000_0000")
-        text = text[:start] + text[text.index("\n", text.index("kind", start)) + 1 :]
-    if four_four:
-        text += (
-            "\n# The page of the text that has the relocation code, in the fixmap.\n[[mapping]]\n"
-            f"virt = {FIXMAP:#x}\nphys = 0x140_1000\nsize = 0x1000\nglobal = true\n"
-        )
-    large = 2 if pae else 4
-    return _say(
-        text,
-        (
-            "is the default host: a 4 GiB PC whose 64-bit kernel was placed by KASLR.",
-            f"is a PC with a 32-bit kernel whose PAGE_OFFSET is {page_offset:#x}.",
+    mapping: Iterable[MappingTable] = ()
+    relocation = page_offset + 0x140_1000
+    if page_offset == FOUR_FOUR:
+        relocation = FIXMAP
+        mapping = [MappingTable(virt=FIXMAP, phys=0x140_1000, size=PAGE_SIZE, global_=True)]
+    return replace(
+        DEFAULT,
+        paging=paging,
+        relocation=relocation,
+        cpu=replace(DEFAULT.cpu, physical_bits=36 if pae else 32, nx=pae, gbpages=False),
+        registers=RegistersTable(
+            cr0=DEFAULT.registers.cr0, cr4=0x6F0 if pae else 0x6D0, efer=0x800 if pae else 0
         ),
-        ('"x86_64" (4 levels)', '"pae" (3 levels)' if pae else '"i386" (2 levels)'),
-        (
-            "# SMAP SMEP OSXSAVE PCIDE FSGSBASE OSXMMEXCPT OSFXSR PGE MCE PAE PSE",
-            f"# OSXMMEXCPT OSFXSR PGE MCE {'PAE ' if pae else ''}PSE",
+        text=TextTable(virt=page_offset + 0x100_0000, phys=0x100_0000, size=0x100_0000),
+        direct_map=DirectMapTable(
+            virt=page_offset, page_size=0x20_0000 if pae else 0x40_0000, size=lowmem
         ),
-        ("# NXE LMA LME SCE", "# NXE" if pae else "# nothing: neither long mode nor NX"),
-        ("2 MiB global pages, 2 MiB aligned", f"{large} MiB global pages, {large} MiB aligned"),
-        ("# all RAM at virt", "# RAM below size, which is lowmem, at virt"),
-        ("# 0x1000, 0x20_0000 or 0x4000_0000", f"# 0x1000 or {'0x20' if pae else '0x40'}_0000"),
+        private=PlaceTable(start=0x300_0000, size=0x100_0000),
+        busy=(replace(DEFAULT.busy[0], start=0x200_0000, size=0x80_0000), *DEFAULT.busy[1:]),
+        # A CPU with 32 address bits sees nothing above 4 GiB.
+        memory=tuple(each for each in DEFAULT.memory if pae or each.start < FOUR_GIB),
+        mapping=tuple(mapping),
     )
-
-
-def _say(text: str, *comments: tuple[str, str]) -> str:
-    """The document with comments replaced that would not be true of it, all comments in one column."""
-    for old, new in comments:
-        assert text.count(old) == 1, f"example.toml does not say {old}"
-        text = text.replace(old, new)
-    return re.sub(r"^(\w+ = \S+) +# ", lambda it: f"{it[1]:<24}# ", text, flags=re.MULTILINE)
-
-
-def _set(text: str, key: str, value: str, *, section: str | None = None) -> str:
-    """The document with one value replaced; its comment stays behind it."""
-    start = 0 if section is None else text.index(f"\n[{section}]")
-    pattern = re.compile(rf"^{key}( *= *)(\S+)", re.MULTILINE)
-    found = pattern.search(text, start)
-    assert found is not None, f"example.toml has no {key}"
-    return text[: found.start(2)] + value + text[found.end(2) :]

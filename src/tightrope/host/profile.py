@@ -1,160 +1,249 @@
-"""A host description: TOML text in, a checked `Host` out.
+"""A host description: TOML text in, a checked `Host` out, and the other way round.
 
-Rules: every field is read once,
-with its type and its bounds; whatever is wrong raises `HostError` with the field's path.  Keys that
-nobody reads are errors too: a misspelt field must not silently mean its default.
+    text  --tomllib-->  dict  --schema-->  Document  --host_of-->  Host
+    text  <--written--------------------  Document  <--document_of--'
+
+Rules: the one reader and the one writer of host files.  What a field has to be is in `document`, what
+holds between fields in `consistency`; whatever is wrong raises `HostError` with the field's path.
+What is written is read back as the same host.
 """
 
 from __future__ import annotations
 
 import tomllib
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, replace
 
 from tightrope.errors import HostError
 from tightrope.host.consistency import check
-from tightrope.host.toml import Reader
-from tightrope.host.xen.profile import read_xen
-from tightrope.memory import (
-    PAGE_SIZE,
-    Extent,
-    MemoryMap,
-    Phys,
-    Region,
-    RegionKind,
-    Virt,
+from tightrope.host.document import (
+    CpuTable,
+    DirectMapTable,
+    Document,
+    FactTable,
+    MappingTable,
+    MemoryTable,
+    NamedTable,
+    PlaceTable,
+    RegistersTable,
+    TextTable,
 )
-from tightrope.model import Cpu, DirectMap, Host, KernelText, LowMapping, Named, Paging
+from tightrope.host.schema import At, Comments, either, json_schema, read_table, write_table
+from tightrope.memory import Extent, MemoryMap, Phys, Region, Virt
+from tightrope.model import (
+    Basis,
+    Cpu,
+    DirectMap,
+    Fact,
+    Host,
+    KernelText,
+    LowMapping,
+    Named,
+)
 from tightrope.model.modes import MODES, text_page_size
+from tightrope.x86 import cpu as x86
 
-DIRECT_MAP = "direct map"
+EVERYTHING_MAPPED = 1 << 52
+"""`direct_map.size` of a kernel that maps all of RAM."""
 
 
 def read(text: str, source: str) -> Host:
     """A `Host` from TOML text; `source` names the file in errors.  Raises HostError."""
     try:
-        document = tomllib.loads(text)
+        table = tomllib.loads(text)
     except (ValueError, RecursionError) as err:
         # A plain ValueError is Python's own limit on the digits of a number.
         raise HostError(f"not TOML: {err}", source=source) from err
-    top = Reader(document, source)
-    paging = Paging(top.choice("paging", [each.value for each in Paging]))
-    cpu = _cpu(top.table("cpu"))
-    registers = top.table("registers")
-    memory = _memory_map(top, cpu)
-    text_table = top.table("text")
-    large = text_page_size(paging, pse=cpu.pse)
-    place = KernelText(
-        virt=Virt(text_table.aligned("virt", large, bits=64)),
-        phys=Phys(text_table.aligned("phys", large)),
-        size=text_table.aligned("size", large, low=large),
-    )
-    text_table.done()
-    direct = top.table("direct_map")
-    sizes = MODES[paging].format.page_sizes(gbpages=cpu.gbpages)
-    page_size = direct.number("page_size")
-    if page_size not in sizes or (page_size > PAGE_SIZE and not cpu.pse):
-        direct.refuse("page_size", f"{page_size:#x} is not a page size of this CPU")
-    direct_map = DirectMap(
-        virt=Virt(direct.aligned("virt", page_size, bits=64)),
-        page_size=page_size,
-        size=direct.aligned("size", PAGE_SIZE, low=1) if "size" in direct else 1 << 52,
-    )
-    direct.done()
+    return host_of(read_table(Document, table, At(source)), source)
+
+
+def host_of(document: Document, source: str) -> Host:
+    """The host that a document describes, checked.  Raises HostError."""
     host = Host(
         source=source,
-        paging=paging,
-        cpu=cpu,
-        cr0=registers.number("cr0", bits=32),
-        cr4=registers.number("cr4", bits=32),
-        efer=registers.number("efer", bits=32),
-        memory=memory,
-        text=place,
-        relocation=_relocation(top),
-        direct_map=direct_map,
-        private=_extent(top.table("private"), close=True),
-        busy=tuple(_named(each) for each in top.tables("busy")),
-        crash_region=(
-            _extent(top.table("crash_region"), close=True) if "crash_region" in top else None
+        paging=document.paging,
+        cpu=Cpu(**asdict(document.cpu)),
+        **asdict(document.registers),
+        memory=_memory_map(document, source),
+        text=KernelText(
+            virt=Virt(document.text.virt), phys=Phys(document.text.phys), size=document.text.size
         ),
-        firmware=tuple(_named(each) for each in top.tables("firmware")),
-        rsdp=Phys(top.number("rsdp")) if "rsdp" in top else None,
-        low_mappings=tuple(_mapping(each) for each in top.tables("mapping")),
-        crash_notes=tuple(_named(each) for each in top.tables("crash_note")),
+        relocation=None if document.relocation is None else Virt(document.relocation),
+        direct_map=DirectMap(
+            virt=Virt(document.direct_map.virt),
+            page_size=document.direct_map.page_size,
+            size=document.direct_map.size or EVERYTHING_MAPPED,
+        ),
+        private=document.private.extent,
+        busy=_named(document.busy),
+        crash_region=None if document.crash_region is None else document.crash_region.extent,
+        firmware=_named(document.firmware),
+        rsdp=None if document.rsdp is None else Phys(document.rsdp),
+        low_mappings=tuple(
+            LowMapping(
+                virt=Virt(each.virt),
+                phys=Phys(each.phys),
+                size=each.size,
+                is_global=each.global_,
+            )
+            for each in document.mapping
+        ),
+        crash_notes=_named(document.crash_note),
+        facts=tuple(_fact(key, each) for key, each in document.facts.items()),
     )
-    if "xen" in top:
-        host = replace(host, xen=read_xen(top.table("xen"), host))
-    registers.done()
-    top.done()
-    check(host, top, registers)
+    if document.xen is not None:
+        # Frames of a p2m are numpy's; nobody captures a machine with this table.
+        from tightrope.host.xen.profile import xen_of
+
+        host = replace(host, xen=xen_of(document.xen, host))
+    check(host)
     return host
 
 
-def _relocation(top: Reader) -> Virt | None:
-    """An address, or the words that say V is wherever the direct map has the control page."""
-    if top.is_text("relocation"):
-        found = top.text("relocation")
-        if found != DIRECT_MAP:
-            top.refuse("relocation", f"expected an address or {DIRECT_MAP!r}, found {found!r}")
-        return None
-    return Virt(top.aligned("relocation", PAGE_SIZE, bits=64))
-
-
-def _cpu(table: Reader) -> Cpu:
-    cpu = Cpu(
-        physical_bits=table.number("physical_bits", low=32, high=52),
-        nx=table.flag("nx"),
-        pse=table.flag("pse"),
-        pge=table.flag("pge"),
-        gbpages=table.flag("gbpages"),
-        la57=table.flag("la57"),
-    )
-    table.done()
-    return cpu
-
-
-def _extent(table: Reader, *, close: bool = False, alignment: int = PAGE_SIZE) -> Extent:
-    start = table.aligned("start", alignment)
-    size = table.aligned("size", alignment, low=1)
-    if close:
-        table.done()
-    if start + size > 1 << 52:
-        table.refuse(
-            "size", f"{start:#x} + {size:#x} is beyond any physical address", limit=1 << 52
-        )
-    return Extent.sized(start, size)
-
-
-def _named(table: Reader) -> Named:
-    named = Named(extent=_extent(table, alignment=1), what=table.text("what"))
-    table.done()
-    return named
-
-
-def _mapping(table: Reader) -> LowMapping:
-    mapping = LowMapping(
-        virt=Virt(table.aligned("virt", PAGE_SIZE, bits=64)),
-        phys=Phys(table.aligned("phys", PAGE_SIZE)),
-        size=table.aligned("size", PAGE_SIZE, low=1),
-        is_global=table.flag("global"),
-    )
-    table.done()
-    return mapping
-
-
-def _memory_map(top: Reader, cpu: Cpu) -> MemoryMap:
+def _memory_map(document: Document, source: str) -> MemoryMap:
     regions: list[Region] = []
-    for table in top.tables("memory"):
-        extent = _extent(table, alignment=1)
-        kind = RegionKind(table.choice("kind", [each.value for each in RegionKind]))
-        table.done()
+    beyond = 1 << document.cpu.physical_bits
+    for number, row in enumerate(document.memory):
+        at, extent = At(source, f"memory[{number}]"), Extent.sized(row.start, row.size)
         if regions and extent.start < regions[-1].extent.end:
-            table.refuse("start", f"{extent.start:#x} is below the end of the entry before it")
-        if extent.end > 1 << cpu.physical_bits:
-            table.refuse(
-                "size", f"{extent} is beyond cpu.physical_bits", limit=1 << cpu.physical_bits
-            )
-        regions.append(Region(extent, kind))
-    memory = MemoryMap(tuple(regions))
-    if not memory.ram:
-        top.refuse("memory", "there is no RAM")
-    return memory
+            (at / "start").refuse(f"{row.start:#x} is below the end of the entry before it")
+        if extent.end > beyond:
+            (at / "size").refuse(f"{extent} is beyond cpu.physical_bits", beyond)
+        regions.append(Region(extent, row.kind))
+    return MemoryMap(tuple(regions))
+
+
+def _named(rows: Iterable[NamedTable]) -> tuple[Named, ...]:
+    return tuple(Named(extent=Extent.sized(e.start, e.size), what=e.what) for e in rows)
+
+
+def _fact(field: str, row: FactTable) -> Fact:
+    [(basis, source)] = [
+        (basis, said) for basis in Basis if (said := getattr(row, basis.value)) is not None
+    ]
+    return Fact(field=field, basis=basis, source=source, settle=row.settle or "")
+
+
+# ---------------------------------------------------------------------------------------- writing
+
+
+def write(host: Host, title: Iterable[str]) -> str:
+    """The host as a commented TOML document that `read` takes; `title` are the lines at its head."""
+    return written(document_of(host), title)
+
+
+def written(
+    document: Document,
+    title: Iterable[str],
+    *,
+    said: Comments | None = None,
+    samples: Document | None = None,
+) -> str:
+    """A document as commented TOML.
+
+    A field's comment is what `said` has, or where its fact comes from, or what the declaration says.
+    What the document lacks and `samples` has is written as a comment.
+    """
+    head = [f"# {line}".rstrip() for line in title]
+    body = write_table(document, "", _comments(document, said or Comments()), samples)
+    return "\n".join([*head, *_one_gap(body)]) + "\n"
+
+
+def _one_gap(lines: Iterable[str]) -> Iterator[str]:
+    """Without a second empty line behind the first, and with one at the start."""
+    before = "x"
+    for line in ("", *lines):
+        if line or before:
+            yield line
+        before = line
+
+
+def document_of(host: Host) -> Document:
+    """The host as its file has it."""
+    xen = None
+    if host.xen is not None:
+        from tightrope.host.xen.profile import table_of
+
+        xen = table_of(host.xen)
+    size = host.direct_map.size
+    return Document(
+        paging=host.paging,
+        relocation=host.relocation,
+        rsdp=host.rsdp,
+        cpu=CpuTable(**asdict(host.cpu)),
+        registers=RegistersTable(cr0=host.cr0, cr4=host.cr4, efer=host.efer),
+        text=TextTable(**asdict(host.text)),
+        direct_map=DirectMapTable(
+            virt=host.direct_map.virt,
+            page_size=host.direct_map.page_size,
+            size=None if size == EVERYTHING_MAPPED else size,
+        ),
+        private=_place(host.private),
+        crash_region=None if host.crash_region is None else _place(host.crash_region),
+        crash_note=_rows(host.crash_notes),
+        memory=tuple(
+            MemoryTable(start=each.extent.start, size=each.extent.size, kind=each.kind)
+            for each in host.memory
+        ),
+        busy=_rows(host.busy),
+        firmware=_rows(host.firmware),
+        mapping=tuple(
+            MappingTable(virt=e.virt, phys=e.phys, size=e.size, global_=e.is_global)
+            for e in host.low_mappings
+        ),
+        xen=xen,
+        facts={
+            each.field: FactTable(**{each.basis.value: each.source}, settle=each.settle or None)
+            for each in host.facts
+        },
+    )
+
+
+def _place(extent: Extent) -> PlaceTable:
+    return PlaceTable(start=extent.start, size=extent.size)
+
+
+def _rows(named: Iterable[Named]) -> tuple[NamedTable, ...]:
+    return tuple(NamedTable(start=e.extent.start, size=e.extent.size, what=e.what) for e in named)
+
+
+def _comments(document: Document, given: Comments) -> Comments:
+    """What is true of this document and not of every one."""
+    mode, registers = MODES[document.paging], document.registers
+    large = text_page_size(document.paging, pse=document.cpu.pse)
+    sizes = mode.format.page_sizes(gbpages=document.cpu.gbpages)
+    pages = f"{large >> 20} MiB" if large >> 20 else "4 KiB"
+    beside = {
+        "registers.cr0": _bits(registers.cr0, x86.CR0_NAMES),
+        "registers.cr4": _bits(registers.cr4, x86.CR4_NAMES),
+        "registers.efer": _bits(registers.efer, x86.EFER_NAMES),
+        "text": f"the old kernel's image: {pages} global pages, {pages} aligned",
+        "direct_map": "all RAM at virt + physical address"
+        if document.paging.long_mode
+        else "RAM below size, which is lowmem, at virt + physical address",
+        "direct_map.page_size": either(f"{size:#_x}" for size in sorted(sizes)),
+    }
+    for field, each in document.facts.items():
+        beside[field] = (
+            f"assumed: {each.assumed}" if each.assumed else each.read or each.derived or ""
+        )
+    above = {
+        "paging": "The page-table format that the old kernel runs on:"
+        f' "{document.paging.value}" ({len(mode.format.levels)} levels).'
+    }
+    return Comments(beside=beside | dict(given.beside), above=above | dict(given.above))
+
+
+def _bits(value: int, names: Mapping[str, int]) -> str:
+    """The names of the bits that are set, the highest first."""
+    shown = [name for name, mask in names.items() if value & mask]
+    return " ".join(sorted(shown, key=lambda name: -names[name])) or "no bit is set"
+
+
+def schema() -> dict[str, object]:
+    """A host file as JSON Schema (draft 2020-12), for editors."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "A host of Tightrope",
+        **json_schema(Document),
+    }

@@ -18,7 +18,17 @@ May import: errors, memory, x86
 from __future__ import annotations
 
 from tightrope.model.handover import Code, Handover, Tables
-from tightrope.model.host import Cpu, DirectMap, Host, KernelText, LowMapping, Named, Registers
+from tightrope.model.host import (
+    Basis,
+    Cpu,
+    DirectMap,
+    Fact,
+    Host,
+    KernelText,
+    LowMapping,
+    Named,
+    Registers,
+)
 from tightrope.model.image import Buffer, Contents, EntryPoint, Image, Part, Payload, Protocol
 from tightrope.model.inputs import Inputs, Module
 from tightrope.model.plan import ZERO_FRAME, Backup, Plan, Segment
@@ -45,6 +55,7 @@ __all__ = [
     "STEP_NAMES",
     "ZERO_FRAME",
     "Backup",
+    "Basis",
     "Buffer",
     "Code",
     "Console",
@@ -53,6 +64,7 @@ __all__ = [
     "DirectMap",
     "Dom0",
     "EntryPoint",
+    "Fact",
     "Fault",
     "Finding",
     "Handover",

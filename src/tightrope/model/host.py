@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from tightrope.memory import Extent, MemoryMap, Phys, Virt
@@ -103,6 +104,30 @@ class LowMapping:
     is_global: bool
 
 
+class Basis(StrEnum):
+    """What a fact of a host rests on."""
+
+    READ = "read"
+    """Some file of the machine says it, or whoever wrote the description does."""
+    DERIVED = "derived"
+    """It follows from what was read, by a rule that is named."""
+    ASSUMED = "assumed"
+    """Nothing says it.  A verdict that rests on it says so."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fact:
+    """Where one field of a description comes from."""
+
+    field: str
+    """As the host file names it: `relocation`, `text.virt`, `busy`."""
+    basis: Basis
+    source: str
+    """What was read, from what it was derived, or what is assumed: a phrase for reports."""
+    settle: str = ""
+    """What would tell it, of an assumed one; a phrase for reports."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Host:
     """The old kernel's world as a description; `world` turns it into bytes."""
@@ -132,3 +157,9 @@ class Host:
     """ELF notes in the old kernel's memory: one per CPU, and vmcoreinfo."""
     xen: Xen | None = None
     """The old kernel is a hypervisor: all of the above is its own, in machine addresses."""
+    facts: tuple[Fact, ...] = ()
+    """What is known of the fields above; one that is not named is as the description's writer knows it."""
+
+    def assumed(self) -> tuple[Fact, ...]:
+        """The facts that nothing says."""
+        return tuple(each for each in self.facts if each.basis is Basis.ASSUMED)

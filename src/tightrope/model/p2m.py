@@ -13,7 +13,7 @@ May import: errors, memory
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -25,6 +25,8 @@ from tightrope.memory import PAGE_SHIFT, PAGE_SIZE, Extent, Machine, Phys, Pseud
 
 Frames = NDArray[np.int64]
 HOLE = -1
+LISTED = 1 << 22
+"""Machine frames that may be listed one by one: 16 GiB of memory, 32 MiB of numbers."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,16 +50,18 @@ class P2m:
                 field="p2m",
             )
         owned = np.nonzero(frames >= 0)[0]
+        ordered = np.sort(frames[owned])
+        if not (ordered[1:] == ordered[:-1]).any():
+            return
         order = owned[np.argsort(frames[owned], kind="stable")]
         same = np.nonzero(frames[order[1:]] == frames[order[:-1]])[0]
-        if len(same):
-            one, other = int(order[same[0]]), int(order[same[0] + 1])
-            raise HostError(
-                f"machine frame {int(frames[one]):#x} belongs to the pseudo-physical frames"
-                f" {one:#x} and {other:#x}",
-                source=self.source,
-                field="p2m",
-            )
+        one, other = int(order[same[0]]), int(order[same[0] + 1])
+        raise HostError(
+            f"machine frame {int(frames[one]):#x} belongs to the pseudo-physical frames"
+            f" {one:#x} and {other:#x}",
+            source=self.source,
+            field="p2m",
+        )
 
     @cached_property
     def _by_machine(self) -> tuple[Frames, Frames]:
@@ -120,17 +124,17 @@ def scattered(
     and no frame has the number of its own machine frame: a raw pseudo-physical address never happens
     to be right.  Raises HostError when there is not enough memory to be that bad.
     """
-    parts = [np.arange(each.pages.start, each.pages.stop, dtype=np.int64) for each in ram]
-    every = np.concatenate([*parts, np.zeros(0, np.int64)])
-    if count * 2 > len(every):
+    pages = [each.pages for each in ram]
+    total = sum(map(len, pages))
+    if count * 2 > total:
         raise HostError(
-            f"{count} frames of dom0 cannot lie apart in {len(every)} machine frames",
+            f"{count} frames of dom0 cannot lie apart in {total} machine frames",
             source=source,
             field="dom0.pages",
-            limit=len(every) // 2,
+            limit=total // 2,
         )
     random = np.random.default_rng(seed)
-    frames = random.permutation(every)[:count]
+    frames = _drawn(pages, total, count, random)
     for _round in range(64):
         bad = _too_tidy(frames)
         if not len(bad):
@@ -144,6 +148,26 @@ def scattered(
     for hole in holes:
         frames[hole.pages.start : hole.pages.stop] = HOLE
     return P2m(frames, source)
+
+
+def _drawn(pages: Sequence[range], total: int, count: int, random: np.random.Generator) -> Frames:
+    """`count` of the `total` frames in `pages`, none twice, in no order.
+
+    Memory is in proportion to `count`: of a machine much larger than the domain not every frame is listed.
+    """
+    if total <= max(LISTED, 4 * count):
+        parts = [np.arange(each.start, each.stop, dtype=np.int64) for each in pages]
+        return random.permutation(np.concatenate([*parts, np.zeros(0, np.int64)]))[:count]
+    # Twice as many as wanted of four times as many or more: those drawn twice leave enough, nearly always.
+    some = np.zeros(0, np.int64)
+    while len(some) < count:
+        some = np.sort(np.concatenate([some, random.integers(0, total, 2 * count)]))
+        some = some[np.diff(some, prepend=-1) > 0]
+    drawn = random.permutation(some)[:count]
+    ends = np.cumsum([len(each) for each in pages])
+    which = np.searchsorted(ends, drawn, side="right")
+    starts = np.array([each.stop for each in pages], np.int64) - ends
+    return drawn + starts[which]
 
 
 def from_runs(runs: Iterable[tuple[PseudoPhys, Machine, int]], source: str) -> P2m:
