@@ -166,8 +166,9 @@ def _drawn(pages: Sequence[range], total: int, count: int, random: np.random.Gen
     drawn = random.permutation(some)[:count]
     ends = np.cumsum([len(each) for each in pages])
     which = np.searchsorted(ends, drawn, side="right")
-    starts = np.array([each.stop for each in pages], np.int64) - ends
-    return drawn + starts[which]
+    starts: Frames = np.array([each.stop for each in pages], np.int64) - ends
+    found: Frames = drawn + starts[which]
+    return found
 
 
 def from_runs(runs: Iterable[tuple[PseudoPhys, Machine, int]], source: str) -> P2m:
