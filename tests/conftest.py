@@ -16,7 +16,7 @@ import pytest
 from hypothesis import settings
 
 if TYPE_CHECKING:
-    from tightrope.machine.kvm import Kvm
+    from tightrope.machine.kvm import Kvm, Pace
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 IN_CI = "CI" in os.environ
@@ -61,23 +61,27 @@ def debian_kernel(flavour: str) -> Path:
 @pytest.fixture(scope="session")
 def kvm() -> Iterator[Kvm]:
     """This computer's KVM, stepping, for old kernels in long mode."""
-    yield from _kvm(stepping=True)
+    from tightrope.machine.kvm import Pace
+
+    yield from _kvm(Pace.STEPPING)
 
 
 @pytest.fixture(scope="session")
 def kvm_free() -> Iterator[Kvm]:
     """This computer's KVM at full speed."""
-    yield from _kvm(stepping=False)
+    from tightrope.machine.kvm import Pace
+
+    yield from _kvm(Pace.FREE)
 
 
-def _kvm(*, stepping: bool) -> Iterator[Kvm]:
+def _kvm(pace: Pace) -> Iterator[Kvm]:
     from tightrope.errors import MissingPart
     from tightrope.machine.kvm import Kvm
     from tightrope.machine.kvm.capability import capability
     from tightrope.model import Paging
 
     try:
-        machine = Kvm(stepping=stepping)
+        machine = Kvm(pace)
         missing = capability().missing
     except MissingPart as err:
         without_hardware(str(err))

@@ -6,7 +6,8 @@
      |   |- HostError           a description of an old kernel
      |   |- PlanError           image and host that cannot go together
      |   |- CoreError           a memory core of a crashed kernel
-     |- MissingPart         a library or device that this machine does not have
+     |- MissingPart         a library or device that this computer does not have: install it
+     |- CannotBe            a machine that cannot be a given old kernel's computer, installed or not
      |- MachineError        the machine port was used in a way that it cannot serve
      |   |- WireError           what a machine's process sent is not its protocol
      |- PerformError        this very machine refused what it was asked to do
@@ -73,6 +74,10 @@ class CoreError(BadInput):
 
 class MissingPart(TightropeError):
     """Something that has to be on this machine is not: names it and says how to get it."""
+
+
+class CannotBe(TightropeError):
+    """A machine that is here cannot be the host that it is to walk on: the reason, and what fits."""
 
 
 class MachineError(TightropeError):

@@ -20,7 +20,7 @@ from tightrope.deeds import machines
 from tightrope.deeds.agree import Agreement, agree, make
 from tightrope.deeds.agree.known import KNOWN
 from tightrope.errors import BadInput, MissingPart
-from tightrope.machine.kvm import Kvm
+from tightrope.machine.kvm import Kvm, Pace
 from tightrope.machine.port import Machine
 from tightrope.machine.unicorn import Emulator
 from tightrope.machine.unicorn.alone import Alone
@@ -55,7 +55,7 @@ def thousand() -> Iterator[Agreement]:
     """A thousand cases on the emulator, on Unicorn's own MMU, and on KVM where there is one."""
     on: list[Machine] = [emulator(), alone()]
     with suppress(MissingPart):  # the test of KVM says so
-        on.append(Kvm(stepping=False, seconds=5))
+        on.append(Kvm(Pace.FREE, seconds=5))
     yield agree(on, seed=SEED, numbers=range(COUNT))
     for each in on:
         each.close()

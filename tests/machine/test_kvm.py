@@ -22,9 +22,9 @@ from tightrope import check
 from tightrope.abi import kvm as abi
 from tightrope.cli import main
 from tightrope.deeds.rehearse import build
-from tightrope.errors import MachineError, MissingPart
+from tightrope.errors import CannotBe, MachineError, MissingPart
 from tightrope.handover import DESIGNS, IN_PLACE
-from tightrope.machine.kvm import Kvm
+from tightrope.machine.kvm import Kvm, Pace
 from tightrope.machine.kvm.capability import Capability, capability, probe
 from tightrope.machine.kvm.device import Device
 from tightrope.machine.kvm.kvm import lacks
@@ -116,12 +116,12 @@ def test_a_free_walk_comes_to_the_same_end(name: str | None, kvm_free: Kvm) -> N
             assert getattr(ours.fault, field) == getattr(theirs.fault, field), field
 
 
-@pytest.mark.parametrize("stepping", [False, True], ids=["free", "stepping"])
+@pytest.mark.parametrize("pace", [Pace.FREE, Pace.STEPPING], ids=["free", "stepping"])
 def test_registers_and_all_of_memory_at_the_entry_are_the_emulators(
-    stepping: bool, kvm: Kvm, kvm_free: Kvm
+    pace: Pace, kvm: Kvm, kvm_free: Kvm
 ) -> None:
     theirs = Emulator().run(handover())
-    with_new_memory = Kvm(stepping=stepping)
+    with_new_memory = Kvm(pace)
     try:
         ours = with_new_memory.run(handover())
         assert ours.stop is Stop.ENTRY
@@ -216,9 +216,9 @@ def test_where_the_model_refuses_and_the_cpu_goes_on_the_cpu_is_right(
     assert walks.fault_of(shared().run(handover())).reason == "made up for a test"
 
 
-@pytest.mark.parametrize("stepping", [False, True], ids=["free", "stepping"])
-def test_a_walk_that_goes_in_circles_ends_at_the_time_limit(stepping: bool, kvm: Kvm) -> None:
-    machine = Kvm(stepping=stepping, seconds=0.2)
+@pytest.mark.parametrize("pace", [Pace.FREE, Pace.STEPPING], ids=["free", "stepping"])
+def test_a_walk_that_goes_in_circles_ends_at_the_time_limit(pace: Pace, kvm: Kvm) -> None:
+    machine = Kvm(pace, seconds=0.2)
     try:
         started = time.monotonic()
         assert machine.run(walks.made(walks.LOOP_FOREVER)).stop is Stop.LIMIT
@@ -246,10 +246,10 @@ def open_files() -> set[str]:
     return out
 
 
-@pytest.mark.parametrize("stepping", [False, True], ids=["free", "stepping"])
-def test_ctrl_c_ends_a_walk_and_leaves_nothing_open(stepping: bool, kvm: Kvm) -> None:
+@pytest.mark.parametrize("pace", [Pace.FREE, Pace.STEPPING], ids=["free", "stepping"])
+def test_ctrl_c_ends_a_walk_and_leaves_nothing_open(pace: Pace, kvm: Kvm) -> None:
     files, threads = open_files(), set(threading.enumerate())
-    machine = Kvm(stepping=stepping, seconds=60)
+    machine = Kvm(pace, seconds=60)
     interrupt = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
     interrupt.start()
     try:
@@ -280,7 +280,7 @@ def test_what_this_kvm_can_be_is_found_again(kvm: Kvm) -> None:
 def test_an_old_kernel_that_this_kvm_cannot_be_is_refused_with_the_reason(kvm: Kvm) -> None:
     for paging, why in capability().missing.items():
         built = build(walks.plan(mode_host(paging, megabytes=32)), design="two-tables")
-        with pytest.raises(MissingPart, match=f"no {paging.value} paging") as refused:
+        with pytest.raises(CannotBe, match=f"no {paging.value} paging") as refused:
             kvm.run(built)
         assert why in str(refused.value)
 

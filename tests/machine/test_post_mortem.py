@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from tests.machine import walks
 from tightrope.deeds.rehearse import build
+from tightrope.machine.expected import expectations
 from tightrope.machine.layout import lay
 from tightrope.machine.unicorn import Emulator
 from tightrope.model import Handover, Registers, Step, Stop
@@ -58,7 +59,7 @@ def test_the_same_reason_is_found_afterwards_as_ahead(name: str) -> None:
     assert run.fault is not None
     assert isinstance(run.memory, Ram)
     stood = replace(run.registers, cr2=run.fault.address or 0)
-    told = explain(handover, run.memory, stood, reset=True)
+    told = explain(expectations(handover), run.memory, stood, reset=True)
     for field in ("vector", "error_code", "address", "access", "rip", "reason", "triple"):
         assert getattr(told, field) == getattr(run.fault, field), field
 
@@ -68,10 +69,10 @@ def test_what_has_no_reason_is_not_given_one() -> None:
     host = handover.plan.host
     ram = Ram(backed(host.memory, host.firmware))
     lay(handover, ram)
-    told = explain(handover, ram, handover.registers, reset=True)
+    told = explain(expectations(handover), ram, handover.registers, reset=True)
     assert (told.vector, told.address) == (8, None)
     assert told.reason == "raised by the CPU; this machine does not say why"
-    told = explain(handover, ram, replace(handover.registers, cr2=0x1234), reset=True)
+    told = explain(expectations(handover), ram, replace(handover.registers, cr2=0x1234), reset=True)
     assert (told.vector, told.address) == (14, 0x1234)
 
 
@@ -80,6 +81,7 @@ def test_the_step_is_told_from_where_the_cpu_stands() -> None:
     plan, table_b = handover.plan, handover.page_table_b
     assert table_b is not None
     at_call = handover.registers
+    expected = expectations(handover)
     switched = replace(at_call, cr3=handover.page_table_a.root)
     on_page = {**at_call.general, "rsp": plan.control_page + 4096}
     stands = {
@@ -89,9 +91,9 @@ def test_the_step_is_told_from_where_the_cpu_stands() -> None:
         Step.IDENTITY: replace(switched, rip=plan.control_page + 0x70),
         Step.COPY: replace(at_call, cr3=table_b.root),
     }
-    assert {step: step_of(handover, registers) for step, registers in stands.items()} == {
+    assert {step: step_of(expected, registers) for step, registers in stands.items()} == {
         step: step for step in stands
     }
     off = replace(at_call, cr0=at_call.cr0 & ~x86.CR0_PG)
-    assert step_of(handover, off) is Step.COPY
+    assert step_of(expected, off) is Step.COPY
     assert Emulator().run(handover).stop is Stop.ENTRY

@@ -12,7 +12,9 @@ from tests.conftest import without_hardware
 from tests.qemu.pcs import emulator, qemu, walk
 from tightrope.abi import kvm as abi
 from tightrope.cli import main
-from tightrope.errors import MissingPart
+from tightrope.deeds import machines
+from tightrope.errors import CannotBe, MissingPart
+from tightrope.machine.kvm import device
 from tightrope.machine.qemu import Qemu, acceleration, process
 from tightrope.model import Outcome, Paging, Stop
 
@@ -21,10 +23,10 @@ from tightrope.model import Outcome, Paging, Stop
 def machine() -> Iterator[Qemu]:
     qemu().close()
     try:
-        speed = acceleration.kvm()
+        made = machines.qemu_kvm()
     except MissingPart as err:
         without_hardware(str(err))
-    made = Qemu(walk_seconds=60, acceleration=speed)
+    assert isinstance(made, Qemu)
     yield made
     made.close()
 
@@ -62,7 +64,7 @@ def test_a_mode_that_this_kvm_lacks_is_told_before_a_pc_is_started(machine: Qemu
 
     for paging in (Paging.I386, Paging.PAE):
         if paging in capability().missing:
-            with pytest.raises(MissingPart, match=f"KVM has no {paging.value} paging"):
+            with pytest.raises(CannotBe, match=f"KVM has no {paging.value} paging"):
                 walk(machine, paging)
 
 
@@ -78,7 +80,7 @@ def test_a_kvm_that_does_not_boot_is_one_line_with_the_reason_of_each_try(
     fake.write_text("#!/bin/sh\necho QEMU emulator version 9.1.0; echo no such MSR >&2; exit 1\n")
     fake.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.setattr(acceleration, "Device", There)
+    monkeypatch.setattr(device, "Device", There)
     assert main(["rehearse", "--shipped", "--on", "qemu-kvm"]) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1

@@ -17,7 +17,7 @@ import pytest
 from tests.modes.runs import kernel
 from tests.qemu.pcs import old_kernel, qemu, walk
 from tightrope.deeds.rehearse import rehearse
-from tightrope.errors import MachineError, MissingPart
+from tightrope.errors import CannotBe, MachineError, MissingPart
 from tightrope.machine.qemu import memory, pc, process, stage
 from tightrope.machine.qemu.pc import Pc
 from tightrope.model import Outcome, Paging
@@ -142,7 +142,7 @@ def test_a_qemu_that_does_not_come_up_is_one_line(
 
 def test_more_ram_than_there_is_is_a_missing_part(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "_available", lambda: 100 * MIB)
-    with pytest.raises(MissingPart, match="has left"):
+    with pytest.raises(CannotBe, match="has left"):
         memory.SharedRam(512 * MIB)
     memory.SharedRam(64 * MIB).close()
 

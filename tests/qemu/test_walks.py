@@ -12,7 +12,7 @@ from tests.modes.runs import kernel, request
 from tests.qemu.pcs import emulator, old_kernel, qemu, walk
 from tightrope import check, host
 from tightrope.deeds.rehearse import rehearse
-from tightrope.errors import MachineError, MissingPart
+from tightrope.errors import CannotBe, MachineError
 from tightrope.handover import IN_PLACE, SPLIT_FUNCTION
 from tightrope.machine.qemu import Qemu
 from tightrope.machine.unicorn import Emulator
@@ -150,10 +150,8 @@ def with_ram(extent: Extent) -> Host:
         (Extent.sized(0xA_0000, 0x1000), "has none there"),
     ],
 )
-def test_ram_that_a_pc_cannot_have_is_a_missing_part(
-    machine: Qemu, extent: Extent, says: str
-) -> None:
-    with pytest.raises(MissingPart, match=says):
+def test_ram_that_a_pc_cannot_have_is_refused(machine: Qemu, extent: Extent, says: str) -> None:
+    with pytest.raises(CannotBe, match=says):
         rehearse(kernel(), with_ram(extent), request(), machine=machine)
 
 

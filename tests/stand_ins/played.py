@@ -15,6 +15,7 @@ from dataclasses import replace
 import numpy as np
 
 from tightrope.errors import MachineError
+from tightrope.machine.expected import expectations
 from tightrope.machine.layout import lay
 from tightrope.machine.port import Progress
 from tightrope.memory import PAGE_SIZE, Virt
@@ -32,7 +33,6 @@ from tightrope.model import (
 from tightrope.observe.delivery import follow
 from tightrope.observe.mmu import WatchedMmu
 from tightrope.observe.physical import Ram, backed
-from tightrope.observe.record import before, steps_of
 from tightrope.x86 import cpu as x86
 from tightrope.x86.walk import Access, Refused
 
@@ -78,8 +78,9 @@ class _Play:
         self.handover = handover
         self.ram = Ram(backed(host.memory, host.firmware))
         lay(handover, self.ram)
-        self.mmu = WatchedMmu(self.ram, host.cpu, handover.registers, before(handover))
-        self.steps = steps_of(handover)
+        expected = expectations(handover)
+        self.mmu = WatchedMmu(self.ram, host.cpu, handover.registers, expected.tables)
+        self.steps = expected.steps()
         self.index = -1
         self.writes: list[RegisterWrite] = []
         self.trace: list[int] = []

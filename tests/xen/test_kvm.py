@@ -8,7 +8,7 @@ from tests.rehearse.runs import shipped_kernel
 from tests.xen.runs import KINDS, OUT, WAYS, Way, hypervisor, identifier, request, shared, walked
 from tightrope import check
 from tightrope.deeds.rehearse import build
-from tightrope.errors import MissingPart
+from tightrope.errors import CannotBe
 from tightrope.machine.kvm import Kvm
 from tightrope.machine.kvm.capability import capability
 from tightrope.model import Handover, Paging, XenCrash
@@ -43,7 +43,7 @@ def test_it_is_told_alike(way: Way, kind: XenCrash | None, kvm: Kvm, kvm_free: K
 def test_leaving_long_mode_needs_a_kvm_that_has_pae(kvm: Kvm) -> None:
     handover = built(OUT, None)
     if Paging.PAE in capability().missing:
-        with pytest.raises(MissingPart, match="has no pae paging"):
+        with pytest.raises(CannotBe, match="has no pae paging"):
             kvm.run(handover)
     else:
         assert check.check(handover, kvm.run(handover)) == ()

@@ -32,9 +32,9 @@ def kvm() -> Machine:
 
 def kvm_free() -> Machine:
     """This computer's own CPU at full speed: only where the walk ends is seen."""
-    from tightrope.machine.kvm import Kvm
+    from tightrope.machine.kvm import Kvm, Pace
 
-    return Kvm(stepping=False)
+    return Kvm(Pace.FREE)
 
 
 def qemu() -> Machine:
@@ -46,10 +46,15 @@ def qemu() -> Machine:
 
 def qemu_kvm() -> Machine:
     """A whole PC whose CPU is this computer's own, where a probe shows that it boots."""
-    from tightrope.machine.qemu import Qemu
-    from tightrope.machine.qemu.acceleration import kvm
+    from tightrope.machine.kvm.capability import capability
+    from tightrope.machine.kvm.device import Device
+    from tightrope.machine.kvm.kvm import lacks
+    from tightrope.machine.qemu import Qemu, acceleration
 
-    return Qemu(acceleration=kvm())
+    Device().close()  # what stands in the way of any use of KVM is said before a PC is tried
+    return Qemu(
+        acceleration=acceleration.kvm(), lacks=lambda handover: lacks(capability(), handover)
+    )
 
 
 def unicorn() -> Machine:
@@ -67,11 +72,11 @@ MACHINES: Mapping[str, Callable[[], Machine]] = {
     "qemu": qemu,
     "qemu-kvm": qemu_kvm,
 }
-"""Name -> what makes one.  It raises MissingPart where this computer lacks what the machine needs."""
+"""Name -> what makes one.  It raises MissingPart for what has to be installed on this computer."""
 
 
 def named(name: str) -> Machine:
-    """A new machine.  Raises BadInput for a name that is none, MissingPart for one that cannot be here."""
+    """A new machine.  Raises BadInput for an unknown name, MissingPart for one that this computer cannot run."""
     make = MACHINES.get(name)
     if make is None:
         raise BadInput(f"{name!r} is none of {', '.join(MACHINES)}", source="--on")
@@ -90,7 +95,7 @@ def opened(name: str) -> Iterator[Machine]:
 
 @contextmanager
 def present() -> Iterator[list[Machine]]:
-    """The machines that are quick and here: the emulator, unicorn, and kvm-free where there is a KVM."""
+    """The quick machines available here: the emulator, unicorn, and kvm-free where there is a KVM."""
     with ExitStack() as stack:
         made = [stack.enter_context(opened(name)) for name in ("emulator", "unicorn")]
         with suppress(MissingPart):

@@ -18,7 +18,7 @@ from tightrope import host
 from tightrope.deeds.machines import emulator
 from tightrope.deeds.rehearse import rehearse
 from tightrope.deeds.unpacking import Unpacking
-from tightrope.errors import HostError, MissingPart, PlanError
+from tightrope.errors import CannotBe, HostError, MissingPart, PlanError
 from tightrope.host import SPLITS
 from tightrope.machine.port import Machine, Progress, no_progress
 from tightrope.memory import Extent
@@ -112,7 +112,7 @@ def _cell(
         verdict = rehearse(kernel, old, request, machine=machine, unpacking=unpacking)
     except PlanError as err:
         detail = err.problem
-    except MissingPart as err:
+    except (CannotBe, MissingPart) as err:
         detail = str(err)
     else:
         outcome = verdict.outcome

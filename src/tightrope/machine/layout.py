@@ -8,9 +8,11 @@ up is filled with words that say where they are, and what is in that place later
 
 from __future__ import annotations
 
+from enum import Enum, auto
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tightrope.memory import PAGE_SHIFT, PAGE_SIZE, Extent
 from tightrope.model import ZERO_FRAME, Handover, Segment
@@ -21,15 +23,24 @@ BACKED_UP = np.uint32(0x6B61_4C6F)
 """Makes the words of low memory something that no address is."""
 
 
-def lay(handover: Handover, ram: Ram, *, poison: bool = True) -> None:
+class Destinations(Enum):
+    """What a copy finds where it is going to write."""
+
+    POISONED = auto()
+    """Bytes that are no new kernel's."""
+    KEPT = auto()
+    """What was there: a real old kernel still lives in it."""
+
+
+def lay(handover: Handover, ram: Ram, before: Destinations = Destinations.POISONED) -> None:
     """Put everything into `ram`.  Raises MachineError for a piece outside it.
 
-    Without `poison` the destinations keep what they hold: a real old kernel still lives there.
+    `before` is what the copy finds in its destinations.
     """
     at = 0
     ram.laid += 1
     plan = handover.plan
-    for each in plan.backup if poison else ():
+    for each in plan.backup if before is Destinations.POISONED else ():
         words = np.arange(each.source.start, each.source.end, 4, dtype="<u4") ^ BACKED_UP
         ram.write(each.source.start, words.tobytes())
     for segment in handover.segments:
@@ -39,7 +50,7 @@ def lay(handover: Handover, ram: Ram, *, poison: bool = True) -> None:
             plan.destinations[at : at + pages],
             plan.sources[at : at + pages],
             ram,
-            poison=poison,
+            before,
         )
         at += pages
     for piece in (*handover.world.pieces, *handover.static, *handover.pieces):
@@ -48,11 +59,10 @@ def lay(handover: Handover, ram: Ram, *, poison: bool = True) -> None:
 
 def lay_segment(
     segment: Segment,
-    destinations: np.ndarray[tuple[int], np.dtype[np.int64]],
-    sources: np.ndarray[tuple[int], np.dtype[np.int64]],
+    destinations: NDArray[np.int64],
+    sources: NDArray[np.int64],
     ram: Ram,
-    *,
-    poison: bool = True,
+    before: Destinations = Destinations.POISONED,
 ) -> None:
     """One segment into its source frames: its data, then zeros, run by run of adjacent frames."""
     data = memoryview(segment.data)
@@ -71,7 +81,7 @@ def lay_segment(
         ram.zero(Extent(filled.end, run.end))
         if len(part):
             ram.write(start, part)
-    if len(moved) and poison:
+    if len(moved) and before is Destinations.POISONED:
         cuts = np.nonzero(np.diff(moved) != 1)[0] + 1
         for frames in np.split(moved, cuts):
             place = Extent.sized(int(frames[0]) << PAGE_SHIFT, len(frames) * PAGE_SIZE)

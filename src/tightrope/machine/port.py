@@ -1,9 +1,9 @@
 """The machine port: one method to walk, one to listen.
 
 Rules: a machine gets a finished `Handover` and gives back a `Run`; it finds nothing and judges
-nothing.  What it observed it names in `Run.sees`, and what no rule asks for but a reader should know
-is out of its sight in `Run.blind`.  A machine that cannot be a given host, for want of a paging mode
-for instance, raises MissingPart from `run` with the reason.
+nothing.  `Run.sees` names what it observed.  `Run.blind` says what it could not see, in phrases for a
+reader; no rule asks for them.  A machine that cannot be a given host, for want of a paging mode for
+instance, raises CannotBe from `run` with the reason.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ class Machine(Protocol):
     def console(self, *, seconds: float, whole: bool, progress: Progress) -> Console:
         """Go on from the entry and listen to the first serial port.
 
-        Ends with the first whole line, or with `whole` when the new kernel halts.  Only after a run that stopped at the entry.  Raises MachineError otherwise.
+        Ends with the first whole line, or with `whole` when the new kernel halts.  Only after a run that
+        stopped at the entry.  Raises MachineError otherwise.
         """
 
 

@@ -91,8 +91,10 @@ class Fault:
     visits: tuple[TableVisit, ...]
     """The walk of the faulting address up to the entry where it stopped."""
     escalation: tuple[str, ...]
-    """What happened on the way to a handler, last line first to be believed."""
+    """What happened on the way to a handler; the last line is the outcome."""
     triple: bool
+    explained: bool = True
+    """False where the CPU raised it and no rule of the manual that is modelled here says why."""
 
 
 class Sight(StrEnum):
@@ -153,6 +155,45 @@ class Run:
     """What this machine cannot see, one phrase each."""
     sees: frozenset[Sight] = EVERYTHING
     """What it observed on this walk.  What is not among them is empty above, and means nothing."""
+
+    @classmethod
+    def unwatched(
+        cls,
+        *,
+        machine: str,
+        stop: Stop,
+        fault: Fault | None,
+        registers: Registers,
+        memory: Memory,
+        descriptors: Mapping[str, int],
+        blind: tuple[str, ...],
+        trace: tuple[int, ...] = (),
+        step_starts: tuple[tuple[int, Step], ...],
+        texts: Mapping[int, str] | None = None,
+    ) -> Run:
+        """The run of a machine that only shows where a walk ended; `trace` has where it was seen to be."""
+        import numpy as np
+
+        none = np.zeros((0, 4), np.int64)
+        return cls(
+            machine=machine,
+            stop=stop,
+            instructions=len(trace),
+            trace=np.array(trace, np.uint64),
+            texts=texts or {},
+            step_starts=step_starts,
+            translations=(),
+            register_writes=(),
+            stores=none,
+            loads=none,
+            copies=none,
+            fault=fault,
+            registers=registers,
+            memory=memory,
+            descriptors=descriptors,
+            blind=blind,
+            sees=frozenset({Sight.FAULTS}),
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

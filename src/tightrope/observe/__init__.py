@@ -2,6 +2,7 @@
 
     physical      physical memory as the host's map has it, shared with Python at no copy
     mmu           the MMU that every machine is watched by: our walker, and the worst-case TLB
+    expectations  what is known of a walk before it begins
     delivery      how far an exception gets on its way to a handler
     decode        what an instruction is about to do
     known_code    instructions that were decoded once
@@ -9,6 +10,7 @@
     steps         which of the six steps an instruction belongs to
     privileged    the checks of control registers, EFER, segments and descriptor tables
     watch         what happens before each instruction of a watched walk
+    interrupted   the old kernel's handlers, and what an exception pushed for them
     lookout       the watch of a CPU that reports nothing while it runs
     post_mortem   an exception inferred from where a CPU stands
     record        a watched walk written down as a `Run`

@@ -9,16 +9,14 @@ Rules: nothing is delivered here; the answer is text and whether it ends in a tr
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 
 from tightrope.model import Registers
 from tightrope.observe.mmu import WatchedMmu
-from tightrope.x86.cpu import EFER_LMA, VECTORS, Descriptor
+from tightrope.x86.cpu import EFER_LMA, VECTORS, Descriptor, Gate
 from tightrope.x86.walk import Access, Refused
 
 DOUBLE_FAULT = 8
-GATE = struct.Struct("<HHBBHII")
 
 
 def follow(mmu: WatchedMmu, registers: Registers, vector: int) -> tuple[tuple[str, ...], bool]:
@@ -37,27 +35,20 @@ def follow(mmu: WatchedMmu, registers: Registers, vector: int) -> tuple[tuple[st
     return tuple(lines), True
 
 
-def gate_handler(gate: bytes) -> int:
-    """Where a gate of 8 or 16 bytes leads to (SDM figures 6-2 and 6-8)."""
-    low, _selector, _ist, _kind, middle, high, _zero = GATE.unpack(gate.ljust(16, b"\0"))
-    return int(low | middle << 16 | high << 32)
-
-
 def _gate(mmu: WatchedMmu, registers: Registers, vector: int) -> tuple[str | None, int]:
     """Why the gate cannot be used (SDM 6.14), or None and the handler's address."""
     base, limit = registers.idt
     long_mode = bool(mmu.mmu.efer & EFER_LMA)
-    size = 16 if long_mode else 8
+    size = Gate.size(long_mode=long_mode)
     if size * vector + size - 1 > limit:
         return f"the idt's limit is {limit:#x}", 0
     raw = mmu.look(base + size * vector, size)
     if isinstance(raw, Refused):
         return f"the idt at {base:#x} is not readable: {raw.reason}", 0
-    _low, selector, _ist, kind, *_rest = GATE.unpack(raw.ljust(16, b"\0"))
-    handler = gate_handler(raw)
-    if not kind & 0x80:
+    gate = Gate.decode(raw)
+    if not gate.present:
         return "the gate is not present", 0
-    problem = _code_segment(mmu.look, registers, selector, long_mode=long_mode)
+    problem = _code_segment(mmu.look, registers, gate.selector, long_mode=long_mode)
     if problem:
         return problem, 0
     stack = registers.general["rsp"]
@@ -66,10 +57,10 @@ def _gate(mmu: WatchedMmu, registers: Registers, vector: int) -> tuple[str | Non
     pushed = mmu.look(frame, 48 if long_mode else 16, Access.WRITE)
     if isinstance(pushed, Refused):
         return f"its frame cannot be pushed at {frame:#x}: {pushed.reason}", 0
-    first = mmu.look(handler, 1, Access.FETCH)
+    first = mmu.look(gate.handler, 1, Access.FETCH)
     if isinstance(first, Refused):
-        return f"its handler {handler:#x} cannot be fetched: {first.reason}", 0
-    return None, handler
+        return f"its handler {gate.handler:#x} cannot be fetched: {first.reason}", 0
+    return None, gate.handler
 
 
 def _code_segment(

@@ -1,4 +1,4 @@
-"""A watch for a CPU that tells nothing while it executes: all is asked ahead of the instruction.
+"""A watch for a CPU that reports nothing while it runs, so everything is asked before an instruction.
 
 Unicorn calls back for each access that it makes.  A virtual CPU does not, so what an instruction is
 going to fetch, read and write is worked out from its operands, and translated, before it runs.
@@ -9,12 +9,12 @@ Rules: memory is only looked at; the CPU itself writes it.
 from __future__ import annotations
 
 from tightrope.memory import PAGE_SIZE
-from tightrope.model import Buffer, Plan
+from tightrope.model import Buffer
 from tightrope.observe.decode import Kind
+from tightrope.observe.expectations import Expectations
 from tightrope.observe.known_code import KnownCode
 from tightrope.observe.mmu import WatchedMmu
 from tightrope.observe.observed import ObservedCpu
-from tightrope.observe.record import expected
 from tightrope.observe.steps import StepTracker
 from tightrope.observe.watch import Watch
 from tightrope.x86.walk import Access
@@ -26,17 +26,14 @@ class Lookout(Watch):
     """See `Watch`; `ahead` is called for each instruction instead of an engine's hooks."""
 
     def __init__(
-        self, cpu: ObservedCpu, mmu: WatchedMmu, steps: StepTracker, plan: Plan, limit: int
+        self,
+        cpu: ObservedCpu,
+        mmu: WatchedMmu,
+        steps: StepTracker,
+        expected: Expectations,
+        limit: int,
     ) -> None:
-        super().__init__(
-            cpu,
-            mmu,
-            steps,
-            plan.kernel_entry,
-            limit,
-            KnownCode(cpu.ram),
-            lambda frame: expected(plan, frame),
-        )
+        super().__init__(cpu, mmu, steps, expected, limit, KnownCode(cpu.ram))
         self._cpu = cpu
 
     def ahead(self, rip: int) -> None:

@@ -96,10 +96,10 @@ class WatchedMmu:
     def write_cr3(self, value: int) -> None:
         """MOV to CR3: non-global translations go, global ones stay (SDM 4.10.4.1).
 
-        With CR4.PCIDE and bit 63 set nothing goes.
+        With bit 63 set nothing goes; without CR4.PCIDE a CPU refuses that bit.
         """
         before = self.mmu
-        keeps_all = bool(before.cr4 & x86.CR4_PCIDE and value & x86.CR3_NO_FLUSH)
+        keeps_all = bool(value & x86.CR3_NO_FLUSH)
         keeps_global = bool(before.cr4 & x86.CR4_PGE)
         if not keeps_all and keeps_global:
             self.contexts = [replace(each, only_global=True) for each in self.contexts]
@@ -223,6 +223,12 @@ class WatchedMmu:
         """Where the old kernel's tables led to while they were whole: it loaded its segments then."""
         got = walk(self.entry_before, self.mmu, virt, Access.READ)
         return None if isinstance(got, Refused) else got.phys
+
+    def look_before(self, virt: int, size: int) -> bytes | None:
+        """The bytes at a linear address of the old kernel's, on one page, by its tables as they were."""
+        phys = self.before_the_walk(virt)
+        view = None if phys is None else self._ram.view(phys, size)
+        return None if view is None else bytes(view)
 
     def _stale(self, virt: int, access: Access, now: Translated) -> tuple[Stale, ...]:
         """What older translations of this page the CPU may use instead, where they differ."""

@@ -14,12 +14,13 @@ from dataclasses import replace
 
 from tightrope.errors import MachineError
 from tightrope.memory import PAGE_SIZE
-from tightrope.model import Fault, Handover, Registers, Step
+from tightrope.model import Fault, Registers, Step
+from tightrope.observe.expectations import Expectations
 from tightrope.observe.lookout import Lookout
 from tightrope.observe.mmu import WatchedMmu
 from tightrope.observe.observed import Words
 from tightrope.observe.physical import Ram
-from tightrope.observe.record import fault, steps_of
+from tightrope.observe.record import fault
 from tightrope.observe.watch import Trouble
 from tightrope.x86.cpu import CR0_PG, EFER_LMA, Descriptor
 
@@ -27,7 +28,7 @@ PAGE_FAULT, DOUBLE_FAULT = 14, 8
 
 
 class StandingCpu:
-    """A CPU that stands still: see `machine.observed.ObservedCpu`."""
+    """A CPU that stands still: see `observed.ObservedCpu`."""
 
     def __init__(self, ram: Ram, registers: Registers, bits: int) -> None:
         self.ram = ram
@@ -97,9 +98,9 @@ def register(registers: Registers, name: str) -> int:
     return 0  # what no machine here shows, the debug registers for instance
 
 
-def mmu_of(handover: Handover, ram: Ram, registers: Registers) -> WatchedMmu:
+def mmu_of(expected: Expectations, ram: Ram, registers: Registers) -> WatchedMmu:
     """The MMU of a CPU that stands still: its tables are those that lie in memory now."""
-    return WatchedMmu(ram, handover.plan.host.cpu, registers, {})
+    return WatchedMmu(ram, expected.cpu, registers, {})
 
 
 def bits_of(mmu: WatchedMmu, registers: Registers) -> int:
@@ -116,23 +117,16 @@ def bits_of(mmu: WatchedMmu, registers: Registers) -> int:
     return 32 if seg.code and seg.present and not seg.long else 64
 
 
-def leaving_long_mode(handover: Handover, registers: Registers) -> bool:
-    """A CPU stands on a hypervisor's way to 32-bit code, with paging on or off, or at V itself."""
-    way = handover.world.way_out
-    return way is not None and registers.cr3 in (way.wide.root, way.narrow.root)
-
-
-def step_of(handover: Handover, registers: Registers) -> Step:
+def step_of(expected: Expectations, registers: Registers) -> Step:
     """The step of the walk that a CPU stands in, as far as its registers tell."""
-    control = handover.plan.control_page
-    tables_b = handover.page_table_b
-    if leaving_long_mode(handover, registers):
+    control = expected.control_page
+    if registers.cr3 in expected.way_out:
         return Step.CALL
-    if not registers.cr0 & CR0_PG and handover.registers.cr0 & CR0_PG:
+    if not registers.cr0 & CR0_PG and expected.registers.cr0 & CR0_PG:
         return Step.COPY
-    if tables_b and tables_b.root != handover.page_table_a.root and registers.cr3 == tables_b.root:
+    if expected.root_b not in (None, expected.root_a) and registers.cr3 == expected.root_b:
         return Step.COPY
-    if registers.cr3 == handover.registers.cr3:
+    if registers.cr3 == expected.registers.cr3:
         return Step.CALL
     if registers.rip & -PAGE_SIZE == control:
         return Step.IDENTITY
@@ -141,7 +135,7 @@ def step_of(handover: Handover, registers: Registers) -> Step:
 
 
 def explain(
-    handover: Handover,
+    expected: Expectations,
     ram: Ram,
     registers: Registers,
     *,
@@ -151,30 +145,31 @@ def explain(
 ) -> Fault:
     """The exception of a CPU that fell at `registers.rip`.
 
-    `reset` says whether the machine saw it shut down, None that it stopped at the exception; `bits` how CS makes it decode, where that is known;
-    `error_code` what was pushed for a handler.
+    `reset` says whether the machine saw it shut down, None that it stopped at the exception; `bits` how
+    CS makes it decode, where that is known; `error_code` what was pushed for a handler.
     """
-    mmu = mmu_of(handover, ram, registers)
+    mmu = mmu_of(expected, ram, registers)
     cpu = StandingCpu(ram, registers, bits or bits_of(mmu, registers))
-    steps = steps_of(handover)
-    watch = Lookout(cpu, mmu, steps, handover.plan, limit=2)
+    steps = expected.steps()
+    watch = Lookout(cpu, mmu, steps, expected, limit=2)
     watch.index = -1
     watch.ahead(registers.rip)
     if watch.trouble is None:
-        page_fault = registers.cr2 != handover.registers.cr2
+        page_fault = registers.cr2 != expected.registers.cr2
         watch.trouble = Trouble(
             vector=PAGE_FAULT if page_fault else DOUBLE_FAULT,
             error_code=error_code,
             address=registers.cr2 if page_fault else None,
             access=None,
             reason="raised by the CPU; this machine does not say why",
+            explained=False,
         )
     told = fault(watch, mmu, steps, registers)
     if told is None:
         raise MachineError("a watch in trouble has a fault to tell")
     return replace(
         told,
-        step=step_of(handover, registers),
+        step=step_of(expected, registers),
         instruction=0,
         triple=told.triple if reset is None else reset,
     )

@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from tightrope.memory import PAGE_SHIFT, Virt
-from tightrope.model import Buffer, Fault, Handover, Plan, Registers, Run, Stop
+from tightrope.memory import Virt
+from tightrope.model import Fault, Registers, Run, Stop
 from tightrope.observe.delivery import follow
 from tightrope.observe.mmu import WatchedMmu
 from tightrope.observe.steps import StepTracker
@@ -53,34 +53,6 @@ def observed(
     )
 
 
-def steps_of(handover: Handover) -> StepTracker:
-    """The steps of a walk that begins at the call."""
-    return StepTracker(handover.plan.relocation, way_out=handover.world.way_out is not None)
-
-
-def before(handover: Handover) -> dict[int, Buffer]:
-    """Table pages as they are before the walk, which a stale translation may be made from."""
-    table_b = handover.page_table_b
-    way = handover.world.way_out
-    return {
-        **(way.wide.pages if way else {}),
-        **(way.narrow.pages if way else {}),
-        **handover.page_table_a.pages,
-        **(table_b.pages if table_b else {}),
-        # Last: page_table_a may be what the walk makes of the current pgd.
-        **handover.world.tables,
-    }
-
-
-def expected(plan: Plan, frame: int) -> bool:
-    """The control page, the list, the sources and the destinations: what a walk has to do with."""
-    return (
-        frame == plan.control_page >> PAGE_SHIFT
-        or frame << PAGE_SHIFT in plan.list_pages
-        or bool((plan.destinations == frame).any() or (plan.sources == frame).any())
-    )
-
-
 def _rows(flat: object) -> NDArray[np.int64]:
     return np.array(flat, np.int64).reshape(-1, 4)
 
@@ -105,6 +77,7 @@ def fault(watch: Watch, mmu: WatchedMmu, steps: StepTracker, registers: Register
         visits=trouble.visits,
         escalation=lines,
         triple=triple,
+        explained=trouble.explained,
     )
 
 

@@ -13,12 +13,12 @@ record of where and why.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from tightrope.memory import PAGE_SIZE
 from tightrope.model import Buffer, RegisterWrite
 from tightrope.observe.decode import Kind, Operation, decoded
+from tightrope.observe.expectations import Expectations
 from tightrope.observe.known_code import KnownCode
 from tightrope.observe.mmu import WatchedMmu
 from tightrope.observe.observed import ObservedCpu
@@ -33,8 +33,6 @@ LOST_AFTER = 16
 """Pages that a walk without paging may use besides its own.  With paging on a walk that goes astray
 faults; without it zeros are instructions, and a CPU runs through all of memory."""
 STACK_FAULT, GENERAL_PROTECTION = 12, 13
-UNEXPLAINED = "raised by the CPU while it executed the instruction"
-"""The reason of an exception that nobody here foresaw."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +47,8 @@ class Trouble:
     visits: tuple[TableVisit, ...] = ()
     rip: int | None = None
     """Where it differs from the CPU's: INT n leaves rip behind itself."""
+    explained: bool = True
+    """False where the CPU raised it and nothing here says why."""
 
 
 class Watch:
@@ -59,19 +59,17 @@ class Watch:
         engine: ObservedCpu,
         mmu: WatchedMmu,
         steps: StepTracker,
-        until: int,
+        expected: Expectations,
         limit: int,
         code: KnownCode,
-        expects: Callable[[int], bool],
     ) -> None:
-        """`code` has what was decoded in this walk or an earlier one, and is added to; `expects` says of
-        a frame that the walk has business there."""
-        self._expects = expects
+        """`code` has what was decoded in this walk or an earlier one, and is added to."""
+        self._expects = expected.frames
         self._code = code
         self._engine = engine
         self._mmu = mmu
         self._steps = steps
-        self._until = until
+        self._until = expected.entry
         self._limit = limit
         self.arrived = False
         """The next instruction is the new kernel's first.  Stopped here and not by an exit address:
@@ -150,8 +148,9 @@ class Watch:
                 error_code=0 if vector in x86.WITH_ERROR_CODE else None,
                 address=None,
                 access=None,
-                reason=UNEXPLAINED,
+                reason="raised by the CPU while it executed the instruction",
                 rip=self.rip,
+                explained=False,
             )
         self._engine.stop()
 

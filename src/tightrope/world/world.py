@@ -24,15 +24,20 @@ from tightrope.memory import PAGE_SIZE, Extent, Phys, Virt, subtract
 from tightrope.model import Code, Host, Piece, Registers, World
 from tightrope.model.modes import MODES, text_page_size
 from tightrope.world import bios, notes
-from tightrope.x86.cpu import GENERAL, RFLAGS_FIXED, RFLAGS_IF, flat_descriptor
+from tightrope.x86.cpu import (
+    GENERAL,
+    INTERRUPT_GATE,
+    RFLAGS_FIXED,
+    RFLAGS_IF,
+    Gate,
+    flat_descriptor,
+)
 from tightrope.x86.paging import Rights
 
 GDT_SLOTS = 16
 SELECTORS = {64: (0x10, 0x18), 32: (0x60, 0x68)}
 """__KERNEL_CS and __KERNEL_DS of a 64-bit and of a 32-bit Linux (asm/segment.h)."""
 GATES = 256
-INTERRUPT_GATE = 0x8E
-"""Present, ring 0, interrupt gate (SDM figures 6-2 and 6-8)."""
 STACK_PAGES = 4
 
 
@@ -235,11 +240,6 @@ def _gdt(selectors: Mapping[int, tuple[int, int]]) -> bytes:
 
 
 def _idt(host: Host, bits: int, selector: int) -> bytes:
-    """Gates as SDM figures 6-2 and 6-8 draw them; every handler is the same place in the kernel text."""
-    handler = host.text.virt + 2 * PAGE_SIZE
-    gate = struct.pack(
-        "<HHBBH", handler & 0xFFFF, selector, 0, INTERRUPT_GATE, handler >> 16 & 0xFFFF
-    )
-    if bits == 64:
-        gate += struct.pack("<II", handler >> 32, 0)
-    return gate * GATES
+    """Interrupt gates, ring 0; every handler is the same place in the kernel text."""
+    gate = Gate(handler=host.text.virt + 2 * PAGE_SIZE, selector=selector, type=INTERRUPT_GATE)
+    return gate.encode(long_mode=bits == 64) * GATES

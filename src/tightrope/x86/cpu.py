@@ -10,6 +10,7 @@ Sources: as there; SDM 3.4.5 (segment descriptors).
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -30,6 +31,9 @@ CR4_LA57, CR4_VMXE, CR4_PCIDE = (CR4_NAMES[name] for name in ("LA57", "VMXE", "P
 CR4_SMEP, CR4_SMAP, CR4_CET = (CR4_NAMES[name] for name in ("SMEP", "SMAP", "CET"))
 CR4_LASS, CR4_FRED = CR4_NAMES["LASS"], CR4_NAMES["FRED"]
 CR4_DEFINED = control.defined(control.CR4)
+
+CR4_TRANSLATES = CR4_PSE | CR4_PAE | CR4_PGE | CR4_LA57
+"""What a translation depends on; any other bit of CR4 only forbids what a walk does not do."""
 
 CR3_NO_FLUSH = control.CR3_NO_FLUSH
 
@@ -189,6 +193,50 @@ def flat_descriptor(*, code: bool, bits: int) -> int:
         | (kind | 1 << 4 | 1 << 7) << 40
         | (0xF | (1 << 5 if long else 1 << 6) | 1 << 7) << 48
     )
+
+
+_GATE = struct.Struct("<HHBBHII")
+"""Offset 15:0, selector, IST, access byte, offset 31:16; in long mode offset 63:32 and a zero word."""
+INTERRUPT_GATE = 0xE
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gate:
+    """A gate of an idt (SDM figures 6-2 and 6-8).  `type` is 0xE for an interrupt gate, 0xF for a trap's."""
+
+    handler: int
+    selector: int
+    type: int
+    present: bool = True
+    dpl: int = 0
+    ist: int = 0
+
+    @staticmethod
+    def size(*, long_mode: bool) -> int:
+        """Bytes of one gate."""
+        return 16 if long_mode else 8
+
+    @classmethod
+    def decode(cls, raw: bytes) -> Gate:
+        """From 8 bytes, or from the 16 of long mode."""
+        low, selector, ist, access, middle, high, _zero = _GATE.unpack(raw.ljust(16, b"\0"))
+        return cls(
+            handler=low | middle << 16 | high << 32,
+            selector=selector,
+            type=access & 0xF,
+            present=bool(access & 0x80),
+            dpl=access >> 5 & 3,
+            ist=ist & 7,
+        )
+
+    def encode(self, *, long_mode: bool) -> bytes:
+        """The bytes that lie in the idt."""
+        access = self.present << 7 | self.dpl << 5 | self.type
+        at = self.handler
+        raw = _GATE.pack(
+            at & 0xFFFF, self.selector, self.ist, access, at >> 16 & 0xFFFF, at >> 32, 0
+        )
+        return raw[: self.size(long_mode=long_mode)]
 
 
 def segment_refusal(register: str, selector: int, descriptor: int | None) -> str | None:

@@ -13,7 +13,7 @@ from tightrope import check
 from tightrope.deeds.agree.cases import Case, make
 from tightrope.deeds.agree.difference import Told, compare
 from tightrope.deeds.agree.known import Seen, explained
-from tightrope.errors import MachineError, MissingPart
+from tightrope.errors import CannotBe, MachineError, MissingPart
 from tightrope.machine.port import Machine, Progress, no_progress
 from tightrope.model import Handover, Run
 from tightrope.model.agreement import Agreement, Difference
@@ -30,7 +30,7 @@ def agree(
 ) -> Agreement:
     """Walk the cases of a seed on each machine and compare them with the first.
 
-    Raises MissingPart or MachineError where the first machine itself cannot walk a case.
+    Raises CannotBe, MissingPart or MachineError where the first machine itself cannot walk a case.
     """
     first, *others = machines
     could_not: Counter[tuple[str, str]] = Counter()
@@ -45,7 +45,7 @@ def agree(
         for machine in others:
             try:
                 other = _walk(machine, case)
-            except (MissingPart, MachineError) as err:
+            except (CannotBe, MissingPart, MachineError) as err:
                 could_not[machine.name, str(err)] += 1
                 continue
             compared[machine.name] += 1

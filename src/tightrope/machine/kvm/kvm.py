@@ -1,20 +1,24 @@
 """The KVM machine: what it can be, and its two ways to walk.
 
 Rules: one virtual machine per walk; the device is opened once and closed with the machine.  What
-this computer's KVM lacks for a given old kernel is a MissingPart with the reason, and where the old
+this computer's KVM lacks for a given old kernel is a CannotBe with the reason, and where the old
 kernel's CR4 has bits that it lacks and that the walk does not depend on, they are off and `blind`
 says so.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from enum import StrEnum
 
 import numpy as np
 
-from tightrope.errors import MachineError, MissingPart
+from tightrope.errors import CannotBe, MachineError
+from tightrope.machine.expected import expectations
+from tightrope.machine.kvm import free, stepping
 from tightrope.machine.kvm.capability import Capability, capability
 from tightrope.machine.kvm.device import Device
+from tightrope.machine.kvm.ready import Ready
 from tightrope.machine.kvm.vcpu import VirtualCpu
 from tightrope.machine.kvm.watchdog import Watchdog
 from tightrope.machine.layout import lay
@@ -23,38 +27,30 @@ from tightrope.memory import PAGE_SIZE, Phys
 from tightrope.model import Console, Handover, Registers, Run
 from tightrope.observe.mmu import WatchedMmu
 from tightrope.observe.physical import Ram, backed
-from tightrope.observe.record import before
 from tightrope.x86 import cpu as x86
 from tightrope.x86.bits import named_bits
 from tightrope.x86.survey import survey
 
-NEEDED_CR4 = x86.CR4_PSE | x86.CR4_PAE | x86.CR4_PGE | x86.CR4_LA57
-"""What a walk depends on; any other bit of CR4 only forbids what it does not do."""
 GIB = 1 << 30
 SECONDS = 20.0
 BYTES_PER_SECOND = 1 << 20
 """The slowest copy that is waited for: KVM emulated in software does 4 to 5 MB/s."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """A virtual CPU that stands at V with everything laid out."""
+class Pace(StrEnum):
+    """How a walk goes; the value is the machine's name."""
 
-    cpu: VirtualCpu
-    ram: Ram
-    handover: Handover
-    """As the virtual CPU has it: with the CR4 that it can hold."""
-    mmu: WatchedMmu
-    blind: tuple[str, ...]
-    seconds: float
+    STEPPING = "kvm"
+    """Instruction by instruction, each one watched."""
+    FREE = "kvm-free"
+    """At full speed; only where it ends is seen."""
+
+
+_WALKS = {Pace.STEPPING: stepping.walk, Pace.FREE: free.walk}
 
 
 class Kvm:
-    """See `machine.port.Machine`.  Raises MissingPart where there is no KVM to be used.
-
-    With `stepping` every instruction is watched; without it the walk runs at full speed, and only
-    where it ends is seen.
-    """
+    """See `machine.port.Machine`.  Raises MissingPart where there is no KVM to be used."""
 
     blind: tuple[str, ...] = (
         "what the CPU's own caches of translations held",
@@ -63,9 +59,9 @@ class Kvm:
         "memory encryption",
     )
 
-    def __init__(self, *, stepping: bool = True, seconds: float = SECONDS) -> None:
-        self.name = "kvm" if stepping else "kvm-free"
-        self._stepping = stepping
+    def __init__(self, pace: Pace = Pace.STEPPING, *, seconds: float = SECONDS) -> None:
+        self.name = str(pace)
+        self._walk = _WALKS[pace]
         self._seconds = seconds
         self._cpu: VirtualCpu | None = None
         self._ram: Ram | None = None
@@ -85,17 +81,12 @@ class Kvm:
             self._cpu = None
 
     def run(self, handover: Handover) -> Run:
-        """Walk.  Raises MissingPart for an old kernel that this KVM cannot be, MachineError where it gives up."""
+        """Walk.  Raises CannotBe for an old kernel that this KVM cannot be, MachineError where it gives up."""
         lacking = lacks(self._can, handover)
         if lacking:
-            raise MissingPart(lacking)
+            raise CannotBe(lacking)
         try:
-            ready = self._prepare(handover)
-            if self._stepping:
-                from tightrope.machine.kvm.stepping import walk
-            else:
-                from tightrope.machine.kvm.free import walk
-            return replace(walk(ready, self._watchdog), machine=self.name)
+            return self._walk(self._prepare(handover), self._watchdog)
         finally:
             self._drop()
 
@@ -106,21 +97,21 @@ class Kvm:
             self._ram = Ram(extents)
         ram = self._ram
         lay(handover, ram)
-        off = handover.registers.cr4 & ~self._can.cr4 & ~NEEDED_CR4
+        off = handover.registers.cr4 & ~self._can.cr4 & ~x86.CR4_TRANSLATES
         blind = self.blind
         if off:
             names = named_bits(off, x86.CR4_NAMES)
             blind += (f"the old kernel's CR4 {names}: this computer's KVM has none of it",)
         registers = replace(handover.registers, cr4=handover.registers.cr4 & ~off)
-        as_held = replace(handover, registers=registers)
-        mmu = WatchedMmu(ram, host.cpu, registers, before(handover))
+        expected = expectations(replace(handover, registers=registers))
+        mmu = WatchedMmu(ram, host.cpu, registers, expected.tables)
         self._cpu = VirtualCpu(self._device, ram, host.cpu, self._watchdog)
         self._cpu.load(registers, _descriptors(ram, mmu, registers))
         moved = int((handover.plan.destinations != handover.plan.sources).sum()) * PAGE_SIZE
         return Ready(
             cpu=self._cpu,
             ram=ram,
-            handover=as_held,
+            expected=expected,
             mmu=mmu,
             blind=blind,
             seconds=self._seconds + moved / BYTES_PER_SECOND,
@@ -138,8 +129,8 @@ def lacks(can: Capability, handover: Handover) -> str | None:
     for paging in (host.paging, handover.plan.paging):
         if paging in can.missing:
             return f"{this} has no {paging.value} paging: {can.missing[paging]}"
-    if handover.registers.cr4 & NEEDED_CR4 & ~can.cr4:
-        names = named_bits(handover.registers.cr4 & NEEDED_CR4 & ~can.cr4, x86.CR4_NAMES)
+    if handover.registers.cr4 & x86.CR4_TRANSLATES & ~can.cr4:
+        names = named_bits(handover.registers.cr4 & x86.CR4_TRANSLATES & ~can.cr4, x86.CR4_NAMES)
         return f"{this} cannot set CR4 {names}"
     if handover.registers.efer & x86.EFER_NXE and not can.nx:
         return f"{this} has no NX"

@@ -16,30 +16,30 @@ from dataclasses import replace
 
 from tightrope.abi import kvm as abi
 from tightrope.errors import MachineError
-from tightrope.machine.kvm.free import handlers, interrupted
-from tightrope.machine.kvm.kvm import Ready
+from tightrope.machine.kvm.ready import Ready
 from tightrope.machine.kvm.vcpu import Exit
 from tightrope.machine.kvm.watchdog import Watchdog
 from tightrope.model import Registers, Run
 from tightrope.observe.decode import Kind
+from tightrope.observe.interrupted import handlers, interrupted
 from tightrope.observe.lookout import Lookout
 from tightrope.observe.observed import Words
 from tightrope.observe.physical import Ram
-from tightrope.observe.post_mortem import explain, register
-from tightrope.observe.record import observed, steps_of
-from tightrope.observe.watch import UNEXPLAINED, Trouble
+from tightrope.observe.post_mortem import explain, mmu_of, register
+from tightrope.observe.record import observed
+from tightrope.observe.watch import Trouble
 from tightrope.x86.cpu import EFER_LMA
 
 INSTRUCTION_LIMIT = 5_000_000
 
 
 class Stepped:
-    """A virtual CPU between two instructions: see `machine.observed.ObservedCpu`."""
+    """A virtual CPU between two instructions: see `observe.observed.ObservedCpu`."""
 
     def __init__(self, ready: Ready) -> None:
         self._cpu = ready.cpu
         self.ram: Ram = ready.ram
-        self.bits = 64 if ready.handover.registers.efer & EFER_LMA else 32
+        self.bits = 64 if ready.expected.registers.efer & EFER_LMA else 32
         self.general = ready.cpu.general()
         self._whole: Registers | None = None
 
@@ -91,10 +91,10 @@ class _Copies:
 
 def walk(ready: Ready, watchdog: Watchdog) -> Run:
     """Step from V until the walk is over.  Raises MachineError where KVM gives up."""
-    steps = steps_of(ready.handover)
+    steps = ready.expected.steps()
     cpu = Stepped(ready)
-    watch = Lookout(cpu, ready.mmu, steps, ready.handover.plan, INSTRUCTION_LIMIT)
-    found = handlers(ready)[: abi.BREAKPOINTS]
+    watch = Lookout(cpu, ready.mmu, steps, ready.expected, INSTRUCTION_LIMIT)
+    found = handlers(ready.mmu, ready.expected.registers)[: abi.BREAKPOINTS]
     overruled = 0
     with watchdog.limit(ready.seconds):
         # Stepping alone may run on through a handler: an exception's delivery is no step to all KVMs.
@@ -116,23 +116,23 @@ def walk(ready: Ready, watchdog: Watchdog) -> Run:
             elif watch.trouble is not None:
                 watch.trouble = None
                 overruled += 1
-                if before["rip"] == ready.handover.plan.kernel_entry:
+                if before["rip"] == ready.expected.entry:
                     raise MachineError("this computer's KVM fetches from where nothing is mapped")
     blind = ready.blind
     if overruled:
         blind += (f"{overruled} faults that the manual asks for and this KVM does not raise",)
     run = observed("kvm", watch, ready.mmu, steps, cpu.registers, blind)
-    if run.fault is not None and run.fault.reason == UNEXPLAINED:
+    if run.fault is not None and not run.fault.explained:
         # In the middle of a string move, or what the model allows.
         told = explain(
-            ready.handover, ready.ram, cpu.registers, bits=ready.cpu.bits(), reset=run.fault.triple
+            ready.expected, ready.ram, cpu.registers, bits=ready.cpu.bits(), reset=run.fault.triple
         )
         now = replace(told, instruction=run.fault.instruction, step=run.fault.step)
         run = replace(run, fault=now)
     return run
 
 
-def _step(ready: Ready, cpu: Stepped, watch: Lookout, found: list[int]) -> Exit | None:
+def _step(ready: Ready, cpu: Stepped, watch: Lookout, found: tuple[int, ...]) -> Exit | None:
     """Execute one instruction, a repeated string move as one."""
     operation = watch.current()
     if operation is not None and operation.kind is Kind.STRING and watch.trouble is None:
@@ -160,10 +160,10 @@ def _fell(watch: Lookout, cpu: Stepped, left: Exit) -> None:
 
 def _taken(ready: Ready, cpu: Stepped, watch: Lookout) -> None:
     """An exception reached a handler of the old kernel: the CPU as it was, and what was pushed."""
-    registers, code = interrupted(ready.handover, ready.ram, cpu.registers)
+    registers, code = interrupted(mmu_of(ready.expected, ready.ram, cpu.registers), cpu.registers)
     cpu._whole = registers
     if watch.trouble is None:
-        watch.exception(14 if registers.cr2 != ready.handover.registers.cr2 else 13)
+        watch.exception(14 if registers.cr2 != ready.expected.registers.cr2 else 13)
     trouble = watch.trouble
     assert isinstance(trouble, Trouble)
     watch.trouble = replace(

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from tightrope import routines
-from tightrope.errors import MachineError, MissingPart, WireError
-from tightrope.machine.kvm.device import Device
+from tightrope.errors import CannotBe, MachineError, MissingPart
 from tightrope.machine.qemu import stage
 from tightrope.machine.qemu.memory import MIB
 from tightrope.machine.qemu.pc import Board, Pc
@@ -43,8 +42,10 @@ TCG = Acceleration("tcg", "max", None)
 
 @cache
 def kvm() -> Acceleration:
-    """QEMU's KVM, as it was found to boot.  Raises MissingPart with the reason where it does not."""
-    Device().close()
+    """QEMU's KVM, as it was found to boot.  Raises MissingPart with the reason where it does not.
+
+    Whoever asks has looked for a KVM to be used before.
+    """
     reasons: list[str] = []
     for model in MODELS:
         reason = _boots(model)
@@ -65,6 +66,6 @@ def _boots(model: str) -> str | None:
     try:
         with Pc(board) as pc:
             stage.after_firmware(pc, seconds=PROBE_SECONDS)
-    except (MissingPart, MachineError, WireError) as err:
+    except (CannotBe, MissingPart, MachineError) as err:
         return str(err)
     return None

@@ -14,12 +14,12 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from tightrope.machine.expected import expectations
 from tightrope.memory import PAGE_SIZE, Virt
 from tightrope.model import Fault, Handover, Registers, Step
 from tightrope.observe.decode import Kind, Operation, decoded
 from tightrope.observe.delivery import follow
 from tightrope.observe.mmu import WatchedMmu
-from tightrope.observe.post_mortem import leaving_long_mode
 from tightrope.x86 import cpu as x86
 from tightrope.x86.cpu import EFER_LMA, VECTORS, WITH_ERROR_CODE
 from tightrope.x86.walk import Access, Refused, walk
@@ -87,7 +87,7 @@ def explained(
     lines, triple = follow(mmu, then, raised.vector)
     return Fault(
         instruction=stops,
-        step=Step.CALL if leaving_long_mode(handover, registers) else step_of(handover, raised.pc),
+        step=Step.CALL if _leaving(handover, registers) else step_of(handover, raised.pc),
         vector=raised.vector,
         error_code=raised.error_code if raised.vector in WITH_ERROR_CODE else None,
         address=raised.address,
@@ -99,6 +99,11 @@ def explained(
         escalation=lines,
         triple=triple,
     )
+
+
+def _leaving(handover: Handover, registers: Registers) -> bool:
+    """The CPU is on a hypervisor's way out of long mode, with paging on or off, or at V itself."""
+    return registers.cr3 in expectations(handover).way_out
 
 
 def _operation(mmu: WatchedMmu, pc: int) -> Operation | None:

@@ -16,7 +16,7 @@ import time
 from dataclasses import dataclass, replace
 
 from tightrope.errors import MachineError
-from tightrope.machine.layout import lay
+from tightrope.machine.layout import Destinations, lay
 from tightrope.machine.port import Progress, no_progress
 from tightrope.machine.qemu import cpu
 from tightrope.machine.qemu.pc import Board, Pc
@@ -113,7 +113,7 @@ def _pdptes_as_a_cpu_has_them(pc: Pc) -> None:
 def lay_over(standing: Standing, handover: Handover) -> None:
     """The handover into the memory of an old kernel that stands, and its CPU to the call at V."""
     pc = standing.pc
-    lay(handover, pc.ram, poison=False)
+    lay(handover, pc.ram, Destinations.KEPT)
     page = bytes(handover.world.pieces[0].data)
     virt = handover.registers.rip & -PAGE_SIZE
     for at in range(0, PAGE_SIZE, 1024):

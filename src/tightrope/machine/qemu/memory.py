@@ -15,7 +15,7 @@ from __future__ import annotations
 import mmap
 import os
 
-from tightrope.errors import MissingPart
+from tightrope.errors import CannotBe
 from tightrope.memory import Extent
 from tightrope.observe.physical import Ram
 
@@ -36,10 +36,10 @@ class SharedRam(Ram):
     """`size` bytes of RAM; `descriptor` is the file that QEMU maps as well."""
 
     def __init__(self, size: int, *, split: bool = False) -> None:
-        """Raises MissingPart where this computer has not so much memory left."""
+        """Raises CannotBe where this computer has not so much memory left."""
         available = _available()
         if available is not None and size > available + _lazily(size):
-            raise MissingPart(
+            raise CannotBe(
                 f"a PC with {size // MIB} MiB needs more memory than the"
                 f" {available // MIB} MiB that this computer has left"
             )
@@ -56,7 +56,7 @@ class SharedRam(Ram):
             ]
         except (OSError, ValueError, OverflowError) as err:
             os.close(self.descriptor)
-            raise MissingPart(f"no room for {size // MIB} MiB of a PC's RAM: {err}") from err
+            raise CannotBe(f"no room for {size // MIB} MiB of a PC's RAM: {err}") from err
         self._views = [memoryview(each) for each in self._maps]
 
     def written(self) -> frozenset[int] | None:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from tightrope.errors import MachineError, MissingPart
+from tightrope.errors import CannotBe, MachineError
 from tightrope.machine.port import Progress, no_progress
 from tightrope.machine.qemu import stage
 from tightrope.machine.qemu.acceleration import TCG, Acceleration
@@ -34,6 +34,10 @@ def is_said(token: str, lines: Iterable[str]) -> bool:
     return any(token in line.replace(f"{ARGUMENT}{token}", "") for line in lines)
 
 
+Lacks = Callable[[Handover], str | None]
+"""Why the CPU that executes cannot be an old kernel's, or None."""
+
+
 class Qemu:
     """See `machine.port.Machine`."""
 
@@ -49,10 +53,13 @@ class Qemu:
         walk_seconds: float = WALK_SECONDS,
         drive: int | None = None,
         acceleration: Acceleration = TCG,
+        lacks: Lacks = lambda handover: None,
     ) -> None:
-        """`drive` is the descriptor of a file that the new kernel sees as its first NVMe disk."""
+        """`drive` is the descriptor of a file that the new kernel sees as its first NVMe disk; `lacks` is
+        asked before a PC is started for an accelerated walk."""
         self.name = "qemu" if acceleration is TCG else f"qemu-{acceleration.name}"
         self._acceleration = acceleration
+        self._lacks = lacks
         self._drive = drive
         self._walk_seconds = walk_seconds
         self._pc: Pc | None = None
@@ -60,7 +67,7 @@ class Qemu:
         self._entered = False
 
     def run(self, handover: Handover) -> Run:
-        """Walk.  Raises MissingPart where QEMU is missing, too old, or cannot be this host."""
+        """Walk.  Raises MissingPart where QEMU is missing or too old, CannotBe for a host that it cannot be."""
         self.close()
         if self._acceleration is not TCG:
             return self._accelerated(handover)
@@ -72,17 +79,14 @@ class Qemu:
 
     def _accelerated(self, handover: Handover) -> Run:
         """The same where KVM executes; what this KVM cannot be is told before anything is started."""
-        from tightrope.machine.kvm.capability import capability
-        from tightrope.machine.kvm.kvm import NEEDED_CR4, lacks
-
-        lacking = lacks(capability(), handover)
+        lacking = self._lacks(handover)
         if lacking:
-            raise MissingPart(lacking)
+            raise CannotBe(lacking)
         speed = self._acceleration
         board = stage.board_for(handover.plan.host, accelerator=speed.name, model=speed.model)
         self._pc = pc = Pc(replace(board, drive=self._drive))
         stage.check_ram(handover.plan.host, stage.after_firmware(pc))
-        held = stage.lay_out(pc, handover, may_lack=~NEEDED_CR4)
+        held = stage.lay_out(pc, handover, may_lack=~x86.CR4_TRANSLATES)
         registers = replace(handover.registers, cr4=held)
         run = self.walk(pc, replace(handover, registers=registers))
         off = named_bits(handover.registers.cr4 & ~held, x86.CR4_NAMES)

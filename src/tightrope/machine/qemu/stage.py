@@ -15,7 +15,7 @@ import struct
 from collections.abc import Iterable
 
 from tightrope import routines
-from tightrope.errors import MachineError, MissingPart
+from tightrope.errors import CannotBe, MachineError
 from tightrope.machine.layout import lay
 from tightrope.machine.qemu import cpu
 from tightrope.machine.qemu.memory import HIGH, LOW_ALL, LOW_SPLIT, MIB
@@ -41,16 +41,14 @@ _WAKE = 1 << 20
 
 
 def board_for(host: Host, *, accelerator: str = "tcg", model: str = "max") -> Board:
-    """The PC that has a host's RAM.  Raises MissingPart where the `pc` machine cannot have it."""
+    """The PC that has a host's RAM.  Raises CannotBe where the `pc` machine cannot have it."""
     low = max((e.end for e in host.memory.ram if e.start < HIGH), default=0)
     high = max((e.end for e in host.memory.ram if e.start >= HIGH), default=0)
     if host.memory.ram[-1].end > 1 << PHYSICAL_BITS:
-        raise MissingPart(
-            f"RAM at {host.memory.ram[-1]}: QEMU's CPU has {PHYSICAL_BITS} address bits"
-        )
+        raise CannotBe(f"RAM at {host.memory.ram[-1]}: QEMU's CPU has {PHYSICAL_BITS} address bits")
     low = align_up(low + FIRMWARE, MIB)
     if low > (LOW_SPLIT if high else LOW_ALL - MIB):
-        raise MissingPart(f"RAM up to {low:#x}: QEMU's pc has none so high below 4 GiB")
+        raise CannotBe(f"RAM up to {low:#x}: QEMU's pc has none so high below 4 GiB")
     return Board(
         size=LOW_SPLIT + align_up(high - HIGH, MIB) if high else low,
         split=bool(high),
@@ -97,10 +95,10 @@ def _memory_map(pc: Pc, info: int) -> tuple[Extent, ...]:
 
 
 def check_ram(host: Host, ram: Iterable[Extent]) -> None:
-    """Raise MissingPart where the host has RAM that the PC has not."""
+    """Raise CannotBe where the host has RAM that the PC has not."""
     missing = subtract(host.memory.ram, ram)
     if missing:
-        raise MissingPart(
+        raise CannotBe(
             f"{host.source} has RAM at {missing[0]}, and QEMU's pc has none there:"
             " `tightrope host example --pc MIB` describes one that fits"
         )
@@ -109,7 +107,7 @@ def check_ram(host: Host, ram: Iterable[Extent]) -> None:
 def lay_out(pc: Pc, handover: Handover, *, may_lack: int = CR4_PCIDE) -> int:
     """Everything into RAM, and the CPU at the call at V; the CR4 that it has.
 
-    `may_lack` are the bits of CR4 that the CPU may be without.  Raises MachineError, MissingPart.
+    `may_lack` are the bits of CR4 that the CPU may be without.  Raises MachineError, CannotBe.
     """
     for extent in handover.plan.host.memory.ram:
         if extent.start >= HOME:  # what firmware worked in; below it keeps its own data
@@ -170,7 +168,7 @@ def _place(handover: Handover) -> Extent:
         place = Extent.sized(start, STAGE_SIZE)
         if not any(piece.extent.overlaps(place) for piece in pieces):
             return place
-    raise MissingPart("the handover leaves no low memory to set the stage in")
+    raise CannotBe("the handover leaves no low memory to set the stage in")
 
 
 def _filled(code: Code, base: int, registers: Registers) -> bytes:
@@ -197,14 +195,14 @@ def _control(pc: Pc, registers: Registers) -> None:
 
 
 def _compare(now: Registers, wanted: Registers, may_lack: int) -> None:
-    """Raise MissingPart where the CPU did not take a value."""
+    """Raise CannotBe where the CPU did not take a value."""
     for name in ("rip", "rflags", "cr0", "cr3", "efer", "gdt", "idt"):
         got, want = getattr(now, name), getattr(wanted, name)
         if got != want:
-            raise MissingPart(f"QEMU's CPU has {name} = {got}, where the old kernel has {want}")
+            raise CannotBe(f"QEMU's CPU has {name} = {got}, where the old kernel has {want}")
     # What this CPU has no feature for it drops; the walk clears CR4 but for PAE and LA57 in any case.
     if (now.cr4 ^ wanted.cr4) & ~may_lack:
-        raise MissingPart(
+        raise CannotBe(
             f"QEMU's CPU takes CR4 = {wanted.cr4:#x} as {now.cr4:#x}: it lacks a feature of the host's"
         )
     for name, selector in wanted.segments.items():

@@ -13,22 +13,19 @@ from __future__ import annotations
 from collections.abc import Callable, Container
 from dataclasses import replace
 
-import numpy as np
-
-from tightrope.machine.kvm.free import BLIND as INFERRED
-from tightrope.machine.kvm.free import interrupted
+from tightrope.machine.expected import expectations
 from tightrope.machine.qemu import cpu, exceptions
 from tightrope.machine.qemu.pc import Pc
 from tightrope.machine.qemu.stage import PHYSICAL_BITS
 from tightrope.memory import PAGE_SIZE
-from tightrope.model import Cpu, Fault, Handover, Paging, Registers, Run, Sight, Step, Stop
+from tightrope.model import Cpu, Fault, Handover, Paging, Registers, Run, Step, Stop
+from tightrope.observe.interrupted import INFERRED, handlers, interrupted
 from tightrope.observe.mmu import WatchedMmu
-from tightrope.observe.post_mortem import explain
+from tightrope.observe.post_mortem import explain, mmu_of
 from tightrope.observe.record import descriptors
-from tightrope.x86.cpu import EFER_LMA, RFLAGS_IF
+from tightrope.x86.cpu import RFLAGS_IF
 from tightrope.x86.walk import Access, Refused
 
-SEES = frozenset({Sight.FAULTS})
 ACCESSED = 0x20
 HALT = b"\xf4"
 GATES = (6, 8, 13, 14)
@@ -75,8 +72,9 @@ def walk(
     plan = handover.plan
     seen, starts = [handover.registers.rip], [(0, Step.CALL)]
     ahead = places(handover)
-    handlers = _handlers(pc, handover)
-    order = dict.fromkeys((plan.kernel_entry, *handlers, *reversed(ahead)))
+    at_call = WatchedMmu(pc.ram, here(handover), handover.registers, {})
+    found = handlers(at_call, handover.registers, GATES)
+    order = dict.fromkeys((plan.kernel_entry, *found, *reversed(ahead)))
     for virt in list(order)[:breakpoints]:
         pc.break_at(virt)
     logged = len(pc.process.logged())
@@ -85,7 +83,7 @@ def walk(
     while stopped := pc.go(seconds=seconds):
         _as_a_cpu_leaves_pdptes(pc, handover)
         rip = pc.registers()["rip"]
-        if stopped.shut_down or rip in handlers:
+        if stopped.shut_down or rip in found:
             stop = Stop.FAULT
             break
         if not _fetched(pc, handover, rip):
@@ -110,7 +108,7 @@ def walk(
     fault = None
     mmu = WatchedMmu(pc.ram, here(handover), registers, {})
     if breakpoints is not None and stop is Stop.FAULT:
-        registers, fault = _fallen(pc, handover, registers, handlers)
+        registers, fault = _fallen(pc, handover, registers, found)
         starts += [(len(seen) - 1, step) for step in Step if starts[-1][1] < step <= fault.step]
     elif raised is not None:
         fault = exceptions.explained(raised, handover, registers, mmu, len(seen) - 1)
@@ -118,35 +116,28 @@ def walk(
         starts += [(len(seen) - 1, step) for step in Step if starts[-1][1] < step <= fault.step]
     if stop is Stop.LIMIT and _halted(mmu, registers):
         stop = Stop.HALT
-    return Run(
+    return Run.unwatched(
         machine=machine,
         stop=stop,
-        instructions=len(seen),
-        trace=np.array(seen, np.uint64),
-        texts={},
+        trace=tuple(seen),
         step_starts=tuple(starts),
-        translations=(),
-        register_writes=(),
-        stores=_none(),
-        loads=_none(),
-        copies=_none(),
         fault=fault,
         registers=registers,
         memory=pc.ram,
         descriptors=descriptors(mmu, registers),
         blind=blind if breakpoints is None else (*blind, *INFERRED),
-        sees=SEES,
     )
 
 
 def _fallen(
-    pc: Pc, handover: Handover, registers: Registers, handlers: Container[int]
+    pc: Pc, handover: Handover, registers: Registers, found: Container[int]
 ) -> tuple[Registers, Fault]:
     """A CPU of KVM's as it was when it fell, and why: from where it stands, or from a handler's frame."""
-    if registers.rip not in handlers:
-        return registers, explain(handover, pc.ram, registers, reset=True)
-    registers, code = interrupted(handover, pc.ram, registers)
-    return registers, explain(handover, pc.ram, registers, reset=False, error_code=code)
+    expected = expectations(handover)
+    if registers.rip not in found:
+        return registers, explain(expected, pc.ram, registers, reset=True)
+    registers, code = interrupted(mmu_of(expected, pc.ram, registers), registers)
+    return registers, explain(expected, pc.ram, registers, reset=False, error_code=code)
 
 
 def _as_a_cpu_leaves_pdptes(pc: Pc, handover: Handover) -> None:
@@ -171,25 +162,6 @@ def _as_a_cpu_leaves_pdptes(pc: Pc, handover: Handover) -> None:
             view = pc.ram.view((root & -PAGE_SIZE) + at, 1)
             if view is not None and page[at] | ACCESSED == view[0]:
                 view[0] = page[at]
-
-
-def _none() -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
-    return np.zeros((0, 4), np.int64)
-
-
-def _handlers(pc: Pc, handover: Handover) -> dict[int, None]:
-    """Where the old kernel's idt leads for the exceptions that a broken walk raises."""
-    registers = handover.registers
-    mmu = WatchedMmu(pc.ram, here(handover), registers, {})
-    base, limit = registers.idt
-    size = 16 if registers.efer & EFER_LMA else 8
-    found: dict[int, None] = {}
-    for vector in GATES:
-        raw = mmu.look(base + vector * size, size)
-        if vector * size + size - 1 <= limit and not isinstance(raw, Refused):
-            low, high = int.from_bytes(raw[:2], "little"), int.from_bytes(raw[6:12], "little")
-            found[low | (high << 16 if size == 16 else (high & 0xFFFF) << 16)] = None
-    return found
 
 
 def _fetched(pc: Pc, handover: Handover, rip: int) -> bool:

@@ -11,18 +11,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from tightrope.errors import MachineError
+from tightrope.machine.expected import expectations
 from tightrope.machine.layout import lay
 from tightrope.machine.port import Progress
 from tightrope.machine.unicorn.context import ExceptionState
 from tightrope.machine.unicorn.engine import Engine, Failed
-from tightrope.model import Console, Fault, Handover, Run, Sight, Step, Stop
+from tightrope.model import Console, Fault, Handover, Run, Step, Stop
+from tightrope.observe.expectations import Expectations
 from tightrope.observe.mmu import WatchedMmu
 from tightrope.observe.physical import Ram, backed
 from tightrope.observe.post_mortem import explain, mmu_of
-from tightrope.observe.record import before, descriptors
+from tightrope.observe.record import descriptors
 from tightrope.x86.cpu import EFER_LMA, WITH_ERROR_CODE
 from tightrope.x86.walk import Access
 
@@ -72,7 +72,8 @@ class Alone:
         host, registers = handover.plan.host, handover.registers
         ram = Ram(backed(host.memory, host.firmware))
         lay(handover, ram)
-        mmu = WatchedMmu(ram, host.cpu, registers, before(handover))
+        expected = expectations(handover)
+        mmu = WatchedMmu(ram, host.cpu, registers, expected.tables)
         engine = self._engine = Engine(ram, 64 if host.efer & EFER_LMA else 32)
         end = _End()
         setting_up = engine.on_translation(lambda page, _access: mmu.before_the_walk(page))
@@ -100,13 +101,13 @@ class Alone:
         engine.on_hole(nothing)
         engine.on_invalid(invalid)
         try:
-            engine.start(registers.rip, until=handover.plan.kernel_entry, count=self._limit)
+            engine.start(registers.rip, until=expected.entry, count=self._limit)
         except Failed as err:
             if end.vector is None:
                 raise MachineError(f"Unicorn gave up at {engine.read('rip'):#x}: {err}") from err
-        return self._run(handover, ram, engine, end)
+        return self._run(expected, ram, engine, end)
 
-    def _run(self, handover: Handover, ram: Ram, engine: Engine, end: _End) -> Run:
+    def _run(self, expected: Expectations, ram: Ram, engine: Engine, end: _End) -> Run:
         registers = engine.registers()
         fault: Fault | None = None
         step = Step.COPY
@@ -114,31 +115,23 @@ class Alone:
             stop = Stop.FAULT
             if end.vector == PAGE_FAULT:
                 registers = replace(registers, cr2=end.address)
-            fault = _fault(explain(handover, ram, registers, reset=None), end)
+            fault = _fault(explain(expected, ram, registers, reset=None), end)
             step = fault.step
-        elif registers.rip == handover.plan.kernel_entry:
+        elif registers.rip == expected.entry:
             stop = Stop.ENTRY
         else:
             halted = ram.word(registers.rip - 1, 1) == 0xF4
             stop, step = (Stop.HALT if halted else Stop.LIMIT), Step.CALL
-        return Run(
+        return Run.unwatched(
             machine=self.name,
             stop=stop,
-            instructions=0,
-            trace=np.zeros(0, np.uint64),
             texts={registers.rip: fault.text} if fault else {},
             step_starts=((0, Step.CALL), (0, step)),
-            translations=(),
-            register_writes=(),
-            stores=np.zeros((0, 4), np.int64),
-            loads=np.zeros((0, 4), np.int64),
-            copies=np.zeros((0, 4), np.int64),
             fault=fault,
             registers=registers,
             memory=ram,
-            descriptors=descriptors(mmu_of(handover, ram, registers), registers),
+            descriptors=descriptors(mmu_of(expected, ram, registers), registers),
             blind=self.blind,
-            sees=frozenset({Sight.FAULTS}),
         )
 
 

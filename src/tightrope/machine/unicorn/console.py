@@ -13,8 +13,6 @@ at a time limit; what was said by then is kept.
 
 from __future__ import annotations
 
-import struct
-
 from tightrope.machine.port import Progress
 from tightrope.machine.unicorn.context import ExceptionState
 from tightrope.machine.unicorn.engine import Engine, Failed
@@ -24,10 +22,12 @@ from tightrope.x86.cpu import (
     CR0_PE,
     CR4_PAE,
     EFER_LMA,
+    INTERRUPT_GATE,
     RFLAGS_IF,
     RFLAGS_NT,
     RFLAGS_TF,
     WITH_ERROR_CODE,
+    Gate,
 )
 from tightrope.x86.walk import Access, Mmu, Refused, Translated, walk
 
@@ -210,16 +210,14 @@ class _Listener:
             return
         base, limit = registers.idt
         long_mode = self._long_mode()
-        size = 16 if long_mode else 8
-        gate = self._bytes(base + size * vector, size) if size * (vector + 1) <= limit + 1 else b""
-        if len(gate) < size or not gate[5] & 0x80:
+        size = Gate.size(long_mode=long_mode)
+        raw = self._bytes(base + size * vector, size) if size * (vector + 1) <= limit + 1 else b""
+        gate = Gate.decode(raw) if len(raw) == size else None
+        if gate is None or not gate.present:
             where = f"exception {vector} at {registers.rip:#x}"
             at = "" if address is None else f", address {address:#x}"
             self._done = f"{where}{at}, and the new kernel has no handler for it"
             return
-        low, _selector, _ist, kind, middle, high, _zero = struct.unpack(
-            "<HHBBHII", gate.ljust(16, b"\0")
-        )
         frame = [registers.rflags, registers.segments["cs"], registers.rip]
         stack, width = registers.general["rsp"], 4
         if long_mode:
@@ -238,8 +236,8 @@ class _Listener:
             engine.write("cr2", address)
         engine.write("rsp", stack)
         flags = registers.rflags & ~(RFLAGS_TF | RFLAGS_NT)
-        engine.write("rflags", flags & ~RFLAGS_IF if kind & 0xF == 0xE else flags)
-        engine.write("rip", low | middle << 16 | high << 32)
+        engine.write("rflags", flags & ~RFLAGS_IF if gate.type == INTERRUPT_GATE else flags)
+        engine.write("rip", gate.handler)
 
     # -------------------------------------------------------------------------------- the ports
 

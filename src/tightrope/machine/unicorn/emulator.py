@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tightrope.errors import MachineError
+from tightrope.machine.expected import expectations
 from tightrope.machine.layout import lay
 from tightrope.machine.port import Progress, no_progress
 from tightrope.machine.unicorn.bench import Bench
@@ -18,7 +19,7 @@ from tightrope.machine.unicorn.widen import widened
 from tightrope.model import Console, Handover, Run, Stop
 from tightrope.observe.mmu import WatchedMmu
 from tightrope.observe.physical import Ram, backed
-from tightrope.observe.record import before, expected, observed, steps_of
+from tightrope.observe.record import observed
 from tightrope.observe.watch import Watch
 from tightrope.x86 import cpu as x86
 
@@ -43,7 +44,7 @@ class Emulator:
 
     def run(self, handover: Handover) -> Run:
         """Walk.  Raises MachineError when the machine has no room for the host."""
-        plan, host = handover.plan, handover.plan.host
+        host = handover.plan.host
         extents = backed(host.memory, host.firmware)
         bits = 64 if host.efer & x86.EFER_LMA else 32
         same = self._bench and self._bench.ram.extents == extents
@@ -54,18 +55,11 @@ class Emulator:
         self._entered = False
         lay(handover, ram)
         bench.forget_changed_code()
-        mmu = WatchedMmu(ram, host.cpu, handover.registers, before(handover))
-        steps = steps_of(handover)
+        expected = expectations(handover)
+        mmu = WatchedMmu(ram, host.cpu, handover.registers, expected.tables)
+        steps = expected.steps()
         bench.load(handover, mmu)
-        watch = Watch(
-            engine,
-            mmu,
-            steps,
-            plan.kernel_entry,
-            self._limit,
-            bench.code,
-            lambda frame: expected(plan, frame),
-        )
+        watch = Watch(engine, mmu, steps, expected, self._limit, bench.code)
         try:
             bench.start(watch, handover.registers.rip)
         except Failed as err:

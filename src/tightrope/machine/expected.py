@@ -1,0 +1,50 @@
+"""What a handover says of its own walk, for whoever watches it.
+
+Rules: this is where a plan ends; `observe` takes the `Expectations` and asks for nothing else.
+"""
+
+from __future__ import annotations
+
+from tightrope.memory import PAGE_SHIFT
+from tightrope.model import Buffer, Handover, Plan
+from tightrope.observe.expectations import Expectations
+
+
+def expectations(handover: Handover) -> Expectations:
+    """The walk that a handover is made for."""
+    plan, way, table_b = handover.plan, handover.world.way_out, handover.page_table_b
+    return Expectations(
+        cpu=plan.host.cpu,
+        registers=handover.registers,
+        entry=plan.kernel_entry,
+        relocation=plan.relocation,
+        control_page=plan.control_page,
+        root_a=handover.page_table_a.root,
+        root_b=table_b.root if table_b else None,
+        frames=lambda frame: has_business(plan, frame),
+        tables=_before(handover),
+        way_out=frozenset((way.wide.root, way.narrow.root) if way else ()),
+    )
+
+
+def _before(handover: Handover) -> dict[int, Buffer]:
+    """Table pages as they are before the walk."""
+    table_b = handover.page_table_b
+    way = handover.world.way_out
+    return {
+        **(way.wide.pages if way else {}),
+        **(way.narrow.pages if way else {}),
+        **handover.page_table_a.pages,
+        **(table_b.pages if table_b else {}),
+        # Last: page_table_a may be what the walk makes of the current pgd.
+        **handover.world.tables,
+    }
+
+
+def has_business(plan: Plan, frame: int) -> bool:
+    """The control page, the list, the sources and the destinations: what a walk has to do with."""
+    return (
+        frame == plan.control_page >> PAGE_SHIFT
+        or frame << PAGE_SHIFT in plan.list_pages
+        or bool((plan.destinations == frame).any() or (plan.sources == frame).any())
+    )
