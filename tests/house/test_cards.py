@@ -2,14 +2,19 @@
 
     import in the tree  --ast-->  (module, imported)  --card-->  allowed, or a breach
 
+A card names packages of the tree: rooms and other names of the top level, and, dotted, packages inside
+its own room.  Files that lie directly in the room belong to all of it.
+
 Rules: sources are parsed, never imported; imports inside functions and TYPE_CHECKING count as well.
+Only a circle is made of imports that run: two nouns may name each other in annotations.
 """
 
 from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pytest
@@ -31,7 +36,7 @@ OUTSIDERS = {
 }
 """Packages from outside that only some modules may import; a name stands for what is below it too."""
 
-CARD = re.compile(r"^\s*May import: ([a-z0-9_, \n]+?)\.?\s*(?:\n\s*\n|\Z)", re.MULTILINE)
+CARD = re.compile(r"^\s*May import: ([a-z0-9_., \n]+?)\.?\s*(?:\n\s*\n|\Z)", re.MULTILINE)
 
 
 def card_in(docstring: str | None) -> frozenset[str] | None:
@@ -93,12 +98,85 @@ def faults_of_cards(
         if name not in cards:
             yield f"{name or 'tightrope'}: a package without a card"
     for name, card in cards.items():
-        for other in sorted(card - {module.partition(".")[0] for module in trees}):
+        here = {module.partition(".")[0] for module in trees} | packages_of(trees)
+        for other in sorted(card - here):
             yield f"{name}: its card names {other}, which is not here"
         room = name.partition(".")[0]
         if room in ROOMS:
             for other in sorted(card & ROOMS - {room}):
                 yield f"{name}: a room lists the room {other}"
+
+
+def packages_of(trees: dict[str, tuple[Path, ast.Module]]) -> frozenset[str]:
+    """The names of the packages, '' for tightrope itself."""
+    return frozenset(name for name, (path, _) in trees.items() if path.name == "__init__.py")
+
+
+def nearest(name: str, known: Collection[str]) -> str:
+    """The longest of some dotted names that `name` is or begins with; '' when there is none."""
+    while name and name not in known:
+        name = name.rpartition(".")[0]
+    return name
+
+
+def faults_inside_rooms(
+    trees: dict[str, tuple[Path, ast.Module]], cards: dict[str, frozenset[str]]
+) -> Iterator[str]:
+    """Imports from one package of a room into another that its card does not name."""
+    packages = packages_of(trees)
+    for name, (_, tree) in trees.items():
+        mine = nearest(name, packages)
+        for imported in imports(tree):
+            theirs = nearest(imported.removeprefix("tightrope."), packages)
+            same_room = bool(mine) and mine.partition(".")[0] == theirs.partition(".")[0]
+            shared = mine == theirs or mine.startswith(f"{theirs}.")
+            if same_room and not shared and theirs not in cards.get(mine, frozenset()):
+                yield f"{name}: imports tightrope.{theirs}, which its card does not allow"
+
+
+def running(tree: ast.Module) -> Iterator[str]:
+    """Like `imports`, without what is imported for annotations alone."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
+            node.body = []
+    return imports(tree)
+
+
+def circles(root: Path) -> list[list[str]]:
+    """Modules under a package root that import one another in a circle, each circle sorted."""
+    trees = trees_of(root)
+    known = set(trees)
+    to = {
+        name: {
+            nearest(each.removeprefix("tightrope."), known)
+            for each in running(tree)
+            if each.startswith("tightrope.")
+        }
+        - {name, ""}
+        for name, (_, tree) in trees.items()
+    }
+    # What nobody imports any more, or what imports nothing, is in no circle: take it away until all is.
+    left = set(to)
+    while gone := {
+        name for name in left if not to[name] & left or not any(name in to[other] for other in left)
+    }:
+        left -= gone
+    rings = {frozenset(_reach(name, to, left) & _reach(name, _turned(to), left)) for name in left}
+    return sorted(sorted(ring) for ring in rings if len(ring) > 1)
+
+
+def _turned(to: dict[str, set[str]]) -> dict[str, set[str]]:
+    return {name: {other for other in to if name in to[other]} for name in to}
+
+
+def _reach(name: str, to: dict[str, set[str]], inside: set[str]) -> set[str]:
+    """Everything that can be got to from a module, itself included."""
+    found, ahead = {name}, [name]
+    while ahead:
+        new = (to[ahead.pop()] & inside) - found
+        found |= new
+        ahead += new
+    return found
 
 
 def faults_of_imports(
@@ -121,18 +199,31 @@ def faults_of_imports(
                 yield f"{name}: may not import {package}"
 
 
-def breaches(root: Path) -> list[str]:
-    """One sentence for each broken card or rule under a package root such as src/tightrope."""
-    trees = {
+def trees_of(root: Path) -> dict[str, tuple[Path, ast.Module]]:
+    """Every module under a package root: its file and its tree, by name."""
+    return {
         module_name(path, root): (path, ast.parse(path.read_text(encoding="utf-8")))
         for path in sorted(root.rglob("*.py"))
     }
+
+
+def breaches(root: Path) -> list[str]:
+    """One sentence for each broken card or rule under a package root such as src/tightrope."""
+    trees = trees_of(root)
     cards = cards_of(trees)
-    return [*faults_of_cards(trees, cards, root), *faults_of_imports(trees, cards)]
+    return [
+        *faults_of_cards(trees, cards, root),
+        *faults_of_imports(trees, cards),
+        *faults_inside_rooms(trees, cards),
+    ]
 
 
 def test_every_module_keeps_to_its_card() -> None:
     assert breaches(SOURCE) == []
+
+
+def test_no_modules_import_one_another_in_a_circle() -> None:
+    assert circles(SOURCE) == []
 
 
 # ------------------------------------------------------------------------- the tester, tested
@@ -146,6 +237,11 @@ GOOD = {
     "image/elf.py": '"""ELF."""\nimport struct\nimport numpy\n',
     "machine/__init__.py": '"""A room.\n\nMay import: errors,\nimage_free\n"""\n',
     "machine/unicorn.py": '"""A CPU."""\ndef run() -> None:\n    import unicorn\n',
+    "machine/port.py": '"""All machines\' own."""\n',
+    "machine/bochs/__init__.py": '"""A machine.\n\nMay import: errors\n"""\n',
+    "machine/bochs/cpu.py": '"""A CPU."""\nfrom tightrope.machine import port\n',
+    "machine/qemu/__init__.py": '"""A machine.\n\nMay import: errors, machine.bochs\n"""\n',
+    "machine/qemu/pc.py": '"""A PC."""\nfrom tightrope.machine.bochs import cpu\n',
     "observe/__init__.py": '"""Sees.\n\nMay import: errors\n"""\n',
     "observe/decode.py": '"""Decodes."""\ndef run() -> None:\n    import iced_x86\n',
     "image_free.py": '"""Not a room.\n\nMay import: errors\n"""\nimport tightrope.errors\n',
@@ -193,6 +289,18 @@ def test_a_tree_that_keeps_to_its_cards_has_no_breach(tmp_path: Path) -> None:
             "image: a room lists the room",
         ),
         ("image/__init__.py", '"""May import: errors, moon\n"""', "image: its card names moon"),
+        (
+            "machine/bochs/cpu.py",
+            "from tightrope.machine.qemu import pc",
+            "machine.bochs.cpu: imports tightrope.machine.qemu, which its card does not allow",
+        ),
+        ("machine/bochs/cpu.py", "import tightrope.machine.qemu.pc", "machine.bochs.cpu: imports tig"),
+        ("machine/port.py", "from tightrope.machine.bochs import cpu", "machine.port: imports tight"),
+        (
+            "machine/qemu/__init__.py",
+            '"""May import: errors, machine.moon, machine.bochs\n"""',
+            "machine.qemu: its card names machine.moon",
+        ),
     ],
 )
 def test_a_breach_is_named(tmp_path: Path, path: str, text: str, breach: str) -> None:
@@ -207,3 +315,66 @@ def test_a_card_reads_back_as_it_was_written(names: set[str]) -> None:
         assert card_in(docstring) == frozenset(names)
     assert card_in("May import: nothing") == frozenset()
     assert card_in("It may import whatever it likes.") is None
+
+
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [
+        ({}, []),
+        (
+            {
+                "image/elf.py": "from tightrope.image.read import x",
+                "image/read.py": "import struct",
+            },
+            [],
+        ),
+        (
+            {"image/elf.py": "from tightrope.image import read"},
+            [["image.elf", "image.read"]],
+        ),
+        (
+            {
+                "image/elf.py": "def f():\n    from tightrope.image.note import x",
+                "image/note.py": "import tightrope.image.read",
+            },
+            [["image.elf", "image.note", "image.read"]],
+        ),
+        (
+            {
+                "image/elf.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n"
+                "    from tightrope.image import read"
+            },
+            [],
+        ),
+        (
+            {
+                "image/elf.py": "import tightrope.image.read",
+                "machine/port.py": "from tightrope.machine.bochs.cpu import x",
+            },
+            [["image.elf", "image.read"], ["machine.bochs.cpu", "machine.port"]],
+        ),
+    ],
+)
+def test_a_circle_is_named_and_a_way_to_one_is_not(
+    tmp_path: Path, files: dict[str, str], found: list[list[str]]
+) -> None:
+    assert circles(tree_of(tmp_path, GOOD | files)) == found
+
+
+@given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=20))
+def test_whatever_imports_only_what_comes_before_it_has_no_circle(
+    arrows: list[tuple[int, int]],
+) -> None:
+    down = {(a, b) for a, b in arrows if a > b}
+    with tempfile.TemporaryDirectory() as folder:
+        root = tree_of(Path(folder), {f"m{n}.py": "" for n in range(7)})
+        for a, b in down:
+            with open(root / f"m{a}.py", "a", encoding="utf-8") as file:
+                file.write(f"import tightrope.m{b}\n")
+        assert circles(root) == []
+        for a, b in down:
+            with open(root / f"m{b}.py", "a", encoding="utf-8") as file:
+                file.write(f"import tightrope.m{a}\n")
+        assert {name for ring in circles(root) for name in ring} == {
+            f"m{n}" for arrow in down for n in arrow
+        }

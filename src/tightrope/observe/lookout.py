@@ -57,7 +57,7 @@ class Lookout(Watch):
         if not operation.valid or raised == INVALID_OPCODE:
             self.invalid()
         elif raised is not None:
-            self.exception(raised)
+            self.exception(raised, explained=True)
         elif operation.kind is not Kind.STRING or not self._moved():
             for address, size, access in self.touches(operation):
                 self._touch(address, size, access)

@@ -140,8 +140,8 @@ class Watch:
         self._trouble(MACHINE_CHECK, None, f"no memory answers at physical {phys:#x}")
         return False
 
-    def exception(self, vector: int) -> None:
-        """Called for an exception that Unicorn itself raised."""
+    def exception(self, vector: int, *, explained: bool = False) -> None:
+        """Called for an exception that the CPU raises; `explained` where the instruction is there for it."""
         if self.trouble is None:
             self.trouble = Trouble(
                 vector=vector,
@@ -150,7 +150,7 @@ class Watch:
                 access=None,
                 reason="raised by the CPU while it executed the instruction",
                 rip=self.rip,
-                explained=False,
+                explained=explained,
             )
         self._engine.stop()
 

@@ -14,11 +14,13 @@ import ctypes
 import functools
 import struct
 
-from unicorn import unicorn as _uc
-from unicorn import unicorn_const as _const
-
 from tightrope.errors import MachineError
 from tightrope.machine.unicorn.engine import Engine
+from tightrope.memory import PAGE_SIZE, Extent
+from tightrope.observe.physical import Ram
+
+_PROBE = 0x1234_5678
+"""An address whose bytes are nothing else that a CPU holds."""
 
 _OLD_EXCEPTION = 4 + 4 + 8 + 8 * 8 + 4 * 8
 """From error_code: error_code, is_int, next_eip, dr[8], breakpoints[4] (QEMU target/i386/cpu.h)."""
@@ -27,18 +29,19 @@ _OLD_EXCEPTION = 4 + 4 + 8 + 8 * 8 + 4 * 8
 @functools.cache
 def _error_code_offset() -> int:
     """Where error_code lies in a context: `int 0x21` at a known address leaves a pattern."""
-    probe = _uc.Uc(_const.UC_ARCH_X86, _const.UC_MODE_32)
-    probe.mem_map(0x1234_0000, 0x10000)
-    probe.mem_write(0x1234_5678, b"\xcd\x21")
+    ram = Ram((Extent.sized(_PROBE & -PAGE_SIZE, PAGE_SIZE),))
+    ram.write(_PROBE, b"\xcd\x21")
+    probe = Engine(ram, 32)
+    probe.own_mmu(False)
     seen: list[bytes] = []
 
-    def interrupt(engine: _uc.Uc, _vector: int, _data: object) -> None:
-        seen.append(bytes(engine.context_save()))
-        engine.emu_stop()
+    def interrupt(_vector: int) -> None:
+        seen.append(probe.saved_bytes())
+        probe.stop()
 
-    probe.hook_add(_const.UC_HOOK_INTR, interrupt)
-    probe.emu_start(0x1234_5678, 0x1234_FFFF)
-    pattern = struct.pack("<iiQ", 0, 1, 0x1234_567A)
+    probe.on_exception(interrupt)
+    probe.start(_PROBE)
+    pattern = struct.pack("<iiQ", 0, 1, _PROBE + 2)
     places = [at for at in range(0, len(seen[0]) - 16, 4) if seen[0][at : at + 16] == pattern]
     if len(places) != 1 or struct.unpack_from("<i", seen[0], places[0] + _OLD_EXCEPTION)[0] != -1:
         raise MachineError("this build of Unicorn keeps its exception state somewhere else")

@@ -173,6 +173,10 @@ class Engine:
         """The CPU's whole state, descriptor caches included, for `restore`."""
         return self.uc.context_save()
 
+    def saved_bytes(self) -> bytes:
+        """The same as it lies in Unicorn: a raw copy of QEMU's CPU state."""
+        return bytes(self.uc.context_save())
+
     def restore(self, state: object) -> None:
         """Go back to a saved state."""
         self.uc.context_restore(state)
