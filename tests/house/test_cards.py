@@ -294,8 +294,16 @@ def test_a_tree_that_keeps_to_its_cards_has_no_breach(tmp_path: Path) -> None:
             "from tightrope.machine.qemu import pc",
             "machine.bochs.cpu: imports tightrope.machine.qemu, which its card does not allow",
         ),
-        ("machine/bochs/cpu.py", "import tightrope.machine.qemu.pc", "machine.bochs.cpu: imports tig"),
-        ("machine/port.py", "from tightrope.machine.bochs import cpu", "machine.port: imports tight"),
+        (
+            "machine/bochs/cpu.py",
+            "import tightrope.machine.qemu.pc",
+            "machine.bochs.cpu: imports tig",
+        ),
+        (
+            "machine/port.py",
+            "from tightrope.machine.bochs import cpu",
+            "machine.port: imports tight",
+        ),
         (
             "machine/qemu/__init__.py",
             '"""May import: errors, machine.moon, machine.bochs\n"""',
