@@ -218,11 +218,11 @@ def test_where_the_model_refuses_and_the_cpu_goes_on_the_cpu_is_right(
 
 @pytest.mark.parametrize("pace", [Pace.FREE, Pace.STEPPING], ids=["free", "stepping"])
 def test_a_walk_that_goes_in_circles_ends_at_the_time_limit(pace: Pace, kvm: Kvm) -> None:
-    machine = Kvm(pace, seconds=0.2)
+    machine = Kvm(pace, seconds=2)  # enough for a whole walk on a busy computer
     try:
         started = time.monotonic()
         assert machine.run(walks.made(walks.LOOP_FOREVER)).stop is Stop.LIMIT
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < 60
         assert machine.run(handover()).stop is Stop.ENTRY
     finally:
         machine.close()
@@ -402,7 +402,10 @@ def test_a_kick_never_outlives_its_limit(seconds: float) -> None:
     watchdog = Watchdog()
     try:
         with watchdog.limit(seconds):
-            time.sleep(0.012)
+            # The thread that kicks may have to wait for a busy computer.
+            ends = time.monotonic() + 30
+            while not watchdog.over and time.monotonic() < ends:
+                time.sleep(0.001)
         assert watchdog.over
         assert signal.SIGRTMAX not in signal.sigpending()
     finally:
