@@ -18,7 +18,7 @@
 Rules: nothing here changes anything, runs anything or knows a machine.  A finding names the rule,
 the step of the walk, what was seen, and what would mend it.
 
-May import: abi, check.xen, errors, memory, model, x86
+May import: abi, errors, memory, model, x86
 """
 
 from tightrope.check.changes import changes

@@ -6,7 +6,7 @@
 
     xen       the same of a hypervisor with a dom0: its file, its examples, what it says of itself
 
-May import: abi, errors, host.xen, memory, model, x86
+May import: abi, errors, memory, model, x86
 """
 
 from tightrope.host.capture import Captured, capture

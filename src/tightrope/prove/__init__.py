@@ -15,5 +15,5 @@ making a goal costs nothing, deciding it may.  A goal whose solver is missing ra
 is printed as not decided.
 
 May import: abi, check, deeds, errors, handover, host, image, machine, memory, model, plan,
-prove.routine, prove.theorems, routines, shipped, world, x86
+routines, shipped, world, x86
 """

@@ -5,7 +5,7 @@
     notes     what the old kernel leaves for a crash kernel: registers, vmcoreinfo
     xen       the same of a hypervisor with a dom0
 
-May import: abi, errors, memory, model, routines, world.xen, x86
+May import: abi, errors, memory, model, routines, x86
 """
 
 from tightrope.world.world import lay

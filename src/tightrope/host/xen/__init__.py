@@ -5,5 +5,5 @@
     capture   what `perform xen --json` printed in dom0 -> TOML text
     guest     whether this Linux runs under Xen, and as what
 
-May import: abi, errors, memory, model, x86
+May import: abi, errors, host.schema, memory, model, x86
 """
