@@ -135,11 +135,6 @@ class Asked:
     mask: int
     want: int | None
 
-    def of(self, value: int) -> bool:
-        """Whether a number answers it."""
-        seen = value & self.mask
-        return bool(seen) if self.want is None else seen == self.want
-
 
 @dataclass(frozen=True, slots=True)
 class Rule:

@@ -101,29 +101,46 @@ def efer_refusal(now: ControlState, value: int) -> str | None:
     return _refusal(now, "efer", now.efer, value)
 
 
+_WORDS = (control.NEW, control.CHANGE, control.BEYOND, control.CPU, "cr0", "cr3", "cr4", "efer")
+_Numbered = tuple[tuple[int, int, int, bool], ...]
+"""What a rule asks, words by number: (word, mask, wanted bits, whether other bits are wanted)."""
+
+
+def _numbered(when: tuple[control.Asked, ...]) -> _Numbered:
+    return tuple(
+        (_WORDS.index(each.word), each.mask, each.want or 0, each.want is None) for each in when
+    )
+
+
+_RULES = {
+    register: tuple((_numbered(rule.when), rule) for rule in rules)
+    for register, rules in control.RULES.items()
+}
+_FLUSHES = tuple(map(_numbered, control.FLUSHES))
+
+
 def _refusal(now: ControlState, register: str, old: int, value: int) -> str | None:
     """The first of the rules for a register that applies."""
-    words = {
-        control.NEW: value,
-        control.CHANGE: value ^ old,
-        control.BEYOND: value >> now.physical_bits << now.physical_bits,
-        control.CPU: control.CODE64 * now.code64 | control.HAS_LA57 * now.la57,
-        "cr0": now.cr0,
-        "cr3": now.cr3,
-        "cr4": now.cr4,
-        "efer": now.efer,
-    }
-    for rule in control.RULES[register]:
-        if all(asked.of(words[asked.word]) for asked in rule.when):
-            bits = value & rule.when[0].mask
-            return rule.shown.format(bits=bits, top=now.physical_bits) or rule.says
+    top = now.physical_bits
+    facts = control.CODE64 * now.code64 | control.HAS_LA57 * now.la57
+    words = (value, value ^ old, value >> top << top, facts, now.cr0, now.cr3, now.cr4, now.efer)
+    for asked, rule in _RULES[register]:
+        if _so(asked, words):
+            return rule.shown.format(bits=value & asked[0][1], top=top) or rule.says
     return None
+
+
+def _so(asked: _Numbered, words: tuple[int, ...]) -> bool:
+    for word, mask, want, other in asked:  # noqa: SIM110  (a generator is three times as slow)
+        if (words[word] & mask == want) is other:
+            return False
+    return True
 
 
 def flushes_everything(before: int, after: int) -> bool:
     """Whether a CR4 write invalidates all TLB entries, global ones too (`control.FLUSHES`)."""
-    words = {control.NEW: after, control.CHANGE: before ^ after, "cr4": before}
-    return any(all(asked.of(words[asked.word]) for asked in each) for each in control.FLUSHES)
+    words = (after, before ^ after, 0, 0, 0, 0, before, 0)
+    return any(_so(asked, words) for asked in _FLUSHES)
 
 
 def loads_pdptes(cr0: int, cr4: int, *, was_cr0: int, was_cr4: int) -> bool:

@@ -78,7 +78,7 @@ def _fact(a: Algebra, asked: Asked, fact: Truth) -> Truth:
 
 
 def _of(a: Algebra, asked: Asked, word: Word, bits: int) -> Truth:
-    """As `Asked.of`; bits that a narrow word has not are clear."""
+    """Whether a word is as asked; bits that a narrow word has not are clear."""
     mask = asked.mask & ((1 << bits) - 1)
     if asked.want is not None and asked.want & ~mask:
         return a.truth(False)
