@@ -92,6 +92,8 @@ class Instruction:
     target: int | None = None
     condition: str | None = None
     rep: bool = False
+    far: bool = False
+    """It loads CS as well, from memory: a jump through m16:16, m16:32 or m16:64."""
 
     def __str__(self) -> str:
         return f"{self.offset:#x}: {self.text}"
@@ -133,6 +135,7 @@ def decode(code: bytes, offset: int, bits: int) -> Instruction:
         target=target,
         condition=None if condition == "none" else condition,
         rep=raw.has_rep_prefix or raw.has_repne_prefix,
+        far=raw.is_jmp_far_indirect,
     )
 
 

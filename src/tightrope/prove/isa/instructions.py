@@ -206,9 +206,26 @@ def _wrmsr(m: Model, state: State, at: Instruction) -> Flow:
 def _jmp(m: Model, state: State, at: Instruction) -> Flow:
     if at.target is not None:
         return Flow(target=at.target)
+    if at.far:
+        return _far_jmp(m, state, at)
     if not at.operands or _width(at.operands[0]) != state.bits:
         raise Refused(f"the model has no {at.text}")
     return Flow(address=m.read(state, at, at.operands[0], state.bits))
+
+
+def _far_jmp(m: Model, state: State, at: Instruction) -> Flow:
+    """Through memory: the offset, then the selector."""
+    (operand,) = at.operands
+    assert isinstance(operand, Mem)
+    if operand.width != 16 + 32:
+        # AMD's CPUs have no m16:64 (APM volume 3, JMP far): what one reads, another does not.
+        raise Refused(f"the model has no {at.text} of this operand size")
+    a, bits = m.a, state.bits
+    where = m.address(state, operand)
+    offset = m.port.load(state, at, where, 32)
+    selector = m.port.load(state, at, a.add(where, a.const(4, bits), bits), 16)
+    m.port.segment(state, at, "cs", selector)
+    return Flow(address=a.wide(offset, 32, bits), far=True)
 
 
 def _jcc(m: Model, state: State, at: Instruction) -> Flow:

@@ -20,7 +20,7 @@ from tightrope.prove.isa import privileged
 from tightrope.prove.isa.algebra import Truth, Word
 from tightrope.prove.isa.decode import Instruction, Undecodable, decode
 from tightrope.prove.isa.instructions import execute
-from tightrope.prove.isa.memory import split
+from tightrope.prove.isa.memory import same, split
 from tightrope.prove.isa.semantics import Model
 from tightrope.prove.isa.state import State
 from tightrope.prove.isa.symbolic import (
@@ -62,19 +62,35 @@ class Machine:
     own: str = "the control page"
     """What the page at P is called."""
     obligations: list[Obligation] = field(default_factory=list)
+    window: set[int] = field(default_factory=set)
+    """Offsets of the instructions that ran in the fault window."""
     terms: Terms = field(default_factory=Terms)
 
     def require(self, state: Symbolic, at: Instruction | None, says: str, formula: Truth) -> None:
         """Record an obligation; `says` completes "it is wrong that here ..." ."""
         formula = z3.simplify(formula)
         if not z3.is_true(formula):
-            self.obligations.append(Obligation(at, says, state.path, formula, state.turns))
+            self._record(state, at, says, formula)
 
     def stop(self, state: Symbolic, at: Instruction | None, says: str) -> Ends:
         """The path cannot go on."""
-        never = z3.BoolVal(False)
-        self.obligations.append(Obligation(at, says, state.path, never, state.turns))
+        self._record(state, at, says, z3.BoolVal(False))
         return Ends(says)
+
+    def _record(self, state: Symbolic, at: Instruction | None, says: str, formula: Truth) -> None:
+        in_window = self._in_window(state)
+        if in_window:
+            says = f"{says}; a handler of the old kernel's would run on what is no longer its stack"
+        self.obligations.append(Obligation(at, says, state.path, formula, state.turns, in_window))
+
+    def _in_window(self, state: Symbolic) -> bool:
+        """The old stack is gone, and an exception may still find the old kernel's handlers.
+
+        It finds them by the idt until that has limit 0, or with CR4.FRED by an MSR whatever the idt.
+        """
+        fred = self.enabled(state, x86.CR4_FRED)
+        disarmed = value(state.tables["idt"][1]) == 0 and z3.is_false(fred)
+        return state.stack_gone and not disarmed
 
     # ------------------------------------------------------------------------------ one step
 
@@ -87,6 +103,8 @@ class Machine:
                 state, None, f"control runs into {state.offset:#x}, where there is no instruction"
             ) from None
         self._fetch(state, at)
+        if self._in_window(state):
+            self.window.add(state.offset)
         state = state.copied()
         model = Model(self.terms, self)
         if state.tables_in_use != OLD:
@@ -94,7 +112,10 @@ class Machine:
                 self.require(
                     state, at, f"RFLAGS.{name} may be set", z3.Not(model.flag(state, name))
                 )
+        stack = split(state.registers["rsp"])[0]
         flow = execute(model, state, at)
+        if not same(split(state.registers["rsp"])[0], stack):
+            state.stack_gone = True
         after = at.offset + at.size
         if flow.halts:
             raise self.stop(state, at, "the CPU halts")
@@ -126,6 +147,7 @@ class Machine:
             "CR4.CET may be set: #CP, the target has no ENDBR and the shadow stack no such return",
             z3.Not(self.enabled(state, x86.CR4_CET)),
         )
+        address = self._whole(state, at, address)
         if z3.eq(address, self.start):
             entry = z3.simplify(self.start & ~(PAGE_SIZE - 1))
             self.require(state, at, "the entry is not reachable", self.reachable(entry))
@@ -140,14 +162,48 @@ class Machine:
             state, at, f"control goes to {address}, which is neither the entry nor in its own page"
         )
 
+    def _whole(self, state: Symbolic, at: Instruction, address: Word) -> Word:
+        """What a 32-bit offset was the low half of: that nothing was lost is an obligation."""
+        parts = address.children() if address.decl().kind() == z3.Z3_OP_CONCAT else []
+        if len(parts) != 2 or value(parts[0]) != 0:
+            return address
+        low, more = split(parts[1])
+        if low is None or low.decl().kind() != z3.Z3_OP_EXTRACT or low.params() != [31, 0]:
+            return address
+        whole = z3.simplify(low.arg(0) + more)
+        says = "the offset of a far jump has 32 bits, and its target may lie above 4 GiB"
+        self.require(state, at, says, z3.ULT(whole, 1 << 32))
+        return whole
+
+    def _flag(self, state: Symbolic, name: str) -> Truth:
+        return Model(self.terms, self).flag(state, name)
+
     def enabled(self, state: Symbolic, bit: int) -> Truth:
+        """Whether a bit of CR4 is set; 32-bit code has none above bit 31."""
+        if bit >> self.bits:
+            return z3.BoolVal(False)
         return self.terms.bit(state.control["cr4"], bit.bit_length() - 1)
+
+    def _not_kept_apart(
+        self, state: Symbolic, at: Instruction, address: Word, says: str, when: Truth
+    ) -> None:
+        """No LASS violation: with CR4.LASS long mode's kernel has no business in the lower half."""
+        if self.bits == 64:
+            lass = z3.And(self.enabled(state, x86.CR4_LASS), when)
+            upper = z3.Extract(63, 63, address) == 1
+            self.require(
+                state,
+                at,
+                f"#GP: CR4.LASS may be set: {says} the lower half",
+                z3.Implies(lass, upper),
+            )
 
     # --------------------------------------------------------------------------- translation
 
     def _fetch(self, state: Symbolic, at: Instruction) -> None:
         here = self.V if state.home == "V" else self.P
         self.require(state, at, f"{state.home} is not page aligned", z3.Extract(11, 0, here) == 0)
+        self._not_kept_apart(state, at, here, "this fetch is in", z3.BoolVal(True))
         if state.tables_in_use == OLD and state.home != "V":
             raise self.stop(state, at, "the old tables need not map P: this fetch may fault")
         if state.tables_in_use in (TABLE_B, OFF):
@@ -173,6 +229,10 @@ class Machine:
 
     def translate(self, state: Symbolic, at: Instruction, la: Word, size: int, verb: str) -> Word:
         """The physical address of `size` bytes at linear `la`, none of them in another page."""
+        # Data is let through while RFLAGS.AC is set, but for what the CPU reads by itself.
+        quiet = z3.BoolVal(True) if "loading" in verb else z3.Not(self._flag(state, "AC"))
+        smap = z3.And(self.enabled(state, x86.CR4_SMAP), quiet)
+        self._not_kept_apart(state, at, la, f"it {verb}", smap)
         base, offset = split(la)
         page = z3.simplify(la & ~(PAGE_SIZE - 1))
         low = z3.simplify(la & (PAGE_SIZE - 1))
@@ -292,6 +352,12 @@ class Machine:
     def table(self, state: State, at: Instruction, name: str, base: Word, limit: Word) -> None:
         """LGDT and LIDT (serializing)."""
         assert isinstance(state, Symbolic)
+        if self.bits == 64:
+            for levels, bits in ((self.la57, 57), (z3.Not(self.la57), 48)):
+                top = z3.Extract(63, bits - 1, base)
+                canonical = z3.Or(top == 0, top == (1 << (65 - bits)) - 1)
+                says = f"#GP: the base of the {name} may be no canonical address"
+                self.require(state, at, says, z3.Implies(levels, canonical))
         state.tables = {**state.tables, name: (base, limit)}
         state.unserialized = False
 

@@ -67,7 +67,7 @@ class Memory:
         base, at = split(address)
         data = {at + n: _part(value, n) for n in range(width // 8)}
         last = self.layers[-1] if self.layers else None
-        if isinstance(last, Stores) and _same(last.base, base):
+        if isinstance(last, Stores) and same(last.base, base):
             return replace(self, layers=(*self.layers[:-1], Stores(base, {**last.data, **data})))
         return replace(self, layers=(*self.layers, Stores(base, data)))
 
@@ -84,7 +84,7 @@ class Memory:
             layer = self.layers[depth - 1]
             depth -= 1
             if isinstance(layer, Stores):
-                if _same(layer.base, base):
+                if same(layer.base, base):
                     if at in layer.data:
                         return _cased(cases, layer.data[at])
                     continue
@@ -104,7 +104,7 @@ class Memory:
                 if z3.is_true(inside):
                     return _cased(cases, moved)
                 cases.append((inside, moved))
-        if _same(self.home, base) and 0 <= at < len(self.image):
+        if same(self.home, base) and 0 <= at < len(self.image):
             return _cased(cases, z3.BitVecVal(self.image[at], 8))
         return _cased(cases, z3.Select(self.first, address))
 
@@ -118,13 +118,13 @@ class Memory:
         return z3.simplify(z3.Concat(*reversed(parts))) if whole is None else whole
 
     def _begins_a_page(self, base: Word | None) -> bool:
-        return any(_same(base, each) for each in self.aligned)
+        return any(same(base, each) for each in self.aligned)
 
     def kept(self) -> Mapping[int, Word]:
         """The bytes stored on the control page so far, by offset from its address."""
         out: dict[int, Word] = {}
         for layer in self.layers:
-            if isinstance(layer, Stores) and _same(layer.base, self.home):
+            if isinstance(layer, Stores) and same(layer.base, self.home):
                 out |= layer.data
         return out
 
@@ -147,7 +147,8 @@ def _whole(parts: list[Word]) -> Word | None:
     return word if word.size() == 8 * len(parts) else None
 
 
-def _same(one: Word | None, other: Word | None) -> bool:
+def same(one: Word | None, other: Word | None) -> bool:
+    """The same term; None is a number."""
     if one is None or other is None:
         return one is other
     return bool(z3.eq(one, other))

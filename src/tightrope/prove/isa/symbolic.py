@@ -36,6 +36,8 @@ class Obligation:
     path: tuple[Truth, ...]
     formula: Truth
     turns: tuple[Turn, ...] = ()
+    in_window: bool = False
+    """The old stack was given up, and the old kernel's handlers would still be run on the new one."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -52,6 +54,8 @@ class Symbolic(State):
     turns: tuple[Turn, ...] = ()
     hidden: dict[str, int] = field(default_factory=dict)
     """The descriptors that were loaded, as numbers."""
+    stack_gone: bool = False
+    """rsp is no longer the old kernel's."""
     unserialized: bool = True
     """Something may have been copied since the last serializing instruction."""
 

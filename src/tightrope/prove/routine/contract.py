@@ -95,8 +95,18 @@ class Contract:
             return z3.Extract(number, number, x) == 1
 
         cr0, cr4, efer = n["cr0"], n["cr4"], n["efer"]
-        yield Hypothesis("V-aligned", "V is page aligned", aligned(V), ("v-canonical",))
-        yield Hypothesis("P-aligned", "P is page aligned", aligned(P), ("p-identity",))
+        yield Hypothesis(
+            "V-aligned",
+            "V is page aligned, and a linear address of the mode",
+            z3.simplify(z3.And(aligned(V), *self._canonical(V))),
+            ("v-canonical",),
+        )
+        yield Hypothesis(
+            "P-aligned",
+            "P is page aligned, and below the limit of addresses that are linear ones, too",
+            z3.simplify(z3.And(aligned(P), *self.identity(P))),
+            ("p-identity",),
+        )
         frames = [a] if self.bits == 32 else [a, n["table_b"]]
         roots = list(map(aligned, frames))
         if self.bits == 64:
@@ -149,6 +159,7 @@ class Contract:
                 bit(efer, x86.EFER_LMA),
                 bit(efer, x86.EFER_LME),
                 bit(cr4, x86.CR4_PAE),
+                z3.Implies(bit(cr4, x86.CR4_LASS), bit(V, 1 << 63)),
             ]
             if self.paging is not None:
                 legal.append(bit(cr4, x86.CR4_LA57) == z3.BoolVal(self.paging is Paging.LA57))
@@ -163,7 +174,7 @@ class Contract:
                 legal.append(bit(cr4, x86.CR4_PAE) == z3.BoolVal(self.paging is Paging.PAE))
         yield Hypothesis(
             "old-state-legal",
-            "the old kernel's control registers are ones that the CPU allows, with paging on",
+            "the old kernel's control registers are ones that the CPU allows, with paging on, at V",
             z3.And(*legal),
             ("old-state",),
         )
@@ -173,6 +184,22 @@ class Contract:
             z3.Not(self.flags["TF"]),
             ("old-state",),
         )
+
+    def _canonical(self, address: Word) -> Iterator[Truth]:
+        """SDM volume 1, 3.3.7.1; every address is a linear one where they have 32 bits."""
+        if self.bits == 64:
+            five = bit_of(self.names["cr4"], x86.CR4_LA57.bit_length() - 1)
+            for levels, bits in ((five, 57), (z3.Not(five), 48)):
+                top = z3.Extract(63, bits - 1, address)
+                ones = (1 << (65 - bits)) - 1
+                yield z3.Implies(levels, z3.Or(top == 0, top == ones))
+            yield z3.Implies(five, self.la57)
+
+    def identity(self, address: Word) -> Iterator[Truth]:
+        """A physical address that is a linear one, too: canonical, in the lower half."""
+        yield from self._canonical(address)
+        if self.bits == 64:
+            yield z3.Extract(63, 63, address) == 0
 
     def formulas(self) -> list[Truth]:
         """The hypotheses' formulas."""

@@ -70,6 +70,8 @@ class Walker:
     image: bytes
     walked: Walked | None = None
     """How it went, once all segments were asked for."""
+    window: frozenset[int] = frozenset()
+    """Offsets of the instructions from the first without the old stack to the one that disarms its idt."""
 
     def segments(self) -> Iterator[Segment]:
         """Every segment, one after the other.  Raises Refused where the model cannot follow."""
@@ -80,6 +82,7 @@ class Walker:
         roles = self._roles(arrivals, head)
         for state in arrivals:
             established(self.contract, machine, state, roles)
+        self.window = frozenset(machine.window)
         yield Segment("from the call to the list", base, tuple(machine.obligations))
         if not arrivals or head is None:
             return

@@ -16,8 +16,9 @@ import z3
 from tightrope.prove.isa.symbolic import Obligation
 from tightrope.prove.routine.cutpoints import Segment
 
-PER_QUESTION = 20.0
-"""Seconds for one obligation, at most; the slowest of the shipped code takes a tenth of one."""
+PER_QUESTION = 60.0
+"""Seconds for one obligation, at most; most take milliseconds, and the slowest of the shipped code
+four seconds when z3 is unlucky."""
 
 
 @dataclass(frozen=True, slots=True)

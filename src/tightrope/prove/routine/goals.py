@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,10 @@ STATEMENT = (
     " round is one step of the list interpreter, IND_DONE enters the new kernel in the contract's"
     " state; nothing faults, nothing else is written"
 )
+WINDOW = (
+    "from the instruction that gives up the old kernel's stack to the one that disarms its idt, and"
+    " FRED, nothing can fault: no handler of the old kernel's runs on a stack that is not its own"
+)
 NEEDED = "each hypothesis about the plan and the old kernel is needed: without it the code fails"
 BITS = {routines.RELOCATE_X86_64: 64, routines.RELOCATE_I386: 32}
 MODES = {
@@ -53,6 +57,15 @@ def goals() -> Iterator[Goal]:
                 mode=mode,
                 smt=partial(_scripts, name, mode),
             )
+    for name, modes in MODES.items():
+        for mode in modes:
+            yield Goal(
+                theorem="code",
+                name="fault-window",
+                statement=WINDOW,
+                decide=partial(_fault_window, name, mode),
+                mode=mode,
+            )
     yield from stub_goals.goals()
     for name, modes in MODES.items():
         yield Goal(
@@ -71,6 +84,20 @@ def _relocation(name: str, mode: Paging, limits: Limits) -> Result:
 
     contract = Contract(BITS[name], mode)
     return _result(contract, verify(routines.read(name).data, contract, limits))
+
+
+def _fault_window(name: str, mode: Paging, limits: Limits) -> Result:
+    solver_library()
+    from tightrope.prove.routine.contract import Contract
+    from tightrope.prove.routine.verify import in_window
+
+    contract = Contract(BITS[name], mode)
+    got, window = in_window(routines.read(name).data, contract, limits)
+    result = _result(contract, got)
+    if got.answer is not Answer.HOLDS:
+        return result
+    span = f", instructions {min(window):#x} to {max(window):#x}" if window else ""
+    return replace(result, detail=result.detail + span)
 
 
 def _scripts(name: str, mode: Paging) -> Iterator[Script]:
@@ -116,8 +143,6 @@ def _result(contract: Contract, got: Verified) -> Result:
 def _hypotheses(name: str, limits: Limits) -> Result:
     """Drop each hypothesis; every time some obligation must fail.  The walk itself uses none."""
     solver_library()
-    from dataclasses import replace
-
     from tightrope.prove.routine.contract import Contract
     from tightrope.prove.routine.cutpoints import Walker
     from tightrope.prove.routine.decide import failures
@@ -272,8 +297,6 @@ def _with_replay(
     contract: Contract, code: Foreign, mode: Paging, failure: Failure, result: Result
 ) -> Result:
     """The counterexample of an example host, and what the emulator says to it."""
-    from dataclasses import replace
-
     from tightrope.deeds import machines
     from tightrope.prove.routine.counterexample import concrete
     from tightrope.prove.routine.foreign import misfit

@@ -160,7 +160,7 @@ def _in_compatibility_mode(contract: Contract, data: bytes, symbols: Mapping[str
     state.hidden["cs"] = int.from_bytes(data[selector : selector + 8], "little")
     state.control |= {
         "cr0": z3.BitVecVal(CR0_AT_ENTRY | x86.CR0_PG, 32),
-        "cr4": z3.simplify(names["cr4"] & x86.CR4_LA57 | x86.CR4_PAE),
+        "cr4": z3.simplify(names["cr4"] & (x86.CR4_LA57 | x86.CR4_MCE) | x86.CR4_PAE),
         "efer": z3.simplify(
             names["efer"] & (x86.EFER_SCE | x86.EFER_NXE) | x86.EFER_LME | x86.EFER_LMA
         ),
@@ -188,13 +188,15 @@ def _begin(contract: Contract, data: bytes, symbols: Mapping[str, int], tables_i
     control = dict(called.control)
     if contract.bits == 64:
         control["cr3"] = contract.names["table_b"]
-        control["cr4"] = contract.names["cr4"] & (x86.CR4_PAE | x86.CR4_LA57)
+        kept = x86.CR4_PAE | x86.CR4_LA57 | x86.CR4_MCE
+        control["cr4"] = contract.names["cr4"] & kept
     off = z3.BoolVal(False)
     state = replace(
         called,
         registers=dict(contract.registers),
         flags={**called.flags, **dict.fromkeys(("IF", "DF", "TF", "NT", "AC"), off)},
         control=control,
+        tables={**called.tables, "idt": (z3.BitVecVal(0, contract.bits), z3.BitVecVal(0, 16))},
         memory=memory,
         tables_in_use=tables_in_use,
         home="P",
@@ -249,8 +251,8 @@ def _part(half: Half, name: str, end: Symbolic | None, more: list[Hypothesis]) -
     given = (
         Hypothesis(
             "stub-aligned",
-            "the stub begins a page",
-            z3.Extract(11, 0, P) == 0,
+            "the stub begins a page, at an address that is a linear one, too",
+            z3.simplify(z3.And(z3.Extract(11, 0, P) == 0, *half.contract.identity(P))),
             ("plan.prepare.prepare",),
         ),
         Hypothesis(

@@ -8,7 +8,7 @@ its own: nothing was proved, and nothing was found wrong.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tightrope.model.proof import Answer
 from tightrope.prove.goal import Limits
@@ -66,3 +66,36 @@ def verify(
     if walker.walked is None:
         return verdict(Answer.UNDECIDED, refused="it has no loop over a list")
     return verdict(Answer.HOLDS)
+
+
+def in_window(image: bytes, contract: Contract, limits: Limits) -> tuple[Verified, frozenset[int]]:
+    """What has to hold in the fault window, and the offsets of the instructions in it.
+
+    Raises Refused where the model cannot follow.
+    """
+    started = time.perf_counter()
+    walker = Walker(contract, image)
+    segments = [
+        replace(segment, obligations=tuple(each for each in segment.obligations if each.in_window))
+        for segment in walker.segments()
+    ]
+    failure = next(
+        (
+            failure
+            for segment in segments
+            for failure in failures(segment, deadline=started + limits.seconds)
+        ),
+        None,
+    )
+    answer = Answer.HOLDS
+    if failure is not None:
+        answer = Answer.FAILS if failure.model else Answer.UNDECIDED
+    return (
+        Verified(
+            answer=answer,
+            obligations=sum(len(segment.obligations) for segment in segments),
+            seconds=time.perf_counter() - started,
+            failure=failure,
+        ),
+        walker.window,
+    )
