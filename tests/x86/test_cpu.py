@@ -25,6 +25,7 @@ from tightrope.x86.cpu import (
     flat_descriptor,
     flushes_everything,
     segment_refusal,
+    table_refusal,
 )
 
 # Bit numbers by hand from SDM 2.5 and 2.2.1, not from the module under test.
@@ -251,6 +252,27 @@ def test_a_bit_of_one_vendor_is_reserved_on_the_others_cpus() -> None:
 def test_which_cr4_writes_flush_global_entries_too(before: int, after: int, flushes: bool) -> None:
     """SDM 4.10.4.1."""
     assert flushes_everything(before, after) == flushes
+
+
+@pytest.mark.parametrize(
+    ("base", "la57", "legal"),
+    [
+        (0, False, True),
+        ((1 << 47) - 1, False, True),
+        (1 << 47, False, False),
+        (1 << 47, True, True),
+        ((1 << 64) - (1 << 47), False, True),
+        ((1 << 64) - (1 << 47) - 1, False, False),
+        ((1 << 56) - 1, True, True),
+        (1 << 56, True, False),
+        ((1 << 64) - (1 << 56), True, True),
+        ((1 << 64) - (1 << 56) - 1, True, False),
+    ],
+)
+def test_a_table_of_descriptors_has_a_canonical_base(base: int, la57: bool, legal: bool) -> None:
+    """SDM volume 2A, LGDT/LIDT: for as many bits as the CPU has, whatever CR4.LA57 says."""
+    assert (table_refusal(base, code64=True, la57=la57) is None) == legal
+    assert table_refusal(base, code64=False, la57=la57) is None
 
 
 # ------------------------------------------------------------------------ descriptors (SDM 3.4.5)

@@ -121,7 +121,7 @@ class Privileged:
         self._mmu.write_efer(value)
         return None
 
-    def descriptor_table(self, operation: Operation) -> None:
+    def descriptor_table(self, operation: Operation) -> Refusal | None:
         """LGDT and LIDT: what they load, read where they will read it."""
         address = operation.memory_operand(self._engine.read)
         raw = None if address is None else self._mmu.look(address, 2 + self.bits // 8)
@@ -129,8 +129,13 @@ class Privileged:
             limit, base = int.from_bytes(raw[:2], "little"), int.from_bytes(raw[2:], "little")
             # base and limit in one number: base << 16 | limit, as the operand lies in memory.
             self.record(operation.target, 0, base << 16 | limit)
+            state = self._mmu.state(code64=self.bits == 64)
+            reason = x86.table_refusal(base, code64=state.code64, la57=state.la57)
+            if reason:
+                return Refusal(0, f"{operation.target}: {reason}")
             if operation.target == "gdt":
                 self._gdt = base, limit
+        return None
 
     def segment(self, register: str, selector: int) -> Refusal | None:
         """A segment register is about to be loaded; CS tells how the CPU decodes from then on."""

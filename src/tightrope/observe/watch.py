@@ -229,7 +229,7 @@ class Watch:
         elif kind is Kind.WRMSR:
             refusal = privileged.wrmsr()
         elif kind is Kind.DESCRIPTOR_TABLE:
-            privileged.descriptor_table(operation)
+            refusal = privileged.descriptor_table(operation)
         elif kind is Kind.SEGMENT_LOAD:
             if operation.source != "none":
                 refusal = privileged.segment(

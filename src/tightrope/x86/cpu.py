@@ -143,6 +143,18 @@ def flushes_everything(before: int, after: int) -> bool:
     return any(_so(asked, words) for asked in _FLUSHES)
 
 
+def table_refusal(base: int, *, code64: bool, la57: bool) -> str | None:
+    """Why LGDT or LIDT raises #GP(0): `base` is not canonical (SDM volume 2A; 32-bit code has no such).
+
+    `la57` is what the CPU has: where it can do 5 levels a base of 57 bits is taken whatever CR4.LA57
+    says (measured by KVM's authors, Linux 6.13: "model canonical checks more precisely").
+    """
+    top = base >> (56 if la57 else 47)
+    if not code64 or top in (0, (1 << (8 if la57 else 17)) - 1):
+        return None
+    return f"the base {base:#x} is not canonical"
+
+
 def loads_pdptes(cr0: int, cr4: int, *, was_cr0: int, was_cr4: int) -> bool:
     """Whether a write of CR0 or CR4 reads the four PDPTEs again, under PAE paging (SDM 4.4.1).
 

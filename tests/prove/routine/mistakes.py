@@ -40,6 +40,7 @@ class Mistake:
 _LONG, _SHORT, _PAE = Paging.X86_64, Paging.I386, Paging.PAE
 _TURN_OFF_CET = "\tmov\t%cr4, %rax\n\tand\t$CR4_KEPT, %eax\nclear_pge:\n\tmov\t%rax, %cr4\n"
 _CR0 = "\tmov\t$CR0_KNOWN, %eax\n\tmov\t%rax, %cr0\n"
+STACK, READ = "\tlea\tPAGE(%rsi), %rsp\n", "\tmov\t(%rdx), %al\n"
 _FIRST, _SECOND = "\ttest\t$1, %cl", "\ttest\t$2, %cl"
 
 MISTAKES = (
@@ -158,6 +159,27 @@ MISTAKES = (
         "",
     ),
     Mistake(
+        "LASS is still on at P",
+        _LONG,
+        (("1 << 5 | 1 << 12", "1 << 5 | 1 << 12 | 1 << 27"),),
+        "#GP: CR4.LASS may be set: this fetch is in the lower half",
+        "mov $0x80000033,%eax",
+    ),
+    Mistake(
+        "the base of the empty idt is no address",
+        _LONG,
+        (("\tmovq\t$0, 8(%rsp)\n", "\tbts\t$62, %rax\n\tmov\t%rax, 8(%rsp)\n"),),
+        "#GP: the base of the idt may be no canonical address",
+        "lidt",
+    ),
+    Mistake(
+        "memory is read where the old handlers have no stack",
+        _LONG,
+        ((STACK, STACK + READ),),
+        "page_table_a does not map; a handler of the old kernel's would run",
+        "mov (%rdx),%al",
+    ),
+    Mistake(
         "paging is turned off at V",
         _SHORT,
         (
@@ -188,4 +210,41 @@ MISTAKES = (
         "edi is not the next destination",
         "",
     ),
+    Mistake(
+        "a far jump through m16:32, and P may lie above 4 GiB",
+        _LONG,
+        (
+            (
+                "\tpushq\t$CS\n\tlea\tidentity - relocate(%rsi), %rax\n\tpush\t%rax\n\tlretq\n",
+                "\tlea\tidentity - relocate(%rsi), %rax\n\tmov\t%eax, -16(%rsp)\n"
+                "\tmovw\t$CS, -12(%rsp)\n\tljmpl\t*-16(%rsp)\n",
+            ),
+        ),
+        "the offset of a far jump has 32 bits",
+        "ljmpl",
+    ),
 )
+
+_OWN_IDT = (
+    ("\tlidt\t6(%rsp)\n", ""),
+    ("\tcli\n\tcld\n", "\tcli\n\tcld\n\tlidt\tno_idt(%rip)\n"),
+    ("gdt_end:\n", "gdt_end:\nno_idt:\t.word 0\n\t.quad 0\n"),
+)
+RIGHT = (
+    Mistake("the idt is emptied first, from the routine's own page", _LONG, _OWN_IDT, "", ""),
+    Mistake("CR4.MCE is kept", _LONG, (("1 << 5 | 1 << 12", "1 << 5 | 1 << 6 | 1 << 12"),), "", ""),
+    Mistake(
+        "a far jump through memory",
+        _PAE,
+        (
+            (
+                "\tpushl\t$CS\n\tlea\tidentity - relocate(%esi), %eax\n\tpush\t%eax\n\tlretl\n",
+                "\tlea\tidentity - relocate(%esi), %eax\n\tmov\t%eax, -16(%esp)\n"
+                "\tmovw\t$CS, -12(%esp)\n\tljmpl\t*-16(%esp)\n",
+            ),
+        ),
+        "",
+        "",
+    ),
+)
+"""No mistakes: code that does it another way, which must hold."""

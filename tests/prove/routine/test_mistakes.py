@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from functools import cache
 
 import pytest
 
 from tests.conftest import lacking
-from tests.prove.routine.mistakes import MISTAKES, Mistake
+from tests.prove.routine.mistakes import MISTAKES, READ, RIGHT, STACK, Mistake
 from tightrope.machine.unicorn import Emulator
 from tightrope.model import Paging
 from tightrope.model.proof import Answer
@@ -17,7 +18,7 @@ from tightrope.prove.routine import foreign
 from tightrope.prove.routine.contract import Contract
 from tightrope.prove.routine.counterexample import Counterexample, concrete
 from tightrope.prove.routine.replay import Stage
-from tightrope.prove.routine.verify import verify
+from tightrope.prove.routine.verify import in_window, verify
 
 EMULATOR = Emulator()
 
@@ -79,3 +80,26 @@ def test_the_shipped_routine_does_not_go_wrong_on_the_same_input(mistake: Mistak
 def test_there_are_at_least_a_dozen_of_both_widths() -> None:
     assert len(MISTAKES) >= 12
     assert {mistake.mode.long_mode for mistake in MISTAKES} == {True, False}
+
+
+@pytest.mark.parametrize("right", RIGHT, ids=lambda each: each.name)
+def test_right_code_that_does_it_another_way_holds(right: Mistake) -> None:
+    contract = Contract(64 if right.mode.long_mode else 32, right.mode)
+    assert verify(assembled(right), contract, Limits()).answer is Answer.HOLDS
+
+
+def test_with_the_idt_emptied_before_the_stack_goes_there_is_no_fault_window() -> None:
+    got, window = in_window(assembled(RIGHT[0]), Contract(64, Paging.X86_64), Limits())
+    assert (got.answer, got.obligations, window) == (Answer.HOLDS, 0, frozenset())
+
+
+def test_what_faults_on_the_old_stack_is_not_said_to_fault_in_the_window() -> None:
+    late = next(each for each in MISTAKES if "no stack" in each.name)
+    early = replace(late, edits=((STACK, READ + STACK),))
+    contract = Contract(64, Paging.X86_64)
+    for mistake, inside in ((late, True), (early, False)):
+        failure = verify(assembled(mistake), contract, Limits()).failure
+        assert failure is not None
+        assert failure.obligation.in_window == inside
+        got, _ = in_window(assembled(mistake), contract, Limits())
+        assert got.answer is (Answer.FAILS if inside else Answer.HOLDS)

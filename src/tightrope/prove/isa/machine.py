@@ -203,7 +203,6 @@ class Machine:
     def _fetch(self, state: Symbolic, at: Instruction) -> None:
         here = self.V if state.home == "V" else self.P
         self.require(state, at, f"{state.home} is not page aligned", z3.Extract(11, 0, here) == 0)
-        self._not_kept_apart(state, at, here, "this fetch is in", z3.BoolVal(True))
         if state.tables_in_use == OLD and state.home != "V":
             raise self.stop(state, at, "the old tables need not map P: this fetch may fault")
         if state.tables_in_use in (TABLE_B, OFF):
@@ -226,13 +225,10 @@ class Machine:
                 f"this fetch at {state.home} may use an old global translation (PGE not cleared yet)",
                 z3.Implies(z3.And(state.stale, self.global_at(here)), same),
             )
+        self._not_kept_apart(state, at, here, "this fetch is in", z3.BoolVal(True))
 
     def translate(self, state: Symbolic, at: Instruction, la: Word, size: int, verb: str) -> Word:
         """The physical address of `size` bytes at linear `la`, none of them in another page."""
-        # Data is let through while RFLAGS.AC is set, but for what the CPU reads by itself.
-        quiet = z3.BoolVal(True) if "loading" in verb else z3.Not(self._flag(state, "AC"))
-        smap = z3.And(self.enabled(state, x86.CR4_SMAP), quiet)
-        self._not_kept_apart(state, at, la, f"it {verb}", smap)
         base, offset = split(la)
         page = z3.simplify(la & ~(PAGE_SIZE - 1))
         low = z3.simplify(la & (PAGE_SIZE - 1))
@@ -281,6 +277,10 @@ class Machine:
                     z3.And(state.stale, self.global_at(page)), self.global_to(page) == frame
                 ),
             )
+        # Data is let through while RFLAGS.AC is set, but for what the CPU reads by itself.
+        quiet = z3.BoolVal(True) if "loading" in verb else z3.Not(self._flag(state, "AC"))
+        smap = z3.And(self.enabled(state, x86.CR4_SMAP), quiet)
+        self._not_kept_apart(state, at, la, f"it {verb}", smap)
         return phys
 
     def load(self, state: State, at: Instruction, address: Word, width: int) -> Word:

@@ -22,7 +22,7 @@ from tightrope.memory import PAGE_SIZE, Extent
 from tightrope.model import Handover, Tables
 from tightrope.prove.goal import Answer, Goal, Limits, Result
 from tightrope.prove.theorems.modes import GEOMETRIES, NXE
-from tightrope.x86.cpu import CR0_NW, CR0_PE, CR0_PG, RFLAGS_TF
+from tightrope.x86.cpu import CR0_NW, CR0_PE, CR0_PG, CR4_LASS, RFLAGS_TF
 from tightrope.x86.survey import survey
 from tightrope.x86.walk import Access, Mmu, Refused, canonical, entries_in, walk
 
@@ -226,6 +226,8 @@ def old_state(built: Handover) -> Problem:
     registers = built.registers
     if registers.cr0 & (CR0_PG | CR0_PE) != CR0_PG | CR0_PE or registers.cr0 & CR0_NW:
         return f"CR0 = {registers.cr0:#x}"
+    if registers.cr4 & CR4_LASS and not int(built.plan.relocation) >> 63:
+        return f"CR4.LASS is set, and V = {int(built.plan.relocation):#x} is in the lower half"
     return "RFLAGS.TF is set" if registers.rflags & RFLAGS_TF else None
 
 
