@@ -11,6 +11,8 @@ binary has none, and is read as one when the caller says so.
     initramfs.py      whether an initrd is what Linux unpacks
     cpio.py           the archives in it
     unpacked.py       that kernel as an image of its own
+    vmlinux.py        that kernel as it is linked: an old kernel, asked for its code
+    kallsyms.py       its symbols, recovered from the image alone
     unified.py        the unified kernel image: a bzImage, its initrd and command line in PE sections
     certificates.py   where a PE file keeps its signatures
     executable.py     ELF and Multiboot kernels, and the ways into them

@@ -1,0 +1,84 @@
+"""The kernel inside an image as an old kernel is asked: bytes by linked address, and symbols.
+
+Rules: whatever `read` takes is taken, and an uncompressed vmlinux.  Symbols come from the image itself, or
+from a text that says them; which of the two is the caller's word.
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from tightrope.errors import ImageError
+from tightrope.image import bzimage, compressed, elf, kallsyms, unified
+from tightrope.image.payload import unpack
+from tightrope.image.recognise import has_linux_header, looks_like
+from tightrope.memory import Virt
+from tightrope.model import Buffer
+from tightrope.model.vmlinux import LinkedSegment, Symbols, Vmlinux
+
+_LINE = re.compile(rb"([0-9a-f]{8,16}) ([A-Za-z?]) ([^\s]+)(?:\t\[[^\]\n]*\])?")
+"""/proc/kallsyms and System.map: address, kind, name; a module's symbols have its name behind a tab."""
+
+
+def read(data: Buffer, source: str, symbols: Symbols | None = None) -> Vmlinux:
+    """The kernel in a bzImage, a unified kernel image, a vmlinux, or a gzip file of one.
+
+    Its own symbols unless others are given; None where it has none.  Raises ImageError when there is no
+    kernel in it; MissingPart when unpacking or reading it needs a package that is not installed.
+    """
+    view = memoryview(data).cast("B").toreadonly()
+    if compressed.is_compressed(view):
+        view, source = compressed.inflate(view, source), f"{source} (unpacked)"
+    if has_linux_header(view):
+        return _from_elf(unpack(bzimage.read(view, source)), f"{source} (unpacked)", symbols)
+    sections = unified.sections(view, source)
+    if unified.KERNEL in sections:
+        unpacked = unpack(unified.read(view, sections, source))
+        return _from_elf(unpacked, f"{source} (unpacked)", symbols)
+    if not elf.is_elf(view):
+        raise ImageError(looks_like(view), source=source)
+    return _from_elf(view, source, symbols)
+
+
+def _from_elf(data: Buffer, source: str, symbols: Symbols | None) -> Vmlinux:
+    file = elf.read(memoryview(data).toreadonly(), source)
+    if not file.linux:
+        raise ImageError("is no Linux kernel: there is no banner in it", source=source)
+    by_place = {piece.start: piece.data for piece in file.pieces}
+    segments = tuple(
+        LinkedSegment(virt=Virt(virt), data=by_place[phys])
+        for virt, phys, size in file.linked
+        if size
+    )
+    if symbols is None:
+        symbols = kallsyms.recover(segments, file.bits)
+    return Vmlinux(
+        source=source, bits=file.bits, version=file.version, segments=segments, symbols=symbols
+    )
+
+
+def symbols_in(text: bytes, source: str) -> Symbols:
+    """The symbols that /proc/kallsyms or a System.map prints.
+
+    Raises ImageError for a line that is none, for no lines, and where the addresses are hidden
+    (kptr_restrict prints zeros).
+    """
+    rows = []
+    for number, line in enumerate(text.splitlines(), 1):
+        match = _LINE.fullmatch(line)
+        if match is None:
+            raise ImageError(f"line {number} is no symbol: {line[:60]!r}", source=source)
+        if b"\t[" not in line:
+            rows.append((int(match[1], 16), match[2] + match[3]))
+    if not any(address for address, _ in rows):
+        problem = "every address is 0: they are hidden from who read it (kernel.kptr_restrict)"
+        raise ImageError(problem if rows else "has no symbols", source=source)
+    rows.sort(key=lambda row: row[0])
+    lengths = np.array([len(name) + 1 for _, name in rows], np.int64)
+    return Symbols(
+        names=b"".join(b"\n" + name for _, name in rows) + b"\n",
+        starts=np.cumsum(lengths) - lengths,
+        addresses=np.array([address for address, _ in rows], np.uint64),
+    )
