@@ -18,7 +18,7 @@ from tightrope.x86.cpu import MSR_EFER
 
 def walk(handover: Handover) -> bool:
     """Lay the handover out, run it, and say whether it got to the new kernel."""
-    host = handover.plan.host
+    host = handover.host
     ram = Ram(backed(host.memory, host.firmware))
     lay(handover, ram)
     engine = _uc.Uc(_const.UC_ARCH_X86, _const.UC_MODE_64)
@@ -35,5 +35,5 @@ def walk(handover: Handover) -> bool:
     engine.reg_write(_x86.UC_X86_REG_CR0, registers.cr0)
     for name, value in registers.general.items():
         engine.reg_write(names[f"UC_X86_REG_{name.upper()}"], value)
-    engine.emu_start(registers.rip, handover.plan.kernel_entry)
-    return bool(engine.reg_read(_x86.UC_X86_REG_RIP) == handover.plan.kernel_entry)
+    engine.emu_start(registers.rip, handover.intent.kernel_entry)
+    return bool(engine.reg_read(_x86.UC_X86_REG_RIP) == handover.intent.kernel_entry)

@@ -182,7 +182,7 @@ def test_what_amd_reserves_and_intel_ignores_is_the_only_thing_that_bit_8_does(
         page = bytearray(tables.pages[tables.root])
         slot = next(at for at in range(0, PAGE_SIZE, 8) if page[at] & 1)
         page[slot + 1] |= 1
-        return with_tables(handover, tables, tables.root, bytes(page))
+        return with_tables(handover, tables.root, bytes(page))
 
     step = SABOTAGES["no-v"].step
     made = Sabotage(name="made", says="made", rule="", step=step, handover=set_bit_8)

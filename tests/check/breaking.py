@@ -21,10 +21,11 @@ from tightrope.memory import Extent, Phys, Virt
 from tightrope.model import (
     Fault,
     Handover,
+    Intent,
     Memory,
     Paging,
     Piece,
-    Plan,
+    PieceRole,
     Protocol,
     Registers,
     RegisterWrite,
@@ -35,6 +36,7 @@ from tightrope.model import (
     Stop,
     Tables,
     Translation,
+    with_code,
 )
 from tightrope.sabotage.edits import with_tables
 from tightrope.x86.walk import Access
@@ -82,37 +84,37 @@ def edit(tables: Tables, virt: int, change: Callable[[int], int]) -> Tables:
     return with_word(tables, frame, at, change(value))
 
 
-def in_a(virt: Callable[[Plan], int], change: Callable[[int], int]) -> Change:
+def in_a(virt: Callable[[Intent], int], change: Callable[[int], int]) -> Change:
     def breach(handover: Handover, run: Run) -> Walked:
-        tables = edit(handover.page_table_a, virt(handover.plan), change)
+        tables = edit(handover.page_table_a, virt(handover.intent), change)
         return replace(handover, page_table_a=tables), run
 
     return breach
 
 
-def in_b(virt: Callable[[Plan], int], change: Callable[[int], int]) -> Change:
+def in_b(virt: Callable[[Intent], int], change: Callable[[int], int]) -> Change:
     def breach(handover: Handover, run: Run) -> Walked:
-        tables = edit(table_b(handover), virt(handover.plan), change)
+        tables = edit(table_b(handover), virt(handover.intent), change)
         return replace(handover, page_table_b=tables), run
 
     return breach
 
 
-def at_v(plan: Plan) -> int:
+def at_v(plan: Intent) -> int:
     return plan.relocation
 
 
-def at_p(plan: Plan) -> int:
+def at_p(plan: Intent) -> int:
     return plan.control_page
 
 
-def kernel(plan: Plan) -> int:
+def kernel(plan: Intent) -> int:
     return plan.segments[0].destination.start
 
 
 def swap_two_in_b(handover: Handover, run: Run) -> Walked:
     """The first two pages of the kernel change places: all is reached, nothing at its own address."""
-    first = kernel(handover.plan)
+    first = kernel(handover.intent)
     tables = table_b(handover)
     one, other = entry_of(tables, first)[2], entry_of(tables, first + PAGE)[2]
     tables = edit(tables, first, lambda _: other)
@@ -126,11 +128,11 @@ def unneeded_in_b(address: int) -> Change:
 def hole_is_wanted(handover: Handover, run: Run) -> Walked:
     """The plan itself asks for a page that is a hole, and page_table_b maps it."""
     hole = 0xC0000
-    assert handover.plan.host.memory.kind_at(hole) is None
-    last = handover.plan.identity[-1]
+    assert handover.host.memory.kind_at(hole) is None
+    last = handover.intent.identity[-1]
     wanted = replace(last, extent=Extent.sized(hole, PAGE))
-    plan = replace(handover.plan, identity=(*handover.plan.identity, wanted))
-    return unneeded_in_b(hole)(replace(handover, plan=plan), run)
+    plan = replace(handover.intent, identity=(*handover.intent.identity, wanted))
+    return unneeded_in_b(hole)(replace(handover, intent=plan), run)
 
 
 # ----------------------------------------------------------------------------- the list, the copies
@@ -138,12 +140,11 @@ def hole_is_wanted(handover: Handover, run: Run) -> Walked:
 
 def list_words(handover: Handover, change: Callable[[list[int]], None]) -> Handover:
     """The handover with the words of its list changed; a list of one page."""
-    [piece] = [each for each in handover.pieces if each.what == "the page list"]
-    words = list(memoryview(bytes(piece.data)).cast("Q"))
+    [(frame, page)] = handover.page_list.items()
+    words = list(memoryview(bytes(page)).cast("Q"))
     change(words)
     data = b"".join(word.to_bytes(8, "little") for word in words)
-    pieces = tuple(replace(each, data=data) if each is piece else each for each in handover.pieces)
-    return replace(handover, pieces=pieces)
+    return replace(handover, page_list={frame: data})
 
 
 def copies_of(handover: Handover, run: Run) -> Run:
@@ -161,7 +162,7 @@ def copies_of(handover: Handover, run: Run) -> Run:
     return replace(run, copies=np.array(rows, np.int64).reshape(-1, 4))
 
 
-def line_frame(plan: Plan) -> int:
+def line_frame(plan: Intent) -> int:
     [line] = [each for each in plan.segments if each.name == "command line"]
     return line.destination.start // PAGE
 
@@ -170,24 +171,24 @@ def line_goes_to(target: Callable[[Handover], int]) -> Change:
     """The command line's page is copied somewhere else, and plan, list and copies agree on that."""
 
     def breach(handover: Handover, run: Run) -> Walked:
-        old, new = line_frame(handover.plan), target(handover) // PAGE
+        old, new = line_frame(handover.intent), target(handover) // PAGE
 
         def change(words: list[int]) -> None:
             words[words.index(old * PAGE | 1)] = new * PAGE | 1
 
-        wanted = np.where(handover.plan.destinations == old, new, handover.plan.destinations)
-        broken = replace(handover, plan=replace(handover.plan, destinations=wanted))
+        wanted = np.where(handover.intent.destinations == old, new, handover.intent.destinations)
+        broken = replace(handover, intent=replace(handover.intent, destinations=wanted))
         broken = list_words(broken, change)
         return broken, copies_of(broken, run)
 
     return breach
 
 
-def source_is(frame: Callable[[Plan], int]) -> Change:
+def source_is(frame: Callable[[Intent], int]) -> Change:
     """The kernel's last page is read from another frame, and plan, list and copies agree on that."""
 
     def breach(handover: Handover, run: Run) -> Walked:
-        plan = handover.plan
+        plan = handover.intent
         last = len(plan.segments[0].destination.pages) - 1
 
         def change(words: list[int]) -> None:
@@ -195,7 +196,7 @@ def source_is(frame: Callable[[Plan], int]) -> Change:
 
         sources = plan.sources.copy()
         sources[last] = frame(plan)
-        broken = list_words(replace(handover, plan=replace(plan, sources=sources)), change)
+        broken = list_words(replace(handover, intent=replace(plan, sources=sources)), change)
         return broken, copies_of(broken, run)
 
     return breach
@@ -207,7 +208,7 @@ def same_destination_twice(handover: Handover, run: Run) -> Walked:
     def change(words: list[int]) -> None:
         end = words.index(4)
         source = words[1]
-        words[end : end + 3] = [kernel(handover.plan) | 1, source, 4]
+        words[end : end + 3] = [kernel(handover.intent) | 1, source, 4]
 
     broken = list_words(handover, change)
     return broken, copies_of(broken, run)
@@ -218,10 +219,10 @@ def head_elsewhere(handover: Handover, run: Run) -> Walked:
     return replace(handover, registers=replace(handover.registers, general=general)), run
 
 
-def plan_wants(change: Callable[[Plan], np.ndarray[tuple[int], np.dtype[np.int64]]]) -> Change:
+def plan_wants(change: Callable[[Intent], np.ndarray[tuple[int], np.dtype[np.int64]]]) -> Change:
     def breach(handover: Handover, run: Run) -> Walked:
-        plan = replace(handover.plan, destinations=change(handover.plan))
-        return replace(handover, plan=plan), run
+        plan = replace(handover.intent, destinations=change(handover.intent))
+        return replace(handover, intent=plan), run
 
     return breach
 
@@ -240,12 +241,12 @@ def copy_added(handover: Handover, run: Run) -> Walked:
     return handover, replace(run, copies=np.concatenate([run.copies, run.copies[:1]]))
 
 
-def copy_done(destination: Callable[[Plan], int], source: Callable[[Plan], int]) -> Change:
+def copy_done(destination: Callable[[Intent], int], source: Callable[[Intent], int]) -> Change:
     """One more copy, of eight bytes, which is no page of the list."""
 
     def breach(handover: Handover, run: Run) -> Walked:
         last = run.instructions - 1
-        row = [[last, destination(handover.plan), source(handover.plan), 8]]
+        row = [[last, destination(handover.intent), source(handover.intent), 8]]
         return handover, replace(run, copies=np.concatenate([run.copies, np.array(row)]))
 
     return breach
@@ -284,12 +285,12 @@ def at_the_top(handover: Handover, run: Run) -> Walked:
     page = bytearray(tables.pages[tables.root])
     slot = next(at for at in range(0, PAGE, 8) if page[at] & 1)
     page[slot + 1] |= 1
-    return with_tables(handover, tables, tables.root, bytes(page)), run
+    return with_tables(handover, tables.root, bytes(page)), run
 
 
 def kernel_entry_in_b(handover: Handover) -> int:
     """Where page_table_b's entry for the kernel's second page lies."""
-    frame, at, _ = entry_of(table_b(handover), kernel(handover.plan) + PAGE)
+    frame, at, _ = entry_of(table_b(handover), kernel(handover.intent) + PAGE)
     return frame + at
 
 
@@ -311,13 +312,9 @@ def world_piece(what: str) -> Change:
 
 
 def control_page_differs(handover: Handover, run: Run) -> Walked:
-    pieces = tuple(
-        replace(each, data=bytes(each.data[:0x80]) + b"\x90" + bytes(each.data[0x81:]))
-        if each.phys == handover.plan.control_page
-        else each
-        for each in handover.pieces
-    )
-    return replace(handover, pieces=pieces), run
+    data = handover.code.data
+    code = replace(handover.code, data=data[:0x80] + b"\x90" + data[0x81:])
+    return replace(handover, chain=with_code(handover.chain, code)), run
 
 
 def segment_was_meant(name: str, change: Callable[[bytes], bytes]) -> Change:
@@ -326,9 +323,9 @@ def segment_was_meant(name: str, change: Callable[[bytes], bytes]) -> Change:
     def breach(handover: Handover, run: Run) -> Walked:
         segments = tuple(
             replace(each, data=change(bytes(each.data))) if each.name == name else each
-            for each in handover.plan.segments
+            for each in handover.intent.segments
         )
-        return replace(handover, plan=replace(handover.plan, segments=segments)), run
+        return replace(handover, intent=replace(handover.intent, segments=segments)), run
 
     return breach
 
@@ -345,9 +342,9 @@ def stored(at: int) -> Change:
     return breach
 
 
-def loaded(at: Callable[[Plan], int]) -> Change:
+def loaded(at: Callable[[Intent], int]) -> Change:
     def breach(handover: Handover, run: Run) -> Walked:
-        row = np.array([[3, Step.COPY, at(handover.plan), 8]], np.int64)
+        row = np.array([[3, Step.COPY, at(handover.intent), 8]], np.int64)
         return handover, replace(run, loads=np.concatenate([run.loads, row]))
 
     return breach
@@ -370,7 +367,7 @@ def translations(pick: Callable[[Translation], bool], **changes: object) -> Chan
 
 def fetched_elsewhere(handover: Handover, run: Run) -> Walked:
     """Under page_table_b the control page's address leads to another frame."""
-    root, control = table_b(handover).root, handover.plan.control_page
+    root, control = table_b(handover).root, handover.intent.control_page
     moved = next(
         each
         for each in run.translations
@@ -417,9 +414,9 @@ def general(name: str, value: int) -> Change:
 
 def through_the_32_bit_entry(handover: Handover, run: Run) -> Walked:
     """The plan asked for the 32-bit entry, and rbx holds something in 64-bit code with paging on."""
-    base = Phys(kernel(handover.plan))
-    plan = replace(handover.plan, protocol=Protocol.LINUX_32, entry_bits=32, kernel_entry=base)
-    return general("rbx", 7)(replace(handover, plan=plan), run)
+    base = Phys(kernel(handover.intent))
+    plan = replace(handover.intent, protocol=Protocol.LINUX_32, entry_bits=32, kernel_entry=base)
+    return general("rbx", 7)(replace(handover, intent=plan), run)
 
 
 MULTIBOOT_WORDS = {"rax": 0x2BADB002, "rbx": 0xBFFD7000}
@@ -427,15 +424,15 @@ MULTIBOOT_WORDS = {"rax": 0x2BADB002, "rbx": 0xBFFD7000}
 
 def through_multiboot(handover: Handover, run: Run) -> Walked:
     """The plan asked for a Multiboot entry, and eax holds nothing; boot_params is no information."""
-    entry = replace(handover.plan.image.entries[0], protocol=Protocol.MULTIBOOT, bits=32)
+    entry = replace(handover.intent.image.entries[0], protocol=Protocol.MULTIBOOT, bits=32)
     plan = replace(
-        handover.plan,
-        image=replace(handover.plan.image, entries=(entry,)),
+        handover.intent,
+        image=replace(handover.intent.image, entries=(entry,)),
         protocol=Protocol.MULTIBOOT,
         entry_bits=32,
         arguments=MULTIBOOT_WORDS,
     )
-    return general("rbx", 0xBFFD7000)(replace(handover, plan=plan), run)
+    return general("rbx", 0xBFFD7000)(replace(handover, intent=plan), run)
 
 
 def beyond_4_gib(handover: Handover, run: Run) -> Walked:
@@ -444,16 +441,16 @@ def beyond_4_gib(handover: Handover, run: Run) -> Walked:
         replace(each, destination=Extent.sized(1 << 32, PAGE))
         if each.name == "command line"
         else each
-        for each in handover.plan.segments
+        for each in handover.intent.segments
     )
     plan = replace(
-        handover.plan,
+        handover.intent,
         protocol=Protocol.LINUX_32,
         entry_bits=32,
-        kernel_entry=Phys(kernel(handover.plan)),
+        kernel_entry=Phys(kernel(handover.intent)),
         segments=segments,
     )
-    return replace(handover, plan=plan), run
+    return replace(handover, intent=plan), run
 
 
 def segment(name: str, value: int) -> Change:
@@ -487,7 +484,7 @@ def fault(
             error_code=error_code,
             address=address,
             access=access,
-            rip=Virt(handover.plan.relocation + 5),
+            rip=Virt(handover.intent.relocation + 5),
             text="mov %cr4,%rax",
             reason="made for this test",
             visits=(),
@@ -552,8 +549,8 @@ def piece_at(phys: int) -> Change:
     """Something more is laid into memory before the walk."""
 
     def breach(handover: Handover, run: Run) -> Walked:
-        more = Piece(phys=Phys(phys), data=bytes(8), what="a stray word")
-        return replace(handover, pieces=(*handover.pieces, more)), run
+        more = Piece(phys=Phys(phys), data=bytes(8), role=PieceRole.OTHER, which="a stray word")
+        return replace(handover, extra=(*handover.extra, more)), run
 
     return breach
 
@@ -785,14 +782,14 @@ COPYING = (
     Breach(
         rule="control-page-kept",
         name="a page is copied onto it",
-        change=line_goes_to(lambda handover: handover.plan.control_page),
+        change=line_goes_to(lambda handover: handover.intent.control_page),
         step=Step.COPY,
         says="at 0x100011000 is among the destinations",
     ),
     Breach(
         rule="list-kept",
         name="a page is copied onto it",
-        change=line_goes_to(lambda handover: next(iter(handover.plan.list_pages))),
+        change=line_goes_to(lambda handover: next(iter(handover.page_list))),
         step=Step.COPY,
         says="a page of the list itself at 0x100010000",
     ),
@@ -887,7 +884,9 @@ COPYING = (
     Breach(
         rule="destinations-complete",
         name="the very last byte",
-        change=memory_word(lambda handover: handover.plan.segments[0].destination.end - 8, 1 << 56),
+        change=memory_word(
+            lambda handover: handover.intent.segments[0].destination.end - 8, 1 << 56
+        ),
         step=Step.COPY,
         says="byte 0xffff at 0x100ffff is 0x01, not 0x00",
     ),
@@ -1168,8 +1167,8 @@ ENTRY = (
         rule="entry-stack",
         name="no room below",
         # The page below the kernel is not mapped; its first word is made zero.
-        change=lambda handover, run: general("rsp", kernel(handover.plan))(
-            *memory_word(lambda h: kernel(h.plan), 0)(handover, run)
+        change=lambda handover, run: general("rsp", kernel(handover.intent))(
+            *memory_word(lambda h: kernel(h.intent), 0)(handover, run)
         ),
         step=Step.COPY,
         says="the stack cannot be used: write at 0xfffff8",
@@ -1281,7 +1280,7 @@ def pdpte_of_p_stored(after: int) -> Change:
 
     def breach(handover: Handover, run: Run) -> Walked:
         loaded = next(each.instruction for each in run.register_writes if each.register == "cr3")
-        at = handover.page_table_a.root + 8 * (handover.plan.control_page >> 30)
+        at = handover.page_table_a.root + 8 * (handover.intent.control_page >> 30)
         row = np.array([[loaded + after, Step.TABLE_A, at, 8]])
         return handover, replace(run, stores=np.concatenate([run.stores, row]))
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from tests.check.breaking import Breach, Change, Walked
 from tests.rehearse.runs import backed_up, crashed
 from tightrope.memory import Extent
-from tightrope.model import Handover, Memory, Plan, Run, Segment, Step
+from tightrope.model import Handover, Intent, Memory, Run, Segment, Step
 
 
 class Overlaid:
@@ -36,21 +36,21 @@ class Overlaid:
         return self._memory.written()
 
 
-def planned(name: str, change: Callable[[bytearray, Plan], None]) -> Change:
+def planned(name: str, change: Callable[[bytearray, Intent], None]) -> Change:
     """A segment planned, loaded and copied with other bytes."""
 
     def breach(handover: Handover, run: Run) -> Walked:
-        segment = next(each for each in handover.plan.segments if each.name == name)
+        segment = next(each for each in handover.intent.segments if each.name == name)
         data = bytearray(segment.data)
-        change(data, handover.plan)
+        change(data, handover.intent)
 
         def other(segments: tuple[Segment, ...]) -> tuple[Segment, ...]:
             return tuple(
                 replace(each, data=bytes(data)) if each.name == name else each for each in segments
             )
 
-        plan = replace(handover.plan, segments=other(handover.plan.segments))
-        broken = replace(handover, plan=plan, segments=other(handover.segments))
+        plan = replace(handover.intent, segments=other(handover.intent.segments))
+        broken = replace(handover, intent=plan, segments=other(handover.segments))
         # In the kernel's 40 MiB only what differs is laid over the memory.
         at = next(n for n, (a, b) in enumerate(zip(segment.data, data, strict=True)) if a != b)
         end = max(n for n in range(at, min(at + 64, len(data))) if data[n] != segment.data[n]) + 1
@@ -63,14 +63,14 @@ def planned(name: str, change: Callable[[bytearray, Plan], None]) -> Change:
 def put(name: str, at: int, value: int, size: int) -> Change:
     """A little-endian number in a segment."""
 
-    def change(data: bytearray, _plan: Plan) -> None:
+    def change(data: bytearray, _plan: Intent) -> None:
         data[at : at + size] = value.to_bytes(size, "little")
 
     return planned(name, change)
 
 
 def flipped(name: str, at: int, bit: int = 0) -> Change:
-    def change(data: bytearray, _plan: Plan) -> None:
+    def change(data: bytearray, _plan: Intent) -> None:
         data[at] ^= 1 << bit
 
     return planned(name, change)
@@ -92,31 +92,31 @@ def on_a_backup(change: Change) -> Change:
     return breach
 
 
-def moved_initrd(data: bytearray, plan: Plan) -> None:
+def moved_initrd(data: bytearray, plan: Intent) -> None:
     """ramdisk_image one page further."""
     start = struct.unpack_from("<I", data, 0x218)[0]
     struct.pack_into("<I", data, 0x218, start + 0x1000)
 
 
-def one_byte_less(data: bytearray, _plan: Plan) -> None:
+def one_byte_less(data: bytearray, _plan: Intent) -> None:
     """ramdisk_size."""
     struct.pack_into("<I", data, 0x21C, struct.unpack_from("<I", data, 0x21C)[0] - 1)
 
 
-def second_row_is_ram(data: bytearray, _plan: Plan) -> None:
+def second_row_is_ram(data: bytearray, _plan: Intent) -> None:
     """The map's first row that is no RAM becomes RAM."""
     at = next(at for at in range(0x2D0, 0xCD0, 20) if data[at + 16] == 2)
     data[at + 16] = 1
 
 
-def one_row_less(data: bytearray, _plan: Plan) -> None:
+def one_row_less(data: bytearray, _plan: Intent) -> None:
     data[0x1E8] -= 1
 
 
 def program_header(number: int, field: int, value: Callable[[int], int]) -> Change:
     """One field of a 64-bit core header's row: 1 flags, 2 offset, 3 vaddr, 4 paddr, 5 filesz, 6 memsz."""
 
-    def change(data: bytearray, _plan: Plan) -> None:
+    def change(data: bytearray, _plan: Intent) -> None:
         row = struct.Struct("<IIQQQQQQ")
         fields = list(row.unpack_from(data, 64 + number * row.size))
         fields[field] = value(fields[field])
@@ -125,12 +125,12 @@ def program_header(number: int, field: int, value: Callable[[int], int]) -> Chan
     return in_a_crash(planned("core header", change))
 
 
-def last_row_lost(data: bytearray, _plan: Plan) -> None:
+def last_row_lost(data: bytearray, _plan: Intent) -> None:
     """e_phnum is one less."""
     data[0x38] -= 1
 
 
-def to_another_copy(data: bytearray, _plan: Plan) -> None:
+def to_another_copy(data: bytearray, _plan: Intent) -> None:
     """The row of low memory is read one page beside its copy."""
     row = struct.Struct("<IIQQQQQQ")
     for at in range(64, len(data), row.size):

@@ -310,6 +310,6 @@ def test_a_large_page_at_v_is_more_than_the_control_page() -> None:
 )
 def test_an_address_has_an_owner(phys: int, whose: str) -> None:
     good = sound().handover
-    old = replace(good.plan.host, crash_region=Extent.sized(0x3300_0000, 0x1000_0000))
-    case = Case(replace(good, plan=replace(good.plan, host=old)), sound().run)
+    old = replace(good.host, crash_region=Extent.sized(0x3300_0000, 0x1000_0000))
+    case = Case(replace(good, world=replace(good.world, host=old)), sound().run)
     assert owner(case, phys) == whose

@@ -12,8 +12,8 @@ import pytest
 from tightrope.cli.command import COMMANDS
 from tightrope.cli.parser import parser
 from tightrope.deeds.machines import MACHINES
-from tightrope.handover import DESIGNS
 from tightrope.model import Paging, Protocol, XenCrash, XenInterface
+from tightrope.participants import DESIGNS
 from tightrope.prove.run import THEOREMS
 
 

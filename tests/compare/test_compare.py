@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from tests.makers.bzimage import bzimage
+from tests.makers.designs import DAMM_V4, DESIGNS, IN_PLACE, ONE_TABLE, TWO_TABLES
 from tightrope import host, image
 from tightrope.cli import main
 from tightrope.deeds.compare import _copied, compare
 from tightrope.deeds.rehearse import rehearse
-from tightrope.handover import DAMM_V4, DESIGNS, IN_PLACE, ONE_TABLE, TWO_TABLES
 from tightrope.memory import PAGE_SIZE, Extent
 from tightrope.model import Host, Named, Outcome, Paging
 from tightrope.model.comparison import Row
@@ -93,7 +93,7 @@ def test_copies_are_counted_by_what_was_copied_and_not_by_what_the_list_asks_for
     run = done.run
     assert _copied(done) == (len(run.copies), 1.0)
     # Linux since 2.6.34 swaps: source to a spare page, destination to source, spare page to destination.
-    spare = done.handover.plan.control_page + PAGE_SIZE
+    spare = done.handover.intent.control_page + PAGE_SIZE
     three = np.repeat(run.copies, 3, axis=0)
     three[0::3, 1], three[1::3, 1], three[2::3, 2] = spare, three[1::3, 2], spare
     assert _copied(replace(done, run=replace(run, copies=three))) == (len(run.copies), 3.0)

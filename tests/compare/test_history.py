@@ -21,14 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.compare.test_compare import GIB, KERNEL, old_kernel
-from tests.makers.hosts import FOUR_FOUR, MIB, Home, mode_host
-from tests.modes.runs import LEGACY, PLACES, kernel, request, shared
-from tightrope import host
-from tightrope.check import check
-from tightrope.deeds.compare import compare
-from tightrope.deeds.rehearse import build, prepare, rehearse
-from tightrope.errors import BadInput, PlanError
-from tightrope.handover import (
+from tests.makers.designs import (
     DAMM_V4,
     DESIGNS,
     IN_PLACE,
@@ -36,6 +29,13 @@ from tightrope.handover import (
     SPLIT_FUNCTION,
     TWO_TABLES,
 )
+from tests.makers.hosts import FOUR_FOUR, MIB, Home, mode_host
+from tests.modes.runs import LEGACY, PLACES, kernel, request, shared
+from tightrope import host
+from tightrope.check import check
+from tightrope.deeds.compare import compare
+from tightrope.deeds.rehearse import build, prepare, rehearse
+from tightrope.errors import BadInput, PlanError
 from tightrope.memory import Extent, Virt
 from tightrope.model import Host, Outcome, Paging, Plan, Step, Stop, Verdict
 from tightrope.plan import Request
@@ -397,7 +397,7 @@ def test_a_switching_function_that_is_mapped_wrongly_is_found(name: str) -> None
         for above in bad.page_table_a.pages:
             page = np.frombuffer(bad.page_table_a.pages[above], "<u8").copy()
             page[page & 1 != 0] |= np.uint64(4)
-            bad = with_tables(bad, bad.page_table_a, above, page.tobytes())
+            bad = with_tables(bad, above, page.tobytes())
     findings = check(bad, shared().run(bad))
     assert (findings[0].rule, findings[0].step) == (rule, step)
 

@@ -22,7 +22,18 @@ from tightrope.deeds.rehearse import build, rehearse
 from tightrope.errors import BadInput, PlanError
 from tightrope.machine.port import Machine
 from tightrope.memory import Extent, MemoryMap, Phys, Region, RegionKind
-from tightrope.model import Handover, Host, Named, Outcome, Paging, Piece, Protocol, Run, Stop
+from tightrope.model import (
+    Handover,
+    Host,
+    Named,
+    Outcome,
+    Paging,
+    Piece,
+    PieceRole,
+    Protocol,
+    Run,
+    Stop,
+)
 from tightrope.plan import Request, prepare
 from tightrope.sabotage import SABOTAGES
 
@@ -37,12 +48,15 @@ def patterned(handover: Handover) -> tuple[Handover, dict[int, bytes]]:
     """The same handover with each whole page of low RAM filled with bytes of its own."""
     pages = {
         at: bytes((at // PAGE * 7 + n * (at // PAGE | 1)) & 0xFF for n in range(PAGE))
-        for ram in handover.plan.host.memory.ram
+        for ram in handover.host.memory.ram
         for at in range(-(-ram.start // PAGE) * PAGE, min(ram.end, END) // PAGE * PAGE, PAGE)
     }
     known = {at for each in handover.world.pieces for at in each.extent.pages}
     pages = {at: data for at, data in pages.items() if at // PAGE not in known}
-    more = tuple(Piece(phys=Phys(at), data=data, what="old") for at, data in pages.items())
+    more = tuple(
+        Piece(phys=Phys(at), data=data, role=PieceRole.OTHER, which="old")
+        for at, data in pages.items()
+    )
     world = replace(handover.world, pieces=(*handover.world.pieces, *more))
     return replace(handover, world=world), pages
 

@@ -19,15 +19,26 @@ import pytest
 
 from tests.crash.hosts import LEGACY, example, small_kernel
 from tests.crash.reader import command_line, core_header
+from tests.makers.designs import DESIGNS, IN_PLACE, TWO_TABLES
 from tests.makers.hosts import MIB, PAGE
 from tightrope import vmcore
 from tightrope.cli import main
 from tightrope.deeds.rehearse import rehearse
-from tightrope.handover import DESIGNS, IN_PLACE, TWO_TABLES
 from tightrope.host.examples import PAGE_OFFSETS
 from tightrope.machine.unicorn import Emulator
 from tightrope.memory import Extent, Phys
-from tightrope.model import Handover, Host, Memory, Outcome, Paging, Piece, Step, Stop, Verdict
+from tightrope.model import (
+    Handover,
+    Host,
+    Memory,
+    Outcome,
+    Paging,
+    Piece,
+    PieceRole,
+    Step,
+    Stop,
+    Verdict,
+)
 from tightrope.plan import Request
 from tightrope.sabotage import SABOTAGES, Sabotage
 from tightrope.vmcore import Pgd
@@ -166,7 +177,7 @@ def test_the_command_line_says_so(
 def test_the_region_is_not_in_the_dump_and_all_other_ram_is(paging: Paging, tmp_path: Path) -> None:
     verdict = sound(paging)
     core = found_in(verdict, tmp_path / "vmcore").core
-    old = verdict.handover.plan.host
+    old = verdict.handover.host
     assert old.crash_region is not None
     assert core.page(old.crash_region.start) is None
     assert core.page(old.crash_region.end - PAGE) is None
@@ -185,7 +196,7 @@ def test_the_region_is_not_in_the_dump_and_all_other_ram_is(paging: Paging, tmp_
 def test_the_registers_of_the_call_are_in_the_dump(paging: Paging) -> None:
     """NT_PRSTATUS: pr_reg is at 112 and 72, rip and rsp are words 16 and 19, or 12 and 15."""
     verdict = sound(paging)
-    at = verdict.handover.plan.host.crash_notes[0].extent
+    at = verdict.handover.host.crash_notes[0].extent
     data = bytes(verdict.run.memory.read(at))
     name_size, size, kind = struct.unpack_from("<III", data)
     assert (name_size, kind, data[12:17]) == (5, 1, b"CORE\0")
@@ -258,8 +269,13 @@ def table_a_over_the_pgd(handover: Handover) -> Handover:
     }[world.host.paging]
     low = bytes(tables.pages[tables.root])[:bytes_below]
     data = low + bytes(world.tables[world.pgd])[bytes_below:]
-    piece = Piece(phys=Phys(world.pgd), data=data, what="page_table_a in the current pgd")
-    return replace(handover, pieces=(*handover.pieces, piece))
+    piece = Piece(
+        phys=Phys(world.pgd),
+        data=data,
+        role=PieceRole.OTHER,
+        which="page_table_a in the current pgd",
+    )
+    return replace(handover, extra=(*handover.extra, piece))
 
 
 @MODES

@@ -25,7 +25,7 @@ from tightrope.deeds.rehearse import build, prepare, rehearse
 from tightrope.machine.port import Machine
 from tightrope.machine.unicorn import Emulator
 from tightrope.memory import Extent, Phys, subtract
-from tightrope.model import Handover, Host, Outcome, Paging, Piece, Run, Stop
+from tightrope.model import Handover, Host, Outcome, Paging, Piece, PieceRole, Run, Stop
 from tightrope.plan import Request
 from tightrope.sabotage import SABOTAGES
 
@@ -53,8 +53,8 @@ def poisoned(handover: Handover, seed: int) -> Handover:
     world = handover.world
     used = {frame for each in world.pieces for frame in each.extent.pages}
     more = tuple(
-        Piece(phys=Phys(at), data=PATTERN, what="the old kernel's memory")
-        for at in sampled(handover.plan.host, seed)
+        Piece(phys=Phys(at), data=PATTERN, role=PieceRole.OTHER, which="the old kernel's memory")
+        for at in sampled(handover.host, seed)
         if at // PAGE not in used
     )
     return replace(handover, world=replace(world, pieces=(*world.pieces, *more)))
@@ -62,7 +62,7 @@ def poisoned(handover: Handover, seed: int) -> Handover:
 
 def kept(handover: Handover, run: Run) -> None:
     """Every piece of the old kernel's world is byte for byte what it was."""
-    region = handover.plan.host.crash_region
+    region = handover.host.crash_region
     assert region is not None
     for piece in handover.world.pieces:
         if not region.covers(piece.extent):
@@ -95,7 +95,7 @@ def test_a_crash_walk_holds_and_leaves_the_old_kernel_as_it_was(
     run = machine().run(handover)
     assert check.check(handover, run) == ()
     assert run.stop is Stop.ENTRY
-    assert run.copies[:, 3].sum() == sum(each.source.size for each in handover.plan.backup)
+    assert run.copies[:, 3].sum() == sum(each.source.size for each in handover.intent.backup)
     kept(handover, run)
 
 
@@ -157,7 +157,7 @@ def test_v_in_the_direct_map_holds_as_well(paging: Paging) -> None:
     got = rehearse(small_kernel(), old, request, machine=shared())
     assert (got.outcome, got.findings) == (Outcome.HOLDS, ())
     assert old.crash_region is not None
-    assert old.crash_region.covers(Extent.sized(got.handover.plan.control_page, PAGE))
+    assert old.crash_region.covers(Extent.sized(got.handover.intent.control_page, PAGE))
 
 
 def test_an_overwritten_pgd_is_seen_by_this_comparison() -> None:

@@ -73,7 +73,7 @@ def test_a_real_kernel_says_its_version_without_its_decompressor(
 ) -> None:
     path = request.getfixturevalue(flavour)
     got = boot(inner(path), example_of(paging), protocol=protocol)
-    assert got.handover.plan.protocol is protocol
+    assert got.handover.intent.protocol is protocol
     said(got, path)
 
 
@@ -91,7 +91,7 @@ def test_a_real_kernel_moved_into_a_crash_region_says_its_version(
 ) -> None:
     path = request.getfixturevalue(flavour)
     got = boot(inner(path), crash_host(paging, region), crash=True)
-    kernel = got.handover.plan.segments[0].destination
+    kernel = got.handover.intent.segments[0].destination
     assert region.covers(kernel)
     assert kernel.start != inner(path).pref_address
     said(got, path)

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 
 from tests.makers.hosts import GIB, MIB, PAGE, make_host, plans, read_image, small_host, table_b
-from tightrope import handover, routines
+from tightrope import handover, participants, routines
 from tightrope import world as world_room
-from tightrope.errors import MachineError
+from tightrope.errors import BadInput
 from tightrope.memory import Extent, Virt, union
-from tightrope.model import Code, Handover, Host, Plan, Tables
+from tightrope.model import Code, Handover, Host, Plan, Tables, World, with_code
 from tightrope.plan import Request, prepare
 from tightrope.x86.survey import Mappings, survey
 from tightrope.x86.walk import Access, Mmu, Refused, Translated, walk
@@ -24,8 +24,9 @@ CODE = routines.read(routines.RELOCATE_X86_64)
 FEW = settings(max_examples=40)
 
 
-def build(plan: Plan, code: Code = CODE) -> Handover:
-    return handover.build(plan, world_room.lay(plan.host, code), code, design=handover.TWO_TABLES)
+def build(plan: Plan, code: Code = CODE, world: World | None = None) -> Handover:
+    chain = with_code(participants.chain(plan, participants.OURS), code)
+    return handover.build(plan, world or world_room.lay(plan.host, code), chain)
 
 
 def mmu(built: Handover, tables: Tables) -> Mmu:
@@ -35,8 +36,8 @@ def mmu(built: Handover, tables: Tables) -> Mmu:
         cr3=tables.root,
         cr4=registers.cr4,
         efer=registers.efer,
-        physical_bits=built.plan.host.cpu.physical_bits,
-        gbpages=built.plan.host.cpu.gbpages,
+        physical_bits=built.host.cpu.physical_bits,
+        gbpages=built.host.cpu.gbpages,
     )
 
 
@@ -219,7 +220,7 @@ def test_v_is_about_to_be_called_with_the_routines_arguments() -> None:
     }
     # Everything else is as the old kernel has it.
     assert replace(registers, general=before.general) == before
-    assert built.plan is plan
+    assert built.intent is plan
     assert built.design == "two-tables"
 
 
@@ -227,7 +228,7 @@ def test_v_and_p_may_be_the_same_address() -> None:
     plan = example()
     plan = replace(plan, relocation=Virt(plan.control_page))
     world = world_room.lay(small_host(), CODE)
-    built = handover.build(plan, world, CODE, design=handover.TWO_TABLES)
+    built = build(plan, world=world)
     found = mapped(built, built.page_table_a)
     assert found.virt.tolist() == found.phys.tolist() == [plan.control_page]
 
@@ -237,7 +238,7 @@ def test_v_and_p_may_share_upper_tables() -> None:
     near = Virt(plan.control_page ^ 0x1000)
     plan = replace(plan, relocation=near)
     world = world_room.lay(small_host(), CODE)
-    built = handover.build(plan, world, CODE, design=handover.TWO_TABLES)
+    built = build(plan, world=world)
     found = mapped(built, built.page_table_a)
     assert set(found.virt.tolist()) == {near, plan.control_page}
     assert set(found.phys.tolist()) == {plan.control_page}
@@ -246,7 +247,5 @@ def test_v_and_p_may_share_upper_tables() -> None:
 
 def test_a_design_that_is_not_there_is_refused_with_those_that_are() -> None:
     plan = example()
-    with pytest.raises(
-        MachineError, match=r"no design 'three-tables'; there is in-place, two-tables,"
-    ):
-        handover.build(plan, world_room.lay(plan.host, CODE), CODE, design="three-tables")
+    with pytest.raises(BadInput, match=r"no design 'three-tables'; there is in-place, two-tables,"):
+        participants.chain(plan, "three-tables")

@@ -81,11 +81,4 @@ def with_leaf(built: Handover, virt: int, entry: int | None, *, clear: int = 0) 
     value = (value if entry is None else entry | value & (PAGE - 1)) & ~clear
     page[slot : slot + 8] = value.to_bytes(8, "little")
     pages = {**table.pages, at: memoryview(bytes(page))}
-    return replace(
-        built,
-        page_table_b=replace(table, pages=pages),
-        pieces=tuple(
-            replace(piece, data=bytes(page)) if piece.phys == at else piece
-            for piece in built.pieces
-        ),
-    )
+    return replace(built, page_table_b=replace(table, pages=pages))

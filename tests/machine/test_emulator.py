@@ -42,7 +42,7 @@ from tightrope.errors import MachineError
 from tightrope.machine.port import no_progress
 from tightrope.machine.unicorn import Emulator
 from tightrope.memory import Extent, Phys, Virt
-from tightrope.model import Code, Handover, LowMapping, Piece, Run, Step, Stop
+from tightrope.model import Code, Handover, LowMapping, Piece, PieceRole, Run, Step, Stop
 from tightrope.observe.decode import Operation
 from tightrope.observe.mmu import WatchedMmu
 from tightrope.observe.watch import Watch
@@ -171,14 +171,14 @@ def test_a_push_below_the_control_page_faults() -> None:
     handover = made(TABLE_A_TO_CR3 + b"\x48\x8d\x26" + PUSH_RAX + HLT)
     fault = fault_of(EMULATOR.run(handover))
     assert (fault.vector, fault.access, fault.rip) == (14, Access.WRITE, V + 6)
-    assert fault.address == handover.plan.control_page - 8
+    assert fault.address == handover.intent.control_page - 8
     assert fault.step is Step.STATE
 
 
 def test_a_push_on_the_control_page_is_stored_there() -> None:
     handover = made(TABLE_A_TO_CR3 + STACK_ON_CONTROL_PAGE + put("rax", 0x77) + PUSH_RAX + HLT)
     got = EMULATOR.run(handover)
-    top = handover.plan.control_page + PAGE
+    top = handover.intent.control_page + PAGE
     assert got.stores.tolist() == [[3, Step.STATE, top - 8, 8]]
     assert bytes(got.memory.read(Extent(top - 8, top))) == (0x77).to_bytes(8, "little")
 
@@ -194,7 +194,7 @@ def test_a_word_above_the_stack_is_the_next_page_and_not_there() -> None:
     handover = made(code)
     fault = fault_of(EMULATOR.run(handover))
     assert (fault.access, fault.rip) == (Access.READ, V + 12)
-    assert fault.address == handover.plan.control_page + PAGE
+    assert fault.address == handover.intent.control_page + PAGE
 
 
 def test_with_a_word_pushed_first_it_is_there_and_zero() -> None:
@@ -232,11 +232,7 @@ def hole_at_identity(access: bytes) -> Handover:
     entry = int.from_bytes(pages[at][slot : slot + 8], "little")
     pages[at][slot : slot + 8] = (entry & 0xFFF | 40 * MIB).to_bytes(8, "little")
     tables = replace(table, pages={frame: memoryview(bytes(page)) for frame, page in pages.items()})
-    pieces = tuple(
-        replace(piece, data=bytes(pages[piece.phys])) if piece.phys in pages else piece
-        for piece in handover.pieces
-    )
-    return replace(handover, page_table_b=tables, pieces=pieces)
+    return replace(handover, page_table_b=tables)
 
 
 @pytest.mark.parametrize("access", [b"\x48\x8b\x03", b"\x48\x89\x03"])
@@ -246,7 +242,7 @@ def test_an_access_to_a_physical_hole_is_told_with_the_physical_address(access: 
     assert fault.vector == 18
     assert fault.reason == f"no memory answers at physical {40 * MIB + 0x123:#x}"
     assert fault.text.startswith("mov %rax,(%rbx)" if access[1] == 0x89 else "mov (%rbx),%rax")
-    assert handover.plan.control_page <= fault.rip < handover.plan.control_page + PAGE
+    assert handover.intent.control_page <= fault.rip < handover.intent.control_page + PAGE
 
 
 def test_a_string_move_into_a_hole_is_told_too() -> None:
@@ -366,8 +362,8 @@ def test_a_stale_translation_is_that_of_the_tables_before_somebody_wrote_into_th
     handover = made(TABLE_A_TO_CR3 + STACK_ON_CONTROL_PAGE + PUSH_RAX + HLT, the_plan)
     pgd = handover.world.pgd
     empty = bytes(PAGE // 2) + bytes(handover.world.tables[pgd])[PAGE // 2 :]
-    gone = Piece(phys=pgd, data=empty, what="an empty low half")
-    got = Emulator().run(replace(handover, pieces=(*handover.pieces, gone)))
+    gone = Piece(phys=pgd, data=empty, role=PieceRole.OTHER, which="an empty low half")
+    got = Emulator().run(replace(handover, extra=(*handover.extra, gone)))
     assert got.stop is Stop.HALT
     (push,) = [each for each in got.translations if each.access is Access.WRITE]
     assert [each.phys & -PAGE for each in push.stale] == [old.text.phys]
@@ -406,7 +402,7 @@ def test_a_write_of_rsp_is_recorded_with_what_it_became() -> None:
 def test_loads_are_recorded_with_physical_addresses() -> None:
     handover = made(b"\x58" + HLT)  # pop %rax
     got = EMULATOR.run(handover)
-    direct = handover.plan.host.direct_map.virt
+    direct = handover.host.direct_map.virt
     rsp = handover.registers.general["rsp"]
     assert got.loads.tolist() == [[0, Step.CALL, rsp - direct, 8]]
     assert got.registers.general["rax"] == old_kernel().text.virt + PAGE
@@ -547,9 +543,9 @@ def test_a_routine_that_goes_straight_to_the_entry_is_at_the_entry() -> None:
 
 def test_a_piece_in_a_reserved_place_is_refused() -> None:
     handover = made(HLT)
-    piece = Piece(phys=Phys(0xF0000), data=b"x", what="rom")
+    piece = Piece(phys=Phys(0xF0000), data=b"x", role=PieceRole.OTHER, which="rom")
     with pytest.raises(MachineError, match="not memory of this machine"):
-        EMULATOR.run(replace(handover, pieces=(piece,)))
+        EMULATOR.run(replace(handover, extra=(piece,)))
 
 
 def test_another_host_gets_another_memory() -> None:

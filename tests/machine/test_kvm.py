@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 
 from tests.conftest import without_hardware
 from tests.machine import walks
+from tests.makers.designs import DESIGNS, IN_PLACE
 from tests.makers.hosts import mode_host
 from tightrope import check
 from tightrope.abi import kvm as abi
 from tightrope.cli import main
 from tightrope.deeds.rehearse import build
 from tightrope.errors import CannotBe, MachineError, MissingPart
-from tightrope.handover import DESIGNS, IN_PLACE
 from tightrope.machine.kvm import Kvm, Pace
 from tightrope.machine.kvm.capability import Capability, capability, probe
 from tightrope.machine.kvm.device import Device
@@ -130,7 +130,7 @@ def test_registers_and_all_of_memory_at_the_entry_are_the_emulators(
         their_frames, their_page = whole_memory(theirs)
         our_frames, our_page = whole_memory(ours)
         frames = their_frames | our_frames
-        assert len(frames) > len(handover().plan.destinations)
+        assert len(frames) > len(handover().intent.destinations)
         assert [hex(n * PAGE_SIZE) for n in sorted(frames) if our_page(n) != their_page(n)] == []
     finally:
         with_new_memory.close()
@@ -325,7 +325,7 @@ def test_what_a_kvm_lacks_is_named(what: str) -> None:
 
 
 def test_one_gib_pages_are_not_asked_for_where_none_are_used() -> None:
-    assert handover().plan.host.cpu.gbpages
+    assert handover().host.cpu.gbpages
     assert lacks(replace(ALL, gbpages=False), handover()) is None
 
 

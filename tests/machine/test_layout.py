@@ -13,14 +13,14 @@ from tests.machine.walks import PAGE, made, moving, sound
 from tightrope.errors import MachineError
 from tightrope.machine.layout import POISON, lay, lay_segment
 from tightrope.memory import Extent, Phys
-from tightrope.model import Handover, Piece, Segment
+from tightrope.model import Handover, Piece, PieceRole, Segment, SegmentRole
 from tightrope.observe.physical import Ram, backed
 
 RAM = Extent(0, 64 * PAGE)
 
 
 def memory_of(handover: Handover) -> Ram:
-    host = handover.plan.host
+    host = handover.host
     return Ram(backed(host.memory, host.firmware))
 
 
@@ -29,7 +29,7 @@ def page_of(ram: Ram, frame: int) -> bytes:
 
 
 def segment(data: bytes, pages: int) -> Segment:
-    return Segment(name="made", destination=Extent(0, pages * PAGE), data=data, why="")
+    return Segment(role=SegmentRole.OTHER, destination=Extent(0, pages * PAGE), data=data, why="")
 
 
 def lay_out(ram: Ram, data: bytes, destinations: list[int], sources: list[int]) -> None:
@@ -48,18 +48,18 @@ def test_each_segment_lands_in_its_source_frames() -> None:
     at = 0
     for each in handover.segments:
         pages = len(each.destination.pages)
-        frames = handover.plan.sources[at : at + pages].tolist()
+        frames = handover.intent.sources[at : at + pages].tolist()
         data = b"".join(page_of(ram, frame) for frame in frames)
         assert data == bytes(each.data).ljust(pages * PAGE, b"\0"), each.name
         at += pages
-    assert handover.plan.in_place < len(handover.plan.sources)
+    assert handover.intent.in_place < len(handover.intent.sources)
 
 
 def test_destinations_that_a_copy_has_to_fill_are_poisoned() -> None:
     handover = sound(moving())
     ram = memory_of(handover)
     lay(handover, ram)
-    plan = handover.plan
+    plan = handover.intent
     moved = plan.destinations[plan.sources != plan.destinations].tolist()
     assert moved
     for frame in moved:
@@ -77,17 +77,17 @@ def test_pieces_lie_where_they_say() -> None:
 def test_a_handover_s_piece_wins_over_the_old_kernel_s() -> None:
     handover = made(b"\xf4")
     first = handover.world.pieces[0]
-    over = Piece(phys=first.phys, data=b"over", what="on top")
+    over = Piece(phys=first.phys, data=b"over", role=PieceRole.OTHER, which="on top")
     ram = memory_of(handover)
-    lay(replace(handover, pieces=(*handover.pieces, over)), ram)
+    lay(replace(handover, extra=(*handover.extra, over)), ram)
     assert bytes(ram.read(Extent.sized(first.phys, 4))) == b"over"
 
 
 def test_a_piece_outside_memory_is_refused() -> None:
     handover = made(b"\xf4")
-    outside = Piece(phys=Phys(1 << 40), data=b"x", what="nowhere")
+    outside = Piece(phys=Phys(1 << 40), data=b"x", role=PieceRole.OTHER, which="nowhere")
     with pytest.raises(MachineError, match="not memory of this machine"):
-        lay(replace(handover, pieces=(outside,)), memory_of(handover))
+        lay(replace(handover, extra=(outside,)), memory_of(handover))
 
 
 def test_the_tail_of_a_page_and_the_pages_behind_the_data_are_zero_on_used_memory() -> None:

@@ -66,7 +66,7 @@ def test_the_same_reason_is_found_afterwards_as_ahead(name: str) -> None:
 
 def test_what_has_no_reason_is_not_given_one() -> None:
     handover = walks.made(walks.NOP + walks.HLT)
-    host = handover.plan.host
+    host = handover.host
     ram = Ram(backed(host.memory, host.firmware))
     lay(handover, ram)
     told = explain(expectations(handover), ram, handover.registers, reset=True)
@@ -78,7 +78,7 @@ def test_what_has_no_reason_is_not_given_one() -> None:
 
 def test_the_step_is_told_from_where_the_cpu_stands() -> None:
     handover = broken(None)
-    plan, table_b = handover.plan, handover.page_table_b
+    plan, table_b = handover.intent, handover.page_table_b
     assert table_b is not None
     at_call = handover.registers
     expected = expectations(handover)

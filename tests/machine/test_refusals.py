@@ -129,7 +129,7 @@ def is_refused(handover: Handover, at: int, reason: str) -> None:
     """The walk ends at V + `at` with #GP and this reason, and nothing behind it runs."""
     run = EMULATOR.run(handover)
     fault = fault_of(run)
-    virt = handover.plan.relocation
+    virt = handover.intent.relocation
     assert (fault.vector, fault.rip - virt, fault.reason) == (GENERAL_PROTECTION, at, reason)
     assert int(run.trace[-1]) == virt + at
     assert fault.instruction == run.instructions - 1
@@ -164,7 +164,7 @@ def test_unicorn_alone_lets_it_pass(name: str) -> None:
     handover = made(code)
     alone = bare.run(handover)
     assert alone.error is None
-    assert alone.read("rip") == handover.plan.relocation + len(code)
+    assert alone.read("rip") == handover.intent.relocation + len(code)
 
 
 def test_unicorn_alone_turns_paging_off_in_64_bit_code_and_says_nothing() -> None:
@@ -266,7 +266,7 @@ def far_return(selector: int, *, narrow: bool = False) -> Handover:
         # sub $8, %rsp; movl $selector, 4(%rsp); movl $here, (%rsp); lretl
         here = 4 + 8 + 7 + 1
         code = b"\x48\x83\xec\x08" + b"\xc7\x44\x24\x04" + selector.to_bytes(4, "little")
-        low = (made(HLT).plan.relocation + here) & 0xFFFF_FFFF
+        low = (made(HLT).intent.relocation + here) & 0xFFFF_FFFF
         return with_gdt(made(code + b"\xc7\x04\x24" + low.to_bytes(4, "little") + b"\xcb" + HLT))
     pushes = b"\x68" + selector.to_bytes(4, "little") + b"\x48\x8d\x05"
     # lea 3(%rip), %rax; push %rax; lretq; hlt
@@ -306,7 +306,7 @@ def test_a_gdt_that_is_not_mapped_faults_as_the_cpu_reads_it() -> None:
     handover = made(TABLE_A_TO_CR3 + put("rax", 0x18) + MOVES["ds"] + HLT)
     fault = fault_of(EMULATOR.run(handover))
     assert fault.vector == 14
-    assert fault.rip == handover.plan.relocation + 13
+    assert fault.rip == handover.intent.relocation + 13
     assert (fault.address or 0) & -4096 == handover.registers.gdt[0]
 
 

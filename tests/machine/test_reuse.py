@@ -116,7 +116,7 @@ def same(one: Run, other: Run) -> None:
 
 def memory(run: Run, handover: Handover) -> list[bytes]:
     extents = [each.destination.page_aligned() for each in handover.segments]
-    extents.append(Extent.sized(handover.plan.control_page, PAGE))
+    extents.append(Extent.sized(handover.intent.control_page, PAGE))
     extents += [each.extent for each in handover.world.pieces]
     return [bytes(run.memory.read(each)) for each in extents]
 

@@ -12,7 +12,7 @@ from tightrope.deeds.rehearse import build
 from tightrope.errors import MachineError
 from tightrope.machine.unicorn import Emulator
 from tightrope.memory import PAGE_SIZE
-from tightrope.model import Handover, Paging, Piece, Stop
+from tightrope.model import Handover, Paging, Piece, PieceRole, Stop
 from tightrope.plan import Request, prepare
 
 MODES = [Paging.I386, Paging.PAE, Paging.X86_64]
@@ -28,8 +28,13 @@ def handover(paging: Paging) -> Handover:
 def test_a_pgd_that_was_overwritten_since_does_not_stop_the_cpu(paging: Paging) -> None:
     # Only what V needs is left: the selectors were loaded long before.
     built = handover(paging)
-    empty = Piece(phys=built.world.pgd, data=bytes(PAGE_SIZE // 2), what="zeros in the pgd")
-    run = Emulator().run(replace(built, pieces=(*built.pieces, empty)))
+    empty = Piece(
+        phys=built.world.pgd,
+        data=bytes(PAGE_SIZE // 2),
+        role=PieceRole.OTHER,
+        which="zeros in the pgd",
+    )
+    run = Emulator().run(replace(built, extra=(*built.extra, empty)))
     assert run.stop in (Stop.ENTRY, Stop.FAULT)
     assert run.registers.segments["cs"]
 

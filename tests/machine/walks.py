@@ -14,10 +14,10 @@ from typing import Any
 
 from tests.makers.bzimage import bzimage
 from tests.makers.hosts import small_host
-from tightrope import handover, image, routines
+from tightrope import handover, image, participants, routines
 from tightrope import world as world_room
 from tightrope.memory import Extent
-from tightrope.model import Code, Fault, Handover, Host, Image, Plan, Run, Stop
+from tightrope.model import Code, Fault, Handover, Host, Image, Plan, Run, Stop, with_code
 from tightrope.plan import Request, prepare
 
 PAGE = 4096
@@ -99,9 +99,8 @@ def sound(the_plan: Plan) -> Handover:
 
 def built(the_plan: Plan, code: Code) -> Handover:
     """The handover of a plan with any routine."""
-    return handover.build(
-        the_plan, world_room.lay(the_plan.host, code), code, design=handover.TWO_TABLES
-    )
+    chain = with_code(participants.chain(the_plan, participants.OURS), code)
+    return handover.build(the_plan, world_room.lay(the_plan.host, code), chain)
 
 
 def made(data: bytes, the_plan: Plan | None = None) -> Handover:

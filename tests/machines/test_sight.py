@@ -193,7 +193,7 @@ def test_what_a_crash_walk_leaves_in_free_memory_is_found_without_sight(
 ) -> None:
     verdict = rehearse(
         shipped_kernel(),
-        crashed().handover.plan.host,
+        crashed().handover.host,
         shipped_request(crash=True),
         machine=Emulator(),
     )

@@ -132,7 +132,7 @@ class Elsewhere(Fake):
     name = "elsewhere"
 
     def run(self, handover: Handover) -> Run:
-        if handover.plan.host.paging is not Paging.X86_64:
+        if handover.host.paging is not Paging.X86_64:
             raise MissingPart("it has long mode only")
         return super().run(handover)
 

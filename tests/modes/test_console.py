@@ -76,7 +76,7 @@ def test_the_state_of_the_entry_is_what_the_new_kernel_finds(old: Host) -> None:
     """Each condition, or a halt: esi = boot_params, CR0 without PG, CR4 = 0, CS and DS."""
     built = handover(HLT, old)
     checks = (
-        b"\x81\xfe" + built.plan.boot_params.to_bytes(4, "little"),  # cmp $boot_params, %esi
+        b"\x81\xfe" + built.intent.boot_params.to_bytes(4, "little"),  # cmp $boot_params, %esi
         b"\x0f\x20\xc0\xa9\0\0\0\x80",  # mov %cr0, %eax; test $PG, %eax
         b"\x0f\x20\xe0\x85\xc0",  # mov %cr4, %eax; test %eax, %eax
         b"\x8c\xc8\x83\xf8\x10",  # mov %cs, %eax; cmp $0x10, %eax
@@ -87,7 +87,7 @@ def test_the_state_of_the_entry_is_what_the_new_kernel_finds(old: Host) -> None:
     )
     code = b"".join(each + b"\x74\x01" + HLT for each in checks) + say("right\n") + HLT
     again = handover(code, old)
-    assert again.plan.boot_params == built.plan.boot_params
+    assert again.intent.boot_params == built.intent.boot_params
     assert listen(again).lines == ("right",)
 
 
@@ -110,7 +110,7 @@ def test_an_exception_is_delivered_in_32_bits_and_returned_from(old: Host) -> No
 
 def test_page_faults_are_delivered_with_their_error_code(old: Host) -> None:
     """With 32-bit paging of 4 MiB pages: writes to a page that is not there, twice."""
-    stub = handover(HLT, old).plan.entry & -0x40_0000  # the gdt is there
+    stub = handover(HLT, old).intent.entry & -0x40_0000  # the gdt is there
 
     def maps(at: int) -> bytes:
         """movl $at | PS RW P, 4 * (at >> 22)(%edi): 4 MiB to themselves."""

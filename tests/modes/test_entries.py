@@ -31,7 +31,7 @@ def without_5_levels() -> Image:
 def entered_in_32_bits(got: Verdict) -> None:
     """boot.rst, "32-bit Boot Protocol": paging off, flat 32-bit segments, esi, the rest zero."""
     assert (got.outcome, got.findings) == (Outcome.HOLDS, ())
-    now, the_plan = got.run.registers, got.handover.plan
+    now, the_plan = got.run.registers, got.handover.intent
     assert the_plan.protocol is Protocol.LINUX_32
     assert now.rip == the_plan.kernel_entry == the_plan.segments[0].destination.start
     assert now.cr0 & (PG | PE) == PE
@@ -57,7 +57,7 @@ def test_the_shipped_kernel_is_reached_from_every_mode(paging: Paging) -> None:
     got = rehearse(shipped_kernel(), example_of(paging), shipped_request(), machine=Emulator())
     assert (got.outcome, got.findings) == (Outcome.HOLDS, ())
     wanted = Protocol.LINUX_64 if paging is Paging.X86_64 else Protocol.LINUX_32
-    assert got.handover.plan.protocol is wanted
+    assert got.handover.intent.protocol is wanted
 
 
 @pytest.mark.parametrize("paging", LEGACY)
@@ -69,7 +69,7 @@ def test_a_32_bit_kernel_takes_the_32_bit_entry_by_itself(paging: Paging) -> Non
 def test_a_64_bit_kernel_takes_the_64_bit_entry_by_itself(paging: Paging) -> None:
     got = walk(mode_host(paging))
     assert got.outcome is Outcome.HOLDS
-    assert got.handover.plan.protocol is Protocol.LINUX_64
+    assert got.handover.intent.protocol is Protocol.LINUX_64
     assert got.run.registers.cr4 == PAE | (LA57 if paging is Paging.LA57 else 0)
     assert got.run.registers.efer & LMA
 
@@ -81,7 +81,7 @@ def test_an_image_that_does_not_accept_5_levels_is_entered_without_them() -> Non
 
 def test_with_4_levels_an_image_need_not_accept_5() -> None:
     got = walk(mode_host(Paging.X86_64), without_5_levels())
-    assert got.handover.plan.protocol is Protocol.LINUX_64
+    assert got.handover.intent.protocol is Protocol.LINUX_64
 
 
 def test_behind_the_stack_of_a_32_bit_entry_may_lie_anything() -> None:
@@ -92,9 +92,9 @@ def test_behind_the_stack_of_a_32_bit_entry_may_lie_anything() -> None:
     )
     run = shared().run(built)
     stack = run.registers.general["rsp"]
-    assert stack == built.plan.entry + PAGE - 4
+    assert stack == built.intent.entry + PAGE - 4
     assert isinstance(run.memory, Ram)
-    run.memory.write(built.plan.entry + PAGE, b"\xff" * 4)
+    run.memory.write(built.intent.entry + PAGE, b"\xff" * 4)
     assert "entry-stack" not in [finding.rule for finding in check(built, run)]
 
 

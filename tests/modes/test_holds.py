@@ -37,12 +37,12 @@ def agree(built: Handover) -> None:
     for segment in built.segments:
         extent = segment.destination.page_aligned()
         # The stub's page is also the stack.
-        size = extent.size - (64 if segment.destination.start == built.plan.entry else 0)
+        size = extent.size - (64 if segment.destination.start == built.intent.entry else 0)
         wanted = bytes(segment.data).ljust(size, b"\0")[:size]
         assert one.memory.read(extent)[:size] == wanted, segment.name
         assert other.memory.read(extent)[:size] == wanted, segment.name
     assert one.registers.general == other.registers.general
-    assert one.registers.rip == other.registers.rip == built.plan.kernel_entry
+    assert one.registers.rip == other.registers.rip == built.intent.kernel_entry
     assert one.registers.rflags & ~ARITHMETIC_FLAGS == other.registers.rflags
     for register in ("cr0", "cr3", "cr4", "efer", "segments", "idt"):
         assert getattr(one.registers, register) == getattr(other.registers, register), register
@@ -72,7 +72,7 @@ def test_there_are_copies_in_what_holds(paging: Paging) -> None:
     assert got.handover.page_table_b is None
     assert got.run.registers.cr0 == 0x33
     assert got.run.registers.cr4 == got.run.registers.cr3 == 0
-    assert got.run.registers.general["rsi"] == got.handover.plan.boot_params
+    assert got.run.registers.general["rsi"] == got.handover.intent.boot_params
 
 
 @st.composite
@@ -162,5 +162,5 @@ def test_where_v_is_p_there_is_nothing_that_a_design_could_confuse(
         for each in the_plan.identity
     )
     built = build(replace(the_plan, control_page=Phys(NEAR), identity=identity), design=design)
-    assert int(built.plan.relocation) == int(built.plan.control_page)
+    assert int(built.intent.relocation) == int(built.intent.control_page)
     assert check(built, shared().run(built)) == ()

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from tests.machine.walks import fault_of
 from tests.makers.hosts import Home, mode_host
 from tests.modes.runs import LEGACY, kernel, request, shared
-from tightrope import handover
+from tightrope import handover, participants
 from tightrope import world as world_room
 from tightrope.check import check
 from tightrope.deeds.rehearse import build, prepare
 from tightrope.memory import Extent
-from tightrope.model import Code, Handover, Host, Paging, Registers, Step, Stop
+from tightrope.model import Code, Handover, Host, Paging, Registers, Step, Stop, with_code
 from tightrope.observe.mmu import WatchedMmu
 from tightrope.observe.physical import Ram
 from tightrope.sabotage.edits import entry_of, virt
@@ -51,7 +51,8 @@ def routine(old: Host, data: bytes) -> Handover:
     code = Code(name="made", data=data, symbols={})
     the_plan = prepare(kernel(), old, request())
     world = world_room.lay(old, code, the_plan.relocation)
-    return handover.build(the_plan, world, code, design=handover.TWO_TABLES)
+    chain = with_code(participants.chain(the_plan, participants.OURS), code)
+    return handover.build(the_plan, world, chain)
 
 
 # -------------------------------------------------------------------------------------- refusals

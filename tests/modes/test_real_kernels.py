@@ -75,8 +75,8 @@ def test_a_real_kernel_is_reached_through_its_32_bit_entry(
 ) -> None:
     got = enter(request.getfixturevalue(flavour), paging, scatter=scatter)
     assert got.outcome is Outcome.HOLDS
-    assert got.run.registers.rip == got.handover.plan.segments[0].destination.start
-    initrd = next(each for each in got.handover.plan.segments if each.name == "initrd")
+    assert got.run.registers.rip == got.handover.intent.segments[0].destination.start
+    initrd = next(each for each in got.handover.intent.segments if each.name == "initrd")
     assert bytes(got.run.memory.read(initrd.destination)) == three_megabytes()
 
 

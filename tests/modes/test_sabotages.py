@@ -15,7 +15,7 @@ from tightrope.check import check
 from tightrope.deeds.rehearse import build, prepare, rehearse
 from tightrope.errors import BadInput
 from tightrope.memory import Extent
-from tightrope.model import Outcome, Paging, Piece, Step, Stop, Verdict
+from tightrope.model import Outcome, Paging, Step, Stop, Verdict, with_code
 from tightrope.sabotage import SABOTAGES
 
 PLAIN = [each for each in SABOTAGES.values() if not each.crash]
@@ -112,7 +112,7 @@ def test_a_pdpte_that_is_filled_in_late_is_in_memory_and_not_in_the_cpu() -> Non
         "access-mapped",
     ]
     assert "load CR3 again" in got.findings[0].mend
-    plan, run = got.handover.plan, got.run
+    plan, run = got.handover.intent, got.run
     slot = plan.control_page >> 30
     now = run.memory.read(Extent.sized(got.handover.page_table_a.root + 8 * slot, 8))
     assert now[0] & 1
@@ -128,7 +128,7 @@ def test_with_cr3_loaded_again_the_same_late_pdpte_is_good_enough(reload: bool) 
     """The jump back from the late stores, by way of `mov %ecx, %cr3` or not."""
     plan = prepare(shipped_kernel(), example_of(Paging.PAE), shipped_request())
     built = build(plan, design="two-tables", sabotage=SABOTAGES["stale-pdpte"])
-    page = bytearray(next(p.data for p in built.pieces if p.phys == plan.control_page))
+    page = bytearray(built.code.data)
     lea = bytes(page).index(b"\x8d\xa6\x00\x10\x00\x00", 0x700)
     back = lea + 6
     target = back + 5 + int.from_bytes(page[back + 1 : back + 5], "little", signed=True)
@@ -137,12 +137,12 @@ def test_with_cr3_loaded_again_the_same_late_pdpte_is_good_enough(reload: bool) 
     page[lea : back + 8] = between + page[lea:back] + jump
     data = bytes(page)
 
-    def edited(pieces: tuple[Piece, ...]) -> tuple[Piece, ...]:
-        places = (plan.control_page, built.world.code_phys)
-        return tuple(replace(p, data=data) if p.phys in places else p for p in pieces)
-
-    world = replace(built.world, pieces=edited(built.world.pieces))
-    changed = replace(built, pieces=edited(built.pieces), world=world)
+    pieces = tuple(
+        replace(p, data=data) if p.phys == built.world.code_phys else p for p in built.world.pieces
+    )
+    world = replace(built.world, pieces=pieces)
+    code = replace(built.code, data=data)
+    changed = replace(built, chain=with_code(built.chain, code), world=world)
     run = shared().run(changed)
     rules = [finding.rule for finding in check(changed, run)]
     if reload:

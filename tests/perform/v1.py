@@ -95,7 +95,7 @@ def prepared(xen: Host, frames: list[int], word: str) -> Prepared:
     addresses = [n << PAGE_SHIFT for n in spare]
     start, xens_list, tables = addresses[0], addresses[1], iter(addresses[2:])
     store = TableStore(FORMATS[Paging.X86_64], tables.__next__)
-    plan = built.plan
+    plan = built.intent
     for virt, phys in ((plan.relocation, plan.control_page), (start, start)):
         map_page(
             store,
@@ -122,7 +122,7 @@ def _slots(built: Handover) -> dict[int, int]:
     """v1's even slots, as the thread fills them; Xen 4.17 does not read them."""
     assert built.page_table_b is not None
     table_a = built.page_table_a.pages
-    places = [int(built.plan.control_page), *table_a]
+    places = [int(built.intent.control_page), *table_a]
     slots = {2 * n: place for n, place in enumerate(places[: len(abi.X86_64_SLOTS)])}
     return slots | {abi.PA_TABLE_PAGE: int(built.page_table_b.root)}
 
@@ -134,13 +134,13 @@ def _enter(built: Handover, start: int, root: int) -> bytes:
     for name in ("rdi", "rsi", "rdx", "rcx", "r8"):
         code += MOV_IMMEDIATE[name] + struct.pack("<Q", general[name])
     code += MOV_IMMEDIATE["rax"] + struct.pack("<Q", root) + MOV_RAX_CR3
-    code += MOV_IMMEDIATE["rax"] + struct.pack("<Q", built.plan.relocation) + JMP_RAX
+    code += MOV_IMMEDIATE["rax"] + struct.pack("<Q", built.intent.relocation) + JMP_RAX
     return code.ljust(PAGE_SIZE, b"\0")
 
 
 def _sources(built: Handover) -> Iterator[tuple[int, bytes]]:
     """What lies in the source frames: the segments' bytes, page by page."""
-    plan = built.plan
+    plan = built.intent
     place = dict(
         zip(plan.destinations.tolist(), (plan.sources << PAGE_SHIFT).tolist(), strict=True)
     )

@@ -11,12 +11,12 @@ from dataclasses import replace
 
 import pytest
 
+from tests.makers.designs import DAMM_V4, IN_PLACE, ONE_TABLE, TWO_TABLES
 from tests.modes.runs import kernel, request, shared
 from tightrope import host as host_room
 from tightrope.check import check
 from tightrope.deeds.rehearse import build, prepare
 from tightrope.errors import PlanError
-from tightrope.handover import DAMM_V4, IN_PLACE, ONE_TABLE, TWO_TABLES
 from tightrope.memory import PAGE_SIZE, Extent, MemoryMap, Phys, Region, RegionKind, Virt
 from tightrope.model import Finding, Host, LowMapping, Named, Paging, Plan, Step, Stop
 from tightrope.prove.goal import Answer, Limits
@@ -106,7 +106,7 @@ def test_damm_v4_falls_at_step_2_on_every_counterexample(
     seen: dict[str, tuple[Stop, tuple[Finding, ...]]] = {}
     for design in (DAMM_V4, TWO_TABLES):
         built = build(plan, design=design)
-        assert (built.plan.relocation, built.plan.control_page) == (virt, phys)
+        assert (built.intent.relocation, built.intent.control_page) == (virt, phys)
         run = shared().run(built)
         seen[design] = (run.stop, check(built, run))
     stop, findings = seen[DAMM_V4]

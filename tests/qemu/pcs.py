@@ -14,10 +14,10 @@ import sys
 from pathlib import Path
 
 from tests.conftest import REPOSITORY, debian_kernel, lacking
+from tests.makers.designs import TWO_TABLES
 from tests.modes.runs import kernel, request
 from tightrope import host
 from tightrope.deeds.rehearse import rehearse
-from tightrope.handover import TWO_TABLES
 from tightrope.machine.qemu import Qemu
 from tightrope.machine.unicorn import Emulator
 from tightrope.memory import Extent

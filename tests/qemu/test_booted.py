@@ -84,7 +84,7 @@ def test_a_running_kernel_hands_over(machine: Qemu, old: str, new: str, paging: 
     assert got.console is not None
     release = debian_kernel(new).name.removeprefix("vmlinuz-")
     assert f"tightrope: userspace {word} {release}" in got.console.lines[-1]
-    world, plan = got.handover.world, got.handover.plan
+    world, plan = got.handover.world, got.handover.intent
     assert world.host.paging is paging
     assert world.host.text.virt != NOWHERE[old], "KASLR is on"
     # Its memory was copied over, so the walk was no empty one; its tables are many, and its own.
@@ -112,7 +112,7 @@ def test_a_real_crash_leaves_its_memory_to_the_crash_kernel(tmp_path: Path) -> N
             machine.close()
     assert (got.outcome, got.findings) == (Outcome.HOLDS, ())
     # Nothing was copied: every page table is to the last byte what it was, and so is the core's.
-    assert got.handover.plan.in_place == len(got.handover.plan.destinations)
+    assert got.handover.intent.in_place == len(got.handover.intent.destinations)
     dumped = vmcore.read(str(core))
     assert vmcore.pgd(dumped).whole
     for frame, page in got.handover.world.tables.items():

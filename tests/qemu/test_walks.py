@@ -8,12 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from tests.makers.designs import IN_PLACE, SPLIT_FUNCTION
 from tests.modes.runs import kernel, request
 from tests.qemu.pcs import emulator, old_kernel, qemu, walk
 from tightrope import check, host
 from tightrope.deeds.rehearse import rehearse
 from tightrope.errors import CannotBe, MachineError
-from tightrope.handover import IN_PLACE, SPLIT_FUNCTION
 from tightrope.machine.qemu import Qemu
 from tightrope.machine.unicorn import Emulator
 from tightrope.memory import Extent, MemoryMap, Region, RegionKind
@@ -61,7 +61,7 @@ def test_code_that_stays_at_v_does_on_a_pc_what_it_does_in_the_emulator(
 
 def test_it_is_seen_where_it_is_stopped(machine: Qemu) -> None:
     got = walk(machine, Paging.X86_64)
-    plan, symbols = got.handover.plan, got.handover.code.symbols
+    plan, symbols = got.handover.intent, got.handover.code.symbols
     assert got.run.trace.tolist() == [
         plan.relocation,
         plan.relocation + symbols["after_table_a"],

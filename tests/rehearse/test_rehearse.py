@@ -70,7 +70,7 @@ def test_a_real_kernel_with_a_large_initrd_holds(
     )
     assert (got.outcome, got.findings) == (Outcome.HOLDS, ())
     assert got.run.stop is Stop.ENTRY
-    initrd = next(each for each in got.handover.plan.segments if each.name == "initrd")
+    initrd = next(each for each in got.handover.intent.segments if each.name == "initrd")
     assert bytes(got.run.memory.read(initrd.destination)) == thirty_megabytes()
 
 
@@ -234,7 +234,7 @@ def test_the_same_inputs_give_the_same_walk() -> None:
     )
     assert one.run.trace.tolist() == other.run.trace.tolist()
     assert one.run.registers == other.run.registers
-    assert one.handover.plan.control_page == other.handover.plan.control_page
+    assert one.handover.intent.control_page == other.handover.intent.control_page
 
 
 def test_a_sabotage_leaves_the_inputs_as_they_were() -> None:

@@ -89,7 +89,7 @@ def test_a_table_that_is_too_small_is_found_among_thousands_of_extents(debian_am
     request = Request(initrd=three_megabytes(), scatter=1)
     got = walk(debian(debian_amd64), request, "table-b-small")
     assert found_first(got) == expected("table-b-small")
-    assert len(got.handover.plan.identity) > 5_000
+    assert len(got.handover.intent.identity) > 5_000
 
 
 @pytest.mark.parametrize("seed", [None, *SEEDS])
@@ -180,9 +180,9 @@ def test_a_stub_without_a_popfq_is_not_broken() -> None:
         replace(each, data=bytes(len(each.data))) if each.name == "entry stub" else each
         for each in good.segments
     )
-    plan = replace(good.plan, segments=segments)
+    plan = replace(good.intent, segments=segments)
     with pytest.raises(BadInput, match="not the code that this sabotage knows"):
-        named("interrupts-on").handover(replace(good, segments=segments, plan=plan))
+        named("interrupts-on").handover(replace(good, segments=segments, intent=plan))
 
 
 @pytest.mark.parametrize("name", ["stale-global", "pge-on"])

@@ -96,15 +96,17 @@ def test_a_descriptor_table_has_base_and_limit() -> None:
 )
 def test_an_instruction_of_the_relocation_code_has_a_place(offset: int, label: str) -> None:
     handover = sound().handover
-    assert words.place(handover, handover.plan.relocation + offset) == f"V + {offset:#x} {label}"
-    assert words.place(handover, handover.plan.control_page + offset) == f"P + {offset:#x} {label}"
+    assert words.place(handover, handover.intent.relocation + offset) == f"V + {offset:#x} {label}"
+    assert (
+        words.place(handover, handover.intent.control_page + offset) == f"P + {offset:#x} {label}"
+    )
 
 
 def test_an_instruction_of_a_segment_has_a_place_and_a_stray_one_has_none() -> None:
     handover = sound().handover
-    assert words.place(handover, handover.plan.entry + 9) == "entry stub + 0x9"
-    assert words.place(handover, handover.plan.kernel_entry) == "kernel + 0x200"
-    for stray in (0, handover.plan.control_page - 1, handover.plan.relocation + 4096):
+    assert words.place(handover, handover.intent.entry + 9) == "entry stub + 0x9"
+    assert words.place(handover, handover.intent.kernel_entry) == "kernel + 0x200"
+    for stray in (0, handover.intent.control_page - 1, handover.intent.relocation + 4096):
         assert words.place(handover, stray) == ""
 
 

@@ -20,6 +20,7 @@ from tightrope.machine.layout import lay
 from tightrope.machine.port import Progress
 from tightrope.memory import PAGE_SIZE, Virt
 from tightrope.model import (
+    Bare,
     Console,
     Fault,
     Handover,
@@ -74,7 +75,7 @@ class _Play:
     """One walk."""
 
     def __init__(self, handover: Handover) -> None:
-        plan, host = handover.plan, handover.plan.host
+        plan, host = handover.intent, handover.host
         self.handover = handover
         self.ram = Ram(backed(host.memory, host.firmware))
         lay(handover, self.ram)
@@ -184,7 +185,7 @@ class _Play:
 
     def _to_identity(self) -> None:
         """Steps 1 to 4: from V under the tables of the call to P under page_table_a."""
-        plan, old = self.handover.plan, self.registers
+        plan, old = self.handover.intent, self.registers
         virt, control = plan.relocation, plan.control_page
         self._at(virt)
         self._write("rflags", old.rflags, x86.RFLAGS_FIXED)
@@ -234,7 +235,8 @@ class _Play:
         """Step 6: the page list, in the order of the flags."""
         # A hypervisor hands the head over in memory or in another register: the plan's is played.
         plan = self.handover.plan
-        word = plan.head if plan.xen else self.handover.registers.general["rdi"]
+        xen = not isinstance(plan.through, Bare)
+        word = plan.head if xen else self.handover.registers.general["rdi"]
         where, destination = 0, 0
         while True:
             page = word & -PAGE_SIZE
@@ -248,7 +250,7 @@ class _Play:
                 if page != destination:
                     self._copy_page(page, destination)
                 destination += PAGE_SIZE
-            elif word & ZERO and plan.xen:
+            elif word & ZERO and xen:
                 into = self._translate(destination, Access.WRITE)
                 self.ram.write(into, bytes(PAGE_SIZE))
                 self.copies.append((self.index, into, -1, PAGE_SIZE))
@@ -268,11 +270,11 @@ class _Play:
         self.copies.append((self.index, into, out_of, PAGE_SIZE))
 
     def _entry_bits(self) -> int:
-        return self.handover.plan.entry_bits
+        return self.handover.intent.entry_bits
 
     def _enter(self) -> None:
         """The entry, and the stub's contract: the state of the boot protocol."""
-        plan = self.handover.plan
+        plan = self.handover.intent
         self._at(plan.entry)
         stack = plan.entry + PAGE_SIZE
         word = self._entry_bits() // 8

@@ -14,7 +14,17 @@ from tightrope.deeds.rehearse import rehearse
 from tightrope.machine.port import Machine
 from tightrope.machine.unicorn import Emulator
 from tightrope.memory import Extent
-from tightrope.model import Host, Paging, Protocol, Verdict, XenCrash, XenInterface
+from tightrope.model import (
+    Host,
+    Intent,
+    PageList,
+    Paging,
+    Protocol,
+    Verdict,
+    XenCrash,
+    XenInterface,
+    XenV2,
+)
 from tightrope.plan import Request
 from tightrope.sabotage import Sabotage
 
@@ -111,3 +121,15 @@ def walk(
         console=console,
         machine=machine or shared(),
     )
+
+
+def handed_over(intent: Intent) -> PageList:
+    """What dom0 handed over by v1."""
+    assert isinstance(intent.through, PageList)
+    return intent.through
+
+
+def loaded_by_v2(intent: Intent) -> XenV2:
+    """What dom0 loaded by v2."""
+    assert isinstance(intent.through, XenV2)
+    return intent.through

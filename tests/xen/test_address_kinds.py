@@ -11,7 +11,7 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[2]
 GOOD = """
 from tightrope.memory import Machine, Phys, PseudoPhys, Virt
-from tightrope.model import Piece, XenPage
+from tightrope.model import Piece, PieceRole, XenPage
 from tightrope.model.p2m import P2m
 
 def list_word(frame: Machine) -> int:
@@ -23,7 +23,7 @@ def sound(p2m: P2m, own: PseudoPhys, machine: Machine, virt: Virt) -> None:
     loads_cr3(p2m.machine(own))
     loads_cr3(machine)
     list_word(p2m.machine(own))
-    Piece(phys=machine, data=b"", what="a page")
+    Piece(phys=machine, data=b"", role=PieceRole.OTHER, which="a page")
     back = p2m.pseudo(machine)
     XenPage(name="PGD", slot=2, machine=machine, pseudo=back, fixmap=virt)
 """
@@ -31,7 +31,7 @@ MIX_UPS = (
     "    loads_cr3(own)",
     "    list_word(own)",
     "    list_word(Phys(1))",
-    '    Piece(phys=own, data=b"", what="a page")',
+    '    Piece(phys=own, data=b"", role=PieceRole.OTHER, which="a page")',
     '    XenPage(name="PGD", slot=2, machine=own, pseudo=own, fixmap=virt)',
     '    XenPage(name="PGD", slot=2, machine=machine, pseudo=machine, fixmap=virt)',
     "    p2m.machine(machine)",

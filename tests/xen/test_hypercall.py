@@ -19,6 +19,7 @@ from tests.xen.runs import (
     Way,
     hypervisor,
     identifier,
+    loaded_by_v2,
     request,
     walk,
 )
@@ -79,9 +80,10 @@ def test_a_plan_is_loaded_found_by_status_executed_and_unloaded(
     assert image is not None
     assert image.entry == plan.entry
     assert image.arch == (abi.EM_386 if way[2] == 32 else abi.EM_X86_64)
-    assert plan.xen is not None
     wanted = [(each.destination, bytes(each.data)) for each in plan.segments]
-    assert list(image.segments) == wanted + [(each.extent, None) for each in plan.xen.mapped]
+    assert list(image.segments) == wanted + [
+        (each.extent, None) for each in loaded_by_v2(plan).mapped
+    ]
     assert xen.kexec_op(KexecCommand.KEXEC, bytearray(abi.KEXEC_EXEC.pack(type=which))) == 0
     other = bytearray(abi.KEXEC_EXEC.pack(type=1 - which))
     assert xen.kexec_op(KexecCommand.KEXEC, other) == ENOENT

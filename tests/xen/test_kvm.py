@@ -29,7 +29,7 @@ def built(way: Way, kind: XenCrash | None, sabotage: str | None = None) -> Hando
 def test_it_is_told_alike(way: Way, kind: XenCrash | None, kvm: Kvm, kvm_free: Kvm) -> None:
     handover = built(way, kind)
     ours = shared().run(handover)
-    segments = [each for each in handover.plan.segments if each.name != "entry stub"]
+    segments = [each for each in handover.intent.segments if each.name != "entry stub"]
     wanted = [bytes(ours.memory.read(each.destination)) for each in segments]
     for machine in (kvm, kvm_free):
         theirs = machine.run(handover)

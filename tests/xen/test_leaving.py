@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.xen.runs import KINDS, OUT, document, identifier, walk
+from tests.xen.runs import KINDS, OUT, document, handed_over, identifier, walk
 from tightrope import host as host_room
 from tightrope.errors import HostError
 from tightrope.memory import PAGE_SIZE, Extent
@@ -43,8 +43,7 @@ def mapped(way: WayOut) -> tuple[dict[int, int], dict[int, int]]:
 @pytest.mark.parametrize("kind", KINDS, ids=identifier)
 def test_both_trees_map_what_is_used_and_nothing_else(kind: XenCrash | None) -> None:
     verdict = walk(OUT, kind)
-    way, load = way_of(verdict), verdict.handover.plan.xen
-    assert load is not None
+    way, load = way_of(verdict), handed_over(verdict.handover.intent)
     own = {int(way.code): int(way.code), int(way.words): int(way.words)}
     wide, narrow = mapped(way)
     assert wide == {int(way.virt): int(way.code), **own}
@@ -69,8 +68,7 @@ def test_dom0s_code_finds_what_a_32_bit_hypervisor_would_have_pushed() -> None:
     back, head, page_list, start, has_pae = struct.unpack_from("<5I", page, 0xFE0)
     assert (back, head, start, has_pae) == (0, plan.head, plan.entry, 1)
     slots = struct.unpack_from("<17I", page, page_list - way.words)
-    assert plan.xen is not None
-    assert slots[:12:2] == slots[1:12:2] == tuple(each.machine for each in plan.xen.pages)
+    assert slots[:12:2] == slots[1:12:2] == tuple(each.machine for each in handed_over(plan).pages)
     assert not any(slots[12:])
 
 

@@ -17,7 +17,7 @@ from tightrope.deeds import compare
 from tightrope.deeds.rehearse import prepare
 from tightrope.machine.layout import POISON, lay_segment
 from tightrope.memory import PAGE_SIZE, Extent
-from tightrope.model import ZERO_FRAME, Outcome, Paging, Segment, XenInterface
+from tightrope.model import ZERO_FRAME, Outcome, Paging, Segment, SegmentRole, XenInterface
 from tightrope.observe.physical import Ram
 from tightrope.plan import Request
 from tightrope.plan.page_list import chained, list_length, words
@@ -94,7 +94,9 @@ def test_a_list_with_cleared_pages_is_followed_as_it_was_written(
 
 def test_a_cleared_page_is_poisoned_before_the_walk_and_has_no_source() -> None:
     ram = Ram((Extent(0, 0x10_0000),))
-    segment = Segment(name="one", destination=Extent(0x2000, 0x5000), data=b"ab" * 3000, why="")
+    segment = Segment(
+        role=SegmentRole.OTHER, destination=Extent(0x2000, 0x5000), data=b"ab" * 3000, why=""
+    )
     destinations = np.array([2, 3, 4], np.int64)
     lay_segment(segment, destinations, np.array([9, 7, ZERO_FRAME], np.int64), ram)
     assert bytes(ram.read(Extent(0x9000, 0xA000))) == b"ab" * 2048

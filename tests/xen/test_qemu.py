@@ -45,13 +45,13 @@ def test_it_is_told_alike(way: Way, kind: XenCrash | None, machine: Qemu) -> Non
     ours, theirs = walk(way, kind), walk(way, kind, machine=machine)
     assert [each.message for each in theirs.findings] == []
     assert theirs.outcome is Outcome.HOLDS
-    names = GENERAL if ours.handover.plan.entry_bits == 64 else GENERAL[:8]
+    names = GENERAL if ours.handover.intent.entry_bits == 64 else GENERAL[:8]
     mine, other = (
         replace(each.run.registers, general={n: each.run.registers.general[n] for n in names})
         for each in (ours, theirs)
     )
     assert mine == other
-    for each in ours.handover.plan.segments:
+    for each in ours.handover.intent.segments:
         place = each.destination
         if each.name != "entry stub":
             assert theirs.run.memory.read(place) == ours.run.memory.read(place)

@@ -6,10 +6,21 @@ import json
 
 import pytest
 
-from tests.xen.runs import KINDS, NEW_WAYS, OUT, V1_WAYS, WAYS, Way, identifier, walk
+from tests.xen.runs import (
+    KINDS,
+    NEW_WAYS,
+    OUT,
+    V1_WAYS,
+    WAYS,
+    Way,
+    handed_over,
+    identifier,
+    loaded_by_v2,
+    walk,
+)
 from tightrope import host as host_room
 from tightrope.cli import main
-from tightrope.model import XenCrash
+from tightrope.model import PageList, XenCrash, XenV2
 from tightrope.report import terminal
 from tightrope.report.document import verdict_document
 from tightrope.report.xen import overwritten
@@ -18,8 +29,7 @@ from tightrope.report.xen import overwritten
 @pytest.mark.parametrize("way", V1_WAYS, ids=identifier)
 def test_each_page_has_a_line_with_its_three_addresses(way: Way) -> None:
     verdict = walk(way)
-    load = verdict.handover.plan.xen
-    assert load is not None
+    load = handed_over(verdict.handover.intent)
     lines = terminal.text(verdict, colour=False).splitlines()
     at = next(n for n, line in enumerate(lines) if line.startswith("1a "))
     for number, page in enumerate(load.pages):
@@ -53,8 +63,7 @@ def test_what_the_hypervisor_overwrote_is_shown_entry_by_entry(way: Way) -> None
 @pytest.mark.parametrize("way", NEW_WAYS, ids=identifier)
 def test_each_segment_is_shown_with_how_the_image_is_entered(way: Way) -> None:
     verdict = walk(way, XenCrash.DOM0)
-    load = verdict.handover.plan.xen
-    assert load is not None
+    load = loaded_by_v2(verdict.handover.intent)
     text = terminal.text(verdict, colour=False)
     for each in load.segments:
         assert f"{each.extent}  {each.what}" in text
@@ -81,13 +90,16 @@ def test_json_says_the_same_and_survives(way: Way, kind: XenCrash | None) -> Non
     verdict = walk(way, kind)
     found = verdict_document(verdict)["xen"]
     assert json.loads(json.dumps(found)) == found
-    load = verdict.handover.plan.xen
-    assert load is not None
+    load = verdict.handover.intent.through
     assert found["interface"] == way[1].value
     assert found["dom0_bits"] == way[2]
     assert found["crashed"] == (kind.value if kind else None)
-    assert [each["machine"] for each in found["pages"]] == [each.machine for each in load.pages]
-    assert sum(each["buffer"] for each in found["segments"]) == len(load.segments)
+    assert [each["machine"] for each in found["pages"]] == [
+        each.machine for each in (load.pages if isinstance(load, PageList) else ())
+    ]
+    assert sum(each["buffer"] for each in found["segments"]) == (
+        len(load.segments) if isinstance(load, XenV2) else 0
+    )
 
 
 def test_the_command_rehearses_by_default_hosts_of_a_mode(

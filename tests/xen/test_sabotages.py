@@ -71,9 +71,9 @@ def test_a_large_page_in_the_hypervisors_tree_is_found() -> None:
     rights = Rights()
     large = Extent.sized(0x20_0000, 0x20_0000)
     store.map_extent(large.start, large, rights, page_sizes=(large.size,))
-    for each in handover.plan.identity:
+    for each in handover.intent.identity:
         store.map_extent(each.extent.start, each.extent, rights, page_sizes=(PAGE_SIZE,))
-    virt, control = handover.plan.relocation, handover.plan.control_page
+    virt, control = handover.intent.relocation, handover.intent.control_page
     map_page(store, store.format, store.root, virt, control, rights, store.new_table)
     tables = Tables(root=store.root, pages=store.pages())
     changed = replace(handover, page_table_a=tables, page_table_b=tables)
@@ -86,7 +86,7 @@ def test_a_large_page_in_the_hypervisors_tree_is_found() -> None:
 def test_a_raw_number_is_told_with_both_values(way: Way, name: str) -> None:
     got = broken(way, XEN_SABOTAGES[name])
     finding = got.findings[0]
-    xen = got.handover.plan.host.xen
+    xen = got.handover.host.xen
     assert xen is not None
     pseudo = int(finding.evidence["pseudo-physical"], 16)
     machine = int(finding.evidence["machine"].split()[0], 16)
@@ -103,7 +103,7 @@ def test_without_the_overwrite_the_cpu_finds_nothing_at_its_own_v(way: Way) -> N
     assert fault is not None
     assert fault.step is Step.TABLE_A
     assert fault.address is not None
-    assert fault.address & -4096 == got.handover.plan.relocation
+    assert fault.address & -4096 == got.handover.intent.relocation
 
 
 @pytest.mark.parametrize("way", OLD_WAYS, ids=identifier)

@@ -16,8 +16,10 @@ from tests.xen.runs import (
     WAYS,
     Way,
     document,
+    handed_over,
     hypervisor,
     identifier,
+    loaded_by_v2,
     request,
     walk,
     walked,
@@ -27,12 +29,14 @@ from tightrope.memory import PAGE_SIZE, Extent
 from tightrope.model import (
     ZERO_FRAME,
     Outcome,
+    PageList,
     Paging,
     Protocol,
     Step,
     Verdict,
     XenCrash,
     XenInterface,
+    XenV2,
 )
 from tightrope.plan import prepare
 
@@ -55,7 +59,7 @@ def test_it_holds_each_way(way: Way, kind: XenCrash | None) -> None:
 def test_low_memory_is_saved_where_that_is_asked_for(way: Way, kind: XenCrash) -> None:
     verdict = walk(way, kind, backup=True)
     holds(verdict)
-    [saved] = verdict.handover.plan.backup
+    [saved] = verdict.handover.intent.backup
     assert saved.source.start == 0
 
 
@@ -91,15 +95,14 @@ def test_dom0s_tables_and_the_hypervisors_are_whole_afterwards(
 @pytest.mark.parametrize("way", V1_WAYS, ids=identifier)
 def test_v1_takes_every_page_from_dom0_and_none_is_where_dom0_thinks(way: Way) -> None:
     plan = walk(way).handover.plan
-    assert plan.xen is not None
-    assert plan.host.xen is not None
-    p2m = plan.host.xen.dom0.p2m
-    own = [plan.sources, np.array([*plan.list_pages, *(p.machine for p in plan.xen.pages)]) >> 12]
+    load = handed_over(plan)
+    p2m = load.xen.dom0.p2m
+    own = [plan.sources, np.array([*plan.list_pages, *(p.machine for p in load.pages)]) >> 12]
     for frames in own:
         assert np.isin(frames, p2m.owned).all()
         assert (p2m.to_pseudo(frames) != frames).all()
     assert not np.isin(plan.sources, plan.destinations).any()
-    assert all(page.pseudo is not None for page in plan.xen.pages)
+    assert all(page.pseudo is not None for page in load.pages)
     if not walked(way).long_mode:
         assert max(plan.sources) < 1 << 20  # a word of the list has 32 bits
     if way[0] is not Paging.I386:
@@ -110,9 +113,8 @@ def test_v1_takes_every_page_from_dom0_and_none_is_where_dom0_thinks(way: Way) -
 def test_v2_takes_no_page_from_dom0_and_clears_what_has_no_data(way: Way) -> None:
     verdict = walk(way)
     plan = verdict.handover.plan
-    assert plan.host.xen is not None
     sources = plan.sources[plan.sources != ZERO_FRAME]
-    assert not np.isin(sources, plan.host.xen.dom0.p2m.owned).any()
+    assert not np.isin(sources, loaded_by_v2(plan).xen.dom0.p2m.owned).any()
     cleared = plan.destinations[plan.sources == ZERO_FRAME]
     pages = sum(-(-len(each.data) // PAGE_SIZE) for each in plan.segments)
     assert len(cleared) == len(plan.destinations) - pages > 0
@@ -128,8 +130,8 @@ def test_v2_maps_what_was_asked_for_in_small_pages_and_v(way: Way, kind: XenCras
     handover = walk(way, kind).handover
     plan = handover.plan
     assert handover.page_table_b is handover.page_table_a
-    assert plan.xen is not None
-    asked = [each.extent for each in (*plan.xen.segments, *plan.xen.mapped)]
+    load = loaded_by_v2(plan)
+    asked = [each.extent for each in (*load.segments, *load.mapped)]
     assert all(each.start % PAGE_SIZE == each.end % PAGE_SIZE == 0 for each in asked)
     assert len(asked) <= 15
     own = {plan.control_page >> 12, *(at >> 12 for at in plan.list_pages)}
@@ -150,9 +152,8 @@ def test_v2_enters_in_32_bits_with_paging_off_where_that_is_asked_for(
     for way, protocol in ((NEW_WAYS[0], Protocol.LINUX_32), (NEW_WAYS[1], None)):
         verdict = walk(way, kind, protocol=protocol)
         holds(verdict)
-        assert verdict.handover.plan.protocol is Protocol.LINUX_32
-        assert verdict.handover.plan.xen is not None
-        assert verdict.handover.plan.xen.legacy_exit
+        assert verdict.handover.intent.protocol is Protocol.LINUX_32
+        assert loaded_by_v2(verdict.handover.intent).legacy_exit
         texts = list(verdict.run.texts.values())
         assert "wrmsr" in texts
         assert not verdict.run.registers.efer & 0x500
@@ -164,7 +165,7 @@ def test_the_played_contract_and_the_code_leave_the_same(way: Way) -> None:
     ran, played = walk(way), walk(way, machine=Fake())
     holds(played)
     assert (ran.run.copies[:, 1:] == played.run.copies[:, 1:]).all()
-    for segment in ran.handover.plan.segments:
+    for segment in ran.handover.intent.segments:
         if segment.name != "entry stub":
             place = segment.destination
             assert ran.run.memory.read(place) == played.run.memory.read(place)
@@ -239,7 +240,9 @@ def test_nothing_of_a_crash_lies_outside_the_region_but_the_hypervisor_itself() 
         plan = prepare(shipped_kernel(), hypervisor(way), request(way, XenCrash.DOM0))
         region = plan.host.crash_region
         assert region is not None
-        assert plan.xen is not None
-        assert all(each.machine in region for each in plan.xen.pages)
-        assert all(region.covers(each.extent) for each in plan.xen.segments)
-        assert {each.pseudo for each in plan.xen.pages} <= {None}
+        pages = plan.through.pages if isinstance(plan.through, PageList) else ()
+        segments = plan.through.segments if isinstance(plan.through, XenV2) else ()
+        assert len(pages) + len(segments)
+        assert all(each.machine in region for each in pages)
+        assert all(region.covers(each.extent) for each in segments)
+        assert {each.pseudo for each in pages} <= {None}

@@ -14,6 +14,7 @@ from tests.xen.runs import (
     OLD_WAYS,
     WAYS,
     Way,
+    handed_over,
     hypervisor,
     identifier,
     request,
@@ -114,8 +115,7 @@ def test_both_roots_map_the_hypervisor_alike_and_dom0_is_only_in_its_own(way: Wa
 @pytest.mark.parametrize("kind", KINDS, ids=identifier)
 def test_a_fixmap_leads_to_each_page_of_the_list(way: Way, kind: XenCrash | None) -> None:
     handover = built(way, kind)
-    load = handover.plan.xen
-    assert load is not None
+    load = handed_over(handover.intent)
     assert len(load.pages) == {Paging.I386: 4, Paging.PAE: 6, Paging.X86_64: 9}[way[0]]
     for page in load.pages:
         if page.fixmap is None:
@@ -123,7 +123,7 @@ def test_a_fixmap_leads_to_each_page_of_the_list(way: Way, kind: XenCrash | None
             continue
         for access in (Access.WRITE, Access.FETCH):
             assert leads(handover.world, page.fixmap, access).phys == page.machine
-    assert handover.registers.rip == load.pages[0].fixmap == handover.plan.relocation
+    assert handover.registers.rip == load.pages[0].fixmap == handover.intent.relocation
 
 
 @pytest.mark.parametrize("way", OLD_WAYS, ids=identifier)
@@ -131,7 +131,6 @@ def test_page_list_is_handed_over_as_the_header_says(way: Way) -> None:
     """Read by hand, as a C function would: in registers, or from its stack."""
     handover = built(way)
     plan, world, general = handover.plan, handover.world, handover.registers.general
-    assert plan.xen is not None
 
     def at(virt: int, words: int, code: str) -> tuple[int, ...]:
         phys = leads(world, virt).phys
@@ -148,7 +147,7 @@ def test_page_list_is_handed_over_as_the_header_says(way: Way) -> None:
     *slots, indirection, entry = at(page_list, 19, code)
     assert (head, start) == (indirection, entry) == (plan.head, plan.entry)
     wanted = [0] * 17
-    for page in plan.xen.pages:
+    for page in handed_over(plan).pages:
         wanted[page.slot] = page.machine
         if page.fixmap is not None:
             wanted[page.slot + 1] = page.fixmap

@@ -17,6 +17,7 @@ from tightrope.check.changes import Change, changes
 from tightrope.check.page_list import INDIRECTION, Copies, follow
 from tightrope.memory import PAGE_SHIFT, PAGE_SIZE, Extent, Phys, RegionKind, union
 from tightrope.model import (
+    Given,
     Handover,
     Named,
     Paging,
@@ -26,8 +27,6 @@ from tightrope.model import (
     Segment,
     Stop,
     Tables,
-    XenInterface,
-    XenLoad,
 )
 from tightrope.x86.cpu import CR4_PAE, CR4_PGE, EFER_LMA, EFER_LME
 from tightrope.x86.survey import Mappings, survey
@@ -43,23 +42,24 @@ class Case:
     def __init__(self, handover: Handover, run: Run) -> None:
         self.handover = handover
         self.run = run
-        self.plan = handover.plan
-        self.host = handover.plan.host
-        self.control_page = Extent.sized(handover.plan.control_page, PAGE_SIZE)
+        self.intent = handover.intent
+        self.contract = handover.relocation_code.contract
+        self.host = handover.host
+        self.control_page = Extent.sized(handover.intent.control_page, PAGE_SIZE)
         self._mmus: dict[int, Mmu] = {}
         self._walks: dict[tuple[int, int, Access], Translated | Refused] = {}
 
     @property
     def linux(self) -> bool:
         """The new kernel is handed boot_params."""
-        return self.plan.protocol in (Protocol.LINUX_64, Protocol.LINUX_32)
+        return self.intent.protocol in (Protocol.LINUX_64, Protocol.LINUX_32)
 
     @property
     def base(self) -> int:
         """Where the image's first byte lies, from where it is entered."""
-        entries = self.plan.image.entries
-        offset = next(each.offset for each in entries if each.protocol is self.plan.protocol)
-        return self.plan.kernel_entry - offset
+        entries = self.intent.image.entries
+        offset = next(each.offset for each in entries if each.protocol is self.intent.protocol)
+        return self.intent.kernel_entry - offset
 
     @cached_property
     def changes(self) -> tuple[Change, ...]:
@@ -74,59 +74,44 @@ class Case:
             for piece in self.handover.pieces
             if len(piece.data) == PAGE_SIZE and piece.phys % PAGE_SIZE == 0
         }
-        zeros = self.v2 is not None
-        return follow(self.head, pages, word=self.word, zeros=zeros)
-
-    @property
-    def v2(self) -> XenLoad | None:
-        """What was loaded through Xen's second interface, if it was."""
-        load = self.plan.xen
-        return load if load and load.interface is XenInterface.V2 else None
+        return follow(self.head, pages, word=self.word, zeros=self.contract.clears)
 
     @property
     def head(self) -> int:
-        """The first word of the page list, from where the call hands it over.
+        """The first word of the page list, from where the contract has the call hand it over."""
+        page = self.contract.where(Given.LIST_PAGE)
+        if page is not None:
+            return self._handed(page) | INDIRECTION
+        word = self.contract.where(Given.LIST)
+        return 0 if word is None else self._handed(word)
 
-        In rdi; Xen's v2 has the address of the list's first page in rdx, and a 32-bit Xen's v1 the word
-        on its stack.
-        """
-        general = self.handover.registers.general
-        if self.v2 is not None:
-            return general["rdx"] | INDIRECTION
-        if self.plan.xen is not None and self.word == 4:
-            stack = self.handover.world.arguments[-1]
-            pieces = self.handover.world.pieces
-            at = next(p for p in pieces if p.extent.covers(stack))
-            offset = stack.start - at.phys
-            return int.from_bytes(at.data[offset : offset + 4], "little")
-        return general["rdi"]
-
-    @property
-    def one_table(self) -> bool:
-        """The design has one table for both: the identity map with V added."""
-        return self.handover.design in ("one-table", "xen-v2")
-
-    @property
-    def live(self) -> bool:
-        """The design has no page_table_a of its own: the walk goes on under the current pgd."""
-        return self.handover.page_table_a.root == self.handover.world.pgd
+    def _handed(self, where: str) -> int:
+        """What the call has in a register, or in a word above its stack pointer."""
+        register, _, offset = where.partition("+")
+        if not offset:
+            return self.handover.registers.general[register]
+        # The words begin above the return address, and are the last memory that the call hands over.
+        words = self.handover.world.arguments[-1]
+        at = words.start + int(offset) - self.word
+        piece = next(p for p in self.handover.world.pieces if p.extent.covers(words))
+        return int.from_bytes(piece.data[at - piece.phys :][: self.word], "little")
 
     @property
     def behind_v(self) -> Phys:
         """The frame that has to be behind V once page_table_a is in use."""
-        stays = self.handover.at_v is not None
-        return self.handover.world.code_phys if stays else self.plan.control_page
+        stays = self.contract.stays_at_v
+        return self.handover.world.code_phys if stays else self.intent.control_page
 
     @property
     def landing(self) -> Phys:
         """The page that step 4 jumps to, by its identity address."""
         jumps_to = self.handover.jumps_to
-        return self.plan.control_page if jumps_to is None else jumps_to
+        return self.intent.control_page if jumps_to is None else jumps_to
 
     @property
     def backup(self) -> tuple[Extent, ...]:
         """Where in the crash region low memory is kept."""
-        return tuple(Extent.sized(each.copy, each.source.size) for each in self.plan.backup)
+        return tuple(Extent.sized(each.copy, each.source.size) for each in self.intent.backup)
 
     @cached_property
     def spoilt(self) -> tuple[tuple[Segment, NDArray[np.int64]], ...]:
@@ -138,11 +123,11 @@ class Case:
         if self.run.stop is not Stop.ENTRY:
             return ()
         out = []
-        for segment in self.plan.segments:
+        for segment in self.intent.segments:
             if any(each.overlaps(segment.destination) for each in self.backup):
                 continue
             got = self.run.memory.read(segment.destination)
-            if segment.destination.start == self.plan.entry:
+            if segment.destination.start == self.intent.entry:
                 got = got[: len(segment.data)]
             bad = wrong(got, segment.data)
             if len(bad):
@@ -156,16 +141,12 @@ class Case:
     @property
     def word(self) -> int:
         """Bytes of a word of the code that walks: 8 in long mode, 4 on i386 and PAE."""
-        return self.plan.word
+        return self.intent.word
 
     @cached_property
     def list_frames(self) -> tuple[int, ...]:
         """Frame numbers of the pages of the list."""
-        return tuple(
-            piece.phys >> PAGE_SHIFT
-            for piece in self.handover.pieces
-            if piece.what == "the page list"
-        )
+        return tuple(frame >> PAGE_SHIFT for frame in self.handover.page_list)
 
     def destinations_among(self, frames: Sequence[int]) -> tuple[int, ...]:
         """Which of a few frames are destinations of the list."""
@@ -260,10 +241,10 @@ class Case:
         """
         tables = self.handover.page_table_b
         if tables is None or self.host.paging is not Paging.LA57:
-            return self.plan.identity
+            return self.intent.identity
         second = int.from_bytes(tables.pages[tables.root][:8], "little") & ADDRESS
         return (
-            *self.plan.identity,
+            *self.intent.identity,
             Named(extent=Extent.sized(tables.root, PAGE_SIZE), what="page_table_b's own root"),
             Named(extent=Extent.sized(second, PAGE_SIZE), what="page_table_b's second level"),
         )
@@ -277,10 +258,10 @@ def owner(case: Case, phys: int) -> str:
             best = piece
     if best is not None:
         return best.what
-    for segment in case.plan.segments:
+    for segment in case.intent.segments:
         if phys in segment.destination:
             return f"the {segment.name}'s destination"
-    for named in case.plan.identity:
+    for named in case.intent.identity:
         if phys in named.extent:
             return named.what
     host = case.host

@@ -35,10 +35,10 @@ def changes(handover: Handover, run: Run) -> Iterator[Change]:
     for piece in handover.world.pieces:
         now = run.memory.read(piece.extent)
         # As bytes: memoryview's own == looks at one element after the other.
-        if bytes(now) == bytes(piece.data) or piece.phys == handover.plan.control_page:
+        if bytes(now) == bytes(piece.data) or piece.phys == handover.intent.control_page:
             continue
         frames = np.arange(piece.extent.pages.start, piece.extent.pages.stop)
-        if np.isin(frames, handover.plan.destinations).all():
+        if np.isin(frames, handover.intent.destinations).all():
             continue
         a, b = np.frombuffer(now, np.uint8), np.frombuffer(piece.data, np.uint8)
         differ = np.nonzero(a != b)[0]

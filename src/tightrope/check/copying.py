@@ -56,7 +56,7 @@ def control_page_kept(case: Case) -> Iterator[Found]:
     """The control page is nobody's destination."""
     yield from _not_destination(
         case,
-        [case.plan.control_page >> PAGE_SHIFT],
+        [case.intent.control_page >> PAGE_SHIFT],
         "the control page, which holds the running code,",
     )
 
@@ -122,7 +122,7 @@ def source_intact(case: Case) -> Iterator[Found]:
 )
 def list_covers(case: Case) -> Iterator[Found]:
     """The list's destinations are the segments' pages, all of them and no other."""
-    wanted = case.plan.destinations[: 0 if case.plan.crash else None]
+    wanted = case.intent.destinations[: 0 if case.intent.crash else None]
     got = case.copies.destinations
     if len(got) == len(wanted) and np.array_equal(np.sort(got), np.sort(wanted)):
         return

@@ -72,7 +72,7 @@ CR0_OFF = x86.CR0_WP | x86.CR0_AM | x86.CR0_TS | x86.CR0_EM | x86.CR0_CD | x86.C
 
 def contract(case: Case) -> Contract:
     """What the plan's entry expects.  Raises KeyError for a mode that its protocol does not have."""
-    return CONTRACTS[case.plan.protocol, case.plan.entry_bits]
+    return CONTRACTS[case.intent.protocol, case.intent.entry_bits]
 
 
 @rule(
@@ -148,7 +148,7 @@ def selectors(case: Case) -> Iterator[Found]:
         elif (
             not descriptor.flat
             or descriptor.code != (name == "cs")
-            or (name == "cs" and descriptor.long != (case.plan.entry_bits == 64))
+            or (name == "cs" and descriptor.long != (case.intent.entry_bits == 64))
         ):
             problem = f"the descriptor of {name} is {word:#018x}: not a flat 4 GiB segment"
         else:
@@ -179,7 +179,7 @@ def flags(case: Case) -> Iterator[Found]:
 
 def _called(case: Case, register: str) -> str:
     """A register's name at the entry: esi where the new kernel is entered in 32 bits."""
-    return f"e{register[1:]}" if case.plan.entry_bits == 32 else register
+    return f"e{register[1:]}" if case.intent.entry_bits == 32 else register
 
 
 @rule(
@@ -193,10 +193,10 @@ def boot_params_pointer(case: Case) -> Iterator[Found]:
     if case.run.stop is not Stop.ENTRY or not contract(case).linux_selectors:
         return
     rsi = case.run.registers.general["rsi"]
-    if rsi != case.plan.boot_params:
+    if rsi != case.intent.boot_params:
         yield finding(
             f"{_called(case, 'rsi')} is {rsi:#x}, and boot_params lies at"
-            f" {case.plan.boot_params:#x}",
+            f" {case.intent.boot_params:#x}",
             mend=f"let the entry stub load {_called(case, 'rsi')} with the address of boot_params",
         )
 
@@ -212,10 +212,10 @@ def arguments(case: Case) -> Iterator[Found]:
     if case.run.stop is not Stop.ENTRY:
         return
     for name in contract(case).names:
-        value, wanted = case.run.registers.general[name], case.plan.arguments[name]
+        value, wanted = case.run.registers.general[name], case.intent.arguments[name]
         if value != wanted:
             yield finding(
-                f"{_called(case, name)} is {value:#x}, and {case.plan.protocol.value} puts"
+                f"{_called(case, name)} is {value:#x}, and {case.intent.protocol.value} puts"
                 f" {wanted:#x} there",
                 mend=f"let the entry stub load {_called(case, name)} with {wanted:#x}",
             )
@@ -229,9 +229,9 @@ def arguments(case: Case) -> Iterator[Found]:
 )
 def below_4g(case: Case) -> Iterator[Found]:
     """A 32-bit entry has no address above 4 GiB: all that the new kernel is handed lies below."""
-    if case.run.stop is not Stop.ENTRY or case.plan.entry_bits != 32:
+    if case.run.stop is not Stop.ENTRY or case.intent.entry_bits != 32:
         return
-    for segment in case.plan.segments:
+    for segment in case.intent.segments:
         if segment.destination.end > FOUR_GIB:
             yield finding(
                 f"the {segment.name} lies at {segment.destination}, where 32-bit code cannot reach",
@@ -271,7 +271,7 @@ def reachable(case: Case) -> Iterator[Found]:
     if case.run.stop is not Stop.ENTRY:
         return
     mmu = case.run.registers.mmu(case.host.cpu)
-    for segment in case.plan.segments:
+    for segment in case.intent.segments:
         virt = segment.destination.start
         while virt < segment.destination.end:
             got = walk(lambda at, size: _entry(case, at, size), mmu, virt, Access.WRITE)
@@ -297,7 +297,7 @@ def stack_readable(case: Case) -> Iterator[Found]:
         return
     rsp = case.run.registers.general["rsp"]
     # The new kernel's word, whatever the old one's was.
-    word = case.plan.entry_bits // 8
+    word = case.intent.entry_bits // 8
     mmu = case.run.registers.mmu(case.host.cpu)
     for at, access in ((rsp, Access.READ), (rsp - word, Access.WRITE)):
         got = walk(lambda phys, size: _entry(case, phys, size), mmu, at, access)

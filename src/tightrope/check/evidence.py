@@ -55,7 +55,7 @@ def crash_region_only(case: Case) -> Iterator[Found]:
     Where the machine did not see every store and copy, the page list is followed and memory is compared.
     """
     region = case.host.crash_region
-    if not case.plan.crash or region is None:
+    if not case.intent.crash or region is None:
         return
     mend = "allocate it in the crash region: everything else is evidence"
     placed = [(piece.extent, piece.what) for piece in case.handover.pieces]

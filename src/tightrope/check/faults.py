@@ -56,7 +56,7 @@ def _mend(case: Case, fault: Fault, which: str) -> str:
     if fault.vector in (GENERAL_PROTECTION, STACK_FAULT) and fault.access:
         return "see where the address came from: it is no address at all"
     if which == "fetch-mapped":
-        if align_down(at, PAGE_SIZE) == case.plan.relocation:
+        if align_down(at, PAGE_SIZE) == case.intent.relocation:
             return "map V to the control page in the table that was just loaded"
         return f"map {at:#x} to itself in the table that is in use"
     if which == "fetch-executable":
@@ -99,7 +99,7 @@ def _explained(case: Case, which: str) -> Iterator[Found]:
         evidence["levels walked"] = ", ".join(f"{v.level} {v.entry:#x}" for v in fault.visits)
     if fault.address is not None:
         evidence["CR2"] = f"{fault.address:#x}"
-        if align_down(fault.address, PAGE_SIZE) == case.plan.relocation:
+        if align_down(fault.address, PAGE_SIZE) == case.intent.relocation:
             evidence["there"] = "V"
         elif fault.address < 1 << case.host.cpu.physical_bits:
             evidence["there"] = f"as a physical address, {owner(case, fault.address)}"

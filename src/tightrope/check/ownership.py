@@ -32,7 +32,7 @@ def outside(rows: NDArray[np.int64], extents: Sequence[Extent]) -> NDArray[np.in
 
 
 def _own(case: Case) -> list[Extent]:
-    stub = Extent.sized(case.plan.entry, PAGE_SIZE)
+    stub = Extent.sized(case.intent.entry, PAGE_SIZE)
     return [case.control_page, stub, *(piece.extent for piece in case.handover.static)]
 
 
@@ -64,7 +64,7 @@ def stores_owned(case: Case) -> Iterator[Found]:
 def loads_owned(case: Case) -> Iterator[Found]:
     """Every load comes from the control page, the stub's page, the list or a source."""
     pages = [frame << PAGE_SHIFT for frame in case.list_frames]
-    if case.handover.at_v is not None and not case.live:
+    if case.handover.at_v is not None and not case.contract.live:
         pages.append(case.handover.world.code_phys)
     rows = outside(
         case.run.loads,
@@ -74,7 +74,7 @@ def loads_owned(case: Case) -> Iterator[Found]:
             *(Extent.sized(page, PAGE_SIZE) for page in pages),
         ],
     )
-    if case.live:
+    if case.contract.live:
         # Under the current pgd it is the old kernel that reads its own gdt and text.
         rows = rows[rows[:, 1] >= Step.IDENTITY]
     for index, step, phys, size in rows[:1].tolist():
@@ -98,10 +98,10 @@ def copies_owned(case: Case) -> Iterator[Found]:
     seen = case.run.copies
     if not len(seen):
         return
-    saved = [np.array(each.source.pages, np.int64) for each in case.plan.backup]
+    saved = [np.array(each.source.pages, np.int64) for each in case.intent.backup]
     for column, frames, verb in (
-        (1, case.plan.destinations, "writes"),
-        (2, np.concatenate([case.plan.sources, *saved]), "reads"),
+        (1, case.intent.destinations, "writes"),
+        (2, np.concatenate([case.intent.sources, *saved]), "reads"),
     ):
         bad = seen[~np.isin(seen[:, column] >> PAGE_SHIFT, frames)]
         if len(bad):

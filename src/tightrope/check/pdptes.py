@@ -59,7 +59,7 @@ def _used(case: Case) -> list[tuple[int, int]]:
 )
 def pdptes_current(case: Case) -> Iterator[Found]:
     """No address is translated through a PDPTE that was written after the CPU loaded it."""
-    if case.plan.paging is not Paging.PAE:
+    if case.intent.paging is not Paging.PAE:
         return
     loads = list(_loads(case))
     ends = [at for at, _ in loads[1:]] + [case.run.instructions]

@@ -24,19 +24,19 @@ from tightrope.x86.walk import Access
 )
 def same_bytes(case: Case) -> Iterator[Found]:
     """The page at V holds the same bytes before and after the switch to page_table_a."""
-    if case.handover.at_v is not None or case.handover.world.way_out is not None:
+    if case.contract.stays_at_v or case.handover.world.way_out is not None:
         return  # it is the same page: the control page holds other code, or V is where it lies
     old = next(
         (p.data for p in case.handover.world.pieces if p.phys == case.handover.world.code_phys), b""
     )
-    new = next((p.data for p in case.handover.pieces if p.phys == case.plan.control_page), b"")
+    new = next((p.data for p in case.handover.pieces if p.phys == case.intent.control_page), b"")
     if bytes(old) == bytes(new):
         return
     pairs = zip(bytes(old), bytes(new), strict=False)
     at = next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(old), len(new)))
     yield finding(
-        f"byte {at:#x} of the page at V = {case.plan.relocation:#x} differs between the old kernel's"
-        f" text and the control page {case.plan.control_page:#x}",
+        f"byte {at:#x} of the page at V = {case.intent.relocation:#x} differs between the old kernel's"
+        f" text and the control page {case.intent.control_page:#x}",
         evidence={"old": bytes(old)[at : at + 8].hex(), "new": bytes(new)[at : at + 8].hex()},
         mend="copy the whole page of relocation code into the control page",
     )
@@ -52,7 +52,7 @@ def same_bytes(case: Case) -> Iterator[Found]:
 def code_stays(case: Case) -> Iterator[Found]:
     """Across every table switch the next instruction comes from the same place or the same bytes."""
     before: dict[int, int] = {}
-    twins = {case.handover.world.code_phys, case.plan.control_page}
+    twins = {case.handover.world.code_phys, case.intent.control_page}
     for each in case.run.translations:
         if each.access is not Access.FETCH:
             continue
@@ -127,7 +127,8 @@ def pge_before_identity(case: Case) -> Iterator[Found]:
         identity = int(each.virt) == int(each.phys)
         # V may be a physical address as well, and P the very same: its bytes are the same then.
         at_v = (
-            each.access is Access.FETCH and align_down(each.virt, PAGE_SIZE) == case.plan.relocation
+            each.access is Access.FETCH
+            and align_down(each.virt, PAGE_SIZE) == case.intent.relocation
         )
         if switched and identity and not at_v and (cleared is None or each.instruction < cleared):
             yield finding(

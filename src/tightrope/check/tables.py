@@ -71,7 +71,7 @@ def _maps(case: Case, virt: int, name: str, frame: int) -> Iterator[Found]:
 )
 def table_a_maps_v(case: Case) -> Iterator[Found]:
     """V leads to the control page, or to where it always led if the code at V stays where it is."""
-    yield from _maps(case, case.plan.relocation, "V", case.behind_v)
+    yield from _maps(case, case.intent.relocation, "V", case.behind_v)
 
 
 @rule(
@@ -93,7 +93,7 @@ def table_a_maps_p(case: Case) -> Iterator[Found]:
 )
 def table_a_rights(case: Case) -> Iterator[Found]:
     """Supervisor and executable; the control page writable too: it holds the code and its stack."""
-    for name, virt in (("V", case.plan.relocation), ("P", case.landing)):
+    for name, virt in (("V", case.intent.relocation), ("P", case.landing)):
         got = _leads(case, virt)
         if isinstance(got, Refused):
             continue
@@ -124,9 +124,9 @@ def table_a_rights(case: Case) -> Iterator[Found]:
 )
 def table_a_nothing_else(case: Case) -> Iterator[Found]:
     """Two mappings and no third."""
-    if case.one_table or case.live:
+    if case.contract.one_tree or case.contract.live:
         return  # one table maps all that has to be reachable as well, the current pgd much more
-    allowed = {case.plan.relocation, case.landing}
+    allowed = {case.intent.relocation, case.landing}
     mapped = case.mapped_a
     for virt, phys, size in zip(
         mapped.virt.tolist(), mapped.phys.tolist(), mapped.size.tolist(), strict=True
@@ -149,13 +149,13 @@ def reserved_bits(case: Case) -> Iterator[Found]:
     """No reserved bit on the way to V, to P, or anywhere in page_table_b."""
     tables_a, tables_b = case.handover.page_table_a, case.handover.page_table_b
     targets = [
-        ("page_table_a", tables_a, case.plan.relocation, Step.TABLE_A),
+        ("page_table_a", tables_a, case.intent.relocation, Step.TABLE_A),
         ("page_table_a", tables_a, case.landing, Step.STATE),
     ]
     if tables_b:
         targets += [
             ("page_table_b", tables_b, each.extent.start, Step.TABLE_B)
-            for each in case.plan.identity
+            for each in case.intent.identity
         ]
     for name, tables, virt, step in targets:
         got = case.walk(tables, virt, Access.READ)
@@ -169,7 +169,7 @@ def reserved_bits(case: Case) -> Iterator[Found]:
                 else _clear(case),
             )
             return
-    if case.plan.paging is Paging.I386:
+    if case.intent.paging is Paging.I386:
         return  # an entry of 32 bits has no address bits that a CPU lacks
     trees = [("page_table_a", tables_a, Step.TABLE_A)]
     trees += [("page_table_b", tables_b, Step.TABLE_B)] if tables_b else []
@@ -243,8 +243,8 @@ def table_b_identity(case: Case) -> Iterator[Found]:
         return
     mapped = case.mapped_b
     wrong = np.nonzero(mapped.virt != mapped.phys)[0]
-    if case.one_table:
-        wrong = wrong[mapped.virt[wrong] != np.uint64(case.plan.relocation)]
+    if case.contract.one_tree:
+        wrong = wrong[mapped.virt[wrong] != np.uint64(case.intent.relocation)]
     if len(wrong):
         at = int(wrong[0])
         virt, phys = int(mapped.virt[at]), int(mapped.phys[at])

@@ -11,8 +11,8 @@ Rules: files are opened in `files` and nowhere below the command line; everythin
 deed and a report of what came back.  Heavy packages are imported inside the command that needs them.
 Exit status: 0 holds, 1 a finding, 2 no verdict, 130 interrupted.
 
-May import: abi, check, deeds, errors, handover, host, image, memory, model, perform, plan,
-prove, report, sabotage, shipped, vmcore
+May import: abi, check, deeds, errors, handover, host, image, memory, model,
+participants, perform, plan, prove, report, sabotage, shipped, vmcore
 """
 
 from __future__ import annotations

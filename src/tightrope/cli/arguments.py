@@ -36,9 +36,9 @@ def interfaces() -> list[str]:
 
 def design(group: ArgumentParser | argparse._ArgumentGroup, help: str) -> None:
     """`--design`, of those that there are."""
-    from tightrope.handover import DESIGNS, TWO_TABLES
+    from tightrope.participants import DESIGNS, OURS
 
-    group.add_argument("--design", default=TWO_TABLES, choices=DESIGNS, help=help)
+    group.add_argument("--design", default=OURS, choices=list(DESIGNS), help=help)
 
 
 def machines(text: str) -> tuple[str, ...]:

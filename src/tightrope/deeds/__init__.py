@@ -12,6 +12,6 @@
 
 Rules: a deed opens no file and prints nothing; it decides what the command line must not.
 
-May import: check, errors, handover, host, image, machine, memory, model, observe, perform, plan,
-sabotage, shipped, vmcore, world, x86
+May import: check, errors, handover, host, image, machine, memory, model, observe, participants, perform,
+plan, sabotage, shipped, vmcore, world, x86
 """

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tightrope import check, handover, host
+from tightrope import check, handover, host, participants
 from tightrope.deeds.rehearse import Stages, prepare, reached
 from tightrope.deeds.unpacking import Unpacking
 from tightrope.machine.port import Progress, no_progress
@@ -22,7 +22,17 @@ from tightrope.machine.qemu import Qemu, guest
 from tightrope.machine.qemu.pc import Board
 from tightrope.machine.qemu.stage import PHYSICAL_BITS
 from tightrope.memory import PAGE_SIZE
-from tightrope.model import Buffer, Console, Finding, Image, Outcome, Step, Stop, Verdict
+from tightrope.model import (
+    Buffer,
+    Console,
+    Finding,
+    Image,
+    Outcome,
+    Step,
+    Stop,
+    Verdict,
+    relocation_code,
+)
 from tightrope.plan import Request
 
 BOOT_SECONDS = 300.0
@@ -49,7 +59,7 @@ def rehearse_booted(
     request: Request,
     *,
     token: str,
-    design: str = handover.TWO_TABLES,
+    design: str = participants.OURS,
     machine: Qemu | None = None,
     boot_seconds: float = BOOT_SECONDS,
     seconds: float = BOOT_SECONDS,
@@ -98,11 +108,12 @@ def rehearse_booted(
             gbpages=True,
         )
         found = host.read_guest(told, standing.registers, read, crash=request.crash)
-        the_plan = handover.fitted(prepare(image, found.host, request), design)
+        the_plan = prepare(image, found.host, request)
+        chain = participants.chain(the_plan, design)
+        the_plan = handover.fitted(the_plan, chain)
     with stages.stage("tables"):
-        code, at_v = handover.codes(design, found.host.paging)
-        world = host.with_code(found, at_v or code, read)
-        built = handover.build(the_plan, world, code, design=design, at_v=at_v)
+        world = host.with_code(found, relocation_code(chain).called, read)
+        built = handover.build(the_plan, world, chain)
         guest.lay_over(standing, built)
     changed: list[int] = []
 

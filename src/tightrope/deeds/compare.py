@@ -6,7 +6,7 @@ design cannot exist there.  Numbers are what was seen: nothing is taken from the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -15,18 +15,16 @@ from tightrope.deeds.machines import emulator
 from tightrope.deeds.rehearse import rehearse
 from tightrope.deeds.unpacking import Unpacking
 from tightrope.errors import PlanError
-from tightrope.handover import DESIGNS, TWO_TABLES
 from tightrope.machine.port import Machine, Progress, no_progress
 from tightrope.memory import PAGE_SHIFT, PAGE_SIZE
 from tightrope.model import Host, Image, Step, Stop, Verdict
 from tightrope.model.comparison import Row
+from tightrope.participants import DESIGNS
 from tightrope.plan import Request
 from tightrope.x86.cpu import CR4_PGE
 
 NOT_HERE = ("relocation", "private.size", "design")
 """The fields of a host for which a design cannot exist there, where the plan itself can be made."""
-OURS = TWO_TABLES
-"""The design that a rehearsal has when none is asked for."""
 
 
 def compare(
@@ -34,16 +32,17 @@ def compare(
     old: Host,
     request: Request,
     *,
-    designs: Sequence[str] = DESIGNS,
+    designs: Iterable[str] = DESIGNS,
     machine: Machine | None = None,
     progress: Progress = no_progress,
 ) -> tuple[Row, ...]:
     """Rehearse each design.  Raises PlanError when not even the plan can be made."""
     machine = machine or emulator()
     unpacking = Unpacking(image, request.initrd)
+    names = tuple(designs)
     rows = []
-    for number, design in enumerate(designs):
-        progress("designs", number, len(designs))
+    for number, design in enumerate(names):
+        progress("designs", number, len(names))
         try:
             verdict = rehearse(
                 image, old, request, design=design, machine=machine, unpacking=unpacking
@@ -107,5 +106,5 @@ def _copied(verdict: Verdict) -> tuple[int, float | None]:
     start = next((at for at, step in run.step_starts if step is Step.COPY), run.instructions)
     rows = run.copies[run.copies[:, 0] >= start]
     written = np.unique(rows[:, 1] >> PAGE_SHIFT)
-    pages = int(np.isin(written, verdict.handover.plan.destinations).sum())
+    pages = int(np.isin(written, verdict.handover.intent.destinations).sum())
     return pages, int(rows[:, 3].sum()) / PAGE_SIZE / pages if pages else None

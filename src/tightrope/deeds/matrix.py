@@ -118,7 +118,7 @@ def _cell(
         outcome = verdict.outcome
         first = verdict.findings[0] if verdict.findings else None
         detail = (
-            f"{first.rule}, step {int(first.step)}" if first else verdict.handover.plan.protocol
+            f"{first.rule}, step {int(first.step)}" if first else verdict.handover.intent.protocol
         )
     return Cell(
         paging=Paging.X86_64 if isinstance(old, str) else old.paging,

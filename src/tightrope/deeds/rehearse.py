@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tightrope import check, handover, plan
+from tightrope import check, handover, participants, plan
 from tightrope import world as world_room
 from tightrope.deeds.machines import emulator
 from tightrope.deeds.unpacking import Unpacking, speaks_for_itself
@@ -33,6 +33,7 @@ from tightrope.model import (
     Step,
     Stop,
     Verdict,
+    relocation_code,
 )
 from tightrope.plan import Request
 from tightrope.sabotage import Sabotage
@@ -69,25 +70,16 @@ def prepare(image: Image, old: Host, request: Request) -> Plan:
 
 def build(the_plan: Plan, *, design: str, sabotage: Sabotage | None = None) -> Handover:
     """The old kernel's world and the handover for a plan, broken where a sabotage says so."""
-    through_xen = the_plan.xen is not None
     if sabotage:
         the_plan = sabotage.plan(the_plan)
-    if not through_xen:
-        the_plan = handover.fitted(the_plan, design)
-    old, at_v = the_plan.host, None
-    if through_xen:
-        code = handover.code_xen(the_plan)
-    else:
-        code, at_v = handover.codes(design, old.paging)
+    chain = participants.chain(the_plan, design)
+    the_plan = handover.fitted(the_plan, chain)
+    old = the_plan.host
     if sabotage:
         sabotage.refuse(the_plan.paging)
-        code, old = sabotage.code(code), sabotage.host(old, the_plan)
-    if through_xen:
-        world = world_room.lay_xen(the_plan, code, old)
-        built = handover.build_xen(the_plan, world, code, design=design)
-    else:
-        world = world_room.lay(old, at_v or code, the_plan.relocation)
-        built = handover.build(the_plan, world, code, design=design, at_v=at_v)
+        chain, old = sabotage.chain(chain), sabotage.host(old, the_plan)
+    world = world_room.planned(the_plan, relocation_code(chain).called, old)
+    built = handover.build(the_plan, world, chain)
     return sabotage.handover(built) if sabotage else built
 
 
@@ -96,7 +88,7 @@ def rehearse(
     old: Host,
     request: Request,
     *,
-    design: str = handover.TWO_TABLES,
+    design: str = participants.OURS,
     sabotage: Sabotage | None = None,
     console: bool = False,
     token: str | None = None,

@@ -1,28 +1,14 @@
-"""Plan + old kernel -> Handover: control page, page_table_a, page_table_b, page list.
+"""Plan + old kernel + relocation code -> Handover: control page, page_table_a, page_table_b, page list.
 
-    designs      the table designs by name; `two-tables` is the thread's
-    apart        the designs whose code at V is not the control page's
-    xen          the same through a hypervisor, by dom0's pages or with the hypervisor's own
-    build        lays everything that machine_kexec needs out as pieces of memory
+    designs      how page_table_a and page_table_b are filled
+    apart        tables for code at V that stays where it is
+    xen          tables through a hypervisor, in dom0's pages or the hypervisor's own
+    trees        which of these a contract asks for
+    build        puts tables, list and the registers of the call together
 
-May import: errors, memory, model, routines, x86
+May import: errors, memory, model, x86
 """
 
-from tightrope.handover.apart import IN_PLACE, SPLIT_FUNCTION
-from tightrope.handover.build import DESIGNS, build, codes, fitted
-from tightrope.handover.designs import DAMM_V4, ONE_TABLE, TWO_TABLES
-from tightrope.handover.xen import build_xen, code_xen
+from tightrope.handover.build import build, fitted
 
-__all__ = [
-    "DAMM_V4",
-    "DESIGNS",
-    "IN_PLACE",
-    "ONE_TABLE",
-    "SPLIT_FUNCTION",
-    "TWO_TABLES",
-    "build",
-    "build_xen",
-    "code_xen",
-    "codes",
-    "fitted",
-]
+__all__ = ["build", "fitted"]

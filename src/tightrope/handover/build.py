@@ -1,127 +1,89 @@
-"""Building a handover: tables, control page, list, and the registers of the call.
+"""Building a handover: tables for a contract, control page, list, and the registers of the call.
 
-Rules: what lies in memory before the walk is a list of pieces, each with its reason; nothing is
-written anywhere.  The control page is byte for byte the old kernel's page at V, so that the switch
-to page_table_a at V changes nothing that is executed; in the designs of `apart` the page at V stays
-what it is, and the control page holds other code.
+Rules: nothing is written anywhere.  The control page is byte for byte the old kernel's page at V, so
+that the switch to page_table_a at V changes nothing that is executed; where a contract has the code at V
+stay, it stays what it is and the control page holds other code.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Sequence
 from dataclasses import replace
 
-from tightrope import routines
-from tightrope.errors import MachineError
-from tightrope.handover import apart, designs
-from tightrope.handover.apart import Apart
-from tightrope.memory import PAGE_SIZE, Extent, Phys
-from tightrope.model import Code, Handover, Paging, Piece, Plan, World
-
-DESIGNS: tuple[str, ...] = (apart.IN_PLACE, *designs.DESIGNS, apart.SPLIT_FUNCTION)
-"""All designs by name, in the order of history but for the thread's own."""
-
-
-AT_V: Mapping[str, Mapping[Paging, str]] = {
-    apart.IN_PLACE: {
-        Paging.I386: routines.IN_PLACE_I386,
-        Paging.PAE: routines.IN_PLACE_PAE,
-        Paging.X86_64: routines.IN_PLACE_X86_64,
-        Paging.LA57: routines.IN_PLACE_X86_64,
-    },
-    apart.SPLIT_FUNCTION: {
-        Paging.I386: routines.SWITCH_I386,
-        Paging.PAE: routines.SWITCH_I386,
-        Paging.X86_64: routines.SWITCH_X86_64,
-        Paging.LA57: routines.SWITCH_X86_64,
-    },
-}
-"""The routine at V, where it is not the control page's."""
+from tightrope.handover.laid import Laid
+from tightrope.handover.trees import trees
+from tightrope.memory import PAGE_SIZE
+from tightrope.model import (
+    Given,
+    Handover,
+    Participant,
+    Plan,
+    World,
+    XenV2,
+    called_at,
+    relocation_code,
+)
 
 
-def known(design: str) -> str:
-    """The name, if there is such a design.  Raises MachineError."""
-    if design not in DESIGNS:
-        raise MachineError(f"no design {design!r}; there is {', '.join(DESIGNS)}")
-    return design
+def fitted(plan: Plan, chain: Sequence[Participant]) -> Plan:
+    """The plan with V in the old kernel's text, where the relocation code is to stay at V."""
+    if not relocation_code(chain).contract.stays_at_v:
+        return plan
+    virt = called_at(plan.through, plan.host, plan.control_page, stays=True)
+    return replace(plan, relocation=virt)
 
 
-def codes(design: str, paging: Paging) -> tuple[Code, Code | None]:
-    """The control page's code, and the code at V where it is not the same."""
-    wide = paging.long_mode
-    if known(design) not in apart.DESIGNS:
-        return routines.read(routines.RELOCATE_X86_64 if wide else routines.RELOCATE_I386), None
-    control = routines.read(routines.CONTROL_X86_64 if wide else routines.CONTROL_I386)
-    return control, routines.read(AT_V[design][paging])
+def build(plan: Plan, world: World, chain: tuple[Participant, ...]) -> Handover:
+    """Everything `machine_kexec` needs.
 
-
-def fitted(plan: Plan, design: str) -> Plan:
-    """The plan with V where the design's code at V lies."""
-    return replace(plan, relocation=apart.text_at_v(plan)) if design in apart.DESIGNS else plan
-
-
-def build(
-    plan: Plan, world: World, code: Code, *, design: str, at_v: Code | None = None
-) -> Handover:
-    """Everything `machine_kexec` needs: `code` goes into the control page.
-
-    `at_v` is what `world` has at V where that is other code.  Raises MachineError for a design that
-    is none, PlanError for one that cannot exist on this host.
+    `world` has the code that the relocation code is called by at V.  Raises PlanError for tables that
+    cannot exist on this host.
     """
-    frames = _frames(plan.spare)
-    if known(design) in apart.DESIGNS:
-        laid = apart.DESIGNS[design](plan, world, frames)
-    else:
-        table_a, table_b = designs.DESIGNS[design](plan, frames)
-        laid = Apart(
-            plan=plan,
-            table_a=table_a,
-            table_b=table_b,
-            arguments={"rcx": table_a.root},
-        )
-    plan, table_a, table_b = laid.plan, laid.table_a, laid.table_b
-    pieces = [
-        Piece(
-            phys=plan.control_page,
-            data=code.data.ljust(PAGE_SIZE, b"\0"),
-            what="the control page",
-        )
-    ]
-    # What lies in the old kernel's image, or is the current pgd, is not laid a second time.
-    trees = [("page_table_a", table_a)] if design not in apart.DESIGNS else []
-    trees += [("page_table_b", table_b)] if table_b and table_b is not table_a else []
-    for what, tables in trees:
-        pieces += [
-            Piece(phys=Phys(frame), data=page, what=what) for frame, page in tables.pages.items()
-        ]
-    pieces += [
-        Piece(phys=Phys(frame), data=words.tobytes(), what="the page list")
-        for frame, words in plan.list_pages.items()
-    ]
-    arguments = {
-        "rdi": plan.head,
-        "rsi": plan.control_page,
-        "rdx": plan.entry,
-        **laid.arguments,
-    }
-    if table_b:
-        arguments["r8"] = table_b.root
+    relocation = relocation_code(chain)
+    laid = trees(plan, world, relocation.contract)
+    if laid.reach:
+        plan = replace(plan, identity=(*plan.identity, *laid.reach))
     return Handover(
-        plan=plan,
+        intent=plan,
         world=world,
-        design=design,
-        code=code,
-        page_table_a=table_a,
-        page_table_b=table_b,
-        pieces=tuple(pieces),
+        chain=chain,
+        page_table_a=laid.table_a,
+        page_table_b=laid.table_b,
+        page_list={frame: words.tobytes() for frame, words in plan.list_pages.items()},
         segments=plan.segments,
-        registers=replace(world.registers, general={**world.registers.general, **arguments}),
-        at_v=at_v,
-        static=laid.static,
+        registers=replace(
+            world.registers,
+            general={
+                **world.registers.general,
+                **_arguments(plan, world, relocation, laid),
+            },
+        ),
+        levels=laid.levels,
         jumps_to=laid.jumps_to,
+        prepared=laid.prepared,
     )
 
 
-def _frames(spare: tuple[Extent, ...]) -> Iterator[int]:
-    for extent in spare:
-        yield from range(extent.start, extent.end, PAGE_SIZE)
+def _arguments(plan: Plan, world: World, relocation: Participant, laid: Laid) -> dict[str, int]:
+    """What the call has in registers; words in memory are the world's, where a hypervisor lays them."""
+    values: dict[Given, int] = {
+        Given.LIST: plan.head,
+        Given.LIST_PAGE: plan.head & -PAGE_SIZE,
+        Given.CONTROL_PAGE: plan.control_page,
+        Given.V: plan.relocation,
+        Given.ENTRY: plan.entry,
+        Given.TABLE_A: laid.table_a.root,
+        Given.FUNCTION: world.code_phys,
+        Given.DIRECT_MAP: plan.host.direct_map.virt,
+        Given.FLAGS: int(isinstance(plan.through, XenV2) and plan.through.legacy_exit),
+    }
+    if laid.table_b:
+        values[Given.TABLE_B] = laid.table_b.root
+    if laid.levels:
+        values[Given.LEVELS] = laid.levels[0]
+    general = world.registers.general
+    return {
+        at: int(values[given])
+        for at, given in relocation.contract.arguments.items()
+        if at in general and given in values
+    }

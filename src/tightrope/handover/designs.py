@@ -1,20 +1,12 @@
-"""The table designs: how page_table_a and page_table_b are filled.
+"""page_table_a and page_table_b as a contract wants them, filled entry by entry.
 
-Rules: a design is a small function over a `TableStore`; it knows V, P and what has to be reachable, and
-no register.  All entries have accessed and dirty preset, so that the walker never writes into a table.
-
-    two-tables   page_table_a: V -> P and P -> P, nothing else      (the thread, step 2)
-                 page_table_b: what the plan says has to be reachable, each address to itself
-                 (none on i386 and PAE, where step 5 turns paging off)
-    one-table    Biederman's answer in the thread, and what Linux became: the identity map with V
-                 added, loaded once; it exists only where V is not one of the identity addresses
-    damm-v4      as merged in 2.6.20: the chains for V and for P are written one after the other, the
-                 second over the first where they share a slot (shared notes on kexec, 2.3)
+Rules: each is a small function over a `TableStore`; it knows V, P and what has to be reachable, and no
+register.  All entries have accessed and dirty preset, so that the walker never writes into a table.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 
 from tightrope.errors import PlanError
 from tightrope.memory import PAGE_SIZE, Extent, union
@@ -31,28 +23,16 @@ from tightrope.x86.paging import (
 )
 from tightrope.x86.tables import TableStore
 
-TWO_TABLES, ONE_TABLE, DAMM_V4 = "two-tables", "one-table", "damm-v4"
-
 CODE_AND_STACK = Rights(writable=True, executable=True)
 """The control page holds the code and its stack: one page cannot be W^X."""
 
-Filled = tuple[Tables, Tables | None]
-"""page_table_a, and page_table_b where there is one."""
 
-
-def two_tables(plan: Plan, frames: Iterator[int]) -> Filled:
-    """The thread's design."""
-    table_a = page_table_a(plan, frames)
-    return table_a, page_table_b(plan, frames) if plan.paging.long_mode else None
-
-
-def one_table(plan: Plan, frames: Iterator[int]) -> Filled:
-    """One identity table with V added.  Raises PlanError where V would have to lead to two places."""
+def one_tree(plan: Plan, frames: Iterator[int]) -> Tables:
+    """The identity map with V added.  Raises PlanError where V would have to lead to two places."""
     store = _identity(plan, frames)
     if int(plan.relocation) != int(plan.control_page):  # V = P is there already
         _add_v(plan, store)
-    tables = Tables(root=store.root, pages=store.pages())
-    return tables, tables if plan.paging.long_mode else None
+    return Tables(root=store.root, pages=store.pages())
 
 
 def _add_v(plan: Plan, store: TableStore) -> None:
@@ -85,13 +65,12 @@ def _add_v(plan: Plan, store: TableStore) -> None:
         ) from err
 
 
-def damm_v4(plan: Plan, frames: Iterator[int]) -> Filled:
+def chains(plan: Plan, frames: Iterator[int]) -> Tables:
     """2.6.20's page_table_a: every level of both chains is written, whatever was there."""
     fmt = FORMATS[plan.paging]
     store = TableStore(fmt, frames.__next__)
     write_chains(store, fmt, store.root, plan.relocation, plan.control_page, store.new_table)
-    table_a = Tables(root=store.root, pages=store.pages())
-    return table_a, page_table_b(plan, frames) if plan.paging.long_mode else None
+    return Tables(root=store.root, pages=store.pages())
 
 
 def write_chains(
@@ -135,8 +114,10 @@ def map_twice(
         map_page(tables, fmt, root, address, control_page, CODE_AND_STACK, new_table)
 
 
-def page_table_b(plan: Plan, frames: Iterator[int]) -> Tables:
-    """Each address of the plan's identity list to itself."""
+def page_table_b(plan: Plan, frames: Iterator[int]) -> Tables | None:
+    """Each address of the plan's identity list to itself; None where step 5 turns paging off."""
+    if not plan.paging.long_mode:
+        return None
     store = _identity(plan, frames)
     return Tables(root=store.root, pages=store.pages())
 
@@ -168,11 +149,3 @@ def _identity(plan: Plan, frames: Iterator[int]) -> TableStore:
         if not any(each.covers(second) for each in wanted):
             store.map_extent(second.start, second, CODE_AND_STACK, page_sizes=sizes)
     return store
-
-
-DESIGNS: Mapping[str, Callable[[Plan, Iterator[int]], Filled]] = {
-    TWO_TABLES: two_tables,
-    ONE_TABLE: one_table,
-    DAMM_V4: damm_v4,
-}
-"""Each design by its name on the command line."""

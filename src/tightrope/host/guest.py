@@ -38,6 +38,7 @@ from tightrope.model import (
     Named,
     Paging,
     Piece,
+    PieceRole,
     Registers,
     World,
 )
@@ -173,10 +174,10 @@ def with_code(guest: Guest, code: Code, read: ReadMemory) -> World:
             Piece(
                 phys=at,
                 data=code.data.ljust(PAGE_SIZE, b"\0"),
-                what="the old kernel's relocation code at V",
+                role=PieceRole.CODE_AT_V,
             ),
             *(
-                Piece(phys=Phys(frame), data=page, what="the old kernel's page tables")
+                Piece(phys=Phys(frame), data=page, role=PieceRole.TABLES)
                 for frame, page in guest.tables.items()
             ),
         ),

@@ -1,27 +1,27 @@
 """What a handover says of its own walk, for whoever watches it.
 
-Rules: this is where a plan ends; `observe` takes the `Expectations` and asks for nothing else.
+Rules: this is where a handover ends; `observe` takes the `Expectations` and asks for nothing else.
 """
 
 from __future__ import annotations
 
 from tightrope.memory import PAGE_SHIFT
-from tightrope.model import Buffer, Handover, Plan
+from tightrope.model import Buffer, Handover
 from tightrope.observe.expectations import Expectations
 
 
 def expectations(handover: Handover) -> Expectations:
     """The walk that a handover is made for."""
-    plan, way, table_b = handover.plan, handover.world.way_out, handover.page_table_b
+    intent, way, table_b = handover.intent, handover.world.way_out, handover.page_table_b
     return Expectations(
-        cpu=plan.host.cpu,
+        cpu=handover.host.cpu,
         registers=handover.registers,
-        entry=plan.kernel_entry,
-        relocation=plan.relocation,
-        control_page=plan.control_page,
+        entry=intent.kernel_entry,
+        relocation=intent.relocation,
+        control_page=intent.control_page,
         root_a=handover.page_table_a.root,
         root_b=table_b.root if table_b else None,
-        frames=lambda frame: has_business(plan, frame),
+        frames=lambda frame: has_business(handover, frame),
         tables=_before(handover),
         way_out=frozenset((way.wide.root, way.narrow.root) if way else ()),
     )
@@ -41,10 +41,11 @@ def _before(handover: Handover) -> dict[int, Buffer]:
     }
 
 
-def has_business(plan: Plan, frame: int) -> bool:
+def has_business(handover: Handover, frame: int) -> bool:
     """The control page, the list, the sources and the destinations: what a walk has to do with."""
+    intent = handover.intent
     return (
-        frame == plan.control_page >> PAGE_SHIFT
-        or frame << PAGE_SHIFT in plan.list_pages
-        or bool((plan.destinations == frame).any() or (plan.sources == frame).any())
+        frame == intent.control_page >> PAGE_SHIFT
+        or frame << PAGE_SHIFT in handover.page_list
+        or bool((intent.destinations == frame).any() or (intent.sources == frame).any())
     )

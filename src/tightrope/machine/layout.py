@@ -39,7 +39,7 @@ def lay(handover: Handover, ram: Ram, before: Destinations = Destinations.POISON
     """
     at = 0
     ram.laid += 1
-    plan = handover.plan
+    plan = handover.intent
     for each in plan.backup if before is Destinations.POISONED else ():
         words = np.arange(each.source.start, each.source.end, 4, dtype="<u4") ^ BACKED_UP
         ram.write(each.source.start, words.tobytes())

@@ -17,7 +17,7 @@ May import: errors, memory, x86
 
 from __future__ import annotations
 
-from tightrope.model.handover import Code, Handover, Tables
+from tightrope.model.handover import Handover, Tables
 from tightrope.model.host import (
     Basis,
     Cpu,
@@ -31,7 +31,22 @@ from tightrope.model.host import (
 )
 from tightrope.model.image import Buffer, Contents, EntryPoint, Image, Part, Payload, Protocol
 from tightrope.model.inputs import Inputs, Module
-from tightrope.model.plan import ZERO_FRAME, Backup, Plan, Segment
+from tightrope.model.intent import ZERO_FRAME, Backup, Intent, Segment, SegmentRole
+from tightrope.model.participant import (
+    EVERY_PROMISE,
+    Code,
+    Contract,
+    Given,
+    Kind,
+    Old,
+    Participant,
+    Place,
+    Promise,
+    Trees,
+    relocation_code,
+    with_code,
+)
+from tightrope.model.plan import Plan
 from tightrope.model.run import (
     EVERYTHING,
     Console,
@@ -44,22 +59,35 @@ from tightrope.model.run import (
     Stop,
     Translation,
 )
+from tightrope.model.through import (
+    Bare,
+    PageList,
+    Through,
+    UnderXen,
+    XenCompat,
+    XenV1,
+    XenV2,
+    called_at,
+)
 from tightrope.model.verdict import Finding, Outcome, Verdict
 from tightrope.model.walk import PAGING_OFF, STEP_NAMES, Paging, Step
-from tightrope.model.world import Piece, WayOut, World
-from tightrope.model.xen import Dom0, Xen, XenCrash, XenInterface, XenLoad, XenPage
+from tightrope.model.world import Piece, PieceRole, WayOut, World
+from tightrope.model.xen import Dom0, Xen, XenCrash, XenInterface, XenPage
 
 __all__ = [
     "EVERYTHING",
+    "EVERY_PROMISE",
     "PAGING_OFF",
     "STEP_NAMES",
     "ZERO_FRAME",
     "Backup",
+    "Bare",
     "Basis",
     "Buffer",
     "Code",
     "Console",
     "Contents",
+    "Contract",
     "Cpu",
     "DirectMap",
     "Dom0",
@@ -67,38 +95,56 @@ __all__ = [
     "Fact",
     "Fault",
     "Finding",
+    "Given",
     "Handover",
     "Host",
     "Image",
     "Inputs",
+    "Intent",
     "KernelText",
+    "Kind",
     "LowMapping",
     "Memory",
     "Module",
     "Named",
+    "Old",
     "Outcome",
+    "PageList",
     "Paging",
     "Part",
+    "Participant",
     "Payload",
     "Piece",
+    "PieceRole",
+    "Place",
     "Plan",
+    "Promise",
     "Protocol",
     "RegisterWrite",
     "Registers",
     "Run",
     "Segment",
+    "SegmentRole",
     "Sight",
     "Stale",
     "Step",
     "Stop",
     "Tables",
+    "Through",
     "Translation",
+    "Trees",
+    "UnderXen",
     "Verdict",
     "WayOut",
     "World",
     "Xen",
+    "XenCompat",
     "XenCrash",
     "XenInterface",
-    "XenLoad",
     "XenPage",
+    "XenV1",
+    "XenV2",
+    "called_at",
+    "relocation_code",
+    "with_code",
 ]

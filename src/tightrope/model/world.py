@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from tightrope.memory import Extent, Phys, Virt
@@ -17,13 +18,52 @@ if TYPE_CHECKING:
     from tightrope.model.image import Buffer
 
 
+class PieceRole(StrEnum):
+    """What bytes are that lie in memory before the walk; the value is what a report calls them."""
+
+    CONTROL_PAGE = "the control page"
+    TABLE_A = "page_table_a"
+    TABLE_B = "page_table_b"
+    PAGE_LIST = "the page list"
+    TABLE_A_IN_IMAGE = "page_table_a, in the old kernel's image"
+    LEVELS_IN_IMAGE = "the old kernel's pgtable_level"
+    GDT = "the old kernel's gdt"
+    IDT = "the old kernel's idt"
+    STACK = "the old kernel's stack"
+    CODE_AT_V = "the old kernel's relocation code at V"
+    TABLES = "the old kernel's page tables"
+    NOTE = "the old kernel's crash note"
+    BIOS = "the BIOS data area"
+    DOM0_TABLES = "dom0's page tables"
+    DOM0_CODE = "dom0's own relocation code"
+    PAGE_ARRAY = "the hypervisor's copy of page_list"
+    WAY_OUT = "the hypervisor's code that leaves long mode"
+    WAY_OUT_TABLES = "the way out's page tables"
+    WAY_OUT_GDTR = "the way out's gdtr"
+    WAY_OUT_IDTR = "the way out's idtr"
+    WAY_OUT_FAR = "the way out's far address"
+    WAY_OUT_STACK = "the stack that dom0's code is called with"
+    PLANTED = "an identity map in the current pgd"
+    OTHER = "something else"
+    """What only its own name tells."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Piece:
     """Bytes that lie at a physical address, and what they are."""
 
     phys: Phys
     data: Buffer
-    what: str
+    role: PieceRole
+    which: str = ""
+    """Which one, where there are several of the role and each has a name."""
+
+    @property
+    def what(self) -> str:
+        """A noun phrase for reports."""
+        if self.role is PieceRole.OTHER and self.which:
+            return self.which
+        return f"{self.role.value}: {self.which}" if self.which else self.role.value
 
     @property
     def extent(self) -> Extent:

@@ -1,4 +1,4 @@
-"""What a hypervisor adds: to a host its dom0, to a plan the load hypercall.
+"""What a hypervisor adds to a host: its dom0, and what it takes of it.
 
 Rules: frozen, keyword-only, slotted; nouns only, see the package.
 """
@@ -76,20 +76,3 @@ class XenPage:
     """What dom0 calls it; None where it is not dom0's, as in the crash region."""
     fixmap: Virt | None
     """None for the root of page_table_b, which has no odd slot."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class XenLoad:
-    """The load hypercall: pages of v1, or segments of v2."""
-
-    interface: XenInterface
-    crash: XenCrash | None
-    pages: tuple[XenPage, ...] = ()
-    segments: tuple[Named, ...] = ()
-    """v2: the destinations of what has a buffer."""
-    mapped: tuple[Named, ...] = ()
-    """v2: segments without a buffer, which the image only wants to reach."""
-    legacy_exit: bool = False
-    """v2: EM_386, the image is entered with paging off."""
-    leaves: Virt | None = None
-    """v1 for a 32-bit dom0 of a 64-bit hypervisor: where that has the code which leaves long mode."""

@@ -66,17 +66,19 @@ class Load:
 
 def of(plan: Plan, rehearsed: str) -> Load:
     """What a plan for interface v2 hands to the hypervisor.  Raises BadInput for another plan."""
-    if plan.xen is None or not plan.xen.segments:
+    from tightrope.model import XenV2  # whoever has a plan has the hall; perform alone does not
+
+    if not isinstance(plan.through, XenV2):
         raise BadInput("only a plan for --xen v2 can be written", source="--write")
     loaded = [
         LoadSegment(destination=each.destination, data=memoryview(each.data).cast("B"))
         for each in plan.segments
     ]
-    reached = [LoadSegment(destination=each.extent, data=NOTHING) for each in plan.xen.mapped]
+    reached = [LoadSegment(destination=each.extent, data=NOTHING) for each in plan.through.mapped]
     return Load(
         segments=tuple(sorted([*loaded, *reached], key=lambda each: each.destination.start)),
         entry=int(plan.entry),
-        legacy=plan.xen.legacy_exit,
+        legacy=plan.through.legacy_exit,
         crash=plan.crash,
         rehearsed=rehearsed,
     )

@@ -9,7 +9,8 @@
     boot_params   the zero page
     multiboot     Multiboot's information
     start_info    PVH's
-    frames        which frames of the old kernel hold the sources, the list, the control page
+    frames        a pool of the old kernel's free frames
+    allocate      which of them hold the sources, the list, the control page and the tables
     backup        low memory, saved by a crash kexec
     page_list     the IND_ words, as the kernel writes them
     xen           what differs when the jump is asked of a hypervisor

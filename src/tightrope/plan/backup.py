@@ -17,13 +17,11 @@ from collections.abc import Sequence
 
 from tightrope.errors import PlanError
 from tightrope.memory import Extent, Phys, subtract, union
-from tightrope.model import Backup, Host, Segment
+from tightrope.model import Backup, Host, Segment, SegmentRole
 from tightrope.plan.placement import FIRST_MIB
 from tightrope.plan.room import Room
 from tightrope.routines import BACK_UP_I386, BACK_UP_X86_64, read
 
-BACKUP = "backup of low memory"
-"""The segment's name."""
 LOW_MEMORY = Extent(0, 640 << 10)
 """The decompressor reads the BIOS data area at 0x400 and puts its 5-level trampoline below 640 KiB
 (Linux arch/x86/boot/compressed/pgtable_64.c, paging_prepare); kexec-tools' BACKUP_SRC_END."""
@@ -63,13 +61,13 @@ def back_up(
     pages = low_pages(host) if wanted else ()
     if not pages:
         return [], ()
-    place = room.small(BACKUP, sum(each.size for each in pages))
+    place = room.small(SegmentRole.BACKUP, sum(each.size for each in pages))
     why = "what the old kernel has below 640 KiB"
     out, at = [], place.start
     for each in pages:
         out.append(Backup(source=each, copy=Phys(at)))
         at += each.size
-    return [Segment(name=BACKUP, destination=place, data=b"", why=why)], tuple(out)
+    return [Segment(role=SegmentRole.BACKUP, destination=place, data=b"", why=why)], tuple(out)
 
 
 def with_routine(

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tightrope.errors import PlanError
-from tightrope.memory import PAGE_SHIFT, Extent, align_up, union
+from tightrope.memory import PAGE_SHIFT, Extent, Phys, align_up, union
 
 LARGE_FRAMES = 512
 """Frames of a 2 MiB page: runs that start at a multiple of it cost page_table_b one entry."""
@@ -50,6 +50,10 @@ class FramePool:
         self._runs = [run for run in (*self._runs, *rest) if run[0] < run[1]]
         self._random = None if scatter is None else np.random.default_rng(scatter)
         self._given: NDArray[np.int64] = np.zeros(0, np.int64)
+
+    def control_page(self) -> Phys:
+        """One page, for the code that walks.  Raises PlanError."""
+        return Phys(int(self.take(1, "the control page")[0]) << PAGE_SHIFT)
 
     def take(self, count: int, what: str) -> NDArray[np.int64]:
         """`count` frames for `what`.  Raises PlanError when not so many are free."""

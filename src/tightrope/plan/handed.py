@@ -19,7 +19,7 @@ from tightrope.abi import boot
 from tightrope.abi import multiboot as multiboot_abi
 from tightrope.errors import PlanError
 from tightrope.memory import Extent, MemoryMap, Phys
-from tightrope.model import Buffer, Host, Image, Module, Protocol, Segment
+from tightrope.model import Buffer, Host, Image, Module, Protocol, Segment, SegmentRole
 from tightrope.plan import multiboot
 from tightrope.plan.boot_params import boot_params
 from tightrope.plan.entering import LINUX
@@ -86,10 +86,10 @@ def _linux(new: New, request: Request, room: Room) -> Handed:
     segments = []
     initrd: Extent | None = None
     if request.initrd is not None:
-        segments.append(_module(new.image, "initrd", request.initrd, request.initrd_source, room))
+        segments.append(_initrd(new.image, request.initrd, request.initrd_source, room))
         initrd = Extent.sized(segments[0].destination.start, len(request.initrd))
-    line_at = room.small("command line", len(line))
-    params_at = room.small("boot_params", boot.BOOT_PARAMS_SIZE)
+    line_at = room.small(SegmentRole.COMMAND_LINE, len(line))
+    params_at = room.small(SegmentRole.BOOT_PARAMS, boot.BOOT_PARAMS_SIZE)
     params = boot_params(
         new.image,
         load=new.base,
@@ -100,19 +100,19 @@ def _linux(new: New, request: Request, room: Room) -> Handed:
         source=new.host.source,
     )
     segments += [
-        Segment(name="command line", destination=line_at, data=line, why="near 4 GiB"),
-        Segment(name="boot_params", destination=params_at, data=params, why="near 4 GiB"),
+        Segment(role=SegmentRole.COMMAND_LINE, destination=line_at, data=line, why="near 4 GiB"),
+        Segment(role=SegmentRole.BOOT_PARAMS, destination=params_at, data=params, why="near 4 GiB"),
     ]
     return Handed(segments=tuple(segments), registers={"rsi": params_at.start})
 
 
-def _module(image: Image, name: str, data: Buffer, source: str, room: Room) -> Segment:
+def _initrd(image: Image, data: Buffer, source: str, room: Room) -> Segment:
     place = room.initrd(len(data), source)
     limit = image.initrd_limit
     why = f"below initrd_addr_max {limit:#x}"
     if place.end > limit + 1:
         why = f"above initrd_addr_max {limit:#x}, which the image allows"
-    return Segment(name=name, destination=place, data=data, why=why)
+    return Segment(role=SegmentRole.INITRD, destination=place, data=data, why=why)
 
 
 # ------------------------------------------------------------------------------------- all others
@@ -127,8 +127,15 @@ def _modules(
     for number, module in enumerate(modules, 1):
         place = room.initrd(len(module.data), module.source)
         why = f"{module.source}: from the top, below 4 GiB"
-        name = f"module {number}"
-        segments.append(Segment(name=name, destination=place, data=module.data, why=why))
+        segments.append(
+            Segment(
+                role=SegmentRole.MODULE,
+                number=number,
+                destination=place,
+                data=module.data,
+                why=why,
+            )
+        )
         text = f"{module.source} {module.arguments}".strip() if names else module.arguments
         placed.append(
             PlacedModule(
@@ -144,15 +151,15 @@ def _multiboot(new: New, protocol: Protocol, request: Request, room: Room) -> Ha
     line = encoded(new.image, f"{file} {request.command_line}".strip())
     segments, placed = _modules(new, request.modules, room, names=True)
     if protocol is Protocol.MULTIBOOT:
-        magic, what = multiboot_abi.LOADED_BY_1, "Multiboot information"
+        magic, role = multiboot_abi.LOADED_BY_1, SegmentRole.MULTIBOOT
         size = len(multiboot.information(0, command_line=line, modules=placed, memory=new.memory))
-        at = room.small(what, size)
+        at = room.small(role, size)
         data = multiboot.information(at.start, command_line=line, modules=placed, memory=new.memory)
     else:
-        magic, what = multiboot_abi.LOADED_BY_2, "Multiboot2 information"
+        magic, role = multiboot_abi.LOADED_BY_2, SegmentRole.MULTIBOOT2
         data = multiboot.tags(new.base, command_line=line, modules=placed, memory=new.memory)
-        at = room.small(what, len(data))
-    segments.append(Segment(name=what, destination=at, data=data, why="near 4 GiB"))
+        at = room.small(role, len(data))
+    segments.append(Segment(role=role, destination=at, data=data, why="near 4 GiB"))
     return Handed(segments=tuple(segments), registers={"rax": magic, "rbx": at.start})
 
 
@@ -168,19 +175,19 @@ def _pvh(new: New, request: Request, room: Room) -> Handed:
         initrd = Module(data=request.initrd, source=request.initrd_source, arguments="")
         modules = (initrd, *modules)
     segments, placed = _modules(new, modules, room, names=False)
-    line_at = room.low("command line", len(line))
+    line_at = room.low(SegmentRole.COMMAND_LINE, len(line))
 
     def made(at: int) -> bytes:
         return start_info(
             at, command_line=line_at.start, modules=placed, memory=new.memory, rsdp=new.host.rsdp
         )
 
-    info_at = room.low("start info", len(made(0)))
+    info_at = room.low(SegmentRole.START_INFO, len(made(0)))
     info = made(info_at.start)
     why = "low: Linux has little mapped at its PVH entry"
     segments += [
-        Segment(name="command line", destination=line_at, data=line, why=why),
-        Segment(name="start info", destination=info_at, data=info, why=why),
+        Segment(role=SegmentRole.COMMAND_LINE, destination=line_at, data=line, why=why),
+        Segment(role=SegmentRole.START_INFO, destination=info_at, data=info, why=why),
     ]
     return Handed(segments=tuple(segments), registers={"rbx": info_at.start})
 

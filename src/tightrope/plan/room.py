@@ -112,7 +112,7 @@ class Room:
     def small(self, what: str, size: int) -> Extent:
         """The highest place for something of a few pages."""
         tops = [FOUR_GIB] + ([1 << 64] if self._above_4g else [])
-        hole = self._from_top(align_up(size, PAGE_SIZE), tops, boot.MIN_BOOTPARAM_ADDR)
+        hole = self._from_top(align_up(size, PAGE_SIZE), tops)
         if hole is None:
             raise self._no_room(what)
         return hole
@@ -124,7 +124,7 @@ class Room:
             field="crash_region" if self._crash else "memory",
         )
 
-    def _from_top(self, size: int, tops: Sequence[int], low: int) -> Extent | None:
+    def _from_top(self, size: int, tops: Sequence[int], low: int = 0) -> Extent | None:
         for extents in (self._free, self._ram):
             for top in tops:
                 hole = find_hole(extents, size, low=low, high=top, from_top=True)

@@ -39,13 +39,15 @@ from tightrope.model import (
     Host,
     Named,
     Paging,
-    Plan,
     Segment,
+    UnderXen,
     Xen,
+    XenCompat,
     XenCrash,
     XenInterface,
-    XenLoad,
     XenPage,
+    XenV1,
+    XenV2,
 )
 from tightrope.model.p2m import HOLE
 from tightrope.plan.entering import Way
@@ -129,13 +131,20 @@ class ScatteredPool:
         """A frame that is a destination is never given: a source is nobody's destination."""
         xen = hypervisor(host, interface)
         if interface is XenInterface.V1:
-            frames, self._whose = _of_dom0(host, xen), "dom0"
+            frames, self._whose, self._reach = _of_dom0(host, xen), "dom0", 1 << 52
         else:
-            frames, self._whose = _of_hypervisor(host, xen), "the hypervisor"
+            # v2's code page has to be reached when paging is off.
+            frames, self._whose, self._reach = _of_hypervisor(host, xen), "the hypervisor", 1 << 32
+        self._source = host.source
         frames = frames[~np.isin(frames, destinations)]
         if scatter is not None:
             frames = np.random.default_rng(scatter).permutation(frames)
         self._frames = frames
+
+    def control_page(self) -> Phys:
+        """One page, where the code that walks can be.  Raises PlanError."""
+        taken = self.take(1, "the control page", below=self._reach)
+        return Phys(int(taken[0]) << PAGE_SHIFT)
 
     def take(self, count: int, what: str, *, below: int = 1 << 52) -> NDArray[np.int64]:
         """`count` machine frames whose addresses are below `below`.  Raises PlanError."""
@@ -143,18 +152,12 @@ class ScatteredPool:
         if len(fit) < count:
             raise PlanError(
                 f"{what} needs {count} free pages, and {self._whose} can give {len(fit)}",
-                source="host",
+                source=self._source,
                 field="xen",
             )
         given: NDArray[np.int64] = self._frames[fit]
         self._frames = np.delete(self._frames, fit)
         return given
-
-
-def control_page(pool: ScatteredPool, interface: XenInterface) -> Phys:
-    """v2's code page has to be reached when paging is off: below 4 GiB."""
-    below = 1 << 32 if interface is XenInterface.V2 else 1 << 52
-    return Phys(int(pool.take(1, "the control page", below=below)[0]) << PAGE_SHIFT)
 
 
 def _of_dom0(host: Host, xen: Xen) -> NDArray[np.int64]:
@@ -183,37 +186,40 @@ def _of_hypervisor(host: Host, xen: Xen) -> NDArray[np.int64]:
     return np.setdiff1d(every, xen.dom0.p2m.owned, assume_unique=True)[::-1]
 
 
-def loaded(plan: Plan, interface: XenInterface, who: XenCrash, tables: NDArray[np.int64]) -> Plan:
-    """The plan as it is handed to the hypervisor; `tables` are its machine frames as they were given.
+def through(
+    host: Host,
+    interface: XenInterface,
+    crash: XenCrash | None,
+    *,
+    control_page: Phys,
+    tables: NDArray[np.int64],
+    segments: Sequence[Segment],
+    reach: Sequence[Named],
+    legacy: bool,
+) -> UnderXen:
+    """What dom0 hands to the hypervisor, and so who calls V.
 
-    Raises PlanError for what the hypervisor would refuse, and where V is not known.
+    `tables` are machine frames as they were given, page_table_a's chains first; `reach` is what the new
+    kernel needs mapped besides the segments.  Raises PlanError for what the hypervisor would refuse, and
+    where V is not known.
     """
-    host, crash = plan.host, who if plan.crash else None
     xen = hypervisor(host, interface)
     leaves = leaves_long_mode(host, interface)
-    if interface is XenInterface.V1 and not leaves:
-        load = load_v1(host, crash, plan.control_page, tables)
-        return replace(plan, relocation=xen.fixmap, xen=load)
-    if host.relocation is None:
+    if (leaves or interface is XenInterface.V2) and host.relocation is None:
         raise PlanError(
             "Xen calls code in its own text first, and the host does not say where",
             source=host.source,
             field="relocation",
         )
-    if leaves:
-        load = load_v1(host, crash, plan.control_page, tables)
-        load = replace(load, leaves=host.relocation)
-        return replace(plan, relocation=Virt(plan.control_page), xen=load)
-    inner = {"the control page", "the page list", "sources"}
-    wanted = [each for each in plan.identity if each.what not in inner]
-    legacy = plan.entry_bits == 32
-    load = load_v2(host, crash, plan.segments, wanted, legacy=legacy)
-    return replace(plan, relocation=host.relocation, xen=load)
+    if interface is XenInterface.V2:
+        return load_v2(xen, host, crash, segments, reach, legacy=legacy)
+    pages = page_list(host, control_page, tables)
+    if leaves and host.relocation is not None:
+        return XenCompat(xen=xen, crash=crash, pages=pages, leaves=host.relocation)
+    return XenV1(xen=xen, crash=crash, pages=pages)
 
 
-def load_v1(
-    host: Host, crash: XenCrash | None, control_page: Phys, tables: NDArray[np.int64]
-) -> XenLoad:
+def page_list(host: Host, control_page: Phys, tables: NDArray[np.int64]) -> tuple[XenPage, ...]:
     """page_list: the control page, page_table_a's pages, and on x86_64 the root of page_table_b.
 
     `tables` are machine frames, page_table_a's chains first.  There are no fixmaps for 32-bit code of a
@@ -244,17 +250,18 @@ def load_v1(
             name="TABLE_PAGE", slot=abi.PA_TABLE_PAGE, machine=machine, pseudo=pseudo, fixmap=None
         )
         pages.append(root)
-    return XenLoad(interface=XenInterface.V1, crash=crash, pages=tuple(pages))
+    return tuple(pages)
 
 
 def load_v2(
+    xen: Xen,
     host: Host,
     crash: XenCrash | None,
     segments: Sequence[Segment],
     wanted: Sequence[Named],
     *,
     legacy: bool,
-) -> XenLoad:
+) -> XenV2:
     """The segments: what is loaded, and what of `wanted` the image only needs to reach.
 
     Raises PlanError for what the hypervisor would refuse: see `refuse_segments`.
@@ -266,13 +273,7 @@ def load_v2(
         for extent in subtract(union(each.extent for each in wanted), holes)
     )
     refuse_segments(host, loaded, mapped, crash=crash is not None)
-    return XenLoad(
-        interface=XenInterface.V2,
-        crash=crash,
-        segments=loaded,
-        mapped=mapped,
-        legacy_exit=legacy,
-    )
+    return XenV2(xen=xen, crash=crash, segments=loaded, mapped=mapped, legacy_exit=legacy)
 
 
 def refuse_segments(

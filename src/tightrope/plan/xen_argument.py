@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import assert_never
 
 from tightrope.abi import xen as abi
 from tightrope.errors import PlanError
-from tightrope.model import Plan, XenInterface, XenLoad
+from tightrope.model import Bare, PageList, Plan, UnderXen, XenCompat, XenV1, XenV2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,14 +33,19 @@ def load_call(plan: Plan, *, buffers: Sequence[int] = (), segments_at: int = 0) 
     `buffers` are dom0's linear addresses of the plan's segments, in their order, and `segments_at` that
     of the array, for v2.  Raises PlanError for a plan that asks no hypervisor.
     """
-    load = plan.xen
-    if load is None:
-        raise PlanError("the plan asks no hypervisor", source=plan.host.source, field="xen")
-    kind = abi.KexecType.DEFAULT if load.crash is None else abi.KexecType.CRASH
-    if load.interface is XenInterface.V1:
-        return LoadCall(
-            command=abi.KexecCommand.LOAD_V1, argument=_v1(plan, load, kind), segments=b""
-        )
+    match plan.through:
+        case Bare():
+            raise PlanError("the plan asks no hypervisor", source=plan.host.source, field="xen")
+        case XenV1() | XenCompat():
+            argument = _v1(plan, plan.through)
+            return LoadCall(command=abi.KexecCommand.LOAD_V1, argument=argument, segments=b"")
+        case XenV2():
+            return _v2(plan, plan.through, buffers, segments_at)
+        case _:
+            assert_never(plan.through)
+
+
+def _v2(plan: Plan, load: XenV2, buffers: Sequence[int], segments_at: int) -> LoadCall:
     assert len(buffers) == len(plan.segments)
     rows = [
         abi.KEXEC_SEGMENT.pack(
@@ -55,7 +61,7 @@ def load_call(plan: Plan, *, buffers: Sequence[int] = (), segments_at: int = 0) 
         for each in load.mapped
     ]
     argument = abi.KEXEC_LOAD.pack(
-        type=kind,
+        type=_kind(load),
         arch=abi.EM_386 if load.legacy_exit else abi.EM_X86_64,
         nr_segments=len(rows),
         segments=segments_at,
@@ -64,13 +70,17 @@ def load_call(plan: Plan, *, buffers: Sequence[int] = (), segments_at: int = 0) 
     return LoadCall(command=abi.KexecCommand.LOAD, argument=argument, segments=b"".join(rows))
 
 
-def _v1(plan: Plan, load: XenLoad, kind: abi.KexecType) -> bytes:
+def _kind(load: UnderXen) -> abi.KexecType:
+    return abi.KexecType.DEFAULT if load.crash is None else abi.KexecType.CRASH
+
+
+def _v1(plan: Plan, load: PageList) -> bytes:
     slots = [0] * abi.NO_PAGES
     for each in load.pages:
         slots[each.slot] = each.machine
     layout = abi.KEXEC_LOAD_V1 if plan.paging.long_mode else abi.KEXEC_LOAD_V1_I386
     return layout.pack(
-        type=kind,
+        type=_kind(load),
         page_list=tuple(slots),
         indirection_page=plan.head,
         start_address=plan.entry,

@@ -14,6 +14,6 @@ known here and nowhere else.  A module of theorems exposes `goals(...)`, an iter
 making a goal costs nothing, deciding it may.  A goal whose solver is missing raises MissingPart and
 is printed as not decided.
 
-May import: abi, check, deeds, errors, handover, host, image, machine, memory, model, plan,
-routines, shipped, world, x86
+May import: abi, check, deeds, errors, handover, host, image, machine, memory, model,
+participants, plan, routines, shipped, world, x86
 """

@@ -65,7 +65,7 @@ def verdict_document(verdict: Verdict) -> Document:
             "instructions": run.instructions,
             "translations": len(run.translations),
             "pages_copied": len(copied),
-            "pages_in_place": built.plan.in_place,
+            "pages_in_place": built.intent.in_place,
             "bytes_copied": int(copied[:, 3].sum()),
             "seconds": dict(verdict.seconds),
             "peak_memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,

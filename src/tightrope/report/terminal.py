@@ -20,7 +20,10 @@ from tightrope.model import (
     Step,
     Stop,
     Translation,
+    UnderXen,
     Verdict,
+    XenCompat,
+    XenV1,
 )
 from tightrope.report import words, xen
 from tightrope.x86 import cpu as x86
@@ -58,8 +61,8 @@ def text(verdict: Verdict, *, colour: bool) -> str:
 
 
 def _header(verdict: Verdict, ink: _Ink) -> Iterator[str]:
-    plan, built = verdict.handover.plan, verdict.handover
-    image, host = plan.image, plan.host
+    built, plan = verdict.handover, verdict.handover.plan
+    image, host = plan.image, built.host
     version = f" ({image.version.split(' ', 1)[0]})" if image.version else ""
     ram = sum(each.size for each in host.memory.ram)
     yield ink("head", f"rehearsal of {image.source}{version}")
@@ -71,9 +74,9 @@ def _header(verdict: Verdict, ink: _Ink) -> Iterator[str]:
     text = Extent.sized(host.text.virt, host.text.size)
     where = (
         "the control page's machine address, mapped to itself when long mode is left"
-        if plan.xen and plan.xen.leaves is not None
+        if isinstance(plan.through, XenCompat)
         else "the hypervisor's fixmap of the control page"
-        if plan.xen and plan.xen.pages
+        if isinstance(plan.through, XenV1)
         else "in the old kernel's text"
         if plan.relocation in text
         else "in the direct map"
@@ -116,8 +119,8 @@ def _steps(verdict: Verdict, ink: _Ink) -> Iterator[str]:
         mark = {True: "ok", False: "FELL" if step == fell else "wrong", None: never}[state]
         name = words.step_name(step, verdict.handover)
         title = f"{int(step)} {name}"
-        load = verdict.handover.plan.xen
-        if step is Step.CALL and load is not None:
+        load = verdict.handover.intent.through
+        if step is Step.CALL and isinstance(load, UnderXen):
             yield from xen.asked(verdict.handover)
             title = xen.jump(load)
         yield f"{title:<{WIDTH - 6}}  {ink(mark, mark)}"
@@ -127,7 +130,7 @@ def _steps(verdict: Verdict, ink: _Ink) -> Iterator[str]:
 
 
 def _seen(verdict: Verdict, step: Step) -> Iterator[str]:
-    run, plan = verdict.run, verdict.handover.plan
+    run, plan = verdict.run, verdict.handover.intent
     writes = [write for write in run.register_writes if write.step == step]
     if step is Step.COPY:
         yield from _writes(run, [w for w in writes if w.register == "cr3"])
@@ -176,7 +179,7 @@ def _translation(each: Translation, virt: int, control: int) -> Iterator[str]:
 
 
 def _copy(verdict: Verdict) -> Iterator[str]:
-    run, plan = verdict.run, verdict.handover.plan
+    run, plan = verdict.run, verdict.handover.intent
     if step_ok(verdict, Step.COPY) is None:
         return
     copied = words.copied(run)
@@ -188,7 +191,7 @@ def _copy(verdict: Verdict) -> Iterator[str]:
         f"    copied {words.count(len(copied), 'page')} ({words.size(done)})"
         f" of {pages:,}; {plan.in_place:,} were in place already"
     )
-    yield f"    page list: {words.count(len(plan.list_pages), 'page')}, head {plan.head:#x}"
+    yield f"    page list: {words.count(len(verdict.handover.page_list), 'page')}, head {verdict.handover.plan.head:#x}"
     yield f"    {words.count(run.instructions, 'instruction')} from V to here"
 
 
@@ -222,7 +225,7 @@ def registers(values: Registers) -> Iterator[str]:
 
 
 def _entry(verdict: Verdict) -> Iterator[str]:
-    run, plan = verdict.run, verdict.handover.plan
+    run, plan = verdict.run, verdict.handover.intent
     yield ""
     if run.stop is Stop.ENTRY:
         offset = plan.kernel_entry - plan.segments[0].destination.start
@@ -274,7 +277,7 @@ def _finding(finding: Finding, head: str, ink: _Ink) -> Iterator[str]:
 
 
 def _sentence(verdict: Verdict, ink: _Ink) -> Iterator[str]:
-    plan = verdict.handover.plan
+    plan = verdict.handover.intent
     if verdict.outcome is Outcome.HOLDS:
         spoke = ", and the new kernel spoke" if verdict.console else ""
         seen = (

@@ -55,7 +55,7 @@ def place(handover: Handover, rip: int) -> str:
 
     The label is the last one at or before it in the relocation code.
     """
-    plan = handover.plan
+    plan = handover.intent
     for name, start in (("V", plan.relocation), ("P", plan.control_page)):
         offset = rip - start
         if 0 <= offset < PAGE_SIZE:

@@ -8,12 +8,22 @@ Rules: as `terminal`.  What the hypervisor overwrote is told by comparing the ta
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from tightrope.model import Handover, Paging, XenCrash, XenInterface, XenLoad
+from tightrope.model import (
+    Bare,
+    Handover,
+    PageList,
+    Paging,
+    UnderXen,
+    XenCompat,
+    XenCrash,
+    XenV1,
+    XenV2,
+)
 from tightrope.report import words
 
 HYPERCALL = {
@@ -21,21 +31,21 @@ HYPERCALL = {
     XenCrash.DOM0: "1a dom0 panics and asks the hypervisor: kexec_op(KEXEC_CMD_kexec, KEXEC_TYPE_CRASH)",
     XenCrash.HYPERVISOR: "1a nobody asks: the hypervisor crashes, and starts what dom0 had loaded",
 }
-JUMP = {
-    XenInterface.V1: "1b the hypervisor jumps to V, its NX-safe mapping (fixmap) of the control page",
-    XenInterface.V2: "1b the hypervisor jumps to V, the code in its own text",
+JUMP: Mapping[type[UnderXen], str] = {
+    XenV1: "1b the hypervisor jumps to V, its NX-safe mapping (fixmap) of the control page",
+    XenCompat: "1b the hypervisor leaves long mode by code of its own, and calls V, the machine"
+    " address itself",
+    XenV2: "1b the hypervisor jumps to V, the code in its own text",
 }
-LEAVES = (
-    "1b the hypervisor leaves long mode by code of its own, and calls V, the machine address itself"
-)
 MOST_ENTRIES = 16
 
 
 def header(built: Handover) -> Iterator[str]:
     """Who is who."""
-    load, xen = built.plan.xen, built.plan.host.xen
-    if load is None or xen is None:
+    load = built.intent.through
+    if isinstance(load, Bare):
         return
+    xen = load.xen
     version = f"{xen.version[0]}.{xen.version[1]}"
     dom0 = xen.dom0
     pages = int((dom0.p2m.frames >= 0).sum())
@@ -48,16 +58,16 @@ def header(built: Handover) -> Iterator[str]:
 
 def asked(built: Handover) -> Iterator[str]:
     """Step 1a: what was loaded, and what the hypervisor made of it."""
-    load = built.plan.xen
-    if load is None:
+    load = built.intent.through
+    if isinstance(load, Bare):
         return
     yield f"{HYPERCALL[load.crash]}"
     whose = "the hypervisor's own" if load.crash is XenCrash.HYPERVISOR else "dom0's"
     yield f"    CR3 {built.registers.cr3:#x}, {whose} tables: the jump begins under them"
-    if load.interface is XenInterface.V2:
+    if isinstance(load, XenV2):
         yield from _segments(load)
         return
-    odd = "fixmap" if load.leaves is None else "mapped at"
+    odd = "mapped at" if isinstance(load, XenCompat) else "fixmap"
     yield f"    {'page':<13} {'slots':<6} {'pseudo-physical':<16} {'machine':<14} {odd}"
     for each in load.pages:
         slots = f"{each.slot}" + ("" if each.fixmap is None else f"/{each.slot + 1}")
@@ -72,7 +82,7 @@ def asked(built: Handover) -> Iterator[str]:
         yield f"      and {len(changed) - MOST_ENTRIES} more"
 
 
-def _segments(load: XenLoad) -> Iterator[str]:
+def _segments(load: XenV2) -> Iterator[str]:
     arch = "EM_386, paging off" if load.legacy_exit else "EM_X86_64, long mode"
     total = len(load.segments) + len(load.mapped)
     yield f"    {words.count(total, 'segment')}; the image is entered as {arch}"
@@ -82,18 +92,19 @@ def _segments(load: XenLoad) -> Iterator[str]:
         yield f"    {each.extent}  no buffer, only mapped: {each.what}"
 
 
-def jump(load: XenLoad) -> str:
+def jump(load: UnderXen) -> str:
     """Step 1b."""
-    return JUMP[load.interface] if load.leaves is None else LEAVES
+    return JUMP[type(load)]
 
 
 def overwritten(built: Handover) -> list[tuple[str, int, int, int]]:
     """(page, index, entry as dom0 left it, entry as the hypervisor left it), page by page."""
-    if built.prepared is None or built.plan.xen is None:
+    load = built.intent.through
+    if built.prepared is None or not isinstance(load, PageList):
         return []
-    kind = "<u4" if built.plan.paging is Paging.I386 else "<u8"
+    kind = "<u4" if built.intent.paging is Paging.I386 else "<u8"
     out = []
-    for each in built.plan.xen.pages:
+    for each in load.pages:
         before, after = (
             tables.pages.get(int(each.machine)) for tables in (built.prepared, built.page_table_a)
         )
@@ -107,9 +118,12 @@ def overwritten(built: Handover) -> list[tuple[str, int, int, int]]:
 
 def document(built: Handover) -> dict[str, Any] | None:
     """The same as numbers; None where no hypervisor is asked."""
-    load, xen = built.plan.xen, built.plan.host.xen
-    if load is None or xen is None:
+    load = built.intent.through
+    if isinstance(load, Bare):
         return None
+    xen = load.xen
+    pages = load.pages if isinstance(load, PageList) else ()
+    loaded, mapped = (load.segments, load.mapped) if isinstance(load, XenV2) else ((), ())
     return {
         "version": list(xen.version),
         "interface": load.interface.value,
@@ -123,7 +137,7 @@ def document(built: Handover) -> dict[str, Any] | None:
                 "machine": each.machine,
                 "fixmap": each.fixmap,
             }
-            for each in load.pages
+            for each in pages
         ],
         "overwritten": [
             {"page": name, "index": slot, "before": before, "after": after}
@@ -134,8 +148,8 @@ def document(built: Handover) -> dict[str, Any] | None:
                 "start": each.extent.start,
                 "size": each.extent.size,
                 "what": each.what,
-                "buffer": each in load.segments,
+                "buffer": each in loaded,
             }
-            for each in (*load.segments, *load.mapped)
+            for each in (*loaded, *mapped)
         ],
     }

@@ -19,7 +19,18 @@ from tightrope.abi.elf import (
 from tightrope.abi.multiboot import LOADED_BY_1, LOADED_BY_2, Given
 from tightrope.errors import BadInput
 from tightrope.memory import PAGE_SIZE, Extent, Phys, Virt, covered
-from tightrope.model import Handover, Host, Paging, Piece, Plan, Protocol, Tables
+from tightrope.model import (
+    Handover,
+    Host,
+    Paging,
+    Piece,
+    PieceRole,
+    Plan,
+    Protocol,
+    SegmentRole,
+    Tables,
+    XenCompat,
+)
 from tightrope.sabotage.edits import (
     control,
     edit_entry,
@@ -27,6 +38,7 @@ from tightrope.sabotage.edits import (
     edit_segment,
     entry_of,
     patch,
+    segment_of,
     virt,
     with_global,
     with_tables,
@@ -40,9 +52,7 @@ LAST_ADDRESS_BIT = 51
 
 def redirect_command_line(handover: Handover, target: int) -> Handover:
     """Send the command line's page to another destination."""
-    line = next((s for s in handover.plan.segments if s.name == "command line"), None)
-    if line is None:
-        raise BadInput("there is no command line of its own to sabotage", source="--sabotage")
+    line = segment_of(handover, SegmentRole.COMMAND_LINE)
     wanted = line.destination.start | 1
 
     def change(rows: list[list[int]]) -> None:
@@ -54,18 +64,18 @@ def redirect_command_line(handover: Handover, target: int) -> Handover:
 
 
 def control_page_destination(handover: Handover) -> Handover:
-    return redirect_command_line(handover, handover.plan.control_page)
+    return redirect_command_line(handover, handover.intent.control_page)
 
 
 def list_destination(handover: Handover) -> Handover:
-    pages = [p.phys for p in handover.pieces if p.what == "the page list"]
+    pages = list(handover.page_list)
     # Where there is no list, editing it says so.
-    return redirect_command_line(handover, pages[-1] if pages else handover.plan.control_page)
+    return redirect_command_line(handover, pages[-1] if pages else handover.intent.control_page)
 
 
 def source_order(handover: Handover) -> Handover:
     """The last page of the kernel is read from where its first page was just copied to."""
-    kernel = handover.plan.segments[0]
+    kernel = handover.intent.segments[0]
     pages = len(kernel.destination.pages)
     if pages < 2:
         raise BadInput("the kernel is one page: it has no order", source="--sabotage")
@@ -91,18 +101,18 @@ def overwrite_pgd(handover: Handover) -> Handover:
     # A 32-bit kernel needs one only for the control page: paging is off when the copy begins.
     tables = handover.page_table_b or handover.page_table_a
     # PAE's pgd is four entries of eight bytes.
-    half = 16 if handover.plan.paging is Paging.PAE else PAGE_SIZE // 2
+    half = 16 if handover.intent.paging is Paging.PAE else PAGE_SIZE // 2
     low = bytes(tables.pages[tables.root])[:half]
     high = bytes(world.tables[world.pgd])[half:]
     if low == bytes(world.tables[world.pgd])[:half]:
         raise BadInput("P lies in the upper half: the low one stays as it was", source="--sabotage")
-    piece = Piece(phys=world.pgd, data=low + high, what="an identity map in the current pgd")
-    return replace(handover, pieces=(*handover.pieces, piece))
+    piece = Piece(phys=world.pgd, data=low + high, role=PieceRole.PLANTED)
+    return replace(handover, extra=(*handover.extra, piece))
 
 
 def with_pge(host: Host, plan: Plan) -> Host:
     """The same host, if it has global pages at all, and they are there when V is called."""
-    if plan.xen is not None and plan.xen.leaves is not None:
+    if isinstance(plan.through, XenCompat):
         raise BadInput("the way out of long mode has dropped global entries", source="--sabotage")
     if not host.cr4 & CR4_PGE:
         raise BadInput("CR4.PGE is off already", source="--sabotage", field=host.source)
@@ -116,14 +126,14 @@ def global_at_p(host: Host, plan: Plan) -> Host:
 
 def without_p(handover: Handover) -> Handover:
     """page_table_a without P, where that is another address than V."""
-    if handover.plan.relocation == control(handover):
+    if handover.intent.relocation == control(handover):
         raise BadInput("V and P are one address here: see no-v", source="--sabotage")
     return entry_of(control, lambda _entry: 0)(handover)
 
 
 def shrink_table_b(handover: Handover) -> Handover:
     """page_table_b leaves out where the kernel goes."""
-    kernel = handover.plan.segments[0].destination
+    kernel = handover.intent.segments[0].destination
     return edit_entry(handover, table_b_of(handover), kernel.start, lambda _entry: 0)
 
 
@@ -138,7 +148,7 @@ def mark_top(handover: Handover) -> Handover:
     tables = table_b_of(handover)
     page = bytearray(tables.pages[tables.root])
     page[7] |= 1 << 58 - 56
-    return with_tables(handover, tables, tables.root, bytes(page))
+    return with_tables(handover, tables.root, bytes(page))
 
 
 def set_nx(handover: Handover) -> Handover:
@@ -153,8 +163,8 @@ def set_in_pdpte(handover: Handover) -> Handover:
     tables = handover.page_table_a
     page = bytearray(tables.pages[tables.root])
     # The highest byte of the entry that linear bits 31:30 choose.
-    page[8 * (handover.plan.relocation >> 30) + 7] |= 0x80
-    return with_tables(handover, tables, tables.root, bytes(page))
+    page[8 * (handover.intent.relocation >> 30) + 7] |= 0x80
+    return with_tables(handover, tables.root, bytes(page))
 
 
 KEEP_PGE = patch(
@@ -180,7 +190,7 @@ CLEAR_PAE_FIRST = patch(
 
 def set_reserved(handover: Handover) -> Handover:
     """The lowest address bit that the CPU does not have, in the entry for V."""
-    bits = handover.plan.host.cpu.physical_bits
+    bits = handover.host.cpu.physical_bits
     if bits > LAST_ADDRESS_BIT:
         raise BadInput(f"a CPU with {bits} address bits reserves none", source="--sabotage")
     return entry_of(virt, lambda entry: entry | 1 << bits)(handover)
@@ -192,11 +202,11 @@ def copy_outside(handover: Handover) -> Handover:
     Low memory is what page_table_b maps outside the region; the list lies in the zeros at the end of
     the kernel's init_size, because it has to be mapped as well.
     """
-    plan = handover.plan
-    region = plan.host.crash_region
+    plan = handover.intent
+    region = handover.host.crash_region
     if not plan.crash or region is None:
         raise BadInput("the plan is no crash plan: it may write anywhere", source="--sabotage")
-    ram = plan.host.memory.ram
+    ram = handover.host.memory.ram
     outside = [
         named.extent
         for named in plan.identity
@@ -207,11 +217,9 @@ def copy_outside(handover: Handover) -> Handover:
         raise BadInput("there is no low memory, or no room for a list", source="--sabotage")
     place = Phys(kernel.destination.end - PAGE_SIZE)
     word = plan.word
-    stub = next(each for each in plan.segments if each.name == "entry stub")
-    words = (outside[0].start | 1, stub.destination.start | 8, 4)
+    words = (outside[0].start | 1, plan.entry | 8, 4)
     data = b"".join(each.to_bytes(word, "little") for each in words).ljust(PAGE_SIZE, b"\0")
-    piece = Piece(phys=place, data=data, what="the page list")
-    return with_head(replace(handover, pieces=(*handover.pieces, piece)), place)
+    return with_head(replace(handover, page_list={**handover.page_list, int(place): data}), place)
 
 
 def stub_edit(handover: Handover, old: bytes, new: bytes, source: str) -> Handover:
@@ -223,12 +231,12 @@ def stub_edit(handover: Handover, old: bytes, new: bytes, source: str) -> Handov
             raise BadInput("the entry stub is not the code that this sabotage knows", source=source)
         data[at : at + len(old)] = new
 
-    return edit_segment(handover, "entry stub", change, planned=True)
+    return edit_segment(handover, SegmentRole.ENTRY_STUB, change, planned=True)
 
 
 def leave_paging_on(handover: Handover) -> Handover:
     """A jump over all that leaves long mode, to where the stub loads the arguments."""
-    plan = handover.plan
+    plan = handover.intent
     if plan.entry_bits != 32 or not plan.paging.long_mode:
         raise BadInput("the entry does not leave long mode", source="--sabotage")
     # mov %eax, %cr0; jmp; ...; mov %eax, %cr4; mov %eax, %cr3 becomes jmp behind them.
@@ -237,7 +245,7 @@ def leave_paging_on(handover: Handover) -> Handover:
 
 def wrong_magic(handover: Handover) -> Handover:
     """Multiboot2's word where Multiboot's belongs."""
-    if handover.plan.protocol is not Protocol.MULTIBOOT:
+    if handover.intent.protocol is not Protocol.MULTIBOOT:
         raise BadInput("only a Multiboot kernel is entered with its word", source="--sabotage")
     old, new = (each.to_bytes(8, "little") for each in (LOADED_BY_1, LOADED_BY_2))
     return stub_edit(handover, old, new, "word_eax")
@@ -249,7 +257,7 @@ def no_memory_map(handover: Handover) -> Handover:
     def change(data: bytearray) -> None:
         data[0] &= ~Given.MEMORY_MAP & 0xFF
 
-    return edit_segment(handover, "Multiboot information", change, planned=True)
+    return edit_segment(handover, SegmentRole.MULTIBOOT, change, planned=True)
 
 
 def flip(data: bytearray) -> None:
@@ -275,12 +283,12 @@ def no_backup(handover: Handover) -> Handover:
     _saved(handover)
 
     def clear(data: bytearray) -> None:
-        for each in handover.plan.backup:
+        for each in handover.intent.backup:
             row = b"".join(n.to_bytes(8, "little") for n in (each.source.start, each.copy))
             at = data.index(row)
             data[at + 16 : at + 24] = bytes(8)
 
-    return edit_segment(handover, "entry stub", clear, planned=True)
+    return edit_segment(handover, SegmentRole.ENTRY_STUB, clear, planned=True)
 
 
 def past_the_backup(handover: Handover) -> Handover:
@@ -296,12 +304,12 @@ def past_the_backup(handover: Handover) -> Handover:
             if int.from_bytes(data[phys : phys + width], "little") in saved:
                 data[at : at + width] = data[phys : phys + width]
 
-    return edit_segment(handover, "core header", lead, planned=True)
+    return edit_segment(handover, SegmentRole.CORE_HEADER, lead, planned=True)
 
 
 def _saved(handover: Handover) -> Extent:
     """Low memory as far as it is saved.  Raises BadInput where none is."""
-    backup = handover.plan.backup
+    backup = handover.intent.backup
     if not backup:
         raise BadInput("the plan saves no low memory: see --backup", source="--sabotage")
     return Extent(backup[0].source.start, backup[-1].source.end)

@@ -11,36 +11,32 @@ from dataclasses import replace
 
 from tightrope.errors import BadInput
 from tightrope.memory import PAGE_SIZE, Virt
-from tightrope.model import Code, Handover, Host, LowMapping, Paging, Segment, Tables
+from tightrope.model import Code, Handover, Host, LowMapping, Paging, Segment, SegmentRole, Tables
 from tightrope.x86.cpu import EFER_LMA, EFER_LME
 from tightrope.x86.walk import Access, entries_in, walk
 
 
-def with_tables(handover: Handover, old: Tables, frame: int, page: bytes) -> Handover:
-    """The same handover with one page of a tree of tables replaced, in the tree and in its piece.
+def with_tables(handover: Handover, frame: int, page: bytes) -> Handover:
+    """The same handover with one page of its tables replaced.
 
-    Raises BadInput for a page that the handover does not lay out: one of the current pgd.
+    Raises BadInput for a page that the handover does not lay out: one of the current pgd, or one that
+    the code at V makes.
     """
+    if all(piece.phys != frame for piece in (*handover.pieces, *handover.static)):
+        raise BadInput(f"{frame:#x} is not a table of the handover", source="--sabotage")
+    if frame in handover.levels:
+        raise BadInput(f"{frame:#x} is made while the code runs", source="--sabotage")
 
     def edited(tables: Tables) -> Tables:
         # page_table_a of `in-place` has page_table_b's pages below it.
         there = frame in tables.pages
         return replace(tables, pages={**tables.pages, frame: memoryview(page)}) if there else tables
 
-    laid = [
-        tuple(replace(piece, data=page) if piece.phys == frame else piece for piece in pieces)
-        for pieces in (handover.pieces, handover.static)
-    ]
-    if laid == [handover.pieces, handover.static] and page != old.pages[frame]:
-        raise BadInput(f"{frame:#x} is not a table of the handover", source="--sabotage")
-    pieces, static = laid
     table_b = handover.page_table_b
     return replace(
         handover,
         page_table_a=edited(handover.page_table_a),
         page_table_b=table_b and edited(table_b),
-        pieces=pieces,
-        static=static,
     )
 
 
@@ -49,9 +45,7 @@ def leaf_entry(handover: Handover, tables: Tables, virt: int) -> tuple[int, int]
 
     registers = handover.registers
     left = EFER_LME | EFER_LMA if handover.world.way_out else 0
-    mmu = replace(registers, efer=registers.efer & ~left).mmu(
-        handover.plan.host.cpu, root=tables.root
-    )
+    mmu = replace(registers, efer=registers.efer & ~left).mmu(handover.host.cpu, root=tables.root)
     last = walk(entries_in(tables.pages), mmu, virt, Access.READ).visits[-1]
     return last.at, last.entry
 
@@ -62,12 +56,12 @@ def edit_entry(
     at, entry = leaf_entry(handover, tables, virt)
     frame = at & -PAGE_SIZE
     page = bytearray(tables.pages[frame])
-    size = 4 if handover.plan.paging is Paging.I386 else 8
+    size = 4 if handover.intent.paging is Paging.I386 else 8
     changed = change(entry)
     if changed >> 8 * size:
         raise BadInput(f"an entry of {size} bytes has no such bit", source="--sabotage")
     page[at - frame : at - frame + size] = changed.to_bytes(size, "little")
-    return with_tables(handover, tables, frame, bytes(page))
+    return with_tables(handover, frame, bytes(page))
 
 
 def entry_of(
@@ -78,13 +72,13 @@ def entry_of(
 
 
 def virt(handover: Handover) -> int:
-    return handover.plan.relocation
+    return handover.intent.relocation
 
 
 def control(handover: Handover) -> int:
     """The identity address that step 4 jumps to."""
     jumps_to = handover.jumps_to
-    return handover.plan.control_page if jumps_to is None else jumps_to
+    return handover.intent.control_page if jumps_to is None else jumps_to
 
 
 Patch = tuple[str, int, bytes, bytes]
@@ -112,48 +106,42 @@ def patch(**patches: Patch) -> Callable[[Code], Code]:
     return change
 
 
+def segment_of(handover: Handover, role: SegmentRole) -> Segment:
+    """The segment of a role.  Raises BadInput where there is none."""
+    found = next((each for each in handover.segments if each.role is role), None)
+    if found is None:
+        raise BadInput(f"there is no {role} to sabotage", source="--sabotage", field=role)
+    return found
+
+
 def edit_segment(
-    handover: Handover, name: str, change: Callable[[bytearray], None], *, planned: bool
+    handover: Handover, role: SegmentRole, change: Callable[[bytearray], None], *, planned: bool
 ) -> Handover:
-    """Change a segment's bytes; `planned` says whether the plan itself wants them so."""
-
-    def edit(segments: tuple[Segment, ...]) -> tuple[Segment, ...]:
-        out = []
-        for segment in segments:
-            if segment.name == name:
-                data = bytearray(segment.data)
-                change(data)
-                segment = replace(segment, data=bytes(data))
-            out.append(segment)
-        return tuple(out)
-
-    if all(segment.name != name for segment in handover.segments):
-        raise BadInput(f"there is no {name} to sabotage", source="--sabotage", field=name)
-    plan = replace(handover.plan, segments=edit(handover.plan.segments))
-    return replace(
-        handover, segments=edit(handover.segments), plan=plan if planned else handover.plan
+    """Change a segment's bytes; `planned` says whether that is what is wanted."""
+    old = segment_of(handover, role)
+    data = bytearray(old.data)
+    change(data)
+    new = replace(old, data=bytes(data))
+    changed = replace(
+        handover, segments=tuple(new if each is old else each for each in handover.segments)
     )
+    if not planned:
+        return changed
+    wanted = tuple(new if each.role is role else each for each in handover.intent.segments)
+    return replace(changed, intent=replace(handover.intent, segments=wanted))
 
 
 def edit_list(handover: Handover, change: Callable[[list[list[int]]], None]) -> Handover:
     """Change the words of the page list: `change` gets a list of pages of words."""
-    word = handover.plan.word
-    pages = [piece for piece in handover.pieces if piece.what == "the page list"]
+    word, pages = handover.intent.word, handover.page_list
     if not pages:
         raise BadInput("there is no page list to sabotage", source="--sabotage")
-    rows = [list(memoryview(bytes(piece.data)).cast("Q" if word == 8 else "I")) for piece in pages]
+    rows = [
+        list(memoryview(bytes(each)).cast("Q" if word == 8 else "I")) for each in pages.values()
+    ]
     change(rows)
-    edited = {
-        piece.phys: b"".join(each.to_bytes(word, "little") for each in row)
-        for piece, row in zip(pages, rows, strict=True)
-    }
-    return replace(
-        handover,
-        pieces=tuple(
-            replace(piece, data=edited[piece.phys]) if piece.phys in edited else piece
-            for piece in handover.pieces
-        ),
-    )
+    packed = (b"".join(each.to_bytes(word, "little") for each in row) for row in rows)
+    return replace(handover, page_list=dict(zip(pages, packed, strict=True)))
 
 
 def with_global(host: Host, virt: Virt) -> Host:

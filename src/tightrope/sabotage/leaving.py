@@ -10,15 +10,15 @@ from dataclasses import replace
 from tightrope import routines
 from tightrope.errors import BadInput
 from tightrope.memory import PAGE_SIZE, Virt
-from tightrope.model import Handover, Host, Plan, WayOut, XenInterface
+from tightrope.model import Handover, Host, Plan, WayOut, XenCompat
 from tightrope.sabotage.edits import leaf_entry, with_global
-from tightrope.sabotage.xen import through, with_piece
+from tightrope.sabotage.xen import page_list_of, with_piece
 from tightrope.x86.cpu import CR4_PAE, CR4_PGE
 
 
 def _way_out(handover: Handover) -> WayOut:
     """Where long mode is left for dom0's code.  Raises BadInput where it is not."""
-    through(handover.plan, XenInterface.V1)
+    page_list_of(handover.intent)
     way = handover.world.way_out
     if way is None:
         raise BadInput("long mode is not left for dom0's code", source="--sabotage")
@@ -49,8 +49,8 @@ def cr4_stays(handover: Handover) -> Handover:
 
 def global_at_way_out(host: Host, plan: Plan) -> Host:
     """The hypervisor has a global mapping at the address that is its own code's to itself."""
-    load, _p2m = through(plan, XenInterface.V1)
-    if load.leaves is None:
+    load = page_list_of(plan)
+    if not isinstance(load, XenCompat):
         raise BadInput("long mode is not left for dom0's code", source="--sabotage")
     return with_global(host, Virt(load.leaves - host.text.virt + host.text.phys))
 

@@ -18,7 +18,7 @@ from dataclasses import replace
 
 from tightrope.errors import BadInput
 from tightrope.memory import PAGE_SIZE, Phys
-from tightrope.model import Handover, Tables
+from tightrope.model import Bare, Handover, Tables, with_code
 from tightrope.sabotage.edits import control
 
 PDPT, LATE = 0x800, 0x700
@@ -29,9 +29,9 @@ SET_STACK = b"\x8d\xa6\x00\x10\x00\x00"
 
 def fill_late(handover: Handover) -> Handover:
     """The PDPTE for P is written by the walk, after CR3 was loaded.  Raises BadInput."""
-    plan, old = handover.plan, handover.page_table_a
+    plan, old = handover.intent, handover.page_table_a
     code = handover.code
-    if plan.xen is not None:
+    if not isinstance(plan.through, Bare):
         raise BadInput("through Xen the root is handed over in page_list", source="--sabotage")
     at = code.symbols.get("set_stack", 0)
     if code.data[at : at + len(SET_STACK)] != SET_STACK or len(code.data) > LATE:
@@ -59,11 +59,10 @@ def fill_late(handover: Handover) -> Handover:
     # What page_table_a has in the control page is its PDPT; the code beside it is no table.
     table = bytes(PDPT) + bytes(pdptes) + bytes(PAGE_SIZE - PDPT - PDPT_BYTES)
     data = bytes(page)
-    ours = (plan.control_page, handover.world.code_phys)
     world = replace(
         handover.world,
         pieces=tuple(
-            replace(each, data=data) if each.phys in ours else each
+            replace(each, data=data) if each.phys == handover.world.code_phys else each
             for each in handover.world.pieces
         ),
     )
@@ -71,12 +70,8 @@ def fill_late(handover: Handover) -> Handover:
     return replace(
         handover,
         world=world,
+        chain=with_code(handover.chain, replace(code, data=data)),
         page_table_a=Tables(root=root, pages={**rest, plan.control_page: memoryview(table)}),
-        pieces=tuple(
-            replace(each, data=data) if each.phys == plan.control_page else each
-            for each in handover.pieces
-            if each.phys != old.root
-        ),
         registers=replace(handover.registers, general=general),
     )
 

@@ -9,7 +9,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tightrope.errors import BadInput
-from tightrope.model import Code, Handover, Host, Paging, Plan, Protocol, Step
+from tightrope.model import (
+    Code,
+    Handover,
+    Host,
+    Paging,
+    Participant,
+    Plan,
+    Protocol,
+    Step,
+    relocation_code,
+    with_code,
+)
 
 EVERY_MODE = tuple(Paging)
 LONG_MODES = tuple(each for each in Paging if each.long_mode)
@@ -53,6 +64,10 @@ class Sabotage:
     """The old kernels that have what it breaks."""
     entry: Protocol | None = None
     """The entry that it breaks; through another it raises BadInput.  None: any."""
+
+    def chain(self, chain: tuple[Participant, ...]) -> tuple[Participant, ...]:
+        """The programs with the relocation code's bytes changed."""
+        return with_code(chain, self.code(relocation_code(chain).code))
 
     def refuse(self, paging: Paging) -> None:
         """Raises BadInput for a walk that does not have what this breaks."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tightrope.errors import BadInput
-from tightrope.model import Paging, Protocol, Step
+from tightrope.model import Paging, Protocol, SegmentRole, Step
 from tightrope.sabotage.changes import (
     CLEAR_PAE_FIRST,
     KEEP_PGE,
@@ -167,7 +167,9 @@ _ALL = (
         says="enter the new kernel with interrupts on",
         rule="interrupts-off",
         step=Step.COPY,
-        handover=lambda handover: edit_segment(handover, "entry stub", interrupts_on, planned=True),
+        handover=lambda handover: edit_segment(
+            handover, SegmentRole.ENTRY_STUB, interrupts_on, planned=True
+        ),
     ),
     Sabotage(
         name="wrong-boot-params",
@@ -175,7 +177,7 @@ _ALL = (
         rule="entry-boot-params",
         step=Step.COPY,
         handover=lambda handover: edit_segment(
-            handover, "entry stub", point_elsewhere, planned=True
+            handover, SegmentRole.ENTRY_STUB, point_elsewhere, planned=True
         ),
     ),
     Sabotage(
@@ -183,7 +185,7 @@ _ALL = (
         says="flip one bit in the middle of the initrd after it was loaded",
         rule="destinations-complete",
         step=Step.COPY,
-        handover=lambda handover: edit_segment(handover, "initrd", flip, planned=False),
+        handover=lambda handover: edit_segment(handover, SegmentRole.INITRD, flip, planned=False),
     ),
     Sabotage(
         name="crash-outside",

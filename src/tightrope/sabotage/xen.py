@@ -12,30 +12,54 @@ from dataclasses import replace
 from tightrope.abi import xen as abi
 from tightrope.errors import BadInput
 from tightrope.memory import PAGE_SIZE, Machine, Phys, Virt
-from tightrope.model import Handover, Plan, XenInterface, XenLoad
-from tightrope.model.p2m import P2m
+from tightrope.model import (
+    Bare,
+    Given,
+    Handover,
+    Intent,
+    PageList,
+    Plan,
+    Trees,
+    UnderXen,
+    XenCompat,
+    XenV1,
+    XenV2,
+)
 from tightrope.sabotage.edits import edit_list, entry_of
 from tightrope.x86.cpu import EFER_NXE
 from tightrope.x86.paging import FORMATS
 from tightrope.x86.walk import Access, entries_in, walk
 
 EXECUTE_DISABLE = 1 << 63
+INDIRECTION = 2
 
 
-def through(plan: Plan, interface: XenInterface | None = None) -> tuple[XenLoad, P2m]:
-    """What is loaded, and dom0's p2m.  Raises BadInput where there is no such load."""
-    load, xen = plan.xen, plan.host.xen
-    if load is None or xen is None:
+def through_xen(intent: Intent) -> UnderXen:
+    """How a hypervisor is asked for the jump.  Raises BadInput where none is."""
+    if isinstance(intent.through, Bare):
         raise BadInput("nobody asks a hypervisor for the jump (--xen)", source="--sabotage")
-    if interface is not None and load.interface is not interface:
-        raise BadInput(f"it needs interface {interface.value}", source="--sabotage")
-    return load, xen.dom0.p2m
+    return intent.through
 
 
-def _pseudo(plan: Plan, machine: int, what: str) -> int:
+def page_list_of(intent: Intent) -> PageList:
+    """v1's load.  Raises BadInput where it is another."""
+    load = through_xen(intent)
+    if isinstance(load, XenV2):
+        raise BadInput("it needs interface v1", source="--sabotage")
+    return load
+
+
+def fixmaps_of(intent: Intent) -> XenV1:
+    """v1's load with fixmaps.  Raises BadInput where it is another."""
+    load = page_list_of(intent)
+    if isinstance(load, XenCompat):
+        raise BadInput("32-bit code of a 64-bit Xen has no fixmap", source="--sabotage")
+    return load
+
+
+def _pseudo(load: UnderXen, machine: int, what: str) -> int:
     """What dom0 calls a machine address.  Raises BadInput where it is not dom0's."""
-    _load, p2m = through(plan)
-    pseudo = p2m.pseudo(Machine(Phys(machine)))
+    pseudo = load.xen.dom0.p2m.pseudo(Machine(Phys(machine)))
     if pseudo is None:
         raise BadInput(f"{what} is no memory of dom0's", source="--sabotage")
     return pseudo
@@ -43,9 +67,9 @@ def _pseudo(plan: Plan, machine: int, what: str) -> int:
 
 def pseudo_in_list(handover: Handover) -> Handover:
     """The first source word of the list as dom0 knows it."""
-    plan = handover.plan
-    through(plan)
-    pseudo = _pseudo(plan, int(plan.sources[0]) * PAGE_SIZE, "the first source")
+    plan = handover.intent
+    load = through_xen(plan)
+    pseudo = _pseudo(load, int(plan.sources[0]) * PAGE_SIZE, "the first source")
     wanted = int(plan.sources[0]) * PAGE_SIZE | 8
 
     def change(rows: list[list[int]]) -> None:
@@ -56,31 +80,28 @@ def pseudo_in_list(handover: Handover) -> Handover:
 
 def pseudo_in_cr3(handover: Handover) -> Handover:
     """PA_PGD as dom0 knows it: the routine loads CR3 from there."""
-    through(handover.plan, XenInterface.V1)
+    load = page_list_of(handover.intent)
     root = int(handover.page_table_a.root)
-    return _with_slot(handover, abi.PA_PGD, _pseudo(handover.plan, root, "page_table_a"))
+    return _with_slot(handover, abi.PA_PGD, _pseudo(load, root, "page_table_a"))
 
 
 def pseudo_in_entry(handover: Handover) -> Handover:
     """The entry of page_table_a for V as dom0 knows the control page."""
-    plan = handover.plan
-    through(plan, XenInterface.V1)
-    pseudo = _pseudo(plan, plan.control_page, "the control page")
+    plan = handover.intent
+    pseudo = _pseudo(page_list_of(plan), plan.control_page, "the control page")
     return entry_of(
-        lambda it: it.plan.relocation, lambda entry: entry - plan.control_page + pseudo
+        lambda it: it.intent.relocation, lambda entry: entry - plan.control_page + pseudo
     )(handover)
 
 
 def fixmap_nx(handover: Handover) -> Handover:
     """NX in the hypervisor's own entry for the fixmap of the control page."""
-    load, _p2m = through(handover.plan, XenInterface.V1)
-    if load.leaves is not None:
-        raise BadInput("32-bit code of a 64-bit Xen has no fixmap", source="--sabotage")
+    fixmaps_of(handover.intent)
     world, registers = handover.world, handover.registers
     if not registers.efer & EFER_NXE:
         raise BadInput("EFER.NXE is off: there is no NX", source="--sabotage")
-    mmu = registers.mmu(handover.plan.host.cpu, root=world.pgd)
-    leaf = walk(entries_in(world.tables), mmu, handover.plan.relocation, Access.READ).visits[-1]
+    mmu = registers.mmu(handover.host.cpu, root=world.pgd)
+    leaf = walk(entries_in(world.tables), mmu, handover.intent.relocation, Access.READ).visits[-1]
     frame = leaf.at & -PAGE_SIZE
     page = bytearray(world.tables[frame])
     page[leaf.at - frame : leaf.at - frame + 8] = (leaf.entry | EXECUTE_DISABLE).to_bytes(
@@ -94,19 +115,12 @@ def no_overwrite(handover: Handover) -> Handover:
     prepared = handover.prepared
     if prepared is None:
         raise BadInput("there is nothing that Xen overwrites (--xen v1)", source="--sabotage")
-    pieces = tuple(
-        replace(each, data=prepared.pages[each.phys]) if each.phys in prepared.pages else each
-        for each in handover.pieces
-    )
-    return replace(handover, page_table_a=prepared, pieces=pieces)
+    return replace(handover, page_table_a=prepared)
 
 
 def bare_v(handover: Handover) -> Handover:
     """The hypervisor finds V of bare Linux in VA_CONTROL_PAGE, and calls it."""
-    plan = handover.plan
-    through(plan, XenInterface.V1)
-    assert plan.host.xen is not None
-    bare = plan.host.xen.dom0.relocation
+    bare = page_list_of(handover.intent).xen.dom0.relocation
     changed = _with_slot(handover, abi.VA_CONTROL_PAGE, bare)
     registers = changed.registers
     if handover.world.way_out is not None:
@@ -117,10 +131,7 @@ def bare_v(handover: Handover) -> Handover:
 
 def shared_slot(plan: Plan) -> Plan:
     """A hypervisor whose fixmaps lie in the top-level slot of P, near its end."""
-    load, _p2m = through(plan, XenInterface.V1)
-    if load.leaves is not None:
-        raise BadInput("32-bit code of a 64-bit Xen has no fixmap", source="--sabotage")
-    assert plan.host.xen is not None
+    load = fixmaps_of(plan)
     span = FORMATS[plan.paging].levels[0].span
     slot = plan.control_page & -span
     high = slot + span - PAGE_SIZE
@@ -134,18 +145,18 @@ def shared_slot(plan: Plan) -> Plan:
         else each
         for each in load.pages
     )
-    xen = replace(plan.host.xen, fixmap=fixmap)
+    xen = replace(load.xen, fixmap=fixmap)
     return replace(
         plan,
         host=replace(plan.host, xen=xen),
         relocation=fixmap,
-        xen=replace(load, pages=pages),
+        through=replace(load, xen=xen, pages=pages),
     )
 
 
 def damm_v4_alone(handover: Handover) -> Handover:
     """The same handover, if its design writes one chain over the other."""
-    if handover.design != "damm-v4":
+    if handover.relocation_code.contract.trees is not Trees.CHAINS:
         raise BadInput(
             f"{handover.design} keeps both chains in one slot: give --design damm-v4",
             source="--sabotage",
@@ -155,25 +166,24 @@ def damm_v4_alone(handover: Handover) -> Handover:
 
 def with_head(handover: Handover, place: Phys) -> Handover:
     """The page list begins at `place`, wherever the call hands its head over."""
-    load = handover.plan.xen
-    general = dict(handover.registers.general)
-    if load is not None and load.interface is XenInterface.V2:
-        general["rdx"] = place
-    elif load is not None and handover.plan.word == 4:
-        stack = handover.world.arguments[-1].start - 4
+    contract = handover.relocation_code.contract
+    page = contract.where(Given.LIST_PAGE)
+    at = page or contract.where(Given.LIST) or ""
+    word = place if page else place | INDIRECTION
+    if at in handover.registers.general:
+        general = {**handover.registers.general, at: word}
+        return replace(handover, registers=replace(handover.registers, general=general))
+    stack = handover.world.arguments[-1].start - 4
 
-        def change(data: bytearray) -> None:
-            data[4:8] = (place | 2).to_bytes(4, "little")
+    def change(data: bytearray) -> None:
+        data[4:8] = word.to_bytes(4, "little")
 
-        return with_piece(handover, stack, change)
-    else:
-        general["rdi"] = place | 2
-    return replace(handover, registers=replace(handover.registers, general=general))
+    return with_piece(handover, stack, change)
 
 
 def _with_slot(handover: Handover, slot: int, value: int) -> Handover:
     """One slot of the hypervisor's copy of page_list changed."""
-    word = handover.plan.word
+    word = handover.intent.word
     at = handover.world.arguments[0].start
 
     def change(data: bytearray) -> None:

@@ -4,11 +4,12 @@
     bios      what a PC's firmware leaves in low memory
     notes     what the old kernel leaves for a crash kernel: registers, vmcoreinfo
     xen       the same of a hypervisor with a dom0
+    planned   whichever of them a plan is for
 
 May import: abi, errors, memory, model, routines, x86
 """
 
+from tightrope.world.planned import planned
 from tightrope.world.world import lay
-from tightrope.world.xen.world import lay_xen
 
-__all__ = ["lay", "lay_xen"]
+__all__ = ["lay", "planned"]

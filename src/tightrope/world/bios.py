@@ -13,7 +13,7 @@ Rules: a host without RAM at 0, or whose low memory does not end where a BIOS's 
 from __future__ import annotations
 
 from tightrope.memory import MemoryMap, Phys
-from tightrope.model import Piece
+from tightrope.model import Piece, PieceRole
 
 EBDA_SEGMENT, BASE_MEMORY = 0x40E, 0x413
 LOWEST_END, HIGHEST_END = 0x20000, 0xA0000
@@ -26,6 +26,6 @@ def pieces(memory: MemoryMap) -> tuple[Piece, ...]:
     if not LOWEST_END <= end <= HIGHEST_END:
         return ()
     return tuple(
-        Piece(phys=Phys(at), data=value.to_bytes(2, "little"), what="the BIOS data area")
+        Piece(phys=Phys(at), data=value.to_bytes(2, "little"), role=PieceRole.BIOS)
         for at, value in ((EBDA_SEGMENT, end >> 4), (BASE_MEMORY, end >> 10))
     )

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping
 
 from tightrope.errors import HostError
 from tightrope.memory import PAGE_SIZE, Extent, Phys
-from tightrope.model import Host, Paging, Piece, Registers
+from tightrope.model import Host, Paging, Piece, PieceRole, Registers
 from tightrope.model.modes import MODES
 
 NT_PRSTATUS = 1
@@ -75,7 +75,8 @@ def laid(host: Host, number: int, data: bytes, *, ended: bool = True) -> Iterato
         yield Piece(
             phys=Phys(start),
             data=data[start - named.extent.start : end - named.extent.start],
-            what=f"the old kernel's crash note: {named.what}",
+            role=PieceRole.NOTE,
+            which=named.what,
         )
 
 

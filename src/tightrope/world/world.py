@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping
 
 from tightrope.errors import HostError
 from tightrope.memory import PAGE_SIZE, Extent, Phys, Virt, subtract
-from tightrope.model import Code, Host, Piece, Registers, World
+from tightrope.model import Code, Host, Piece, PieceRole, Registers, World
 from tightrope.model.modes import MODES, text_page_size
 from tightrope.world import bios, notes
 from tightrope.x86.cpu import (
@@ -79,21 +79,21 @@ def lay(
         Piece(
             phys=Phys(gdt),
             data=_gdt(own if selectors else SELECTORS),
-            what="the old kernel's gdt",
+            role=PieceRole.GDT,
         ),
-        Piece(phys=Phys(idt), data=_idt(host, bits, code_selector), what="the old kernel's idt"),
+        Piece(phys=Phys(idt), data=_idt(host, bits, code_selector), role=PieceRole.IDT),
         Piece(
             phys=Phys(stack_top),
             data=return_address.to_bytes(word, "little").ljust(2 * word, b"\0"),
-            what="the old kernel's stack",
+            role=PieceRole.STACK,
         ),
         Piece(
             phys=code_phys,
             data=code.data.ljust(PAGE_SIZE, b"\0"),
-            what="the old kernel's relocation code at V",
+            role=PieceRole.CODE_AT_V,
         ),
         *(
-            Piece(phys=Phys(frame), data=page, what="the old kernel's page tables")
+            Piece(phys=Phys(frame), data=page, role=PieceRole.TABLES)
             for frame, page in tables.items()
         ),
     )

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 from tests.conftest import REPOSITORY
+from tests.makers.designs import TWO_TABLES
 from tests.rehearse.runs import crash_host, mode_host, shipped_kernel, shipped_request
 from tightrope.check import RULES
 from tightrope.cli import main
 from tightrope.deeds.rehearse import build, prepare
-from tightrope.handover import TWO_TABLES
 from tightrope.memory import PAGE_SIZE, Phys, Virt
-from tightrope.model import Handover, Paging, Piece, Tables
+from tightrope.model import Handover, Paging, Piece, PieceRole, Tables, with_code
 from tightrope.prove.goal import Limits
 from tightrope.prove.run import judge
 from tightrope.prove.theorems.hypotheses import HYPOTHESES, goals
@@ -48,24 +48,19 @@ def test_every_hypothesis_holds_on_what_the_planner_makes(mode: Paging, crash: b
 
 # ------------------------------------------------------------------------------- breaking them
 
-P = int(built().plan.control_page)
+P = int(built().intent.control_page)
 
 
 def plan_with(handover: Handover, **changes: Any) -> Handover:
-    return replace(handover, plan=replace(handover.plan, **changes))
+    return replace(handover, intent=replace(handover.intent, **changes))
 
 
 def list_with(handover: Handover, change: Callable[[np.ndarray], None]) -> Handover:
     """The words of the first page of the list, changed in memory."""
     first = handover.registers.general["rdi"] & ~0xFFF
-    pieces = []
-    for piece in handover.pieces:
-        if piece.phys == first:
-            words = np.frombuffer(piece.data, "<u8").copy()
-            change(words)
-            piece = replace(piece, data=words.tobytes())
-        pieces.append(piece)
-    return replace(handover, pieces=tuple(pieces))
+    words = np.frombuffer(handover.page_list[first], "<u8").copy()
+    change(words)
+    return replace(handover, page_list={**handover.page_list, first: words.tobytes()})
 
 
 def first_source(word: int) -> Callable[[np.ndarray], None]:
@@ -92,7 +87,7 @@ def endless(words: np.ndarray) -> None:
 
 
 def a_destination(handover: Handover) -> int:
-    plan = handover.plan
+    plan = handover.intent
     return int(plan.destinations[plan.destinations != plan.sources][1]) << 12
 
 
@@ -111,9 +106,8 @@ def shared_frame(handover: Handover) -> Handover:
 
 
 def other_bytes(handover: Handover) -> Handover:
-    page = Piece(phys=Phys(P), data=b"\xcc" * PAGE_SIZE, what="another control page")
-    kept = tuple(piece for piece in handover.pieces if piece.phys != P)
-    return replace(handover, pieces=(*kept, page))
+    code = replace(handover.code, data=b"\xcc" * PAGE_SIZE)
+    return replace(handover, chain=with_code(handover.chain, code))
 
 
 def unmapped(handover: Handover) -> Handover:
@@ -128,18 +122,20 @@ def registers_with(handover: Handover, **changes: Any) -> Handover:
 
 
 def over_the_pgd(handover: Handover) -> Handover:
-    piece = Piece(phys=handover.world.pgd, data=bytes(PAGE_SIZE), what="too much")
-    return replace(handover, pieces=(*handover.pieces, piece))
+    piece = Piece(
+        phys=handover.world.pgd, data=bytes(PAGE_SIZE), role=PieceRole.OTHER, which="too much"
+    )
+    return replace(handover, extra=(*handover.extra, piece))
 
 
 BREAKS: list[tuple[str, Callable[[], Handover]]] = [
     ("v-canonical", lambda: plan_with(built(), relocation=Virt(1 << 47))),
-    ("v-canonical", lambda: plan_with(built(), relocation=Virt(built().plan.relocation + 8))),
+    ("v-canonical", lambda: plan_with(built(), relocation=Virt(built().intent.relocation + 8))),
     ("p-identity", lambda: plan_with(built(), control_page=Phys(1 << 47))),
     ("frames-distinct", lambda: shared_frame(built())),
     ("root-in-cr3", lambda: rooted(built(Paging.PAE), 1 << 32)),
     ("same-bytes", lambda: other_bytes(built())),
-    ("v-mapped", lambda: plan_with(built(), relocation=Virt(built().plan.relocation + 0x1000))),
+    ("v-mapped", lambda: plan_with(built(), relocation=Virt(built().intent.relocation + 0x1000))),
     ("v-mapped", lambda: registers_with(built(), cr3=0x1000)),
     ("list-ends", lambda: list_with(built(), endless)),
     ("unique", lambda: list_with(built(), twice)),
@@ -151,7 +147,7 @@ BREAKS: list[tuple[str, Callable[[], Handover]]] = [
     ),
     (
         "list-kept",
-        lambda: list_with(built(), first_destination(int(next(iter(built().plan.list_pages))))),
+        lambda: list_with(built(), first_destination(int(next(iter(built().page_list))))),
     ),
     ("reachable", lambda: unmapped(built())),
     ("old-state", lambda: registers_with(built(), cr0=1)),

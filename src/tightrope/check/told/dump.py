@@ -47,7 +47,7 @@ def dump_survives(case: Case) -> Iterator[Found]:
 
 def overwritten(case: Case) -> Iterator[tuple[int, int, Extent, Extent]]:
     """(where, the old kernel's address, the row's extent, the RAM it is in) of what may be written."""
-    told = told_as_loaded(case) if case.plan.crash else None
+    told = told_as_loaded(case) if case.intent.crash else None
     at = elf.named(told.line) if told else None
     if told is None or at is None:
         return  # a flat binary is told nothing
@@ -64,7 +64,7 @@ def overwritten(case: Case) -> Iterator[tuple[int, int, Extent, Extent]]:
 
 def unsaved(case: Case) -> Iterator[tuple[int, int, NDArray[np.int64], int]]:
     """(where it was, where its copy is, the wrong bytes, of how many) of low memory that is not saved."""
-    for saved, kept in zip(case.plan.backup, case.backup, strict=True):
+    for saved, kept in zip(case.intent.backup, case.backup, strict=True):
         bad = wrong(case.run.memory.read(kept), case.run.memory.read(saved.source))
         if len(bad):
             yield saved.source.start + int(bad[0]), kept.start + int(bad[0]), bad, kept.size
@@ -97,7 +97,7 @@ def backup_complete(case: Case) -> Iterator[Found]:
 )
 def core_header_told(case: Case) -> Iterator[Found]:
     """The core header that the command line leads to is the old kernel's, row by row."""
-    if case.run.stop is not Stop.ENTRY or not case.plan.crash:
+    if case.run.stop is not Stop.ENTRY or not case.intent.crash:
         return
     told = told_at_entry(case)
     if told is None:
@@ -159,7 +159,7 @@ def _memory(case: Case, header: elf.CoreHeader) -> Iterator[str]:
         yield f"no row has the old kernel's text {text} at {host.text.virt:#x}"
     taken = [FIRST_MIB] + ([host.crash_region] if host.crash_region else [])
     ram = subtract(host.memory.ram, taken)
-    saved = _within(host.memory.ram, [each.source for each in case.plan.backup])
+    saved = _within(host.memory.ram, [each.source for each in case.intent.backup])
     mapped = [each for each in loads if not (each.old == text and each.virt == host.text.virt)]
     said = union(each.old for each in mapped)
     for extent in subtract([*ram, *saved], said)[:1]:

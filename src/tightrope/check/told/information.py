@@ -16,7 +16,7 @@ from tightrope.check.told.memory import MOST, Garbled, Row, Told, string
 from tightrope.check.told.memory_map import map_problems
 from tightrope.errors import MachineError
 from tightrope.memory import Extent
-from tightrope.model import Memory, Protocol, Step, Stop
+from tightrope.model import Memory, Protocol, SegmentRole, Step, Stop
 
 
 def _row(kind: int, start: int, size: int) -> Row:
@@ -115,10 +115,10 @@ READERS: Mapping[Protocol, Callable[[Memory, int], Told]] = {
 )
 def information(case: Case) -> Iterator[Found]:
     """Command line, modules and memory map are what the plan and the host have."""
-    reader = READERS.get(case.plan.protocol)
+    reader = READERS.get(case.intent.protocol)
     if case.run.stop is not Stop.ENTRY or reader is None:
         return
-    at = case.plan.arguments["rbx"]
+    at = case.intent.arguments["rbx"]
     try:
         told = reader(case.run.memory, at)
         problems = tuple(_differences(case, told))
@@ -132,13 +132,13 @@ def information(case: Case) -> Iterator[Found]:
 
 
 def _differences(case: Case, told: Told) -> Iterator[str]:
-    plan = case.plan
+    plan = case.intent
     if not told.line.endswith(plan.command_line.encode()):
         yield f"the command line is {told.line.decode('utf-8', 'backslashreplace')!r}"
     wanted = [
         Extent.sized(each.destination.start, len(each.data))
         for each in plan.segments
-        if each.name.startswith("module ")
+        if each.role is SegmentRole.MODULE
     ]
     if list(told.modules) != wanted:
         listed = ", ".join(str(each) for each in told.modules) or "none"

@@ -34,7 +34,7 @@ def kernel_as_given(case: Case) -> Iterator[Found]:
     """Each part of the image at its offset from the base."""
     if case.run.stop is not Stop.ENTRY:
         return
-    image = case.plan.image
+    image = case.intent.image
     for number, part in enumerate(image.parts, 1):
         place = Extent.sized(case.base + part.offset, part.size)
         if not case.intact(place):
@@ -59,7 +59,7 @@ _MEND = "load what the image holds, where its entry says"
 
 def _differs(case: Case, part: Part, place: Extent) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     """The offsets in a part of what is not the image's, but for the words that a move changes."""
-    image = case.plan.image
+    image = case.intent.image
     got: Buffer = case.run.memory.read(place)
     distance = case.base - image.pref_address
     if image.relocations is not None and distance:
@@ -83,7 +83,7 @@ def initrd_as_given(case: Case) -> Iterator[Found]:
     told = told_at_entry(case)
     if case.run.stop is not Stop.ENTRY or told is None:
         return
-    inputs = case.plan.inputs
+    inputs = case.intent.inputs
     given = [("the initrd", inputs.initrd)] if inputs.initrd is not None else []
     given += [(f"module {number}", each.data) for number, each in enumerate(inputs.modules, 1)]
     mend = "point the new kernel at what was loaded, with its very size"
@@ -128,10 +128,10 @@ def command_line_as_given(case: Case) -> Iterator[Found]:
     told = told_at_entry(case)
     if case.run.stop is not Stop.ENTRY or told is None:
         return
-    line, wanted = told.line, case.plan.inputs.command_line.encode()
-    if case.plan.protocol in (Protocol.MULTIBOOT, Protocol.MULTIBOOT2):
+    line, wanted = told.line, case.intent.inputs.command_line.encode()
+    if case.intent.protocol in (Protocol.MULTIBOOT, Protocol.MULTIBOOT2):
         line = line.partition(b" ")[2]  # the file's name comes first
-    if case.plan.crash and line.startswith(WORD) and core_header.named(line) is not None:
+    if case.intent.crash and line.startswith(WORD) and core_header.named(line) is not None:
         line = line.partition(b" ")[2]
     if line != wanted:
         yield finding(

@@ -112,9 +112,9 @@ def memory_told(case: Case) -> Iterator[Found]:
 
 def _page(case: Case) -> ZeroPage | str | None:
     """The page at the entry, why it cannot be read, or None where there is nothing to say of it."""
-    if case.run.stop is not Stop.ENTRY or case.plan.protocol not in LINUX:
+    if case.run.stop is not Stop.ENTRY or case.intent.protocol not in LINUX:
         return None
-    at = case.plan.boot_params
+    at = case.intent.boot_params
     if not case.intact(Extent.sized(at, 1)):
         return None  # see destinations-complete
     try:
@@ -135,7 +135,7 @@ def _shown(value: bytes) -> str:
 
 def _wanted(case: Case, place: Place) -> tuple[bytes, ...]:
     """What a field may hold; the first is what a message names."""
-    image, name = case.plan.image, place.name
+    image, name = case.intent.image, place.name
 
     def number(value: int) -> bytes:
         return value.to_bytes(place.size, "little")

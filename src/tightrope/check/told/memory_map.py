@@ -56,7 +56,7 @@ def map_problems(case: Case, told: Told, memory: Memory) -> Iterator[str]:
 
 def _what(case: Case, at: int) -> str:
     region = case.host.crash_region
-    if case.plan.crash and (region is None or at not in region):
+    if case.intent.crash and (region is None or at not in region):
         return "not the crash kernel's"
     kind = case.host.memory.kind_at(at)
     return "a hole" if kind is None else kind.value
@@ -64,7 +64,7 @@ def _what(case: Case, at: int) -> str:
 
 def _wanted(case: Case, told: Told, memory: Memory) -> dict[int, tuple[Extent, ...]] | None:
     """By type, the extents that the map should have."""
-    multiboot = case.plan.protocol in (Protocol.MULTIBOOT, Protocol.MULTIBOOT2)
+    multiboot = case.intent.protocol in (Protocol.MULTIBOOT, Protocol.MULTIBOOT2)
     out: dict[int, tuple[Extent, ...]] = {}
     for region in case.host.memory:
         number = TYPES.get(region.kind, RESERVED)
@@ -72,7 +72,7 @@ def _wanted(case: Case, told: Told, memory: Memory) -> dict[int, tuple[Extent, .
             number = RESERVED  # it has no word for persistent memory
         out[number] = union([*out.get(number, ()), region.extent])
     own = case.host.crash_region
-    if case.plan.crash and own is not None:
+    if case.intent.crash and own is not None:
         kept = _kept(told, memory)
         if kept is None:
             return None

@@ -39,11 +39,11 @@ def told_as_loaded(case: Case) -> Told | None:
 
 
 def _told(case: Case, memory: Memory) -> Told | None:
-    reader = ALL.get(case.plan.protocol)
+    reader = ALL.get(case.intent.protocol)
     if reader is None:
         return None
     try:
-        at = case.plan.boot_params if reader is _linux else case.plan.arguments["rbx"]
+        at = case.intent.boot_params if reader is _linux else case.intent.arguments["rbx"]
         return reader(memory, at)
     except (Garbled, MachineError, ValueError):
         return None

@@ -14,7 +14,7 @@ from tightrope.check.case import Case
 from tightrope.check.rule import Found, finding, rule
 from tightrope.check.xen.page_list import slots
 from tightrope.memory import PAGE_SIZE
-from tightrope.model import Step
+from tightrope.model import Bare, PageList, Step, Trees, XenCompat, XenV1
 from tightrope.x86.walk import Access, Refused, entries_in, walk
 
 OVERWRITES = "the thread: 'passed to the hypervisor that overwrites the contents filled in'"
@@ -28,16 +28,16 @@ OVERWRITES = "the thread: 'passed to the hypervisor that overwrites the contents
 )
 def overwritten(case: Case) -> Iterator[Found]:
     """With v1 the hypervisor overwrites page_table_a: its own V, and not the V of bare Linux."""
-    xen = case.host.xen
-    if case.handover.prepared is None or xen is None:
+    load = case.intent.through
+    if not isinstance(load, PageList):
         return
-    tables = case.handover.page_table_a
-    bare = case.walk(tables, xen.dom0.relocation, Access.READ)
+    tables, dom0 = case.handover.page_table_a, load.xen.dom0
+    bare = case.walk(tables, dom0.relocation, Access.READ)
     if isinstance(bare, Refused) or bare.phys != case.control_page.start:
         return
     yield finding(
-        f"page_table_a still has what dom0 filled in: V of bare Linux = {xen.dom0.relocation:#x}"
-        f" leads to the control page, and the hypervisor calls {case.plan.relocation:#x}",
+        f"page_table_a still has what dom0 filled in: V of bare Linux = {dom0.relocation:#x}"
+        f" leads to the control page, and the hypervisor calls {case.intent.relocation:#x}",
         evidence={visit.level: f"{visit.entry:#x} at {visit.at:#x}" for visit in bare.visits},
         mend="let the hypervisor fill the pages of page_table_a again, for the fixmap's V",
     )
@@ -51,23 +51,21 @@ def overwritten(case: Case) -> Iterator[Found]:
 )
 def calls_fixmap(case: Case) -> Iterator[Found]:
     """With v1 the hypervisor calls the address that it put into VA_CONTROL_PAGE itself."""
-    words = slots(case)
-    xen = case.host.xen
-    if not words or xen is None:
+    load = case.intent.through
+    if not isinstance(load, PageList):
         return
-    rip, kept = int(case.handover.registers.rip), words[abi.VA_CONTROL_PAGE]
-    if case.plan.xen and case.plan.xen.leaves is not None:
+    rip, fixmap = int(case.handover.registers.rip), "the control page's fixmap is"
+    if isinstance(load, XenCompat):
         rip = case.handover.registers.general["rdi"]  # what its own code calls in the end
-    if rip == kept == case.plan.relocation:
-        return
-    bare = xen.dom0.relocation
-    what = "V of bare Linux, in dom0's own text" if bare in (rip, kept) else "no fixmap of its own"
-    fixmap = "the control page's fixmap is"
-    if case.plan.xen and case.plan.xen.leaves is not None:
         fixmap = "without fixmaps the control page is mapped at its machine address,"
+    kept = slots(case)[abi.VA_CONTROL_PAGE]
+    if rip == kept == case.intent.relocation:
+        return
+    bare = load.xen.dom0.relocation
+    what = "V of bare Linux, in dom0's own text" if bare in (rip, kept) else "no fixmap of its own"
     yield finding(
-        f"the hypervisor calls {rip:#x}: {what}; {fixmap} {case.plan.relocation:#x}",
-        evidence={"VA_CONTROL_PAGE": f"{kept:#x}", "fixmap": f"{case.plan.relocation:#x}"},
+        f"the hypervisor calls {rip:#x}: {what}; {fixmap} {case.intent.relocation:#x}",
+        evidence={"VA_CONTROL_PAGE": f"{kept:#x}", "fixmap": f"{case.intent.relocation:#x}"},
         mend="overwrite the odd slots with fix_to_virt() when the image is loaded, and call slot 1",
     )
 
@@ -80,16 +78,16 @@ def calls_fixmap(case: Case) -> Iterator[Found]:
 )
 def fixmap_maps(case: Case) -> Iterator[Found]:
     """The hypervisor maps V, and with v1 every page of the list, in the tables in use at the call."""
-    load = case.plan.xen
-    if load is None or load.leaves is not None:
-        return  # without fixmaps: see `leaving`
+    load = case.intent.through
+    if isinstance(load, Bare | XenCompat):
+        return  # XenCompat has no fixmaps: see `way_out`
     world = case.handover.world
     mmu = case.handover.registers.mmu(case.host.cpu, root=world.pgd)
     read = entries_in(world.tables)
-    wanted = [("V", int(case.plan.relocation), int(world.code_phys), Access.FETCH)]
+    wanted = [("V", int(case.intent.relocation), int(world.code_phys), Access.FETCH)]
     wanted += [
         (f"the fixmap of {each.name}", int(each.fixmap), int(each.machine), Access.WRITE)
-        for each in load.pages
+        for each in (load.pages if isinstance(load, XenV1) else ())
         if each.fixmap is not None
     ]
     for name, virt, machine, access in wanted:
@@ -113,7 +111,7 @@ def fixmap_maps(case: Case) -> Iterator[Found]:
 )
 def small_pages(case: Case) -> Iterator[Found]:
     """v2's tables have pages of 4 KiB alone."""
-    if case.v2 is None:
+    if case.contract.trees is not Trees.SMALL_PAGES:
         return
     mapped = case.mapped_a
     large = np.nonzero(mapped.size != PAGE_SIZE)[0]

@@ -16,7 +16,7 @@ from tightrope.check.case import Case, owner
 from tightrope.check.rule import Found, finding, rule
 from tightrope.check.xen.page_list import slots
 from tightrope.memory import PAGE_SHIFT, PAGE_SIZE, Machine
-from tightrope.model import Paging, Sight, Step, Tables
+from tightrope.model import PageList, Paging, Sight, Step, Tables, UnderXen
 from tightrope.model.p2m import HOLE, P2m
 from tightrope.x86.walk import Access, Refused
 
@@ -37,7 +37,8 @@ ADDRESS_BITS = 0x000F_FFFF_FFFF_F000
 
 def _p2m(case: Case) -> P2m | None:
     """dom0's table; None where the jump is not asked of a hypervisor."""
-    return case.host.xen.dom0.p2m if case.host.xen and case.plan.xen else None
+    load = case.intent.through
+    return load.xen.dom0.p2m if isinstance(load, UnderXen) else None
 
 
 def _raw(
@@ -77,22 +78,22 @@ def list_machine(case: Case) -> Iterator[Found]:
     p2m = _p2m(case)
     if p2m is None:
         return
-    pages = [p for p in case.handover.pieces if p.what == "the page list"]
-    last = [int.from_bytes(p.data[PAGE_SIZE - case.word :], "little") for p in pages[:-1]]
+    pages = list(case.handover.page_list.values())
+    last = [int.from_bytes(each[PAGE_SIZE - case.word :], "little") for each in pages[:-1]]
     links = np.array([case.head, *last][: len(pages)], np.int64) >> PAGE_SHIFT
     copies = case.copies
-    count = 0 if case.plan.crash else len(case.plan.sources)
+    count = 0 if case.intent.crash else len(case.intent.sources)
     for what, got, wanted in (
         ("a link of the page list", links, np.array(case.list_frames, np.int64)),
-        ("a source of the page list", copies.sources, case.plan.sources[:count]),
-        ("a destination of the page list", copies.destinations, case.plan.destinations[:count]),
+        ("a source of the page list", copies.sources, case.intent.sources[:count]),
+        ("a destination of the page list", copies.destinations, case.intent.destinations[:count]),
     ):
         bad = _raw(p2m, got, wanted)
         if bad:
             yield _named(what, bad[1], bad[2], case)
             return
-    words = slots(case)
-    for each in case.plan.xen.pages if case.plan.xen and words else ():
+    words, load = slots(case), case.intent.through
+    for each in load.pages if isinstance(load, PageList) else ():
         if each.name in ROOTS:
             continue  # those reach CR3, and xen-root-machine tells it
         if words[each.slot] != each.machine and words[each.slot] == each.pseudo:
@@ -123,8 +124,8 @@ def entries_machine(case: Case) -> Iterator[Found]:
                 where = f"the entry at {at:#x} of {name}"
                 yield _named(where, frame << PAGE_SHIFT, int(real[0]) << PAGE_SHIFT, case)
                 return
-    control = case.plan.control_page >> PAGE_SHIFT
-    for virt in (case.plan.relocation, case.control_page.start):
+    control = case.intent.control_page >> PAGE_SHIFT
+    for virt in (case.intent.relocation, case.control_page.start):
         got = case.walk(table_a, virt, Access.READ)
         if not isinstance(got, Refused):
             frame = got.phys >> PAGE_SHIFT
@@ -134,7 +135,7 @@ def entries_machine(case: Case) -> Iterator[Found]:
                 return
     if table_b:
         mapped = case.mapped_b
-        own = mapped.virt != np.uint64(case.plan.relocation)
+        own = mapped.virt != np.uint64(case.intent.relocation)
         virt_frames = (mapped.virt[own] >> np.uint64(PAGE_SHIFT)).astype(np.int64)
         frames = (mapped.phys[own] >> np.uint64(PAGE_SHIFT)).astype(np.int64)
         bad = _raw(p2m, frames, virt_frames)
@@ -145,7 +146,7 @@ def entries_machine(case: Case) -> Iterator[Found]:
 
 def _children(case: Case, tables: Tables) -> Iterator[tuple[int, int]]:
     """(where, frame) of each entry that leads to a table, level by level from the root."""
-    paging = case.plan.paging
+    paging = case.intent.paging
     size = ENTRY_SIZE[paging]
     level = [int(tables.root)]
     for depth, large in enumerate(LARGE[paging]):

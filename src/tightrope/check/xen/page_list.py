@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from tightrope.abi import xen as abi
 from tightrope.check.case import Case
-from tightrope.model import XenInterface
+from tightrope.model import PageList
 
 
 def slots(case: Case) -> tuple[int, ...]:
     """v1's page_list as the hypervisor keeps it; nothing under v2."""
-    load = case.plan.xen
-    if load is None or load.interface is not XenInterface.V1:
+    if not isinstance(case.intent.through, PageList):
         return ()
     at = case.handover.world.arguments[0]
     piece = next(p for p in case.handover.world.pieces if p.phys == at.start)

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from tightrope.check.case import Case
 from tightrope.check.rule import Found, finding, rule
-from tightrope.model import Sight, Step, Tables
+from tightrope.model import Sight, Step, Tables, XenCompat
 from tightrope.x86 import cpu as x86
 from tightrope.x86.walk import Access, Mmu, Refused, entries_in, walk
 
@@ -38,8 +38,8 @@ def mmu(case: Case, tables: Tables, *, wide: bool) -> Mmu:
 )
 def way_out_maps(case: Case) -> Iterator[Found]:
     """Both trees map the code and the words, and the second one the pages of page_list."""
-    way, load = case.handover.world.way_out, case.plan.xen
-    if way is None or load is None:
+    way, load = case.handover.world.way_out, case.intent.through
+    if way is None or not isinstance(load, XenCompat):
         return
     own = [
         ("the code that leaves long mode", int(way.code), int(way.code), Access.FETCH),

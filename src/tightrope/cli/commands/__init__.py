@@ -4,8 +4,8 @@
 Rules: a file has a command's arguments beside the function that does it: one call of a deed, one
 report, one exit status.  Packages are imported inside the function that needs them.
 
-May import: abi, check, deeds, errors, handover, host, image, memory, model, perform, plan, prove,
-report, sabotage, shipped, vmcore
+May import: abi, check, deeds, errors, handover, host, image, memory, model, participants,
+perform, plan, prove, report, sabotage, shipped, vmcore
 """
 
 from tightrope.cli.commands import rehearse as rehearse

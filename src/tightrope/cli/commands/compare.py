@@ -17,9 +17,9 @@ from tightrope.cli.command import FINDING, HOLDS, command
     takes=(new_kernel, old_kernel, as_json),
 )
 def compare(options: Namespace) -> int:
-    from tightrope.deeds.compare import OURS
     from tightrope.deeds.compare import compare as deed
     from tightrope.model import Outcome
+    from tightrope.participants import OURS
     from tightrope.report import compare as report
     from tightrope.report.progress import Bar
 

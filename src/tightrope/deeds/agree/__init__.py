@@ -9,8 +9,8 @@
 Rules: a case is made from its seed and number alone, so that one line replays it.  The first machine
 is what the others are compared with; nothing is explained away that `known` does not name.
 
-May import: check, deeds, errors, handover, host, image, machine, memory, model, observe, plan,
-sabotage, shipped, x86
+May import: check, deeds, errors, handover, host, image, machine, memory, model, observe,
+participants, plan, sabotage, shipped, x86
 """
 
 from tightrope.deeds.agree.cases import Case, make

@@ -20,9 +20,9 @@ from tightrope import image, shipped
 from tightrope.deeds.agree.hosts import random_host
 from tightrope.deeds.rehearse import build
 from tightrope.errors import BadInput, TightropeError
-from tightrope.handover import DESIGNS, TWO_TABLES
 from tightrope.memory import PAGE_SIZE, Phys
 from tightrope.model import Code, Handover, Image, Paging, Part, Protocol, Step
+from tightrope.participants import DESIGNS, OURS
 from tightrope.plan import Request, prepare
 from tightrope.sabotage import SABOTAGES, Sabotage
 from tightrope.sabotage.edits import with_tables
@@ -66,7 +66,7 @@ def _draw(random: Random, paging: Paging) -> tuple[str, Handover]:
     old = random_host(random, paging)
     crash = random.random() < 0.2
     the_plan = prepare(_image(random), old, _request(random, crash=crash))
-    design = random.choice([*DESIGNS, TWO_TABLES, TWO_TABLES])
+    design = random.choice([*DESIGNS, OURS, OURS])
     broken = random.random()
     sabotage: Sabotage | None = None
     if broken > 0.9:
@@ -113,7 +113,7 @@ def _entry(random: Random) -> Sabotage:
     first = random.random() < 0.5
 
     def flip(handover: Handover) -> Handover:
-        size = 4 if handover.plan.host.paging is Paging.I386 else 8
+        size = 4 if handover.host.paging is Paging.I386 else 8
         tables = handover.page_table_a if first else handover.page_table_b
         tables = tables or handover.page_table_a
         places = []
@@ -125,7 +125,7 @@ def _entry(random: Random) -> Sabotage:
         entry = int.from_bytes(page[at * size : at * size + size], "little")
         entry ^= 1 << bit % (8 * size)
         page[at * size : at * size + size] = entry.to_bytes(size, "little")
-        return with_tables(handover, tables, frame, bytes(page))
+        return with_tables(handover, frame, bytes(page))
 
     return _broken(f"bit {bit} of a page_table_{'a' if first else 'b'} entry", handover=flip)
 

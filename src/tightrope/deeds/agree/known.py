@@ -68,7 +68,7 @@ def _refused(seen: Seen) -> bool:
 
 def _reserved_by_width(seen: Seen) -> bool:
     """An entry has an address bit that the old kernel's CPU lacks and TCG's has, or the other way."""
-    host = seen.handover.plan.host
+    host = seen.handover.host
     told = {*seen.one.rules, *seen.other.rules}
     if not told & {"reserved-bits", "fault-reserved"}:
         return False
@@ -151,7 +151,7 @@ def _stale_pdpte(seen: Seen) -> bool:
     fault = seen.one.run.fault
     if fault is None or not fault.visits or fault.visits[0].level != "PDPT":
         return False
-    if seen.handover.plan.host.paging is not Paging.PAE:
+    if seen.handover.host.paging is not Paging.PAE:
         return False
     first = fault.visits[0]
     held = seen.one.run.memory.read(Extent.sized(first.at, 8))
@@ -167,7 +167,7 @@ def _hole(seen: Seen) -> bool:
 def _amd_reserves(seen: Seen) -> bool:
     """An entry of the highest level has bit 8 set: ignored by Intel's CPUs, reserved on AMD's."""
     handover = seen.handover
-    if not handover.plan.host.paging.long_mode:
+    if not handover.host.paging.long_mode:
         return False
     roots = [handover.page_table_a]
     roots += [handover.page_table_b] if handover.page_table_b else []

@@ -91,7 +91,7 @@ class Kvm:
             self._drop()
 
     def _prepare(self, handover: Handover) -> Ready:
-        host = handover.plan.host
+        host = handover.host
         extents = backed(host.memory, host.firmware)
         if self._ram is None or self._ram.extents != extents:
             self._ram = Ram(extents)
@@ -107,7 +107,7 @@ class Kvm:
         mmu = WatchedMmu(ram, host.cpu, registers, expected.tables)
         self._cpu = VirtualCpu(self._device, ram, host.cpu, self._watchdog)
         self._cpu.load(registers, _descriptors(ram, mmu, registers))
-        moved = int((handover.plan.destinations != handover.plan.sources).sum()) * PAGE_SIZE
+        moved = int((handover.intent.destinations != handover.intent.sources).sum()) * PAGE_SIZE
         return Ready(
             cpu=self._cpu,
             ram=ram,
@@ -124,9 +124,9 @@ class Kvm:
 
 def lacks(can: Capability, handover: Handover) -> str | None:
     """Why this computer's KVM cannot be an old kernel's CPU, or None."""
-    host = handover.plan.host
+    host = handover.host
     this = "this computer's KVM"
-    for paging in (host.paging, handover.plan.paging):
+    for paging in (host.paging, handover.intent.paging):
         if paging in can.missing:
             return f"{this} has no {paging.value} paging: {can.missing[paging]}"
     if handover.registers.cr4 & x86.CR4_TRANSLATES & ~can.cr4:
@@ -149,7 +149,7 @@ def _uses_gbpages(handover: Handover) -> bool:
         if each is not None:
             trees.append((each.root, each.pages))
     for root, pages in trees:
-        mmu = replace(registers.mmu(handover.plan.host.cpu, root=root), gbpages=True)
+        mmu = replace(registers.mmu(handover.host.cpu, root=root), gbpages=True)
         if bool((survey(pages.get, mmu).size >= np.uint64(GIB)).any()):
             return True
     return False

@@ -162,7 +162,7 @@ def _access(raised: Raised) -> Access | None:
 
 def _offset(handover: Handover, pc: int) -> int | None:
     """Where in the relocation code an instruction is, at V or at P."""
-    for base in (handover.plan.relocation, handover.plan.control_page):
+    for base in (handover.intent.relocation, handover.intent.control_page):
         if base <= pc < base + PAGE_SIZE:
             return pc - base
     return None
@@ -177,7 +177,7 @@ def step_of(handover: Handover, pc: int) -> Step:
         # Other code at V, which may have no page_table_a; at P its own address is reached by then.
         at_v = handover.at_v.symbols
         first = at_v.get("after_table_a", at_v.get("flushed", PAGE_SIZE))
-        here = handover.plan.relocation <= pc < handover.plan.relocation + PAGE_SIZE
+        here = handover.intent.relocation <= pc < handover.intent.relocation + PAGE_SIZE
         symbols = {**at_v, "after_table_a": first} if here else {"identity": 0, **symbols}
     last = symbols.get("after_table_b", symbols.get("paging_off", PAGE_SIZE))
     step = Step.CALL
@@ -204,6 +204,6 @@ def _text(
     code, offset = handover.code.data, _offset(handover, raised.pc)
     at, before = 0, "?"
     while offset is not None and at < min(offset, len(code)):
-        it = decoded(code[at : at + 15], handover.plan.relocation + at, bits)
+        it = decoded(code[at : at + 15], handover.intent.relocation + at, bits)
         at, before = at + max(it.size, 1), it.text
     return before if at == offset else "?"

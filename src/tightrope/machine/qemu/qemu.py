@@ -71,9 +71,9 @@ class Qemu:
         self.close()
         if self._acceleration is not TCG:
             return self._accelerated(handover)
-        board = replace(stage.board_for(handover.plan.host), drive=self._drive)
+        board = replace(stage.board_for(handover.host), drive=self._drive)
         self._pc = pc = Pc(board)
-        stage.check_ram(handover.plan.host, stage.after_firmware(pc))
+        stage.check_ram(handover.host, stage.after_firmware(pc))
         stage.lay_out(pc, handover)
         return self.walk(pc, handover)
 
@@ -83,9 +83,9 @@ class Qemu:
         if lacking:
             raise CannotBe(lacking)
         speed = self._acceleration
-        board = stage.board_for(handover.plan.host, accelerator=speed.name, model=speed.model)
+        board = stage.board_for(handover.host, accelerator=speed.name, model=speed.model)
         self._pc = pc = Pc(replace(board, drive=self._drive))
-        stage.check_ram(handover.plan.host, stage.after_firmware(pc))
+        stage.check_ram(handover.host, stage.after_firmware(pc))
         held = stage.lay_out(pc, handover, may_lack=~x86.CR4_TRANSLATES)
         registers = replace(handover.registers, cr4=held)
         run = self.walk(pc, replace(handover, registers=registers))

@@ -109,13 +109,13 @@ def lay_out(pc: Pc, handover: Handover, *, may_lack: int = CR4_PCIDE) -> int:
 
     `may_lack` are the bits of CR4 that the CPU may be without.  Raises MachineError, CannotBe.
     """
-    for extent in handover.plan.host.memory.ram:
+    for extent in handover.host.memory.ram:
         if extent.start >= HOME:  # what firmware worked in; below it keeps its own data
             pc.ram.zero(Extent(align_up(extent.start, PAGE_SIZE), extent.end & -PAGE_SIZE))
     pc.ram.began_empty = True
     lay(handover, pc.ram)
     world = handover.world
-    for phys in (world.code_phys, handover.plan.control_page, handover.plan.entry):
+    for phys in (world.code_phys, handover.intent.control_page, handover.intent.entry):
         _forget_code(pc, phys)
     _segments(pc, handover)
     _control(pc, handover.registers)

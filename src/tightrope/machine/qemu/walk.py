@@ -34,12 +34,12 @@ GATES = (6, 8, 13, 14)
 
 def here(handover: Handover) -> Cpu:
     """The host's CPU with as many address bits as the one that QEMU plays."""
-    return replace(handover.plan.host.cpu, physical_bits=PHYSICAL_BITS)
+    return replace(handover.host.cpu, physical_bits=PHYSICAL_BITS)
 
 
 def places(handover: Handover) -> dict[int, Step]:
     """Linear address -> the step that has begun there."""
-    plan, symbols = handover.plan, handover.code.symbols
+    plan, symbols = handover.intent, handover.code.symbols
     found: dict[int, Step] = {}
     for base, symbol, step in (
         (plan.relocation, "after_table_a", Step.TABLE_A),
@@ -69,7 +69,7 @@ def walk(
     With a number of `breakpoints` the CPU is a real one: it stops at so many places, and QEMU's log has
     none of its exceptions.  Raises MachineError when QEMU does not answer.
     """
-    plan = handover.plan
+    plan = handover.intent
     seen, starts = [handover.registers.rip], [(0, Step.CALL)]
     ahead = places(handover)
     at_call = WatchedMmu(pc.ram, here(handover), handover.registers, {})
@@ -147,7 +147,7 @@ def _as_a_cpu_leaves_pdptes(pc: Pc, handover: Handover) -> None:
     (SDM 4.4.1).  QEMU 7.2 treats them as any other level (target/i386/tcg/sysemu/excp_helper.c,
     mmu_translate()).
     """
-    if handover.plan.paging is not Paging.PAE:
+    if handover.intent.paging is not Paging.PAE:
         return
     old, table_a = handover.world, handover.page_table_a
     way = old.way_out

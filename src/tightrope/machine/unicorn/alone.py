@@ -69,7 +69,7 @@ class Alone:
 
     def run(self, handover: Handover) -> Run:
         """Walk.  Raises MachineError for a host that Unicorn cannot be."""
-        host, registers = handover.plan.host, handover.registers
+        host, registers = handover.host, handover.registers
         ram = Ram(backed(host.memory, host.firmware))
         lay(handover, ram)
         expected = expectations(handover)

@@ -44,7 +44,7 @@ class Emulator:
 
     def run(self, handover: Handover) -> Run:
         """Walk.  Raises MachineError when the machine has no room for the host."""
-        host = handover.plan.host
+        host = handover.host
         extents = backed(host.memory, host.firmware)
         bits = 64 if host.efer & x86.EFER_LMA else 32
         same = self._bench and self._bench.ram.extents == extents

@@ -7,6 +7,6 @@
 Rules: what a routine may rely on and what it owes is its `contract`; how instructions behave is
 `isa`'s.  Modules that need z3 are imported inside functions; mutations and foreign do without.
 
-May import: abi, check, deeds, errors, handover, host, image, machine, memory, model, plan,
-prove.isa, routines, shipped, world, x86
+May import: abi, check, deeds, errors, handover, host, image, machine, memory, model,
+participants, plan, prove.isa, routines, shipped, world, x86
 """

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from tightrope import check, handover, host, image, routines, shipped
+from tightrope import check, handover, host, image, participants, routines, shipped
 from tightrope import world as world_room
 from tightrope.errors import MachineError
 from tightrope.machine.port import Machine
@@ -24,17 +24,16 @@ from tightrope.model import (
     Host,
     LowMapping,
     Paging,
-    Piece,
     Plan,
     Run,
     Stop,
+    with_code,
 )
 from tightrope.plan import Request, prepare
 from tightrope.prove.routine.counterexample import Counterexample, Wishes
 from tightrope.x86.cpu import RFLAGS_DF, RFLAGS_IF, RFLAGS_NAMES
 
 DESTINATION, INDIRECTION, DONE, SOURCE = 1, 2, 4, 8
-LIST = "the page list"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,8 +57,8 @@ class Stage:
         self._sound = self._built(self.host, self.shipped)
 
     def _built(self, old: Host, code: Code) -> Handover:
-        world = world_room.lay(old, code, self.plan.relocation)
-        return handover.build(self.plan, world, code, design=handover.TWO_TABLES)
+        chain = with_code(participants.chain(self.plan, participants.OURS), code)
+        return handover.build(self.plan, world_room.planned(self.plan, code, old), chain)
 
     def wishes(self) -> Wishes:
         """The values that this stage can play."""
@@ -125,7 +124,7 @@ class Stage:
         states = []
         for code in (self.shipped, Code(name="replayed", data=data, symbols={})):
             built = self._with_input(self._built(old, code), found)
-            stub = replace(built, plan=replace(built.plan, kernel_entry=built.plan.entry))
+            stub = replace(built, intent=replace(built.intent, kernel_entry=built.intent.entry))
             states.append(_state(self._machine.run(stub)))
         for name, meant in states[0].items():
             if states[1].get(name) != meant:
@@ -176,15 +175,10 @@ class Stage:
         pages = {first: words, second: tail} if kind == INDIRECTION else {first: words + tail}
         if kind == DONE:
             pages = {first: words}
-        pieces = [piece for piece in built.pieces if piece.what != LIST]
-        pieces += [
-            Piece(phys=Phys(frame), data=_packed(words, self.word), what=LIST)
-            for frame, words in pages.items()
-        ]
         now = built.registers
         return replace(
             built,
-            pieces=tuple(pieces),
+            page_list={frame: _packed(words, self.word) for frame, words in pages.items()},
             registers=replace(now, general={**now.general, "rdi": first | INDIRECTION}),
         )
 

@@ -17,7 +17,7 @@ from itertools import product
 from types import SimpleNamespace
 from typing import Any
 
-from tightrope.handover.apart import in_place
+from tightrope.handover.apart import current
 from tightrope.handover.designs import CODE_AND_STACK, write_chains
 from tightrope.memory import PAGE_SIZE, Extent, Phys
 from tightrope.model import Named, Paging
@@ -238,7 +238,7 @@ def in_place_overwrites(mode: Paging, limits: Limits) -> Result:
 
 
 def _pgd_after(mode: Paging, phys: int, before: bytes) -> bytes:
-    """What the design makes of a current pgd: `handover.apart.in_place` on no more than it looks at."""
+    """What the design makes of a current pgd: `handover.apart.current` on no more than it looks at."""
     pgd = 0x10_0000
     identity = Named(extent=Extent.sized(phys, PAGE_SIZE), what="the control page")
     private = Extent(pgd, pgd + 0x10_0000)
@@ -256,4 +256,4 @@ def _pgd_after(mode: Paging, phys: int, before: bytes) -> bytes:
         host=host, pgd=Phys(pgd), tables={pgd: memoryview(before)}, pieces=()
     )
     frames = iter(range(0x20_0000, 0x30_0000, PAGE_SIZE))
-    return bytes(in_place(plan, world, frames).table_a.pages[pgd])
+    return bytes(current(plan, world, frames).table_a.pages[pgd])

@@ -49,7 +49,7 @@ def goals(built: Handover) -> Iterator[Goal]:
             theorem=THEOREM,
             name=each.name,
             statement=each.says,
-            mode=built.plan.host.paging,
+            mode=built.host.paging,
             design=built.design,
             decide=partial(_decide, each, built),
         )
@@ -70,7 +70,7 @@ def _decide(hypothesis: Hypothesis, built: Handover, limits: Limits) -> Result:
 
 
 def _mmu(built: Handover, tables: Tables) -> Mmu:
-    host = built.plan.host
+    host = built.host
     mmu = GEOMETRIES[host.paging].strict(int(tables.root))
     # A CPU without NX has it reserved.
     efer = mmu.efer if host.cpu.nx else mmu.efer & ~NXE
@@ -80,7 +80,7 @@ def _mmu(built: Handover, tables: Tables) -> Mmu:
 def _list(built: Handover) -> Copies:
     """The list as it lies in memory, followed from its head."""
     pages = {int(p.phys): p.data for p in built.pieces if len(p.data) == PAGE_SIZE}
-    word = 8 if built.plan.host.paging.long_mode else 4
+    word = 8 if built.host.paging.long_mode else 4
     return follow(built.registers.general["rdi"], pages, word=word)
 
 
@@ -99,24 +99,24 @@ def _first(values: Frames) -> Problem:
 
 def v_canonical(built: Handover) -> Problem:
     """V is a page, and a linear address of the mode."""
-    virt = int(built.plan.relocation)
+    virt = int(built.intent.relocation)
     good = virt % PAGE_SIZE == 0 and canonical(virt, _mmu(built, built.page_table_a))
     return None if good else f"V = {virt:#x}"
 
 
 def p_identity(built: Handover) -> Problem:
     """P is a page, and a linear address too."""
-    phys = int(built.plan.control_page)
-    limit = 1 << GEOMETRIES[built.plan.host.paging].identity_bits
+    phys = int(built.intent.control_page)
+    limit = 1 << GEOMETRIES[built.host.paging].identity_bits
     return None if phys % PAGE_SIZE == 0 and phys < limit else f"P = {phys:#x}"
 
 
 def frames_distinct(built: Handover) -> Problem:
     """Table frames are pages of this CPU, all different, and none is the control page."""
     frames = _tables(built)
-    limit = 1 << built.plan.host.cpu.physical_bits
+    limit = 1 << built.host.cpu.physical_bits
     for frame in frames:
-        if frame % PAGE_SIZE or frame >= limit or frame == built.plan.control_page:
+        if frame % PAGE_SIZE or frame >= limit or frame == built.intent.control_page:
             return f"the table at {frame:#x}"
     return None if len(set(frames)) == len(frames) else "a frame is two tables"
 
@@ -124,16 +124,16 @@ def frames_distinct(built: Handover) -> Problem:
 def root_reachable(built: Handover) -> Problem:
     """CR3 holds 32 bits outside long mode."""
     root = int(built.page_table_a.root)
-    return None if built.plan.host.paging.long_mode or root < 1 << 32 else f"root {root:#x}"
+    return None if built.host.paging.long_mode or root < 1 << 32 else f"root {root:#x}"
 
 
 def same_bytes(built: Handover) -> Problem:
     """The control page is the old kernel's page at V."""
     wanted = Extent.sized(built.world.code_phys, PAGE_SIZE)
-    control = next((p.data for p in built.pieces if p.phys == built.plan.control_page), None)
+    control = next((p.data for p in built.pieces if p.phys == built.intent.control_page), None)
     if control is None:
         return "there is no control page"
-    if wanted.start == built.plan.control_page:
+    if wanted.start == built.intent.control_page:
         return None  # the old kernel calls the control page itself, through its direct map
     there = next((p for p in built.world.pieces if p.extent.covers(wanted)), None)
     if there is None:
@@ -146,8 +146,8 @@ def same_bytes(built: Handover) -> Problem:
 def v_mapped(built: Handover) -> Problem:
     """The old kernel's tables, walked at V."""
     registers, world = built.registers, built.world
-    mmu = registers.mmu(built.plan.host.cpu)
-    got = walk(entries_in(world.tables), mmu, built.plan.relocation, Access.FETCH)
+    mmu = registers.mmu(built.host.cpu)
+    got = walk(entries_in(world.tables), mmu, built.intent.relocation, Access.FETCH)
     if isinstance(got, Refused):
         return got.reason
     return None if got.phys == world.code_phys else f"V leads to {got.phys:#x}"
@@ -174,7 +174,7 @@ def source_rule(built: Handover) -> Problem:
 
 def control_page_kept(built: Handover) -> Problem:
     """The control page is nobody's destination."""
-    return _among(built, [int(built.plan.control_page)])
+    return _among(built, [int(built.intent.control_page)])
 
 
 def tables_kept(built: Handover) -> Problem:
@@ -184,7 +184,7 @@ def tables_kept(built: Handover) -> Problem:
 
 def list_kept(built: Handover) -> Problem:
     """No page of the list is a destination."""
-    return _among(built, [int(each) for each in built.plan.list_pages])
+    return _among(built, [int(each) for each in built.page_list])
 
 
 def _among(built: Handover, addresses: list[int]) -> Problem:
@@ -196,8 +196,8 @@ def reachable(built: Handover) -> Problem:
     """After step 5 everything that is touched is at its own address."""
     found = _list(built)
     moved = found.sources != found.destinations
-    plan = built.plan
-    single = [int(plan.control_page), int(plan.entry), *(int(each) for each in plan.list_pages)]
+    plan = built.intent
+    single = [int(plan.control_page), int(plan.entry), *(int(each) for each in built.page_list)]
     frames = np.concatenate(
         [
             found.destinations[moved],
@@ -233,7 +233,7 @@ def old_state(built: Handover) -> Problem:
 
 def pgd_kept(built: Handover) -> Problem:
     """Nothing that is written before or during the walk of a crash is a table of the old kernel's."""
-    if not built.plan.crash:
+    if not built.intent.crash:
         return None
     written = {int(piece.phys) for piece in built.pieces} | set(_tables(built))
     hit = written & {int(frame) for frame in built.world.tables}

@@ -21,7 +21,7 @@ from tightrope import routines
 from tightrope.abi import xen as abi
 from tightrope.errors import HostError
 from tightrope.memory import PAGE_SIZE, Extent, Phys, Virt
-from tightrope.model import Code, Host, Piece, Plan, Tables, WayOut
+from tightrope.model import Code, Host, PageList, Piece, PieceRole, Plan, Tables, WayOut, XenCompat
 from tightrope.x86.cpu import EFER_NXE
 from tightrope.x86.paging import FORMATS, Rights, map_page
 from tightrope.x86.tables import TableStore
@@ -45,12 +45,11 @@ class Laid:
     registers: dict[str, int]
 
 
-def lay(plan: Plan, host: Host, virt: Virt, frame: Phys, end: Phys) -> Laid:
+def lay(plan: Plan, load: XenCompat, host: Host, virt: Virt, frame: Phys, end: Phys) -> Laid:
     """The way out whose code is at `virt`, in `frame`; the PAGES below `end` are for it.
 
     Raises HostError for what lies where 32-bit code cannot reach.
     """
-    assert plan.xen is not None
     code = routines.read(routines.LEAVE_XEN)
     if max(frame, end) > 1 << 32:
         raise HostError(
@@ -67,9 +66,7 @@ def lay(plan: Plan, host: Host, virt: Virt, frame: Phys, end: Phys) -> Laid:
     both = Rights(writable=True, executable=True)
     own = [(virt, frame, runs), (Virt(frame), frame, runs), (Virt(words), words, readable)]
     listed = [
-        (each.fixmap, Phys(each.machine), both)
-        for each in plan.xen.pages
-        if each.fixmap is not None
+        (each.fixmap, Phys(each.machine), both) for each in load.pages if each.fixmap is not None
     ]
     trees = []
     for name, wanted in (("x86_64", own), ("pae", [*own[1:], *listed])):
@@ -79,9 +76,9 @@ def lay(plan: Plan, host: Host, virt: Virt, frame: Phys, end: Phys) -> Laid:
             map_page(store, fmt, store.root, at, phys, rights, store.new_table)
         trees.append(Tables(root=store.root, pages=store.pages()))
     way_out = WayOut(virt=virt, code=frame, words=words, wide=trees[0], narrow=trees[1])
-    pieces, read = _words(plan, way_out, code)
+    pieces, read = _words(plan, load, way_out, code)
     tables = [
-        Piece(phys=Phys(at), data=page, what="the way out's page tables")
+        Piece(phys=Phys(at), data=page, role=PieceRole.WAY_OUT_TABLES)
         for tree in trees
         for at, page in tree.pages.items()
     ]
@@ -99,35 +96,43 @@ def lay(plan: Plan, host: Host, virt: Virt, frame: Phys, end: Phys) -> Laid:
     )
 
 
-def _words(plan: Plan, way: WayOut, code: Code) -> tuple[list[Piece], tuple[Extent, ...]]:
+def _words(
+    plan: Plan, load: XenCompat, way: WayOut, code: Code
+) -> tuple[list[Piece], tuple[Extent, ...]]:
     """The page W in pieces, and each but the return address as an extent that is read."""
-    assert plan.xen is not None
-    slots = [0] * abi.NO_PAGES
-    for each in plan.xen.pages:
-        slots[each.slot] = each.machine
-        if each.fixmap is not None:
-            slots[each.slot + 1] = each.fixmap
-    layout = abi.KEXEC_LOAD_V1_I386
-    load = layout.pack(page_list=tuple(slots), indirection_page=plan.head, start_address=plan.entry)
     at = way.words
     gdt, size = way.code + code.symbols["gdt"], code.symbols["gdt_end"] - code.symbols["gdt"]
     rows = [
-        (0, load[layout.offset("page_list") :], "the hypervisor's copy of page_list"),
-        (GDTR, struct.pack("<HQ", size - 1, gdt), "the way out's gdtr"),
-        (IDTR, struct.pack("<HQ", 0, 0), "the way out's idtr"),
+        (0, page_array(plan, load), PieceRole.PAGE_ARRAY),
+        (GDTR, struct.pack("<HQ", size - 1, gdt), PieceRole.WAY_OUT_GDTR),
+        (IDTR, struct.pack("<HQ", 0, 0), PieceRole.WAY_OUT_IDTR),
         (
             FAR,
             struct.pack("<QQ", way.code + code.symbols["compatibility"], CODE_SELECTOR),
-            "the way out's far address",
+            PieceRole.WAY_OUT_FAR,
         ),
         (
             STACK,
             struct.pack("<5I", 0, plan.head, at, plan.entry, HAS_PAE),
-            "the stack that dom0's code is called with",
+            PieceRole.WAY_OUT_STACK,
         ),
     ]
-    pieces = [Piece(phys=Phys(at + offset), data=data, what=what) for offset, data, what in rows]
+    pieces = [Piece(phys=Phys(at + offset), data=data, role=role) for offset, data, role in rows]
     read = [each.extent for each in pieces[:-1]]
     stack = pieces[-1].extent
     own = Extent.sized(gdt, size)
     return pieces, (*read, own, Extent(stack.start + 4, stack.end))
+
+
+def page_array(plan: Plan, load: PageList) -> bytes:
+    """page_list as the hypervisor keeps it: machine addresses in the even slots, its own in the odd."""
+    slots = [0] * abi.NO_PAGES
+    for each in load.pages:
+        slots[each.slot] = each.machine
+        if each.fixmap is not None:
+            slots[each.slot + 1] = each.fixmap
+    layout = abi.KEXEC_LOAD_V1 if plan.paging.long_mode else abi.KEXEC_LOAD_V1_I386
+    packed = layout.pack(
+        page_list=tuple(slots), indirection_page=plan.head, start_address=plan.entry
+    )
+    return packed[layout.offset("page_list") :]

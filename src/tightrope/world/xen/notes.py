@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping
 
 from tightrope.abi import xen as abi
 from tightrope.memory import PAGE_SIZE, Phys
-from tightrope.model import Host, Paging, Piece, Registers
+from tightrope.model import Host, Paging, Piece, Registers, Xen
 from tightrope.model.modes import MODES
 from tightrope.world import notes
 
@@ -27,7 +27,7 @@ ROOT_SYMBOL = {Paging.I386: "pgd_l2", Paging.PAE: "pgd_l3", Paging.X86_64: "pgd_
 """The alias of idle_pg_table (arch_crash_save_vmcoreinfo); the one of i386 is ours, it never had any."""
 
 
-def pieces(host: Host, idle: Phys, registers: Registers) -> Iterator[Piece]:
+def pieces(host: Host, xen: Xen, idle: Phys, registers: Registers) -> Iterator[Piece]:
     """The hypervisor's crash notes as bytes, page by page.  Raises HostError for one without room.
 
     `idle` is the root of its own tables, `registers` are those of the CPU that jumps.
@@ -38,7 +38,7 @@ def pieces(host: Host, idle: Phys, registers: Registers) -> Iterator[Piece]:
             text = notes.as_text(vmcoreinfo(host, idle))
             data = notes.note(abi.VMCOREINFO_OWNER, 0, text)
         else:
-            data, cpu = _cpu(host, cpu), None
+            data, cpu = _cpu(host, xen, cpu), None
         # Xen 4.17 says 500 bytes for CPU 0 and means them: no note of zeros behind them.
         yield from notes.laid(host, number, data, ended=False)
 
@@ -51,8 +51,7 @@ def vmcoreinfo(host: Host, idle: Phys) -> Mapping[str, str]:
     }
 
 
-def _cpu(host: Host, registers: Registers | None) -> bytes:
-    assert host.xen is not None
+def _cpu(host: Host, xen: Xen, registers: Registers | None) -> bytes:
     word = "Q" if MODES[host.paging].efer_on else "I"
     controls = (
         [registers.cr0, registers.cr2, registers.cr3, registers.cr4] if registers else [0] * 4
@@ -61,8 +60,8 @@ def _cpu(host: Host, registers: Registers | None) -> bytes:
     out += notes.note(abi.NOTE_OWNER, abi.CRASH_REGS, struct.pack(f"<4{word}", *controls))
     if registers is not None:
         known = dict.fromkeys(abi.CRASH_INFO_WORDS, 0) | {
-            "xen_major_version": host.xen.version[0],
-            "xen_minor_version": host.xen.version[1],
+            "xen_major_version": xen.version[0],
+            "xen_minor_version": xen.version[1],
             "xen_phys_start": int(host.text.phys),
         }
         words = struct.pack(f"<{len(known)}{word}", *known.values())

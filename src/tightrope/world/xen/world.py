@@ -19,14 +19,28 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import assert_never
 
 import numpy as np
 
 from tightrope import routines
-from tightrope.abi import xen as abi
 from tightrope.errors import HostError
 from tightrope.memory import PAGE_SHIFT, PAGE_SIZE, Extent, Phys, PseudoPhys, Virt
-from tightrope.model import Code, Host, LowMapping, Piece, Plan, World, XenCrash, XenInterface
+from tightrope.model import (
+    Code,
+    Dom0,
+    Host,
+    LowMapping,
+    Piece,
+    PieceRole,
+    Plan,
+    UnderXen,
+    World,
+    XenCompat,
+    XenCrash,
+    XenV1,
+    XenV2,
+)
 from tightrope.model.modes import MODES
 from tightrope.world import world
 from tightrope.world.xen import leave as xen_leave
@@ -41,34 +55,36 @@ HAS_PAE = 1
 """The fourth argument of a 32-bit v1 call: cpu_has_pae."""
 
 
-def lay_xen(plan: Plan, code: Code, host: Host | None = None) -> World:
+def lay_xen(plan: Plan, load: UnderXen, code: Code, host: Host) -> World:
     """The hypervisor and dom0 of a plan, with `code` at V.
 
     `host` is the plan's unless a sabotage says otherwise.  Raises HostError as `world.lay` does, when
     dom0's tables do not fit, and when something of dom0's lies in a hole of its p2m.
     """
-    host = host or plan.host
-    assert host.xen is not None
-    assert plan.xen is not None
-    fixmaps = tuple(
-        LowMapping(virt=each.fixmap, phys=each.machine, size=PAGE_SIZE, is_global=host.cpu.pge)
-        for each in plan.xen.pages
-        if each.fixmap is not None
-    )
-    image = Phys(host.private.end - PAGE_SIZE)
-    leaves = plan.xen.leaves
-    own = replace(
-        host,
-        low_mappings=host.low_mappings if leaves else (*host.low_mappings, *fixmaps),
-        private=Extent(host.private.start, _end_of_tables(host, image, leaves)),
-        crash_notes=(),
-    )
-    at_v = code if leaves is None else routines.read(routines.LEAVE_XEN)
-    base = world.lay(
-        own, at_v, leaves or plan.relocation, selectors=SELECTORS[host.paging.long_mode]
-    )
-    root, tables = _dom0_tables(host, base)
-    crashed = plan.xen.crash is XenCrash.HYPERVISOR
+    called, virt, low = code, plan.relocation, host.low_mappings
+    kept, what = 1, "page_list"
+    if isinstance(load, XenCompat):
+        called, virt = routines.read(routines.LEAVE_XEN), load.leaves
+        kept, what = xen_leave.PAGES, "the way out of long mode"
+    elif isinstance(load, XenV1):
+        low += tuple(
+            LowMapping(virt=each.fixmap, phys=each.machine, size=PAGE_SIZE, is_global=host.cpu.pge)
+            for each in load.pages
+            if each.fixmap is not None
+        )
+    end = Phys(host.private.end - kept * PAGE_SIZE)
+    if end <= host.private.start:
+        raise HostError(
+            f"{host.private} has no room for {what}, {kept * PAGE_SIZE:#x} bytes",
+            source=host.source,
+            field="private.size",
+        )
+    private = Extent(host.private.start, end)
+    own = replace(host, low_mappings=low, private=private, crash_notes=())
+    base = world.lay(own, called, virt, selectors=SELECTORS[host.paging.long_mode])
+    dom0 = load.xen.dom0
+    root, tables = _dom0_tables(host, dom0, base)
+    crashed = load.crash is XenCrash.HYPERVISOR
     pgd = base.pgd if crashed else root
     out = replace(
         base,
@@ -78,42 +94,32 @@ def lay_xen(plan: Plan, code: Code, host: Host | None = None) -> World:
         pieces=(
             *base.pieces,
             *(
-                Piece(phys=Phys(frame), data=page, what="dom0's page tables")
+                Piece(phys=Phys(frame), data=page, role=PieceRole.DOM0_TABLES)
                 for frame, page in tables.items()
             ),
-            _own_code(host, code),
+            _own_code(dom0, code),
         ),
         registers=replace(base.registers, cr3=pgd),
     )
-    if leaves is not None:
-        out = _called_out(plan, host, out)
-    elif plan.xen.interface is XenInterface.V1:
-        out = _called(plan, out, image)
-    notes = tuple(xen_notes.pieces(host, base.pgd, out.registers))
+    match load:
+        case XenCompat():
+            out = _called_out(plan, load, host, out)
+        case XenV1():
+            out = _called(plan, load, out, end)
+        case XenV2():
+            pass
+        case _:
+            assert_never(load)
+    notes = tuple(xen_notes.pieces(host, load.xen, base.pgd, out.registers))
     return replace(out, pieces=(*out.pieces, *notes))
 
 
-def _end_of_tables(host: Host, image: Phys, leaves: Virt | None) -> Phys:
-    """Where the hypervisor's own part of `private` ends.  Raises HostError where nothing is left."""
-    end = image if leaves is None else Phys(host.private.end - xen_leave.PAGES * PAGE_SIZE)
-    if end <= host.private.start:
-        raise HostError(
-            f"{host.private} has no room for the way out of long mode,"
-            f" {xen_leave.PAGES * PAGE_SIZE:#x} bytes",
-            source=host.source,
-            field="private.size",
-        )
-    return end
-
-
-def _called_out(plan: Plan, host: Host, base: World) -> World:
+def _called_out(plan: Plan, load: XenCompat, host: Host, base: World) -> World:
     """v1's call by a 64-bit hypervisor of 32-bit code: of its own code first, which leaves long mode."""
     virt = Virt(base.registers.rip)
-    laid = xen_leave.lay(plan, host, virt, base.code_phys, Phys(host.private.end))
+    laid = xen_leave.lay(plan, load, host, virt, base.code_phys, Phys(host.private.end))
     pieces = (
-        replace(each, what="the hypervisor's code that leaves long mode")
-        if each.phys == base.code_phys
-        else each
+        replace(each, role=PieceRole.WAY_OUT) if each.phys == base.code_phys else each
         for each in base.pieces
     )
     return replace(
@@ -126,12 +132,10 @@ def _called_out(plan: Plan, host: Host, base: World) -> World:
     )
 
 
-def _dom0_tables(host: Host, base: World) -> tuple[Phys, dict[int, memoryview]]:
+def _dom0_tables(host: Host, dom0: Dom0, base: World) -> tuple[Phys, dict[int, memoryview]]:
     """dom0's root and its tables: its kernel, and the hypervisor's slots beside it."""
-    assert host.xen is not None
-    dom0 = host.xen.dom0
     fmt = MODES[host.paging].format
-    store = TableStore(fmt, _table_frames(host).__next__)
+    store = TableStore(fmt, _table_frames(host, dom0).__next__)
     pages = dom0.text_size // PAGE_SIZE
     first = dom0.text_start >> PAGE_SHIFT
     frames = dom0.p2m.to_machine(np.arange(first, first + pages, dtype=np.int64))
@@ -141,10 +145,8 @@ def _dom0_tables(host: Host, base: World) -> tuple[Phys, dict[int, memoryview]]:
     return Phys(store.root), store.pages()
 
 
-def _table_frames(host: Host) -> Iterator[int]:
+def _table_frames(host: Host, dom0: Dom0) -> Iterator[int]:
     """Machine addresses of dom0's table frames, those that a 32-bit CR3 can hold first."""
-    assert host.xen is not None
-    dom0 = host.xen.dom0
     first, last = dom0.tables.pages.start, dom0.tables.pages.stop
     frames = dom0.p2m.to_machine(np.arange(first, last, dtype=np.int64))
     if not host.paging.long_mode:
@@ -175,33 +177,23 @@ def _share(store: TableStore, base: World, theirs: int, ours: int, level: int) -
             )
 
 
-def _own_code(host: Host, code: Code) -> Piece:
+def _own_code(dom0: Dom0, code: Code) -> Piece:
     """dom0's own page of relocation code, at V of bare Linux: nobody calls it there."""
-    assert host.xen is not None
-    dom0 = host.xen.dom0
     pseudo = PseudoPhys(dom0.relocation - dom0.text + dom0.text_start)
     return Piece(
         phys=dom0.p2m.machine(pseudo, "dom0's relocation code"),
         data=code.data.ljust(PAGE_SIZE, b"\0"),
-        what="dom0's own relocation code",
+        role=PieceRole.DOM0_CODE,
     )
 
 
-def _called(plan: Plan, base: World, image: Phys) -> World:
+def _called(plan: Plan, load: XenV1, base: World, image: Phys) -> World:
     """v1's call: the image in the hypervisor's memory, and on i386 four words on the stack."""
-    assert plan.xen is not None
     host = plan.host
-    layout = abi.KEXEC_LOAD_V1 if host.paging.long_mode else abi.KEXEC_LOAD_V1_I386
-    slots = [0] * abi.NO_PAGES
-    for each in plan.xen.pages:
-        slots[each.slot] = each.machine
-        if each.fixmap is not None:
-            slots[each.slot + 1] = each.fixmap
-    load = layout.pack(page_list=tuple(slots), indirection_page=plan.head, start_address=plan.entry)
-    kept = load[layout.offset("page_list") :]
+    kept = xen_leave.page_array(plan, load)
     pieces = [
         *base.pieces,
-        Piece(phys=image, data=kept, what="the hypervisor's copy of page_list"),
+        Piece(phys=image, data=kept, role=PieceRole.PAGE_ARRAY),
     ]
     arguments = [Extent.sized(image, len(kept))]
     at = host.direct_map.virt + image
@@ -209,7 +201,7 @@ def _called(plan: Plan, base: World, image: Phys) -> World:
     if host.paging.long_mode:
         general = {**registers.general, "rdi": plan.head, "rsi": at, "rdx": plan.entry}
     else:
-        number = next(n for n, p in enumerate(pieces) if p.what == "the old kernel's stack")
+        number = next(n for n, p in enumerate(pieces) if p.role is PieceRole.STACK)
         stack = pieces[number]
         has_pae = HAS_PAE if host.cr4 & CR4_PAE else 0
         words = struct.pack("<4I", plan.head, at, plan.entry, has_pae)

@@ -1,0 +1,56 @@
+"""The programs of one jump, in their order: who walks when V is called in this way.
+
+    bare        the design, the stub
+    v1          the design's own code, called with an array of pages, the stub
+    compat      the hypervisor's way out of long mode, then as v1
+    v2          the hypervisor's own code, the stub
+
+Rules: all ways through are matched; nobody else asks which one it is to find a program.
+"""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from tightrope.errors import PlanError
+from tightrope.model import Bare, Participant, Plan, Trees, XenCompat, XenV1, XenV2
+from tightrope.participants.relocation import named
+from tightrope.participants.relocation.xen_v1 import TAKES, xen_v1
+from tightrope.participants.relocation.xen_v2 import xen_v2
+from tightrope.participants.stubs import stub
+from tightrope.participants.way_out import way_out
+
+
+def chain(plan: Plan, design: str) -> tuple[Participant, ...]:
+    """The programs between the call and the new kernel.
+
+    Raises BadInput for a design that is none, PlanError for one that cannot walk this way.
+    """
+    code = named(design)(plan.paging)
+    match plan.through:
+        case Bare():
+            return code, stub(plan.stub)
+        case XenV1():
+            return xen_v1(_handed_over(plan, code), plan.paging), stub(plan.stub)
+        case XenCompat():
+            return way_out(), xen_v1(_handed_over(plan, code), plan.paging), stub(plan.stub)
+        case XenV2():
+            if code.contract.trees is not Trees.TWO:
+                raise _refused(
+                    plan, f"under v2 the tables are the hypervisor's own: there is no {design}"
+                )
+            return xen_v2(), stub(plan.stub)
+        case _:
+            assert_never(plan.through)
+
+
+def _handed_over(plan: Plan, code: Participant) -> Participant:
+    if code.contract.trees not in TAKES:
+        raise _refused(
+            plan, f"page_list has no slots for {code.name}: v1 takes two-tables and damm-v4"
+        )
+    return code
+
+
+def _refused(plan: Plan, why: str) -> PlanError:
+    return PlanError(why, source=plan.host.source, field="design")

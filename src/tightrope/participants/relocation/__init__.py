@@ -1,0 +1,47 @@
+"""This project's relocation code by name, and a hypervisor's.
+
+    in-place         Linux 2.6.16, before the thread
+    two-tables       the thread's, and what a rehearsal has when none is asked for
+    one-table        Biederman's answer in the thread, and what Linux became
+    damm-v4          as merged in 2.6.20
+    split-function   Biederman's last proposal in the thread
+
+    xen_v1           a design of dom0's, as a hypervisor calls it
+    xen_v2           the hypervisor's own
+
+Rules: this is the only list of designs; the command line, `compare` and the tests read it.
+
+May import: errors, model, participants, routines
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from tightrope.errors import BadInput
+from tightrope.model import Paging, Participant
+from tightrope.participants.relocation.damm_v4 import damm_v4
+from tightrope.participants.relocation.in_place import in_place
+from tightrope.participants.relocation.one_table import one_table
+from tightrope.participants.relocation.split_function import split_function
+from tightrope.participants.relocation.two_tables import two_tables
+
+DESIGNS: Mapping[str, Callable[[Paging], Participant]] = {
+    "in-place": in_place,
+    "two-tables": two_tables,
+    "one-table": one_table,
+    "damm-v4": damm_v4,
+    "split-function": split_function,
+}
+"""This project's designs by name, in the order of history but for the thread's own."""
+OURS = "two-tables"
+
+
+def named(design: str) -> Callable[[Paging], Participant]:
+    """The design of that name.  Raises BadInput."""
+    try:
+        return DESIGNS[design]
+    except KeyError:
+        raise BadInput(
+            f"no design {design!r}; there is {', '.join(DESIGNS)}", source="--design"
+        ) from None
