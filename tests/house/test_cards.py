@@ -27,7 +27,7 @@ ROOMS = frozenset({"image", "host", "world", "plan", "handover", "machine", "che
 
 OUTSIDERS = {
     "unicorn": ("machine.unicorn",),
-    "iced_x86": ("observe", "prove"),
+    "iced_x86": ("observe", "prove", "participants.linux"),
     "z3": ("prove",),
     "ctypes": ("observe.physical", "machine", "perform.privcmd", "perform.linux.calls"),
     "mmap": ("observe.physical", "machine", "perform.privcmd", "vmcore"),

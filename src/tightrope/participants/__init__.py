@@ -2,13 +2,14 @@
 
     relocation   what switches tables and copies: this project's designs, and the ways through Xen
     way_out      a 64-bit hypervisor's way to 32-bit code
+    linux        Linux's own, found in an old kernel's image
     stubs        what makes the state that an entry of the new kernel wants
     chain        the programs of one jump, in their order
 
 Rules: a participant is a value that says everything of itself; nothing here builds a table or lays a
 byte, and nobody else tells participants apart by their names.
 
-May import: errors, model, routines
+May import: errors, memory, model, routines
 """
 
 from tightrope.participants.chain import chain
