@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import lacking
+from tests.makers.screens import facts, screen
 from tightrope.cli import main
 from tightrope.deeds import machines
 from tightrope.deeds.agree import Agreement, agree, make
@@ -26,7 +27,7 @@ from tightrope.machine.unicorn import Emulator
 from tightrope.machine.unicorn.alone import Alone
 from tightrope.memory import Phys
 from tightrope.model import Fault, Handover, Paging, Run, Stop
-from tightrope.report import agree as report
+from tightrope.views import agreement as report
 from tightrope.x86 import cpu as x86
 from tightrope.x86.walk import Access, Mmu, ReadEntry, Refused, Translated, walk
 
@@ -249,7 +250,7 @@ def disagreement() -> Agreement:
 
 
 def test_a_difference_is_printed_with_the_command_that_replays_it() -> None:
-    text = report.text(disagreement())
+    text = screen(report.VIEW, disagreement())
     first = disagreement().unexplained[0]
     assert f"tightrope agree --seed 1 --only {first.number} --on emulator,unicorn" in text
     assert "cr3 0x9000" in text
@@ -257,9 +258,9 @@ def test_a_difference_is_printed_with_the_command_that_replays_it() -> None:
 
 
 def test_the_document_has_every_difference_and_survives_json() -> None:
-    document = report.document(disagreement())
+    document = facts(report.VIEW, disagreement())
     assert json.loads(json.dumps(document)) == document
-    assert len(document["differences"]) == len(disagreement().differences)  # type: ignore[arg-type]
+    assert len(document["differences"]) == len(disagreement().differences)
 
 
 def test_the_command_prints_that_they_agree(capsys: pytest.CaptureFixture[str]) -> None:

@@ -290,7 +290,7 @@ def test_a_trace_that_cannot_be_written(tightrope: Shell, where: str) -> None:
 # ------------------------------------------------------------------------------------ what is said
 
 KEYS = {
-    "": "verdict steps findings rules unasked entry stopped plan xen console stats",
+    "": "schema verdict steps findings rules unasked entry stopped plan xen console stats",
     "steps.0": "number name ok",
     "entry": "general rip rflags cr0 cr3 cr4 efer segments gdt idt",
     "stopped": "why registers",
@@ -338,6 +338,7 @@ def test_json_of_a_fall_names_the_rule_and_is_status_1(tightrope: Shell) -> None
 
 def test_json_of_a_plan_is_the_plan_of_a_rehearsal(tightrope: Shell) -> None:
     planned = json.loads(tightrope("plan", "--shipped", "--json").out)
+    assert planned.pop("schema") == "tightrope/plan/1"
     walked = json.loads(tightrope("rehearse", "--shipped", "--json").out)["plan"]
     assert set(walked) - set(planned) == {"page_table_a", "page_table_b"}
     assert planned == {key: walked[key] for key in planned}

@@ -11,6 +11,7 @@ import pytest
 
 from tests.makers.bzimage import bzimage
 from tests.makers.designs import DAMM_V4, DESIGNS, IN_PLACE, ONE_TABLE, TWO_TABLES
+from tests.makers.screens import screen
 from tightrope import host, image
 from tightrope.cli import main
 from tightrope.deeds.compare import _copied, compare
@@ -19,7 +20,7 @@ from tightrope.memory import PAGE_SIZE, Extent
 from tightrope.model import Host, Named, Outcome, Paging
 from tightrope.model.comparison import Row
 from tightrope.plan import Request
-from tightrope.report import compare as report
+from tightrope.views import comparison as report
 
 KERNEL = image.read(bzimage(init_size=0x20000), "made")
 GIB = 1 << 30
@@ -109,7 +110,7 @@ def test_the_command_prints_a_row_for_each_design(
     text = capsys.readouterr().out
     assert [line.split()[0] for line in text.splitlines()[2:]] == list(DESIGNS)
     assert main(["compare", "--json", str(kernel)]) == 0
-    assert [row["design"] for row in json.loads(capsys.readouterr().out)] == list(DESIGNS)
+    assert [row["design"] for row in json.loads(capsys.readouterr().out)["rows"]] == list(DESIGNS)
 
 
 def test_a_design_that_cannot_be_has_its_reason_below_the_table() -> None:
@@ -117,6 +118,6 @@ def test_a_design_that_cannot_be_has_its_reason_below_the_table() -> None:
     done = compare(KERNEL, old, Request())
     assert {row.reached for row in done} == {True, False}
     never = replace(done[0], design="never", outcome=None, detail="no room")
-    text = report.text((*done, never))
+    text = screen(report.VIEW, (*done, never))
     assert "falls (table-a-maps-v, step 2)" in text
     assert text.endswith("never           cannot exist\nnever: no room")

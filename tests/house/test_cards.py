@@ -23,7 +23,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 SOURCE = Path(__file__).resolve().parents[2] / "src" / "tightrope"
-ROOMS = frozenset({"image", "host", "world", "plan", "handover", "machine", "check", "report"})
+ROOMS = frozenset(
+    {"image", "host", "world", "plan", "handover", "machine", "check", "views", "report"}
+)
 
 OUTSIDERS = {
     "unicorn": ("machine.unicorn",),

@@ -1,10 +1,11 @@
-"""report.inspect: the text says what a kexec has to know, the dict says the same as numbers."""
+"""views.inspection: the text says what a kexec has to know, the dict says the same as numbers."""
 
 from __future__ import annotations
 
 import json
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,10 +15,19 @@ from tests.makers.bzimage import OFFSETS, bzimage, put, vmlinux
 from tests.makers.elf import Segment, elf, note, pvh_note
 from tests.makers.multiboot import flat_kernel
 from tests.makers.pe import unified
+from tests.makers.screens import facts, screen
 from tightrope import image
 from tightrope.errors import ImageError
 from tightrope.model import Image
-from tightrope.report.inspect import inspect_json, inspect_text
+from tightrope.views.inspection import VIEW, Inspected, Unpacked
+
+
+def inspect_text(read: Image, unpacked: Unpacked = None) -> str:
+    return screen(VIEW, Inspected(read, unpacked))
+
+
+def inspect_json(read: Image, unpacked: Unpacked = None) -> dict[str, Any]:
+    return facts(VIEW, Inspected(read, unpacked))
 
 
 def text_of(data: bytes) -> str:

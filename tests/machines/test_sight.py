@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.makers.screens import facts, screen
 from tests.rehearse.runs import (
     crashed,
     example_host,
@@ -37,9 +38,8 @@ from tightrope.model import (
     Stop,
     Verdict,
 )
-from tightrope.report import terminal
-from tightrope.report.document import verdict_document
 from tightrope.sabotage import SABOTAGES
+from tightrope.views.rehearsal import VIEW as REHEARSAL
 
 FIELDS: dict[Sight, tuple[str, ...]] = {
     Sight.INSTRUCTIONS: ("trace", "texts", "step_starts"),
@@ -143,20 +143,20 @@ def test_a_sound_handover_holds_however_little_is_seen(sees: frozenset[Sight]) -
 def test_a_machine_that_sees_all_is_asked_all() -> None:
     assert sound().unasked == {}
     assert set(sound().rules) == {rule.id for rule in check.RULES}
-    assert "could not be asked" not in terminal.text(sound(), colour=False)
+    assert "could not be asked" not in screen(REHEARSAL, sound())
 
 
 def test_what_was_not_seen_is_said_and_never_shown_as_done() -> None:
     verdict = dimly(frozenset())
     assert verdict.outcome is Outcome.HOLDS
-    text = terminal.text(verdict, colour=False)
+    text = screen(REHEARSAL, verdict)
     assert f"{len(verdict.unasked)} rules could not be asked: the dim does not show" in text
     for rule in verdict.unasked:
         assert rule in text
     for step in ("1 call", "2 load", "3 set", "4 jump", "5 load", "6 copy"):
         [line] = [each for each in text.splitlines() if each.startswith(step)]
         assert line.endswith(" ?")
-    document = verdict_document(verdict)
+    document = facts(REHEARSAL, verdict)
     assert document["unasked"] == dict(verdict.unasked)
     assert document["stats"]["sees"] == []
     assert {step["ok"] for step in document["steps"][1:]} == {None}

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.makers.bzimage import bzimage
+from tests.makers.screens import screen
 from tests.stand_ins.played import Fake
 from tightrope import image, shipped
 from tightrope.cli import main
@@ -18,7 +19,7 @@ from tightrope.machine.kvm import Kvm
 from tightrope.memory import PAGE_SIZE, covered
 from tightrope.model import Handover, Image, Outcome, Paging, Run, XenCrash
 from tightrope.model.matrix import Cell
-from tightrope.report import matrix as report
+from tightrope.views import matrix as report
 
 MODES = 6 + 6 + 1 + 1
 """Splits of i386 and PAE, and the two 64-bit modes."""
@@ -85,7 +86,7 @@ def test_a_kernel_that_fits_nowhere_has_cells_that_do_not_exist() -> None:
     big = kernel(init_size=0xD000_0000)
     got = matrix([big], on=[Fake()])
     assert {cell.outcome for cell in got} == {None}
-    text = report.text(got)
+    text = screen(report.VIEW, got)
     assert "- (1)" in text
     assert "(1) needs 0xd0000000 bytes of RAM in one piece" in text
     assert text.endswith(f"{ALL + NEVER} do not exist")
@@ -101,8 +102,8 @@ def test_a_fallen_cell_names_its_rule(cells: tuple[Cell, ...]) -> None:
     done = [cell for cell in got if cell.outcome is not None]
     assert {cell.outcome for cell in done} == {Outcome.FALLS}
     assert {cell.detail for cell in done} == {"entry-flags, step 6"}
-    assert f"0 of {ALL} cells hold" in report.text(got)
-    text = report.text(cells)
+    assert f"0 of {ALL} cells hold" in screen(report.VIEW, got)
+    text = screen(report.VIEW, cells)
     assert f"{ALL} of {ALL} cells hold" in text
     assert "pae        0x02000000 (4G/4G)  kdump  holds" in text
 
@@ -139,7 +140,7 @@ class Elsewhere(Fake):
 
 def test_each_machine_has_a_column_and_what_it_cannot_be_has_its_reason() -> None:
     got = matrix([kernel()], on=[Fake(), Elsewhere()])
-    text = report.text(got)
+    text = screen(report.VIEW, got)
     assert "made, fake" in text
     assert "made, elsewhere" in text
     assert "(1) it has long mode only" in text

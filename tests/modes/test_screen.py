@@ -7,15 +7,16 @@ import re
 import pytest
 
 from tests.makers.hosts import Home, mode_host
+from tests.makers.screens import screen as shown
 from tests.modes.runs import LEGACY, walk
 from tightrope.model import Paging, Protocol
-from tightrope.report import terminal
+from tightrope.views.rehearsal import VIEW as REHEARSAL
 
 OLD_NAMES = ["eax", "ebx", "ecx", "edx", "esi", "edi", "ebp", "esp"]
 
 
 def screen(paging: Paging, *, home: Home = Home.TEXT, protocol: Protocol | None = None) -> str:
-    return terminal.text(walk(mode_host(paging, home=home), protocol=protocol), colour=False)
+    return shown(REHEARSAL, walk(mode_host(paging, home=home), protocol=protocol))
 
 
 @pytest.mark.parametrize("paging", list(Paging))

@@ -13,7 +13,7 @@ from tightrope.model import Paging
 from tightrope.model.proof import Answer, Fate, Judged, Killed, Result
 from tightrope.prove import run
 from tightrope.prove.goal import Goal, Limits, Mutant, Undecided
-from tightrope.report import proofs
+from tightrope.views import proofs
 
 
 def goal(answer: Answer | Exception, expected: Answer = Answer.HOLDS, name: str = "it") -> Goal:

@@ -6,6 +6,7 @@ import gzip
 from dataclasses import replace
 
 import pytest
+from tightrope.report.document import verdict_document
 
 from tests.makers import cpio
 from tests.makers.bzimage import bzimage, packed_gzip, vmlinux
@@ -18,7 +19,6 @@ from tightrope.machine.unicorn import Emulator
 from tightrope.model import Buffer, Image, Outcome, Step, Verdict
 from tightrope.plan import Request
 from tightrope.report import terminal
-from tightrope.report.document import verdict_document
 
 GOOD = cpio.archive()
 

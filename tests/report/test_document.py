@@ -11,11 +11,13 @@ import pytest
 
 from tests.conftest import REPOSITORY, lacking
 from tests.makers.hosts import table_b
+from tests.makers.screens import facts
+from tests.makers.screens import screen as shown
 from tests.rehearse.runs import crashed, fallen, heard, sound
 from tightrope.model import Paging, Registers, Step, Stop, Verdict
-from tightrope.report import terminal
-from tightrope.report.document import plan_document, verdict_document
 from tightrope.sabotage import SABOTAGES
+from tightrope.views.plan import VIEW as PLAN
+from tightrope.views.rehearsal import VIEW as REHEARSAL
 
 NAMES = sorted(SABOTAGES)
 FREE = {"general", "arguments", "segments", "seconds", "evidence", "unasked"}
@@ -64,8 +66,8 @@ def keys(value: object) -> set[str]:
 
 @pytest.mark.parametrize("name", [None, *NAMES])
 def test_every_key_is_documented(name: str | None) -> None:
-    assert keys(verdict_document(verdict_of(name))) - documented() == set()
-    assert keys(plan_document(sound().handover.plan)) - documented() == set()
+    assert keys(facts(REHEARSAL, verdict_of(name))) - documented() == set()
+    assert keys(facts(PLAN, sound().handover.plan)) - documented() == set()
 
 
 def test_a_key_that_is_not_documented_would_be_missed() -> None:
@@ -76,13 +78,13 @@ def test_a_key_that_is_not_documented_would_be_missed() -> None:
 
 @pytest.mark.parametrize("name", [None, *NAMES])
 def test_a_document_survives_json(name: str | None) -> None:
-    document = verdict_document(verdict_of(name))
+    document = facts(REHEARSAL, verdict_of(name))
     assert json.loads(json.dumps(document, allow_nan=False)) == document
 
 
 @pytest.mark.parametrize("name", [None, *NAMES])
 def test_numbers_are_ints_and_names_are_strings(name: str | None) -> None:
-    for path, value in leaves(verdict_document(verdict_of(name))):
+    for path, value in leaves(facts(REHEARSAL, verdict_of(name))):
         if (path[0] == "stats" and "seconds" in path) or path == ("console", "seconds"):
             assert type(value) is float, path
         elif path[-1] == "ok":
@@ -92,7 +94,7 @@ def test_numbers_are_ints_and_names_are_strings(name: str | None) -> None:
         elif path in (("entry",), ("console",), ("xen",)):
             assert value is None
         elif path == ("plan", "page_table_b") and value is None:
-            assert "paging off" in terminal.text(verdict_of(name), colour=False)
+            assert "paging off" in shown(REHEARSAL, verdict_of(name))
         elif TEXTS & set(path[-2:]) and type(value) is str:
             assert value
         else:
@@ -101,7 +103,7 @@ def test_numbers_are_ints_and_names_are_strings(name: str | None) -> None:
 
 @pytest.mark.parametrize("name", [None, *NAMES])
 def test_no_key_is_ever_absent(name: str | None) -> None:
-    document, good = verdict_document(verdict_of(name)), verdict_document(heard())
+    document, good = facts(REHEARSAL, verdict_of(name)), facts(REHEARSAL, heard())
     assert list(document) == list(good)
     assert list(document["plan"]) == list(good["plan"])
     assert list(document["stats"]) == list(good["stats"])
@@ -111,7 +113,7 @@ def test_no_key_is_ever_absent(name: str | None) -> None:
 @pytest.mark.parametrize("name", [None, *NAMES])
 def test_the_document_says_what_the_screen_says(name: str | None) -> None:
     verdict = verdict_of(name)
-    document, screen = verdict_document(verdict), terminal.text(verdict, colour=False)
+    document, screen = facts(REHEARSAL, verdict), shown(REHEARSAL, verdict)
     assert document["verdict"] == verdict.outcome.value
     assert f"It {document['verdict']}" in screen
     marks = {True: {"ok"}, False: {"wrong", "FELL"}, None: {"-"}}
@@ -134,12 +136,12 @@ def test_the_document_says_what_the_screen_says(name: str | None) -> None:
             continue
         assert f"  {table}    {plan[table]['root']:#x}   {len(plan[table]['pages'])} page" in screen
     long_mode = registers["efer"] & 0x400
-    shown = {
+    names = {
         name if long_mode else f"e{name[1:]}": f"{value:#018x}" if long_mode else f"{value:#010x}"
         for name, value in registers["general"].items()
         if long_mode or not name[1:].isdigit()
     }
-    assert all(f"{name:<3} {value}" in screen for name, value in shown.items())
+    assert all(f"{name:<3} {value}" in screen for name, value in names.items())
     assert f"cr3 {registers['cr3']:#x} " in screen
     assert f"gdt {registers['gdt']['base']:#x}/{registers['gdt']['limit']:#x}" in screen
     assert f"idt limit {registers['idt']['limit']:#x}" in screen
@@ -156,7 +158,7 @@ def test_the_document_says_what_the_screen_says(name: str | None) -> None:
 @pytest.mark.parametrize("name", [None, *NAMES])
 def test_registers_are_those_of_the_run(name: str | None) -> None:
     verdict = verdict_of(name)
-    document = verdict_document(verdict)
+    document = facts(REHEARSAL, verdict)
     arrived = verdict.run.stop is Stop.ENTRY
     assert document["stopped"]["why"] == ("entry" if arrived else "fault")
     assert document["entry"] == (document["stopped"]["registers"] if arrived else None)
@@ -173,7 +175,7 @@ def same(document: dict[str, object], registers: Registers) -> None:
 
 
 def test_the_numbers_of_a_good_run_add_up() -> None:
-    document = verdict_document(heard())
+    document = facts(REHEARSAL, heard())
     plan, stats = document["plan"], document["stats"]
     run = heard().run
     assert stats["pages_copied"] + stats["pages_in_place"] == plan["pages"]
@@ -191,9 +193,9 @@ def test_the_numbers_of_a_good_run_add_up() -> None:
 
 def test_the_plan_of_a_verdict_is_the_plan_and_its_tables() -> None:
     handover = sound().handover
-    document = verdict_document(sound())["plan"]
-    assert {k: v for k, v in document.items() if k in plan_document(handover.plan)} == (
-        plan_document(handover.plan)
+    document = facts(REHEARSAL, sound())["plan"]
+    assert {k: v for k, v in document.items() if k in facts(PLAN, handover.plan)} == (
+        facts(PLAN, handover.plan)
     )
     for name, tables in (
         ("page_table_a", handover.page_table_a),
@@ -224,19 +226,19 @@ def test_the_plan_of_a_verdict_is_the_plan_and_its_tables() -> None:
 def test_what_the_new_kernel_said_is_in_the_document() -> None:
     console = heard().console
     assert console is not None
-    assert verdict_document(heard())["console"] == {
+    assert facts(REHEARSAL, heard())["console"] == {
         "lines": list(console.lines),
         "seconds": console.seconds,
         "stopped": console.stopped,
     }
-    assert verdict_document(sound())["console"] is None
+    assert facts(REHEARSAL, sound())["console"] is None
 
 
 @pytest.mark.parametrize("paging", list(Paging))
 def test_a_crash_kexec_says_so_in_every_mode(paging: Paging) -> None:
-    document = verdict_document(crashed(paging))
-    assert list(document["plan"]) == list(verdict_document(sound())["plan"])
+    document = facts(REHEARSAL, crashed(paging))
+    assert list(document["plan"]) == list(facts(REHEARSAL, sound())["plan"])
     assert document["plan"]["crash"] is True
     assert document["plan"]["list"] == {"head": 4, "pages": []}
     assert document["stats"]["pages_copied"] == 0
-    assert verdict_document(sound())["plan"]["crash"] is False
+    assert facts(REHEARSAL, sound())["plan"]["crash"] is False

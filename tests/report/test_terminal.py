@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from tests.makers.hosts import read_image
+from tests.makers.screens import screen as shown
 from tests.rehearse.runs import (
     crashed,
     example_host,
@@ -21,15 +22,15 @@ from tests.rehearse.runs import (
 from tightrope.deeds.rehearse import rehearse
 from tightrope.model import PAGING_OFF, STEP_NAMES, Outcome, Paging, Step, Stop, Verdict
 from tightrope.plan import Request
-from tightrope.report import terminal
 from tightrope.sabotage import SABOTAGES
+from tightrope.views.rehearsal import VIEW
 
 NAMES = sorted(SABOTAGES)
 ESCAPE = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def screen(verdict: Verdict) -> str:
-    return terminal.text(verdict, colour=False)
+    return shown(VIEW, verdict)
 
 
 def step_line(text: str, step: Step) -> str:
@@ -209,7 +210,7 @@ def test_silence_is_neither_good_nor_bad() -> None:
     )
     assert verdict.outcome is Outcome.UNKNOWN
     text = screen(verdict)
-    assert "It cannot be told: the walk holds, and the new kernel said nothing:" in text
+    assert "No verdict: the walk holds, and the new kernel said nothing:" in text
     assert "It holds" not in text
 
 
@@ -311,7 +312,7 @@ def test_a_harmful_stale_entry_is_shown_at_its_step() -> None:
 @pytest.mark.parametrize("name", [None, *NAMES])
 def test_colour_only_adds_codes(name: str | None) -> None:
     verdict = fallen(name) if name else heard()
-    plain, coloured = screen(verdict), terminal.text(verdict, colour=True)
+    plain, coloured = screen(verdict), shown(VIEW, verdict, colour=True)
     assert "\x1b" not in plain
     assert ESCAPE.sub("", coloured) == plain
     assert coloured != plain

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.rehearse.runs import sound
 from tightrope.memory import Phys
-from tightrope.report import words
+from tightrope.views import words
 from tightrope.x86.walk import TableVisit
 
 UNITS = {"bytes": 1, "byte": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}

@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.makers.screens import facts, screen
 from tests.vmcore.cores import BASE, MIB, PGD, SIZE, Crashed, Load, crashed, elf_core, qemu
 from tightrope import vmcore
 from tightrope.errors import CoreError
 from tightrope.memory import Extent
 from tightrope.model import Paging
-from tightrope.report import pgd as report
+from tightrope.views.pgd import VIEW, Looked
 from tightrope.x86.paging import X86_64, Rights
 from tightrope.x86.tables import TableStore
 
@@ -177,7 +178,7 @@ def test_a_core_of_400_mb_is_read_where_it_lies(tmp_path: Path) -> None:
 def test_the_report_says_what_was_found(mode: str) -> None:
     found = judged(crashed(mode))
     ranges = vmcore.merged(found.found)
-    text = report.text(found, ranges=ranges)
+    text = screen(VIEW, Looked(pgd=found, ranges=ranges))
     for words in (
         "6.1.0-56-amd64",
         f"{PGD:#x}: swapper_pg_dir",
@@ -186,7 +187,7 @@ def test_the_report_says_what_was_found(mode: str) -> None:
         f"{ranges[0].virt:#x}",
     ):
         assert words in text
-    document = report.document(found, ranges=ranges)
+    document = facts(VIEW, Looked(pgd=found, ranges=ranges))
     assert json.loads(json.dumps(document)) == document
     assert document["whole"] is True
     assert document["changes"] is None
@@ -199,11 +200,11 @@ def test_the_report_names_faults_and_changes() -> None:
     dead.put(PGD + 8 * 100, BASE + 2 * SIZE | 1, 8)
     before, after = judged(crashed("x86_64")), judged(dead)
     changes = vmcore.difference(before.found, after.found)
-    text = report.text(after, changes=changes, other="later")
+    text = screen(VIEW, Looked(pgd=after, changes=changes, other="later"))
     assert "not whole, 1 missing table" in text
     assert "from made to later: 1 change" in text
     assert [line.split()[0] for line in text.splitlines()[-2:]] == ["-", "+"]
-    document = report.document(after, changes=changes, other="later")
+    document = facts(VIEW, Looked(pgd=after, changes=changes, other="later"))
     assert json.loads(json.dumps(document)) == document
     assert document["missing_tables"] == 1
     assert document["whole"] is False
@@ -212,4 +213,4 @@ def test_the_report_names_faults_and_changes() -> None:
 def test_a_release_with_an_escape_in_it_does_not_reach_the_terminal() -> None:
     dead = crashed("x86_64")
     dead.info["OSRELEASE"] = "6.1\x1b[2J"
-    assert "\x1b" not in report.text(judged(dead))
+    assert "\x1b" not in screen(VIEW, Looked(pgd=judged(dead)))

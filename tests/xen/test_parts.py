@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.makers.screens import screen
 from tests.rehearse.runs import example_host, shipped_kernel
 from tests.xen.runs import WAYS, hypervisor, identifier
 from tightrope import host
@@ -21,7 +22,7 @@ from tightrope.model import ZERO_FRAME, Outcome, Paging, Segment, SegmentRole, X
 from tightrope.observe.physical import Ram
 from tightrope.plan import Request
 from tightrope.plan.page_list import chained, list_length, words
-from tightrope.report import planned
+from tightrope.views import plan as planned
 from tightrope.x86.paging import FORMATS, Rights
 from tightrope.x86.tables import TableStore
 from tightrope.x86.walk import Access, Mmu, Translated, walk
@@ -107,7 +108,7 @@ def test_a_cleared_page_is_poisoned_before_the_walk_and_has_no_source() -> None:
 @pytest.mark.parametrize("way", WAYS, ids=identifier)
 def test_a_plan_is_printed_whatever_has_no_source(way: tuple[Paging, XenInterface, int]) -> None:
     plan = prepare(shipped_kernel(), hypervisor(way), Request(xen=way[1]))
-    text = planned.text(plan)
+    text = screen(planned.VIEW, plan)
     assert "-0x" not in text
     assert f"V {plan.relocation:#x}" in text
 

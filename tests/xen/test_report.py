@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from tests.makers.screens import facts, screen
 from tests.xen.runs import (
     KINDS,
     NEW_WAYS,
@@ -21,16 +22,15 @@ from tests.xen.runs import (
 from tightrope import host as host_room
 from tightrope.cli import main
 from tightrope.model import PageList, XenCrash, XenV2
-from tightrope.report import terminal
-from tightrope.report.document import verdict_document
-from tightrope.report.xen import overwritten
+from tightrope.views.rehearsal import VIEW as REHEARSAL
+from tightrope.views.xen import overwritten
 
 
 @pytest.mark.parametrize("way", V1_WAYS, ids=identifier)
 def test_each_page_has_a_line_with_its_three_addresses(way: Way) -> None:
     verdict = walk(way)
     load = handed_over(verdict.handover.intent)
-    lines = terminal.text(verdict, colour=False).splitlines()
+    lines = screen(REHEARSAL, verdict).splitlines()
     at = next(n for n, line in enumerate(lines) if line.startswith("1a "))
     for number, page in enumerate(load.pages):
         line = lines[at + 3 + number]
@@ -54,7 +54,7 @@ def test_what_the_hypervisor_overwrote_is_shown_entry_by_entry(way: Way) -> None
         assert len(gone) > len(come) > 0  # V is P: one chain is left of two
     else:
         assert len(gone) == len(come) > 0
-    text = terminal.text(verdict, colour=False)
+    text = screen(REHEARSAL, verdict)
     assert f"the hypervisor overwrote {len(changed)} entries of page_table_a" in text
     for name, slot, before, after in changed:
         assert f"{name}[{slot}]  {before:#x} -> {after:#x}" in text
@@ -64,7 +64,7 @@ def test_what_the_hypervisor_overwrote_is_shown_entry_by_entry(way: Way) -> None
 def test_each_segment_is_shown_with_how_the_image_is_entered(way: Way) -> None:
     verdict = walk(way, XenCrash.DOM0)
     load = loaded_by_v2(verdict.handover.intent)
-    text = terminal.text(verdict, colour=False)
+    text = screen(REHEARSAL, verdict)
     for each in load.segments:
         assert f"{each.extent}  {each.what}" in text
     for each in load.mapped:
@@ -74,7 +74,7 @@ def test_each_segment_is_shown_with_how_the_image_is_entered(way: Way) -> None:
 
 @pytest.mark.parametrize("kind", KINDS, ids=identifier)
 def test_who_asks_is_told(kind: XenCrash | None) -> None:
-    text = terminal.text(walk(WAYS[0], kind), colour=False)
+    text = screen(REHEARSAL, walk(WAYS[0], kind))
     wanted = {
         None: "1a dom0 asks the hypervisor",
         XenCrash.DOM0: "1a dom0 panics and asks the hypervisor",
@@ -88,7 +88,7 @@ def test_who_asks_is_told(kind: XenCrash | None) -> None:
 @pytest.mark.parametrize("kind", KINDS, ids=identifier)
 def test_json_says_the_same_and_survives(way: Way, kind: XenCrash | None) -> None:
     verdict = walk(way, kind)
-    found = verdict_document(verdict)["xen"]
+    found = facts(REHEARSAL, verdict)["xen"]
     assert json.loads(json.dumps(found)) == found
     load = verdict.handover.intent.through
     assert found["interface"] == way[1].value

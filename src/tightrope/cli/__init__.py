@@ -5,74 +5,96 @@
     arguments    arguments that several of them share
     values       numbers, extents and times on the command line
     parser       all of them as one parser
+    show         a result as text or JSON
+    streams      output whose reader may go away
+    signals      what ends a command
     files        what is read and written: images, hosts, initrds, traces
 
 Rules: files are opened in `files` and nowhere below the command line; everything else is a call of a
 deed and a report of what came back.  Heavy packages are imported inside the command that needs them.
-Exit status: 0 holds, 1 a finding, 2 no verdict, 130 interrupted.
+Exit status: 0 holds, 1 a finding, 2 no verdict, 128 + n ended by signal n (130: Ctrl-C).
 
-May import: abi, check, deeds, errors, handover, host, image, memory, model,
-participants, perform, plan, prove, report, sabotage, shipped, vmcore
+May import: abi, check, deeds, errors, handover, host, image, memory, model, participants,
+perform, plan, prove, report, sabotage, shipped, views, vmcore
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import traceback
 from collections.abc import Sequence
-from io import TextIOWrapper
 
-from tightrope.cli.parser import parser
+from tightrope.cli import signals, streams
+from tightrope.cli.parser import Usage, parser
 from tightrope.errors import TightropeError
 
 UNKNOWN = 2
-INTERRUPTED = 130
+TRACEBACK = "TIGHTROPE_TRACEBACK"
+"""The variable that shows where in us an error came from."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit status."""
-    _open_streams()
-    try:
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    with signals.Signals() as heard, streams.ready(lambda: heard.seen):
         try:
-            words = sys.argv[1:] if arguments is None else arguments
-            options = parser(words).parse_args(words)
-            return int(options.command.run(options))
-        finally:
-            # Here, where a reader that has gone away can still be dealt with, not at exit.
-            sys.stdout.flush()
-    except TightropeError as err:
-        print(f"tightrope: {err}", file=sys.stderr)
-        return UNKNOWN
-    except ModuleNotFoundError as err:
-        # A package of an extra that the rooms take for granted; ours are never missing.
-        if (err.name or "tightrope").startswith("tightrope"):
+            try:
+                options = parser(words).parse_args(words)
+                status = int(options.command.run(options))
+            finally:
+                # Here, where what is wrong with our output can still be told, not at exit.
+                sys.stdout.flush()
+        except SystemExit:  # --help and --version
             raise
-        print(f"tightrope: needs {err.name}: install tightrope[all]", file=sys.stderr)
-        return UNKNOWN
-    except KeyboardInterrupt:
-        print("tightrope: interrupted; nothing was changed", file=sys.stderr)
-        return INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our output has seen enough.
-        _drop_output()
-        return UNKNOWN
-    except OSError as err:
-        # Input is opened by _bytes: what is left is our own output, on a full disk for instance.
-        print(f"tightrope: {err.strerror or err}", file=sys.stderr)
-        _drop_output()
-        return UNKNOWN
+        except BaseException as err:
+            status = _failed(err, as_json="--json" in words)
+        if heard.number is not None:
+            print(f"tightrope: {signals.SAYS[signal.Signals(heard.number)]}", file=sys.stderr)
+            return 128 + heard.number
+    return status
 
 
-def _open_streams() -> None:
-    """Give streams that were closed (`>&-`) a place to go; escape what a stream cannot encode."""
-    if sys.stdout is None:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - open until exit
-    if sys.stderr is None:
-        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - open until exit
-    if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
+def _failed(error: BaseException, *, as_json: bool) -> int:
+    """Say in one line why there is no answer; the exit status."""
+    if isinstance(error, KeyboardInterrupt):
+        return 128 + signal.SIGINT  # who it was, and the line, is `main`'s to say
+    if os.environ.get(TRACEBACK):
+        traceback.print_exception(error)
+    message = _message(error)
+    if isinstance(error, Usage):
+        print(error.usage, end="", file=sys.stderr)
+    print(f"tightrope: {message}", file=sys.stderr)
+    if as_json and not isinstance(error, streams.OutputFailed):
+        from tightrope.report import json
+
+        try:
+            print(json.failure(error, message, UNKNOWN))
+            sys.stdout.flush()
+        except streams.OutputFailed:
+            pass  # it has been said on stderr
+    return UNKNOWN
 
 
-def _drop_output() -> None:
-    """What is still in the buffer goes nowhere, so that Python does not complain at exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def _message(error: BaseException) -> str:
+    """The line; where it is no error that we raise on purpose, what kind it is and where it came up."""
+    if isinstance(error, TightropeError | Usage):
+        return str(error)
+    if isinstance(error, MemoryError):
+        return f"out of memory{f': {error}' if str(error) else ''}"
+    if isinstance(error, ModuleNotFoundError) and not (error.name or "tightrope").startswith(
+        "tightrope"
+    ):
+        # A package of an extra that the rooms take for granted; ours are never missing.
+        return f"needs {error.name}: install tightrope[all]"
+    if isinstance(error, OSError):
+        name = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        return f"{name}{error.strerror or error}"
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    place = f"{os.path.basename(where.filename)}:{where.lineno}"
+    said = " ".join(str(error).split())
+    return (
+        f"a mistake of ours, {type(error).__name__} at {place}{f': {said}' if said else ''}"
+        f" ({TRACEBACK}=1 shows more)"
+    )

@@ -6,8 +6,6 @@ Rules: a file that cannot be read or written is one line, with the system's reas
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
@@ -161,14 +159,3 @@ def write_scripts(path: Path, scripts: Iterable[Script]) -> None:
             (path / f"{name}.smt2").write_text(text, encoding="utf-8")
     except OSError as err:
         raise BadInput(err.strerror or str(err), source=str(path)) from err
-
-
-def print_json(document: object) -> None:
-    import json
-
-    print(json.dumps(document, indent=2))
-
-
-def colour() -> bool:
-    """Colour on a terminal, unless NO_COLOR says otherwise (no-color.org)."""
-    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Container
+from typing import NoReturn
 
 from tightrope import __version__
 from tightrope.cli import commands  # noqa: F401 - registers them
@@ -25,6 +26,22 @@ GROUPS = {
 """The first word of commands that have two: help, description, title and placeholder of the second."""
 
 
+class Usage(Exception):
+    """A command line that is none; `usage` are the lines that say what would be one."""
+
+    def __init__(self, message: str, usage: str) -> None:
+        super().__init__(message)
+        self.usage = usage
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse's, which raises and leaves it to the caller to end."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise Usage."""
+        raise Usage(message, self.format_usage())
+
+
 class _Everything(Container[str]):
     """Contains every word."""
 
@@ -37,16 +54,16 @@ EVERYTHING = _Everything()
 Subparsers = argparse._SubParsersAction
 
 
-def parser(words: Container[str] = EVERYTHING) -> argparse.ArgumentParser:
+def parser(words: Container[str] = EVERYTHING) -> Parser:
     """The parser; commands none of whose names is among `words` are known by name alone."""
-    top = argparse.ArgumentParser(
+    top = Parser(
         prog="tightrope",
         description="Plan and rehearse a kexec before anyone performs it.",
         epilog="Exit status: 0 it holds, 1 a finding, 2 no verdict.",
     )
     top.add_argument("--version", action="version", version=f"tightrope {__version__}")
     names = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    groups: dict[str, Subparsers[argparse.ArgumentParser]] = {}
+    groups: dict[str, Subparsers[Parser]] = {}
     for command in COMMANDS.values():
         first, _, second = command.name.partition(" ")
         if not second:
@@ -60,15 +77,13 @@ def parser(words: Container[str] = EVERYTHING) -> argparse.ArgumentParser:
     return top
 
 
-def _named(
-    names: Subparsers[argparse.ArgumentParser], word: str, command: Command
-) -> argparse.ArgumentParser:
+def _named(names: Subparsers[Parser], word: str, command: Command) -> Parser:
     return names.add_parser(
         word, help=command.help, description=command.description, epilog=command.epilog
     )
 
 
-def _fill(one: argparse.ArgumentParser, command: Command, *, wanted: bool) -> None:
+def _fill(one: Parser, command: Command, *, wanted: bool) -> None:
     one.set_defaults(command=command)
     if wanted:
         for take in command.takes:

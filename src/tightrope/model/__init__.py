@@ -69,7 +69,7 @@ from tightrope.model.through import (
     XenV2,
     called_at,
 )
-from tightrope.model.verdict import Finding, Outcome, Verdict
+from tightrope.model.verdict import Breakage, Criterion, Finding, Outcome, Verdict
 from tightrope.model.walk import PAGING_OFF, STEP_NAMES, Paging, Step
 from tightrope.model.world import Piece, PieceRole, WayOut, World
 from tightrope.model.xen import Dom0, Xen, XenCrash, XenInterface, XenPage
@@ -83,12 +83,14 @@ __all__ = [
     "Backup",
     "Bare",
     "Basis",
+    "Breakage",
     "Buffer",
     "Code",
     "Console",
     "Contents",
     "Contract",
     "Cpu",
+    "Criterion",
     "DirectMap",
     "Dom0",
     "EntryPoint",

@@ -53,3 +53,23 @@ class Verdict:
     console: Console | None
     seconds: Mapping[str, float]
     """Wall time of each stage."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Criterion:
+    """What is asked of every rehearsal: a sentence that must hold, at a step, and who says so."""
+
+    rule: str
+    step: Step
+    says: str
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Breakage:
+    """What a sabotage breaks, and the rule and the step at which that is found."""
+
+    name: str
+    says: str
+    rule: str
+    step: Step

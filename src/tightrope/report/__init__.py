@@ -1,7 +1,11 @@
-"""Values in, text for people and plain data for programs out.
+"""Sheets and facts in, text for people and JSON for programs out: one file each for all commands.
 
-Nothing here decides, measures or prints: the command line prints what these functions return.  Each
-file is one report.  What a reader of a report needs to know is said in the report itself.
+    text       a sheet as text, for a terminal or a pipe
+    json       facts as JSON with the name and version of their schema; errors too
+    schema     a TypedDict as JSON Schema
+    progress   the bar on a terminal
 
-May import: abi, errors, memory, model, x86
+Rules: nothing here knows a command; what is shown is decided in `views`, how it looks is decided here.
+
+May import: errors, model
 """

@@ -5,9 +5,9 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from contextlib import ExitStack, closing
 
-from tightrope.cli import files
 from tightrope.cli.arguments import as_json, machines
 from tightrope.cli.command import FINDING, HOLDS, UNKNOWN, command
+from tightrope.cli.show import show
 from tightrope.cli.values import count
 from tightrope.errors import BadInput
 
@@ -42,8 +42,8 @@ def cases(parser: ArgumentParser) -> None:
 def agree(options: Namespace) -> int:
     from tightrope.deeds.agree import agree as deed
     from tightrope.deeds.machines import opened, present
-    from tightrope.report import agree as report
     from tightrope.report.progress import Bar
+    from tightrope.views.agreement import VIEW
 
     numbers = range(options.count) if options.only is None else [options.only]
     with ExitStack() as stack:
@@ -55,10 +55,7 @@ def agree(options: Namespace) -> int:
             raise BadInput("it takes two machines to agree", source="--on")
         bar = stack.enter_context(closing(Bar()))
         got = deed(on, seed=options.seed, numbers=numbers, total=len(numbers), progress=bar)
-    if options.json:
-        files.print_json(report.document(got))
-    else:
-        print(report.text(got))
+    show(options, VIEW, got)
     if not any(got.compared.values()):
         return UNKNOWN
     return FINDING if got.unexplained else HOLDS

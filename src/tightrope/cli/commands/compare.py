@@ -8,6 +8,7 @@ from contextlib import closing
 from tightrope.cli import files
 from tightrope.cli.arguments import as_json, new_kernel, old_kernel
 from tightrope.cli.command import FINDING, HOLDS, command
+from tightrope.cli.show import show
 
 
 @command(
@@ -20,15 +21,12 @@ def compare(options: Namespace) -> int:
     from tightrope.deeds.compare import compare as deed
     from tightrope.model import Outcome
     from tightrope.participants import OURS
-    from tightrope.report import compare as report
     from tightrope.report.progress import Bar
+    from tightrope.views.comparison import VIEW
 
     image, old, request = files.inputs(options)
     with closing(Bar()) as bar:
         rows = deed(image, old, request, progress=bar)
-    if options.json:
-        files.print_json(report.document(rows))
-    else:
-        print(report.text(rows))
+    show(options, VIEW, rows)
     ours = next(row for row in rows if row.design == OURS)
     return HOLDS if ours.outcome is Outcome.HOLDS else FINDING

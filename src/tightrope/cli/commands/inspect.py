@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from tightrope.cli import files
 from tightrope.cli.arguments import FORMATS, as_json, flat
 from tightrope.cli.command import FINDING, HOLDS, UNKNOWN, command
+from tightrope.cli.show import show
 from tightrope.errors import ImageError, MissingPart
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def kernel(parser: ArgumentParser) -> None:
 )
 def inspect(options: Namespace) -> int:
     from tightrope import image
-    from tightrope.report import inspect as report
+    from tightrope.views.inspection import VIEW, Inspected
 
     read = files.kernel_image(options, options.kernel)
     unpacked: bytes | TightropeError | None
@@ -34,10 +35,7 @@ def inspect(options: Namespace) -> int:
         unpacked = image.unpack(read) if read.payload else None
     except (ImageError, MissingPart) as err:
         unpacked = err
-    if options.json:
-        files.print_json(report.inspect_json(read, unpacked))
-    else:
-        print(report.inspect_text(read, unpacked))
+    show(options, VIEW, Inspected(read, unpacked))
     if isinstance(unpacked, MissingPart):
         return UNKNOWN
     return FINDING if isinstance(unpacked, ImageError) else HOLDS

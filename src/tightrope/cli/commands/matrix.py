@@ -8,6 +8,7 @@ from contextlib import ExitStack, closing
 from tightrope.cli import files
 from tightrope.cli.arguments import FORMATS, as_json, machines
 from tightrope.cli.command import FINDING, HOLDS, command
+from tightrope.cli.show import show
 
 
 def kernels(parser: ArgumentParser) -> None:
@@ -37,8 +38,8 @@ def matrix(options: Namespace) -> int:
     from tightrope.deeds.machines import opened
     from tightrope.deeds.matrix import matrix as deed
     from tightrope.model import Outcome
-    from tightrope.report import matrix as report
     from tightrope.report.progress import Bar
+    from tightrope.views.matrix import VIEW
 
     given = [image.read(files.read(path), path) for path in options.kernels]
     with ExitStack() as stack:
@@ -46,9 +47,6 @@ def matrix(options: Namespace) -> int:
         bar = stack.enter_context(closing(Bar()))
         given = given or [image.read(shipped.read(), defaults.SHIPPED)]
         cells = deed(given, on=on, progress=bar)
-    if options.json:
-        files.print_json(report.document(cells))
-    else:
-        print(report.text(cells))
+    show(options, VIEW, cells)
     outcomes = {cell.outcome for cell in cells} - {None}
     return HOLDS if outcomes == {Outcome.HOLDS} else FINDING

@@ -63,9 +63,12 @@ def xen(options: Namespace) -> int:
                 kexec.unload(kind)
             return HOLDS
         if load is None:
+            from tightrope.report import json
+            from tightrope.views import xen_says
+
             said = room.facts(kexec, files.text_or_none)
             if options.json:
-                files.print_json(said)
+                print(json.document(xen_says.NAME, xen_says.VERSION, said))
             else:
                 print("\n".join(room.told(said)))
             return HOLDS

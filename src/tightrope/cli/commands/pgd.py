@@ -5,9 +5,9 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
-from tightrope.cli import files
 from tightrope.cli.arguments import as_json, modes
 from tightrope.cli.command import FINDING, HOLDS, command
+from tightrope.cli.show import show
 from tightrope.cli.values import number
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def core(parser: ArgumentParser) -> None:
 def pgd(options: Namespace) -> int:
     from tightrope import vmcore
     from tightrope.model import Paging
-    from tightrope.report import pgd as report
+    from tightrope.views.pgd import VIEW, Looked
 
     paging = Paging(options.mode) if options.mode else None
 
@@ -52,9 +52,5 @@ def pgd(options: Namespace) -> int:
     one = found(options.vmcore)
     ranges = vmcore.merged(one.found) if options.print else None
     changes = vmcore.difference(one.found, found(options.diff).found) if options.diff else None
-    other = options.diff or ""
-    if options.json:
-        files.print_json(report.document(one, ranges=ranges, changes=changes, other=other))
-    else:
-        print(report.text(one, ranges=ranges, changes=changes, other=other))
+    show(options, VIEW, Looked(pgd=one, ranges=ranges, changes=changes, other=options.diff or ""))
     return HOLDS if one.whole and not changes else FINDING

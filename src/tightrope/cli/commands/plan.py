@@ -7,6 +7,7 @@ from argparse import Namespace
 from tightrope.cli import files
 from tightrope.cli.arguments import as_json, new_kernel, old_kernel
 from tightrope.cli.command import HOLDS, command
+from tightrope.cli.show import show
 
 
 @command(
@@ -16,14 +17,7 @@ from tightrope.cli.command import HOLDS, command
 )
 def plan(options: Namespace) -> int:
     from tightrope.deeds.rehearse import prepare
+    from tightrope.views.plan import VIEW
 
-    the_plan = prepare(*files.inputs(options))
-    if options.json:
-        from tightrope.report.document import plan_document
-
-        files.print_json(plan_document(the_plan))
-    else:
-        from tightrope.report import planned
-
-        print(planned.text(the_plan))
+    show(options, VIEW, prepare(*files.inputs(options)))
     return HOLDS

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from tightrope.cli import files
 from tightrope.cli.arguments import as_json, design, modes, new_kernel, old_kernel
 from tightrope.cli.command import FINDING, HOLDS, UNKNOWN, command
+from tightrope.cli.show import show
 from tightrope.cli.values import seconds
 from tightrope.errors import BadInput
 
@@ -152,7 +153,7 @@ def _plan(options: Namespace, limits: Limits, bar: Bar) -> int:
 def _told(goals: Iterable[Goal], options: Namespace, limits: Limits, bar: Bar) -> int:
     """Judge, print, write SMT-LIB where asked; the exit status."""
     from tightrope.prove import run
-    from tightrope.report import proofs
+    from tightrope.views import proofs
 
     done: list[Judged] = []
     shown = None
@@ -167,7 +168,7 @@ def _told(goals: Iterable[Goal], options: Namespace, limits: Limits, bar: Bar) -
                 print(shown)
             print(proofs.line(judged), flush=True)
     if options.json:
-        files.print_json(proofs.document(done))
+        show(options, proofs.VIEW, done)
     else:
         print(proofs.summary(done))
     if options.smt:
@@ -190,7 +191,7 @@ def proved(done: Iterable[Judged]) -> int:
 def _mutants(options: Namespace, limits: Limits, bar: Bar) -> int:
     from tightrope.model.proof import Fate
     from tightrope.prove import run
-    from tightrope.report import proofs
+    from tightrope.views import proofs
 
     mutants = run.mutants()
     done = []
@@ -201,7 +202,7 @@ def _mutants(options: Namespace, limits: Limits, bar: Bar) -> int:
             bar.pause()
             print(proofs.mutant_line(killed), flush=True)
     if options.json:
-        files.print_json(proofs.mutant_document(done))
+        show(options, proofs.MUTANTS, done)
     else:
         print(proofs.mutant_summary(done))
     fates = {each.fate for each in done}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from tightrope.cli import files
 from tightrope.cli.arguments import as_json, design, new_kernel, old_kernel
 from tightrope.cli.command import HOLDS, command, status
+from tightrope.cli.show import show
 from tightrope.cli.values import seconds
 from tightrope.errors import BadInput
 
@@ -87,7 +88,7 @@ def walk(parser: ArgumentParser) -> None:
 )
 def rehearse(options: Namespace) -> int:
     if options.sabotage == "list":
-        return _sabotages()
+        return _sabotages(options)
     from tightrope import sabotage
     from tightrope.deeds import defaults, machines, performable
     from tightrope.deeds.rehearse import rehearse as deed
@@ -167,21 +168,19 @@ def _booted(options: Namespace) -> int:
 
 
 def _show(options: Namespace, verdict: Verdict) -> None:
-    if options.json:
-        from tightrope.report.document import verdict_document
+    from tightrope.views.rehearsal import VIEW
 
-        files.print_json(verdict_document(verdict))
-    else:
-        from tightrope.report import terminal
-
-        print(terminal.text(verdict, colour=files.colour()))
+    show(options, VIEW, verdict)
 
 
-def _sabotages() -> int:
+def _sabotages(options: Namespace) -> int:
+    from tightrope.model import Breakage
     from tightrope.sabotage import ENTRY_SABOTAGES, SABOTAGES, XEN_SABOTAGES
+    from tightrope.views import rules
 
-    for each in (*SABOTAGES.values(), *ENTRY_SABOTAGES.values(), *XEN_SABOTAGES.values()):
-        where = f"step {int(each.step)}" if each.step else "before"
-        print(f"{each.name:<26} {each.says}")
-        print(f"{'':<26} found by {each.rule}, {where}")
+    every = (*SABOTAGES.values(), *ENTRY_SABOTAGES.values(), *XEN_SABOTAGES.values())
+    breakages = [
+        Breakage(name=each.name, says=each.says, rule=each.rule, step=each.step) for each in every
+    ]
+    show(options, rules.SABOTAGES, breakages)
     return HOLDS

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from argparse import Namespace
 
+from tightrope.cli.arguments import as_json
 from tightrope.cli.command import HOLDS, command
+from tightrope.cli.show import show
 
 
-@command("rules", help="what every rehearsal is checked for, and who says so")
-def rules(_options: Namespace) -> int:
+@command("rules", help="what every rehearsal is checked for, and who says so", takes=(as_json,))
+def rules(options: Namespace) -> int:
     from tightrope.check import RULES
+    from tightrope.model import Criterion
+    from tightrope.views.rules import VIEW
 
-    for rule in RULES:
-        print(f"{rule.id:<24} step {int(rule.step)}  {rule.says}")
-        print(f"{'':<24}         {rule.source}")
+    criteria = [
+        Criterion(rule=each.id, step=each.step, says=each.says, source=each.source)
+        for each in RULES
+    ]
+    show(options, VIEW, criteria)
     return HOLDS

@@ -1,4 +1,4 @@
-"""Proofs as text and as plain data.
+"""Proofs, goal by goal as they come, and the mutants that they kill.
 
     tables  only-v-and-p: V and P lead to P, ...
               i386           holds in all of 804 cases, by enumeration         (0.01 s)
@@ -15,9 +15,12 @@ says where, when, and what was seen, a label each.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TypedDict
 
 from tightrope.model.proof import Answer, Fate, Judged, Killed
+from tightrope.model.sheet import Block, Line, Section, Sheet
+from tightrope.views.view import View
 
 COLUMNS = 110
 PLAN = "plan"
@@ -121,15 +124,49 @@ def summary(goals: Sequence[Judged]) -> str:
     return f"{', '.join(parts)}; {seconds:.1f} s"
 
 
-def document(goals: Iterable[Judged]) -> dict[str, object]:
-    """Plain data for JSON."""
+def sheet(goals: Sequence[Judged]) -> Sheet:
+    """All goals under their statements, and the last line."""
+    blocks: list[Block] = []
+    shown = None
+    for each in goals:
+        if heading(each) != shown:
+            shown = heading(each)
+            blocks.append(Line(shown))
+        blocks += (Line(text) for text in line(each).split("\n"))
+    return Sheet((Section(None, (*blocks, Line(summary(goals)))),))
+
+
+class GoalFacts(TypedDict):
+    theorem: str
+    name: str
+    statement: str
+    mode: str | None
+    design: str | None
+    expected: str
+    answer: str
+    how: str
+    cases: int | str
+    seconds: float
+    counterexample: dict[str, str] | None
+    detail: str
+    told: dict[str, str] | None
+
+
+class ProofFacts(TypedDict):
+    """Everything that `tightrope prove --json` prints."""
+
+    goals: list[GoalFacts]
+
+
+def facts(goals: Sequence[Judged]) -> ProofFacts:
+    """The same as plain data."""
     return {
         "goals": [
             {
                 "theorem": each.theorem,
                 "name": each.name,
                 "statement": each.statement,
-                "mode": each.mode,
+                "mode": None if each.mode is None else each.mode.value,
                 "design": each.design,
                 "expected": each.expected.value,
                 "answer": each.result.answer.value,
@@ -145,6 +182,9 @@ def document(goals: Iterable[Judged]) -> dict[str, object]:
             for each in goals
         ]
     }
+
+
+VIEW = View(name="prove", version=1, shape=ProofFacts, sheet=sheet, facts=facts)
 
 
 # ------------------------------------------------------------------------------------- mutants
@@ -168,8 +208,30 @@ def mutant_summary(mutants: Sequence[Killed]) -> str:
     return f"{len(mutants)} mutants: {counts}; {sum(each.seconds for each in mutants):.1f} s"
 
 
-def mutant_document(mutants: Iterable[Killed]) -> dict[str, object]:
-    """Plain data for JSON."""
+def mutant_sheet(mutants: Sequence[Killed]) -> Sheet:
+    """All mutants, and the last line."""
+    lines = (Line(text) for each in mutants for text in mutant_line(each).split("\n"))
+    return Sheet((Section(None, (*lines, Line(mutant_summary(mutants)))),))
+
+
+class KilledFacts(TypedDict):
+    subject: str
+    name: str
+    says: str
+    fate: str
+    by: str
+    evidence: str
+    seconds: float
+
+
+class MutantFacts(TypedDict):
+    """Everything that `tightrope prove --mutants --json` prints."""
+
+    mutants: list[KilledFacts]
+
+
+def mutant_facts(mutants: Sequence[Killed]) -> MutantFacts:
+    """The same as plain data."""
     return {
         "mutants": [
             {
@@ -184,3 +246,8 @@ def mutant_document(mutants: Iterable[Killed]) -> dict[str, object]:
             for each in mutants
         ]
     }
+
+
+MUTANTS = View(
+    name="prove mutants", version=1, shape=MutantFacts, sheet=mutant_sheet, facts=mutant_facts
+)

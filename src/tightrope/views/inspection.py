@@ -3,21 +3,24 @@
 A Linux bzImage has a setup header to explain, in a unified kernel image too; an ELF or Multiboot kernel
 and a flat binary have none, and their report has fewer rows.
 
-Rules: the image is already read and checked, nothing here doubts it.  Whether the payload unpacked is
-passed in: the bytes, the error that says why not, or None when nobody tried.  The text is for people
-who debug a kexec; the dict has the same facts as numbers, addresses and sizes in bytes.
+Rules: the image is already read and checked, nothing here doubts it.  Whether the payload unpacked comes
+with it: the bytes, the error that says why not, or None when nobody tried.  The sheet is for people
+who debug a kexec; the facts are the same as numbers, addresses and sizes in bytes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from enum import IntFlag
-from textwrap import wrap
 
 from tightrope.abi import boot
 from tightrope.errors import TightropeError
 from tightrope.memory import PAGE_SIZE, Extent, align_up
 from tightrope.model import EntryPoint, Image, Protocol
+from tightrope.model.sheet import Pairs, Section, Sheet
+from tightrope.views.inspection_facts import InspectionFacts
+from tightrope.views.view import View
 
 Unpacked = bytes | TightropeError | None
 """What became of the payload: the unpacked bytes, why it did not unpack, or None: not tried."""
@@ -47,34 +50,38 @@ _ARGUMENTS: Mapping[Protocol, str] = {
 """boot.rst; Xen docs/misc/pvh.pandoc; Multiboot 0.6.96, section 3.2; Multiboot2 2.0, section 3.3."""
 
 
-def inspect_text(image: Image, unpacked: Unpacked = None) -> str:
-    """The report for people: lines, no line break at the end."""
-    lines = [f"{image.source}: {_title(image)}"]
-    for section, rows in (
-        ("", _identity(image)),
+@dataclass(frozen=True, slots=True)
+class Inspected:
+    """An image, and what became of its payload."""
+
+    image: Image
+    unpacked: Unpacked = None
+
+
+def sheet(inspected: Inspected) -> Sheet:
+    """The title with what it is, then memory, handover and payload, those that it has."""
+    image, unpacked = inspected.image, inspected.unpacked
+    sections = [Section(f"{image.source}: {_title(image)}", (_pairs(tuple(_identity(image))),))]
+    for title, rows in (
         ("memory", _memory(image)),
         ("handover", _handover(image)),
         ("payload", _payload(image, unpacked) if image.setup_header else iter(())),
     ):
-        found = list(rows)
-        lines += ["", section] if section and found else []
-        for name, text in found:
-            lines += wrap(
-                text,
-                _COLUMNS,
-                initial_indent=f"  {name:<{_NAME_COLUMNS}} ",
-                subsequent_indent=" " * (_NAME_COLUMNS + 3),
-                break_long_words=False,
-                break_on_hyphens=False,
-            )
-    return "\n".join(lines)
+        if found := tuple(rows):
+            sections.append(Section(title, (_pairs(found),)))
+    return Sheet(tuple(sections))
 
 
-def inspect_json(image: Image, unpacked: Unpacked = None) -> dict[str, object]:
-    """The same as plain data: dicts, lists, strings, numbers, None; keys do not change between images.
+def _pairs(rows: tuple[tuple[str, str], ...]) -> Pairs:
+    return Pairs(rows=rows, names=_NAME_COLUMNS, indent=2, columns=_COLUMNS)
+
+
+def facts(inspected: Inspected) -> InspectionFacts:
+    """The same as plain data; keys do not change between images.
 
     What only a setup header says is None in an image that has none.
     """
+    image, unpacked = inspected.image, inspected.unpacked
     payload = image.payload
     linux = bool(image.setup_header)
     return {
@@ -117,8 +124,9 @@ def inspect_json(image: Image, unpacked: Unpacked = None) -> dict[str, object]:
         }
         if linux
         else None,
-        "payload": payload
-        and {
+        "payload": None
+        if payload is None
+        else {
             "offset": payload.offset,
             "size": payload.size,
             "compression": payload.compression,
@@ -306,3 +314,6 @@ def _unit(size: int) -> str:
         if size >= 1 << shift:
             return f"{size >> shift} {unit}"
     return f"{size} byte"
+
+
+VIEW = View(name="inspect", version=1, shape=InspectionFacts, sheet=sheet, facts=facts)

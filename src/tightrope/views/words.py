@@ -1,4 +1,4 @@
-"""How numbers are written for people: addresses, sizes, walks, register names.
+"""How things are written for people: addresses, sizes, walks, register names, steps.
 
 Rules: one place for each notation, so that a value looks alike on every screen.
 """
@@ -28,9 +28,14 @@ def size(count: int) -> str:
     return "1 byte" if count == 1 else f"{count} bytes"
 
 
-def count(number: int, noun: str) -> str:
-    """A number and its noun."""
-    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+def count(number: int, noun: str, plural: str | None = None) -> str:
+    """A number and its noun; `plural` where that is more than an s."""
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
+
+
+def machine(name: str) -> str:
+    """A machine in a sentence: only the emulator is one of a kind that has an article."""
+    return "the emulator" if name == "emulator" else name
 
 
 def walked(visits: Sequence[TableVisit]) -> str:

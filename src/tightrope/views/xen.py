@@ -1,15 +1,15 @@
-"""The jump through a hypervisor for someone at a terminal, and as JSON: steps 1a and 1b.
+"""The jump through a hypervisor: steps 1a and 1b, for people and as facts.
 
     1a  dom0's hypercall: each page by dom0's number, the machine's, and the hypervisor's; or segments
     1b  the hypervisor jumps to V
 
-Rules: as `terminal`.  What the hypervisor overwrote is told by comparing the tables before and after.
+Rules: what the hypervisor overwrote is told by comparing the tables before and after.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
@@ -24,7 +24,8 @@ from tightrope.model import (
     XenV1,
     XenV2,
 )
-from tightrope.report import words
+from tightrope.model.sheet import Block, Column, Line, Table
+from tightrope.views import words
 
 HYPERCALL = {
     None: "1a dom0 asks the hypervisor: kexec_op(KEXEC_CMD_kexec, KEXEC_TYPE_DEFAULT)",
@@ -40,7 +41,7 @@ JUMP: Mapping[type[UnderXen], str] = {
 MOST_ENTRIES = 16
 
 
-def header(built: Handover) -> Iterator[str]:
+def header(built: Handover) -> Iterator[tuple[str, str]]:
     """Who is who."""
     load = built.intent.through
     if isinstance(load, Bare):
@@ -49,47 +50,66 @@ def header(built: Handover) -> Iterator[str]:
     version = f"{xen.version[0]}.{xen.version[1]}"
     dom0 = xen.dom0
     pages = int((dom0.p2m.frames >= 0).sum())
-    yield f"  hypervisor      Xen {version}, asked by interface {load.interface.value}"
+    yield "hypervisor", f"Xen {version}, asked by interface {load.interface.value}"
     yield (
-        f"  dom0            {dom0.bits} bits, {words.count(pages, 'page')} of memory in as many"
-        " machine frames"
+        "dom0",
+        f"{dom0.bits} bits, {words.count(pages, 'page')} of memory in as many machine frames",
     )
 
 
-def asked(built: Handover) -> Iterator[str]:
+def asked(built: Handover) -> Iterator[Block]:
     """Step 1a: what was loaded, and what the hypervisor made of it."""
     load = built.intent.through
     if isinstance(load, Bare):
         return
-    yield f"{HYPERCALL[load.crash]}"
+    yield Line(HYPERCALL[load.crash])
     whose = "the hypervisor's own" if load.crash is XenCrash.HYPERVISOR else "dom0's"
-    yield f"    CR3 {built.registers.cr3:#x}, {whose} tables: the jump begins under them"
+    yield Line(f"CR3 {built.registers.cr3:#x}, {whose} tables: the jump begins under them", 4)
     if isinstance(load, XenV2):
-        yield from _segments(load)
+        yield from (Line(text, 4) for text in _segments(load))
         return
-    odd = "mapped at" if isinstance(load, XenCompat) else "fixmap"
-    yield f"    {'page':<13} {'slots':<6} {'pseudo-physical':<16} {'machine':<14} {odd}"
-    for each in load.pages:
-        slots = f"{each.slot}" + ("" if each.fixmap is None else f"/{each.slot + 1}")
-        pseudo = "crash region" if each.pseudo is None else f"{each.pseudo:#x}"
-        fixmap = "-" if each.fixmap is None else f"{each.fixmap:#x}"
-        yield f"    {each.name:<13} {slots:<6} {pseudo:<16} {each.machine:<#14x} {fixmap}"
+    yield _pages(load)
     changed = overwritten(built)
-    yield f"    the hypervisor overwrote {words.count(len(changed), 'entry').replace('entrys', 'entries')} of page_table_a"
+    entries = words.count(len(changed), "entry", "entries")
+    yield Line(f"the hypervisor overwrote {entries} of page_table_a", 4)
     for name, slot, before, after in changed[:MOST_ENTRIES]:
-        yield f"      {name}[{slot}]  {before:#x} -> {after:#x}"
+        yield Line(f"{name}[{slot}]  {before:#x} -> {after:#x}", 6)
     if len(changed) > MOST_ENTRIES:
-        yield f"      and {len(changed) - MOST_ENTRIES} more"
+        yield Line(f"and {len(changed) - MOST_ENTRIES} more", 6)
+
+
+def _pages(load: PageList) -> Table:
+    """v1: each page by dom0's number, the machine's, and the hypervisor's."""
+    return Table(
+        columns=(
+            Column(heads=("page",), width=13),
+            Column(heads=("slots",), width=6),
+            Column(heads=("pseudo-physical",), width=16),
+            Column(heads=("machine",), width=14),
+            Column(heads=("mapped at" if isinstance(load, XenCompat) else "fixmap",), width=0),
+        ),
+        rows=tuple(
+            (
+                each.name,
+                f"{each.slot}" + ("" if each.fixmap is None else f"/{each.slot + 1}"),
+                "crash region" if each.pseudo is None else f"{each.pseudo:#x}",
+                f"{each.machine:#x}",
+                "-" if each.fixmap is None else f"{each.fixmap:#x}",
+            )
+            for each in load.pages
+        ),
+        indent=4,
+    )
 
 
 def _segments(load: XenV2) -> Iterator[str]:
     arch = "EM_386, paging off" if load.legacy_exit else "EM_X86_64, long mode"
     total = len(load.segments) + len(load.mapped)
-    yield f"    {words.count(total, 'segment')}; the image is entered as {arch}"
+    yield f"{words.count(total, 'segment')}; the image is entered as {arch}"
     for each in load.segments:
-        yield f"    {each.extent}  {each.what}"
+        yield f"{each.extent}  {each.what}"
     for each in load.mapped:
-        yield f"    {each.extent}  no buffer, only mapped: {each.what}"
+        yield f"{each.extent}  no buffer, only mapped: {each.what}"
 
 
 def jump(load: UnderXen) -> str:
@@ -116,7 +136,41 @@ def overwritten(built: Handover) -> list[tuple[str, int, int, int]]:
     return out
 
 
-def document(built: Handover) -> dict[str, Any] | None:
+class XenPageFacts(TypedDict):
+    name: str
+    slot: int
+    pseudo_physical: int | None
+    machine: int
+    fixmap: int | None
+
+
+class OverwrittenFacts(TypedDict):
+    page: str
+    index: int
+    before: int
+    after: int
+
+
+class XenSegmentFacts(TypedDict):
+    start: int
+    size: int
+    what: str
+    buffer: bool
+
+
+class XenFacts(TypedDict):
+    """How a hypervisor was asked, and what it did."""
+
+    version: list[int]
+    interface: str
+    dom0_bits: int
+    crashed: str | None
+    pages: list[XenPageFacts]
+    overwritten: list[OverwrittenFacts]
+    segments: list[XenSegmentFacts]
+
+
+def facts(built: Handover) -> XenFacts | None:
     """The same as numbers; None where no hypervisor is asked."""
     load = built.intent.through
     if isinstance(load, Bare):

@@ -1,59 +1,115 @@
-"""`tightrope pgd VMCORE`: what a crashed kernel's page tables map, what is wrong, what differs.
+"""A crashed kernel's page tables: what they map, what is wrong, what differs from another core's.
 
-Rules: the text is for people; the dict has the same facts as numbers, addresses and sizes in bytes,
-and its keys do not change between cores.
+Rules: the sheet is for people; the facts are the same as numbers, addresses and sizes in bytes, and
+their keys do not change between cores.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypedDict
 
 from tightrope.model.pgd import Change, Pgd, Range
-from tightrope.report import words
+from tightrope.model.sheet import Line, Pairs, Section, Sheet
+from tightrope.views import words
+from tightrope.views.view import View
 
 _NAME_COLUMNS = 10
 
 
-def text(
-    pgd: Pgd,
-    *,
-    ranges: Sequence[Range] | None = None,
-    changes: Sequence[Change] | None = None,
-    other: str = "",
-) -> str:
-    """The screen, without a line break at its end.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Looked:
+    """Tables, and what more was asked of them."""
 
-    `ranges` are listed when given; `changes` are what `other` maps differently.
-    """
-    lines = [f"{name:<{_NAME_COLUMNS}} {what}" for name, what in _rows(pgd)]
-    if ranges is not None:
-        lines += ["", "ranges: linear, physical, size, rights (write, execute, user, global)"]
-        lines += [f"  {_range(each)}" for each in ranges]
-    if changes is not None:
-        lines += ["", f"from {pgd.core.source} to {other}: {words.count(len(changes), 'change')}"]
-        for change in changes:
-            lines += [f"  {mark} {_range(each)}" for mark, each in _sides(change)]
-    return "\n".join(lines)
+    pgd: Pgd
+    ranges: Sequence[Range] | None = None
+    """What is mapped where, None unless it was asked for."""
+    changes: Sequence[Change] | None = None
+    """What `other` maps differently, None unless it was asked for."""
+    other: str = ""
 
 
-def document(
-    pgd: Pgd,
-    *,
-    ranges: Sequence[Range] | None = None,
-    changes: Sequence[Change] | None = None,
-    other: str = "",
-) -> dict[str, object]:
+def sheet(looked: Looked) -> Sheet:
+    """The facts and the verdict; ranges and changes where they were asked for."""
+    sections = [Section(None, (Pairs(rows=tuple(_rows(looked.pgd)), names=_NAME_COLUMNS),))]
+    if looked.ranges is not None:
+        title = "ranges: linear, physical, size, rights (write, execute, user, global)"
+        sections.append(Section(title, tuple(Line(_range(each), 2) for each in looked.ranges)))
+    if looked.changes is not None:
+        count = words.count(len(looked.changes), "change")
+        title = f"from {looked.pgd.core.source} to {looked.other}: {count}"
+        sections.append(Section(title, tuple(_changes(looked.changes))))
+    return Sheet(tuple(sections))
+
+
+def _changes(changes: Sequence[Change]) -> Iterator[Line]:
+    for change in changes:
+        yield from (Line(f"{mark} {_range(each)}", 2) for mark, each in _sides(change))
+
+
+class ExtentFacts(TypedDict):
+    start: int
+    size: int
+
+
+class RootFacts(TypedDict):
+    phys: int
+    mode: str
+    how: str
+
+
+class SizeFacts(TypedDict):
+    size: int
+    count: int
+
+
+class RangeFacts(TypedDict):
+    virt: int
+    phys: int
+    size: int
+    rights: str
+
+
+class ChangeFacts(TypedDict):
+    kind: str
+    before: RangeFacts | None
+    after: RangeFacts | None
+
+
+class PgdFacts(TypedDict):
+    """Everything that `tightrope pgd --json` prints."""
+
+    source: str
+    kernel: str | None
+    cpus: int
+    memory: list[ExtentFacts]
+    root: RootFacts
+    tables: int
+    mappings: int
+    mappings_by_size: list[SizeFacts]
+    bytes_mapped: int
+    held: int
+    partly: int
+    elsewhere: int
+    missing_tables: int
+    reserved_entries: int
+    whole: bool
+    faults: list[str]
+    ranges: list[RangeFacts] | None
+    other: str | None
+    changes: list[ChangeFacts] | None
+
+
+def facts(looked: Looked) -> PgdFacts:
     """The same as plain data; what was not asked for is None."""
+    pgd = looked.pgd
     return {
         "source": pgd.core.source,
         "kernel": _kernel(pgd),
         "cpus": pgd.core.notes.cpus,
         "memory": [{"start": e.start, "size": e.size} for e in pgd.core.extents],
-        "root": {
-            "phys": pgd.root.phys,
-            "mode": str(pgd.root.paging),
-            "how": pgd.root.how,
-        },
+        "root": {"phys": pgd.root.phys, "mode": pgd.root.paging.value, "how": pgd.root.how},
         "tables": pgd.found.tables,
         "mappings": pgd.mappings,
         "mappings_by_size": [{"size": s, "count": n} for s, n in sorted(pgd.sizes.items())],
@@ -65,17 +121,17 @@ def document(
         "reserved_entries": pgd.found.reserved.count,
         "whole": pgd.whole,
         "faults": list(pgd.faults),
-        "ranges": None if ranges is None else [_plain(each) for each in ranges],
-        "other": other or None,
+        "ranges": None if looked.ranges is None else [_plain(each) for each in looked.ranges],
+        "other": looked.other or None,
         "changes": None
-        if changes is None
+        if looked.changes is None
         else [
             {
-                "kind": str(each.kind),
+                "kind": each.kind.value,
                 "before": None if each.before is None else _plain(each.before),
                 "after": None if each.after is None else _plain(each.after),
             }
-            for each in changes
+            for each in looked.changes
         ],
     }
 
@@ -127,5 +183,8 @@ def _sides(change: Change) -> Iterator[tuple[str, Range]]:
         yield "+", change.after
 
 
-def _plain(each: Range) -> dict[str, object]:
+def _plain(each: Range) -> RangeFacts:
     return {"virt": each.virt, "phys": each.phys, "size": each.size, "rights": each.rights}
+
+
+VIEW = View(name="pgd", version=1, shape=PgdFacts, sheet=sheet, facts=facts)

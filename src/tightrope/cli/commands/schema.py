@@ -1,0 +1,41 @@
+"""`tightrope schema`: the shape of what `--json` prints, as JSON Schema."""
+
+from __future__ import annotations
+
+import json
+from argparse import ArgumentParser, Namespace
+
+from tightrope.cli.command import HOLDS, command
+from tightrope.errors import BadInput
+
+
+def document(parser: ArgumentParser) -> None:
+    """Which document."""
+    parser.add_argument(
+        "document",
+        metavar="COMMAND",
+        nargs="*",
+        help="the command whose JSON it is, such as plan, or error; without one all their names",
+    )
+
+
+@command(
+    "schema",
+    help="the shape of what --json prints, as JSON Schema",
+    takes=(document,),
+)
+def schema(options: Namespace) -> int:
+    from tightrope.report import json as documents
+    from tightrope.report.schema import schema as made
+    from tightrope.views.every import SHAPES
+
+    shapes = {**SHAPES, documents.ERROR: (documents.VERSION, documents.FailureFacts)}
+    name = " ".join(options.document)
+    if not name:
+        print("\n".join(shapes))
+        return HOLDS
+    if name not in shapes:
+        raise BadInput(f"{name!r} is none of {', '.join(shapes)}", source="command line")
+    version, shape = shapes[name]
+    print(json.dumps(made(name, version, shape), indent=2))
+    return HOLDS

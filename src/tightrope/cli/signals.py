@@ -1,0 +1,97 @@
+"""SIGINT, SIGTERM and SIGHUP end a command at once, with 128 plus their number.
+
+    signal -> handler       raises in the main thread as soon as Python runs there, and things are closed
+           `-> a byte -> a thread that waits GRACE, and then ends the process by itself
+
+Python runs no handler while a library is at work, z3 for minutes and an emulator for seconds; and an
+exception in a callback from C is lost.  The thread needs neither: the byte is written by the C
+half of Python's handler (signal.set_wakeup_fd).
+
+Rules: what a signal has interrupted is never reported as finished: `Signals.number` is asked before
+anything is printed and before a status is given.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from types import FrameType, TracebackType
+
+GRACE = 1.0
+"""Seconds for closing machines and removing temporary files."""
+HEEDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SAYS = {
+    signal.SIGINT: "interrupted; nothing was changed",
+    signal.SIGTERM: "terminated; nothing was changed",
+    signal.SIGHUP: "hung up; nothing was changed",
+}
+
+
+class Ended(KeyboardInterrupt):
+    """A signal that ends the command; like Ctrl-C it is no Exception."""
+
+
+class Signals:
+    """The signals of one command.  Outside the main thread nothing is changed and nothing seen."""
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+        self._over = threading.Event()
+        self._before: dict[int, object] = {}
+        self._wakeup = -1
+        self._pipe: tuple[int, int] | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def seen(self) -> bool:
+        """A signal has come."""
+        return self.number is not None
+
+    def __enter__(self) -> Signals:
+        if threading.current_thread() is not threading.main_thread():
+            return self
+        self._pipe = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(self._pipe[1], False)
+        self._wakeup = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
+        for each in HEEDED:
+            # A command that runs under nohup ignores SIGHUP, and goes on doing so.
+            if signal.getsignal(each) is not signal.SIG_IGN:
+                self._before[each] = signal.signal(each, self._raise)
+        self._thread = threading.Thread(target=self._watch, name="signals", daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        if self._pipe is None:
+            return
+        self._over.set()
+        for each, handler in self._before.items():
+            signal.signal(each, handler)  # type: ignore[arg-type]  # what `signal` itself returned
+        signal.set_wakeup_fd(self._wakeup)
+        os.write(self._pipe[1], b"\0")
+        assert self._thread is not None
+        self._thread.join()
+        for descriptor in self._pipe:
+            os.close(descriptor)
+
+    def _raise(self, number: int, _frame: FrameType | None) -> None:
+        self.number = number
+        raise KeyboardInterrupt if number == signal.SIGINT else Ended
+
+    def _watch(self) -> None:
+        """Wait for a byte that is one of ours, then for the command to end, and then no longer."""
+        assert self._pipe is not None
+        while (number := os.read(self._pipe[0], 1)[0]) != 0:
+            if number not in HEEDED:
+                continue
+            self.number = number
+            if self._over.wait(GRACE):
+                return
+            os.write(2, f"tightrope: {SAYS[signal.Signals(number)]}\n".encode())
+            os._exit(128 + number)

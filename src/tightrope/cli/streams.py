@@ -1,0 +1,105 @@
+"""Standard output that survives its reader, and descriptors 0 to 2 whatever they were.
+
+    print -> TextIOWrapper -> BufferedWriter -> Output -> the descriptor
+
+A reader that goes away (`| head -1`) may be gone before we write or not: a pipe takes 64 KiB without
+one.  So that the exit status never depends on who was quicker, what it no longer wants is dropped and
+the command goes on to its end.
+
+Rules: only output of ours is meant by `OutputFailed`; an OSError from anywhere else stays what it is.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+
+class OutputFailed(OSError):
+    """Standard output cannot be written: a full disk, for instance."""
+
+
+class Output(io.RawIOBase):
+    """A descriptor to write to.  Nothing more is written once it failed, or once `ended` says so."""
+
+    def __init__(self, descriptor: int, ended: Callable[[], bool]) -> None:
+        self._descriptor = descriptor
+        self._ended = ended
+        self._gone = False
+
+    def writable(self) -> bool:
+        """It is."""
+        return True
+
+    def fileno(self) -> int:
+        """The descriptor."""
+        return self._descriptor
+
+    def isatty(self) -> bool:
+        """Whether somebody sits there."""
+        return os.isatty(self._descriptor)
+
+    def write(self, data: object, /) -> int:
+        """All or a part of the bytes; all of them, into nothing, when nobody reads."""
+        assert isinstance(data, bytes | bytearray | memoryview)
+        if self._gone or self._ended():
+            return len(data)
+        try:
+            return os.write(self._descriptor, data)
+        except BrokenPipeError:
+            self._gone = True
+            return len(data)
+        except OSError as err:
+            self._gone = True
+            raise OutputFailed(err.errno, err.strerror) from err
+
+
+@contextmanager
+def ready(ended: Callable[[], bool]) -> Iterator[None]:
+    """Streams for one command; what stood there before stands there afterwards."""
+    before = sys.stdout, sys.stderr
+    _fill()
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - open until exit
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - open until exit
+    ours = _wrapped(sys.stdout, ended)
+    if ours is not None:
+        sys.stdout = ours
+    elif isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        yield
+    finally:
+        if ours is not None:
+            sys.stdout, sys.stderr = before
+
+
+def _fill() -> None:
+    """Descriptors 0 to 2 that were closed (`<&-`) lead nowhere, so that no file of ours becomes one."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # POSIX: the lowest that is free
+
+
+def _wrapped(stream: object, ended: Callable[[], bool]) -> io.TextIOWrapper | None:
+    """Our own stream on the descriptor of this one, None where it has none."""
+    if not isinstance(stream, io.TextIOWrapper):
+        return None
+    try:
+        descriptor = stream.fileno()
+    except OSError:
+        return None
+    stream.flush()
+    output = Output(descriptor, ended)
+    return io.TextIOWrapper(
+        io.BufferedWriter(output),
+        encoding=stream.encoding,
+        errors="backslashreplace",
+        line_buffering=output.isatty(),
+    )

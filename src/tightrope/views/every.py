@@ -1,0 +1,41 @@
+"""The shapes of all documents, by the name in their `schema`.
+
+Rules: a test prints every command's JSON and holds it to the schema that is exported from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tightrope.views import (
+    agreement,
+    comparison,
+    inspection,
+    matrix,
+    pgd,
+    plan,
+    proofs,
+    rehearsal,
+    rules,
+    xen_says,
+)
+
+_VIEWS = (
+    rehearsal.VIEW,
+    inspection.VIEW,
+    plan.VIEW,
+    comparison.VIEW,
+    matrix.VIEW,
+    agreement.VIEW,
+    pgd.VIEW,
+    proofs.VIEW,
+    proofs.MUTANTS,
+    rules.VIEW,
+    rules.SABOTAGES,
+)
+
+SHAPES: Mapping[str, tuple[int, type]] = {
+    **{each.name: (each.version, each.shape) for each in _VIEWS},
+    xen_says.NAME: (xen_says.VERSION, xen_says.XenSaysFacts),
+}
+"""Name -> version and TypedDict."""

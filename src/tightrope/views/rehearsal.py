@@ -1,0 +1,194 @@
+"""A verdict: who and where, the six steps, the CPU at the end, what is wrong, and the sentence.
+
+Rules: everything shown was observed by the machine or lies in the handover; nothing is judged here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tightrope.memory import Extent
+from tightrope.model import Finding, Outcome, Run, Sight, Stop, Verdict, XenCompat, XenV1
+from tightrope.model.handover import Handover
+from tightrope.model.sheet import Block, Line, Pairs, Section, Sheet, Span, Text, Tone
+from tightrope.views import registers, steps, words, xen
+from tightrope.views.rehearsal_facts import RehearsalFacts, facts
+from tightrope.views.view import View
+
+COLUMNS = 78
+"""Where a list of rules is wrapped."""
+NAMES, EVIDENCE = 15, 16
+LAST_INSTRUCTIONS = 8
+"""How many are shown when a walk does not arrive."""
+
+
+def sheet(verdict: Verdict) -> Sheet:
+    """The whole screen."""
+    return Sheet(
+        (
+            _header(verdict),
+            Section(None, tuple(steps.blocks(verdict))),
+            *_end(verdict),
+            *_console(verdict),
+            *_findings(verdict),
+            Section(None, tuple(Line(each) for each in _sentence(verdict))),
+        )
+    )
+
+
+def _header(verdict: Verdict) -> Section:
+    image = verdict.handover.intent.image
+    version = f" ({image.version.split(' ', 1)[0]})" if image.version else ""
+    pairs = Pairs(rows=tuple(_places(verdict)), names=NAMES, indent=2)
+    return Section((Span(f"rehearsal of {image.source}{version}", Tone.HEAD),), (pairs,))
+
+
+def _places(verdict: Verdict) -> Iterator[tuple[str, str]]:
+    built, plan = verdict.handover, verdict.handover.intent
+    host = built.host
+    ram = sum(each.size for each in host.memory.ram)
+    yield "old kernel", f"{host.source}: {host.paging.value}, {words.size(ram)} of RAM"
+    yield from xen.header(built)
+    if plan.crash:
+        yield "kind", words.crash_kexec(built.plan)
+    yield "design", f"{built.design}, on {words.machine(verdict.run.machine)}"
+    yield "V", f"{plan.relocation:#x}   {_where_v_is(built)}, frame {built.world.code_phys:#x}"
+    yield "P", f"{plan.control_page:#x}   the control page"
+    yield "current pgd", f"{built.world.pgd:#x}"
+    for name, tables in (
+        ("page_table_a", built.page_table_a),
+        ("page_table_b", built.page_table_b),
+    ):
+        if tables is None:
+            continue
+        if tables.root == built.world.pgd:
+            yield name, "none: the routine at V overwrites the current pgd"
+            continue
+        yield name, f"{tables.root:#x}   {words.count(len(tables.pages), 'page')} of table"
+
+
+def _where_v_is(built: Handover) -> str:
+    plan, host = built.intent, built.host
+    if isinstance(plan.through, XenCompat):
+        return "the control page's machine address, mapped to itself when long mode is left"
+    if isinstance(plan.through, XenV1):
+        return "the hypervisor's fixmap of the control page"
+    if plan.relocation in Extent.sized(host.text.virt, host.text.size):
+        return "in the old kernel's text"
+    return "in the direct map" if host.relocation is None else "in a mapping of its own"
+
+
+def _end(verdict: Verdict) -> Iterator[Section]:
+    """Where the walk ended: at the entry, or with the last instructions before it stopped."""
+    run, plan = verdict.run, verdict.handover.intent
+    cpu = tuple(Line(line, steps.INDENT) for line in registers.lines(run.registers))
+    if run.stop is Stop.ENTRY:
+        offset = plan.kernel_entry - plan.segments[0].destination.start
+        where = (
+            f"at the new kernel's first instruction, {run.registers.rip:#x} (load + {offset:#x})"
+        )
+        yield Section(where, cpu)
+        return
+    yield Section("the last instructions", tuple(_last(verdict.handover, run)))
+    yield Section(f"the CPU when it stopped, at {run.registers.rip:#x}", cpu)
+
+
+def _last(handover: Handover, run: Run) -> Iterator[Block]:
+    """The end of the trace, each instruction with its number, its place and its address."""
+    count = len(run.trace)
+    for number in range(max(0, count - LAST_INSTRUCTIONS), count):
+        rip = int(run.trace[number])
+        place = words.place(handover, rip)
+        text = f"{number:>9,}  {rip:#18x}  {place:<28}  {run.texts.get(rip, '?')}"
+        yield Line(text, steps.INDENT)
+
+
+def _console(verdict: Verdict) -> Iterator[Section]:
+    if verdict.console is None:
+        return
+    lines = (*verdict.console.lines, f"({verdict.console.stopped})")
+    yield Section(
+        f"the new kernel says, within {verdict.console.seconds:.2f} s",
+        tuple(Line(each, steps.INDENT) for each in lines),
+    )
+
+
+def _findings(verdict: Verdict) -> Iterator[Section]:
+    for number, finding in enumerate(verdict.findings):
+        yield _finding(finding, "what is wrong" if number == 0 else "and also")
+
+
+def _finding(finding: Finding, head: str) -> Section:
+    step = f"step {int(finding.step)}" if finding.step else "before the walk"
+    rows = (*finding.evidence.items(), ("mend", finding.mend))
+    return Section(
+        (Span(head, Tone.WORST), f"  [{finding.rule}] {step}: {finding.message}"),
+        (Pairs(rows=rows, names=EVIDENCE, indent=steps.INDENT),),
+    )
+
+
+def _sentence(verdict: Verdict) -> Iterator[Text]:
+    plan = verdict.handover.intent
+    if verdict.outcome is Outcome.HOLDS:
+        spoke = ", and the new kernel spoke" if verdict.console else ""
+        seen = (
+            f", as far as this machine sees: the new kernel is entered at {plan.kernel_entry:#x}"
+            if verdict.unasked
+            else f": from V to {plan.kernel_entry:#x} nothing was touched that the walk does not own"
+        )
+        asked = f"{len(verdict.rules)} rules asked, none broken."
+        yield Span("It holds", Tone.GOOD), f"{seen}{spoke}; {asked}"
+    elif verdict.outcome is Outcome.FALLS:
+        first = verdict.findings[0]
+        where = f"at step {int(first.step)}" if first.step else "before the walk"
+        yield Span("It falls", Tone.WORST), f" {where} ({first.rule}); {_what_would_be(verdict)}."
+    else:
+        assert verdict.console is not None
+        yield (
+            "No verdict: the walk holds, and the new kernel said nothing:"
+            f" {verdict.console.stopped}."
+        )
+    yield from _unpacked(verdict)
+    yield from _unasked(verdict)
+    if verdict.run.blind:
+        yield f"Not seen by this machine: {'; '.join(verdict.run.blind)}."
+
+
+def _what_would_be(verdict: Verdict) -> str:
+    """What the machine would do instead of holding."""
+    if verdict.run.fault and verdict.run.fault.triple:
+        return "the machine would reset without a word"
+    if verdict.run.stop is Stop.ENTRY:
+        return "the new kernel would be entered all the same"
+    return "the new kernel would never be entered"
+
+
+def _unpacked(verdict: Verdict) -> Iterator[str]:
+    """What was unpacked beside the walk, as far as it is whole; what is wrong is a finding."""
+    whole = [each.what for each in verdict.contents if each.flaw is None and each.untold is None]
+    if whole:
+        yield f"Unpacked as well, and whole: {'; '.join(whole)}."
+    for each in verdict.contents:
+        if each.untold is not None:
+            yield f"Not told of {each.what}: {each.untold}."
+
+
+def _unasked(verdict: Verdict) -> Iterator[str]:
+    """What this machine did not observe, and the rules that it could therefore not be asked."""
+    if not verdict.unasked:
+        return
+    unseen = [sight.value for sight in Sight if sight not in verdict.run.sees]
+    yield (
+        f"{words.count(len(verdict.unasked), 'rule')} could not be asked:"
+        f" {words.machine(verdict.run.machine)} does not show {', '.join(unseen)}:"
+    )
+    line = ""
+    for rule in verdict.unasked:
+        if len(line) + len(rule) > COLUMNS:
+            yield f"    {line}".rstrip()
+            line = ""
+        line += f"{rule}  "
+    yield f"    {line}".rstrip()
+
+
+VIEW = View(name="rehearse", version=1, shape=RehearsalFacts, sheet=sheet, facts=facts)

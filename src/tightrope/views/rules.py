@@ -1,0 +1,95 @@
+"""The rules that a rehearsal is checked against, and the sabotages that break them, as lists.
+
+Rules: what a rule asks, at which step, and who says so stands at the rule; nothing is said twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TypedDict
+
+from tightrope.model import Breakage, Criterion
+from tightrope.model.sheet import Pairs, Section, Sheet
+from tightrope.views.view import View
+
+NAMES = 24
+
+
+def sheet(rules: Sequence[Criterion]) -> Sheet:
+    """Two lines a rule."""
+    return Sheet((Section(None, (Pairs(rows=tuple(_rows(rules)), names=NAMES),)),))
+
+
+def _rows(rules: Sequence[Criterion]) -> Iterator[tuple[str, str]]:
+    for rule in rules:
+        yield rule.rule, f"step {int(rule.step)}  {rule.says}"
+        yield "", f"        {rule.source}"
+
+
+class RuleFacts(TypedDict):
+    rule: str
+    step: int
+    says: str
+    source: str
+
+
+class RulesFacts(TypedDict):
+    """Everything that `tightrope rules --json` prints."""
+
+    rules: list[RuleFacts]
+
+
+def facts(rules: Sequence[Criterion]) -> RulesFacts:
+    """One object per rule."""
+    return {
+        "rules": [
+            {"rule": each.rule, "step": int(each.step), "says": each.says, "source": each.source}
+            for each in rules
+        ]
+    }
+
+
+VIEW = View(name="rules", version=1, shape=RulesFacts, sheet=sheet, facts=facts)
+
+
+BREAKAGES = 26
+
+
+def sabotages(breakages: Sequence[Breakage]) -> Sheet:
+    """Two lines a sabotage: what it breaks, and what finds it."""
+    return Sheet((Section(None, (Pairs(rows=tuple(_broken(breakages)), names=BREAKAGES),)),))
+
+
+def _broken(breakages: Sequence[Breakage]) -> Iterator[tuple[str, str]]:
+    for each in breakages:
+        where = f"step {int(each.step)}" if each.step else "before"
+        yield each.name, each.says
+        yield "", f"found by {each.rule}, {where}"
+
+
+class SabotageFacts(TypedDict):
+    sabotage: str
+    says: str
+    rule: str
+    step: int
+
+
+class SabotagesFacts(TypedDict):
+    """Everything that `tightrope rehearse --sabotage list --json` prints."""
+
+    sabotages: list[SabotageFacts]
+
+
+def sabotage_facts(breakages: Sequence[Breakage]) -> SabotagesFacts:
+    """One object per sabotage."""
+    return {
+        "sabotages": [
+            {"sabotage": each.name, "says": each.says, "rule": each.rule, "step": int(each.step)}
+            for each in breakages
+        ]
+    }
+
+
+SABOTAGES = View(
+    name="sabotages", version=1, shape=SabotagesFacts, sheet=sabotages, facts=sabotage_facts
+)
