@@ -74,7 +74,7 @@ def test_the_kernel_inside_is_entered(tightrope: Shell, wrapped: bool) -> None:
 
 
 def test_a_unified_image_is_rehearsed_with_what_it_carries(tightrope: Shell) -> None:
-    path = tightrope.file("linux.efi", unified(initrd=b"carried", cmdline=b"quiet"))
+    path = tightrope.file("linux.efi", unified(initrd=archive(), cmdline=b"quiet"))
     done = tightrope("rehearse", path, "--json")
     assert (done.status, done.err) == (0, "")
     plan = json.loads(done.out)["plan"]

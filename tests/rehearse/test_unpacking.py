@@ -6,11 +6,11 @@ import gzip
 from dataclasses import replace
 
 import pytest
-from tightrope.report.document import verdict_document
 
 from tests.makers import cpio
 from tests.makers.bzimage import bzimage, packed_gzip, vmlinux
 from tests.makers.multiboot import flat_kernel
+from tests.makers.screens import facts, screen
 from tests.rehearse.runs import example_host, shipped_kernel
 from tightrope import image as image_room
 from tightrope.deeds.rehearse import rehearse
@@ -18,7 +18,7 @@ from tightrope.deeds.unpacking import Unpacking
 from tightrope.machine.unicorn import Emulator
 from tightrope.model import Buffer, Image, Outcome, Step, Verdict
 from tightrope.plan import Request
-from tightrope.report import terminal
+from tightrope.views.rehearsal import VIEW
 
 GOOD = cpio.archive()
 
@@ -49,7 +49,7 @@ def test_a_payload_and_an_initrd_that_are_whole_are_no_findings(machine: Emulato
         "the gzip payload, an ELF file of 0x1388 bytes",
         "the initrd, a cpio archive of 4 entries (gzip)",
     ]
-    text = terminal.text(got, colour=False)
+    text = screen(VIEW, got)
     assert f"Unpacked as well, and whole: {got.contents[0].what}; {got.contents[1].what}." in text
 
 
@@ -60,7 +60,7 @@ def test_one_flipped_bit_of_the_payload_is_a_finding(machine: Emulator) -> None:
     assert (finding.rule, finding.step) == ("payload-unpacks", Step.PREPARE)
     assert finding.message.startswith("the payload does not unpack: gzip: is corrupt: ")
     assert finding.evidence["where"] == "payload at offset 0x810"
-    assert "payload-unpacks" in terminal.text(got, colour=False)
+    assert "payload-unpacks" in screen(VIEW, got)
 
 
 @pytest.mark.parametrize(
@@ -94,10 +94,10 @@ def test_what_cannot_be_told_is_said_and_no_finding(machine: Emulator) -> None:
     lzo = image_room.read(bzimage(payload=b"\x89LZO\0\r\n\x1a\n" + bytes(40)), "vmlinuz")
     got = walked(machine, lzo, b"hsqs" + bytes(5000))
     assert got.outcome is Outcome.HOLDS
-    text = terminal.text(got, colour=False)
+    text = screen(VIEW, got)
     assert "Not told of the lzo payload: lzo is not unpacked here." in text
     assert "Not told of the initrd: it looks like the image of a file system (squashfs)" in text
-    assert [each["untold"] is not None for each in verdict_document(got)["unpacked"]] == [True] * 2
+    assert [each["untold"] is not None for each in facts(VIEW, got)["unpacked"]] == [True] * 2
 
 
 def test_who_does_not_unpack_an_initrd_may_be_handed_any_bytes(machine: Emulator) -> None:

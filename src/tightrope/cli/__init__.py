@@ -38,6 +38,7 @@ TRACEBACK = "TIGHTROPE_TRACEBACK"
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    streams.fill()
     with signals.Signals() as heard, streams.ready(lambda: heard.seen):
         try:
             try:

@@ -8,16 +8,18 @@ from __future__ import annotations
 import os
 import sys
 from argparse import Namespace
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from tightrope.report import json, text
-from tightrope.views.view import View
+if TYPE_CHECKING:
+    from tightrope.views.view import View
 
 Value = TypeVar("Value")
 
 
 def show(options: Namespace, view: View[Value], value: Value) -> None:
     """Print a value as the command's options want it."""
+    from tightrope.report import json, text
+
     if options.json:
         print(json.document(view.name, view.version, view.facts(value)))
     else:

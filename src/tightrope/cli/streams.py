@@ -61,13 +61,12 @@ class Output(io.RawIOBase):
 def ready(ended: Callable[[], bool]) -> Iterator[None]:
     """Streams for one command; what stood there before stands there afterwards."""
     before = sys.stdout, sys.stderr
-    _fill()
-    if sys.stdout is None:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - open until exit
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - open until exit
-    ours = _wrapped(sys.stdout, ended)
-    if ours is not None:
+    ours = None
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - open until exit
+    elif (ours := _wrapped(sys.stdout, ended)) is not None:
         sys.stdout = ours
     elif isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -78,7 +77,7 @@ def ready(ended: Callable[[], bool]) -> Iterator[None]:
             sys.stdout, sys.stderr = before
 
 
-def _fill() -> None:
+def fill() -> None:
     """Descriptors 0 to 2 that were closed (`<&-`) lead nowhere, so that no file of ours becomes one."""
     for descriptor in range(3):
         try:
