@@ -22,6 +22,7 @@ from tightrope.model import (
     Named,
     Paging,
     Piece,
+    Place,
     Protocol,
     Run,
     Segment,
@@ -95,6 +96,16 @@ class Case:
         at = words.start + int(offset) - self.word
         piece = next(p for p in self.handover.world.pieces if p.extent.covers(words))
         return int.from_bytes(piece.data[at - piece.phys :][: self.word], "little")
+
+    @property
+    def writes(self) -> frozenset[Place]:
+        """Where the programs of the chain may write, besides what the list has them copy."""
+        return frozenset().union(*(each.contract.writes for each in self.handover.chain))
+
+    @property
+    def reads(self) -> frozenset[Place]:
+        """Where they may read: there too."""
+        return self.writes.union(*(each.contract.reads for each in self.handover.chain))
 
     @property
     def behind_v(self) -> Phys:

@@ -15,7 +15,7 @@ from tightrope.check.case import Case, owner
 from tightrope.check.page_list import order
 from tightrope.check.rule import Found, finding, rule
 from tightrope.memory import PAGE_SHIFT, PAGE_SIZE
-from tightrope.model import Sight, Step, Stop
+from tightrope.model import Promise, Sight, Step, Stop
 
 KEXEC_CORE = "Linux kernel/kexec_core.c"
 
@@ -153,6 +153,7 @@ def list_covers(case: Case) -> Iterator[Found]:
     says="The copies are those of the list, in its order, one per page that is not in place.",
     source="the thread, step 6",
     needs={Sight.COPIES},
+    promise=Promise.COPIES_ONCE,
 )
 def copies_follow_list(case: Case) -> Iterator[Found]:
     """What was copied is what the list says, in its order; a page in place may be skipped."""

@@ -1,15 +1,16 @@
 """Rules about who may touch what: the walk's own pages, and the old kernel's memory.
 
-    owned for writing     the control page, the stub's page (its stack), destinations by copies, and
-                          what the design has in the old kernel's image
-    owned for reading     those, the page list, sources, and the page at V where its code stays there
+    owned for writing     what the contracts of the chain say: the control page, the stub's page (its
+                          stack), tables in the old kernel's image; and destinations, by copies
+    owned for reading     those and what the contracts say besides: the page list, arguments in memory,
+                          the page at V where its code stays there; and sources, by copies
 
 Rules: stores, loads and copies are the machine's arrays of physical addresses.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ from tightrope.check.case import Case, owner
 from tightrope.check.changes import steps_of
 from tightrope.check.rule import Found, finding, rule
 from tightrope.memory import PAGE_SHIFT, PAGE_SIZE, Extent, union
-from tightrope.model import Sight, Step
+from tightrope.model import Old, Place, Sight, Step
 
 
 def outside(rows: NDArray[np.int64], extents: Sequence[Extent]) -> NDArray[np.int64]:
@@ -31,9 +32,18 @@ def outside(rows: NDArray[np.int64], extents: Sequence[Extent]) -> NDArray[np.in
     return rows[~inside]
 
 
-def _own(case: Case) -> list[Extent]:
-    stub = Extent.sized(case.intent.entry, PAGE_SIZE)
-    return [case.control_page, stub, *(piece.extent for piece in case.handover.static)]
+def _places(case: Case, wanted: frozenset[Place]) -> list[Extent]:
+    """Where the places of a contract are."""
+    handover = case.handover
+    where: Mapping[Place, Sequence[Extent]] = {
+        Place.CONTROL_PAGE: [case.control_page],
+        Place.OWN_PAGE: [Extent.sized(case.intent.entry, PAGE_SIZE)],
+        Place.IN_IMAGE: [piece.extent for piece in handover.static],
+        Place.CODE_AT_V: [Extent.sized(handover.world.code_phys, PAGE_SIZE)],
+        Place.ARGUMENTS: handover.world.arguments,
+        Place.PAGE_LIST: [Extent.sized(at, PAGE_SIZE) for at in handover.page_list],
+    }
+    return [extent for place in wanted for extent in where[place]]
 
 
 @rule(
@@ -45,7 +55,9 @@ def _own(case: Case) -> list[Extent]:
 )
 def stores_owned(case: Case) -> Iterator[Found]:
     """Every store goes to the control page or the stub's page."""
-    for index, step, phys, size in outside(case.run.stores, _own(case))[:1].tolist():
+    for index, step, phys, size in outside(case.run.stores, _places(case, case.writes))[
+        :1
+    ].tolist():
         yield finding(
             f"`{case.text(index)}` writes {size} bytes at {phys:#x}, which the walk does not own",
             evidence={"there": owner(case, phys), "instruction": str(index)},
@@ -63,20 +75,9 @@ def stores_owned(case: Case) -> Iterator[Found]:
 )
 def loads_owned(case: Case) -> Iterator[Found]:
     """Every load comes from the control page, the stub's page, the list or a source."""
-    pages = [frame << PAGE_SHIFT for frame in case.list_frames]
-    if case.handover.at_v is not None and not case.contract.live:
-        pages.append(case.handover.world.code_phys)
-    rows = outside(
-        case.run.loads,
-        [
-            *_own(case),
-            *case.handover.world.arguments,
-            *(Extent.sized(page, PAGE_SIZE) for page in pages),
-        ],
-    )
-    if case.contract.live:
-        # Under the current pgd it is the old kernel that reads its own gdt and text.
-        rows = rows[rows[:, 1] >= Step.IDENTITY]
+    rows = outside(case.run.loads, _places(case, case.reads))
+    # Under its own pgd it is the old kernel that reads its own gdt and text.
+    rows = rows[rows[:, 1] > case.contract.old.get(Old.MEMORY, Step.PREPARE)]
     for index, step, phys, size in rows[:1].tolist():
         yield finding(
             f"`{case.text(index)}` reads {size} bytes at {phys:#x}, which the walk does not own",

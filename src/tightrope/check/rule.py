@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from types import ModuleType
 
 from tightrope.check.case import Case
-from tightrope.model import Finding, Sight, Step
+from tightrope.model import Finding, Promise, Sight, Step
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +48,8 @@ class Rule:
     """`says` is a sentence; `source` says who says so; `step` is where it belongs.
 
     `needs` is what a machine has to have observed for an answer; registers and memory at the end, and
-    the handover, are always there.
+    the handover, are always there.  With a `promise` it binds relocation code whose contract gives that,
+    and no other.
     """
 
     id: str
@@ -57,9 +58,12 @@ class Rule:
     source: str
     search: Search
     needs: frozenset[Sight] = frozenset()
+    promise: Promise | None = None
 
     def check(self, case: Case) -> Iterator[Finding]:
-        """Every finding of this rule."""
+        """Every finding of this rule; none where nobody promised what it asks."""
+        if self.promise is not None and self.promise not in case.contract.promises:
+            return
         for each in self.search(case):
             yield Finding(
                 rule=self.id,
@@ -71,13 +75,25 @@ class Rule:
 
 
 def rule(
-    id: str, step: Step, *, says: str, source: str, needs: Iterable[Sight] = ()
+    id: str,
+    step: Step,
+    *,
+    says: str,
+    source: str,
+    needs: Iterable[Sight] = (),
+    promise: Promise | None = None,
 ) -> Callable[[Search], Rule]:
     """Make a rule of the function below."""
 
     def made(search: Search) -> Rule:
         return Rule(
-            id=id, step=step, says=says, source=source, search=search, needs=frozenset(needs)
+            id=id,
+            step=step,
+            says=says,
+            source=source,
+            search=search,
+            needs=frozenset(needs),
+            promise=promise,
         )
 
     return made

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from tightrope.check.case import Case, owner
 from tightrope.check.rule import Found, finding, rule
 from tightrope.memory import PAGE_SIZE, align_down
-from tightrope.model import Sight, Step
+from tightrope.model import Old, Promise, Sight, Step
 from tightrope.x86 import cpu as x86
 from tightrope.x86.walk import Access
 
@@ -109,6 +109,7 @@ def tlb_agreement(case: Case) -> Iterator[Found]:
     says="CR4.PGE is cleared before any identity address is trusted.",
     source="SDM 4.10.2.4: global translations survive a CR3 write",
     needs={Sight.TRANSLATIONS, Sight.REGISTER_WRITES},
+    promise=Promise.GLOBALS_DROPPED,
 )
 def pge_before_identity(case: Case) -> Iterator[Found]:
     """CR4.PGE is off before the first identity address is trusted."""
@@ -213,6 +214,8 @@ def idt_gone(case: Case) -> Iterator[Found]:
     """Before the identity jump the idt has limit 0: no exception can find the old kernel's handlers."""
     loaded = [w for w in case.run.register_writes if w.register == "idt"]
     jumped = any(step >= Step.TABLE_B for _, step in case.run.step_starts)
+    base, limit = case.handover.registers.idt
+    until = case.contract.old.get(Old.IDT, Step.PREPARE)
     mend = "lidt with limit 0 in step 3"
     bad = next((w for w in loaded if w.after & 0xFFFF), None)
     if bad:
@@ -221,9 +224,9 @@ def idt_gone(case: Case) -> Iterator[Found]:
             step=bad.step,
             mend=mend,
         )
-    elif jumped and not any(w.step <= Step.STATE for w in loaded):
+    elif jumped and limit and not any(w.step <= until for w in loaded):
         yield finding(
-            f"the old kernel's idt at {case.handover.registers.idt[0]:#x} is still loaded when its"
+            f"the old kernel's idt at {base:#x} is still loaded when its"
             " handlers are no longer mapped",
             mend=mend,
         )
@@ -235,6 +238,7 @@ def idt_gone(case: Case) -> Iterator[Found]:
     says="The stack is inside the control page, by its identity address.",
     source="the thread, step 3: 'The stack pointer should point to the identity mapped page'",
     needs={Sight.INSTRUCTIONS, Sight.REGISTER_WRITES},
+    promise=Promise.STACK_IN_CONTROL_PAGE,
 )
 def stack_inside(case: Case) -> Iterator[Found]:
     """The stack of the walk is the control page, by its identity address."""

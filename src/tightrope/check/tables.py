@@ -13,7 +13,7 @@ import numpy as np
 from tightrope.check.case import Case
 from tightrope.check.rule import Found, finding, rule
 from tightrope.memory import PAGE_SIZE, Extent, Phys, RegionKind, subtract, union
-from tightrope.model import Paging, Step, Stop, Tables
+from tightrope.model import Paging, Promise, Step, Stop, Tables
 from tightrope.x86.cpu import CR0_PG
 from tightrope.x86.walk import Access, Refused, Translated
 
@@ -121,11 +121,10 @@ def table_a_rights(case: Case) -> Iterator[Found]:
     Step.TABLE_A,
     says="page_table_a maps nothing but the control page, twice.",
     source=THREAD_2,
+    promise=Promise.NOTHING_ELSE_MAPPED,
 )
 def table_a_nothing_else(case: Case) -> Iterator[Found]:
     """Two mappings and no third."""
-    if case.contract.one_tree or case.contract.live:
-        return  # one table maps all that has to be reachable as well, the current pgd much more
     allowed = {case.intent.relocation, case.landing}
     mapped = case.mapped_a
     for virt, phys, size in zip(

@@ -10,8 +10,18 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from tightrope.errors import BadInput
-from tightrope.memory import PAGE_SIZE, Virt
-from tightrope.model import Code, Handover, Host, LowMapping, Paging, Segment, SegmentRole, Tables
+from tightrope.memory import PAGE_SIZE, Phys, Virt
+from tightrope.model import (
+    Code,
+    Given,
+    Handover,
+    Host,
+    LowMapping,
+    Paging,
+    Segment,
+    SegmentRole,
+    Tables,
+)
 from tightrope.x86.cpu import EFER_LMA, EFER_LME
 from tightrope.x86.walk import Access, entries_in, walk
 
@@ -81,6 +91,8 @@ def control(handover: Handover) -> int:
     return handover.intent.control_page if jumps_to is None else jumps_to
 
 
+INDIRECTION = 2
+
 Patch = tuple[str, int, bytes, bytes]
 """(symbol, offset from it, the bytes that have to be there, what replaces them)."""
 
@@ -148,3 +160,30 @@ def with_global(host: Host, virt: Virt) -> Host:
     """The host with a global mapping at `virt`, of the first frame of its text."""
     stray = LowMapping(virt=virt, phys=host.text.phys, size=PAGE_SIZE, is_global=True)
     return replace(host, low_mappings=(*host.low_mappings, stray))
+
+
+def with_head(handover: Handover, place: Phys) -> Handover:
+    """The page list begins at `place`, wherever the call hands its head over."""
+    contract = handover.relocation_code.contract
+    page = contract.where(Given.LIST_PAGE)
+    at = page or contract.where(Given.LIST) or ""
+    word = place if page else place | INDIRECTION
+    if at in handover.registers.general:
+        general = {**handover.registers.general, at: word}
+        return replace(handover, registers=replace(handover.registers, general=general))
+    stack = handover.world.arguments[-1].start - 4
+
+    def change(data: bytearray) -> None:
+        data[4:8] = word.to_bytes(4, "little")
+
+    return with_piece(handover, stack, change)
+
+
+def with_piece(handover: Handover, at: int, change: Callable[[bytearray], None]) -> Handover:
+    """Change the bytes of the old kernel's piece that begins at `at`."""
+    pieces = list(handover.world.pieces)
+    number = next(n for n, each in enumerate(pieces) if each.phys == at)
+    data = bytearray(pieces[number].data)
+    change(data)
+    pieces[number] = replace(pieces[number], data=bytes(data))
+    return replace(handover, world=replace(handover.world, pieces=tuple(pieces)))

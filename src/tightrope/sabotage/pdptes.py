@@ -18,8 +18,9 @@ from dataclasses import replace
 
 from tightrope.errors import BadInput
 from tightrope.memory import PAGE_SIZE, Phys
-from tightrope.model import Bare, Handover, Tables, with_code
+from tightrope.model import Bare, Handover, Paging, Step, Tables, with_code
 from tightrope.sabotage.edits import control
+from tightrope.sabotage.sabotage import sabotage
 
 PDPT, LATE = 0x800, 0x700
 PDPT_BYTES = 32
@@ -27,8 +28,12 @@ SET_STACK = b"\x8d\xa6\x00\x10\x00\x00"
 """lea 4096(%esi), %esp: the first instruction after which P is used."""
 
 
-def fill_late(handover: Handover) -> Handover:
-    """The PDPTE for P is written by the walk, after CR3 was loaded.  Raises BadInput."""
+@sabotage("stale-pdpte", Step.TABLE_A, breaks="pdptes-current", modes=(Paging.PAE,))
+def stale_pdpte(handover: Handover) -> Handover:
+    """On PAE, fill in the PDPTE for P after CR3 was loaded.
+
+    The PDPTE for P is written by the walk, after CR3 was loaded.  Raises BadInput.
+    """
     plan, old = handover.intent, handover.page_table_a
     code = handover.code
     if not isinstance(plan.through, Bare):

@@ -5,8 +5,9 @@ Rules: a sabotage is a value; each of its functions gives a changed value and le
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import ModuleType
 
 from tightrope.errors import BadInput
 from tightrope.model import (
@@ -77,3 +78,50 @@ class Sabotage:
                 f"{self.name} does not exist with {paging.value} paging, only with {has}",
                 source="--sabotage",
             )
+
+
+Break = Callable[[Handover], Handover]
+
+
+def sabotage(
+    name: str,
+    step: Step,
+    *,
+    breaks: str,
+    modes: tuple[Paging, ...] = EVERY_MODE,
+    plan: Callable[[Plan], Plan] = _same_plan,
+    host: Callable[[Host, Plan], Host] = _same_host,
+    crash: bool = False,
+    backup: bool = False,
+    entry: Protocol | None = None,
+) -> Callable[[Break], Sabotage]:
+    """Make a sabotage of the function below, which breaks a handover; see `Sabotage`.
+
+    What it does is said by the first sentence of the function's docstring, `breaks` is the rule.
+    """
+
+    def made(handover: Break) -> Sabotage:
+        sentence = (handover.__doc__ or name).split(".\n")[0].strip().rstrip(".")
+        return Sabotage(
+            name=name,
+            says=sentence[0].lower() + sentence[1:],
+            rule=breaks,
+            step=step,
+            plan=plan,
+            host=host,
+            handover=handover,
+            crash=crash,
+            backup=backup,
+            modes=modes,
+            entry=entry,
+        )
+
+    return made
+
+
+def sabotages_of(*modules: ModuleType) -> Mapping[str, Sabotage]:
+    """The sabotages that modules define, as they stand there."""
+    found = (
+        each for module in modules for each in vars(module).values() if isinstance(each, Sabotage)
+    )
+    return {each.name: each for each in found}

@@ -1,12 +1,10 @@
-"""What each sabotage of a handover through Xen changes.
+"""Sabotages of a handover through Xen: numbers of the wrong kind, the wrong V, what is not overwritten.
 
-Rules: as `changes`: a finished value in, a changed one out; what is not there to be changed raises
-BadInput with the reason.
+Rules: as `edits`; what is not there to be changed raises BadInput with the reason.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from tightrope.abi import xen as abi
@@ -14,24 +12,25 @@ from tightrope.errors import BadInput
 from tightrope.memory import PAGE_SIZE, Machine, Phys, Virt
 from tightrope.model import (
     Bare,
-    Given,
     Handover,
     Intent,
     PageList,
+    Paging,
     Plan,
+    Step,
     Trees,
     UnderXen,
     XenCompat,
     XenV1,
     XenV2,
 )
-from tightrope.sabotage.edits import edit_list, entry_of
+from tightrope.sabotage.edits import edit_list, entry_of, with_piece
+from tightrope.sabotage.sabotage import XEN_MODES, sabotage
 from tightrope.x86.cpu import EFER_NXE
 from tightrope.x86.paging import FORMATS
 from tightrope.x86.walk import Access, entries_in, walk
 
 EXECUTE_DISABLE = 1 << 63
-INDIRECTION = 2
 
 
 def through_xen(intent: Intent) -> UnderXen:
@@ -65,8 +64,9 @@ def _pseudo(load: UnderXen, machine: int, what: str) -> int:
     return pseudo
 
 
-def pseudo_in_list(handover: Handover) -> Handover:
-    """The first source word of the list as dom0 knows it."""
+@sabotage("xen-pseudo-list", Step.PREPARE, breaks="xen-list-machine", modes=XEN_MODES)
+def pseudo_list(handover: Handover) -> Handover:
+    """Under Xen, leave a pseudo-physical address in the page list."""
     plan = handover.intent
     load = through_xen(plan)
     pseudo = _pseudo(load, int(plan.sources[0]) * PAGE_SIZE, "the first source")
@@ -78,15 +78,20 @@ def pseudo_in_list(handover: Handover) -> Handover:
     return edit_list(handover, change)
 
 
-def pseudo_in_cr3(handover: Handover) -> Handover:
-    """PA_PGD as dom0 knows it: the routine loads CR3 from there."""
+@sabotage("xen-pseudo-cr3", Step.TABLE_A, breaks="xen-root-machine", modes=XEN_MODES)
+def pseudo_cr3(handover: Handover) -> Handover:
+    """Under Xen, load CR3 with page_table_a's pseudo-physical address.
+
+    PA_PGD as dom0 knows it: the routine loads CR3 from there.
+    """
     load = page_list_of(handover.intent)
     root = int(handover.page_table_a.root)
     return _with_slot(handover, abi.PA_PGD, _pseudo(load, root, "page_table_a"))
 
 
-def pseudo_in_entry(handover: Handover) -> Handover:
-    """The entry of page_table_a for V as dom0 knows the control page."""
+@sabotage("xen-pseudo-entry", Step.PREPARE, breaks="xen-entries-machine", modes=XEN_MODES)
+def pseudo_entry(handover: Handover) -> Handover:
+    """Under Xen, leave the control page's pseudo-physical address in the entry for V."""
     plan = handover.intent
     pseudo = _pseudo(page_list_of(plan), plan.control_page, "the control page")
     return entry_of(
@@ -94,8 +99,9 @@ def pseudo_in_entry(handover: Handover) -> Handover:
     )(handover)
 
 
+@sabotage("xen-fixmap-nx", Step.CALL, breaks="xen-fixmap-maps", modes=(Paging.PAE, Paging.X86_64))
 def fixmap_nx(handover: Handover) -> Handover:
-    """NX in the hypervisor's own entry for the fixmap of the control page."""
+    """Set NX on the hypervisor's fixmap of the control page."""
     fixmaps_of(handover.intent)
     world, registers = handover.world, handover.registers
     if not registers.efer & EFER_NXE:
@@ -110,16 +116,18 @@ def fixmap_nx(handover: Handover) -> Handover:
     return _with_world(handover, frame, bytes(page))
 
 
+@sabotage("xen-no-overwrite", Step.PREPARE, breaks="xen-overwritten", modes=XEN_MODES)
 def no_overwrite(handover: Handover) -> Handover:
-    """page_table_a as dom0 filled it in."""
+    """Let the hypervisor leave page_table_a as dom0 filled it in."""
     prepared = handover.prepared
     if prepared is None:
         raise BadInput("there is nothing that Xen overwrites (--xen v1)", source="--sabotage")
     return replace(handover, page_table_a=prepared)
 
 
+@sabotage("xen-bare-v", Step.CALL, breaks="xen-calls-fixmap", modes=XEN_MODES)
 def bare_v(handover: Handover) -> Handover:
-    """The hypervisor finds V of bare Linux in VA_CONTROL_PAGE, and calls it."""
+    """Let the hypervisor call V of bare Linux instead of its fixmap."""
     bare = page_list_of(handover.intent).xen.dom0.relocation
     changed = _with_slot(handover, abi.VA_CONTROL_PAGE, bare)
     registers = changed.registers
@@ -129,7 +137,7 @@ def bare_v(handover: Handover) -> Handover:
     return replace(changed, registers=replace(registers, rip=bare))
 
 
-def shared_slot(plan: Plan) -> Plan:
+def _shared_slot(plan: Plan) -> Plan:
     """A hypervisor whose fixmaps lie in the top-level slot of P, near its end."""
     load = fixmaps_of(plan)
     span = FORMATS[plan.paging].levels[0].span
@@ -154,31 +162,20 @@ def shared_slot(plan: Plan) -> Plan:
     )
 
 
-def damm_v4_alone(handover: Handover) -> Handover:
-    """The same handover, if its design writes one chain over the other."""
+@sabotage(
+    "xen-shared-slot", Step.TABLE_A, breaks="table-a-maps-v", modes=XEN_MODES, plan=_shared_slot
+)
+def shared_slot(handover: Handover) -> Handover:
+    """With damm-v4, put the fixmaps into the top-level slot of P.
+
+    The same handover, if its design writes one chain over the other.
+    """
     if handover.relocation_code.contract.trees is not Trees.CHAINS:
         raise BadInput(
             f"{handover.design} keeps both chains in one slot: give --design damm-v4",
             source="--sabotage",
         )
     return handover
-
-
-def with_head(handover: Handover, place: Phys) -> Handover:
-    """The page list begins at `place`, wherever the call hands its head over."""
-    contract = handover.relocation_code.contract
-    page = contract.where(Given.LIST_PAGE)
-    at = page or contract.where(Given.LIST) or ""
-    word = place if page else place | INDIRECTION
-    if at in handover.registers.general:
-        general = {**handover.registers.general, at: word}
-        return replace(handover, registers=replace(handover.registers, general=general))
-    stack = handover.world.arguments[-1].start - 4
-
-    def change(data: bytearray) -> None:
-        data[4:8] = word.to_bytes(4, "little")
-
-    return with_piece(handover, stack, change)
 
 
 def _with_slot(handover: Handover, slot: int, value: int) -> Handover:
@@ -190,15 +187,6 @@ def _with_slot(handover: Handover, slot: int, value: int) -> Handover:
         data[slot * word : (slot + 1) * word] = value.to_bytes(word, "little")
 
     return with_piece(handover, at, change)
-
-
-def with_piece(handover: Handover, at: int, change: Callable[[bytearray], None]) -> Handover:
-    pieces = list(handover.world.pieces)
-    number = next(n for n, each in enumerate(pieces) if each.phys == at)
-    data = bytearray(pieces[number].data)
-    change(data)
-    pieces[number] = replace(pieces[number], data=bytes(data))
-    return replace(handover, world=replace(handover.world, pieces=tuple(pieces)))
 
 
 def _with_world(handover: Handover, frame: int, page: bytes) -> Handover:

@@ -1,6 +1,6 @@
-"""What each sabotage of a 64-bit hypervisor's way to a 32-bit dom0's code changes.
+"""Sabotages of a 64-bit hypervisor's way to a 32-bit dom0's code.
 
-Rules: as `changes`.  The way out is the world's, and laid out before the walk; so are these.
+Rules: as `edits`.  The way out is the world's, and laid out before the walk; so are these.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from dataclasses import replace
 from tightrope import routines
 from tightrope.errors import BadInput
 from tightrope.memory import PAGE_SIZE, Virt
-from tightrope.model import Handover, Host, Plan, WayOut, XenCompat
-from tightrope.sabotage.edits import leaf_entry, with_global
-from tightrope.sabotage.xen import page_list_of, with_piece
+from tightrope.model import Handover, Host, Paging, Plan, Step, WayOut, XenCompat
+from tightrope.sabotage.edits import leaf_entry, with_global, with_piece
+from tightrope.sabotage.sabotage import sabotage
+from tightrope.sabotage.xen.asked import page_list_of
 from tightrope.x86.cpu import CR4_PAE, CR4_PGE
 
 
@@ -25,8 +26,17 @@ def _way_out(handover: Handover) -> WayOut:
     return way
 
 
-def pge_stays(handover: Handover) -> Handover:
-    """The hypervisor's way out of long mode leaves CR4.PGE on."""
+def _global_at_way_out(host: Host, plan: Plan) -> Host:
+    """The hypervisor has a global mapping at the address that is its own code's to itself."""
+    load = page_list_of(plan)
+    if not isinstance(load, XenCompat):
+        raise BadInput("long mode is not left for dom0's code", source="--sabotage")
+    return with_global(host, Virt(load.leaves - host.text.virt + host.text.phys))
+
+
+@sabotage("xen-way-out-pge", Step.CALL, breaks="pge-before-identity", modes=(Paging.PAE,))
+def way_out_pge(handover: Handover) -> Handover:
+    """Let a 64-bit hypervisor leave CR4.PGE on until a 32-bit dom0's code is called."""
     way = _way_out(handover)
     at = routines.read(routines.LEAVE_XEN).symbols["wide_tables"]
 
@@ -36,8 +46,15 @@ def pge_stays(handover: Handover) -> Handover:
     return with_piece(handover, way.code, change)
 
 
-def cr4_stays(handover: Handover) -> Handover:
-    """The hypervisor's way out of long mode does not write CR4 at all."""
+@sabotage(
+    "xen-way-out-global",
+    Step.CALL,
+    breaks="tlb-agreement",
+    modes=(Paging.PAE,),
+    host=_global_at_way_out,
+)
+def way_out_global(handover: Handover) -> Handover:
+    """Do not write CR4 there, and give the hypervisor a global mapping where that code lies."""
     way = _way_out(handover)
     at = routines.read(routines.LEAVE_XEN).symbols["wide_tables"]
 
@@ -47,16 +64,9 @@ def cr4_stays(handover: Handover) -> Handover:
     return with_piece(handover, way.code, change)
 
 
-def global_at_way_out(host: Host, plan: Plan) -> Host:
-    """The hypervisor has a global mapping at the address that is its own code's to itself."""
-    load = page_list_of(plan)
-    if not isinstance(load, XenCompat):
-        raise BadInput("long mode is not left for dom0's code", source="--sabotage")
-    return with_global(host, Virt(load.leaves - host.text.virt + host.text.phys))
-
-
+@sabotage("xen-lme-stays", Step.CALL, breaks="xen-long-mode-left", modes=(Paging.PAE,))
 def lme_stays(handover: Handover) -> Handover:
-    """The hypervisor's way out of long mode does not clear EFER.LME."""
+    """Let a 64-bit hypervisor leave EFER.LME on before a 32-bit dom0's code."""
     way = _way_out(handover)
     at = routines.read(routines.LEAVE_XEN).symbols["clear_lme"]
 
@@ -66,8 +76,12 @@ def lme_stays(handover: Handover) -> Handover:
     return with_piece(handover, way.code, change)
 
 
+@sabotage("xen-way-out-unmapped", Step.CALL, breaks="xen-way-out-maps", modes=(Paging.PAE,))
 def way_out_unmapped(handover: Handover) -> Handover:
-    """The PAE tables leave out the page that the CPU is on when paging comes on again."""
+    """Leave a 64-bit hypervisor's own code out of the tables for a 32-bit dom0's.
+
+    The PAE tables leave out the page that the CPU is on when paging comes on again.
+    """
     way = _way_out(handover)
     at, _entry = leaf_entry(handover, way.narrow, way.code)
     frame = at & -PAGE_SIZE
