@@ -270,9 +270,15 @@ def test_the_last_byte_below_the_physical_limit_can_be_used() -> None:
 
 
 @pytest.mark.parametrize("extra", [1, 15, 1472])
-def test_bytes_behind_the_kernel_have_to_be_explained(extra: int) -> None:
-    with pytest.raises(ImageError, match=f"{extra} unexplained bytes behind the kernel"):
-        image.read(GOOD + b"x" * extra, "padded")
+@pytest.mark.parametrize(("byte", "kind"), [(b"x", "bytes, not all"), (b"\0", "bytes of zeros")])
+def test_bytes_behind_the_kernel_are_loaded_with_it_and_told(
+    extra: int, byte: bytes, kind: str
+) -> None:
+    read = image.read(GOOD + byte * extra, "padded")
+    assert len(read.parts[0].data) == KERNEL + extra
+    (remark,) = read.remarks
+    assert remark.startswith(f"{extra} {kind}")
+    assert remark.endswith("behind the kernel, which its header does not count")
 
 
 END = len(GOOD)
@@ -283,23 +289,39 @@ END = len(GOOD)
     [
         pytest.param(b"x" * 8, END, 16, "cut off: 8 of 16 bytes", id="cut off"),
         pytest.param(b"", END, 16, "cut off: 16 of 16 bytes", id="missing"),
-        pytest.param(b"x" * 8, END - 8, 16, "lies inside the kernel", id="inside"),
-        pytest.param(b"x" * 16, END, 8, "8 unexplained bytes behind it", id="padded"),
-        pytest.param(b"\0" * 16, END + 8, 8, "8 unexplained bytes before it", id="gap"),
-        pytest.param(b"x" * 16, END + 4, 12, "4 unexplained bytes before it", id="dirty gap"),
-        pytest.param(b"x" * 16, END, 0, "16 unexplained bytes behind the kernel", id="not signed"),
+        pytest.param(b"x" * 16, END, 8, "8 bytes, not all of them zeros, behind its", id="behind"),
+        pytest.param(b"x" * 8 + b"\0" * 8, END, 8, "8 bytes of zeros behind its", id="padded"),
+        pytest.param(b"\0" * 16, END + 8, 8, "8 bytes of zeros between", id="gap"),
+        pytest.param(b"x" * 16, END + 4, 12, "4 bytes, not all of them", id="dirty gap"),
+        pytest.param(b"x" * 16, END, 0, "16 bytes, not all of them zeros, behind", id="not signed"),
     ],
 )
-def test_a_certificate_table_has_to_account_for_the_tail(
+def test_a_signature_that_does_not_account_for_the_tail_is_remarked_on(
     tail: bytes, start: int, size: int, words: str
 ) -> None:
-    with pytest.raises(ImageError, match=words):
-        image.read(with_certificate_table(GOOD, start, size) + tail, "signed")
+    """kexec-tools and Linux take the file's size: nothing of this keeps the kernel from running."""
+    read = image.read(with_certificate_table(GOOD, start, size) + tail, "signed")
+    (remark,) = read.remarks
+    assert words in remark
+    assert len(read.parts[0].data) == KERNEL + len(tail)
+
+
+def test_what_is_padded_behind_its_signature_is_no_longer_covered() -> None:
+    data = bzimage(signature=b"S" * 16)
+    assert image.read(data, "signed").remarks == ()
+    (remark,) = image.read(data + bytes(512), "padded").remarks
+    assert remark.endswith("it no longer covers the file")
+
+
+def test_a_certificate_table_inside_the_kernel_is_refused() -> None:
+    with pytest.raises(ImageError, match="lies inside the kernel"):
+        image.read(with_certificate_table(GOOD, END - 8, 16) + b"x" * 8, "signed")
 
 
 def test_a_signers_padding_is_accepted() -> None:
     data = with_certificate_table(GOOD, END + 4, 12) + b"\0" * 4 + b"S" * 12
-    assert len(image.read(data, "signed").parts[0].data) == KERNEL + 16
+    read = image.read(data, "signed")
+    assert (len(read.parts[0].data), read.remarks, read.signature) == (KERNEL + 16, (), 12)
 
 
 @pytest.mark.parametrize(
@@ -314,8 +336,10 @@ def test_a_signers_padding_is_accepted() -> None:
 def test_without_its_pe_header_a_signature_is_unexplained(break_pe: tuple[int, bytes]) -> None:
     at, wrong = break_pe
     data = bzimage(signature=b"S" * 16)
-    with pytest.raises(ImageError, match="16 unexplained bytes"):
-        image.read(data[:at] + wrong + data[at + len(wrong) :], "broken")
+    read = image.read(data[:at] + wrong + data[at + len(wrong) :], "broken")
+    assert read.signature == 0
+    (remark,) = read.remarks
+    assert remark.startswith("16 bytes, not all of them zeros, behind the kernel")
 
 
 # ------------------------------------------------------------------------------------- any bytes

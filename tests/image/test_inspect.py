@@ -209,7 +209,7 @@ def test_a_report_of_a_multiboot_kernel_is_these_lines() -> None:
         f"  is loaded       [0x100000, 0x103000): {len(data) - 64:#x} bytes of the file, then "
         f"{0x3000 - len(data) + 64:#x} zeros",
         "  modules         no byte above 0xffffffff",
-        "  command line    of any length, below 4 GiB",
+        "  command line    the image does not say how much it reads; below 4 GiB",
         "",
         "handover",
         "  Multiboot       at 0x100000, in 32-bit protected mode, paging off; eax is 0x2badb002, ebx points",

@@ -19,7 +19,7 @@ from tests.makers.elf import Segment, elf, pvh_note
 from tests.makers.multiboot import BASE, CODE, flat_kernel, header1, header2, tag
 from tightrope import image
 from tightrope.errors import ImageError
-from tightrope.model import EntryPoint, Image, Protocol
+from tightrope.model import EntryPoint, Image, Movable, Protocol
 
 MULTIBOOT = EntryPoint(name="Multiboot", offset=0, bits=32, protocol=Protocol.MULTIBOOT)
 MULTIBOOT2 = EntryPoint(name="Multiboot2", offset=0, bits=32, protocol=Protocol.MULTIBOOT2)
@@ -114,6 +114,33 @@ def test_a_way_that_would_load_other_bytes_is_left_out() -> None:
     read = image.read(kernel(by_address, header2()), "made")
     assert (read.entries, read.init_size) == ((MULTIBOOT2,), 0x4000)
 
+    other = read.alternatives[0]
+    assert (other.entries, other.format) == ((MULTIBOOT,), "Multiboot")
+    assert other.init_size < read.init_size
+
+
+def test_required_information_that_a_kexec_does_not_have_is_left_out_and_told() -> None:
+    """Multiboot2, 3.1.4: "... the bootloader does not provide the requested tag ... and passes control"."""
+    read = image.read(kernel(header2(tag(maker.REQUEST, 1, 8, 17))), "mach")
+    assert read.entries == (MULTIBOOT2,)
+    (remark,) = read.remarks
+    assert remark.endswith("what a kexec does not have: framebuffer, efi memory map")
+    assert image.read(kernel(header2(tag(maker.REQUEST, 1, 6))), "kernel").remarks == ()
+    optional = tag(maker.REQUEST, 8, 99, optional=True)
+    assert image.read(kernel(header2(optional)), "kernel").remarks == ()
+
+
+def test_a_header_that_lets_a_loader_move_the_kernel_is_told() -> None:
+    read = image.read(kernel(header2(tag(maker.RELOCATABLE, BASE, 0xFFFF_FFFF, 0x20_0000, 2))), "x")
+    assert read.movable == Movable(start=BASE, end=1 << 32, alignment=0x20_0000)
+    assert image.read(kernel(header2()), "x").movable is None
+
+
+def test_xen_cuts_its_command_line_off_and_others_do_not_say() -> None:
+    banner = b"(XEN) Xen version %d.%d%s (%s) (%s)\0"
+    assert image.read(kernel(header2(), banner), "xen").cmdline_limit == 1023
+    assert image.read(kernel(header2(), banner[11:]), "other").cmdline_limit == 0xFFFF_FFFF
+
 
 # ---------------------------------------------------------------------------------- broken kernels
 
@@ -204,9 +231,9 @@ def test_a_way_that_would_load_other_bytes_is_left_out() -> None:
             id="2 long tag",
         ),
         pytest.param(
-            kernel(header2(tag(maker.REQUEST, 1, 8, 17))),
+            kernel(header2(tag(maker.REQUEST, 1, 8, 22, 1 << 31))),
             "Multiboot2 information request tag",
-            "requires types 8, 17",
+            "requires types 22, 2147483648, which nobody knows",
             id="2 information",
         ),
         pytest.param(
@@ -337,6 +364,7 @@ def test_debians_xen_is_a_kernel_packed_or_not(xen_hypervisor: Path) -> None:
     assert read.source == "xen.gz (unpacked)"
     assert (read.format, read.file_size) == ("ELF32", len(plain))
     assert [each.protocol for each in read.entries] == [Protocol.MULTIBOOT2, Protocol.MULTIBOOT]
+    assert (read.movable is not None, read.cmdline_limit) == (True, 1023)
     # Its one PT_LOAD is the first program header, at 52; p_offset, p_vaddr, p_paddr, sizes.
     offset, _, physical, in_file, in_memory = struct.unpack_from("<5I", plain, 52 + 4)
     assert (read.pref_address, read.init_size) == (physical, in_memory)

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.makers.bzimage import bzimage, put, vmlinux, with_certificate_table
+from tests.makers.pe import pe
 from tightrope import image
 from tightrope.errors import ImageError
 
@@ -51,6 +52,22 @@ CASES = {
     "xz": (lzma.compress(b"kernel"), "an? xz file"),
     "lzma": (lzma.compress(b"kernel", format=lzma.FORMAT_ALONE), "an? lzma file"),
     "zstd": (zstandard.ZstdCompressor().compress(b"kernel"), "a zstd file"),
+    "arm64": (b"MZ" + bytes(0x36) + b"ARM\x64" + bytes(600), "an arm64 kernel"),
+    "riscv": (bytes(0x30) + b"RISCV\0\0\0RSC\x05" + bytes(600), "a riscv kernel"),
+    "armhf": (bytes(0x24) + b"\x18\x28\x6f\x01" + bytes(600), "an arm kernel .zImage."),
+    "zboot": (
+        (b"MZ\0\0zimg" + bytes(16) + b"gzip\0").ljust(600, b"\0"),
+        "a kernel for another architecture, packed for EFI .zboot, gzip.",
+    ),
+    "EFI for arm64": (
+        pe([(".text", b"code")]).replace(b"PE\0\0\x64\x86", b"PE\0\0\x64\xaa"),
+        "an EFI program for arm64, and this is x86",
+    ),
+    "unified Xen": (
+        pe([(".text", b"code"), (".config", b"[global]"), (".kernel", bzimage())]),
+        "Xen with its dom0 in one file .unified xen.efi.: only EFI starts it",
+    ),
+    "xen.efi": (pe([(".rodata", b"Xen version %d.%d%s")]), "Xen .xen.efi.: only EFI starts it"),
     "zeros": (b"\0" * 4096, "nothing but zeros"),
     "text": (b"title Linux\nlinux /vmlinuz\n", "a text file"),
     "unknown": (bytes(range(128, 256)), "no kernel image .* begins with 80 81 82 83 84 85 86 87"),

@@ -51,6 +51,26 @@ def test_the_version_is_the_kernels_own_or_unames() -> None:
     assert image.read(silent, "linux.efi").version == "6.1.0-uname"
 
 
+def test_control_characters_in_uname_are_made_visible() -> None:
+    silent = unified(linux=bzimage(version=None), uname=b"6.1\x1b[31m")
+    assert image.read(silent, "linux.efi").version == "6.1\\x1b[31m"
+
+
+@pytest.mark.parametrize("used", [None, 0x6000])
+def test_a_padded_section_is_read_and_a_signature_inside_told_to_be_worthless(
+    used: int | None,
+) -> None:
+    """ukify 257.0 made .linux's VirtualSize larger than what is in the file (systemd issue 35851)."""
+    signed = bzimage(signature=b"S" * 16)
+    data = unified(linux=signed)
+    assert image.read(data, "linux.efi").remarks == ()
+    padded = put_section(data, LINUX, "size", used or len(signed) + 40)
+    read = image.read(padded, "linux.efi")
+    (remark,) = read.remarks
+    assert "behind its signature" in remark
+    assert "no longer covers" in remark
+
+
 def test_microcode_goes_before_the_initrd_and_is_padded() -> None:
     read = image.read(unified(initrd=b"initrd", more=[(".ucode", b"micro")]), "linux.efi")
     assert read.initrd is not None
@@ -92,6 +112,13 @@ def test_the_payload_inside_unpacks_and_says_where_it_is_when_it_does_not() -> N
         ),
         pytest.param(
             unified(linux=b"MZ arm64"), "linux.efi", ".linux", "no bzImage", id="no kernel"
+        ),
+        pytest.param(
+            unified(linux=b"MZ" + bytes(0x36) + b"ARM\x64" + bytes(600)),
+            "linux.efi",
+            ".linux",
+            "no bzImage, but an arm64 kernel",
+            id="arm64",
         ),
         pytest.param(
             unified(linux=KERNEL[:-100]), "linux.efi: .linux", "syssize", "cut off", id="cut off"

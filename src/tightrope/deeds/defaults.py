@@ -41,17 +41,23 @@ def audible(image: Image, request: Request) -> Request:
     Linux is asked to, unless the command line says already where it speaks early; what another kernel
     knows is not guessed.
     """
+    line = own_line(image, request)
     asks = is_linux(image) and not speaks_for_itself(image)
-    if not asks or "earlyprintk" in request.command_line:
+    if not asks or "earlyprintk" in line:
         return request
-    return replace(request, command_line=f"{request.command_line} {CONSOLE_WORDS}".strip())
+    return replace(request, command_line=f"{line} {CONSOLE_WORDS}".strip())
 
 
-def with_token(request: Request) -> tuple[str, Request]:
+def with_token(image: Image, request: Request) -> tuple[str, Request]:
     """A word that nobody can guess, and the request whose command line has it for the new init."""
     token = secrets.token_hex(8)
-    line = f"{request.command_line} {TOKEN}{token}".strip()
+    line = f"{own_line(image, request)} {TOKEN}{token}".strip()
     return token, replace(request, command_line=line)
+
+
+def own_line(image: Image, request: Request) -> str:
+    """The command line before anything is added to it: the one that was asked for, or the image's own."""
+    return request.command_line or image.command_line or ""
 
 
 def newest_kernel(root: Path = Path("/")) -> str | None:

@@ -5,6 +5,7 @@ goes is decided in `plan`.  A format is recognised by its content, never by its 
 binary has none, and is read as one when the caller says so.
 
     recognise.py      what do these bytes look like
+    foreign.py        kernels of other architectures, and what only EFI starts
     bzimage.py        the Linux bzImage, header checked against file
     payload.py        the compressed kernel inside
     streams.py        compressed streams, unpacked piece by piece
@@ -30,6 +31,7 @@ from __future__ import annotations
 from tightrope.errors import ImageError
 from tightrope.image import bzimage, compressed, executable, flat, unified
 from tightrope.image.certificates import pe_header
+from tightrope.image.foreign import foreign
 from tightrope.image.initramfs import initrd_contents
 from tightrope.image.payload import payload_contents, unpack
 from tightrope.image.recognise import has_linux_header, looks_like
@@ -44,7 +46,7 @@ def read(data: Buffer, source: str) -> Image:
 
     What is loaded is a read-only view into `data`: but for a gzip file, and for pages that two ELF
     segments share, no byte is copied.  Raises ImageError when the bytes are no kernel image, or one
-    that does not fit its own headers; MissingPart when they are ELF and pyelftools is not installed.
+    that does not fit its own headers.
     """
     view = memoryview(data).cast("B").toreadonly()
     if compressed.is_compressed(view):
@@ -69,4 +71,5 @@ def _read(view: memoryview, source: str) -> Image:
         return unified.read(view, sections, source)
     if pe_header(view) is None and executable.is_executable(view, source):
         return executable.read(view, source)
-    raise ImageError(looks_like(view), source=source)
+    named = foreign(view, unified.names(view, source))
+    raise ImageError(named or looks_like(view), source=source)

@@ -6,9 +6,11 @@
           | protected-mode part      |  syssize * 16 bytes; +0 startup_32, +0x200 startup_64
           +--------------------------+
           | PE certificate table     |  signed kernels only
+          +--------------------------+
+          | whatever else is there   |  padding to a block, or of a PE section
           +--------------------------+  <- the part and the file end
 
-What is loaded: all that follows the setup code, the certificates included.  That is what Linux's
+What is loaded: all that follows the setup code, the certificates and any padding included.  That is what Linux's
 kexec_file_load does (arch/x86/kernel/kexec-bzimage64.c, bzImage64_load) and kexec-tools too
 (kexec-bzImage.c, kexec-bzImage64.c): both take the file's size, not syssize.  So the page list of a
 plan is the page list of a real kexec.  The header's offsets stay bound to syssize.
@@ -25,6 +27,7 @@ from tightrope.abi import boot
 from tightrope.errors import ImageError
 from tightrope.image.certificates import ALIGNMENT, certificate_table
 from tightrope.image.payload import compression_of
+from tightrope.image.recognise import visible
 from tightrope.memory import Phys
 from tightrope.model import EntryPoint, Image, Part, Payload, Protocol
 
@@ -94,6 +97,8 @@ def read(data: memoryview, source: str) -> Image:
         payload=_payload(header, kernel[:kernel_size]),
         initrd=None,
         command_line=None,
+        signature=_signature(data),
+        remarks=_behind(header, setup_size + kernel_size),
     )
 
 
@@ -167,7 +172,7 @@ def _entries(xloadflags: int) -> tuple[EntryPoint, ...]:
 
 
 def _kernel_size(header: _Header, setup_size: int) -> int:
-    """Bytes of the protected-mode part: what the file has behind it must be certificates."""
+    """Bytes of the protected-mode part."""
     size = header["syssize"] * boot.PARAGRAPH
     there = len(header.data) - setup_size
     if there <= 0:
@@ -178,33 +183,46 @@ def _kernel_size(header: _Header, setup_size: int) -> int:
     if there < size:
         problem = f"the file is cut off: {size - there} of {size} bytes of kernel are missing"
         raise header.refusal("syssize", problem, there)
-    _certificates(header, setup_size + size)
     return size
 
 
-def _certificates(header: _Header, end: int) -> None:
-    """Refuse what lies behind the kernel, at `end`, unless it is the PE header's certificate table."""
+def _behind(header: _Header, end: int) -> tuple[str, ...]:
+    """What lies behind the kernel, at `end`: it is loaded with it, and remarked on where nothing says it.
+
+    A signer appends the PE header's certificate table, which signs what is there if it comes last.
+    """
     data = header.data
     table = certificate_table(data)
-
-    def refusal(problem: str, offset: int, limit: int | None = None) -> ImageError:
-        name = "PE certificate table"
-        return ImageError(problem, source=header.source, field=name, offset=offset, limit=limit)
-
     if table is None:
-        if len(data) > end:
-            problem = f"{len(data) - end} unexplained bytes behind the kernel; no certificate table"
-            raise refusal(problem, end)
-        return
+        more = _bytes(data, end, len(data))
+        return (f"{more} behind the kernel, which its header does not count",) if more else ()
     if table.start < end:
-        raise refusal("lies inside the kernel", table.start, end)
+        problem, name = "lies inside the kernel", "PE certificate table"
+        raise ImageError(problem, source=header.source, field=name, offset=table.start, limit=end)
     if table.end > len(data):
-        problem = f"the file is cut off: {table.end - len(data)} of {table.size} bytes are missing"
-        raise refusal(problem, table.start, len(data))
+        missing = table.end - max(len(data), table.start)
+        return (f"its signature is cut off: {missing} of {table.size} bytes are missing",)
+    remarks = []
     if table.start - end >= ALIGNMENT or any(data[end : table.start]):
-        raise refusal(f"{table.start - end} unexplained bytes before it", end)
+        remarks.append(f"{_bytes(data, end, table.start)} between the kernel and its signature")
     if table.end < len(data):
-        raise refusal(f"{len(data) - table.end} unexplained bytes behind it", table.end)
+        remarks.append(
+            f"{_bytes(data, table.end, len(data))} behind its signature, "
+            "which has to come last: it no longer covers the file"
+        )
+    return tuple(remarks)
+
+
+def _signature(data: memoryview) -> int:
+    """Bytes of the certificate table that are there."""
+    table = certificate_table(data)
+    return 0 if table is None else max(0, min(table.end, len(data)) - table.start)
+
+
+def _bytes(data: memoryview, start: int, end: int) -> str:
+    """So many bytes, in words; empty for none."""
+    kind = "bytes, not all of them zeros," if any(data[start:end]) else "bytes of zeros"
+    return f"{end - start} {kind}" if start < end else ""
 
 
 # ------------------------------------------------------------------------- what it asks of memory
@@ -265,9 +283,7 @@ def _version(header: _Header, setup_size: int) -> str | None:
     if not zero:
         problem = f"points to {start:#x}: no zero-terminated string inside the setup code"
         raise header.refusal("kernel_version", problem, setup_size)
-    # It is shown on terminals: what cannot be printed is escaped.
-    decoded = text.decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in decoded)
+    return visible(text.decode("utf-8", "backslashreplace"))
 
 
 def _payload(header: _Header, kernel: memoryview) -> Payload | None:

@@ -179,5 +179,4 @@ def _sum(piece: memoryview) -> int:
 
 def shown(raw: bytes) -> str:
     """Bytes as a reader can see them, without the zeros at their end."""
-    text = raw.rstrip(b"\0").decode("utf-8", "backslashreplace")
-    return repr(text)
+    return repr(raw.rstrip(b"\0").decode("utf-8", "backslashreplace"))

@@ -7,9 +7,12 @@ addresses to load the file by or the word that the file is ELF.
                  ^        header_addr  ---- memory ---->     | text, data    | zeros       |
                  the byte at load_addr lies (header_addr - load_addr) bytes before the header
 
-What a loader that comes by kexec provides: the command line, its name, modules (page aligned), the
-memory map and ACPI's root pointer.  It has no BIOS, no EFI boot services, no screen and no video mode:
-a header that requires one of those is refused.  Tags for EFI loaders only are left alone.
+What a loader that comes by kexec provides: the command line, its name, modules (page aligned) and the
+memory map.  It has no copy of ACPI's root pointer, no BIOS, no EFI boot services, no screen and no video mode.
+Information about those that a header requires is left out, and remarked on: "if it supports a given tag
+but the information conveyed by it is not available" a loader goes on without (Multiboot2, 3.1.4); a
+type that the specification does not have is refused, as it says there.  A video mode or a console that
+is required is refused: that is no information.  Tags for EFI loaders only are left alone.
 
 Rules: facts from `abi.multiboot`; addresses are physical; nothing about ELF is known here.
 """
@@ -23,8 +26,7 @@ from struct import Struct, unpack_from
 from tightrope.abi import multiboot as abi
 from tightrope.errors import ImageError
 from tightrope.image.parts import Piece
-from tightrope.memory import Extent
-from tightrope.model import Protocol
+from tightrope.model import Movable, Protocol
 
 _PROVIDED = frozenset(
     {
@@ -33,8 +35,6 @@ _PROVIDED = frozenset(
         abi.Information.MODULE,
         abi.Information.BASIC_MEMORY,
         abi.Information.MEMORY_MAP,
-        abi.Information.ACPI_OLD,
-        abi.Information.ACPI_NEW,
         abi.Information.LOAD_BASE,
     }
 )
@@ -52,15 +52,16 @@ _LEFT_ALONE = frozenset(
 class Header:
     """One header; `entry` and `piece` are None where the file's own format says it (ELF).
 
-    `bounds` is where a relocatable kernel may lie, None when it says nothing; `offset` is the
-    header's place in the file, in bytes.
+    `movable` is where a loader may put it, None when it says nothing; `offset` is the header's place in
+    the file, in bytes; `remarks` are what it asks for and is not given.
     """
 
     protocol: Protocol
     offset: int
     entry: int | None
     piece: Piece | None
-    bounds: Extent | None
+    movable: Movable | None = None
+    remarks: tuple[str, ...] = ()
 
 
 def headers(data: memoryview, source: str) -> tuple[Header, ...]:
@@ -101,7 +102,7 @@ def _multiboot1(data: memoryview, at: int, source: str) -> Header:
         names = "a video mode" if required == abi.Flags.VIDEO_MODE else f"{required:#x}"
         raise refusal("flags", f"require {names}, which a kexec does not provide", at + 4)
     if not flags & abi.Flags.ADDRESSES:
-        return Header(protocol=Protocol.MULTIBOOT, offset=at, entry=None, piece=None, bounds=None)
+        return Header(protocol=Protocol.MULTIBOOT, offset=at, entry=None, piece=None)
     place = at + abi.HEADER_1.size
     if place + abi.ADDRESSES_1.size > min(len(data), abi.REACH_1):
         problem = "the addresses are not inside the file and the header's reach"
@@ -109,7 +110,7 @@ def _multiboot1(data: memoryview, at: int, source: str) -> Header:
     *addresses, entry = abi.ADDRESSES_1.unpack_from(data, place)
     piece = _by_address(data, at, place, addresses, "Multiboot", source)
     _enters(piece, entry, "Multiboot entry_addr", place + 16, source)
-    return Header(protocol=Protocol.MULTIBOOT, offset=at, entry=entry, piece=piece, bounds=None)
+    return Header(protocol=Protocol.MULTIBOOT, offset=at, entry=entry, piece=piece)
 
 
 def _by_address(
@@ -170,7 +171,8 @@ def _multiboot2(data: memoryview, at: int, source: str) -> Header:
         raise refusal("header_length", f"{length:#x} bytes from {at:#x}", at + 8, limit)
     entry: int | None = None
     addresses: tuple[int, list[int]] | None = None
-    bounds: Extent | None = None
+    movable: Movable | None = None
+    remarks: list[str] = []
     for place, kind, optional, body in _tags(data, at + abi.HEADER_2.size, end, source):
         name = _tag_name(kind)
         values: list[int] = []
@@ -185,14 +187,20 @@ def _multiboot2(data: memoryview, at: int, source: str) -> Header:
         elif kind == abi.Tag.ENTRY_ADDRESS:
             (entry,) = values
         elif kind == abi.Tag.RELOCATABLE:
-            bounds = _bounds(
+            movable = _movable(
                 values, refusal("relocatable tag", "min_addr is above max_addr", place)
             )
         elif kind == abi.Tag.INFORMATION_REQUEST:
             asked = set(unpack_from(f"<{len(body) // 4}I", body)) - _PROVIDED
+            unknown = sorted(asked - set(abi.Information))
+            if unknown and not optional:
+                listed = ", ".join(str(each) for each in unknown[:4])
+                raise refusal(name, f"requires types {listed}, which nobody knows", place)
             if asked and not optional:
-                listed = ", ".join(str(each) for each in sorted(asked)[:4])
-                raise refusal(name, f"requires types {listed}, which a kexec does not give", place)
+                names = ", ".join(_words(abi.Information(each)) for each in sorted(asked))
+                remarks.append(
+                    f"its Multiboot2 header asks for what a kexec does not have: {names}"
+                )
         elif kind == abi.Tag.CONSOLE_FLAGS:
             if values[0] & abi.CONSOLE_REQUIRED and not optional:
                 raise refusal(name, "requires a console, which a kexec does not provide", place)
@@ -205,7 +213,14 @@ def _multiboot2(data: memoryview, at: int, source: str) -> Header:
         piece = _by_address(data, at, *addresses, "Multiboot2", source)
     if piece is not None and entry is not None:
         _enters(piece, entry, "Multiboot2 entry address tag", at, source)
-    return Header(protocol=Protocol.MULTIBOOT2, offset=at, entry=entry, piece=piece, bounds=bounds)
+    return Header(
+        protocol=Protocol.MULTIBOOT2,
+        offset=at,
+        entry=entry,
+        piece=piece,
+        movable=movable,
+        remarks=tuple(remarks),
+    )
 
 
 def _tags(
@@ -226,12 +241,16 @@ def _tags(
     raise ImageError(problem, source=source, field="Multiboot2 tags", offset=min(at, end))
 
 
-def _bounds(values: list[int], refusal: ImageError) -> Extent:
-    """Where a relocatable kernel may lie, from min_addr up to max_addr's byte."""
-    low, high = values[:2]
+def _movable(values: list[int], refusal: ImageError) -> Movable:
+    """Where a loader may put the kernel, from min_addr up to max_addr's byte."""
+    low, high, alignment, _ = values
     if low > high:
         raise refusal
-    return Extent(low, high + 1)
+    return Movable(start=low, end=high + 1, alignment=alignment)
+
+
+def _words(kind: abi.Information) -> str:
+    return kind.name.lower().replace("_", " ")
 
 
 def _tag_name(kind: int) -> str:

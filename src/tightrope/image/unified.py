@@ -17,14 +17,15 @@ names the section that it is about.  The kernel itself is read by bzimage.py.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from struct import Struct
 
 from tightrope.errors import ImageError
 from tightrope.image import bzimage
 from tightrope.image.certificates import pe_header
-from tightrope.image.recognise import has_linux_header
+from tightrope.image.foreign import foreign
+from tightrope.image.recognise import has_linux_header, visible
 from tightrope.model import Image
 
 _COFF_HEADER = Struct("<HH12xHH")
@@ -44,19 +45,8 @@ def sections(data: memoryview, source: str) -> Mapping[str, memoryview]:
 
     Raises ImageError when one is not inside the file, or there twice.
     """
-    pe = pe_header(data)
     found: dict[str, memoryview] = {}
-    if pe is None or pe + _COFF_OFFSET + _COFF_HEADER.size > len(data):
-        return found
-    _, count, optional, _ = _COFF_HEADER.unpack_from(data, pe + _COFF_OFFSET)
-    table = pe + _COFF_OFFSET + _COFF_HEADER.size + optional
-    for at in range(table, table + count * _SECTION.size, _SECTION.size):
-        if at + _SECTION.size > len(data):
-            problem = f"{count} sections are not inside the file"
-            field = "PE section table"
-            raise ImageError(problem, source=source, field=field, offset=at, limit=len(data))
-        raw_name, used, _, size, start = _SECTION.unpack_from(data, at)
-        name = raw_name.rstrip(b"\0").decode("latin-1")
+    for name, at, used, size, start in _rows(data, source):
         if name == ".profile":
             break
         if name not in _KNOWN:
@@ -72,18 +62,41 @@ def sections(data: memoryview, source: str) -> Mapping[str, memoryview]:
     return found
 
 
+def names(data: memoryview, source: str) -> frozenset[str]:
+    """The names of all sections of a PE file; none when this is none.  Raises ImageError."""
+    return frozenset(name for name, *_ in _rows(data, source))
+
+
+def _rows(data: memoryview, source: str) -> Iterator[tuple[str, int, int, int, int]]:
+    """Name, offset of the row, VirtualSize, SizeOfRawData and PointerToRawData of each section."""
+    pe = pe_header(data)
+    if pe is None or pe + _COFF_OFFSET + _COFF_HEADER.size > len(data):
+        return
+    _, count, optional, _ = _COFF_HEADER.unpack_from(data, pe + _COFF_OFFSET)
+    table = pe + _COFF_OFFSET + _COFF_HEADER.size + optional
+    for at in range(table, table + count * _SECTION.size, _SECTION.size):
+        if at + _SECTION.size > len(data):
+            problem = f"{count} sections are not inside the file"
+            field = "PE section table"
+            raise ImageError(problem, source=source, field=field, offset=at, limit=len(data))
+        raw_name, used, _, size, start = _SECTION.unpack_from(data, at)
+        yield raw_name.rstrip(b"\0").decode("latin-1"), at, used, size, start
+
+
 def read(data: memoryview, found: Mapping[str, memoryview], source: str) -> Image:
     """The image in a PE file that has the section .linux, given its `sections`.  Raises ImageError."""
     kernel = found[KERNEL]
     if not has_linux_header(kernel):
-        raise ImageError("holds no bzImage", source=source, field=KERNEL)
+        named = foreign(kernel)
+        problem = f"holds no bzImage, but {named}" if named else "holds no bzImage"
+        raise ImageError(problem, source=source, field=KERNEL)
     image = bzimage.read(kernel, f"{source}: {KERNEL}")
     return replace(
         image,
         source=source,
         format="unified kernel image",
         file_size=len(data),
-        version=image.version or _text(found, ".uname", source),
+        version=image.version or _name(found, source),
         initrd=_initrd(found),
         command_line=_text(found, ".cmdline", source),
     )
@@ -96,6 +109,12 @@ def _initrd(found: Mapping[str, memoryview]) -> memoryview | None:
         return pieces[0] if pieces else None
     first, second = pieces
     return memoryview(bytes(first) + bytes(-len(first) % _INITRD_ALIGNMENT) + bytes(second))
+
+
+def _name(found: Mapping[str, memoryview], source: str) -> str | None:
+    """The kernel's version as .uname has it."""
+    text = _text(found, ".uname", source)
+    return None if text is None else visible(text)
 
 
 def _text(found: Mapping[str, memoryview], name: str, source: str) -> str | None:

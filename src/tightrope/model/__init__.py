@@ -29,7 +29,16 @@ from tightrope.model.host import (
     Named,
     Registers,
 )
-from tightrope.model.image import Buffer, Contents, EntryPoint, Image, Part, Payload, Protocol
+from tightrope.model.image import (
+    Buffer,
+    Contents,
+    EntryPoint,
+    Image,
+    Movable,
+    Part,
+    Payload,
+    Protocol,
+)
 from tightrope.model.inputs import Inputs, Module
 from tightrope.model.intent import ZERO_FRAME, Backup, Intent, Segment, SegmentRole
 from tightrope.model.participant import (
@@ -108,6 +117,7 @@ __all__ = [
     "LowMapping",
     "Memory",
     "Module",
+    "Movable",
     "Named",
     "Old",
     "Outcome",

@@ -78,6 +78,15 @@ class Contents:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Movable:
+    """Where a Multiboot2 header lets a loader put the kernel: [start, end), at multiples of `alignment`."""
+
+    start: int
+    end: int
+    alignment: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Image:
     """A kernel image, read and checked.  Sizes, alignments and limits are bytes.
 
@@ -132,3 +141,15 @@ class Image:
     """Offsets of 32-bit words to which the distance from `pref_address` is added, where it is moved."""
     reach: int | None = None
     """Where the image ends at the latest, wherever it is moved; None: where its entry's mode does."""
+    solid: bool = True
+    """All memory from the base to `init_size` is the kernel's; else its parts are, and no hole between."""
+    movable: Movable | None = None
+    """What its Multiboot2 header says of moving it; a plan leaves it where it is linked."""
+    doubt: str | None = None
+    """Why nobody enters it without being asked to: it does not say that it is a kernel."""
+    signature: int = 0
+    """Bytes of the PE certificate table behind a signed bzImage, which are loaded with it."""
+    remarks: tuple[str, ...] = ()
+    """What a reader should know of the file that is no reason to refuse it, a clause each."""
+    alternatives: tuple[Image, ...] = ()
+    """The same file as other headers of it would have it laid, with the entries that these give."""

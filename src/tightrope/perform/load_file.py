@@ -17,27 +17,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from struct import Struct
 from typing import TYPE_CHECKING
 
 from tightrope.abi import elf
+from tightrope.abi.elf import EM_386, EM_X86_64, PT_LOAD, PT_NOTE
 from tightrope.errors import BadInput
 from tightrope.memory import PAGE_SIZE, Extent, align_up
 
 if TYPE_CHECKING:
     from tightrope.model import Plan
 
-EM_386, EM_X86_64 = 3, 62
-PT_LOAD, PT_NOTE = 1, 4
-ET_EXEC = 2
 OWNER = b"Tightrope\0"
 NOTE_OUTCOME, NOTE_KIND = 1, 2
 HOLDS = "holds"
-_HEADER = Struct("<16sHHIQQQIHHHHHH")
-_SEGMENT = Struct("<IIQQQQQQ")
-_NOTE = Struct("<III")
-_IDENT = elf.MAGIC + bytes((2, 1, 1)) + bytes(9)
-_RWX = 7
+_BITS = 64
+_HEADER, _SEGMENT, _NOTE = elf.HEADER[_BITS], elf.PROGRAM_HEADER[_BITS], elf.NOTE
+_PF_R = 4
 NOTHING = memoryview(b"")
 _MOST_SEGMENTS = 64
 """Far above what any hypervisor takes."""
@@ -91,7 +86,8 @@ def write(load: Load) -> bytes:
     )
     count = 1 + len(load.segments)
     at = _HEADER.size + count * _SEGMENT.size
-    rows, parts = [_SEGMENT.pack(PT_NOTE, 4, at, 0, 0, len(notes), 0, 4)], [notes]
+    noted = _SEGMENT.pack(type=PT_NOTE, flags=_PF_R, offset=at, filesz=len(notes), align=4)
+    rows, parts = [noted], [notes]
     at += len(notes)
     for each in load.segments:
         gap = align_up(at, PAGE_SIZE) - at
@@ -100,30 +96,42 @@ def write(load: Load) -> bytes:
         where = each.destination
         rows.append(
             _SEGMENT.pack(
-                PT_LOAD,
-                _RWX,
-                at,
-                where.start,
-                where.start,
-                len(each.data),
-                where.size,
-                PAGE_SIZE,
+                type=PT_LOAD,
+                flags=elf.PF_RWX,
+                offset=at,
+                vaddr=where.start,
+                paddr=where.start,
+                filesz=len(each.data),
+                memsz=where.size,
+                align=PAGE_SIZE,
             )
         )
         at += len(each.data)
     machine = EM_386 if load.legacy else EM_X86_64
-    sizes = (_HEADER.size, _SEGMENT.size, count, 0, 0, 0)
-    header = _HEADER.pack(_IDENT, ET_EXEC, machine, 1, load.entry, _HEADER.size, 0, 0, *sizes)
+    header = _HEADER.pack(
+        **elf.ident(_BITS),
+        type=elf.ET_EXEC,
+        machine=machine,
+        version=elf.VERSION,
+        entry=load.entry,
+        phoff=_HEADER.size,
+        ehsize=_HEADER.size,
+        phentsize=_SEGMENT.size,
+        phnum=count,
+    )
     return b"".join([header, *rows, *parts])
 
 
 def read(data: bytes | memoryview, source: str) -> Load:
     """The load in a file.  Bytes behind its last part are not looked at.  Raises BadInput."""
     raw = memoryview(data)
-    if len(raw) < _HEADER.size or bytes(raw[: len(_IDENT)]) != _IDENT:
+    wanted = _HEADER.pack(**elf.ident(_BITS))[:16]
+    if len(raw) < _HEADER.size or bytes(raw[:16]) != wanted:
         raise BadInput("is no 64-bit ELF file: not written by --write", source=source, offset=0)
-    _, kind, machine, _, entry, table, *_, width, count, _, _, _ = _HEADER.unpack_from(raw)
-    if kind != ET_EXEC or machine not in (EM_386, EM_X86_64) or width != _SEGMENT.size:
+    header = _HEADER.unpack(raw)
+    machine, count, table = header["machine"], header["phnum"], header["phoff"]
+    ours = header["type"] == elf.ET_EXEC and machine in (EM_386, EM_X86_64)
+    if not ours or header["phentsize"] != _SEGMENT.size:
         raise BadInput("is an ELF file of another kind", source=source, field="e_type", offset=16)
     if not 0 < count <= _MOST_SEGMENTS:
         raise BadInput(
@@ -135,7 +143,8 @@ def read(data: bytes | memoryview, source: str) -> Load:
         place = table + number * _SEGMENT.size
         if place + _SEGMENT.size > len(raw):
             raise BadInput("ends in its program headers", source=source, field="e_phoff", offset=32)
-        what, _, at, _, paddr, filesz, memsz, _ = _SEGMENT.unpack_from(raw, place)
+        row = _SEGMENT.unpack(raw, place)
+        what, at, filesz = row["type"], row["offset"], row["filesz"]
         if at + filesz > len(raw):
             raise BadInput(
                 "ends before its bytes do", source=source, field="p_offset", offset=place
@@ -143,12 +152,14 @@ def read(data: bytes | memoryview, source: str) -> Load:
         if what == PT_NOTE:
             notes |= _notes(raw[at : at + filesz], source, at)
         elif what == PT_LOAD:
-            segments.append(_segment(raw[at : at + filesz], paddr, memsz, source, place))
+            segments.append(
+                _segment(raw[at : at + filesz], row["paddr"], row["memsz"], source, place)
+            )
     if notes.get(NOTE_KIND) not in ("kexec", "crash") or not segments:
         raise BadInput("does not say what it is: not written by --write", source=source)
     return Load(
         segments=tuple(segments),
-        entry=entry,
+        entry=header["entry"],
         legacy=machine == EM_386,
         crash=notes[NOTE_KIND] == "crash",
         rehearsed=notes.get(NOTE_OUTCOME, ""),
@@ -170,7 +181,7 @@ def _segment(data: memoryview, paddr: int, memsz: int, source: str, place: int) 
 
 def _note(kind: int, text: str) -> bytes:
     raw = text.encode()
-    head = _NOTE.pack(len(OWNER), len(raw), kind)
+    head = _NOTE.pack(namesz=len(OWNER), descsz=len(raw), type=kind)
     return (
         head + OWNER.ljust(align_up(len(OWNER), 4), b"\0") + raw.ljust(align_up(len(raw), 4), b"\0")
     )
@@ -180,7 +191,8 @@ def _notes(raw: memoryview, source: str, offset: int) -> dict[int, str]:
     """Our notes by type."""
     found, at = {}, 0
     while at + _NOTE.size <= len(raw):
-        names, size, kind = _NOTE.unpack_from(raw, at)
+        note = _NOTE.unpack(raw, at)
+        names, size, kind = note["namesz"], note["descsz"], note["type"]
         name = at + _NOTE.size
         text = name + align_up(names, 4)
         if text + size > len(raw):

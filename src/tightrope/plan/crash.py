@@ -12,19 +12,16 @@ the old kernel is a 32-bit one, else ELF64, as kexec-tools does it.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator, Sequence
 
-from tightrope.abi.elf import PN_XNUM
+from tightrope.abi import elf
+from tightrope.abi.elf import EM_386, EM_X86_64, PN_XNUM, PT_LOAD, PT_NOTE
 from tightrope.errors import PlanError
 from tightrope.memory import Extent, MemoryMap, Region, RegionKind, subtract
 from tightrope.model import Backup, Host, Paging
 from tightrope.plan.backup import within
 from tightrope.plan.placement import FIRST_MIB, FOUR_GIB
 
-ET_CORE, EV_CURRENT, PT_LOAD, PT_NOTE = 4, 1, 1, 4
-EM_386, EM_X86_64 = 3, 62
-RWX = 7
 WORD = "elfcorehdr="
 
 
@@ -71,20 +68,31 @@ def core_header(host: Host, backup: Sequence[Backup] = ()) -> bytes:
             limit=PN_XNUM - 1,
         )
     machine = EM_386 if legacy else EM_X86_64
-    ident = b"\x7fELF" + bytes([2 if wide else 1, 1, 1]) + bytes(9)
-    size, entry = (64, 56) if wide else (52, 32)
-    header = struct.pack(
-        "<16sHHIQQQIHHHHHH" if wide else "<16sHHIIIIIHHHHHH",
-        ident, ET_CORE, machine, EV_CURRENT, 0, size, 0, 0, size, entry, len(rows), 0, 0, 0,
-    )  # fmt: skip
+    bits = 64 if wide else 32
+    layout, row = elf.HEADER[bits], elf.PROGRAM_HEADER[bits]
+    header = layout.pack(
+        **elf.ident(bits),
+        type=elf.ET_CORE,
+        machine=machine,
+        version=elf.VERSION,
+        phoff=layout.size,
+        ehsize=layout.size,
+        phentsize=row.size,
+        phnum=len(rows),
+    )
     headers = [header]
     for kind, extent, virt, offset in rows:
-        start, length = extent.start, extent.size
-        if wide:
-            row = struct.pack("<IIQQQQQQ", kind, RWX, offset, virt, start, length, length, 0)
-        else:
-            row = struct.pack("<8I", kind, offset, virt, start, length, length, RWX, 0)
-        headers.append(row)
+        headers.append(
+            row.pack(
+                type=kind,
+                flags=elf.PF_RWX,
+                offset=offset,
+                vaddr=virt,
+                paddr=extent.start,
+                filesz=extent.size,
+                memsz=extent.size,
+            )
+        )
     return b"".join(headers)
 
 

@@ -53,6 +53,13 @@ class Way:
 
 def way_in(image: Image, host: Host, wanted: Protocol | None) -> Way:
     """The way in that was asked for, or the best there is.  Raises PlanError with the reason."""
+    if wanted is None and image.doubt is not None:
+        bits = image.entries[0].bits
+        raise PlanError(
+            f"{image.doubt}: --entry flat enters it all the same, at e_entry in {bits}-bit mode",
+            source=image.source,
+            field="entries",
+        )
     entries = {each.protocol: each for each in image.entries}
     problems = []
     for protocol in [wanted] if wanted else entries:
@@ -65,6 +72,13 @@ def way_in(image: Image, host: Host, wanted: Protocol | None) -> Way:
             return Way(entry=entry, stub=stub)
         problems.append(problem)
     raise PlanError("; ".join(problems), source=image.source, field="entries")
+
+
+def laid_for(image: Image, wanted: Protocol | None) -> Image:
+    """The image as the entry that was asked for wants it laid: itself, or one of its alternatives."""
+    laid = (image, *image.alternatives)
+    offers = (each for each in laid if any(entry.protocol is wanted for entry in each.entries))
+    return next(offers, image)
 
 
 def filled(way: Way, page: bytes, leads_to: int, registers: Mapping[str, int]) -> bytes:
@@ -85,7 +99,8 @@ def _problem(image: Image, host: Host, protocol: Protocol) -> str | None:
     """Why this old kernel cannot enter this image in this way, or None."""
     found = next((each for each in image.entries if each.protocol is protocol), None)
     if found is None:
-        offered = ", ".join(each.protocol for each in image.entries)
+        laid = (image, *image.alternatives)
+        offered = ", ".join(entry.protocol for each in laid for entry in each.entries)
         return f"the image has no {_NAMES[protocol]}, only {offered}"
     if found.bits == 64:
         if not host.paging.long_mode:

@@ -153,13 +153,15 @@ def _multiboot(new: New, protocol: Protocol, request: Request, room: Room) -> Ha
     if protocol is Protocol.MULTIBOOT:
         magic, role = multiboot_abi.LOADED_BY_1, SegmentRole.MULTIBOOT
         size = len(multiboot.information(0, command_line=line, modules=placed, memory=new.memory))
-        at = room.small(role, size)
+        at = room.low(role, size)
         data = multiboot.information(at.start, command_line=line, modules=placed, memory=new.memory)
     else:
         magic, role = multiboot_abi.LOADED_BY_2, SegmentRole.MULTIBOOT2
         data = multiboot.tags(new.base, command_line=line, modules=placed, memory=new.memory)
-        at = room.small(role, len(data))
-    segments.append(Segment(role=role, destination=at, data=data, why="near 4 GiB"))
+        at = room.low(role, len(data))
+    # Where kexec-tools has it (kexec-multiboot-x86.c), and where GNU Mach can reach it early.
+    why = "low: some kernels have little mapped"
+    segments.append(Segment(role=role, destination=at, data=data, why=why))
     return Handed(segments=tuple(segments), registers={"rax": magic, "rbx": at.start})
 
 

@@ -30,7 +30,7 @@ from tightrope.plan import xen
 from tightrope.plan.allocate import allocate, extents, own, reach, table_frames
 from tightrope.plan.backup import back_up, with_routine
 from tightrope.plan.crash import WORD, core_header, crash_memory_map, with_core_header
-from tightrope.plan.entering import filled, way_in
+from tightrope.plan.entering import filled, laid_for, way_in
 from tightrope.plan.handed import New, handed
 from tightrope.plan.moved import moved
 from tightrope.plan.request import Request
@@ -52,6 +52,7 @@ def prepare(image: Image, host: Host, request: Request) -> Plan:
         if wanted is None and request.xen is XenInterface.V2 and bits == 32:
             wanted = Protocol.LINUX_32  # a 32-bit kexec-tools loads for EM_386
     described, host = host, xen.as_walked(host, request.xen)
+    image = laid_for(image, wanted)
     way = way_in(image, host, wanted)
     if request.xen is XenInterface.V2:
         way = xen.exit_through(way)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from tightrope.abi import boot
 from tightrope.errors import PlanError
 from tightrope.memory import PAGE_SIZE, Extent, align_up, subtract
-from tightrope.model import Host, Image
+from tightrope.model import Host, Image, Part
 from tightrope.plan.placement import (
     FOUR_GIB,
     crash_ram,
@@ -52,8 +52,11 @@ class Room:
         image = self._image
         size = align_up(image.init_size, PAGE_SIZE)
         wanted = Extent.sized(image.pref_address, image.init_size).page_aligned()
-        if any(ram.covers(wanted) for ram in self._ram):
-            return self._take(wanted)
+        needed = [wanted] if image.solid else [self._part(each) for each in image.parts]
+        if all(any(ram.covers(each) for ram in self._ram) for each in needed):
+            for each in needed:
+                self._take(each)
+            return wanted
         if self._fixed:
             raise PlanError(
                 f"the kernel has to be loaded at {wanted}, which is not all {self._whose}",
@@ -83,6 +86,10 @@ class Room:
             field="init_size",
             limit=largest(self._ram),
         )
+
+    def _part(self, part: Part) -> Extent:
+        """The whole pages of a part of an image that lies where it is linked."""
+        return Extent.sized(self._image.pref_address + part.offset, part.size).page_aligned()
 
     def initrd(self, size: int, source: str) -> Extent:
         """The highest place that the image allows for `size` bytes."""

@@ -7,13 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tightrope.abi.elf import (
-    CLASS_BITS,
-    HEADER_SIZE,
-    IDENT_CLASS,
-    PROGRAM_HEADER_OFFSETS,
-    PROGRAM_HEADER_SIZE,
-)
+from tightrope.abi import elf
 from tightrope.errors import BadInput
 from tightrope.memory import PAGE_SIZE, Extent
 from tightrope.model import Handover, Paging, Piece, PieceRole, SegmentRole, Step
@@ -63,11 +57,11 @@ def dump_overwritten(handover: Handover) -> Handover:
     saved = _saved(handover)
 
     def lead(data: bytearray) -> None:
-        bits = CLASS_BITS[data[IDENT_CLASS]]
-        size, offset = PROGRAM_HEADER_SIZE[bits], PROGRAM_HEADER_OFFSETS[bits]
+        bits = elf.CLASS_BITS[data[elf.IDENT_CLASS]]
+        layout = elf.PROGRAM_HEADER[bits]
         width = bits // 8
-        for row in range(HEADER_SIZE[bits], len(data), size):
-            at, phys = row + offset["p_offset"], row + offset["p_paddr"]
+        for row in range(elf.HEADER[bits].size, len(data), layout.size):
+            at, phys = row + layout.offset("offset"), row + layout.offset("paddr")
             if int.from_bytes(data[phys : phys + width], "little") in saved:
                 data[at : at + width] = data[phys : phys + width]
 

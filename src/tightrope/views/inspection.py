@@ -61,7 +61,7 @@ class Inspected:
 def sheet(inspected: Inspected) -> Sheet:
     """The title with what it is, then memory, handover and payload, those that it has."""
     image, unpacked = inspected.image, inspected.unpacked
-    sections = [Section(f"{image.source}: {_title(image)}", (_pairs(tuple(_identity(image))),))]
+    sections = [Section(f"{image.source}: {_title(image)}", (_pairs((*_identity(image), *(("note", each) for each in image.remarks))),))]
     for title, rows in (
         ("memory", _memory(image)),
         ("handover", _handover(image)),
@@ -92,7 +92,7 @@ def facts(inspected: Inspected) -> InspectionFacts:
         "file_size": image.file_size,
         "setup_size": boot.setup_size(image.setup_header) if linux else None,
         "kernel_size": _kernel_size(image) if linux else None,
-        "signature_size": _signature_size(image) if linux else None,
+        "signature_size": image.signature if linux else None,
         "loaded_size": _loaded(image),
         "load": {
             "relocatable": image.relocatable,
@@ -106,6 +106,14 @@ def facts(inspected: Inspected) -> InspectionFacts:
             {"offset": part.offset, "size": part.size, "data_size": len(part.data)}
             for part in image.parts
         ],
+        "movable": None
+        if image.movable is None
+        else {
+            "start": image.movable.start,
+            "end": image.movable.end,
+            "alignment": image.movable.alignment,
+        },
+        "remarks": list(image.remarks),
         "initrd_limit": image.initrd_limit,
         "cmdline_limit": image.cmdline_limit,
         "entries": [
@@ -154,9 +162,11 @@ def _identity(image: Image) -> Iterator[tuple[str, str]]:
         yield "file", f"{image.file_size} bytes, {_loaded(image)} of them are loaded"
         return
     yield "version", image.version or "not named in the header"
-    setup, signature = boot.setup_size(image.setup_header), _signature_size(image)
+    setup, signature = boot.setup_size(image.setup_header), image.signature
+    more = _loaded(image) - _kernel_size(image) - signature
     parts = [f"{setup} setup", f"{_kernel_size(image)} kernel"]
     parts += [f"{signature} signature, which is loaded with the kernel"] if signature else []
+    parts += [f"{more} more, which are loaded as well"] if more else []
     if image.format != _UNIFIED:
         yield "file", f"{image.file_size} bytes: {' + '.join(parts)}"
         return
@@ -169,8 +179,16 @@ def _identity(image: Image) -> Iterator[tuple[str, str]]:
 def _memory(image: Image) -> Iterator[tuple[str, str]]:
     home = Extent.sized(image.pref_address, image.init_size)
     size = f"{image.init_size:#x} bytes"
-    if not image.relocatable:
-        yield "needs", f"{home} free, and nowhere else: the kernel is not relocatable"
+    if image.movable is not None:
+        may = Extent(image.movable.start, image.movable.end)
+        yield "needs", f"{home} free: a plan leaves it where it is linked"
+        yield (
+            "relocatable",
+            f"says its Multiboot2 header: inside {may}, at multiples of {image.movable.alignment:#x}",
+        )
+    elif not image.relocatable:
+        where = f"{home} free" if image.solid or len(image.parts) == 1 else "its parts free"
+        yield "needs", f"{where}, and nowhere else: the kernel is not relocatable"
     elif image.pref_address:
         yield "needs", f"{home} free, or {size} at any {_unit(image.alignment)} aligned place"
     else:
@@ -189,7 +207,10 @@ def _memory(image: Image) -> Iterator[tuple[str, str]]:
         limit = f"anywhere in RAM through startup_64; through startup_32 {limit}"
     yield "initrd" if _is_linux(image) else "modules", limit
     if image.cmdline_limit >= _FOUR_GIB - 1:
-        yield "command line", "of any length, below 4 GiB"
+        yield "command line", "the image does not say how much it reads; below 4 GiB"
+        return
+    if not _is_linux(image):
+        yield "command line", f"{image.cmdline_limit} bytes: what is longer is cut off"
         return
     room = image.cmdline_limit - boot.MAX_ELFCOREHDR_STR_LEN
     yield (
@@ -213,9 +234,18 @@ def _loading(image: Image) -> Iterator[tuple[str, str]]:
 
 
 def _handover(image: Image) -> Iterator[tuple[str, str]]:
-    for entry in image.entries:
-        mode, arguments = _MODES[entry.bits], _ARGUMENTS[entry.protocol]
-        yield entry.name, f"{_place(image, entry)}, {mode}; {arguments}"
+    for laid in (image, *image.alternatives):
+        for entry in laid.entries:
+            mode, arguments = _MODES[entry.bits], _ARGUMENTS[entry.protocol]
+            yield entry.name, f"{_place(laid, entry)}, {mode}; {arguments}"
+        if laid is not image:
+            home = Extent.sized(laid.pref_address, laid.init_size)
+            yield (
+                "",
+                f"and the file laid otherwise, at {home}: with --entry {laid.entries[0].protocol}",
+            )
+    if image.doubt is not None:
+        yield "", f"only with --entry flat: {image.doubt}"
     if image.setup_header:
         yield "loadflags", _listed(boot.LoadFlags(image.loadflags))
         yield "xloadflags", _listed(boot.XLoadFlags(image.xloadflags))
@@ -270,10 +300,6 @@ def _loaded(image: Image) -> int:
 
 def _kernel_size(image: Image) -> int:
     return boot.field("syssize").read(image.setup_header, boot.SETUP_HEADER) * boot.PARAGRAPH
-
-
-def _signature_size(image: Image) -> int:
-    return _loaded(image) - _kernel_size(image)
 
 
 def _file_load_refusal(image: Image) -> str | None:

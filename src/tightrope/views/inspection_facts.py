@@ -39,6 +39,14 @@ class PayloadFacts(TypedDict):
     error: str | None
 
 
+class MovableFacts(TypedDict):
+    """Where a loader may put a kernel: [start, end), at multiples of `alignment`."""
+
+    start: int
+    end: int
+    alignment: int
+
+
 class InspectionFacts(TypedDict):
     """Everything that `tightrope inspect --json` prints."""
 
@@ -53,6 +61,10 @@ class InspectionFacts(TypedDict):
     loaded_size: int
     load: LoadFacts
     parts: list[PartFacts]
+    movable: MovableFacts | None
+    """What a Multiboot2 header says of moving the kernel."""
+    remarks: list[str]
+    """What a reader should know of the file that is no reason to refuse it."""
     initrd_limit: int
     cmdline_limit: int
     entries: list[EntryFacts]

@@ -17,6 +17,7 @@ from tightrope.errors import BadInput
 
 if TYPE_CHECKING:
     from tightrope.model import Verdict
+    from tightrope.plan import Request
 
 
 def real_old_kernel(parser: ArgumentParser) -> None:
@@ -104,13 +105,11 @@ def rehearse(options: Namespace) -> int:
     console = options.until == "console"
     if console and (heard := defaults.audible(image, request)) is not request:
         request = heard
-        print(
-            f"tightrope: the command line is {request.command_line!r}, so that it can be heard",
-            file=sys.stderr,
-        )
+        _said(request)
     token: str | None = None
     if options.until == "userspace":
-        token, request = defaults.with_token(request)
+        token, request = defaults.with_token(image, request)
+        _said(request)
     with machines.opened(options.on) as machine:
         with closing(Bar()) as bar:
             verdict = deed(
@@ -146,7 +145,8 @@ def _booted(options: Namespace) -> int:
     from tightrope.report.progress import Bar
 
     image, _, request = files.inputs(options)
-    token, request = defaults.with_token(request)
+    token, request = defaults.with_token(image, request)
+    _said(request)
     old = OldKernel(
         kernel=files.read(options.old_kernel),
         initrd=files.read(options.old_initrd) if options.old_initrd else b"",
@@ -165,6 +165,12 @@ def _booted(options: Namespace) -> int:
         )
     _show(options, verdict)
     return status(verdict.outcome)
+
+
+def _said(request: Request) -> None:
+    """Say what the command line is, where something was added to it."""
+    line = request.command_line
+    print(f"tightrope: the command line is {line!r}, so that it can be heard", file=sys.stderr)
 
 
 def _show(options: Namespace, verdict: Verdict) -> None:
