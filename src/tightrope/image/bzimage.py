@@ -195,7 +195,8 @@ def _behind(header: _Header, end: int) -> tuple[str, ...]:
     table = certificate_table(data)
     if table is None:
         more = _bytes(data, end, len(data))
-        return (f"{more} behind the kernel, which its header does not count",) if more else ()
+        said = "which its header does not count, and no signature of the kernel alone covers"
+        return (f"{more} behind the kernel, {said}",) if more else ()
     if table.start < end:
         problem, name = "lies inside the kernel", "PE certificate table"
         raise ImageError(problem, source=header.source, field=name, offset=table.start, limit=end)

@@ -45,6 +45,16 @@ def ram_for_new_kernel(host: Host) -> tuple[Extent, ...]:
     return subtract(whole_pages(host.memory.ram), taken)
 
 
+def low_ram(host: Host) -> tuple[Extent, ...]:
+    """RAM below 1 MiB where a kernel may lie that is linked there: all but the BIOS data area's page.
+
+    Nothing is placed there that could lie elsewhere: see FIRST_MIB.
+    """
+    taken = [Extent(0, PAGE_SIZE), Extent(FIRST_MIB.end, 1 << 64)]
+    taken += [each.extent.page_aligned() for each in host.firmware]
+    return subtract(whole_pages(host.memory.ram), taken)
+
+
 def crash_ram(host: Host) -> tuple[Extent, ...]:
     """The whole pages of the crash region above the first MiB: all that a crash kernel may use.
 

@@ -18,6 +18,7 @@ from tightrope.plan.placement import (
     find_hole,
     free_ram,
     largest,
+    low_ram,
     ram_for_new_kernel,
 )
 
@@ -53,7 +54,8 @@ class Room:
         size = align_up(image.init_size, PAGE_SIZE)
         wanted = Extent.sized(image.pref_address, image.init_size).page_aligned()
         needed = [wanted] if image.solid else [self._part(each) for each in image.parts]
-        if all(any(ram.covers(each) for ram in self._ram) for each in needed):
+        linked = self._ram if self._crash else (*low_ram(self._host), *self._ram)
+        if all(any(ram.covers(each) for ram in linked) for each in needed):
             for each in needed:
                 self._take(each)
             return wanted

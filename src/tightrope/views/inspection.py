@@ -61,7 +61,12 @@ class Inspected:
 def sheet(inspected: Inspected) -> Sheet:
     """The title with what it is, then memory, handover and payload, those that it has."""
     image, unpacked = inspected.image, inspected.unpacked
-    sections = [Section(f"{image.source}: {_title(image)}", (_pairs((*_identity(image), *(("note", each) for each in image.remarks))),))]
+    sections = [
+        Section(
+            f"{image.source}: {_title(image)}",
+            (_pairs((*_identity(image), *(("note", each) for each in image.remarks))),),
+        )
+    ]
     for title, rows in (
         ("memory", _memory(image)),
         ("handover", _handover(image)),

@@ -23,13 +23,20 @@ def sheet(plan: Plan) -> Sheet:
     title = f"plan for {plan.image.source} on {plan.host.source}"
     return Sheet(
         (
-            Section(title, _lines([words.crash_kexec(plan)] if plan.crash else [], indent=0)),
+            Section(title, _lines(_heading(plan), indent=0)),
             Section("destinations", _lines(_destinations(plan))),
             Section("sources", _lines(_sources(plan))),
             Section("handover", _lines(_handover(plan))),
             Section("page_table_b has to map, each address to itself", _lines(_identity(plan))),
         )
     )
+
+
+def _heading(plan: Plan) -> Iterator[str]:
+    if plan.crash:
+        yield words.crash_kexec(plan)
+    for remark in plan.image.remarks:
+        yield f"the file: {remark}"
 
 
 def _lines(texts: Iterable[str], *, indent: int = 2) -> tuple[Line, ...]:
@@ -102,6 +109,7 @@ class IdentityFacts(TypedDict):
 
 Segments = list[SegmentFacts]
 Identities = list[IdentityFacts]
+Remarks = list[str]
 # `list` is a key below.
 
 
@@ -109,6 +117,8 @@ class PlanFacts(TypedDict):
     """Everything that `tightrope plan --json` prints."""
 
     image: str
+    remarks: Remarks
+    """What a reader should know of the image's file."""
     host: str
     crash: bool
     segments: Segments
@@ -131,6 +141,7 @@ def facts(plan: Plan) -> PlanFacts:
     """The plan as numbers."""
     return {
         "image": plan.image.source,
+        "remarks": [*plan.image.remarks],
         "host": plan.host.source,
         "crash": plan.crash,
         "segments": [

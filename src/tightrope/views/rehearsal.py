@@ -47,6 +47,8 @@ def _places(verdict: Verdict) -> Iterator[tuple[str, str]]:
     built, plan = verdict.handover, verdict.handover.intent
     host = built.host
     ram = sum(each.size for each in host.memory.ram)
+    for remark in plan.image.remarks:
+        yield "the file", remark
     yield "old kernel", f"{host.source}: {host.paging.value}, {words.size(ram)} of RAM"
     yield from xen.header(built)
     if plan.crash:
