@@ -18,6 +18,8 @@ def solver_library() -> Any:
         import z3
     except ModuleNotFoundError as err:
         raise MissingPart("z3 is not installed: install tightrope[prove]") from err
+    # Its handler would swallow Ctrl-C; `interrupt` sees to it.
+    z3.set_param("ctrl_c", False)
     return z3
 
 

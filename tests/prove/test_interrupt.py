@@ -1,0 +1,120 @@
+"""A signal ends a proof at once, inside z3 too, and what it had made is gone.
+
+Rules: each case is a process of its own; what it does when the signal comes is known from its output.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tightrope.prove.interrupt import ENDING, ending_at_once
+
+PATIENCE = 30.0
+"""Seconds for a loaded machine to answer; what is interrupted would take hours."""
+FOR_HOURS = """
+from tightrope.prove.interrupt import ending_at_once
+from tightrope.prove.solver import solver_library
+z3 = solver_library()
+x, y = z3.BitVecs("x y", 128)
+wide = z3.ZeroExt(128, x) * z3.ZeroExt(128, y) == 2**201 - 20 * 2**80 + 1
+solver = z3.Solver()
+solver.add(wide, z3.UGT(x, 1), z3.UGT(y, 1))
+with ending_at_once():
+    print("asked", flush=True)
+    print(solver.check(), flush=True)
+"""
+
+
+def ended(process: subprocess.Popen[str], number: signal.Signals) -> tuple[int, str]:
+    """Its status and the rest of its output, after its first line and then the signal."""
+    assert process.stdout is not None
+    assert process.stdout.readline()
+    process.send_signal(number)
+    rest, _ = process.communicate(timeout=PATIENCE)
+    return process.returncode, rest
+
+
+@pytest.mark.parametrize("number", ENDING, ids=lambda number: number.name)
+def test_a_signal_ends_a_question_to_z3(number: signal.Signals) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", FOR_HOURS],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        status, rest = ended(process, number)
+    # Without a command line around it KeyboardInterrupt is Python's to tell: by the signal itself.
+    assert status == (-number if number is signal.SIGINT else 128 + number)
+    assert rest == ""
+
+
+@pytest.mark.parametrize("number", ENDING, ids=lambda number: number.name)
+def test_a_signal_ends_the_command(number: signal.Signals) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "tightrope", "prove", "--mutants"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        status, rest = ended(process, number)
+    assert status == 128 + number
+    assert "mutants" not in rest.splitlines()[-1:]
+
+
+@pytest.mark.parametrize("number", ENDING, ids=lambda number: number.name)
+def test_the_assembler_and_its_folder_are_gone(number: signal.Signals, tmp_path: Path) -> None:
+    tools, folder = tmp_path / "tools", tmp_path / "folder"
+    tools.mkdir()
+    folder.mkdir()
+    told = tmp_path / "told"
+    os.mkfifo(told)
+    fake = tools / "as"
+    fake.write_text(f'#!/bin/sh\necho $$ > "{told}"\nexec sleep 1000\n')
+    fake.chmod(0o755)
+    source = tmp_path / "code.S"
+    source.write_text("ret\n")
+    environment = {**os.environ, "PATH": f"{tools}:/usr/bin:/bin", "TMPDIR": str(folder)}
+    with subprocess.Popen(
+        [sys.executable, "-m", "tightrope", "prove", "code", source],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=environment,
+    ) as process:
+        child = int(told.read_text())
+        assert list(folder.iterdir())
+        process.send_signal(number)
+        process.communicate(timeout=PATIENCE)
+        assert process.returncode == 128 + number
+    assert list(folder.iterdir()) == []
+    with pytest.raises(ProcessLookupError):
+        os.kill(child, 0)
+
+
+def test_what_signals_did_before_is_put_back() -> None:
+    before = {each: signal.getsignal(each) for each in ENDING}
+    descriptor = signal.set_wakeup_fd(-1)
+    signal.set_wakeup_fd(descriptor)
+    with ending_at_once():
+        assert signal.getsignal(signal.SIGTERM) is not before[signal.SIGTERM]
+    assert {each: signal.getsignal(each) for each in ENDING} == before
+    now = signal.set_wakeup_fd(-1)
+    signal.set_wakeup_fd(now)
+    assert now == descriptor
+
+
+def test_a_signal_that_was_ignored_stays_ignored() -> None:
+    """As a shell's background job, or under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with ending_at_once():
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
