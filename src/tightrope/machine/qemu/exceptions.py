@@ -170,24 +170,20 @@ def _offset(handover: Handover, pc: int) -> int | None:
 
 def step_of(handover: Handover, pc: int) -> Step:
     """The step of the walk that an instruction of the relocation code belongs to."""
-    offset, symbols = _offset(handover, pc), handover.code.symbols
+    offset, code = _offset(handover, pc), handover.relocation_code
     if offset is None:
         return Step.COPY
-    if handover.at_v is not None:
-        # Other code at V, which may have no page_table_a; at P its own address is reached by then.
-        at_v = handover.at_v.symbols
-        first = at_v.get("after_table_a", at_v.get("flushed", PAGE_SIZE))
-        here = handover.intent.relocation <= pc < handover.intent.relocation + PAGE_SIZE
-        symbols = {**at_v, "after_table_a": first} if here else {"identity": 0, **symbols}
-    last = symbols.get("after_table_b", symbols.get("paging_off", PAGE_SIZE))
-    step = Step.CALL
-    for symbol, begins in (("after_table_a", Step.TABLE_A), ("set_stack", Step.STATE)):
-        if offset >= symbols.get(symbol, PAGE_SIZE):
-            step = begins
-    identity = symbols.get("identity", PAGE_SIZE)
-    if offset >= identity:
-        step = Step.IDENTITY if offset == identity else Step.TABLE_B
-    return Step.COPY if offset > last else step
+    at_v = handover.intent.relocation <= pc < handover.intent.relocation + PAGE_SIZE
+    begun = Step.CALL
+    for step in Step:
+        # Code that stays at V and the control page's are two: each has landmarks of its own.
+        first = code.begins(step) if code.at_v is None or at_v == (step < Step.IDENTITY) else None
+        if first is None or offset < first:
+            continue
+        begun = step
+        if step >= Step.IDENTITY and offset > first:
+            begun = Step.TABLE_B if step is Step.IDENTITY else Step.COPY
+    return begun
 
 
 def _text(

@@ -38,19 +38,15 @@ def here(handover: Handover) -> Cpu:
 
 
 def places(handover: Handover) -> dict[int, Step]:
-    """Linear address -> the step that has begun there."""
-    plan, symbols = handover.intent, handover.code.symbols
+    """Linear address -> the step that has begun there, as far as the relocation code has landmarks."""
+    intent, code = handover.intent, handover.relocation_code
     found: dict[int, Step] = {}
-    for base, symbol, step in (
-        (plan.relocation, "after_table_a", Step.TABLE_A),
-        (plan.relocation, "set_stack", Step.STATE),
-        (plan.control_page, "identity", Step.IDENTITY),
-        (plan.control_page, "after_table_b", Step.TABLE_B),
-        (plan.control_page, "paging_off", Step.TABLE_B),
-    ):
-        if symbol in symbols:
-            found[base + symbols[symbol]] = step
-    found[plan.entry] = Step.COPY
+    for step in Step:
+        offset = code.begins(step)
+        if offset is not None:
+            base = intent.relocation if step < Step.IDENTITY else intent.control_page
+            found[base + offset] = step
+    found[intent.entry] = Step.COPY
     return found
 
 
