@@ -133,6 +133,10 @@ class RegionKind(StrEnum):
     NVS = "nvs"
     UNUSABLE = "unusable"
     PMEM = "pmem"
+    PRAM = "pram"
+    """Persistent memory as it was before ACPI 6: type 12."""
+    SOFT_RESERVED = "soft-reserved"
+    """Memory for a special purpose (EFI_MEMORY_SP), such as CXL's: Linux's own type, 0xefffffff."""
 
 
 @dataclass(frozen=True, slots=True, order=True)

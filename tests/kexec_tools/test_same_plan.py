@@ -22,7 +22,7 @@ from tests.kexec_tools import side_by_side, watched
 from tests.kexec_tools.watched import CAP_SYS_BOOT, KEXEC, KEXEC_LOAD
 from tests.makers.bzimage import bzimage
 from tightrope import host, image
-from tightrope.host.live import read_tree
+from tightrope.host.capture.tree import read_tree
 from tightrope.model import Host, Plan, Protocol
 from tightrope.plan import Request, prepare
 

@@ -263,6 +263,8 @@ class E820Type(IntEnum):
     NVS = 4
     UNUSABLE = 5
     PMEM = 7
+    PRAM = 12
+    SOFT_RESERVED = 0xEFFF_FFFF
 
 
 SETUP_DATA = Struct("<QII")

@@ -26,7 +26,7 @@ MEMORY = Struct("<QQII")
 
 
 class Memory(IntEnum):
-    """XEN_HVM_MEMMAP_TYPE_*: the e820 types."""
+    """XEN_HVM_MEMMAP_TYPE_*: the e820 types; the last two are Linux's own (asm/e820/types.h)."""
 
     RAM = 1
     RESERVED = 2
@@ -34,6 +34,8 @@ class Memory(IntEnum):
     NVS = 4
     UNUSABLE = 5
     PMEM = 7
+    PRAM = 12
+    SOFT_RESERVED = 0xEFFF_FFFF
 
 
 if (START_INFO.size, MODULE.size, MEMORY.size) != (56, 32, 24):

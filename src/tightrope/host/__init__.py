@@ -1,7 +1,10 @@
 """The old kernel's world as a description: read from a file, from this machine, from a guest.
 
-    profile   TOML text -> Host          (the schema is the commented example.toml beside it)
-    capture   what /proc and /sys say of this machine -> TOML text
+    schema    TOML tables declared as dataclasses; knows nothing about hosts
+    document  a host file as it is declared: fields, bounds, comments
+    profile   TOML text <-> Host
+    examples  hosts of every mode, as values
+    capture   what /proc and /sys say of a machine -> TOML text
     guest     a real old kernel that stands in a machine -> Host and World
 
     xen       the same of a hypervisor with a dom0: its file, its examples, what it says of itself
@@ -9,10 +12,9 @@
 May import: abi, errors, memory, model, x86
 """
 
-from tightrope.host.capture import Captured, capture
+from tightrope.host.capture import Captured, capture, read_copy, read_tree
 from tightrope.host.examples import PAGE_OFFSETS, SPLITS, example
 from tightrope.host.guest import Guest, Told, read_guest, with_code
-from tightrope.host.live import read_tree
 from tightrope.host.profile import read, schema, write
 from tightrope.host.xen.capture import xen_file
 from tightrope.host.xen.examples import xen_example
@@ -28,6 +30,7 @@ __all__ = [
     "capture",
     "example",
     "read",
+    "read_copy",
     "read_guest",
     "read_tree",
     "schema",

@@ -75,8 +75,16 @@ def _places(host: Host, top: At) -> None:
     for number, busy in enumerate(host.busy):
         if not covered(busy.extent, ram):
             (top / f"busy[{number}]").refuse(f"{busy.extent} is not all RAM")
+    for number, low in enumerate(host.crash_memory):
+        field = f"crash_memory[{number}]"
+        if not covered(low.extent, ram):
+            (top / field).refuse(f"{low.extent} is not all RAM")
+        for whose, extent in taken.items():
+            if low.extent.overlaps(extent):
+                (top / field).refuse(f"{low.extent} overlaps {whose} {extent}")
     beyond = 1 << host.cpu.physical_bits
     for field, end in (
+        *((f"preserved[{n}]", each.extent.end) for n, each in enumerate(host.preserved)),
         *((f"firmware[{n}]", each.extent.end) for n, each in enumerate(host.firmware)),
         *((f"mapping[{n}].phys", e.phys + e.size) for n, e in enumerate(host.low_mappings)),
         ("rsdp", 0 if host.rsdp is None else host.rsdp + 1),

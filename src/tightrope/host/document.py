@@ -13,11 +13,12 @@ from typing import Annotated
 from tightrope.host.schema import At, Choice, Number, NumberOr, Says, Text, either, quoted
 from tightrope.host.xen.document import XenTable
 from tightrope.memory import PAGE_SIZE, Extent, RegionKind
-from tightrope.model import Paging
+from tightrope.model import Confidential, Paging
 
 LINEAR = Number(high=(1 << 64) - 1, multiple=PAGE_SIZE)
 PAGES = Number(multiple=PAGE_SIZE)
 REGISTER = Number(high=(1 << 64) - 1)
+HANDED_OVER = "handed over"
 TOP = 1 << 52
 """No CPU has more bits of physical address (SDM 4.1.4)."""
 
@@ -142,6 +143,16 @@ class Document:
             above="Where the firmware's root pointer (RSDP) lies; leave it out when there is none."
         ),
     ] = None
+    confidential: Annotated[
+        Confidential | None,
+        Choice(Confidential),
+        Says(above="The old kernel is a guest whose memory its host cannot read."),
+    ] = None
+    screen_info: Annotated[
+        str | None,
+        Text(r"[0-9a-f]{128}", "the 64 bytes of struct screen_info in hexadecimal"),
+        Says(above="The screen as the old kernel's loader described it: struct screen_info."),
+    ] = None
     cpu: CpuTable
     registers: Annotated[RegistersTable, Says("as they are when machine_kexec calls V")]
     text: Annotated[TextTable, Says("the old kernel's image")]
@@ -158,6 +169,13 @@ class Document:
             ' one for each CPU,\nand one whose `what` begins with "vmcoreinfo".'
         ),
     ] = ()
+    crash_memory: Annotated[
+        tuple[NamedTable, ...],
+        Says(
+            above="RAM that a crash kernel has besides [crash_region], where its image lies:"
+            " crashkernel=,low and CMA."
+        ),
+    ] = ()
     memory: Annotated[
         tuple[MemoryTable, ...],
         Says(
@@ -170,6 +188,13 @@ class Document:
         Says(
             above="RAM that the old kernel cannot give away.  Its text and [private] are busy without"
             " being listed."
+        ),
+    ] = ()
+    preserved: Annotated[
+        tuple[NamedTable, ...],
+        Says(
+            above="Memory that the old kernel keeps for the new one, as KHO does: nothing is copied"
+            f' there.\nA [[busy]] whose `what` begins with "{HANDED_OVER}" is kept as well.'
         ),
     ] = ()
     firmware: Annotated[

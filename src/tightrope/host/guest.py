@@ -16,7 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from tightrope.errors import HostError
-from tightrope.host import kernel_files as kernel
+from tightrope.host.capture import iomem as memory_files
+from tightrope.host.capture import kernel
 from tightrope.memory import (
     PAGE_SIZE,
     Extent,
@@ -49,8 +50,6 @@ from tightrope.x86.walk import Access, Mmu, Refused, walk
 SOURCE = "the guest"
 LARGE = 2 << 20
 FOUR_GIB = 1 << 32
-TEXT_PIECES = ("Kernel code", "Kernel rodata", "Kernel data", "Kernel bss")
-"""What /proc/iomem calls the kernel's image (arch/x86/kernel/setup.c)."""
 LARGEST_TEXT = 1 << 30
 """KERNEL_IMAGE_SIZE with KASLR (arch/x86/include/asm/page_64_types.h)."""
 BIOS_AREA = Extent(0xF0000, 0x10_0000)
@@ -113,10 +112,10 @@ def read_guest(told: Told, registers: Registers, read: ReadMemory, *, crash: boo
     found = kernel.symbols(told.symbols, ["_text", "relocate_kernel"])
     if not isinstance(found, dict) or len(found) != 2:
         raise HostError("tells no addresses of its text", source=SOURCE, field="/proc/kallsyms")
-    resources = kernel.iomem(told.iomem)
+    resources = memory_files.iomem(told.iomem)
     if not isinstance(resources, tuple):
         raise HostError("tells no memory", source=SOURCE, field="/proc/iomem")
-    memory = MemoryMap(kernel.iomem_regions(resources))
+    memory = MemoryMap(memory_files.iomem_regions(resources))
     reserved = [each.extent for each in resources if each.name == "Crash kernel"]
     if not memory.ram or not reserved:
         raise HostError(
@@ -221,7 +220,7 @@ def _behind(virt: int, mmu: Mmu, read: ReadMemory) -> Phys:
 
 
 def _text(
-    found: dict[str, int], resources: tuple[kernel.Resource, ...], mmu: Mmu, read: ReadMemory
+    found: dict[str, int], resources: tuple[memory_files.Resource, ...], mmu: Mmu, read: ReadMemory
 ) -> KernelText:
     """The kernel's image in whole 2 MiB: KASLR moves its virtual and its physical place.
 
@@ -229,7 +228,7 @@ def _text(
     """
     virt = align_down(found["_text"], LARGE)
     phys = _behind(found["_text"], mmu, read) - (found["_text"] - virt)
-    ends = [each.extent.end for each in resources if each.name in TEXT_PIECES]
+    ends = [each.extent.end for each in resources if each.name in memory_files.TEXT_PIECES]
     if not ends or not phys < max(ends) < phys + LARGEST_TEXT:
         raise HostError("has no kernel where it is mapped", source=SOURCE, field="/proc/iomem")
     return KernelText(virt=Virt(virt), phys=Phys(phys), size=align_up(max(ends) - phys, LARGE))

@@ -17,6 +17,7 @@ from dataclasses import asdict, replace
 from tightrope.errors import HostError
 from tightrope.host.consistency import check
 from tightrope.host.document import (
+    HANDED_OVER,
     CpuTable,
     DirectMapTable,
     Document,
@@ -28,7 +29,15 @@ from tightrope.host.document import (
     RegistersTable,
     TextTable,
 )
-from tightrope.host.schema import At, Comments, either, json_schema, read_table, write_table
+from tightrope.host.schema import (
+    At,
+    Comments,
+    declares,
+    either,
+    json_schema,
+    read_table,
+    write_table,
+)
 from tightrope.memory import Extent, MemoryMap, Phys, Region, Virt
 from tightrope.model import (
     Basis,
@@ -75,7 +84,7 @@ def host_of(document: Document, source: str) -> Host:
             size=document.direct_map.size or EVERYTHING_MAPPED,
         ),
         private=document.private.extent,
-        busy=_named(document.busy),
+        busy=_named(each for each in document.busy if not _handed_over(each)),
         crash_region=None if document.crash_region is None else document.crash_region.extent,
         firmware=_named(document.firmware),
         rsdp=None if document.rsdp is None else Phys(document.rsdp),
@@ -89,7 +98,11 @@ def host_of(document: Document, source: str) -> Host:
             for each in document.mapping
         ),
         crash_notes=_named(document.crash_note),
-        facts=tuple(_fact(key, each) for key, each in document.facts.items()),
+        crash_memory=_named(document.crash_memory),
+        preserved=_named([*document.preserved, *filter(_handed_over, document.busy)]),
+        confidential=document.confidential,
+        screen=bytes.fromhex(document.screen_info or ""),
+        facts=tuple(_facts(document, At(source, "facts"))),
     )
     if document.xen is not None:
         # Frames of a p2m are numpy's; nobody captures a machine with this table.
@@ -117,11 +130,18 @@ def _named(rows: Iterable[NamedTable]) -> tuple[Named, ...]:
     return tuple(Named(extent=Extent.sized(e.start, e.size), what=e.what) for e in rows)
 
 
-def _fact(field: str, row: FactTable) -> Fact:
-    [(basis, source)] = [
-        (basis, said) for basis in Basis if (said := getattr(row, basis.value)) is not None
-    ]
-    return Fact(field=field, basis=basis, source=source, settle=row.settle or "")
+def _handed_over(row: NamedTable) -> bool:
+    return row.what.startswith(HANDED_OVER)
+
+
+def _facts(document: Document, at: At) -> Iterator[Fact]:
+    for key, row in document.facts.items():
+        if not declares(Document, key):
+            (at / key).refuse("a host file has no such field")
+        [(basis, source)] = [
+            (basis, said) for basis in Basis if (said := getattr(row, basis.value)) is not None
+        ]
+        yield Fact(field=key, basis=basis, source=source, settle=row.settle or "")
 
 
 # ---------------------------------------------------------------------------------------- writing
@@ -181,6 +201,10 @@ def document_of(host: Host) -> Document:
         private=_place(host.private),
         crash_region=None if host.crash_region is None else _place(host.crash_region),
         crash_note=_rows(host.crash_notes),
+        crash_memory=_rows(host.crash_memory),
+        preserved=_rows(host.preserved),
+        confidential=host.confidential,
+        screen_info=host.screen.hex() or None,
         memory=tuple(
             MemoryTable(start=each.extent.start, size=each.extent.size, kind=each.kind)
             for each in host.memory

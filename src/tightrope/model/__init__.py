@@ -20,6 +20,7 @@ from __future__ import annotations
 from tightrope.model.handover import Handover, Tables
 from tightrope.model.host import (
     Basis,
+    Confidential,
     Cpu,
     DirectMap,
     Fact,
@@ -95,6 +96,7 @@ __all__ = [
     "Breakage",
     "Buffer",
     "Code",
+    "Confidential",
     "Console",
     "Contents",
     "Contract",

@@ -128,6 +128,15 @@ class Fact:
     """What would tell it, of an assumed one; a phrase for reports."""
 
 
+class Confidential(StrEnum):
+    """A guest whose memory its host cannot read; what its kexec needs besides is described by no file."""
+
+    TDX = "TDX"
+    SNP = "SEV-SNP"
+    ES = "SEV-ES"
+    SEV = "SEV"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Host:
     """The old kernel's world as a description; `world` turns it into bytes."""
@@ -157,6 +166,13 @@ class Host:
     """ELF notes in the old kernel's memory: one per CPU, and vmcoreinfo."""
     xen: Xen | None = None
     """The old kernel is a hypervisor: all of the above is its own, in machine addresses."""
+    crash_memory: tuple[Named, ...] = ()
+    """RAM that a crash kernel has besides the region that its image lies in: `crashkernel=,low` and CMA."""
+    preserved: tuple[Named, ...] = ()
+    """Memory that the old kernel keeps for the new one, as KHO does: nobody's destination."""
+    confidential: Confidential | None = None
+    screen: bytes = b""
+    """struct screen_info, for the new kernel's boot_params; empty where nothing tells it."""
     facts: tuple[Fact, ...] = ()
     """What is known of the fields above; one that is not named is as the description's writer knows it."""
 

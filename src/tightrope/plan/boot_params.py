@@ -19,6 +19,8 @@ _TYPES = {
     RegionKind.NVS: boot.E820Type.NVS,
     RegionKind.UNUSABLE: boot.E820Type.UNUSABLE,
     RegionKind.PMEM: boot.E820Type.PMEM,
+    RegionKind.PRAM: boot.E820Type.PRAM,
+    RegionKind.SOFT_RESERVED: boot.E820Type.SOFT_RESERVED,
 }
 
 

@@ -25,6 +25,8 @@ _TYPES = {
     RegionKind.NVS: abi.Memory.NVS,
     RegionKind.UNUSABLE: abi.Memory.DEFECTIVE,
     RegionKind.PMEM: abi.Memory.RESERVED,
+    RegionKind.PRAM: abi.Memory.RESERVED,
+    RegionKind.SOFT_RESERVED: abi.Memory.RESERVED,
 }
 _MIB = 1 << 20
 

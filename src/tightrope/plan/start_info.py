@@ -21,6 +21,8 @@ _TYPES = {
     RegionKind.NVS: abi.Memory.NVS,
     RegionKind.UNUSABLE: abi.Memory.UNUSABLE,
     RegionKind.PMEM: abi.Memory.PMEM,
+    RegionKind.PRAM: abi.Memory.PRAM,
+    RegionKind.SOFT_RESERVED: abi.Memory.SOFT_RESERVED,
 }
 
 

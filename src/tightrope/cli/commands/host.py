@@ -66,14 +66,56 @@ def example(options: Namespace) -> int:
     return HOLDS
 
 
-@command("host capture", help="describe this machine, changing nothing")
-def capture(_options: Namespace) -> int:
+def captured(parser: ArgumentParser) -> None:
+    """Which machine, and where to."""
+    parser.add_argument(
+        "--from",
+        dest="tree",
+        metavar="DIR",
+        help="another machine: a directory with copies of its /proc and /sys, as sosreport makes",
+    )
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", help="write the host file there, which must not exist"
+    )
+
+
+@command("host capture", help="describe this machine, changing nothing", takes=(captured,))
+def capture(options: Namespace) -> int:
     from tightrope import host
 
-    captured = host.capture(host.read_tree())
-    print(captured.toml, end="")
-    for note in captured.notes:  # they also stand at the head of the document
+    if options.tree:
+        found = host.capture(host.read_copy(options.tree), options.tree)
+    else:
+        found = host.capture(host.read_tree())
+    if options.output:
+        files.write_new(options.output, found.toml)
+    else:
+        print(found.toml, end="")
+    for note in found.notes:  # they also stand at the head of the document
         print(f"tightrope: {note}", file=sys.stderr)
+    return HOLDS
+
+
+def checked(parser: ArgumentParser) -> None:
+    """Which file."""
+    parser.add_argument("host", metavar="FILE", help="a host file")
+
+
+@command("host check", help="read a host file and say what it rests on", takes=(checked,))
+def check(options: Namespace) -> int:
+    from tightrope import host
+    from tightrope.views import hosts  # noqa: F401
+
+    old = host.read(files.text(options.host), options.host)
+    print(host.summary(old))
+    return HOLDS
+
+
+@command("host schema", help="print what a host file may be, as JSON Schema, for editors")
+def schema(_options: Namespace) -> int:
+    from tightrope import host
+
+    print(json.dumps(host.schema(), indent=2))
     return HOLDS
 
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
+from tightrope.host.capture.iomem import regions
 from tightrope.host.document import (
     CpuTable,
     DirectMapTable,
@@ -24,7 +25,6 @@ from tightrope.host.document import (
     RegistersTable,
     TextTable,
 )
-from tightrope.host.kernel_files import regions
 from tightrope.host.profile import read, written
 from tightrope.host.schema import At, Number, Text, Texts, read_table
 from tightrope.host.xen.document import XenTable
