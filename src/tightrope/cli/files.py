@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def inputs(options: argparse.Namespace) -> tuple[Image, Host, Request]:
     """Image, host and request from the arguments.  Raises BadInput."""
-    from tightrope import host, image
+    from tightrope import image
     from tightrope.deeds import defaults
     from tightrope.model import Paging, Protocol, XenCrash, XenInterface
     from tightrope.plan import Request
@@ -32,11 +32,7 @@ def inputs(options: argparse.Namespace) -> tuple[Image, Host, Request]:
         for name in ("mode", "dom0"):
             if getattr(options, name) is not None:
                 raise BadInput("the host file says it", source=f"--{name}")
-        try:
-            text = bytes(read(options.host)).decode("utf-8")
-        except UnicodeDecodeError as err:
-            raise BadInput("not UTF-8 text", source=options.host, offset=err.start) from err
-        old = host.read(text, options.host)
+        old = host_file(options.host)
     else:
         old = defaults.example(
             paging=Paging(options.mode) if options.mode else None,
@@ -75,6 +71,17 @@ def inputs(options: argparse.Namespace) -> tuple[Image, Host, Request]:
             crashed=XenCrash(options.crashed),
         ),
     )
+
+
+def host_file(path: str) -> Host:
+    """The host that a file describes.  Raises BadInput."""
+    from tightrope import host
+
+    try:
+        text = bytes(read(path)).decode("utf-8")
+    except UnicodeDecodeError as err:
+        raise BadInput("not UTF-8 text", source=path, offset=err.start) from err
+    return host.read(text, path)
 
 
 def kernel_image(options: argparse.Namespace, path: str) -> Image:
@@ -119,6 +126,16 @@ def write(path: Path, data: bytes) -> None:
         path.write_bytes(data)
     except OSError as err:
         raise BadInput(err.strerror or str(err), source=str(path)) from err
+
+
+def write_new(path: str, text: str) -> None:
+    """Text into a file that is not there yet.  Raises BadInput with the system's reason."""
+    try:
+        with Path(path).open("x", encoding="utf-8") as out:
+            out.write(text)
+    except (OSError, ValueError) as err:
+        reason = err.strerror if isinstance(err, OSError) and err.strerror else str(err)
+        raise BadInput(reason, source=path) from err
 
 
 def open_trace(path: Path) -> TextIO:

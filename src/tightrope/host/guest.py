@@ -12,8 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from tightrope.errors import HostError
 from tightrope.host.capture import iomem as memory_files
@@ -44,8 +43,10 @@ from tightrope.model import (
     World,
 )
 from tightrope.x86 import cpu as x86
-from tightrope.x86.survey import Mappings, survey
 from tightrope.x86.walk import Access, Mmu, Refused, walk
+
+if TYPE_CHECKING:
+    from tightrope.x86.survey import Mappings
 
 SOURCE = "the guest"
 LARGE = 2 << 20
@@ -105,6 +106,9 @@ def read_guest(told: Told, registers: Registers, read: ReadMemory, *, crash: boo
         if page is not None:
             tables[frame & -PAGE_SIZE] = memoryview(bytes(page))
         return None if page is None else tables[frame & -PAGE_SIZE][frame % PAGE_SIZE :]
+
+    # numpy's: a machine that is captured imports this room and has none.
+    from tightrope.x86.survey import survey
 
     mapped = survey(table, mmu)
     if mapped.lost or not tables:
@@ -239,6 +243,8 @@ def _direct_map(mapped: Mappings, memory: MemoryMap) -> DirectMap:
 
     Raises HostError when no offset maps any.
     """
+    import numpy as np
+
     ram = np.zeros(len(mapped.phys), np.bool_)
     for extent in memory.ram:
         ram |= (mapped.phys >= extent.start) & (mapped.phys < extent.end)

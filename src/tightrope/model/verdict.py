@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tightrope.model.handover import Handover
+    from tightrope.model.host import Fact
     from tightrope.model.image import Contents
     from tightrope.model.run import Console, Run
     from tightrope.model.walk import Step
@@ -53,6 +54,11 @@ class Verdict:
     console: Console | None
     seconds: Mapping[str, float]
     """Wall time of each stage."""
+
+    @property
+    def assumed(self) -> tuple[Fact, ...]:
+        """What of the host nothing told: the verdict is good if it is so."""
+        return self.handover.host.assumed()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -49,7 +49,9 @@ def core_header(host: Host, backup: Sequence[Backup] = ()) -> bytes:
     """
     assert host.crash_region is not None
     legacy = host.paging in (Paging.I386, Paging.PAE)
-    ram = subtract(host.memory.ram, [host.crash_region, FIRST_MIB])
+    # What the crash kernel runs in is not the old kernel's memory (elf_header_exclude_ranges).
+    own = [host.crash_region, *(each.extent for each in host.crash_memory)]
+    ram = subtract(host.memory.ram, [*own, FIRST_MIB])
     low = _kept(host, backup)
     text = Extent.sized(host.text.phys, host.text.size)
     ends = [each.end for each in (*ram, text, *(note.extent for note in host.crash_notes))]
@@ -115,13 +117,15 @@ def _where(extent: Extent, backup: Sequence[Backup]) -> int:
 
 
 def crash_memory_map(host: Host, kept: Sequence[Extent]) -> MemoryMap:
-    """The map that the crash kernel may use: low memory, the region, and what firmware keeps.
+    """The map that the crash kernel may use: low memory, the region with what the host has besides,
+    and what firmware keeps.
 
     What is `kept` in the region, the core header and the backup, is reserved in it: as RAM it would be
     given away; without its header /proc/vmcore is missing without a word (measured in QEMU).
     """
     assert host.crash_region is not None
-    usable = subtract([*within(FIRST_MIB, host.memory.ram), host.crash_region], kept)
+    also = [each.extent for each in host.crash_memory]
+    usable = subtract([*within(FIRST_MIB, host.memory.ram), host.crash_region, *also], kept)
     regions = [
         *(region for region in host.memory if region.kind is not RegionKind.RAM),
         *(Region(extent, RegionKind.RAM) for extent in usable),

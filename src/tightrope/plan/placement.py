@@ -34,7 +34,8 @@ def whole_pages(extents: Iterable[Extent]) -> tuple[Extent, ...]:
 
 
 def ram_for_new_kernel(host: Host) -> tuple[Extent, ...]:
-    """RAM where a segment may end up: all of it but the first MiB and the crash region.
+    """RAM where a segment may end up: all of it but the first MiB, the memory of a crash kernel, what is
+    kept for the new kernel, and what firmware has there for it to read.
 
     Where paging is off after step 5, or where an address has no linear address equal to itself, the
     copy cannot reach it: the end is 4 GiB on i386 and PAE, 2^47 with 4 levels, 2^52 with 5.
@@ -42,6 +43,8 @@ def ram_for_new_kernel(host: Host) -> tuple[Extent, ...]:
     reach = 1 << FORMATS[host.paging].identity_bits
     taken = [FIRST_MIB, Extent(reach, 1 << 64)]
     taken += [host.crash_region] if host.crash_region else []
+    named = (*host.crash_memory, *host.preserved, *host.firmware)
+    taken += [each.extent.page_aligned() for each in named]
     return subtract(whole_pages(host.memory.ram), taken)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from tightrope.views import (
     agreement,
     comparison,
+    host,
     inspection,
     matrix,
     pgd,
@@ -32,6 +33,7 @@ _VIEWS = (
     proofs.MUTANTS,
     rules.VIEW,
     rules.SABOTAGES,
+    host.VIEW,
 )
 
 SHAPES: Mapping[str, tuple[int, type]] = {

@@ -11,7 +11,7 @@ from tightrope.memory import Extent
 from tightrope.model import Finding, Outcome, Run, Sight, Stop, Verdict, XenCompat, XenV1
 from tightrope.model.handover import Handover
 from tightrope.model.sheet import Block, Line, Pairs, Section, Sheet, Span, Text, Tone
-from tightrope.views import registers, steps, words, xen
+from tightrope.views import host, registers, steps, words, xen
 from tightrope.views.rehearsal_facts import RehearsalFacts, facts
 from tightrope.views.view import View
 
@@ -45,11 +45,11 @@ def _header(verdict: Verdict) -> Section:
 
 def _places(verdict: Verdict) -> Iterator[tuple[str, str]]:
     built, plan = verdict.handover, verdict.handover.intent
-    host = built.host
-    ram = sum(each.size for each in host.memory.ram)
+    old = built.host
+    ram = sum(each.size for each in old.memory.ram)
     for remark in plan.image.remarks:
         yield "the file", remark
-    yield "old kernel", f"{host.source}: {host.paging.value}, {words.size(ram)} of RAM"
+    yield "old kernel", f"{old.source}: {old.paging.value}, {words.size(ram)} of RAM"
     yield from xen.header(built)
     if plan.crash:
         yield "kind", words.crash_kexec(built.plan)
@@ -139,7 +139,10 @@ def _sentence(verdict: Verdict) -> Iterator[Text]:
             else f": from V to {plan.kernel_entry:#x} nothing was touched that the walk does not own"
         )
         asked = f"{len(verdict.rules)} rules asked, none broken."
-        yield Span("It holds", Tone.GOOD), f"{seen}{spoke}; {asked}"
+        yield (
+            Span("It holds", Tone.GOOD),
+            f"{host.condition(verdict.handover.host)}{seen}{spoke}; {asked}",
+        )
     elif verdict.outcome is Outcome.FALLS:
         first = verdict.findings[0]
         where = f"at step {int(first.step)}" if first.step else "before the walk"
@@ -150,6 +153,7 @@ def _sentence(verdict: Verdict) -> Iterator[Text]:
             "No verdict: the walk holds, and the new kernel said nothing:"
             f" {verdict.console.stopped}."
         )
+    yield from host.assumptions(verdict.handover.host)
     yield from _unpacked(verdict)
     yield from _unasked(verdict)
     if verdict.run.blind:

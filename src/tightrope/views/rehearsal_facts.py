@@ -10,7 +10,7 @@ from typing import TypedDict
 
 from tightrope.model import Finding, Sight, Step, Stop, Verdict
 from tightrope.model.handover import Tables
-from tightrope.views import plan, registers, steps, words, xen
+from tightrope.views import host, plan, registers, steps, words, xen
 
 
 class StepFacts(TypedDict):
@@ -73,6 +73,7 @@ class RehearsalFacts(TypedDict):
     verdict: str
     steps: list[StepFacts]
     findings: list[FindingFacts]
+    facts: list[host.FactFacts]
     rules: list[str]
     unasked: dict[str, str]
     unpacked: list[UnpackedFacts]
@@ -99,6 +100,7 @@ def facts(verdict: Verdict) -> RehearsalFacts:
             for step in Step
         ],
         "findings": [_finding(each) for each in verdict.findings],
+        "facts": host.facts_of(verdict.handover.host),
         "rules": list(verdict.rules),
         "unasked": dict(verdict.unasked),
         "unpacked": [

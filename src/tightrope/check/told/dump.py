@@ -158,7 +158,7 @@ def _memory(case: Case, header: elf.CoreHeader) -> Iterator[str]:
     if not any(each.old == text and each.virt == host.text.virt for each in loads):
         yield f"no row has the old kernel's text {text} at {host.text.virt:#x}"
     taken = [FIRST_MIB] + ([host.crash_region] if host.crash_region else [])
-    ram = subtract(host.memory.ram, taken)
+    ram = subtract(host.memory.ram, [*taken, *(each.extent for each in host.crash_memory)])
     saved = _within(host.memory.ram, [each.source for each in case.intent.backup])
     mapped = [each for each in loads if not (each.old == text and each.virt == host.text.virt)]
     said = union(each.old for each in mapped)

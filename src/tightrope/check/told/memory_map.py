@@ -28,6 +28,8 @@ TYPES: Mapping[RegionKind, int] = {
     RegionKind.NVS: 4,
     RegionKind.UNUSABLE: 5,
     RegionKind.PMEM: 7,
+    RegionKind.PRAM: 12,
+    RegionKind.SOFT_RESERVED: 0xEFFF_FFFF,
 }
 NAMES = {number: kind.value for kind, number in TYPES.items()}
 FIRST_MIB = Extent(0, 1 << 20)
@@ -68,8 +70,12 @@ def _wanted(case: Case, told: Told, memory: Memory) -> dict[int, tuple[Extent, .
     out: dict[int, tuple[Extent, ...]] = {}
     for region in case.host.memory:
         number = TYPES.get(region.kind, RESERVED)
-        if multiboot and region.kind is RegionKind.PMEM:
-            number = RESERVED  # it has no word for persistent memory
+        if multiboot and region.kind in (
+            RegionKind.PMEM,
+            RegionKind.PRAM,
+            RegionKind.SOFT_RESERVED,
+        ):
+            number = RESERVED  # it has no word for persistent and special memory
         out[number] = union([*out.get(number, ()), region.extent])
     own = case.host.crash_region
     if case.intent.crash and own is not None:
@@ -77,7 +83,8 @@ def _wanted(case: Case, told: Told, memory: Memory) -> dict[int, tuple[Extent, .
         if kept is None:
             return None
         low = subtract([FIRST_MIB], subtract([FIRST_MIB], out.get(RAM, ())))
-        out[RAM] = subtract([*low, own], kept)
+        also = [each.extent for each in case.host.crash_memory]
+        out[RAM] = subtract([*low, own, *also], kept)
         out[RESERVED] = union([*out.get(RESERVED, ()), *kept])
     return out
 

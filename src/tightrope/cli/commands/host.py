@@ -7,8 +7,9 @@ import sys
 from argparse import ArgumentParser, Namespace
 
 from tightrope.cli import files
-from tightrope.cli.arguments import interfaces, modes
+from tightrope.cli.arguments import as_json, interfaces, modes
 from tightrope.cli.command import HOLDS, command
+from tightrope.cli.show import show
 from tightrope.cli.values import extent, number
 from tightrope.errors import BadInput
 
@@ -99,15 +100,14 @@ def capture(options: Namespace) -> int:
 def checked(parser: ArgumentParser) -> None:
     """Which file."""
     parser.add_argument("host", metavar="FILE", help="a host file")
+    as_json(parser)
 
 
 @command("host check", help="read a host file and say what it rests on", takes=(checked,))
 def check(options: Namespace) -> int:
-    from tightrope import host
-    from tightrope.views import hosts  # noqa: F401
+    from tightrope.views.host import VIEW
 
-    old = host.read(files.text(options.host), options.host)
-    print(host.summary(old))
+    show(options, VIEW, files.host_file(options.host))
     return HOLDS
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from tightrope.cli import files
 from tightrope.cli.arguments import as_json, design, new_kernel, old_kernel
-from tightrope.cli.command import HOLDS, command, status
+from tightrope.cli.command import HOLDS, UNKNOWN, command, status
 from tightrope.cli.show import show
 from tightrope.cli.values import seconds
 from tightrope.errors import BadInput
@@ -67,6 +67,11 @@ def walk(parser: ArgumentParser) -> None:
         help="the machine to walk on (%(default)s); what it cannot see, the report says",
     )
     group.add_argument(
+        "--strict",
+        action="store_true",
+        help="exit with 2 where it holds only if what the host file assumes is so",
+    )
+    group.add_argument(
         "--sabotage", metavar="NAME", help="break one thing on purpose; `list` names them"
     )
     shown = parser.add_argument_group("what is shown")
@@ -93,6 +98,7 @@ def rehearse(options: Namespace) -> int:
     from tightrope import sabotage
     from tightrope.deeds import defaults, machines, performable
     from tightrope.deeds.rehearse import rehearse as deed
+    from tightrope.model import Outcome
     from tightrope.report.progress import Bar
 
     broken = sabotage.named(options.sabotage) if options.sabotage else None
@@ -129,6 +135,8 @@ def rehearse(options: Namespace) -> int:
         if options.write and (load := performable.load(verdict)) is not None:
             files.write(options.write, load)
         _show(options, verdict)
+    if options.strict and verdict.assumed and verdict.outcome is Outcome.HOLDS:
+        return UNKNOWN
     return status(verdict.outcome)
 
 

@@ -226,7 +226,7 @@ def busy(
     """[[busy]]: what the kernel does not use, and what is in use as far as it is told."""
     rows = [NamedTable(start=each.start, size=each.size, what=NO_RAM) for each in apart]
     free = said.meminfo.get("MemAvailable", said.meminfo.get("MemFree"))
-    settle = "nothing before the load; `--scatter SEED` tries other places"
+    settle = "the load itself; until then `--scatter SEED` tries other places"
     if free is None or "MemTotal" not in said.meminfo:
         origins.assumed("busy", "no other memory is in use", settle)
         return tuple(rows)
