@@ -126,7 +126,7 @@ def test_the_sentinel_and_everything_that_nobody_filled_in_are_zero() -> None:
 
 
 def test_every_kind_of_memory_has_the_kernels_type() -> None:
-    # asm/e820/types.h; 6 is PRAM, which the firmware's map here does not have.
+    # asm/e820/types.h; 12 is what persistent memory was before ACPI 6, the last is Linux's own.
     kinds = [
         (RegionKind.RAM, 1),
         (RegionKind.RESERVED, 2),
@@ -134,6 +134,8 @@ def test_every_kind_of_memory_has_the_kernels_type() -> None:
         (RegionKind.NVS, 4),
         (RegionKind.UNUSABLE, 5),
         (RegionKind.PMEM, 7),
+        (RegionKind.PRAM, 12),
+        (RegionKind.SOFT_RESERVED, 0xEFFF_FFFF),
     ]
     assert [kind for kind, _ in kinds] == list(RegionKind)
     memory = MemoryMap(
