@@ -16,6 +16,7 @@ from tests.makers.bzimage import bzimage
 from tests.makers.elf import elf
 from tests.vmcore.cores import crashed
 from tightrope.errors import BadInput, MissingPart
+from tightrope.host import example
 from tightrope.report import json as documents
 from tightrope.report.schema import schema
 from tightrope.views.every import SHAPES
@@ -91,8 +92,14 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "inspect": ("inspect", "kernel"),
     "inspect elf": ("inspect", "vmlinux"),
     "pgd": ("pgd", "core", "--print", "--diff", "core"),
+    "host check": ("host", "check", "host.toml"),
     "error": ("plan", "no-such-kernel"),
 }
+
+
+def name_of(what: str) -> str:
+    """The schema of one of them: the longest name that it begins with."""
+    return max((each for each in (*SHAPES, "error") if what.startswith(each)), key=len)
 
 
 @pytest.mark.parametrize("what", COMMANDS)
@@ -100,9 +107,10 @@ def test_a_document_is_what_its_schema_says(tightrope: Shell, what: str) -> None
     tightrope.file("kernel", bzimage())
     tightrope.file("vmlinux", elf())
     tightrope.file("core", crashed("x86_64").core())
+    tightrope.file("host.toml", example())
     document = json.loads(tightrope(*COMMANDS[what], "--json").out)
-    name = what.split()[0]
-    assert document["schema"] == f"tightrope/{name}/1"
+    name = name_of(what)
+    assert document["schema"] == f"tightrope/{name.replace(' ', '-')}/1"
     rule = exported(tightrope, name)
     assert list(breaches(document, rule, rule)) == []
 
@@ -110,7 +118,7 @@ def test_a_document_is_what_its_schema_says(tightrope: Shell, what: str) -> None
 def test_the_other_documents_have_schemas_too(tightrope: Shell) -> None:
     names = tightrope("schema").out.splitlines()
     assert set(names) == {*SHAPES, "error"}
-    covered = {each.split()[0] for each in COMMANDS}
+    covered = {name_of(each) for each in COMMANDS}
     assert set(names) - covered == {"matrix", "prove mutants", "perform xen"}
     for name in names:
         assert exported(tightrope, name)["$id"] == f"tightrope/{name.replace(' ', '-')}/1"
