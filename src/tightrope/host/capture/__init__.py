@@ -7,6 +7,7 @@
     cpuinfo    /proc/cpuinfo, /proc/meminfo, the control registers that follow
     kexec      /sys/kernel/kexec, vmcoreinfo, crash notes
     efi        /sys/firmware/efi
+    under_xen  whether this Linux runs under Xen, and as what
 
     sources    all of them, each parsed once
     origins    where each field comes from
@@ -15,7 +16,7 @@
 
 Rules: it runs where nothing is installed: the standard library and no more.
 
-May import: abi, errors, memory, model, x86
+May import: abi, errors, host.schema, memory, model, x86
 """
 
 from tightrope.host.capture.describe import Captured, capture

@@ -17,6 +17,7 @@ from tightrope.host.capture.origins import AS_ROOT, Origins
 from tightrope.host.capture.places import GIB, LARGE
 from tightrope.host.capture.sources import Sources
 from tightrope.host.capture.tree import BOOT_PARAMS, LOCKDOWN, SPECTRE_V2, Files
+from tightrope.host.capture.under_xen import under_xen
 from tightrope.host.document import (
     CpuTable,
     DirectMapTable,
@@ -28,7 +29,6 @@ from tightrope.host.document import (
 )
 from tightrope.host.profile import read, written
 from tightrope.host.schema import Comments
-from tightrope.host.xen.guest import under_xen
 from tightrope.memory import PAGE_SIZE, Extent, RegionKind, align_down, subtract, union
 from tightrope.model import Paging
 from tightrope.model.modes import MODES

@@ -3,7 +3,6 @@
     profile   the tables of a host file that only Xen's has
     examples  hosts of each width and interface
     capture   what `perform xen --json` printed in dom0 -> TOML text
-    guest     whether this Linux runs under Xen, and as what
 
-May import: abi, errors, host.schema, memory, model, x86
+May import: abi, errors, host.capture, host.schema, memory, model, x86
 """
