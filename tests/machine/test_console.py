@@ -35,10 +35,14 @@ from tightrope import host as host_room
 from tightrope import image as image_room
 from tightrope import shipped
 from tightrope.deeds.rehearse import CONSOLE_WORDS
-from tightrope.machine.unicorn import Emulator
+from tightrope.machine.port import Ends, first_line, never
+from tightrope.machine.unicorn import Emulator, ticker
 from tightrope.machine.unicorn.console import _Listener
+from tightrope.machine.unicorn.cpuid import cpuid
+from tightrope.machine.unicorn.engine import Engine
 from tightrope.memory import Extent
-from tightrope.model import Console, Handover, Host, Stop
+from tightrope.model import Console, Ending, Handover, Host, Stop
+from tightrope.observe.physical import Ram
 from tightrope.plan import Request, prepare
 
 
@@ -61,11 +65,11 @@ def old(request: pytest.FixtureRequest) -> Host:
     return HOSTS[request.param]
 
 
-def listen(built: Handover, *, seconds: float = 60, whole: bool = False) -> Console:
+def listen(built: Handover, *, seconds: float = 60, ends: Ends = first_line) -> Console:
     emulator = Emulator()
     run = emulator.run(built)
     assert run.stop is Stop.ENTRY, run.fault
-    return emulator.console(seconds=seconds, whole=whole)
+    return emulator.console(seconds=seconds, ends=ends)
 
 
 # --------------------------------------------------------------------------------- lines and ends
@@ -80,7 +84,7 @@ def test_the_first_whole_line_ends_it(old: Host) -> None:
 
 def test_with_whole_all_is_heard_until_the_halt() -> None:
     code = say("hello\r\n\n more\nlast") + HLT
-    heard = listen(handover(code), whole=True)
+    heard = listen(handover(code), ends=never)
     assert heard.lines == ("hello", " more", "last")
     assert heard.stopped == f"halted at {ENTRY + len(code):#x}"
 
@@ -101,7 +105,7 @@ def test_a_halt_with_interrupts_on_is_not_the_end() -> None:
 
 def test_the_time_limit_is_said_as_what_it_is(old: Host) -> None:
     heard = listen(handover(say("half a li") + FOREVER, old=old), seconds=1)
-    assert heard.stopped == "no whole line within 1 s"
+    assert heard.stopped.startswith("no such line within 1 s; the CPU is at 0x")
     assert heard.lines == ("half a li",)
     assert heard.seconds >= 1
 
@@ -209,7 +213,7 @@ def test_a_fault_with_no_stack_is_told(old: Host) -> None:
     code = LIDT + b"\xbc" + UNMAPPED.to_bytes(4, "little") + b"\x50" + HLT
     heard = listen(handover(code, handler=len(code) - 1, old=old))
     assert heard.stopped == (
-        f"exception 14 at {ENTRY + len(LIDT) + 5:#x}: no stack at {UNMAPPED - 8:#x}"
+        f"exception 14 at {ENTRY + len(LIDT) + 5:#x}, address {UNMAPPED - 8:#x}: no stack at {UNMAPPED - 8:#x}"
     )
 
 
@@ -289,6 +293,126 @@ def test_any_line_is_heard_as_it_was_said(text: str) -> None:
     assert heard.lines == ((text,) if text.strip() else ())
 
 
+def test_what_a_terminal_would_obey_is_made_visible() -> None:
+    heard = listen(handover(say("\x1b[2J\x1b]0;owned\x07h\x9bi\n") + HLT))
+    assert heard.lines == ("\\x1b[2J\\x1b]0;owned\\x07h\\x9bi",)
+
+
+# -------------------------------------------------------------------------------------- how it ended
+
+JUMP_BACK = b"\xeb\xfb"
+"""To the `sti; hlt; nop` in front of it."""
+
+
+@pytest.mark.parametrize(
+    ("code", "ending", "says", "at"),
+    [
+        (say("a\n"), Ending.HEARD, "the first line is whole", None),
+        (say("half") + HLT, Ending.HALTED, "halted at", len(say("half") + HLT)),
+        (say("a") + UD2, Ending.FELL, "no handler for it", len(say("a"))),
+        (STI + HLT + b"\x90" + JUMP_BACK, Ending.WAITS, "waits for an interrupt at", 2),
+    ],
+    ids=["a line", "a halt", "an exception", "a wait for an interrupt"],
+)
+def test_an_end_is_told_with_its_kind_and_its_place(
+    code: bytes, ending: Ending, says: str, at: int | None
+) -> None:
+    heard = listen(handover(code))
+    assert heard.ending is ending
+    assert says in heard.stopped
+    assert at is None or heard.rip == ENTRY + at
+    fell = f"exception 6 at {ENTRY + (at or 0):#x}" if ending is Ending.FELL else None
+    assert heard.exception == fell
+
+
+@pytest.mark.parametrize(
+    ("code", "ending"),
+    [
+        (b"\xf3\x90\xeb\xfc", Ending.WAITS),  # pause, and again
+        (port(0x80) + OUT_AL + b"\xeb\xfd", Ending.TIME),  # a port at each turn
+    ],
+    ids=["nothing new is touched", "a port is used"],
+)
+def test_a_kernel_that_waits_is_not_listened_to_until_the_limit(
+    code: bytes, ending: Ending, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ticker, "IDLE_SECONDS", 0.3)
+    heard = listen(handover(code), seconds=4 if ending is Ending.TIME else 60)
+    assert heard.ending is ending
+    assert f"{heard.rip or 0:#x}" in heard.stopped
+
+
+# ------------------------------------------------------------------------------------ what it executes
+
+BIT_OF_EBX = b"\x89\xd8\xc1\xe8%b\x83\xe0\x01\x04\x30"
+"""mov %ebx, %eax; shr $n, %eax; and $1, %eax; add $'0', %al"""
+
+
+@pytest.mark.parametrize(("bit", "said"), [(3, "1"), (8, "0"), (19, "0"), (20, "1")])
+def test_cpuid_does_not_promise_what_cannot_be_executed(bit: int, said: str) -> None:
+    """BMI1 and SMAP are there; SHLX and ADCX do not run while CR4.OSFXSR is 0."""
+    ask = b"\xb8\x07\0\0\0\x31\xc9\x0f\xa2" + BIT_OF_EBX % bytes([bit])
+    assert listen(handover(ask + port(COM1) + OUT_AL + say("\n") + HLT)).lines == (said,)
+
+
+@given(st.sampled_from([0, 1, 7, 0xD, 0x8000_0001, 0x8000_0008]), st.integers(0, 3))
+def test_cpuid_only_withdraws(leaf: int, subleaf: int) -> None:
+    engine = Engine(Ram((Extent(0, PAGE),)))
+    engine.own_mmu(False)
+    engine.ram.write(0, b"\x0f\xa2")
+    engine.write("rax", leaf)
+    engine.write("rcx", subleaf)
+    engine.start(0, count=1)
+    own = [engine.read(name) for name in ("rax", "rbx", "rcx", "rdx")]
+    said = cpuid(leaf, subleaf)
+    assert [a | b for a, b in zip(own, said, strict=True)] == own
+    assert (own == list(said)) == (leaf != 1 and (leaf, subleaf) != (7, 0))
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        ("c4e271f7c1", "shlx"),
+        ("660f38f6c1", "adcx"),
+        ("660f38f008", "movbe"),
+        ("f20f38f0c1", None),
+        ("c4e272f7c1", None),
+    ],
+    ids=["shlx", "adcx", "movbe", "crc32", "sarx"],
+)
+def test_an_instruction_that_the_emulator_lacks_is_no_fault_of_the_kernel(
+    code: str, text: str | None
+) -> None:
+    heard = listen(handover(bytes.fromhex(code) + say("done\n") + HLT))
+    if text is None:
+        assert heard.lines == ("done",)
+    else:
+        assert (heard.ending, heard.exception) == (Ending.UNABLE, None)
+        assert f"`{text} " in heard.stopped
+
+
+def test_an_sse_instruction_before_osfxsr_is_the_kernels_own_fault() -> None:
+    heard = listen(handover(b"\x0f\x28\xc1" + HLT))  # movaps %xmm1, %xmm0
+    assert (heard.ending, heard.exception) == (Ending.FELL, f"exception 6 at {ENTRY:#x}")
+
+
+def written_and_run(*letters: str) -> bytes:
+    """Writes `mov $letter, %al; jmp *%rcx` into a page of its own, goes there, says %al; for each."""
+    code = load_rbx(LOAD + PAGE)
+    for at, byte in enumerate(b"\xb0\0\xff\xe1"):
+        code += b"\xc6\x43" + bytes([at, byte])
+    code += port(COM1)
+    for letter in letters:
+        code += b"\xc6\x43\x01" + letter.encode()
+        back = ENTRY + len(code) + 7
+        code += b"\xb9" + back.to_bytes(4, "little") + b"\xff\xe3" + OUT_AL
+    return code + say("\n") + HLT
+
+
+def test_code_that_was_data_before_and_is_written_again_runs_as_it_is() -> None:
+    assert listen(handover(written_and_run("a", "b", "c"))).lines == ("abc",)
+
+
 # ------------------------------------------------------------------------------------------- after it
 
 
@@ -324,7 +448,7 @@ def test_an_exception_of_ours_surfaces_and_the_emulator_can_walk_again(
 def test_the_shipped_kernel_speaks_and_halts() -> None:
     image = image_room.read(shipped.read(), "shipped")
     built = sound(plan(None, image, initrd=b"an initrd", command_line="console=ttyS0"))
-    heard = listen(built, whole=True)
+    heard = listen(built, ends=never)
     assert heard.lines[-1].startswith("tightrope: the new kernel stands")
     assert not any("BAD" in line for line in heard.lines)
     assert heard.stopped.startswith("halted at ")
@@ -334,7 +458,9 @@ def linux_says(path: Path) -> tuple[str, ...]:
     image = image_room.read(path.read_bytes(), path.name)
     old = host_room.read(host_room.example(), "example")
     request = Request(initrd=bytes(5000), command_line=CONSOLE_WORDS)
-    return listen(sound(prepare(image, old, request)), seconds=250).lines
+    return listen(
+        sound(prepare(image, old, request)), seconds=250, ends=lambda line: "Linux version" in line
+    ).lines
 
 
 def test_debian_s_cloud_kernel_says_its_version(debian_cloud: Path) -> None:

@@ -39,7 +39,7 @@ from tests.makers.hosts import make_host, small_host, table_b
 from tests.stand_ins.played import Fake
 from tightrope import routines
 from tightrope.errors import MachineError
-from tightrope.machine.port import no_progress
+from tightrope.machine.port import first_line, no_progress
 from tightrope.machine.unicorn import Emulator
 from tightrope.memory import Extent, Phys, Virt
 from tightrope.model import Code, Handover, LowMapping, Piece, PieceRole, Run, Step, Stop
@@ -530,7 +530,7 @@ def test_the_fake_has_no_console_and_says_what_it_cannot_see() -> None:
     fake = Fake()
     assert "relocation code" in fake.run(sound(moving())).blind[0]
     with pytest.raises(MachineError, match="runs no code"):
-        fake.console(seconds=1, whole=False, progress=no_progress)
+        fake.console(seconds=1, ends=first_line, progress=no_progress)
 
 
 def test_a_routine_that_goes_straight_to_the_entry_is_at_the_entry() -> None:

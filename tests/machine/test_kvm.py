@@ -29,7 +29,7 @@ from tightrope.machine.kvm.capability import Capability, capability, probe
 from tightrope.machine.kvm.device import Device
 from tightrope.machine.kvm.kvm import lacks
 from tightrope.machine.kvm.watchdog import Watchdog
-from tightrope.machine.port import Machine, no_progress
+from tightrope.machine.port import Machine, first_line, no_progress
 from tightrope.machine.unicorn import Emulator
 from tightrope.memory import PAGE_SIZE, Extent, Phys, Virt
 from tightrope.model import Handover, LowMapping, Paging, Protocol, Run, Sight, Step, Stop
@@ -265,7 +265,7 @@ def test_ctrl_c_ends_a_walk_and_leaves_nothing_open(pace: Pace, kvm: Kvm) -> Non
 
 def test_the_old_kernel_is_not_laid_out_for_nothing(kvm: Kvm) -> None:
     with pytest.raises(MachineError, match="stops at the new kernel's first instruction"):
-        kvm.console(seconds=1, whole=False, progress=no_progress)
+        kvm.console(seconds=1, ends=first_line, progress=no_progress)
 
 
 # ------------------------------------------------------------------------------ what it can and cannot

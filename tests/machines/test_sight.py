@@ -25,7 +25,7 @@ from tightrope.check.rule import Rule
 from tightrope.deeds import machines
 from tightrope.deeds.rehearse import rehearse
 from tightrope.errors import BadInput
-from tightrope.machine.port import Progress
+from tightrope.machine.port import Ends, Progress
 from tightrope.machine.unicorn import Emulator
 from tightrope.model import (
     EVERYTHING,
@@ -99,7 +99,7 @@ class Dim:
     def close(self) -> None:
         pass
 
-    def console(self, *, seconds: float, whole: bool, progress: Progress) -> Console:
+    def console(self, *, seconds: float, ends: Ends, progress: Progress) -> Console:
         raise NotImplementedError
 
 

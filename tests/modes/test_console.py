@@ -19,6 +19,7 @@ from tests.rehearse.runs import mode_host as example_of
 from tests.rehearse.runs import shipped_kernel, shipped_request
 from tightrope.deeds.rehearse import build, prepare, rehearse
 from tightrope.errors import MachineError
+from tightrope.machine.port import Ends, first_line
 from tightrope.machine.unicorn import Emulator
 from tightrope.machine.unicorn.widen import widened
 from tightrope.memory import Extent, MemoryMap, Region, RegionKind
@@ -48,11 +49,11 @@ def handover(code: bytes, old: Host, *, handler: int = 0) -> Handover:
     return build(the_plan, design="two-tables")
 
 
-def listen(built: Handover, *, whole: bool = False) -> Console:
+def listen(built: Handover, *, ends: Ends = first_line) -> Console:
     emulator = Emulator()
     run = emulator.run(built)
     assert run.stop is Stop.ENTRY, run.fault
-    return emulator.console(seconds=60, whole=whole)
+    return emulator.console(seconds=60, ends=ends)
 
 
 @pytest.fixture(params=list(Paging))

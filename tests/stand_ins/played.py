@@ -17,7 +17,7 @@ import numpy as np
 from tightrope.errors import MachineError
 from tightrope.machine.expected import expectations
 from tightrope.machine.layout import lay
-from tightrope.machine.port import Progress
+from tightrope.machine.port import Ends, Progress
 from tightrope.memory import PAGE_SIZE, Virt
 from tightrope.model import (
     Bare,
@@ -66,7 +66,7 @@ class Fake:
     def close(self) -> None:
         """Nothing is held."""
 
-    def console(self, *, seconds: float, whole: bool, progress: Progress) -> Console:
+    def console(self, *, seconds: float, ends: Ends, progress: Progress) -> Console:
         """There is no code to listen to.  Raises MachineError."""
         raise MachineError("the fake machine runs no code: there is no console")
 

@@ -15,7 +15,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tightrope import check, handover, host, participants
-from tightrope.deeds.rehearse import Stages, prepare, reached
+from tightrope.deeds.rehearse import Stages, prepare
+from tightrope.deeds.spoken import attributed, reached
 from tightrope.deeds.unpacking import Unpacking
 from tightrope.machine.port import Progress, no_progress
 from tightrope.machine.qemu import Qemu, guest
@@ -131,6 +132,7 @@ def rehearse_booted(
     if run.stop is Stop.ENTRY:
         with stages.stage("userspace"):
             heard = machine.userspace(token, seconds=seconds, progress=progress)
+            heard = attributed(heard, image)
             findings += tuple(reached(heard, token))
     return Verdict(
         outcome=Outcome.FALLS if findings else Outcome.HOLDS,

@@ -18,19 +18,19 @@ from contextlib import contextmanager
 
 from tightrope import check, handover, participants, plan
 from tightrope import world as world_room
+from tightrope.deeds import spoken
 from tightrope.deeds.machines import emulator
-from tightrope.deeds.unpacking import Unpacking, speaks_for_itself
+from tightrope.deeds.unpacking import Unpacking
 from tightrope.errors import MissingPart
 from tightrope.machine.port import Machine, Progress, WholeMachine, no_progress
 from tightrope.model import (
     Console,
-    Finding,
     Handover,
     Host,
     Image,
     Outcome,
     Plan,
-    Step,
+    Speaker,
     Stop,
     Verdict,
     relocation_code,
@@ -122,17 +122,18 @@ def rehearse(
     heard: Console | None = None
     if console and run.stop is Stop.ENTRY:
         with stages.stage("console"):
-            heard = machine.console(
-                seconds=console_seconds, whole=speaks_for_itself(image), progress=progress
-            )
-            findings += tuple(_heard(heard, image))
+            ends = spoken.ends_for(image)
+            heard = machine.console(seconds=console_seconds, ends=ends, progress=progress)
+            heard = spoken.attributed(heard, image)
+            findings += tuple(spoken.judged(heard, image))
     elif token is not None and isinstance(machine, WholeMachine) and run.stop is Stop.ENTRY:
         with stages.stage("userspace"):
             heard = machine.userspace(token, seconds=console_seconds, progress=progress)
-            findings += tuple(reached(heard, token))
+            heard = spoken.attributed(heard, image)
+            findings += tuple(spoken.reached(heard, token))
     with stages.stage("unpack"):
         findings = (*unpacking.findings(), *findings)
-    silent = heard is not None and not heard.lines and not findings
+    silent = heard is not None and heard.speaker is not Speaker.KERNEL and not findings
     return Verdict(
         outcome=Outcome.FALLS if findings else Outcome.UNKNOWN if silent else Outcome.HOLDS,
         handover=built,
@@ -144,32 +145,3 @@ def rehearse(
         console=heard,
         seconds=stages.seconds,
     )
-
-
-def reached(console: Console, token: str) -> Iterator[Finding]:
-    """The new kernel's own init has the last word."""
-    if console.stopped != token:
-        last = dict(enumerate(console.lines[-5:], max(len(console.lines) - 4, 1)))
-        yield Finding(
-            rule="userspace-reached",
-            step=Step.COPY,
-            message=f"the new kernel's init did not say its word: {console.stopped}",
-            evidence={f"line {number}": line for number, line in last.items()},
-            mend="give it a console (console=ttyS0) and an init that says tightrope.token's word",
-        )
-
-
-def _heard(console: Console, image: Image) -> Iterator[Finding]:
-    """The new kernel's own word, where it has one, is a finding when it is not good."""
-    bad = [line for line in console.lines if line.startswith("tightrope: BAD")]
-    stands = any(line.startswith("tightrope: the new kernel stands") for line in console.lines)
-    if speaks_for_itself(image) and (bad or not stands):
-        yield Finding(
-            rule="new-kernel-says",
-            step=Step.COPY,
-            message=bad[0]
-            if bad
-            else f"the new kernel did not say that it stands: {console.stopped}",
-            evidence={f"line {n}": line for n, line in enumerate(bad[1:], 2)},
-            mend="see the findings above it: the new kernel only reports what it was handed",
-        )

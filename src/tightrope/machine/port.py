@@ -17,6 +17,20 @@ Progress = Callable[[str, int, int], None]
 """(what is going on, done, of how many; 0 = unknown), called now and then during long work."""
 
 
+Ends = Callable[[str], bool]
+"""Whether a whole line of the console is the last one that is waited for."""
+
+
+def first_line(_line: str) -> bool:
+    """`Ends` of whoever wants one line."""
+    return True
+
+
+def never(_line: str) -> bool:
+    """`Ends` of whoever wants all that is said."""
+    return False
+
+
 def no_progress(what: str, done: int, total: int) -> None:
     """A `Progress` that shows nothing."""
 
@@ -32,11 +46,11 @@ class Machine(Protocol):
     def close(self) -> None:
         """Give back processes, devices and memory; the machine is not used again."""
 
-    def console(self, *, seconds: float, whole: bool, progress: Progress) -> Console:
+    def console(self, *, seconds: float, ends: Ends, progress: Progress) -> Console:
         """Go on from the entry and listen to the first serial port.
 
-        Ends with the first whole line, or with `whole` when the new kernel halts.  Only after a run that
-        stopped at the entry.  Raises MachineError otherwise.
+        Until `ends` of a whole line, or until the new kernel says no more.  Only after a run that stopped
+        at the entry.  Raises MachineError otherwise.
         """
 
 

@@ -196,10 +196,44 @@ class Run:
         )
 
 
+class Ending(StrEnum):
+    """Why a machine stopped listening to a new kernel."""
+
+    HEARD = "heard"
+    """What was waited for was said."""
+    HALTED = "halted"
+    """The CPU halted, and nothing can wake it."""
+    FELL = "fell"
+    """An exception that nothing handles, or a machine that shut down."""
+    WAITS = "waits"
+    """It waits for what this machine does not have."""
+    TIME = "time"
+    """The time was over."""
+    UNABLE = "unable"
+    """The machine cannot execute what comes next."""
+
+
+class Speaker(StrEnum):
+    """Who spoke last on a console; the value is what a report calls it."""
+
+    NOBODY = "nobody"
+    DECOMPRESSOR = "the decompressor"
+    KERNEL = "the new kernel"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Console:
     """What a new kernel said after it was entered."""
 
     lines: tuple[str, ...]
+    """Its output, safe to show: control characters are written as `\\x1b`."""
     seconds: float
     stopped: str
+    """Why nobody listened any longer, in words."""
+    ending: Ending = Ending.HEARD
+    rip: int | None = None
+    """Where the CPU stood then, None where the machine does not say."""
+    exception: str | None = None
+    """The last exception that was raised after the entry, in words; None without one."""
+    speaker: Speaker = Speaker.NOBODY
+    """Filled in by whoever knows what was entered."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tightrope.memory import Extent
-from tightrope.model import Finding, Outcome, Run, Sight, Stop, Verdict, XenCompat, XenV1
+from tightrope.model import Finding, Outcome, Run, Sight, Speaker, Stop, Verdict, XenCompat, XenV1
 from tightrope.model.handover import Handover
 from tightrope.model.sheet import Block, Line, Pairs, Section, Sheet, Span, Text, Tone
 from tightrope.views import host, registers, steps, words, xen
@@ -109,8 +109,9 @@ def _console(verdict: Verdict) -> Iterator[Section]:
     if verdict.console is None:
         return
     lines = (*verdict.console.lines, f"({verdict.console.stopped})")
+    who = verdict.console.speaker if verdict.console.lines else Speaker.KERNEL
     yield Section(
-        f"the new kernel says, within {verdict.console.seconds:.2f} s",
+        f"{who} says, within {verdict.console.seconds:.2f} s",
         tuple(Line(each, steps.INDENT) for each in lines),
     )
 
@@ -132,7 +133,8 @@ def _finding(finding: Finding, head: str) -> Section:
 def _sentence(verdict: Verdict) -> Iterator[Text]:
     plan = verdict.handover.intent
     if verdict.outcome is Outcome.HOLDS:
-        spoke = ", and the new kernel spoke" if verdict.console else ""
+        heard = verdict.console is not None and verdict.console.speaker is Speaker.KERNEL
+        spoke = ", and the new kernel spoke" if heard else ""
         seen = (
             f", as far as this machine sees: the new kernel is entered at {plan.kernel_entry:#x}"
             if verdict.unasked
@@ -149,10 +151,9 @@ def _sentence(verdict: Verdict) -> Iterator[Text]:
         yield Span("It falls", Tone.WORST), f" {where} ({first.rule}); {_what_would_be(verdict)}."
     else:
         assert verdict.console is not None
-        yield (
-            "No verdict: the walk holds, and the new kernel said nothing:"
-            f" {verdict.console.stopped}."
-        )
+        only = verdict.console.speaker is Speaker.DECOMPRESSOR
+        said = "only its decompressor spoke" if only else "the new kernel said nothing"
+        yield f"No verdict: the walk holds, and {said}: {verdict.console.stopped}."
     yield from host.assumptions(verdict.handover.host)
     yield from _unpacked(verdict)
     yield from _unasked(verdict)

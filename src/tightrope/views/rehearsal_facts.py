@@ -52,6 +52,10 @@ class ConsoleFacts(TypedDict):
     lines: list[str]
     seconds: float
     stopped: str
+    ending: str
+    speaker: str
+    rip: int | None
+    exception: str | None
 
 
 class StatFacts(TypedDict):
@@ -117,7 +121,15 @@ def facts(verdict: Verdict) -> RehearsalFacts:
         "xen": xen.facts(built),
         "console": None
         if heard is None
-        else {"lines": list(heard.lines), "seconds": heard.seconds, "stopped": heard.stopped},
+        else {
+            "lines": list(heard.lines),
+            "seconds": heard.seconds,
+            "stopped": heard.stopped,
+            "ending": heard.ending.value,
+            "speaker": heard.speaker.value,
+            "rip": heard.rip,
+            "exception": heard.exception,
+        },
         "stats": _stats(verdict),
     }
 

@@ -22,7 +22,7 @@ from tightrope.machine.kvm.ready import Ready
 from tightrope.machine.kvm.vcpu import VirtualCpu
 from tightrope.machine.kvm.watchdog import Watchdog
 from tightrope.machine.layout import lay
-from tightrope.machine.port import Progress
+from tightrope.machine.port import Ends, Progress
 from tightrope.memory import PAGE_SIZE, Phys
 from tightrope.model import Console, Handover, Registers, Run
 from tightrope.observe.mmu import WatchedMmu
@@ -117,7 +117,7 @@ class Kvm:
             seconds=self._seconds + moved / BYTES_PER_SECOND,
         )
 
-    def console(self, *, seconds: float, whole: bool, progress: Progress) -> Console:
+    def console(self, *, seconds: float, ends: Ends, progress: Progress) -> Console:
         """Raises MachineError: the new kernel's own devices are the emulator's and QEMU's business."""
         raise MachineError("the kvm machine stops at the new kernel's first instruction")
 

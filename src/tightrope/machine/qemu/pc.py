@@ -24,6 +24,7 @@ from xml.etree import ElementTree
 
 from tightrope.errors import MachineError, WireError
 from tightrope.machine import wire
+from tightrope.machine.heard import shown
 from tightrope.machine.qemu.memory import MIB, SPLIT, SharedRam
 from tightrope.machine.qemu.process import OLDEST, Process, as_file, too_old
 from tightrope.model import Buffer
@@ -33,8 +34,6 @@ ANSWER_SECONDS = 30.0
 """How long a gdb or QMP answer may take on a busy computer."""
 TURN = 0.1
 """Seconds between two looks at what a caller wants to look at."""
-ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1bc")
-"""What firmware and kernels send a terminal (ECMA-48)."""
 
 Turn = Callable[[], bool]
 """Called now and then during a wait; True ends it."""
@@ -78,7 +77,7 @@ class Pc:
             self._files.append(as_file(board.initrd, "tightrope-initrd"))
         self._files += [as_file(data, "tightrope-module") for data, _ in board.modules]
         self.lines: list[str] = []
-        """Whole lines that the console has said, without control sequences."""
+        """Whole lines that the console has said, see `machine.heard`."""
         self.line_times: list[float] = []
         """When each line was whole, by time.monotonic()."""
         self._line = ""
@@ -171,10 +170,15 @@ class Pc:
     def _hear(self, data: bytes) -> None:
         *whole, self._line = (self._line + data.decode("latin-1")).split("\n")
         for line in whole:
-            said = ESCAPE.sub("", line).replace("\r", "").rstrip()
+            said = shown(line).rstrip()
             if said:
                 self.lines.append(said)
                 self.line_times.append(time.monotonic())
+
+    @property
+    def begun(self) -> str:
+        """What the console has said since its last whole line."""
+        return shown(self._line).rstrip()
 
     def _until(self, what: str, there: Callable[[], bool], seconds: float) -> None:
         limit = time.monotonic() + seconds

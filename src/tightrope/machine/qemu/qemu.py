@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from tightrope.errors import CannotBe, MachineError
-from tightrope.machine.port import Progress, no_progress
+from tightrope.machine.heard import heard_line
+from tightrope.machine.port import Ends, Progress, first_line, no_progress
 from tightrope.machine.qemu import stage
 from tightrope.machine.qemu.acceleration import TCG, Acceleration
 from tightrope.machine.qemu.pc import Pc
 from tightrope.machine.qemu.walk import halted, walk
-from tightrope.model import Console, Handover, Run, Step, Stop
+from tightrope.model import Console, Ending, Handover, Run, Step, Stop
 from tightrope.x86 import cpu as x86
 from tightrope.x86.bits import named_bits
 
@@ -128,14 +129,15 @@ class Qemu:
             pc.close()
 
     def console(
-        self, *, seconds: float, whole: bool = False, progress: Progress = no_progress
+        self, *, seconds: float, ends: Ends = first_line, progress: Progress = no_progress
     ) -> Console:
         """See `machine.port.Machine`."""
-        if whole:
-            return self._listen(seconds, progress, lambda lines: None)
-        return self._listen(
-            seconds, progress, lambda lines: "the first line is whole" if lines else None
-        )
+
+        def heard(lines: list[str]) -> str | None:
+            number = next((n for n, line in enumerate(lines, 1) if ends(line)), None)
+            return None if number is None else heard_line(number)
+
+        return self._listen(seconds, progress, heard)
 
     def userspace(self, token: str, *, seconds: float, progress: Progress = no_progress) -> Console:
         """Go on from the entry until a line of the console has `token`, which only an init prints.
@@ -178,23 +180,31 @@ class Qemu:
         while True:
             left = seconds - (time.monotonic() - started)
             stopped = pc.go(seconds=max(left, 0), turn=turn)
-            why = ends(pc.lines[heard:])
+            why, ending = ends(pc.lines[heard:]), Ending.HEARD
             if why is not None:
                 break
             if stopped is not None:
-                why = "the machine shut down" if stopped.shut_down else "stopped"
+                rip = pc.registers()["rip"]
+                words = "the machine shut down" if stopped.shut_down else "stopped"
+                why, ending = f"{words}; the CPU is at {rip:#x}", Ending.FELL
                 break
             rip = pc.registers()["rip"]
             if halted(pc, handover):
-                why = f"halted at {rip:#x}"
+                why, ending = f"halted at {rip:#x}", Ending.HALTED
                 break
             if left <= 0:
-                why = f"not there within {seconds:.0f} s; the CPU is at {rip:#x}"
+                words = f"not there within {seconds:.0f} s; the CPU is at {rip:#x}"
+                why, ending = words, Ending.TIME
                 break
             quiet = time.monotonic() + 5 * QUIET
         if pc.running:
             pc.stop()
         pc.listen_on()
+        lines = (*pc.lines[heard:], *([pc.begun] if pc.begun else []))
         return Console(
-            lines=tuple(pc.lines[heard:]), seconds=time.monotonic() - started, stopped=why
+            lines=lines,
+            seconds=time.monotonic() - started,
+            stopped=why,
+            ending=ending,
+            rip=pc.registers()["rip"],
         )

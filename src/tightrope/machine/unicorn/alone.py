@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from tightrope.errors import MachineError
 from tightrope.machine.expected import expectations
 from tightrope.machine.layout import lay
-from tightrope.machine.port import Progress
+from tightrope.machine.port import Ends, Progress
 from tightrope.machine.unicorn.context import ExceptionState
 from tightrope.machine.unicorn.engine import Engine, Failed
 from tightrope.model import Console, Fault, Handover, Run, Step, Stop
@@ -63,7 +63,7 @@ class Alone:
         """Forget the engine and its memory."""
         self._engine = None
 
-    def console(self, *, seconds: float, whole: bool, progress: Progress) -> Console:
+    def console(self, *, seconds: float, ends: Ends, progress: Progress) -> Console:
         """Raises MachineError: the emulator's own console is the better one."""
         raise MachineError("the unicorn machine stops at the new kernel's first instruction")
 

@@ -37,7 +37,7 @@ class Bench:
         self._hooks = [
             engine.on_translation(self._translation),
             engine.on_access(self._access),
-            engine.on_hole(lambda phys: self._watched().hole(phys)),
+            *engine.on_hole(lambda phys: self._watched().hole(phys)),
             engine.on_exception(lambda vector: self._watched().exception(vector)),
             engine.on_invalid(lambda: self._watched().invalid()),
             engine.on_instruction(),

@@ -1,11 +1,10 @@
 """The new kernel runs on, and says something.
 
-After the entry nothing is watched any more: the new kernel has its own tables and its own idt, and
-Unicorn's own MMU serves it at full speed (ours costs a Python call for each page that Unicorn forgot;
-it stays where RAM lies above 1 TiB, which Unicorn's cannot reach).  Exceptions are delivered to the
-guest's idt from here, in long mode and in 32 bits; the first serial port answers as an idle 16550; what nobody answers reads as
-ones.  The timer and the rest of a PC are not there: this is a boot proof up to the console, not a
-boot to userspace.
+After the entry nothing is watched any more: the new kernel has its own tables, walked by `translations`,
+and its own idt, to which exceptions are delivered from here, in long mode and in 32 bits.  The first
+serial port answers as an idle 16550; what nobody answers reads as ones.  The timer and the rest of a PC
+are not there: this is a boot proof up to the console, not a boot to userspace, and a kernel that waits
+for a tick is told where it waits.
 
 Rules: memory may be written here, as the new kernel's CPU would.  Long runs report progress and stop
 at a time limit; what was said by then is kept.
@@ -13,14 +12,17 @@ at a time limit; what was said by then is kept.
 
 from __future__ import annotations
 
-from tightrope.machine.port import Progress
+from tightrope.machine.heard import heard_line, lines_of
+from tightrope.machine.port import Ends, Progress
 from tightrope.machine.unicorn.context import ExceptionState
-from tightrope.machine.unicorn.engine import Engine, Failed
+from tightrope.machine.unicorn.cpuid import LACKING, cpuid
+from tightrope.machine.unicorn.engine import Answer, Engine, Failed
 from tightrope.machine.unicorn.ticker import Ticker
-from tightrope.model import Console
+from tightrope.machine.unicorn.translations import Translations
+from tightrope.model import Console, Ending
 from tightrope.x86.cpu import (
     CR0_PE,
-    CR4_PAE,
+    CR4_NAMES,
     EFER_LMA,
     INTERRUPT_GATE,
     RFLAGS_IF,
@@ -29,7 +31,7 @@ from tightrope.x86.cpu import (
     WITH_ERROR_CODE,
     Gate,
 )
-from tightrope.x86.walk import Access, Mmu, Refused, Translated, walk
+from tightrope.x86.walk import Access, Refused, Translated
 
 COM1 = 0x3F8
 LINE_CONTROL, LINE_STATUS = COM1 + 3, COM1 + 5
@@ -42,31 +44,39 @@ DIVISOR_LATCH = 0x80
 TRANSMITTER_EMPTY = 0x60
 """16550 line status: holding register and shift register empty."""
 PIT_COUNTER, PIT_STATUS_PORT = 0x40, 0x61
-OWN_MMU_ABOVE = 1 << 40
-"""Unicorn 2.1's own walk takes physical address bits above this one for reserved."""
-PAGE_FAULT = 14
-ACCESSED, DIRTY = 0x20, 0x40
+PAGE_FAULT, INVALID_OPCODE = 14, 6
+OSFXSR = CR4_NAMES["OSFXSR"]
+HALTS = 1000
+"""A CPU that halts with interrupts on is let go on, as if one had come; this often without any other sign."""
+IDLE = "this machine has no timer and nothing else that interrupts"
 
 
-def listen(engine: Engine, *, seconds: float, whole: bool, progress: Progress) -> Console:
-    """Run until the first whole line (not with `whole`), a halt, a dead end or the time limit."""
-    return _Listener(engine, seconds, whole, progress).run()
+def listen(engine: Engine, *, seconds: float, ends: Ends, progress: Progress) -> Console:
+    """Run until a line that `ends` it, a halt, a dead end or the time limit."""
+    return _Listener(engine, seconds, ends, progress).run()
 
 
 class _Listener:
-    def __init__(self, engine: Engine, seconds: float, whole: bool, progress: Progress) -> None:
+    def __init__(self, engine: Engine, seconds: float, ends: Ends, progress: Progress) -> None:
         self._engine = engine
         self._progress = progress
         self._limit = seconds
-        self._whole = whole
+        self._ends = ends
         self._said = bytearray()
+        self._line_at = 0
         self._counter = 0xFFFF
         self._divisor = False
         self._uart = dict.fromkeys((INTERRUPT_ENABLE, LINE_CONTROL, MODEM_CONTROL, SCRATCH), 0)
-        self._state = engine.batch("cr0", "cr3", "cr4", "rflags", "cs")
+        self._translations = Translations(engine)
         self._pending: tuple[int, int | None, int | None] | None = None
         self._exceptions = ExceptionState(engine)
+        self._events = 0
+        """Ports used, exceptions raised: with the questions to the MMU, what shows that it gets on."""
+        self._halts = 0, 0
+        """How often it halted with interrupts on since the last event, and which that was."""
+        self._last: str | None = None
         self._done = ""
+        self._ending = Ending.HEARD
 
     def run(self) -> Console:
         engine = self._engine
@@ -74,27 +84,46 @@ class _Listener:
             engine.on_translation(self._translate),
             engine.on_exception(self._exception),
             engine.on_invalid(self._invalid),
-            engine.on_hole(self._hole),
+            *engine.on_hole(self._hole),
+            engine.on_cpuid(cpuid),
             *engine.on_port(self._port_in, self._port_out),
         )
-        engine.own_mmu(engine.ram.extents[-1].end > OWN_MMU_ABOVE)
         engine.forget_code()
+        engine.forget_translations()
         try:
-            with Ticker(seconds=self._limit, progress=self._progress, stop=engine.stop) as ticker:
+            with Ticker(
+                seconds=self._limit,
+                progress=self._progress,
+                stop=engine.stop,
+                signs=lambda: self._events + self._translations.asked,
+            ) as ticker:
                 while not self._done:
-                    if ticker.over:
-                        self._done = f"no whole line within {self._limit:.0f} s"
+                    if ticker.idle:
+                        self._end(Ending.WAITS, f"it goes round in circles {self._where()}: {IDLE}")
+                    elif ticker.over:
+                        words = (
+                            f"no such line within {self._limit:.0f} s; the CPU is {self._where()}"
+                        )
+                        self._end(Ending.TIME, words)
                     else:
                         self._until_exception(ticker)
         finally:
             engine.unhook(*hooks)
-            engine.own_mmu(True)
-        text = self._said.decode("latin-1").replace("\r", "")
+            engine.forget_translations()
         return Console(
-            lines=tuple(line for line in text.split("\n") if line.strip()),
+            lines=lines_of(bytes(self._said)),
             seconds=ticker.passed,
             stopped=self._done,
+            ending=self._ending,
+            rip=engine.read("rip"),
+            exception=self._last,
         )
+
+    def _end(self, ending: Ending, words: str) -> None:
+        self._ending, self._done = ending, words
+
+    def _where(self) -> str:
+        return f"at {self._engine.read('rip'):#x}"
 
     def _until_exception(self, ticker: Ticker) -> None:
         """Run until something stops it, and deliver that."""
@@ -103,58 +132,42 @@ class _Listener:
             engine.start(engine.read("rip"))
         except Failed as err:
             if self._pending is None and not self._done:
-                self._done = f"the emulator gave up at {engine.read('rip'):#x}: {err}"
+                self._end(Ending.UNABLE, f"the emulator gave up {self._where()}: {err}")
         if self._pending is not None:
             vector, code, address = self._pending
             self._pending = None
             self._deliver(vector, code, address)
         elif not self._done and not ticker.over and self._halted():
-            self._done = f"halted at {engine.read('rip'):#x}"
+            if not engine.read("rflags") & RFLAGS_IF:
+                self._end(Ending.HALTED, f"halted {self._where()}")
+            self._halts = (
+                (self._halts[0] + 1, self._events)
+                if self._halts[1] == self._events
+                else (1, self._events)
+            )
+            if self._halts[0] > HALTS:
+                self._end(Ending.WAITS, f"it waits for an interrupt {self._where()}: {IDLE}")
 
     def _halted(self) -> bool:
-        """HLT with interrupts off ends it: nothing will ever wake this CPU."""
-        code = self._bytes(self._engine.read("rip") - 1, 1)
-        return code == b"\xf4" and not self._engine.read("rflags") & RFLAGS_IF
+        """The CPU has executed HLT: with interrupts off nothing will ever wake it."""
+        return self._bytes(self._engine.read("rip") - 1, 1) == b"\xf4"
 
     # ---------------------------------------------------------------------------------- the MMU
 
-    def _mmu(self) -> Mmu:
-        cr0, cr3, cr4, flags, cs = self._state.read()
-        return Mmu(
-            cr0=cr0,
-            cr3=cr3,
-            cr4=cr4,
-            efer=self._engine.efer(),
-            physical_bits=52,
-            user=cs & 3 == 3,
-            ac=bool(flags & 1 << 18),
-        )
-
     def _walk(self, virt: int, access: Access) -> Translated | Refused:
-        return walk(self._engine.ram.word, self._mmu(), virt, access)
+        return self._translations.walk(virt, access)
 
-    def _translate(self, page: int, access: Access) -> int | None:
-        got = self._walk(page, access)
-        if isinstance(got, Refused):
-            address = page
-            if access is Access.FETCH:
-                rip = self._engine.read("rip")
-                address = rip if rip >> 12 == page >> 12 else page
-            else:
-                address = self._exact(page)
-            self._pending = (got.vector, got.error_code, address if got.vector == 14 else None)
-            return None
-        if got.sets_accessed:
-            mmu = self._mmu()
-            long_mode = bool(mmu.efer & EFER_LMA)
-            size = 8 if long_mode or mmu.cr4 & CR4_PAE else 4
-            for number, visit in enumerate(got.visits):
-                if visit.level == "PDPT" and not long_mode:
-                    continue  # PAE's PDPTEs have no accessed bit
-                last = number == len(got.visits) - 1
-                bits = ACCESSED | (DIRTY if last and access is Access.WRITE else 0)
-                self._engine.ram.write(visit.at, (visit.entry | bits).to_bytes(size, "little"))
-        return got.phys
+    def _translate(self, page: int, access: Access) -> Answer:
+        got = self._translations.answer(page, access)
+        if not isinstance(got, Refused):
+            return got
+        if access is Access.FETCH:
+            rip = self._engine.read("rip")
+            address = rip if rip >> 12 == page >> 12 else page
+        else:
+            address = self._exact(page)
+        self._pending = (got.vector, got.error_code, address if got.vector == PAGE_FAULT else None)
+        return None
 
     def _exact(self, page: int) -> int:
         """The very address of a data access that faulted, from the instruction's operands."""
@@ -183,13 +196,26 @@ class _Listener:
     # ------------------------------------------------------------------------------- exceptions
 
     def _exception(self, vector: int) -> None:
+        self._events += 1
         code = self._exceptions.error_code() if vector in WITH_ERROR_CODE else None
         address = self._engine.read("cr2") if vector == PAGE_FAULT else None
         self._pending = (vector, code, address)
         self._engine.stop()
 
     def _invalid(self) -> None:
-        self._pending = (6, None, None)
+        from tightrope.observe.decode import decoded
+
+        self._events += 1
+        rip = self._engine.read("rip")
+        operation = decoded(self._bytes(rip, 15), rip, 64 if self._long_mode() else 32)
+        if operation.text.startswith(LACKING) and not self._engine.read("cr4") & OSFXSR:
+            # See `cpuid`: a kernel that does not ask first may meet such an instruction all the same.
+            words = (
+                f"the emulator cannot execute `{operation.text}` at {rip:#x} while CR4.OSFXSR is 0"
+            )
+            self._end(Ending.UNABLE, words)
+        else:
+            self._pending = (INVALID_OPCODE, None, None)
 
     def _hole(self, phys: int) -> bool:
         self._engine.open_bus(phys)
@@ -203,10 +229,13 @@ class _Listener:
         engine = self._engine
         self._exceptions.forget()
         registers = engine.registers()
+        at = "" if address is None else f", address {address:#x}"
+        self._last = f"exception {vector} at {registers.rip:#x}{at}"
         if not registers.cr0 & CR0_PE:
             # The vector's entry in the table at 0 would be the BIOS's.
             at = f"{registers.segments['cs']:#x}:{registers.rip:#x}"
-            self._done = f"int {vector:#x} in real mode at {at}, and there is no BIOS to call"
+            words = f"int {vector:#x} in real mode at {at}, and there is no BIOS to call"
+            self._end(Ending.UNABLE, words)
             return
         base, limit = registers.idt
         long_mode = self._long_mode()
@@ -214,9 +243,7 @@ class _Listener:
         raw = self._bytes(base + size * vector, size) if size * (vector + 1) <= limit + 1 else b""
         gate = Gate.decode(raw) if len(raw) == size else None
         if gate is None or not gate.present:
-            where = f"exception {vector} at {registers.rip:#x}"
-            at = "" if address is None else f", address {address:#x}"
-            self._done = f"{where}{at}, and the new kernel has no handler for it"
+            self._end(Ending.FELL, f"{self._last}, and the new kernel has no handler for it")
             return
         frame = [registers.rflags, registers.segments["cs"], registers.rip]
         stack, width = registers.general["rsp"], 4
@@ -229,7 +256,7 @@ class _Listener:
             stack = stack - width & (1 << 8 * width) - 1
             got = self._walk(stack, Access.WRITE)
             if isinstance(got, Refused):
-                self._done = f"exception {vector} at {registers.rip:#x}: no stack at {stack:#x}"
+                self._end(Ending.FELL, f"{self._last}: no stack at {stack:#x}")
                 return
             engine.ram.write(got.phys, word.to_bytes(width, "little"))
         if address is not None:
@@ -242,6 +269,7 @@ class _Listener:
     # -------------------------------------------------------------------------------- the ports
 
     def _port_in(self, port: int, _size: int) -> int:
+        self._events += 1
         if port == LINE_STATUS:
             return TRANSMITTER_EMPTY
         if port == PIT_COUNTER:
@@ -252,6 +280,7 @@ class _Listener:
         return 0x20 if port == PIT_STATUS_PORT else self._uart.get(port, 0)
 
     def _port_out(self, port: int, _size: int, value: int) -> None:
+        self._events += 1
         if port == LINE_CONTROL:
             self._divisor = bool(value & DIVISOR_LATCH)
         if port in self._uart and not (self._divisor and port == INTERRUPT_ENABLE):
@@ -260,12 +289,12 @@ class _Listener:
         if port != COM1 or self._divisor or self._done:
             return
         self._said.append(value & 0xFF)
-        if value & 0xFF == 0x0A and self._said.strip() and not self._whole:
-            self._line()
-
-    def _line(self) -> None:
-        self._done = "the first line is whole"
-        self._engine.stop()
+        if value & 0xFF == 0x0A:
+            line = lines_of(bytes(self._said[self._line_at :]))
+            self._line_at = len(self._said)
+            if line and self._ends(line[0]):
+                self._end(Ending.HEARD, heard_line(len(lines_of(bytes(self._said)))))
+                self._engine.stop()
 
 
 def _modem_status(control: int) -> int:

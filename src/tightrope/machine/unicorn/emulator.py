@@ -11,7 +11,7 @@ from dataclasses import replace
 from tightrope.errors import MachineError
 from tightrope.machine.expected import expectations
 from tightrope.machine.layout import lay
-from tightrope.machine.port import Progress, no_progress
+from tightrope.machine.port import Ends, Progress, first_line, no_progress
 from tightrope.machine.unicorn.bench import Bench
 from tightrope.machine.unicorn.console import listen
 from tightrope.machine.unicorn.engine import Failed
@@ -68,9 +68,11 @@ class Emulator:
                     f"the emulator gave up at {engine.read('rip'):#x}: {err}"
                 ) from err
         bench.trust_code(watch)
-        # Unicorn keeps whatever is written to CR0; a CPU does not.
+        # Unicorn keeps whatever is written to CR0, and not every bit of CR4 and EFER.
         stands = engine.registers()
-        stands = replace(stands, cr0=stands.cr0 & x86.CR0_DEFINED)
+        stands = replace(
+            stands, cr0=stands.cr0 & x86.CR0_DEFINED, cr4=mmu.mmu.cr4, efer=mmu.mmu.efer
+        )
         run = observed(self.name, watch, mmu, steps, stands, self.blind)
         self._entered = run.stop is Stop.ENTRY
         return run
@@ -81,7 +83,7 @@ class Emulator:
         self._entered = False
 
     def console(
-        self, *, seconds: float, whole: bool = False, progress: Progress = no_progress
+        self, *, seconds: float, ends: Ends = first_line, progress: Progress = no_progress
     ) -> Console:
         """See `machine.port.Machine`."""
         if self._bench is None or not self._entered:
@@ -90,4 +92,4 @@ class Emulator:
         bench, self._bench = self._bench, None
         bench.leave()
         engine = bench.engine if bench.engine.bits == 64 else widened(bench.engine)
-        return listen(engine, seconds=seconds, whole=whole, progress=progress)
+        return listen(engine, seconds=seconds, ends=ends, progress=progress)

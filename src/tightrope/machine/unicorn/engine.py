@@ -1,89 +1,44 @@
-"""The Unicorn instance: registers in and out, memory mapped, the translation hook.
+"""The Unicorn instance: registers in and out, memory mapped, hooks.
 
-Rules: the only file that knows Unicorn's constants.  ICELAKE_SERVER model (older models drop CR4
-bits in silence), UC_TLB_VIRTUAL, so that every first read, write or fetch of a page is asked of us.  A
-64-bit old kernel gets a 64-bit engine, which also leaves long mode; a 32-bit one gets a 32-bit engine,
-whose registers have the same names here and r8 to r15 are always 0.  Registers that are read in a hook go through preallocated arrays: the binding's own
+Rules: ICELAKE_SERVER model (older models drop CR4 bits in silence), UC_TLB_VIRTUAL, so that every first
+read, write or fetch of a page is asked of us.  A 64-bit old kernel gets a 64-bit engine, which also
+leaves long mode; a 32-bit one gets a 32-bit engine, whose registers have the same names here and r8 to
+r15 are always 0.  Registers that are read in a hook go through preallocated arrays: the binding's own
 `reg_read` costs several microseconds each.
 """
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-from tightrope.errors import MachineError, MissingPart
-from tightrope.machine.unicorn import callbacks
+from tightrope.errors import MachineError
+from tightrope.machine.unicorn import binding, callbacks
+from tightrope.machine.unicorn.binding import LEGACY, REGISTER, Batch, Failed
 from tightrope.memory import PAGE_SIZE
 from tightrope.model import Registers
 from tightrope.observe.physical import Ram
-from tightrope.x86.cpu import GENERAL, MSR_EFER, SEGMENTS
+from tightrope.x86.cpu import (
+    CR4_TRANSLATES,
+    EFER_LMA,
+    EFER_LME,
+    EFER_NXE,
+    GENERAL,
+    MSR_EFER,
+    SEGMENTS,
+)
 from tightrope.x86.walk import Access
 
-try:
-    from unicorn import unicorn as _uc
-    from unicorn import unicorn_const as _const
-    from unicorn import x86_const as _x86
-    from unicorn.unicorn_py3.unicorn import uclib as _library
-except ImportError as err:  # no wheel for this platform, or the extra was not installed
-    raise MissingPart(
-        f"the emulator needs Unicorn, which cannot be loaded here ({err});"
-        " install tightrope[rehearse]"
-    ) from err
+__all__ = ["Answer", "Batch", "Engine", "Failed"]
 
-ACCESS = {
-    _const.UC_MEM_READ: Access.READ,
-    _const.UC_MEM_WRITE: Access.WRITE,
-    _const.UC_MEM_FETCH: Access.FETCH,
-}
-PERMISSION = {
-    Access.READ: _const.UC_PROT_READ,
-    Access.WRITE: _const.UC_PROT_READ | _const.UC_PROT_WRITE,
-    Access.FETCH: _const.UC_PROT_READ | _const.UC_PROT_EXEC,
-}
-"""Exactly what was asked: the first write after a read is a question of its own."""
-
-_REGISTER = {
-    name[len("UC_X86_REG_") :].lower(): number
-    for name, number in vars(_x86).items()
-    if name.startswith("UC_X86_REG_")
-}
-_REGISTER["rflags"] = _REGISTER["eflags"]
-
-_LEGACY = {
-    **{name: _REGISTER[f"e{name[1:]}"] for name in GENERAL[:8]},
-    "rip": _REGISTER["eip"],
-}
-"""A 32-bit engine refuses the 64-bit names (from Unicorn 2.2 on)."""
-
-Failed = _uc.UcError
+Answer = int | tuple[int, Collection[Access]] | None
+"""A physical page, with what else is allowed there without another question; None where a CPU faults."""
+NEEDED_EFER = EFER_LME | EFER_LMA | EFER_NXE
 
 
 def _nothing(_rip: int) -> None:
     """What is called ahead of an instruction when nobody watches."""
-
-
-class Batch:
-    """A few registers, read or written in one call; `values` has them in the order of the names."""
-
-    def __init__(self, engine: Engine, names: Sequence[str]) -> None:
-        count = len(names)
-        self._handle = engine.uc._uch
-        self._ids = (ctypes.c_int * count)(*(engine.number(name) for name in names))
-        self.values = (ctypes.c_uint64 * count)()
-        start = ctypes.addressof(self.values)
-        self._pointers = (ctypes.c_void_p * count)(*(start + 8 * n for n in range(count)))
-        self._count = count
-
-    def read(self) -> ctypes.Array[ctypes.c_uint64]:
-        """Fill `values` from the CPU."""
-        _library.uc_reg_read_batch(self._handle, self._ids, self._pointers, self._count)
-        return self.values
-
-    def write(self) -> None:
-        """Put `values` into the CPU."""
-        _library.uc_reg_write_batch(self._handle, self._ids, self._pointers, self._count)
 
 
 class Engine:
@@ -97,23 +52,24 @@ class Engine:
         self._callbacks: dict[int, object] = {}
         self._single: dict[str, Batch] = {}
         # The binding's annotations lack what its x86 class adds: Any, and only in this file.
-        self.uc: Any = _uc.Uc(
-            _const.UC_ARCH_X86, _const.UC_MODE_64 if bits == 64 else _const.UC_MODE_32
+        self.uc: Any = binding.uc.Uc(
+            binding.const.UC_ARCH_X86,
+            binding.const.UC_MODE_64 if bits == 64 else binding.const.UC_MODE_32,
         )
-        self.uc.ctl_set_cpu_model(_x86.UC_CPU_X86_ICELAKE_SERVER)
-        self.uc.ctl_set_tlb_mode(_const.UC_TLB_VIRTUAL)  # type: ignore[attr-defined]
+        self.uc.ctl_set_cpu_model(binding.x86.UC_CPU_X86_ICELAKE_SERVER)
+        self.uc.ctl_set_tlb_mode(binding.const.UC_TLB_VIRTUAL)  # type: ignore[attr-defined]
         self.uc.ctl_exits_enabled(True)
         self._names = GENERAL if bits == 64 else GENERAL[:8]
         self._general = self.batch(*self._names)
         for number, extent in enumerate(ram.extents):
             self.uc.mem_map_ptr(
-                extent.start, extent.size, _const.UC_PROT_ALL, ram.address_in_process(number)
+                extent.start, extent.size, binding.const.UC_PROT_ALL, ram.address_in_process(number)
             )
         self._new = self.saved()
 
     def number(self, name: str) -> int:
         """Unicorn's number of a register."""
-        return int((_LEGACY if self.bits == 32 else _REGISTER).get(name) or _REGISTER[name])
+        return int((LEGACY if self.bits == 32 else REGISTER).get(name) or REGISTER[name])
 
     def read(self, name: str) -> int:
         """One register by name; for segments the selector."""
@@ -130,11 +86,11 @@ class Engine:
 
     def batch(self, *names: str) -> Batch:
         """See `Batch`."""
-        return Batch(self, names)
+        return Batch(self.uc._uch, [self.number(name) for name in names])
 
     def efer(self) -> int:
         """IA32_EFER."""
-        return int(self.uc.reg_read(_REGISTER["msr"], MSR_EFER))
+        return int(self.uc.reg_read(REGISTER["msr"], MSR_EFER))
 
     def load(self, registers: Registers) -> None:
         """Put the CPU into a state.  Raises MachineError when the emulated model cannot hold it.
@@ -145,15 +101,16 @@ class Engine:
         """
         self.restore(self._new)
         self.write("cr4", registers.cr4)
-        self.uc.reg_write(_REGISTER["msr"], (MSR_EFER, registers.efer))
+        self.uc.reg_write(REGISTER["msr"], (MSR_EFER, registers.efer))
         self.write("cr3", registers.cr3)
         self.write("cr0", registers.cr0)
-        for name, value, got in (
-            ("CR4", registers.cr4, self.read("cr4")),
-            ("EFER", registers.efer, self.efer()),
-            ("CR0", registers.cr0, self.read("cr0")),
+        # Other bits of CR4 and EFER that this model has none of are kept by whoever watches.
+        for name, value, got, needed in (
+            ("CR4", registers.cr4, self.read("cr4"), CR4_TRANSLATES),
+            ("EFER", registers.efer, self.efer(), NEEDED_EFER),
+            ("CR0", registers.cr0, self.read("cr0"), -1),
         ):
-            if value != got:
+            if (value ^ got) & needed:
                 raise MachineError(
                     f"the emulated CPU cannot hold {name} = {value:#x}: it has {got:#x}"
                 )
@@ -200,12 +157,12 @@ class Engine:
 
     def table(self, name: str) -> tuple[int, int]:
         """Base and limit of "gdtr" or "idtr"."""
-        _selector, base, limit, _flags = self.uc.reg_read(_REGISTER[name])
+        _selector, base, limit, _flags = self.uc.reg_read(REGISTER[name])
         return int(base), int(limit)
 
     def set_table(self, name: str, base: int, limit: int) -> None:
         """Write "gdtr" or "idtr"; what was loaded from it stays loaded."""
-        self.uc.reg_write(_REGISTER[name], (0, base, limit, 0))
+        self.uc.reg_write(REGISTER[name], (0, base, limit, 0))
 
     # ------------------------------------------------------------------------------------ hooks
 
@@ -218,25 +175,30 @@ class Engine:
             self._raised = err
         self.stop()
 
-    def on_translation(self, answer: Callable[[int, Access], int | None]) -> int:
-        """`answer(page, access)` gives the physical page, or None to stop at this instruction."""
+    def on_translation(self, answer: Callable[[int, Access], Answer]) -> int:
+        """`answer(page, access)` for a first access; where it is None the CPU stops at this instruction."""
 
         def fill(
             _handle: int, page: int, access: int, entry: Sequence[callbacks.TlbEntry], _data: int
         ) -> bool:
-            kind = ACCESS[access]
+            kind = binding.ACCESS[access]
             try:
-                phys = answer(page, kind)
+                found = answer(page, kind)
             except BaseException as err:
                 self._mishap(err)
                 return False
-            if phys is None:
+            if found is None:
                 return False
-            entry[0].paddr = phys
-            entry[0].perms = PERMISSION[kind]
+            allowed = binding.PERMISSION[kind]
+            if isinstance(found, tuple):
+                found, also = found
+                for each in also:
+                    allowed |= binding.PERMISSION[each]
+            entry[0].paddr = found
+            entry[0].perms = allowed
             return True
 
-        return self._hook(_const.UC_HOOK_TLB_FILL, callbacks.TRANSLATION(fill))
+        return self._hook(binding.const.UC_HOOK_TLB_FILL, callbacks.TRANSLATION(fill))
 
     def on_instruction(self) -> int:
         """Call `self.before(rip)` ahead of every instruction."""
@@ -247,12 +209,12 @@ class Engine:
             except BaseException as err:
                 self._mishap(err)
 
-        return self._hook(_const.UC_HOOK_CODE, callbacks.CODE(code))
+        return self._hook(binding.const.UC_HOOK_CODE, callbacks.CODE(code))
 
     def _hook(self, kind: int, callback: ctypes._CFunctionType) -> int:
         """Register a callback with the library itself: see `callbacks`."""
         hook = ctypes.c_size_t()
-        status = _library.uc_hook_add(
+        status = binding.library.uc_hook_add(
             self.uc._uch,
             ctypes.byref(hook),
             kind,
@@ -261,14 +223,14 @@ class Engine:
             ctypes.c_uint64(1),
             ctypes.c_uint64(0),
         )
-        if status != _const.UC_ERR_OK:
+        if status != binding.const.UC_ERR_OK:
             raise MachineError(f"Unicorn refuses a hook: error {status}")
         self._callbacks[hook.value] = callback
         return hook.value
 
     def on_access(self, record: Callable[[bool, int, int], None]) -> int:
         """`record(is_write, physical address, bytes)` for every data access."""
-        write = _const.UC_MEM_WRITE
+        write = binding.const.UC_MEM_WRITE
 
         def access(_handle: int, kind: int, phys: int, size: int, _value: int, _data: int) -> None:
             try:
@@ -276,12 +238,16 @@ class Engine:
             except BaseException as err:
                 self._mishap(err)
 
-        kinds = _const.UC_HOOK_MEM_READ | _const.UC_HOOK_MEM_WRITE
+        kinds = binding.const.UC_HOOK_MEM_READ | binding.const.UC_HOOK_MEM_WRITE
         return self._hook(kinds, callbacks.ACCESS(access))
 
-    def on_hole(self, record: Callable[[int], bool]) -> int:
+    def on_hole(self, record: Callable[[int], bool]) -> tuple[int, ...]:
         """`record(physical address)` for an access where no memory is; the CPU stops unless it is
-        told (True) that there is some now."""
+        told (True) that there is some now.
+
+        Only where no memory is: in the range of any hook of memory Unicorn takes the long way for each
+        store (accel/tcg/cputlb.c, uc_mem_hook_installed()).
+        """
 
         def hole(
             _uc: object, _kind: int, phys: int, _size: int, _value: int, _data: object
@@ -292,7 +258,14 @@ class Engine:
                 self._mishap(err)
                 return False
 
-        return int(self.uc.hook_add(_const.UC_HOOK_MEM_UNMAPPED, hole))
+        kind = binding.const.UC_HOOK_MEM_UNMAPPED
+        starts = [0, *(each.end for each in self.ram.extents)]
+        ends = [*(each.start for each in self.ram.extents), 1 << 64]
+        return tuple(
+            int(self.uc.hook_add(kind, hole, None, start, end - 1))
+            for start, end in zip(starts, ends, strict=True)
+            if start < end
+        )
 
     def on_exception(self, record: Callable[[int], None]) -> int:
         """`record(vector)` for an exception that the CPU raised by itself."""
@@ -303,7 +276,7 @@ class Engine:
             except BaseException as err:
                 self._mishap(err)
 
-        return int(self.uc.hook_add(_const.UC_HOOK_INTR, interrupt))
+        return int(self.uc.hook_add(binding.const.UC_HOOK_INTR, interrupt))
 
     def on_invalid(self, record: Callable[[], None]) -> int:
         """`record()` for an instruction that does not exist; the CPU stops."""
@@ -315,7 +288,7 @@ class Engine:
                 self._mishap(err)
             return False
 
-        return int(self.uc.hook_add(_const.UC_HOOK_INSN_INVALID, invalid))
+        return int(self.uc.hook_add(binding.const.UC_HOOK_INSN_INVALID, invalid))
 
     def on_port(
         self, read: Callable[[int, int], int], write: Callable[[int, int, int], None]
@@ -336,13 +309,41 @@ class Engine:
                 self._mishap(err)
 
         return (
-            int(self.uc.hook_add(_const.UC_HOOK_INSN, port_in, None, 1, 0, _x86.UC_X86_INS_IN)),
-            int(self.uc.hook_add(_const.UC_HOOK_INSN, port_out, None, 1, 0, _x86.UC_X86_INS_OUT)),
+            int(
+                self.uc.hook_add(
+                    binding.const.UC_HOOK_INSN, port_in, None, 1, 0, binding.x86.UC_X86_INS_IN
+                )
+            ),
+            int(
+                self.uc.hook_add(
+                    binding.const.UC_HOOK_INSN, port_out, None, 1, 0, binding.x86.UC_X86_INS_OUT
+                )
+            ),
+        )
+
+    def on_cpuid(self, answer: Callable[[int, int], tuple[int, int, int, int]]) -> int:
+        """`answer(eax, ecx)` gives what CPUID leaves in eax, ebx, ecx and edx."""
+        batch = self.batch("rax", "rbx", "rcx", "rdx")
+
+        def cpuid(_uc: object, _data: object) -> bool:
+            try:
+                values = batch.read()
+                asked = values[0] & 0xFFFF_FFFF, values[2] & 0xFFFF_FFFF
+                for number, value in enumerate(answer(*asked)):
+                    values[number] = value
+                batch.write()
+            except BaseException as err:
+                self._mishap(err)
+            return True  # done: Unicorn's own is left out
+
+        hook = self.uc.hook_add
+        return int(
+            hook(binding.const.UC_HOOK_INSN, cpuid, None, 1, 0, binding.x86.UC_X86_INS_CPUID)
         )
 
     def own_mmu(self, ours: bool) -> None:
         """Whether translations are asked of us (the normal case) or are Unicorn's own business."""
-        self.uc.ctl_set_tlb_mode(_const.UC_TLB_VIRTUAL if ours else _const.UC_TLB_CPU)
+        self.uc.ctl_set_tlb_mode(binding.const.UC_TLB_VIRTUAL if ours else binding.const.UC_TLB_CPU)
         self.forget_translations()
 
     def open_bus(self, phys: int) -> None:
@@ -357,13 +358,13 @@ class Engine:
 
     def forget_translations(self) -> None:
         """Drop all translations: the next access of each page asks again."""
-        self.uc.ctl(_const.UC_CTL_TLB_FLUSH, _const.UC_CTL_IO_WRITE)
+        self.uc.ctl(binding.const.UC_CTL_TLB_FLUSH, binding.const.UC_CTL_IO_WRITE)
 
     def unhook(self, *hooks: int) -> None:
         """Remove hooks."""
         for each in hooks:
             if each in self._callbacks:
-                _library.uc_hook_del(self.uc._uch, ctypes.c_size_t(each))
+                binding.library.uc_hook_del(self.uc._uch, ctypes.c_size_t(each))
                 del self._callbacks[each]
             else:
                 self.uc.hook_del(each)

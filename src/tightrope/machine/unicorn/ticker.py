@@ -3,7 +3,8 @@
 Unicorn must not be stopped and started again at an arbitrary moment: with `emu_start`'s time-out used
 as a slice, Debian's kernel finds its own XZ payload corrupt (measured, Unicorn 2.1.4).  So it runs in
 one piece, and a thread beside it shows progress, ends it at the time limit, and passes Ctrl-C on: a
-signal is handled by the main thread only, which is inside the engine.
+signal is handled by the main thread only, which is inside the engine.  It also ends a run that shows no
+sign of getting on: a CPU that works touches new memory or a port every few milliseconds.
 
 Rules: the thread touches nothing of the machine but `stop`, and only to end a run for good.
 """
@@ -22,12 +23,25 @@ from tightrope.machine.port import Progress
 
 PERIOD = 0.2
 """Seconds between two looks."""
+IDLE_SECONDS = 8.0
+"""Seconds of this process's CPU time without a sign, after which a run is taken to wait for ever."""
 
 
 class Ticker:
     """A context: `stop` is called once when the limit is reached or a signal came in."""
 
-    def __init__(self, *, seconds: float, progress: Progress, stop: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        *,
+        seconds: float,
+        progress: Progress,
+        stop: Callable[[], None],
+        signs: Callable[[], int] | None = None,
+    ) -> None:
+        """`signs` counts what shows that the run gets on; None does not look at that."""
+        self.idle = False
+        """There was no sign for `IDLE_SECONDS`."""
+        self._signs = signs
         self.over = False
         """The time limit was reached."""
         self._seconds = seconds
@@ -73,6 +87,7 @@ class Ticker:
             raise self._raised
 
     def _look(self) -> None:
+        seen, since = -1, time.process_time()
         while not self._ended.is_set():
             try:
                 signalled = bool(self._there.recv(16))
@@ -80,6 +95,11 @@ class Ticker:
                 signalled = False
             passed = self.passed
             self.over = passed >= self._seconds
+            now = -1 if self._signs is None else self._signs()
+            if self._signs is None or now != seen:
+                seen, since = now, time.process_time()
+            elif time.process_time() - since > IDLE_SECONDS:
+                self.idle = True
             if self._ended.is_set():
                 return
             try:
@@ -89,5 +109,5 @@ class Ticker:
                 self._raised, self.over = err, True
                 self._stop()
                 return
-            if signalled or self.over:
+            if signalled or self.over or self.idle:
                 self._stop()

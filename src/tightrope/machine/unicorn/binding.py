@@ -1,0 +1,88 @@
+"""Unicorn's library and its numbers, by the house's names.
+
+Rules: with `engine` the only file that knows Unicorn's constants, and the only one that imports it: where
+it cannot be loaded, MissingPart says so and how to get it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from typing import Any
+
+from tightrope.errors import MissingPart
+from tightrope.x86.cpu import GENERAL
+from tightrope.x86.walk import Access
+
+try:
+    from unicorn import unicorn as uc
+    from unicorn import unicorn_const as const
+    from unicorn import x86_const as x86
+    from unicorn.unicorn_py3.unicorn import uclib as library
+except ImportError as err:  # no wheel for this platform, or the extra was not installed
+    raise MissingPart(
+        f"the emulator needs Unicorn, which cannot be loaded here ({err});"
+        " install tightrope[rehearse]"
+    ) from err
+
+__all__ = [
+    "ACCESS",
+    "LEGACY",
+    "PERMISSION",
+    "REGISTER",
+    "Batch",
+    "Failed",
+    "const",
+    "library",
+    "uc",
+    "x86",
+]
+
+ACCESS = {
+    const.UC_MEM_READ: Access.READ,
+    const.UC_MEM_WRITE: Access.WRITE,
+    const.UC_MEM_FETCH: Access.FETCH,
+}
+PERMISSION = {
+    Access.READ: const.UC_PROT_READ,
+    Access.WRITE: const.UC_PROT_READ | const.UC_PROT_WRITE,
+    Access.FETCH: const.UC_PROT_READ | const.UC_PROT_EXEC,
+}
+"""What an answer to a question may allow."""
+
+REGISTER = {
+    name[len("UC_X86_REG_") :].lower(): number
+    for name, number in vars(x86).items()
+    if name.startswith("UC_X86_REG_")
+}
+REGISTER["rflags"] = REGISTER["eflags"]
+
+LEGACY = {
+    **{name: REGISTER[f"e{name[1:]}"] for name in GENERAL[:8]},
+    "rip": REGISTER["eip"],
+}
+"""A 32-bit engine refuses the 64-bit names (from Unicorn 2.2 on)."""
+
+Failed = uc.UcError
+
+
+class Batch:
+    """A few registers, read or written in one call; `values` has them in the order of the names."""
+
+    def __init__(self, handle: Any, numbers: Sequence[int]) -> None:
+        count = len(numbers)
+        self._handle = handle
+        self._ids = (ctypes.c_int * count)(*numbers)
+        self.values = (ctypes.c_uint64 * count)()
+        start = ctypes.addressof(self.values)
+        self._pointers = (ctypes.c_void_p * count)(*(start + 8 * n for n in range(count)))
+        self._count = count
+
+    def read(self) -> ctypes.Array[ctypes.c_uint64]:
+        """Fill `values` from the CPU."""
+        library.uc_reg_read_batch(self._handle, self._ids, self._pointers, self._count)
+        return self.values
+
+    def write(self) -> None:
+        """Put `values` into the CPU."""
+        library.uc_reg_write_batch(self._handle, self._ids, self._pointers, self._count)
