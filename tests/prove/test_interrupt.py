@@ -13,19 +13,19 @@ from pathlib import Path
 
 import pytest
 
-from tightrope.prove.interrupt import ENDING, ending_at_once
+from tightrope.cli.signals import HEEDED
 
 PATIENCE = 30.0
 """Seconds for a loaded machine to answer; what is interrupted would take hours."""
 FOR_HOURS = """
-from tightrope.prove.interrupt import ending_at_once
+from tightrope.cli.signals import Signals
 from tightrope.prove.solver import solver_library
 z3 = solver_library()
 x, y = z3.BitVecs("x y", 128)
 wide = z3.ZeroExt(128, x) * z3.ZeroExt(128, y) == 2**201 - 20 * 2**80 + 1
 solver = z3.Solver()
 solver.add(wide, z3.UGT(x, 1), z3.UGT(y, 1))
-with ending_at_once():
+with Signals():
     print("asked", flush=True)
     print(solver.check(), flush=True)
 """
@@ -40,7 +40,7 @@ def ended(process: subprocess.Popen[str], number: signal.Signals) -> tuple[int, 
     return process.returncode, rest
 
 
-@pytest.mark.parametrize("number", ENDING, ids=lambda number: number.name)
+@pytest.mark.parametrize("number", HEEDED, ids=lambda number: number.name)
 def test_a_signal_ends_a_question_to_z3(number: signal.Signals) -> None:
     with subprocess.Popen(
         [sys.executable, "-c", FOR_HOURS],
@@ -49,12 +49,12 @@ def test_a_signal_ends_a_question_to_z3(number: signal.Signals) -> None:
         text=True,
     ) as process:
         status, rest = ended(process, number)
-    # Without a command line around it KeyboardInterrupt is Python's to tell: by the signal itself.
-    assert status == (-number if number is signal.SIGINT else 128 + number)
+    # Without `main` around it KeyboardInterrupt is Python's to tell, and so is its subclass.
+    assert status == (-signal.SIGINT if number is signal.SIGINT else 1)
     assert rest == ""
 
 
-@pytest.mark.parametrize("number", ENDING, ids=lambda number: number.name)
+@pytest.mark.parametrize("number", HEEDED, ids=lambda number: number.name)
 def test_a_signal_ends_the_command(number: signal.Signals) -> None:
     with subprocess.Popen(
         [sys.executable, "-m", "tightrope", "prove", "--mutants"],
@@ -67,7 +67,7 @@ def test_a_signal_ends_the_command(number: signal.Signals) -> None:
     assert "mutants" not in rest.splitlines()[-1:]
 
 
-@pytest.mark.parametrize("number", ENDING, ids=lambda number: number.name)
+@pytest.mark.parametrize("number", HEEDED, ids=lambda number: number.name)
 def test_the_assembler_and_its_folder_are_gone(number: signal.Signals, tmp_path: Path) -> None:
     tools, folder = tmp_path / "tools", tmp_path / "folder"
     tools.mkdir()
@@ -95,26 +95,3 @@ def test_the_assembler_and_its_folder_are_gone(number: signal.Signals, tmp_path:
     assert list(folder.iterdir()) == []
     with pytest.raises(ProcessLookupError):
         os.kill(child, 0)
-
-
-def test_what_signals_did_before_is_put_back() -> None:
-    before = {each: signal.getsignal(each) for each in ENDING}
-    descriptor = signal.set_wakeup_fd(-1)
-    signal.set_wakeup_fd(descriptor)
-    with ending_at_once():
-        assert signal.getsignal(signal.SIGTERM) is not before[signal.SIGTERM]
-    assert {each: signal.getsignal(each) for each in ENDING} == before
-    now = signal.set_wakeup_fd(-1)
-    signal.set_wakeup_fd(now)
-    assert now == descriptor
-
-
-def test_a_signal_that_was_ignored_stays_ignored() -> None:
-    """As a shell's background job, or under nohup."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        with ending_at_once():
-            os.kill(os.getpid(), signal.SIGHUP)
-        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGHUP, before)

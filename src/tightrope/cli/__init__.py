@@ -50,7 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except SystemExit:  # --help and --version
             raise
         except BaseException as err:
-            status = _failed(err, as_json="--json" in words)
+            # After a signal it may be any error: ctypes makes its own of what a handler raises.
+            status = UNKNOWN if heard.seen else _failed(err, as_json="--json" in words)
         if heard.number is not None:
             print(f"tightrope: {signals.SAYS[signal.Signals(heard.number)]}", file=sys.stderr)
             return 128 + heard.number
@@ -60,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _failed(error: BaseException, *, as_json: bool) -> int:
     """Say in one line why there is no answer; the exit status."""
     if isinstance(error, KeyboardInterrupt):
-        return 128 + signal.SIGINT  # who it was, and the line, is `main`'s to say
+        return 128 + signal.SIGINT  # raised by none of the signals that `main` hears
     if os.environ.get(TRACEBACK):
         traceback.print_exception(error)
     message = _message(error)

@@ -1,11 +1,13 @@
 """SIGINT, SIGTERM and SIGHUP end a command at once, with 128 plus their number.
 
     signal -> handler       raises in the main thread as soon as Python runs there, and things are closed
-           `-> a byte -> a thread that waits GRACE, and then ends the process by itself
+           `-> a byte -> a thread that interrupts z3, wakes the main thread, waits GRACE, and then ends
+                     the process by itself
 
 Python runs no handler while a library is at work, z3 for minutes and an emulator for seconds; and an
 exception in a callback from C is lost.  The thread needs neither: the byte is written by the C
-half of Python's handler (signal.set_wakeup_fd).
+half of Python's handler (signal.set_wakeup_fd), in whatever thread of a library the signal arrives;
+so the main thread may still sit in a system call, which WAKE ends.
 
 Rules: what a signal has interrupted is never reported as finished: `Signals.number` is asked before
 anything is printed and before a status is given.
@@ -15,11 +17,14 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from types import FrameType, TracebackType
 
 GRACE = 1.0
 """Seconds for closing machines and removing temporary files."""
+WAKE, NUDGE = signal.SIGUSR2, 0.1
+"""What our thread sends the main one, never the process; seconds between two."""
 HEEDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SAYS = {
     signal.SIGINT: "interrupted; nothing was changed",
@@ -42,6 +47,7 @@ class Signals:
         self._wakeup = -1
         self._pipe: tuple[int, int] | None = None
         self._thread: threading.Thread | None = None
+        self._main = 0
 
     @property
     def seen(self) -> bool:
@@ -58,6 +64,8 @@ class Signals:
             # A command that runs under nohup ignores SIGHUP, and goes on doing so.
             if signal.getsignal(each) is not signal.SIG_IGN:
                 self._before[each] = signal.signal(each, self._raise)
+        self._before[WAKE] = signal.signal(WAKE, lambda _number, _frame: None)
+        self._main = threading.get_ident()
         self._thread = threading.Thread(target=self._watch, name="signals", daemon=True)
         self._thread.start()
         return self
@@ -71,12 +79,12 @@ class Signals:
         if self._pipe is None:
             return
         self._over.set()
+        os.write(self._pipe[1], b"\0")
+        assert self._thread is not None
+        self._thread.join()  # before WAKE is again what it was, which may be the end of us
         for each, handler in self._before.items():
             signal.signal(each, handler)  # type: ignore[arg-type]  # what `signal` itself returned
         signal.set_wakeup_fd(self._wakeup)
-        os.write(self._pipe[1], b"\0")
-        assert self._thread is not None
-        self._thread.join()
         for descriptor in self._pipe:
             os.close(descriptor)
 
@@ -91,7 +99,12 @@ class Signals:
             if number not in HEEDED:
                 continue
             self.number = number
-            if self._over.wait(GRACE):
-                return
+            # Only where somebody has loaded it; z3 gives up what it is at, and Python goes on.
+            if solver := sys.modules.get("tightrope.prove.solver"):
+                solver.interrupt()
+            for _ in range(round(GRACE / NUDGE)):
+                signal.pthread_kill(self._main, WAKE)
+                if self._over.wait(NUDGE):
+                    return
             os.write(2, f"tightrope: {SAYS[signal.Signals(number)]}\n".encode())
             os._exit(128 + number)

@@ -3,7 +3,6 @@
     run        all theorems, and putting a goal to the test
     goal       the vocabulary: goals, limits, mutants, SMT-LIB scripts
     solver     the door to z3, and formulas written for any other solver
-    interrupt  signals that end a proof at once, also inside z3
     theorems/  1 to 4: page tables, designs, the order of the switch, the copy
     routine/   5: the relocation code and the entry stubs, on their bytes
     isa/       the model of the CPU's instructions that 5 runs on

@@ -115,10 +115,9 @@ def _foreign_code(parser: ArgumentParser) -> None:
 )
 def prove(options: Namespace) -> int:
     from tightrope.prove.goal import Limits
-    from tightrope.prove.interrupt import ending_at_once
     from tightrope.report.progress import Bar
 
-    with ending_at_once(), closing(Bar()) as bar:
+    with closing(Bar()) as bar:
         limits = Limits(seconds=options.limit, progress=bar)
         if options.theorem == "plan":
             return _plan(options, limits, bar)
