@@ -10,6 +10,7 @@ import pytest
 
 from tightrope import host, image, shipped
 from tightrope.cli import main
+from tightrope.deeds import performable
 from tightrope.deeds.rehearse import rehearse
 from tightrope.errors import HostError
 from tightrope.memory import Extent, RegionKind
@@ -58,7 +59,7 @@ def test_it_rehearses_and_what_is_written_is_the_plan(crash: bool) -> None:
     got = rehearse(new, old, Request(crash=crash, xen=XenInterface.V2))
     assert got.outcome is Outcome.HOLDS
     plan = got.handover.plan
-    load = load_file.read(load_file.write(load_file.of(plan, "holds")), "it")
+    load = load_file.read(load_file.write(performable.of(plan, "holds")), "it")
     assert (load.entry, load.crash, load.legacy, load.rehearsed) == (
         *(plan.entry, crash, False),
         "holds",
@@ -108,8 +109,8 @@ def test_the_command_prints_it_and_refuses_what_is_no_json(
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ([], "only what goes by --xen v2 can be written"),
-        (["--xen", "v1"], "only what goes by --xen v2 can be written"),
+        (["--xen", "v1"], "a plan for --xen v1 cannot be written"),
+        (["--sabotage", "no-v"], "what is sabotaged is not to be performed"),
         (["--xen", "v2", "--sabotage", "no-v"], "what is sabotaged is not to be performed"),
     ],
 )

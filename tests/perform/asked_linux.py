@@ -18,7 +18,7 @@ from tightrope.memory import PAGE_SIZE, Extent
 from tightrope.perform.linux.calls import CallFailed, Linux
 from tightrope.perform.linux.kexec import FileLoad, reasons
 from tightrope.perform.linux.state import machine_file, read_state
-from tightrope.perform.load_file import Load, LoadSegment
+from tightrope.perform.load_file import Load, LoadSegment, Taker
 
 MIB = 1 << 20
 KERNEL = "k2"
@@ -34,7 +34,12 @@ def segment(at: int, size: int = PAGE_SIZE, data: bytes = b"\xf4") -> LoadSegmen
 def loads(region: Extent | None, total: int) -> Iterator[tuple[str, Load]]:
     """By kexec_load: name and load."""
     base = Load(
-        segments=(segment(64 * MIB),), entry=64 * MIB, legacy=False, crash=False, rehearsed=""
+        segments=(segment(64 * MIB),),
+        entry=64 * MIB,
+        legacy=False,
+        crash=False,
+        rehearsed="",
+        taker=Taker.LINUX,
     )
     yield "fine", base
     for count in (16, 17):

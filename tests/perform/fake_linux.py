@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 from tightrope.abi.kexec import FileFlag
 from tightrope.perform.linux.calls import CallFailed
@@ -75,3 +76,10 @@ class FakeLinux:
         self.jumps += 1
         if self.came_back:
             raise CallFailed("reboot", self.came_back)
+
+    def become(self, words: Sequence[str]) -> NoReturn:
+        raise Became(words)
+
+
+class Became(Exception):
+    """The process is another program now."""

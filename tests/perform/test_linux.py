@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.perform.fake_linux import FILES, FakeLinux
+from tests.perform.fake_linux import FILES, Became, FakeLinux
 from tightrope.abi.kexec import FileFlag
 from tightrope.errors import BadInput, PerformError
 from tightrope.memory import Extent
 from tightrope.perform.linux.kexec import FileLoad, LinuxKexec, reasons
 from tightrope.perform.linux.state import read_state
-from tightrope.perform.load_file import Load, LoadSegment
+from tightrope.perform.load_file import Load, LoadSegment, Taker
 
 MIB = 1 << 20
 REGION = Extent(0x2000_0000, 0x2800_0000)
@@ -26,7 +26,12 @@ def segment(at: int, size: int = 4096, data: bytes = b"\xf4") -> LoadSegment:
 
 
 PLAIN = Load(
-    segments=(segment(64 * MIB),), entry=64 * MIB, legacy=False, crash=False, rehearsed="holds"
+    segments=(segment(64 * MIB),),
+    entry=64 * MIB,
+    legacy=False,
+    crash=False,
+    rehearsed="holds",
+    taker=Taker.LINUX,
 )
 CRASH = replace(PLAIN, segments=(segment(REGION.start),), entry=REGION.start, crash=True)
 BY_FILE = FileLoad(
@@ -174,6 +179,17 @@ def test_a_jump_needs_an_image_and_says_so_when_it_comes_back() -> None:
     with pytest.raises(PerformError, match="the old kernel runs on"):
         kexec.jump()
     assert linux.jumps == 1
+
+
+def test_where_systemd_runs_the_machine_it_is_asked_and_the_kernel_is_not() -> None:
+    linux = FakeLinux()
+    linux.files |= {"/proc/1/comm": b"systemd\n", "/sys/kernel/kexec_loaded": b"1\n"}
+    with pytest.raises(Became) as became:
+        LinuxKexec(linux, linux.file).jump()
+    assert became.value.args == (("systemctl", "kexec"),)
+    assert linux.jumps == 0
+    linux.files["/proc/1/comm"] = b"systemd-nspawn\n"
+    assert LinuxKexec(linux, linux.file).way == "reboot(2)"
 
 
 def test_the_highest_crash_region_is_the_one_that_is_loaded_into() -> None:

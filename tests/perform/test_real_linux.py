@@ -14,6 +14,14 @@ import pytest
 from tests.conftest import debian_kernel
 from tests.perform import asked_linux
 from tests.perform.dom0 import BareLinux
+from tests.qemu.pcs import QUIET, initramfs, token
+from tightrope import host, image
+from tightrope.deeds import performable
+from tightrope.deeds.rehearse import rehearse
+from tightrope.memory import Extent
+from tightrope.plan import Request
+
+MEBIBYTES = 640
 
 
 @pytest.mark.parametrize("crash", ["128M", ""])
@@ -31,3 +39,83 @@ def test_every_refusal_is_told_beforehand(crash: str) -> None:
     ]
     assert not wrong
     assert {0, 1, 22, 99} <= {got for _, got, _ in rows}
+
+
+def userspace_after(guest: BareLinux, command: str, word: str) -> str:
+    """The line of the new kernel's init, after a command that does not come back."""
+    guest.pc.say(f"{command}\n")
+    return guest.wait(f"tightrope: userspace {word} ")[-1]
+
+
+def release(flavour: str) -> str:
+    """What uname -r says in that kernel."""
+    return debian_kernel(flavour).name.removeprefix("vmlinuz-")
+
+
+def test_linux_places_an_image_and_is_left_for_it() -> None:
+    word = token()
+    with BareLinux().up() as guest:
+        guest.put("kernel", debian_kernel("cloud-amd64").read_bytes())
+        guest.put("initrd", initramfs("amd64"))
+        words = f"tightrope load kernel --initrd initrd --append '{QUIET} tightrope.token={word}'"
+        status, lines = guest.do(words)
+        assert (status, "say --no-rehearsal" in lines[-1]) == (2, True), lines
+        status, lines = guest.do(f"{words} --no-rehearsal")
+        assert (status, lines[-1]) == (
+            0,
+            "tightrope: would load it by kexec_file_load; say --really to do it",
+        )
+        assert guest.do("tightrope exec --really")[0] == 2
+        status, lines = guest.do(f"{words} --no-rehearsal --really")
+        assert (status, lines[-1]) == (0, "loaded: a kexec image")
+        _, lines = guest.do("tightrope status --json")
+        assert json.loads("\n".join(lines))["loaded"] is True
+        assert guest.do("tightrope unload --really") == (0, ["unloaded"])
+        assert guest.do(f"{words} --no-rehearsal --really")[0] == 0
+        said = userspace_after(guest, "tightrope exec --really", word)
+    assert said == f"tightrope: userspace {word} {release('cloud-amd64')} x86_64"
+
+
+@pytest.mark.parametrize("unpacked", [False, True])
+def test_a_rehearsed_plan_is_loaded_and_entered(unpacked: bool) -> None:
+    word = token()
+    path = debian_kernel("cloud-amd64")
+    new = image.read(path.read_bytes(), path.name)
+    verdict = rehearse(
+        image.unpacked(new) if unpacked else new,
+        host.read(host.example(pc=MEBIBYTES), "a PC"),
+        Request(initrd=initramfs("amd64"), command_line=f"{QUIET} tightrope.token={word}"),
+    )
+    load = performable.load(verdict)
+    assert load is not None, verdict.findings
+    with BareLinux(mebibytes=MEBIBYTES).up() as guest:
+        guest.put("plan", load)
+        status, lines = guest.do("tightrope load plan --really")
+        assert (status, lines[-1]) == (0, "loaded: a kexec image"), lines
+        said = userspace_after(guest, "tightrope exec --really", word)
+    assert said == f"tightrope: userspace {word} {release('cloud-amd64')} x86_64"
+
+
+def test_a_plan_for_a_crash_is_entered_when_the_kernel_panics() -> None:
+    word = token()
+    path = debian_kernel("cloud-amd64")
+    with BareLinux(crash="192M", mebibytes=MEBIBYTES).up() as guest:
+        _, lines = guest.do("tightrope status --json")
+        (region,) = json.loads("\n".join(lines))["crash_regions"]
+        crash = Extent.sized(region["start"], region["size"])
+        verdict = rehearse(
+            image.read(path.read_bytes(), path.name),
+            host.read(host.example(pc=MEBIBYTES, crash=crash), "a PC"),
+            Request(
+                initrd=initramfs("amd64"),
+                command_line=f"{QUIET} tightrope.token={word}",
+                crash=True,
+            ),
+        )
+        load = performable.load(verdict)
+        assert load is not None, verdict.findings
+        guest.put("plan", load)
+        status, lines = guest.do("tightrope load plan --really")
+        assert (status, lines[-1]) == (0, "loaded: a crash image"), lines
+        said = userspace_after(guest, "echo c > /proc/sysrq-trigger", word)
+    assert said == f"tightrope: userspace {word} {release('cloud-amd64')} x86_64"

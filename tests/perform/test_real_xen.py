@@ -26,6 +26,7 @@ from tests.qemu.pcs import QUIET, initramfs, qemu, token
 from tightrope import host, image
 from tightrope.abi import xen as abi
 from tightrope.cli import main
+from tightrope.deeds import performable
 from tightrope.deeds.rehearse import rehearse
 from tightrope.model import Host, Outcome, XenInterface
 from tightrope.perform import load_file
@@ -71,7 +72,7 @@ def rehearsed(old: Host, words: str, *, crash: bool = False) -> bytes:
         ),
     )
     assert got.outcome is Outcome.HOLDS, got.findings
-    return load_file.write(load_file.of(got.handover.plan, got.outcome.value))
+    return load_file.write(performable.of(got.handover.plan, got.outcome.value))
 
 
 NOT_AS_MODELLED = {"a command that is none": 0}

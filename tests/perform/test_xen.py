@@ -16,7 +16,7 @@ from tightrope.cli import main
 from tightrope.errors import BadInput, MissingPart, PerformError
 from tightrope.memory import PAGE_SIZE, Extent
 from tightrope.perform import load_file, xen
-from tightrope.perform.load_file import NOTHING, Load, LoadSegment
+from tightrope.perform.load_file import NOTHING, Load, LoadSegment, Taker
 from tightrope.perform.xen import XenKexec
 
 
@@ -33,6 +33,7 @@ LOAD = Load(
     legacy=False,
     crash=False,
     rehearsed="holds",
+    taker=Taker.XEN,
 )
 CRASH = replace(LOAD, crash=True, segments=(segment(0x2000_0000, 2, b"k"),), entry=0x2000_0000)
 
@@ -176,7 +177,7 @@ def test_what_is_no_dom0_is_refused(changed: dict[str, str | None], says: str) -
 def test_what_did_not_hold_is_refused(said: str, says: str) -> None:
     xen.refuse_unrehearsed(LOAD)
     with pytest.raises(BadInput, match=says):
-        xen.refuse_unrehearsed(replace(LOAD, rehearsed=said))
+        xen.refuse_unrehearsed(replace(LOAD, rehearsed=said, taker=Taker.XEN))
 
 
 # ------------------------------------------------------------------------------------- the file
@@ -197,7 +198,9 @@ def test_a_load_file_is_read_as_it_was_written(
     pages: list[tuple[int, bytes]], legacy: bool, crash: bool, said: str
 ) -> None:
     segments = tuple(segment(n << 20, size, data) for n, (size, data) in enumerate(pages[:60]))
-    load = Load(segments=segments, entry=7, legacy=legacy, crash=crash, rehearsed=said)
+    load = Load(
+        segments=segments, entry=7, legacy=legacy, crash=crash, rehearsed=said, taker=Taker.XEN
+    )
     assert equal(load_file.read(load_file.write(load), "it"), load)
 
 

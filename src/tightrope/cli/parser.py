@@ -7,7 +7,7 @@ stands beside the command.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Container
+from collections.abc import Sequence
 from typing import NoReturn
 
 from tightrope import __version__
@@ -42,20 +42,14 @@ class Parser(argparse.ArgumentParser):
         raise Usage(message, self.format_usage())
 
 
-class _Everything(Container[str]):
-    """Contains every word."""
-
-    def __contains__(self, _word: object) -> bool:
-        return True
-
-
-EVERYTHING = _Everything()
-
 Subparsers = argparse._SubParsersAction
 
 
-def parser(words: Container[str] = EVERYTHING) -> Parser:
-    """The parser; commands none of whose names is among `words` are known by name alone."""
+def parser(words: Sequence[str] | None = None) -> Parser:
+    """The parser for these words of a command line: commands that they do not ask for are known by
+    name alone.  Without words it is whole.
+    """
+    asked = None if words is None else next((each for each in words if each[:1] != "-"), "")
     top = Parser(
         prog="tightrope",
         description="Plan and rehearse a kexec before anyone performs it.",
@@ -67,13 +61,13 @@ def parser(words: Container[str] = EVERYTHING) -> Parser:
     for command in COMMANDS.values():
         first, _, second = command.name.partition(" ")
         if not second:
-            _fill(_named(names, first, command), command, wanted=first in words)
+            _fill(_named(names, first, command), command, wanted=asked in (None, first))
             continue
         if first not in groups:
             help, description, title, metavar = GROUPS[first]
             group = names.add_parser(first, help=help, description=description)
             groups[first] = group.add_subparsers(title=title, required=True, metavar=metavar)
-        _fill(_named(groups[first], second, command), command, wanted=first in words)
+        _fill(_named(groups[first], second, command), command, wanted=asked in (None, first))
     return top
 
 

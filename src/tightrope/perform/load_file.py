@@ -2,7 +2,8 @@
 
     ELF header   e_machine   EM_X86_64, or EM_386: entered with paging off
                  e_entry     the machine address to enter
-    PT_NOTE      owner "Tightrope": type 1, what the rehearsal said; type 2, "kexec" or "crash"
+    PT_NOTE      owner "Tightrope": type 1, what the rehearsal said; type 2, "kexec" or "crash";
+                 type 3, who takes it, "xen" or "linux"
     PT_LOAD ...  p_paddr, p_memsz   a segment's destination, whole pages
                  p_offset, p_filesz its bytes; without any, the image only wants to reach the pages
 
@@ -16,26 +17,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 from tightrope.abi import elf
 from tightrope.abi.elf import EM_386, EM_X86_64, PT_LOAD, PT_NOTE
 from tightrope.errors import BadInput
 from tightrope.memory import PAGE_SIZE, Extent, align_up
 
-if TYPE_CHECKING:
-    from tightrope.model import Plan
-
 OWNER = b"Tightrope\0"
-NOTE_OUTCOME, NOTE_KIND = 1, 2
+NOTE_OUTCOME, NOTE_KIND, NOTE_TAKER = 1, 2, 3
 HOLDS = "holds"
 _BITS = 64
 _HEADER, _SEGMENT, _NOTE = elf.HEADER[_BITS], elf.PROGRAM_HEADER[_BITS], elf.NOTE
+_IDENT = _HEADER.pack(**elf.ident(_BITS))[:16]
 _PF_R = 4
 NOTHING = memoryview(b"")
 _MOST_SEGMENTS = 64
 """Far above what any hypervisor takes."""
+
+
+class Taker(StrEnum):
+    """Whose system call takes a load."""
+
+    XEN = "xen"
+    """KEXEC_CMD_kexec_load, interface v2."""
+    LINUX = "linux"
+    """kexec_load(2)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,7 +56,7 @@ class LoadSegment:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Load:
-    """A kexec image for a hypervisor."""
+    """A kexec image whose places are found, for a hypervisor or for Linux."""
 
     segments: tuple[LoadSegment, ...]
     entry: int
@@ -57,32 +65,25 @@ class Load:
     crash: bool
     rehearsed: str
     """What the rehearsal said of it; "" when there was none."""
+    taker: Taker
 
 
-def of(plan: Plan, rehearsed: str) -> Load:
-    """What a plan for interface v2 hands to the hypervisor.  Raises BadInput for another plan."""
-    from tightrope.model import XenV2  # whoever has a plan has the hall; perform alone does not
-
-    if not isinstance(plan.through, XenV2):
-        raise BadInput("only a plan for --xen v2 can be written", source="--write")
-    loaded = [
-        LoadSegment(destination=each.destination, data=memoryview(each.data).cast("B"))
-        for each in plan.segments
-    ]
-    reached = [LoadSegment(destination=each.extent, data=NOTHING) for each in plan.through.mapped]
-    return Load(
-        segments=tuple(sorted([*loaded, *reached], key=lambda each: each.destination.start)),
-        entry=int(plan.entry),
-        legacy=plan.through.legacy_exit,
-        crash=plan.crash,
-        rehearsed=rehearsed,
-    )
+def is_ours(head: bytes) -> bool:
+    """Whether the first page of a file is that of one written here; `read` says what is wrong in it."""
+    if len(head) < _HEADER.size + _SEGMENT.size or head[: len(_IDENT)] != _IDENT:
+        return False
+    row = _SEGMENT.unpack(head, _HEADER.size)
+    owner = row["offset"] + _NOTE.size
+    return row["type"] == PT_NOTE and head[owner : owner + len(OWNER)] == OWNER
 
 
 def write(load: Load) -> bytes:
     """The ELF file."""
-    notes = _note(NOTE_OUTCOME, load.rehearsed) + _note(
-        NOTE_KIND, "crash" if load.crash else "kexec"
+    kind = "crash" if load.crash else "kexec"
+    notes = (
+        _note(NOTE_OUTCOME, load.rehearsed)
+        + _note(NOTE_KIND, kind)
+        + _note(NOTE_TAKER, load.taker.value)
     )
     count = 1 + len(load.segments)
     at = _HEADER.size + count * _SEGMENT.size
@@ -125,8 +126,7 @@ def write(load: Load) -> bytes:
 def read(data: bytes | memoryview, source: str) -> Load:
     """The load in a file.  Bytes behind its last part are not looked at.  Raises BadInput."""
     raw = memoryview(data)
-    wanted = _HEADER.pack(**elf.ident(_BITS))[:16]
-    if len(raw) < _HEADER.size or bytes(raw[:16]) != wanted:
+    if len(raw) < _HEADER.size or bytes(raw[: len(_IDENT)]) != _IDENT:
         raise BadInput("is no 64-bit ELF file: not written by --write", source=source, offset=0)
     header = _HEADER.unpack(raw)
     machine, count, table = header["machine"], header["phnum"], header["phoff"]
@@ -157,12 +157,15 @@ def read(data: bytes | memoryview, source: str) -> Load:
             )
     if notes.get(NOTE_KIND) not in ("kexec", "crash") or not segments:
         raise BadInput("does not say what it is: not written by --write", source=source)
+    if notes.get(NOTE_TAKER) not in list(Taker):
+        raise BadInput("does not say who takes it: written by an older --write", source=source)
     return Load(
         segments=tuple(segments),
         entry=header["entry"],
         legacy=machine == EM_386,
         crash=notes[NOTE_KIND] == "crash",
         rehearsed=notes.get(NOTE_OUTCOME, ""),
+        taker=Taker(notes[NOTE_TAKER]),
     )
 
 

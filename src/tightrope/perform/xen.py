@@ -22,7 +22,7 @@ from tightrope.abi import xen as abi
 from tightrope.abi.xen import Hypercall, KexecCommand, KexecRange, KexecType, MemoryCommand, Record
 from tightrope.errors import BadInput, MissingPart, PerformError
 from tightrope.memory import Extent, covered
-from tightrope.perform.load_file import HOLDS, Load, check_pages
+from tightrope.perform.load_file import HOLDS, Load, Taker, check_pages
 from tightrope.perform.privcmd import Buffer, HypercallFailed, Hypercalls
 
 E820_RAM = 1
@@ -150,6 +150,8 @@ class XenKexec:
     def refuse(self, load: Load) -> None:
         """Raise BadInput for a load that this Xen would not take, with the reason."""
         version, source = self.version(), "the load"
+        if load.taker is not Taker.XEN:
+            raise BadInput("was planned for Linux's kexec_load, not for Xen", source=source)
         if version < abi.V2_SINCE:
             raise BadInput(
                 f"Xen {version[0]}.{version[1]} has no v2: it came with 4.4", source=source

@@ -17,6 +17,7 @@ from tightrope.cli.commands import agree as agree
 from tightrope.cli.commands import host as host
 from tightrope.cli.commands import pgd as pgd
 from tightrope.cli.commands import prove as prove
+from tightrope.cli.commands import load as load
 from tightrope.cli.commands import perform as perform
 from tightrope.cli.commands import rules as rules
 from tightrope.cli.commands import schema as schema

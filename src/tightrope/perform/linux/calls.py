@@ -10,7 +10,7 @@ import ctypes
 import errno
 import os
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 from tightrope.abi import kexec as abi
 from tightrope.errors import MissingPart
@@ -39,6 +39,9 @@ class SystemCalls(Protocol):
 
     def reboot_kexec(self) -> None:
         """Jump.  Where it works it does not return.  Raises CallFailed."""
+
+    def become(self, words: Sequence[str]) -> NoReturn:
+        """This process becomes another program, found on the PATH.  Raises CallFailed."""
 
 
 class _Segment(ctypes.Structure):
@@ -127,3 +130,10 @@ class Linux:
             ctypes.c_ulong(abi.REBOOT_KEXEC),
             None,
         )
+
+    def become(self, words: Sequence[str]) -> NoReturn:
+        """See `SystemCalls.become`."""
+        try:
+            os.execvp(words[0], list(words))
+        except OSError as err:
+            raise CallFailed(f"execve of {words[0]}", err.errno or errno.ENOENT) from err

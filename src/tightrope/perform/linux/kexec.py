@@ -27,6 +27,7 @@ from tightrope.perform.linux.state import Files, State, read_state
 from tightrope.perform.load_file import Load
 
 NO_DESCRIPTOR = -1
+SYSTEMCTL = ("systemctl", "kexec")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,13 +98,28 @@ class LinuxKexec:
                 except CallFailed as again:
                     raise self._not_unloaded(again, crash) from again
 
+    @property
+    def way(self) -> str:
+        """How a jump is asked for: through systemd where it runs this machine, so that services end first.
+
+        sd_booted(3) looks for /run/systemd/system; the name of process 1 says as much in a file.
+        """
+        runs = (self._files("/proc/1/comm") or b"").strip() == b"systemd"
+        return " ".join(SYSTEMCTL) if runs else "reboot(2)"
+
+    def refuse_jump(self) -> None:
+        """Raise BadInput where nothing is loaded."""
+        if self.state().loaded is False:
+            raise BadInput("nothing is loaded: `tightrope load` first", source="this machine")
+
     def jump(self) -> None:
         """Write what is not on disk yet, and go.  Where it works it does not return.
 
         Raises BadInput where nothing is loaded, PerformError where the kernel came back.
         """
-        if self.state().loaded is False:
-            raise BadInput("nothing is loaded", source="this machine")
+        self.refuse_jump()
+        if self.way != "reboot(2)":
+            self._calls.become(SYSTEMCTL)
         os.sync()
         try:
             self._calls.reboot_kexec()

@@ -1,0 +1,293 @@
+"""`tightrope load`, `exec`, `unload`, `status` and `refusals`: kexec on this Linux.
+
+Rules: nothing is changed without `--really`; what is said that would be done is what is then done.  Only
+the standard library is imported on the way: these commands run in an initramfs.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import syslog
+from argparse import ArgumentParser, Namespace
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tightrope.cli import files
+from tightrope.cli.command import FINDING, HOLDS, command
+from tightrope.errors import BadInput
+
+if TYPE_CHECKING:
+    from tightrope.deeds.loading import Loading
+    from tightrope.perform.linux.state import State
+
+
+def really(parser: ArgumentParser) -> None:
+    """The word that changes the machine."""
+    parser.add_argument(
+        "--really", action="store_true", help="do it; without it nothing is changed"
+    )
+
+
+def image(parser: ArgumentParser) -> None:
+    """What is loaded, and how."""
+    parser.add_argument(
+        "kernel", metavar="FILE", help="a bzImage, or what `tightrope rehearse --write` left"
+    )
+    parser.add_argument("--initrd", metavar="FILE", help="its initrd")
+    words = parser.add_mutually_exclusive_group()
+    words.add_argument("--append", default="", metavar="WORDS", help="its command line")
+    words.add_argument(
+        "--reuse-cmdline",
+        action="store_true",
+        help="the running kernel's command line, without its loader's words",
+    )
+    parser.add_argument("--crash", action="store_true", help="for a crash, into the crash region")
+    parser.add_argument(
+        "--via",
+        choices=["auto", "kexec_load", "kexec_file_load"],
+        default="auto",
+        help="the system call: a plan goes by kexec_load, an image by kexec_file_load (%(default)s)",
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
+
+
+def unrehearsed(parser: ArgumentParser) -> None:
+    """Without a rehearsal."""
+    parser.add_argument(
+        "--no-rehearsal",
+        action="store_true",
+        help="take an image that Linux places itself, or a plan that did not hold",
+    )
+
+
+@command(
+    "load",
+    help="load a kernel for the next kexec of this machine",
+    description="Load a kernel: the plan that a rehearsal wrote, with its places, or an image, for which"
+    " Linux finds places that were not rehearsed.  Every refusal that can be told is told first.",
+    epilog="examples: tightrope load plan --really    tightrope load /boot/vmlinuz --initrd /boot/initrd.img"
+    " --reuse-cmdline --no-rehearsal --really    Exit status: 0 done, or told; 2 refused, with the reason.",
+    takes=(image, unrehearsed, really),
+)
+def load(options: Namespace) -> int:
+    from tightrope.deeds import loading
+    from tightrope.perform.linux.calls import Linux
+    from tightrope.perform.linux.kexec import LinuxKexec
+    from tightrope.perform.linux.state import machine_file
+
+    kexec = LinuxKexec(Linux(), machine_file)
+    with loading.opened(
+        options.kernel,
+        options.initrd,
+        _line(options),
+        crash=options.crash,
+        via=loading.Via(options.via),
+        state=kexec.state(),
+        rehearsed=not options.no_rehearsal,
+    ) as what:
+        if what.via is loading.Via.FILE_LOAD and not options.no_rehearsal:
+            raise BadInput(
+                "Linux would choose the places, and those were not rehearsed: say --no-rehearsal, or"
+                " write a plan with `tightrope rehearse --write` and load that",
+                source=options.kernel,
+            )
+        _show(options, what)
+        kexec.refuse(what.load)
+        kind = "crash image" if what.request.crash else "kexec image"
+        if not _really(options, f"load it by {what.via.value}"):
+            return HOLDS
+        kexec.load(what.load)
+        for name, digest, size in what.digests:
+            syslog.syslog(
+                f"tightrope: {kind} loaded by uid {os.getuid()}: {digest} {size} {name!r}"
+            )
+        print(f"loaded: a {kind}", file=sys.stderr if options.json else sys.stdout)
+    return HOLDS
+
+
+@command(
+    "exec",
+    help="jump into the kernel that is loaded",
+    description="Jump into what `load` loaded: through systemd where it runs this machine, so that"
+    " services end first; else what is not written yet is written and the kernel is asked.",
+    takes=(really,),
+)
+def jump(options: Namespace) -> int:
+    from tightrope.perform.linux.calls import Linux
+    from tightrope.perform.linux.kexec import LinuxKexec
+    from tightrope.perform.linux.state import machine_file
+
+    kexec = LinuxKexec(Linux(), machine_file)
+    kexec.refuse_jump()
+    if _really(options, f"jump, by {kexec.way}"):
+        kexec.jump()
+    return HOLDS
+
+
+def which(parser: ArgumentParser) -> None:
+    """Which image."""
+    parser.add_argument("--crash", action="store_true", help="the crash image")
+
+
+@command("unload", help="forget what is loaded", takes=(which, really))
+def unload(options: Namespace) -> int:
+    from tightrope.perform.linux.calls import Linux
+    from tightrope.perform.linux.kexec import LinuxKexec
+    from tightrope.perform.linux.state import machine_file
+
+    kexec = LinuxKexec(Linux(), machine_file)
+    if _really(options, f"unload the {'crash' if options.crash else 'kexec'} image"):
+        kexec.unload(crash=options.crash)
+        print("unloaded")
+    return HOLDS
+
+
+def tree(parser: ArgumentParser) -> None:
+    """Another machine's files."""
+    parser.add_argument(
+        "--root",
+        metavar="DIR",
+        help="a copy of another machine's /proc, /sys and /boot instead of this one's",
+    )
+
+
+def as_object(parser: ArgumentParser) -> None:
+    """`--json`."""
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
+
+
+@command(
+    "status",
+    help="what is loaded here, and what this kernel allows",
+    takes=(tree, as_object),
+)
+def status(options: Namespace) -> int:
+    from tightrope.perform.linux.kexec import told
+
+    state = _state(options)
+    if options.json:
+        files.print_json(_document(state))
+    else:
+        print("\n".join(told(state)))
+    return HOLDS
+
+
+@command(
+    "refusals",
+    help="what this kernel would answer to such a load, and why",
+    description="Every reason that can be told without asking, without root: the system call, its errno,"
+    " what was found, what mends it.  `ours` is what Linux would take and the machine would not survive.",
+    epilog="Exit status: 0 none, 1 it would be refused, 2 bad input.",
+    takes=(image, tree),
+)
+def refusals(options: Namespace) -> int:
+    from tightrope.deeds import loading
+    from tightrope.perform.linux import refusals as room
+
+    state = _state(options)
+    with loading.opened(
+        options.kernel,
+        options.initrd,
+        _line(options),
+        crash=options.crash,
+        via=loading.Via(options.via),
+        state=state,
+        rehearsed=False,
+    ) as what:
+        found = room.refusals(state, what.request)
+    if options.json:
+        files.print_json([asdict(each) | {"answer": each.answer} for each in found])
+    else:
+        print(
+            "\n".join(map(str, found))
+            or f"{what.request.call}: nothing is known that speaks against it"
+        )
+    return FINDING if found else HOLDS
+
+
+def _state(options: Namespace) -> State:
+    from tightrope.perform.linux.state import machine_file, read_state
+
+    if options.root is None:
+        return read_state(machine_file)
+    root = Path(options.root)
+    if not root.is_dir():
+        raise BadInput("is no directory", source=options.root)
+    return read_state(lambda path: machine_file(str(root / path[1:])))
+
+
+def _line(options: Namespace) -> str:
+    """The new kernel's command line."""
+    if not options.reuse_cmdline:
+        return str(options.append)
+    from tightrope.deeds.loading import COMMAND_LINE, reused_command_line
+
+    running = files.text_or_none(COMMAND_LINE)
+    if running is None:
+        raise BadInput("cannot be read", source=COMMAND_LINE)
+    return reused_command_line(running)
+
+
+def _show(options: Namespace, what: Loading) -> None:
+    """What would be loaded: files with their digests, and where it goes where that is known."""
+    request = what.request
+    if options.json:
+        files.print_json(
+            {
+                "call": request.call,
+                "crash": request.crash,
+                "files": [
+                    {"name": name, "sha256": digest, "bytes": size}
+                    for name, digest, size in what.digests
+                ],
+                "segments": [
+                    {"start": where.start, "size": where.size, "bytes": size}
+                    for (_, where), size in zip(request.destinations, request.sizes, strict=True)
+                ],
+                "entry": request.entry,
+            }
+        )
+        return
+    for name, digest, size in what.digests:
+        print(f"{name}: {size} bytes, sha256 {digest}")
+    for (_, where), size in zip(request.destinations, request.sizes, strict=True):
+        print(f"  {where} {size:#x} bytes")
+    if request.destinations:
+        print(f"  entered at {request.entry:#x}")
+    sys.stdout.flush()
+
+
+def _document(state: State) -> dict[str, object]:
+    extents = {
+        name: [{"start": each.start, "size": each.size} for each in getattr(state, name)]
+        for name in ("ram", "crash_regions")
+    }
+    sets = {
+        name: None if (value := getattr(state, name)) is None else sorted(value)
+        for name in ("cpu_bugs",)
+    }
+    plain = (
+        "release",
+        "architecture",
+        "loaded",
+        "crash_loaded",
+        "disabled",
+        "lockdown",
+        "secure_boot",
+    )
+    return {
+        **{name: getattr(state, name) for name in plain},
+        "limits": asdict(state.limits),
+        **extents,
+        **sets,
+        "xen_pv": state.xen_pv,
+    }
+
+
+def _really(options: Namespace, what: str) -> bool:
+    """Whether to go on; if not, it is said what would have been done."""
+    if not options.really:
+        print(f"tightrope: would {what}; say --really to do it", file=sys.stderr)
+    return bool(options.really)

@@ -1,0 +1,208 @@
+"""Loading a kernel on this Linux: by which call, from what, and what is said before it is done.
+
+    an image, an initrd, words  -->  open files           -->  kexec_file_load: Linux finds the places
+    what `rehearse --write` left -->  segments, an entry  -->  kexec_load: the places that were rehearsed
+
+Rules: what decides is here, what changes a machine is `perform.linux`.  An image is opened once; what is
+looked at, hashed and loaded are the bytes behind the same descriptor.  Only the standard library is
+needed, and no package: this runs in an initramfs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+
+from tightrope.errors import BadInput
+from tightrope.perform import load_file
+from tightrope.perform.linux.kexec import FileLoad, request_of
+from tightrope.perform.linux.refusals import Request
+from tightrope.perform.linux.state import State
+from tightrope.perform.load_file import HOLDS, Load, Taker
+
+COMMAND_LINE = "/proc/cmdline"
+MOST_IMAGE = 1 << 30
+"""Bytes of a kernel image; the largest that distributions ship have 20 million."""
+_HEADER = 0x268
+"""Bytes up to the end of the setup header of boot protocol 2.15 (Documentation/arch/x86/boot.rst)."""
+_LOADER_WORDS = ("BOOT_IMAGE=", "initrd=")
+"""Words of a loader's own in /proc/cmdline, which the next kernel has no use for."""
+
+
+class Via(StrEnum):
+    """The system call that loads."""
+
+    AUTO = "auto"
+    LOAD = "kexec_load"
+    FILE_LOAD = "kexec_file_load"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Loading:
+    """What would be loaded, ready to be handed over."""
+
+    load: Load | FileLoad
+    digests: tuple[tuple[str, str, int], ...]
+    """(name, SHA-256 in hex, bytes) of each file that was opened."""
+
+    @property
+    def via(self) -> Via:
+        """The call that takes it."""
+        return Via.FILE_LOAD if isinstance(self.load, FileLoad) else Via.LOAD
+
+    @property
+    def request(self) -> Request:
+        """In the words of the refusals."""
+        return request_of(self.load)
+
+
+def reused_command_line(running: str) -> str:
+    """The running kernel's command line without the words of the loader that started it."""
+    return " ".join(word for word in running.split() if not word.startswith(_LOADER_WORDS))
+
+
+@contextmanager
+def opened(
+    kernel: str,
+    initrd: str | None,
+    command_line: str,
+    *,
+    crash: bool,
+    via: Via,
+    state: State,
+    rehearsed: bool,
+) -> Iterator[Loading]:
+    """What a file holds, ready to load; its descriptors live as long as the `with`.
+
+    A file that `tightrope rehearse --write` left is a load by itself: nothing else goes with it.
+    Raises BadInput for what cannot be loaded in the way that was asked for.
+    """
+    descriptors: list[int] = []
+    try:
+        at = _open(kernel, descriptors)
+        head = os.pread(at, 4096, 0)
+        if head.startswith(b"\x7fELF") and load_file.is_ours(head):
+            yield _planned(
+                kernel, at, initrd, command_line, crash=crash, via=via, rehearsed=rehearsed
+            )
+            return
+        chosen = _via(via, state, kernel)
+        if chosen is Via.LOAD:
+            raise BadInput(
+                "kexec_load takes a plan, and this is an image: write one with"
+                f" `tightrope rehearse {kernel} --write FILE`, then load FILE",
+                source=kernel,
+            )
+        digests = [(kernel, *_digest(at))]
+        disk = None
+        if initrd is not None:
+            disk = _open(initrd, descriptors)
+            digests.append((initrd, *_digest(disk)))
+        yield Loading(
+            load=FileLoad(
+                kernel=at,
+                initrd=disk,
+                command_line=command_line.encode(),
+                crash=crash,
+                is_bzimage=_is_bzimage(head),
+                signed=_signed(at, head),
+            ),
+            digests=tuple(digests),
+        )
+    finally:
+        for each in descriptors:
+            os.close(each)
+
+
+def _planned(
+    path: str,
+    at: int,
+    initrd: str | None,
+    command_line: str,
+    *,
+    crash: bool,
+    via: Via,
+    rehearsed: bool,
+) -> Loading:
+    """A load that was written beside its rehearsal."""
+    if initrd is not None or command_line or crash:
+        raise BadInput(
+            "says itself what is loaded: no --initrd, --append or --crash goes with it", source=path
+        )
+    if via is Via.FILE_LOAD:
+        raise BadInput("has its places already: kexec_file_load would find others", source=path)
+    digest, size = _digest(at)
+    load = load_file.read(os.pread(at, size, 0), path)
+    if load.taker is not Taker.LINUX:
+        raise BadInput("was written for a hypervisor: `tightrope perform xen`", source=path)
+    if rehearsed and load.rehearsed != HOLDS:
+        said = load.rehearsed
+        raise BadInput(
+            f"the rehearsal said {said!r}" if said else "it was not rehearsed", source=path
+        )
+    return Loading(load=load, digests=((path, digest, size),))
+
+
+def _via(via: Via, state: State, source: str) -> Via:
+    """The call for an image; a plan has its own.  Raises BadInput under Xen, where neither is right."""
+    if state.xen_pv:
+        raise BadInput(
+            "this Linux is a PV guest of Xen's: in dom0 go by `tightrope perform xen`",
+            source=source,
+        )
+    return Via.FILE_LOAD if via is Via.AUTO else via
+
+
+def _open(path: str, descriptors: list[int]) -> int:
+    """A regular file, read only.  Raises BadInput."""
+    try:
+        at = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except (OSError, ValueError) as err:
+        reason = err.strerror if isinstance(err, OSError) and err.strerror else str(err)
+        raise BadInput(reason, source=path) from err
+    descriptors.append(at)
+    what = os.fstat(at)
+    if not stat.S_ISREG(what.st_mode):
+        raise BadInput("is no regular file", source=path)
+    if not what.st_size:
+        raise BadInput("is empty", source=path)
+    return at
+
+
+def _digest(at: int) -> tuple[str, int]:
+    """SHA-256 in hex and bytes of what a descriptor leads to; its position stays at 0."""
+    digest, size = hashlib.sha256(), 0
+    while block := os.pread(at, 1 << 20, size):
+        digest.update(block)
+        size += len(block)
+    return digest.hexdigest(), size
+
+
+def _is_bzimage(head: bytes) -> bool:
+    """What bzImage64_probe asks for: boot protocol 2.12, loaded high, relocatable, a 64-bit entry."""
+    if len(head) < _HEADER or head[0x1FE:0x200] != b"\x55\xaa" or head[0x202:0x206] != b"HdrS":
+        return False
+    protocol = int.from_bytes(head[0x206:0x208], "little")
+    xloadflags = int.from_bytes(head[0x236:0x238], "little")
+    wanted = 1 | 2  # XLF_KERNEL_64, XLF_CAN_BE_LOADED_ABOVE_4G
+    return protocol >= 0x020C and bool(head[0x211] & 1) and xloadflags & wanted == wanted
+
+
+def _signed(at: int, head: bytes) -> bool | None:
+    """Whether the image's PE header names a certificate table; None where it has no PE header.
+
+    Microsoft's PE/COFF specification, "Optional Header Data Directories": entry 4, at 144 of the
+    optional header of PE32+.
+    """
+    if len(head) < 0x40 or head[:2] != b"MZ":
+        return None
+    pe = int.from_bytes(head[0x3C:0x40], "little")
+    header = os.pread(at, 24 + 152, pe)
+    if len(header) < 24 + 152 or header[:4] != b"PE\0\0" or header[24:26] != b"\x0b\x02":
+        return None
+    return int.from_bytes(header[24 + 148 : 24 + 152], "little") > 0
