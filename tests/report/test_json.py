@@ -93,6 +93,8 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "inspect elf": ("inspect", "vmlinux"),
     "pgd": ("pgd", "core", "--print", "--diff", "core"),
     "host check": ("host", "check", "host.toml"),
+    "status": ("status",),
+    "refusals": ("refusals", "kernel"),
     "error": ("plan", "no-such-kernel"),
 }
 
@@ -119,7 +121,7 @@ def test_the_other_documents_have_schemas_too(tightrope: Shell) -> None:
     names = tightrope("schema").out.splitlines()
     assert set(names) == {*SHAPES, "error"}
     covered = {name_of(each) for each in COMMANDS}
-    assert set(names) - covered == {"matrix", "prove mutants", "perform xen"}
+    assert set(names) - covered == {"matrix", "prove mutants", "perform xen", "load"}
     for name in names:
         assert exported(tightrope, name)["$id"] == f"tightrope/{name.replace(' ', '-')}/1"
 

@@ -12,6 +12,7 @@ from tightrope.views import (
     comparison,
     host,
     inspection,
+    linux_says,
     matrix,
     pgd,
     plan,
@@ -39,5 +40,6 @@ _VIEWS = (
 SHAPES: Mapping[str, tuple[int, type]] = {
     **{each.name: (each.version, each.shape) for each in _VIEWS},
     xen_says.NAME: (xen_says.VERSION, xen_says.XenSaysFacts),
+    **linux_says.SHAPES,
 }
 """Name -> version and TypedDict."""

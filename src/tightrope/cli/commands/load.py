@@ -10,6 +10,7 @@ import os
 import sys
 import syslog
 from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -93,17 +94,19 @@ def load(options: Namespace) -> int:
                 " write a plan with `tightrope rehearse --write` and load that",
                 source=options.kernel,
             )
-        _show(options, what)
+        if not options.json:
+            print("\n".join(_told(what)), flush=True)
         kexec.refuse(what.load)
         kind = "crash image" if what.request.crash else "kexec image"
-        if not _really(options, f"load it by {what.via.value}"):
-            return HOLDS
-        kexec.load(what.load)
-        for name, digest, size in what.digests:
-            syslog.syslog(
-                f"tightrope: {kind} loaded by uid {os.getuid()}: {digest} {size} {name!r}"
-            )
-        print(f"loaded: a {kind}", file=sys.stderr if options.json else sys.stdout)
+        if done := _really(options, f"load it by {what.via.value}"):
+            kexec.load(what.load)
+            for name, digest, size in what.digests:
+                said = f"tightrope: {kind} loaded by uid {os.getuid()}: {digest} {size} {name!r}"
+                syslog.syslog(said)
+        if options.json:
+            _print("load", _facts(what, done=done))
+        elif done:
+            print(f"loaded: a {kind}")
     return HOLDS
 
 
@@ -164,11 +167,11 @@ def as_object(parser: ArgumentParser) -> None:
     takes=(tree, as_object),
 )
 def status(options: Namespace) -> int:
-    from tightrope.perform.linux.kexec import told
+    from tightrope.perform.linux.kexec import facts, told
 
     state = _state(options)
     if options.json:
-        files.print_json(_document(state))
+        _print("status", facts(state))
     else:
         print("\n".join(told(state)))
     return HOLDS
@@ -198,7 +201,8 @@ def refusals(options: Namespace) -> int:
     ) as what:
         found = room.refusals(state, what.request)
     if options.json:
-        files.print_json([asdict(each) | {"answer": each.answer} for each in found])
+        rows = [asdict(each) | {"answer": each.answer} for each in found]
+        _print("refusals", {"call": what.request.call, "refusals": rows})
     else:
         print(
             "\n".join(map(str, found))
@@ -230,59 +234,39 @@ def _line(options: Namespace) -> str:
     return reused_command_line(running)
 
 
-def _show(options: Namespace, what: Loading) -> None:
+def _print(name: str, facts: Mapping[str, object]) -> None:
+    from tightrope.report import json
+    from tightrope.views.linux_says import SHAPES
+
+    print(json.document(name, SHAPES[name][0], facts))
+
+
+def _told(what: Loading) -> Iterator[str]:
     """What would be loaded: files with their digests, and where it goes where that is known."""
     request = what.request
-    if options.json:
-        files.print_json(
-            {
-                "call": request.call,
-                "crash": request.crash,
-                "files": [
-                    {"name": name, "sha256": digest, "bytes": size}
-                    for name, digest, size in what.digests
-                ],
-                "segments": [
-                    {"start": where.start, "size": where.size, "bytes": size}
-                    for (_, where), size in zip(request.destinations, request.sizes, strict=True)
-                ],
-                "entry": request.entry,
-            }
-        )
-        return
     for name, digest, size in what.digests:
-        print(f"{name}: {size} bytes, sha256 {digest}")
+        yield f"{name}: {size} bytes, sha256 {digest}"
     for (_, where), size in zip(request.destinations, request.sizes, strict=True):
-        print(f"  {where} {size:#x} bytes")
+        yield f"  {where} {size:#x} bytes"
     if request.destinations:
-        print(f"  entered at {request.entry:#x}")
-    sys.stdout.flush()
+        yield f"  entered at {request.entry:#x}"
 
 
-def _document(state: State) -> dict[str, object]:
-    extents = {
-        name: [{"start": each.start, "size": each.size} for each in getattr(state, name)]
-        for name in ("ram", "crash_regions")
-    }
-    sets = {
-        name: None if (value := getattr(state, name)) is None else sorted(value)
-        for name in ("cpu_bugs",)
-    }
-    plain = (
-        "release",
-        "architecture",
-        "loaded",
-        "crash_loaded",
-        "disabled",
-        "lockdown",
-        "secure_boot",
-    )
+def _facts(what: Loading, *, done: bool) -> Mapping[str, object]:
+    """The same as numbers."""
+    request = what.request
+    places = zip(request.destinations, request.sizes, strict=True)
     return {
-        **{name: getattr(state, name) for name in plain},
-        "limits": asdict(state.limits),
-        **extents,
-        **sets,
-        "xen_pv": state.xen_pv,
+        "call": request.call,
+        "crash": request.crash,
+        "files": [
+            {"name": name, "sha256": digest, "bytes": size} for name, digest, size in what.digests
+        ],
+        "segments": [
+            {"start": where.start, "size": where.size, "bytes": size} for (_, where), size in places
+        ],
+        "entry": request.entry,
+        "done": done,
     }
 
 

@@ -206,6 +206,20 @@ def told(state: State) -> list[str]:
     return lines
 
 
+def facts(state: State) -> dict[str, object]:
+    """The same as a JSON document; addresses are physical."""
+    extents = {
+        name: [{"start": each.start, "size": each.size} for each in rows]
+        for name, rows in (("ram", state.ram), ("crash_regions", state.crash_regions))
+    }
+    plain = ("release", "architecture", "loaded", "crash_loaded", "disabled", "lockdown")
+    return {
+        **{name: getattr(state, name) for name in (*plain, "secure_boot", "xen_pv")},
+        "limits": {"reboot": state.limits.reboot, "crash": state.limits.crash},
+        **extents,
+    }
+
+
 def reasons(state: State, load: Load | FileLoad) -> tuple[Refusal, ...]:
     """Every refusal that can be told without asking; see `refusals`."""
     return refusals(state, request_of(load))

@@ -1,0 +1,76 @@
+"""What a Linux says of kexec: the shapes of `tightrope status`, `refusals` and `load` with `--json`.
+
+Rules: `perform` makes these facts with nothing but Python at hand; the shapes are written down here, so
+that they are exported with the others.
+"""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+from tightrope.views.xen_says import SaidExtentFacts
+
+
+class LimitsFacts(TypedDict):
+    reboot: int | None
+    crash: int | None
+
+
+class StatusFacts(TypedDict):
+    """Everything that `tightrope status --json` prints; null where no file says it."""
+
+    release: str | None
+    architecture: str | None
+    loaded: bool | None
+    crash_loaded: bool | None
+    disabled: bool | None
+    limits: LimitsFacts
+    lockdown: str | None
+    secure_boot: bool | None
+    ram: list[SaidExtentFacts]
+    crash_regions: list[SaidExtentFacts]
+    xen_pv: bool
+
+
+class RefusalFacts(TypedDict):
+    call: str
+    answer: str
+    number: int | None
+    found: str
+    mend: str
+
+
+class RefusalsFacts(TypedDict):
+    """Everything that `tightrope refusals --json` prints."""
+
+    call: str
+    refusals: list[RefusalFacts]
+
+
+class LoadedFileFacts(TypedDict):
+    name: str
+    sha256: str
+    bytes: int
+
+
+class LoadedSegmentFacts(SaidExtentFacts):
+    bytes: int
+
+
+class LoadFacts(TypedDict):
+    """Everything that `tightrope load --json` prints; `done` is whether it was loaded."""
+
+    call: str
+    crash: bool
+    files: list[LoadedFileFacts]
+    segments: list[LoadedSegmentFacts]
+    entry: int
+    done: bool
+
+
+SHAPES: dict[str, tuple[int, type]] = {
+    "status": (1, StatusFacts),
+    "refusals": (1, RefusalsFacts),
+    "load": (1, LoadFacts),
+}
+"""Name -> version and shape."""
