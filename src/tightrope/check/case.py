@@ -5,7 +5,7 @@ Rules: everything is worked out when it is first asked for, once, and nothing is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 
@@ -17,6 +17,7 @@ from tightrope.check.changes import Change, changes
 from tightrope.check.page_list import INDIRECTION, Copies, follow
 from tightrope.memory import PAGE_SHIFT, PAGE_SIZE, Extent, Phys, RegionKind, union
 from tightrope.model import (
+    Buffer,
     Given,
     Handover,
     Named,
@@ -70,11 +71,19 @@ class Case:
     @cached_property
     def copies(self) -> Copies:
         """The page list as it lay in memory before the walk, followed from its head."""
-        pages = {
-            int(piece.phys): piece.data
-            for piece in self.handover.pieces
-            if len(piece.data) == PAGE_SIZE and piece.phys % PAGE_SIZE == 0
-        }
+        found = self._follow(self.handover.page_list)
+        if not found.problem:
+            return found
+        # A word that leads astray is followed as far as there is something.
+        return self._follow(
+            {
+                int(piece.phys): piece.data
+                for piece in self.pieces
+                if len(piece.data) == PAGE_SIZE and piece.phys % PAGE_SIZE == 0
+            }
+        )
+
+    def _follow(self, pages: Mapping[int, Buffer]) -> Copies:
         return follow(self.head, pages, word=self.word, zeros=self.contract.clears)
 
     @property
@@ -97,12 +106,17 @@ class Case:
         piece = next(p for p in self.handover.world.pieces if p.extent.covers(words))
         return int.from_bytes(piece.data[at - piece.phys :][: self.word], "little")
 
-    @property
+    @cached_property
+    def pieces(self) -> tuple[Piece, ...]:
+        """What the handover lays into memory before the walk."""
+        return self.handover.pieces
+
+    @cached_property
     def writes(self) -> frozenset[Place]:
         """Where the programs of the chain may write, besides what the list has them copy."""
         return frozenset().union(*(each.contract.writes for each in self.handover.chain))
 
-    @property
+    @cached_property
     def reads(self) -> frozenset[Place]:
         """Where they may read: there too."""
         return self.writes.union(*(each.contract.reads for each in self.handover.chain))
@@ -264,7 +278,7 @@ class Case:
 def owner(case: Case, phys: int) -> str:
     """Whose a physical address is, as a noun phrase: the smallest thing known to lie there."""
     best: Piece | None = None
-    for piece in (*case.handover.pieces, *case.handover.world.pieces):
+    for piece in (*case.pieces, *case.handover.world.pieces):
         if phys in piece.extent and (best is None or len(piece.data) < len(best.data)):
             best = piece
     if best is not None:

@@ -31,7 +31,6 @@ class Change:
 
 def changes(handover: Handover, run: Run) -> Iterator[Change]:
     """Every piece of the old kernel that differs after the run."""
-    prepared = {piece.phys & -PAGE_SIZE for piece in handover.pieces}
     for piece in handover.world.pieces:
         now = run.memory.read(piece.extent)
         # As bytes: memoryview's own == looks at one element after the other.
@@ -43,7 +42,7 @@ def changes(handover: Handover, run: Run) -> Iterator[Change]:
         a, b = np.frombuffer(now, np.uint8), np.frombuffer(piece.data, np.uint8)
         differ = np.nonzero(a != b)[0]
         first = Phys(piece.phys + int(differ[0]))
-        if first & -PAGE_SIZE in prepared:
+        if any(first & -PAGE_SIZE == laid.phys & -PAGE_SIZE for laid in handover.pieces):
             instruction, step = -1, Step.PREPARE
         else:
             instruction, step = _written(run, first)

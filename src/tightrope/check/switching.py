@@ -29,7 +29,7 @@ def same_bytes(case: Case) -> Iterator[Found]:
     old = next(
         (p.data for p in case.handover.world.pieces if p.phys == case.handover.world.code_phys), b""
     )
-    new = next((p.data for p in case.handover.pieces if p.phys == case.intent.control_page), b"")
+    new = next((p.data for p in case.pieces if p.phys == case.intent.control_page), b"")
     if bytes(old) == bytes(new):
         return
     pairs = zip(bytes(old), bytes(new), strict=False)
