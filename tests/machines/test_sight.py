@@ -150,7 +150,7 @@ def test_what_was_not_seen_is_said_and_never_shown_as_done() -> None:
     verdict = dimly(frozenset())
     assert verdict.outcome is Outcome.HOLDS
     text = screen(REHEARSAL, verdict)
-    assert f"{len(verdict.unasked)} rules could not be asked: the dim does not show" in text
+    assert f"{len(verdict.unasked)} rules could not be asked: dim does not show" in text
     for rule in verdict.unasked:
         assert rule in text
     for step in ("1 call", "2 load", "3 set", "4 jump", "5 load", "6 copy"):

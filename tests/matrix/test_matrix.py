@@ -116,7 +116,7 @@ def test_the_command_prints_the_table_and_its_json(
     assert main(["matrix", str(small)]) == 0
     assert f"{ALL} of {ALL} cells hold" in capsys.readouterr().out
     assert main(["matrix", "--json", str(small)]) == 0
-    rows = json.loads(capsys.readouterr().out)
+    rows = json.loads(capsys.readouterr().out)["cells"]
     assert len(rows) == ALL + NEVER
     assert set(rows[0]) == {
         "mode", "page_offset", "crash", "kernel", "machine", "xen", "crashed", "outcome", "detail",

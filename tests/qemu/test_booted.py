@@ -116,7 +116,7 @@ def test_a_real_crash_leaves_its_memory_to_the_crash_kernel(tmp_path: Path) -> N
     dumped = vmcore.read(str(core))
     assert vmcore.pgd(dumped).whole
     for frame, page in got.handover.world.tables.items():
-        assert dumped.page(frame) == page
+        assert dumped.page(frame) == bytes(page)
 
 
 def test_a_table_that_is_written_before_the_copy_is_found(

@@ -44,7 +44,7 @@ def test_the_dead_kernels_tables_are_whole_in_the_core(
     assert console.stopped == f"tightrope: vmcore {word}", console
     dumped, world = vmcore.read(str(core)), got.handover.world
     for frame, page in world.tables.items():
-        assert dumped.page(frame) == page
+        assert dumped.page(frame) == bytes(page)
     assert main(["pgd", str(core)]) == 0
     said = capsys.readouterr().out
     assert "all tables are whole" in said

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,7 @@ from tests.vmcore.cores import (
 from tightrope import vmcore
 from tightrope.errors import CoreError
 from tightrope.memory import Extent
+from tightrope.model.dump import Standing
 
 INFO = {
     "OSRELEASE": "6.1",
@@ -44,9 +46,8 @@ def page(fill: int) -> bytes:
 
 
 def page_of(core: vmcore.Core, at: int) -> bytes | None:
-    """A frame's bytes, as bytes."""
-    view = core.page(at)
-    return None if view is None else bytes(view)
+    """A frame's bytes."""
+    return core.page(at)
 
 
 @BITS
@@ -119,7 +120,7 @@ def test_how_much_of_an_extent_is_held_is_counted_across_pieces() -> None:
         (1 << 51, 1),
     ]
     starts, sizes = (np.array(column, np.uint64) for column in zip(*asked, strict=True))
-    assert core.held(starts, sizes).tolist() == [0, 0x1000, 0x800, 0x3000, 1, 0]
+    assert core.held.covered(starts, sizes).tolist() == [0, 0x1000, 0x800, 0x3000, 1, 0]
 
 
 def test_the_notes_are_read_by_name() -> None:
@@ -152,24 +153,128 @@ def test_a_note_that_is_cut_short_ends_the_reading() -> None:
         (5, b"\x02", "not little-endian"),
         (16, b"\x02", "ELF type 2"),
         (18, b"\xb7", "machine 183"),
-        (32, b"\xff\xff\xff", "do not fit the file"),
-        (54, b"\x08", "program headers of 8 bytes"),
-        (56, b"\xff\xff", "not in the file"),
-        (56, b"\x00\x80", "do not fit the file"),
-        (64 + 8, b"\xff\xff\xff", "notes of"),
         (64 + 56 + 8, b"\xff\xff\xff\xff", "no byte of its memory"),
-        (64 + 56 + 24, b"\xff" * 8, "beyond 64 bits"),
     ],
 )
-def test_what_is_wrong_with_a_core_is_named(at: int, value: bytes, words: str) -> None:
+def test_what_is_no_core_is_named(at: int, value: bytes, words: str) -> None:
     data = bytearray(elf_core([Load(BASE, page(1))], vmcoreinfo(INFO)))
     vmcore.parse(data, "made")
     data[at : at + len(value)] = value
-    if at == 56 and value == b"\xff\xff":
-        data[40:48] = (len(data) - 8).to_bytes(8, "little")
     with pytest.raises(CoreError, match=words) as caught:
         vmcore.parse(data, "made")
     assert caught.value.source == "made"
+
+
+FIRST, SECOND, NOTE = 64 + 56, 64 + 2 * 56, 64
+"""Where the program headers of two PT_LOADs and of the notes begin."""
+
+
+@pytest.mark.parametrize(
+    ("at", "value", "words", "lost"),
+    [
+        (54, b"\x08", "program headers of 8 bytes are taken as 56", ()),
+        (56, b"\x00\x80", "of 32,768 program headers 3 are in the file", ()),
+        (56, b"\xff\xff", "section header 0", ()),
+        (NOTE + 8, b"\xff\xff\xff", "bytes at offset 0xffffff do not fit", ("notes",)),
+        (NOTE + 32, b"\xff" * 8, "notes of 18,446,744,073,709,551,615 bytes", ("notes",)),
+        (FIRST + 24, b"\xff" * 8, "a PT_LOAD at 0xffffffffffffffff goes beyond 64 bits", (BASE,)),
+        (FIRST + 24, b"\0" * 7 + b"\x80", "", (BASE,)),
+        (FIRST + 40, b"\0" * 7 + b"\x80", "", ()),
+        (FIRST + 40, b"\xff" * 8, "ends at 64 bits of address", ()),
+        (FIRST + 32, b"\xff" * 8, "goes beyond 64 bits", (BASE,)),
+        (FIRST, b"\x01\0\0\x60", "", (BASE,)),
+    ],
+)
+def test_an_odd_row_is_left_out_and_said_and_the_rest_is_read(
+    at: int, value: bytes, words: str, lost: tuple[object, ...]
+) -> None:
+    other = BASE + 0x10_0000
+    data = bytearray(elf_core([Load(BASE, page(1)), Load(other, page(2))], vmcoreinfo(INFO)))
+    good = vmcore.parse(data, "made")
+    assert good.unused == ()
+    data[at : at + len(value)] = value
+    if at == 56 and value == b"\xff\xff":
+        data[40:48] = (len(data) - 8).to_bytes(8, "little")
+    core = vmcore.parse(data, "made")
+    assert any(words in each for each in core.unused) or (not words and core.unused == ())
+    assert page_of(core, other) == page(2)
+    assert page_of(core, BASE) == (None if BASE in lost else page(1))
+    assert dict(core.notes.vmcoreinfo) == ({} if "notes" in lost else INFO)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"makedumpfile\0\0\0\0" + bytes(4080), "makedumpfile -R CORE"),
+        (b"KDUMP   \x06\0\0\0" + bytes(8180), "-E refuses it"),
+        (b"DISKDUMP\x01\0\0\0" + bytes(8180), "diskdump"),
+        (b"KDUMP   ", "-E refuses it"),
+    ],
+)
+def test_a_dump_of_another_format_is_named_with_what_makes_a_core(data: bytes, words: str) -> None:
+    with pytest.raises(CoreError, match="makedumpfile") as caught:
+        vmcore.parse(data, "made")
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(("block", "flag"), [(428, 12), (416, 8)], ids=["64 bits", "32 bits"])
+def test_a_part_of_a_split_dump_is_named(block: int, flag: int) -> None:
+    data = bytearray(b"KDUMP   \x06" + bytes(8191))
+    data[block : block + 4] = (4096).to_bytes(4, "little")
+    with pytest.raises(CoreError, match="-E refuses it"):
+        vmcore.parse(data, "made")
+    data[4096 + flag] = 1
+    with pytest.raises(CoreError, match="--reassemble"):
+        vmcore.parse(data, "made")
+
+
+def pieces(cuts: list[int], gaps: set[int]) -> tuple[bytes, list[Load]]:
+    """Eight pages of memory from 0, cut into PT_LOADs; those with a number in `gaps` are left away."""
+    memory = bytes(n * 7 & 0xFF for n in range(8 * 4096))
+    edges = [0, *sorted(set(cuts)), len(memory)]
+    loads = [Load(a, memory[a:b]) for a, b in pairwise(edges)]
+    return memory, [load for number, load in enumerate(loads) if number not in gaps]
+
+
+@given(
+    st.lists(st.integers(1, 8 * 4096 - 1), max_size=6),
+    st.sets(st.integers(0, 6), max_size=3),
+    st.integers(0, 3),
+)
+def test_a_frame_is_held_when_every_byte_of_it_is_in_whatever_pieces(
+    cuts: list[int], gaps: set[int], skew: int
+) -> None:
+    memory, loads = pieces(cuts, gaps)
+    if not loads:
+        return
+    core = vmcore.parse(elf_core(loads, skew=skew), "made")
+    there = {n for load in loads for n in range(load.phys, load.phys + len(load.data))}
+    for frame in range(-4096, 9 * 4096, 2048):
+        if frame < 0:
+            continue
+        inside = all(n in there for n in range(frame, frame + 4096))
+        assert page_of(core, frame) == (memory[frame : frame + 4096] if inside else None)
+
+
+def test_less_than_a_page_is_no_page() -> None:
+    core = vmcore.parse(elf_core([Load(0x1000, b"x" * 100), Load(0x8000, page(8))]), "made")
+    assert page_of(core, 0x1000) is None
+    assert page_of(core, 0x8000) == page(8)
+    core = vmcore.parse(elf_core([Load(0x1000, b"x" * 4095)]), "made")
+    assert page_of(core, 0x1000) is None
+
+
+def test_memory_is_held_left_out_or_outside() -> None:
+    import numpy as np
+
+    loads = [Load(0x1000, page(1) + b"x" * 100, left_out=0x2000 - 100), Load(0x8000, page(8))]
+    data = elf_core(loads)
+    frames = np.array([0, 0x1000, 0x2000, 0x3000, 0x4000, 0x8000, 0x8800], np.uint64)
+    standing = vmcore.parse(data, "made").standing(frames)
+    out, held, left = Standing.OUTSIDE, Standing.HELD, Standing.LEFT_OUT
+    assert standing.tolist() == [out, held, left, left, out, held, out]
+    short = vmcore.parse(data[:-10], "made").standing(frames)
+    assert short.tolist() == [out, held, left, left, out, left, out]
 
 
 @pytest.mark.parametrize("size", [0, 4, 5, 40])
@@ -178,13 +283,24 @@ def test_a_file_that_ends_early_is_no_core(size: int) -> None:
         vmcore.parse(elf_core([])[:size], "made")
 
 
-def test_a_file_is_mapped(tmp_path: Path) -> None:
+def test_a_file_is_read_where_it_lies(tmp_path: Path) -> None:
     path = tmp_path / "vmcore"
     path.write_bytes(elf_core([Load(0x1000, page(1))]))
     core = vmcore.read(str(path))
     assert core.source == str(path)
     assert page_of(core, 0x1000) == page(1)
-    assert core.data.readonly
+
+
+def test_a_file_that_shrinks_while_it_is_read_is_an_error_and_no_signal(tmp_path: Path) -> None:
+    path = tmp_path / "vmcore"
+    path.write_bytes(crashed("x86_64").core())
+    core = vmcore.read(str(path))
+    assert vmcore.pgd(core).whole
+    with path.open("r+b") as out:
+        out.truncate(8192)
+    with pytest.raises(CoreError, match="became shorter") as caught:
+        vmcore.pgd(core)
+    assert caught.value.source == str(path)
 
 
 def test_what_cannot_be_opened_or_mapped_is_a_core_error(tmp_path: Path) -> None:

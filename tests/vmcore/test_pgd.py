@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.makers.screens import facts, screen
-from tests.vmcore.cores import BASE, MIB, PGD, SIZE, Crashed, Load, crashed, elf_core, qemu
+from tests.vmcore.cores import (
+    BASE,
+    MIB,
+    PGD,
+    SIZE,
+    Crashed,
+    Load,
+    crashed,
+    elf_core,
+    qemu,
+    vmcoreinfo,
+)
 from tightrope import vmcore
 from tightrope.errors import CoreError
 from tightrope.memory import Extent
 from tightrope.model import Paging
+from tightrope.model.pgd import Wholeness
 from tightrope.views.pgd import VIEW, Looked
+from tightrope.vmcore import ranges as ranges_module
 from tightrope.x86.paging import X86_64, Rights
 from tightrope.x86.tables import TableStore
 
@@ -141,6 +155,149 @@ def test_a_mapping_that_leads_half_out_of_the_core_is_counted_as_such() -> None:
     found = judged(dead)
     assert (found.partly, found.elsewhere) == (1, 1)
     assert found.whole
+
+
+# --------------------------------------------------------------- whole, not whole, cannot be told
+
+
+def with_rows(dead: Crashed, *rows: tuple[int, int, int]) -> bytes:
+    """The core with memory [start, end) in a row each, and so many bytes left out behind it."""
+    loads = [
+        Load(start, dead.memory[start - BASE : end - BASE], left_out=left)
+        for start, end, left in rows
+    ]
+    return elf_core(loads, vmcoreinfo(dead.info), bits=dead.bits)
+
+
+def answer(data: bytes) -> vmcore.Pgd:
+    return vmcore.pgd(vmcore.parse(data, "made"))
+
+
+@MODES
+def test_a_table_of_zeros_is_whole_where_it_is_held_and_not_told_where_it_is_left_out(
+    mode: str,
+) -> None:
+    dead = crashed(mode)
+    end = BASE + SIZE
+    dead.put(PGD + 8 * 2, end | (1 if mode == "pae" else 0x63), 4 if mode == "i386" else 8)
+    dead.memory += bytes(4096)
+    held = answer(with_rows(dead, (BASE, end + 4096, 0)))
+    assert (held.answer, held.faults, held.doubts) == (Wholeness.WHOLE, (), ())
+    left = answer(with_rows(dead, (BASE, end, 4096)))
+    assert (left.answer, left.whole, left.faults) == (Wholeness.UNTOLD, False, ())
+    (doubt,) = left.doubts
+    assert f"entry {end | (1 if mode == 'pae' else 0x63):#x}" in doubt
+    assert "zeros, or not dumped" in doubt
+    outside = answer(with_rows(dead, (BASE, end, 0)))
+    assert outside.answer is Wholeness.NOT_WHOLE
+    assert "not in the core's memory" in outside.faults[0]
+
+
+@MODES
+def test_what_is_wrong_is_wrong_whatever_else_is_left_out(mode: str) -> None:
+    dead = crashed(mode)
+    size = 4 if mode == "i386" else 8
+    dead.put(PGD + size * 2, (BASE + SIZE) | (1 if mode == "pae" else 0x63), size)
+    dead.put(PGD + size, 1 << 30 | (1 if mode == "pae" else 0x63), size)
+    found = answer(with_rows(dead, (BASE, BASE + SIZE, 4096)))
+    assert found.answer is Wholeness.NOT_WHOLE
+    assert (found.found.missing.count, found.found.untold.count) == (1, 1)
+
+
+@MODES
+def test_a_table_in_adjoining_rows_is_joined(mode: str) -> None:
+    dead = crashed(mode)
+    table = dead.tables[-1]
+    cuts = (BASE, PGD + 5, table + 0x1F0, table + 0x220, BASE + SIZE)
+    rows = [(a, b, 0) for a, b in pairwise(cuts)]
+    found, whole = answer(with_rows(dead, *reversed(rows))), judged(crashed(mode))
+    assert found.whole
+    assert found.found.virt.tolist() == whole.found.virt.tolist()
+    assert found.found.phys.tolist() == whole.found.phys.tolist()
+
+
+def test_root_and_format_come_from_one_teller() -> None:
+    dead = crashed("x86_64")
+    notes = vmcoreinfo(dead.info) + qemu(cr3=BASE, cr4=0x16F0)
+    found = answer(dead.core(notes=notes))
+    assert (found.root.phys, found.root.paging, found.whole) == (PGD, Paging.X86_64, True)
+    assert found.root.settled == ("la57 by CR4 in QEMU's note is of other tables",)
+    # And the other way: without a pgd in VMCOREINFO the note's root has the note's format.
+    del dead.info["SYMBOL(swapper_pg_dir)"]
+    notes = vmcoreinfo(dead.info | {"NUMBER(pgtable_l5_enabled)": "1"}) + qemu(cr3=PGD, cr4=0x6F0)
+    found = answer(dead.core(notes=notes))
+    assert (found.root.paging, found.whole) == (Paging.X86_64, True)
+    assert found.root.settled == ("la57 by NUMBER(pgtable_l5_enabled) is of other tables",)
+
+
+def test_a_wrong_machine_in_the_header_is_settled_by_the_kernels_own_symbols() -> None:
+    dead = crashed("x86_64")
+    data = bytearray(dead.core())
+    data[18] = 3
+    found = answer(bytes(data))
+    assert (found.root.paging, found.whole) == (Paging.X86_64, True)
+    assert "machine 3" in found.root.settled[0]
+
+
+def foreign(dead: Crashed, moved: int) -> Crashed:
+    """The same memory with VMCOREINFO of a boot in which KASLR put the kernel elsewhere."""
+    other = Crashed(dead.mode, dead.memory, dict(dead.info), dead.tables)
+    for name in ("SYMBOL(swapper_pg_dir)", "SYMBOL(_stext)"):
+        other.info[name] = f"{int(dead.info[name], 16) + moved:x}"
+    return other
+
+
+@pytest.mark.parametrize("mode", ["x86_64", "la57"])
+@pytest.mark.parametrize("moved", [4 << 20, 10 << 20, -(2 << 20)])
+def test_vmcoreinfo_of_another_boot_is_recognised(mode: str, moved: int) -> None:
+    found = judged(foreign(crashed(mode), moved))
+    assert found.answer is Wholeness.UNTOLD
+    (doubt,) = found.doubts
+    assert "another boot" in doubt
+    assert f"--cr3 {PGD:#x}" in doubt
+    told = vmcore.pgd(found.core, cr3=PGD)
+    assert told.whole
+
+
+def test_a_note_that_names_a_table_in_use_as_the_pgd_is_of_another_boot() -> None:
+    dead = crashed("x86_64")
+    text = int(dead.info["SYMBOL(_stext)"], 16)
+    dead.info["SYMBOL(swapper_pg_dir)"] = f"{text + 4096:x}"
+    dead.memory[0x1000:0x2000] = dead.memory[PGD - BASE : PGD - BASE + 4096]
+    used = dead.word(BASE + 0x1000 + 8 * 511, 8) or 0
+    dead.memory[0x1000:0x2000] = dead.page(used & 0x000F_FFFF_FFFF_F000) or b""
+    dead.put(PGD + 8 * 511, BASE + 0x1000 | used & 0xFFF, 8)
+    found = judged(dead)
+    assert found.answer is Wholeness.UNTOLD
+    assert f"--cr3 {PGD:#x}" in found.doubts[0]
+
+
+@pytest.mark.parametrize("fill", [0x00, 0xFF, 0x63, 0x25])
+@pytest.mark.parametrize("mode", ["x86_64", "la57"])
+def test_a_destroyed_pgd_is_a_fault_also_where_processes_have_their_own(
+    mode: str, fill: int
+) -> None:
+    dead = crashed(mode)
+    process = BASE + SIZE - 4096
+    dead.memory[process - BASE :] = dead.page(PGD) or b""
+    assert judged(dead).whole
+    dead.memory[PGD - BASE : PGD - BASE + 4096] = bytes([fill]) * 4096
+    found = judged(dead)
+    assert found.answer is Wholeness.NOT_WHOLE
+    assert any("swapper_pg_dir" in fault for fault in found.faults)
+
+
+def test_ranges_beyond_what_can_be_listed_are_refused_before_they_are_made(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    one, two = judged(crashed("i386")), judged(crashed("x86_64"))
+    assert vmcore.merged(one.found)
+    monkeypatch.setattr(ranges_module, "RANGES_LIMIT", 1)
+    with pytest.raises(CoreError, match="more than can be listed") as caught:
+        vmcore.merged(one.found)
+    assert caught.value.limit == 1
+    with pytest.raises(CoreError, match="changes: more than"):
+        vmcore.difference(one.found, two.found)
 
 
 def headers_of(size: int) -> bytes:

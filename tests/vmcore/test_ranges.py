@@ -35,6 +35,7 @@ def made(pages: list[Page]) -> Sweep:
         rights=np.array(columns[2], np.uint8),
         tables=1,
         missing=none,
+        untold=none,
         reserved=none,
     )
 

@@ -1,15 +1,22 @@
 """A core of a dead kernel's memory: which physical bytes it holds, and what its notes say.
 
+    physical memory   |--- PT_LOAD -----------|        |-- PT_LOAD --|
+                      |== held ======|- left  |  out-  |== held =====|
+                      |              |  out --|  side  |
+
 Rules: frozen, keyword-only, slotted; nouns only, see the package.  A core answers where its bytes lie and
-how much it holds; it knows no page table, and what it does not hold it does not make up.
+how much it holds; it knows no page table, and what it does not hold it does not make up: memory that it
+describes and leaves out was zeros, or was not dumped, and nobody knows which.
 
 May import: memory
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from enum import IntEnum
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +25,8 @@ from tightrope.memory import PAGE_SIZE, Extent
 
 EM_386, EM_X86_64 = 3, 62
 """e_machine (System V ABI, gABI chapter 4)."""
+
+U64 = NDArray[np.uint64]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,13 +59,66 @@ class Notes:
             return None
 
 
+class Data(Protocol):
+    """The bytes of a core file, wherever they are."""
+
+    @property
+    def size(self) -> int:
+        """How many there are."""
+        ...
+
+    def read(self, offset: int, size: int) -> bytes:
+        """All of these.  Raises CoreError when the file has lost them since it was opened."""
+        ...
+
+
+class Standing(IntEnum):
+    """How a frame stands in a core."""
+
+    HELD = 0
+    LEFT_OUT = 1
+    """Described, and not all of it held."""
+    OUTSIDE = 2
+    """Not all of it is memory that the core describes."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pieces:
+    """Extents of physical memory, sorted and apart, as arrays of their starts and ends."""
+
+    starts: U64
+    ends: U64
+
+    @property
+    def extents(self) -> tuple[Extent, ...]:
+        """The same as values."""
+        pairs = zip(self.starts.tolist(), self.ends.tolist(), strict=True)
+        return tuple(Extent(start, end) for start, end in pairs)
+
+    def covered(self, starts: U64, sizes: U64) -> U64:
+        """How many bytes of each extent lie in these; an extent ends at 2**64 at the latest."""
+        if not len(self.starts):
+            return np.zeros(len(starts), np.uint64)
+        before = np.concatenate([[0], np.cumsum(self.ends - self.starts)]).astype(np.uint64)
+
+        def below(address: U64) -> U64:
+            at = np.searchsorted(self.starts, address, side="right")
+            piece = np.maximum(at, 1) - 1
+            inside = np.minimum(address, self.ends[piece]) - self.starts[piece]
+            return np.where(at == 0, np.uint64(0), before[piece] + inside).astype(np.uint64)
+
+        room = np.uint64(0xFFFF_FFFF_FFFF_FFFF) - starts
+        return below(starts + np.minimum(sizes, room)) - below(starts)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Core:
-    """A core, read and checked.  The arrays have one element per piece of memory in the file.
+    """A core, read and checked.
 
-    `starts` and `ends` are physical addresses, sorted and apart; `offsets` are the pieces' places
-    in `data`.  `linear` has (virtual start, physical start, bytes) of each PT_LOAD as its writer
-    named them: what kdump writes there differs between kernels, so it is a hint.
+    `held` is what the file has, one element per piece that is in one place of it, and `offsets` says
+    at which; `described` is what its program headers speak of.  `linear` has (virtual start, physical
+    start, bytes) of each PT_LOAD as its writer named them: what kdump writes there differs between
+    kernels, so it is a hint.
     """
 
     source: str
@@ -64,48 +126,50 @@ class Core:
     """e_machine: EM_386 or EM_X86_64; a PAE kernel's core may be ELF64 with EM_386."""
     bits: int
     """The ELF class: width of the headers, not of the kernel."""
-    data: memoryview
-    starts: NDArray[np.uint64]
-    ends: NDArray[np.uint64]
-    offsets: NDArray[np.uint64]
+    data: Data
+    held: Pieces
+    offsets: U64
+    described: Pieces
     linear: tuple[tuple[int, int, int], ...]
     notes: Notes
+    unused: tuple[str, ...] = ()
+    """What of the file could not be used, and why."""
 
     @property
     def extents(self) -> tuple[Extent, ...]:
         """The physical memory that the core holds."""
-        pairs = zip(self.starts.tolist(), self.ends.tolist(), strict=True)
-        return tuple(Extent(start, end) for start, end in pairs)
+        return self.held.extents
 
-    def page_offsets(self, frames: NDArray[np.uint64]) -> NDArray[np.int64]:
-        """Where in `data` each 4096-byte frame begins; -1 where the core does not hold all of it."""
-        if not len(self.starts):
-            return np.full(len(frames), -1, np.int64)
-        at = np.searchsorted(self.starts, frames, side="right").astype(np.int64) - 1
-        piece = np.maximum(at, 0)
-        # Written so that nothing wraps: a frame may lie anywhere in 64 bits.
-        into = frames - self.starts[piece]
-        room = self.ends[piece] - self.starts[piece]
-        held = (at >= 0) & (room >= PAGE_SIZE) & (into <= room - np.minimum(room, PAGE_SIZE))
-        offsets = (self.offsets[piece] + np.where(held, into, 0)).astype(np.int64)
-        return np.where(held, offsets, -1)
+    def standing(self, frames: U64) -> NDArray[np.int8]:
+        """How each 4096-byte frame stands: a `Standing`.  A frame may lie in several pieces."""
+        sizes = np.full(len(frames), PAGE_SIZE, np.uint64)
+        held = self.held.covered(frames, sizes) == PAGE_SIZE
+        described = self.described.covered(frames, sizes) == PAGE_SIZE
+        rest = np.where(described, Standing.LEFT_OUT, Standing.OUTSIDE)
+        standing: NDArray[np.int8] = np.where(held, Standing.HELD, rest).astype(np.int8)
+        return standing
 
-    def page(self, frame: int) -> memoryview | None:
+    def pages(self, frames: U64) -> Iterator[bytes]:
+        """The 4096 bytes of each of these frames, all of which are held."""
+        piece = np.searchsorted(self.held.starts, frames, side="right") - 1
+        into = frames - self.held.starts[piece]
+        alone = self.held.ends[piece] - frames >= PAGE_SIZE
+        places = (self.offsets[piece] + into).tolist()
+        for number, (place, whole) in enumerate(zip(places, alone.tolist(), strict=True)):
+            yield self.data.read(place, PAGE_SIZE) if whole else self._joined(int(frames[number]))
+
+    def page(self, frame: int) -> bytes | None:
         """The 4096 bytes of a frame, None where the core does not hold all of it."""
-        (offset,) = self.page_offsets(np.array([frame], np.uint64)).tolist()
-        return None if offset < 0 else self.data[offset : offset + PAGE_SIZE]
+        frames = np.array([frame], np.uint64)
+        return next(self.pages(frames)) if self.standing(frames)[0] == Standing.HELD else None
 
-    def held(self, starts: NDArray[np.uint64], sizes: NDArray[np.uint64]) -> NDArray[np.uint64]:
-        """How many bytes of each physical extent the core holds."""
-        if not len(self.starts):
-            return np.zeros(len(starts), np.uint64)
-        before = np.concatenate([[0], np.cumsum(self.ends - self.starts)]).astype(np.uint64)
-
-        def below(address: NDArray[np.uint64]) -> NDArray[np.uint64]:
-            at = np.searchsorted(self.starts, address, side="right")
-            piece = np.maximum(at, 1) - 1
-            inside = np.minimum(address, self.ends[piece]) - self.starts[piece]
-            count: NDArray[np.uint64] = np.where(at == 0, 0, before[piece] + inside)
-            return count.astype(np.uint64)
-
-        return below(starts + sizes) - below(starts)
+    def _joined(self, frame: int) -> bytes:
+        """A frame that lies in several pieces."""
+        out, at = b"", frame
+        while len(out) < PAGE_SIZE:
+            piece = int(np.searchsorted(self.held.starts, np.uint64(at), side="right")) - 1
+            into = at - int(self.held.starts[piece])
+            size = min(PAGE_SIZE - len(out), int(self.held.ends[piece]) - at)
+            out += self.data.read(int(self.offsets[piece]) + into, size)
+            at += size
+        return out

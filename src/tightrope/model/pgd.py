@@ -47,6 +47,8 @@ class Root:
     encryption_mask: int
     """Bits of an entry that AMD's memory encryption took from the address (NUMBER(sme_mask))."""
     anchors: tuple[Anchor, ...]
+    settled: tuple[str, ...] = ()
+    """What else was said of it, and is not believed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,7 +77,9 @@ class Sweep:
     tables: int
     """Distinct tables that were read."""
     missing: Damage
-    """Entries whose table the core does not hold."""
+    """Entries whose table is not in the memory that the core describes."""
+    untold: Damage
+    """Entries whose table the core describes and leaves out: zeros, or not dumped."""
     reserved: Damage
     """Present entries with reserved bits: the CPU raises #PF for each address under them."""
 
@@ -113,6 +117,14 @@ class Change:
         return either.virt if either else Virt(0)
 
 
+class Wholeness(StrEnum):
+    """The three answers."""
+
+    WHOLE = "whole"
+    NOT_WHOLE = "not whole"
+    UNTOLD = "cannot be told"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pgd:
     """What the crashed kernel's tables say.  Bytes are linear: a page mapped twice counts twice."""
@@ -129,6 +141,9 @@ class Pgd:
     elsewhere: int
     """Mappings of which the core holds nothing: devices, holes, memory that was not dumped."""
     faults: tuple[str, ...]
+    """What is wrong with the tables."""
+    doubts: tuple[str, ...]
+    """Why it cannot be told whether something is wrong."""
 
     @property
     def mappings(self) -> int:
@@ -136,6 +151,13 @@ class Pgd:
         return len(self.found.virt)
 
     @property
+    def answer(self) -> Wholeness:
+        """A fault is one whatever else is in doubt."""
+        if self.faults:
+            return Wholeness.NOT_WHOLE
+        return Wholeness.UNTOLD if self.doubts else Wholeness.WHOLE
+
+    @property
     def whole(self) -> bool:
-        """Nothing is wrong with the tables."""
-        return not self.faults
+        """Nothing is wrong with the tables, and nothing in doubt."""
+        return self.answer is Wholeness.WHOLE

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import TypedDict, assert_never
 
-from tightrope.model.pgd import Change, Pgd, Range
+from tightrope.model.pgd import Change, Pgd, Range, Wholeness
 from tightrope.model.sheet import Line, Pairs, Section, Sheet
 from tightrope.views import words
 from tightrope.views.view import View
@@ -94,8 +94,11 @@ class PgdFacts(TypedDict):
     elsewhere: int
     missing_tables: int
     reserved_entries: int
-    whole: bool
+    untold_tables: int
+    whole: bool | None
     faults: list[str]
+    doubts: list[str]
+    left_out: list[str]
     ranges: list[RangeFacts] | None
     other: str | None
     changes: list[ChangeFacts] | None
@@ -119,8 +122,11 @@ def facts(looked: Looked) -> PgdFacts:
         "elsewhere": pgd.elsewhere,
         "missing_tables": pgd.found.missing.count,
         "reserved_entries": pgd.found.reserved.count,
-        "whole": pgd.whole,
+        "untold_tables": pgd.found.untold.count,
+        "whole": None if pgd.answer is Wholeness.UNTOLD else pgd.whole,
         "faults": list(pgd.faults),
+        "doubts": list(pgd.doubts),
+        "left_out": [*pgd.root.settled, *pgd.core.unused],
         "ranges": None if looked.ranges is None else [_plain(each) for each in looked.ranges],
         "other": looked.other or None,
         "changes": None
@@ -154,15 +160,27 @@ def _rows(pgd: Pgd) -> Iterator[tuple[str, str]]:
     if pgd.partly:
         yield "", f"{pgd.partly:,} lead partly into it"
     yield "", f"{pgd.elsewhere:,} lead elsewhere: devices, holes, memory that was not dumped"
-    if pgd.whole:
-        yield "verdict", "all tables are whole"
-        return
-    missing, reserved = pgd.found.missing.count, pgd.found.reserved.count
-    found = [words.count(missing, "missing table")] if missing else []
-    found += [f"reserved bits set in {words.count(reserved, 'place')}"] if reserved else []
-    yield "verdict", ", ".join(["not whole", *found])
-    for fault in pgd.faults:
-        yield "", fault
+    yield "verdict", _verdict(pgd)
+    for each in (*pgd.faults, *pgd.doubts):
+        yield "", each
+    for number, each in enumerate((*pgd.root.settled, *core.unused)):
+        yield "" if number else "left out", each
+
+
+def _verdict(pgd: Pgd) -> str:
+    match pgd.answer:
+        case Wholeness.WHOLE:
+            return "all tables are whole"
+        case Wholeness.UNTOLD:
+            return pgd.answer.value
+        case Wholeness.NOT_WHOLE:
+            missing, reserved = pgd.found.missing.count, pgd.found.reserved.count
+            found = [words.count(missing, "missing table")] if missing else []
+            place = words.count(reserved, "place")
+            found += [f"reserved bits set in {place}"] if reserved else []
+            return ", ".join([pgd.answer.value, *found])
+        case _:
+            assert_never(pgd.answer)
 
 
 def _kernel(pgd: Pgd) -> str | None:

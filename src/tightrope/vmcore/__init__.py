@@ -1,17 +1,19 @@
 """The crashed kernel's page tables, read out of an ELF core of its memory.
 
+    file     the bytes of a core where they lie; other formats by name
     core     bytes -> Core: which physical memory the core holds, and its notes
     root     Core -> Root: where the crashed kernel's pgd lies, and who says so
     sweep    Core, Root -> Sweep: every mapping, every missing table, every impossible entry
+    other_tables   the tables that a core has, where VMCOREINFO is of another boot
     ranges   mappings merged into ranges, and the difference of two such lists
-    pgd      all of it in one value, with its faults in words
+    pgd      all of it in one value: the answer, its faults and doubts in words
 
     from tightrope import vmcore
 
     pgd = vmcore.pgd(vmcore.read("/var/crash/vmcore"))
-    print(pgd.whole, pgd.faults)
+    print(pgd.answer, pgd.faults, pgd.doubts)
 
-Rules: the file is mapped and never written; what is copied are the page tables and nothing else.  A
+Rules: the file is never written, and read where its page tables are and hardly anywhere else.  A
 core is written by a kernel that has just died: nothing in it is believed before it is checked.
 
 May import: errors, memory, model, x86

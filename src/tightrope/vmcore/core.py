@@ -9,25 +9,25 @@
 
 Sources: System V ABI (gABI) chapters 4 and 5; Linux fs/proc/vmcore.c and kernel/crash_core.c for what
 a kdump core looks like.  Bytes that p_memsz has beyond p_filesz are not in the file: a filtered dump
-left them out, so they count as missing, not as zeros.
+left them out, and whether they were zeros nobody says; so with bytes behind the end of a file that was
+cut short.
 
 Rules: the headers are read as arrays, because a core may have as many PT_LOADs as its notes' author
-likes.  Any bytes give a `Core` or a `CoreError`.  This file knows no page table.
+likes.  Any bytes give a `Core` or a `CoreError`.  A row that makes no sense is left out, and `unused`
+says so: it is no reason to refuse the rest.  This file knows no page table.
 """
 
 from __future__ import annotations
 
-import mmap
-import os
-import stat
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tightrope.errors import CoreError
-from tightrope.model.dump import EM_386, EM_X86_64, Core, Notes
+from tightrope.model.dump import EM_386, EM_X86_64, U64, Core, Data, Notes, Pieces
+from tightrope.vmcore.file import InFile, InMemory, refuse_other_formats
 from tightrope.vmcore.notes import read_notes
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 _ET_CORE = 4
 _PT_LOAD, _PT_NOTE = 1, 4
@@ -56,42 +56,32 @@ _PROGRAM_HEADER: dict[int, list[tuple[str, str]]] = {
 }
 _SECTION_INFO = {32: 28, 64: 44}
 """Offset of sh_info in a section header."""
+_TOP = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
 
 
 def read(path: str) -> Core:
-    """The core in a file, which is mapped, not read.  Raises CoreError, also for what is no file."""
-    try:
-        # A pipe without a writer must not make us wait.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        try:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise CoreError("not a regular file", source=path)
-            mapped = mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
-        finally:
-            os.close(descriptor)
-    except OSError as err:
-        raise CoreError(err.strerror or str(err), source=path) from err
-    except ValueError as err:
-        # An empty file cannot be mapped; a path with a zero byte cannot be opened.
-        raise CoreError(str(err), source=path) from err
-    return parse(mapped, path)
+    """The core in a file, which is read where it lies.  Raises CoreError, also for what is no file."""
+    return _core(InFile(path), path)
 
 
-def parse(data: bytes | bytearray | memoryview | mmap.mmap, source: str) -> Core:
+def parse(data: bytes | bytearray | memoryview, source: str) -> Core:
     """The core in these bytes; `source` names it in errors.  Raises CoreError."""
-    import numpy as np
+    return _core(InMemory(data), source)
 
-    view = memoryview(data)
-    if bytes(view[:4]) != b"\x7fELF":
+
+def _core(data: InFile | InMemory, source: str) -> Core:
+    refuse_other_formats(data, source)
+    head = data.read(0, min(data.size, np.dtype(_HEADER[64]).itemsize))
+    if head[:4] != b"\x7fELF":
         raise CoreError("not an ELF file", source=source, offset=0)
-    bits = {1: 32, 2: 64}.get(view[4] if len(view) > 4 else 0, 0)
+    bits = {1: 32, 2: 64}.get(head[4] if len(head) > 4 else 0, 0)
     if not bits:
         raise CoreError("neither ELFCLASS32 nor ELFCLASS64", source=source, offset=4)
     layout = np.dtype(_HEADER[bits])
-    if len(view) < layout.itemsize:
-        raise CoreError("ends inside the ELF header", source=source, offset=len(view))
-    header = np.frombuffer(view, layout, count=1)[0]
-    if view[5] != 1:
+    if len(head) < layout.itemsize:
+        raise CoreError("ends inside the ELF header", source=source, offset=len(head))
+    header = np.frombuffer(head, layout, count=1)[0]
+    if head[5] != 1:
         raise CoreError("not little-endian, so not of an x86", source=source, offset=5)
     if int(header["type"]) != _ET_CORE:
         raise CoreError(
@@ -100,69 +90,84 @@ def parse(data: bytes | bytearray | memoryview | mmap.mmap, source: str) -> Core
     machine = int(header["machine"])
     if machine not in (EM_386, EM_X86_64):
         raise CoreError(f"a core of ELF machine {machine}, not of an x86", source=source, offset=18)
-    table = _program_headers(view, header, bits, source)
+    unused: list[str] = []
+    table = _program_headers(data, header, bits, unused)
+    loads = _loads(table, unused)
+    held, offsets = _held(data, loads, source)
     return Core(
         source=source,
         machine=machine,
         bits=bits,
-        data=view,
-        **_pieces(view, table, source),
-        notes=_notes(view, table, machine, source),
+        data=data,
+        held=held,
+        offsets=offsets,
+        described=_described(loads, unused),
+        linear=tuple(
+            zip(
+                loads["vaddr"].tolist(),
+                loads["paddr"].tolist(),
+                loads["memsz"].tolist(),
+                strict=True,
+            )
+        ),
+        notes=_notes(data, table, machine, unused),
+        unused=tuple(unused),
     )
 
 
-def _program_headers(view: memoryview, header: Any, bits: int, source: str) -> NDArray[Any]:
-    """The program header table as 64-bit columns."""
-    import numpy as np
-
+def _program_headers(data: Data, header: Any, bits: int, unused: list[str]) -> NDArray[Any]:
+    """The program header table as 64-bit columns: as many rows as are headers."""
     layout = np.dtype(_PROGRAM_HEADER[bits])
-    count, first = int(header["phnum"]), int(header["phoff"])
+    count, first, step = (int(header[name]) for name in ("phnum", "phoff", "phentsize"))
     if count == _PN_XNUM:
         at = int(header["shoff"]) + _SECTION_INFO[bits]
-        if at + 4 > len(view):
-            raise CoreError(
-                "section header 0, which counts the program headers, is not in the file",
-                source=source,
-                field="e_shoff",
-                offset=int(header["shoff"]),
-            )
-        count = int.from_bytes(view[at : at + 4], "little")
-    if count and int(header["phentsize"]) != layout.itemsize:
-        raise CoreError(
-            f"program headers of {header['phentsize']} bytes",
-            source=source,
-            field="e_phentsize",
-            limit=layout.itemsize,
-        )
-    if first + count * layout.itemsize > len(view):
-        raise CoreError(
-            f"{count} program headers do not fit the file",
-            source=source,
-            field="e_phoff",
-            offset=first,
-            limit=len(view),
-        )
-    raw = np.frombuffer(view, layout, count=count, offset=first if count else 0)
+        if at + 4 <= data.size:
+            count = int.from_bytes(data.read(at, 4), "little")
+        else:
+            unused.append("section header 0, which counts the program headers, is not in the file")
+    if count and step < layout.itemsize:
+        unused.append(f"program headers of {step} bytes are taken as {layout.itemsize}")
+        step = layout.itemsize
+    fit = max(data.size - first, 0) // step if step else 0
+    if count > fit or count == _PN_XNUM:
+        # What follows the table begins where its first row says: behind that are no more rows.
+        rows = _rows(data, first, min(fit, 1), step, layout)
+        begins = int(rows["offset"][0]) if len(rows) else 0
+        known = (begins - first) // step if first < begins <= data.size else fit
+        unused.append(f"of {count:,} program headers {min(known, fit):,} are in the file")
+        count = min(known, fit, count)
+    return _rows(data, first, count, step, layout)
+
+
+def _rows(data: Data, first: int, count: int, step: int, layout: np.dtype[Any]) -> NDArray[Any]:
     wide = np.zeros(count, [(name, np.uint64) for name in ("type", *_WORDS)])
-    for name in wide.dtype.names or ():
-        wide[name] = raw[name]
+    if count:
+        raw = np.frombuffer(data.read(first, count * step), np.uint8).reshape(count, step)
+        rows = np.ascontiguousarray(raw[:, : layout.itemsize]).view(layout)[:, 0]
+        for name in wide.dtype.names or ():
+            wide[name] = rows[name]
     return wide
 
 
-def _pieces(view: memoryview, table: NDArray[Any], source: str) -> dict[str, Any]:
-    """Sorted pieces that do not overlap; memory that two PT_LOADs hold is taken from the first."""
-    import numpy as np
+def _loads(table: NDArray[Any], unused: list[str]) -> NDArray[Any]:
+    """The rows of memory that are in 64 bits of address."""
+    loads: NDArray[Any] = table[table["type"] == _PT_LOAD]
+    beyond = loads["filesz"] > _TOP - loads["paddr"]
+    for row in loads[beyond]:
+        unused.append(f"a PT_LOAD at {row['paddr']:#x} goes beyond 64 bits of address")
+    kept: NDArray[Any] = loads[~beyond]
+    return kept
 
-    size = np.uint64(len(view))
-    loads = table[table["type"] == _PT_LOAD]
-    # A dump that was cut short keeps its headers: what lies behind the end is missing, not wrong.
+
+def _held(data: Data, loads: NDArray[Any], source: str) -> tuple[Pieces, U64]:
+    """Sorted pieces that do not overlap; memory that two PT_LOADs hold is taken from the first."""
+    size = np.uint64(data.size)
+    # A dump that was cut short keeps its headers: what lies behind the end is left out, not wrong.
     cut = np.minimum(loads["filesz"], size - np.minimum(loads["offset"], size))
     if len(loads) and not cut.any():
         raise CoreError("no byte of its memory is in the file", source=source, field="p_offset")
     here = cut > 0
     start, length, offset = loads["paddr"][here], cut[here], loads["offset"][here]
-    if (start + length < start).any():
-        raise CoreError("memory beyond 64 bits of address", source=source, field="p_paddr")
     order = np.argsort(start, kind="stable")
     start, end, offset = start[order], (start + length)[order], offset[order]
     reached = np.maximum.accumulate(end)
@@ -171,30 +176,35 @@ def _pieces(view: memoryview, table: NDArray[Any], source: str) -> dict[str, Any
         offset = offset + np.where(first < end, first - start, 0).astype(np.uint64)
         start = first
     kept = start < end
-    linear = tuple(
-        zip(loads["vaddr"].tolist(), loads["paddr"].tolist(), loads["memsz"].tolist(), strict=True)
-    )
-    return {
-        "starts": start[kept],
-        "ends": end[kept],
-        "offsets": offset[kept],
-        "linear": linear,
-    }
+    return Pieces(starts=start[kept], ends=end[kept]), offset[kept]
 
 
-def _notes(view: memoryview, table: NDArray[Any], machine: int, source: str) -> Notes:
+def _described(loads: NDArray[Any], unused: list[str]) -> Pieces:
+    """What the rows speak of, whether it is in the file or not, as sorted extents that are apart."""
+    start, size = loads["paddr"], np.maximum(loads["memsz"], loads["filesz"])
+    beyond = size > _TOP - start
+    for row in loads[beyond]:
+        unused.append(
+            f"a PT_LOAD at {row['paddr']:#x} of {row['memsz']:#x} bytes ends at 64 bits of address"
+        )
+    end = start + np.minimum(size, _TOP - start)
+    order = np.argsort(start, kind="stable")
+    start, reached = start[order], np.maximum.accumulate(end[order])
+    if not len(start):
+        return Pieces(starts=start, ends=reached)
+    first = np.concatenate([[True], start[1:] > reached[:-1]])
+    last = np.concatenate([first[1:], [True]])
+    return Pieces(starts=start[first], ends=reached[last])
+
+
+def _notes(data: Data, table: NDArray[Any], machine: int, unused: list[str]) -> Notes:
     parts: list[memoryview] = []
     total = 0
     for row in table[table["type"] == _PT_NOTE]:
         offset, size = int(row["offset"]), int(row["filesz"])
+        if offset + size > data.size or total + size > _NOTES_LIMIT:
+            unused.append(f"notes of {size:,} bytes at offset {offset:#x} do not fit")
+            continue
         total += size
-        if offset + size > len(view) or total > _NOTES_LIMIT:
-            raise CoreError(
-                f"notes of {size} bytes do not fit",
-                source=source,
-                field="PT_NOTE",
-                offset=offset,
-                limit=min(len(view), _NOTES_LIMIT),
-            )
-        parts.append(view[offset : offset + size])
+        parts.append(memoryview(data.read(offset, size)))
     return read_notes(parts, word=8 if machine == EM_X86_64 else 4)

@@ -1,8 +1,9 @@
-"""The crashed kernel's pgd, judged: how much of it holds, and what is wrong with it.
+"""The crashed kernel's pgd, judged: how much of it holds, what is wrong with it, what cannot be told.
 
-Rules: `whole` is decided here and nowhere else.  A mapping that leads out of the core's memory is not
-a fault, because devices and the crash region lie there; a table that is missing, an entry that the CPU
-would refuse, and a known address that is mapped elsewhere are.
+Rules: the answer is decided here and nowhere else.  A mapping that leads out of the core's memory is not
+a fault, because devices and the crash region lie there; a table that lies where the core has no
+memory, an entry that the CPU would refuse, and a known address that is mapped elsewhere are.  A table
+that the core leaves out is none: it was zeros or was not dumped, and what is below it is not known.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import numpy as np
 
 from tightrope.errors import CoreError
 from tightrope.model import Paging
-from tightrope.model.dump import Core
-from tightrope.model.pgd import Anchor, Damage, Pgd, Root, Sweep
+from tightrope.model.dump import Core, Standing
+from tightrope.model.pgd import Damage, Pgd, Root, Sweep
+from tightrope.vmcore.other_tables import foreign_to, translate
 from tightrope.vmcore.root import find_root
 from tightrope.vmcore.sweep import sweep
 
@@ -32,7 +34,7 @@ def pgd(
 ) -> Pgd:
     """Read and judge all tables of the crashed kernel; see `find_root` for `cr3` and `paging`.
 
-    Raises CoreError when it cannot be told: no root, or a root that lies outside the core.
+    Raises CoreError when there is nothing to judge: no root, or a root that the core does not hold.
     """
     if not 32 <= physical_bits <= 52:
         raise CoreError(
@@ -41,16 +43,19 @@ def pgd(
             field="physical_bits",
         )
     root = find_root(core, cr3=cr3, paging=paging)
-    if core.page(root.phys & ~0xFFF) is None:
-        raise CoreError(
-            f"the pgd at {root.phys:#x} ({root.how}) is not in the core's memory",
-            source=core.source,
-            field="cr3",
-        )
+    _refuse_unheld(core, root)
     found = sweep(core, root, physical_bits=physical_bits)
     sizes, counts = np.unique(found.size, return_counts=True)
-    held = core.held(found.phys, found.size)
+    held = core.held.covered(found.phys, found.size)
     whole, none = held == found.size, held == 0
+    faults, doubts = tuple(_faults(root, found)), tuple(_named(found.untold, LEFT_OUT))
+    lost = root.anchors and all(translate(found, each) != each.phys for each in root.anchors)
+    if lost and (other := foreign_to(core, root, physical_bits=physical_bits)) is not None:
+        faults = ()
+        doubts = (
+            f"VMCOREINFO is of another boot: nothing is where it says, and a kernel's tables are at"
+            f" {other:#x}: give --cr3 {other:#x}",
+        )
     return Pgd(
         core=core,
         root=root,
@@ -60,32 +65,50 @@ def pgd(
         held=int(whole.sum()),
         partly=int((~whole & ~none).sum()),
         elsewhere=int(none.sum()),
-        faults=tuple(_faults(root, found)),
+        faults=faults,
+        doubts=doubts,
     )
 
 
+LEFT_OUT = "leads to a table that the core leaves out: zeros, or not dumped"
+
+
+def _refuse_unheld(core: Core, root: Root) -> None:
+    standing = core.standing(np.array([root.phys & ~0xFFF], np.uint64))[0]
+    if standing != Standing.HELD:
+        where = (
+            "is left out of the core"
+            if standing == Standing.LEFT_OUT
+            else "is not in the core's memory"
+        )
+        raise CoreError(
+            f"the pgd at {root.phys:#x} ({root.how}) {where}", source=core.source, field="cr3"
+        )
+
+
 def _faults(root: Root, found: Sweep) -> Iterator[str]:
-    if not len(found.virt):
+    if not len(found.virt) and not found.untold.count:
         yield "the tables map nothing at all"
     for anchor in root.anchors:
-        at = _translate(found, anchor)
-        if at != anchor.phys:
+        at = translate(found, anchor)
+        if at != anchor.phys and not _may_be_below(found, anchor.virt):
             where = "is not mapped" if at is None else f"is mapped to {at:#x}"
             yield (
                 f"{anchor.name} at {anchor.virt:#x} {where}, and VMCOREINFO puts it at"
                 f" {anchor.phys:#x}"
             )
-    yield from _named(found.missing, "leads to a table that is not in the core")
+    yield from _named(found.missing, "leads to a table that is not in the core's memory")
     yield from _named(found.reserved, "has reserved bits set")
 
 
-def _translate(found: Sweep, anchor: Anchor) -> int | None:
-    """Where the swept tables map an address."""
-    at = int(np.searchsorted(found.virt, np.uint64(anchor.virt), side="right")) - 1
-    if at < 0:
-        return None
-    into = anchor.virt - int(found.virt[at])
-    return int(found.phys[at]) + into if into < int(found.size[at]) else None
+def _may_be_below(found: Sweep, virt: int) -> bool:
+    """Whether a table that was left out may be the one that maps an address."""
+    spans = zip(found.untold.levels, found.untold.virt.tolist(), strict=True)
+    return any(0 <= virt - start < SPANS.get(level, 0) for level, start in spans)
+
+
+SPANS = {"PML5": 1 << 48, "PML4": 1 << 39, "PDPT": 1 << 30, "PD": 1 << 22}
+"""What one entry of a table maps; a PD's 2 or 4 MiB, whichever is more."""
 
 
 def _named(damage: Damage, what: str) -> Iterator[str]:

@@ -14,10 +14,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tightrope.errors import CoreError
 from tightrope.memory import Phys, Virt
 from tightrope.model.pgd import EXECUTABLE, GLOBAL, USER, WRITABLE, Change, Kind, Range, Sweep
 
 U64 = NDArray[np.uint64]
+RANGES_LIMIT = 1 << 18
+"""Ranges, or changes, that are made into values: a kernel has some thousands, and tables that lead to
+themselves name millions, which would fill memory and nobody would read."""
 _LETTERS = ((WRITABLE, "w"), (EXECUTABLE, "x"), (USER, "u"), (GLOBAL, "g"))
 
 
@@ -32,8 +36,9 @@ class _Runs:
 
 
 def merged(found: Sweep) -> tuple[Range, ...]:
-    """All mappings as few ranges, sorted by linear address."""
+    """All mappings as few ranges, sorted by linear address.  Raises CoreError beyond RANGES_LIMIT."""
     runs = _runs(found)
+    _check(len(runs.virt), "ranges")
     rows = zip(
         runs.virt.tolist(),
         runs.phys.tolist(),
@@ -45,7 +50,10 @@ def merged(found: Sweep) -> tuple[Range, ...]:
 
 
 def difference(before: Sweep, after: Sweep) -> tuple[Change, ...]:
-    """What `after` maps that `before` did not, no longer, or otherwise; sorted by linear address."""
+    """What `after` maps that `before` did not, no longer, or otherwise; sorted by linear address.
+
+    Raises CoreError beyond RANGES_LIMIT.
+    """
     old, new = _runs(before), _runs(after)
     # Every address where either list may change its mind; between two of them nothing does.
     starts = np.unique(np.concatenate([old.virt, new.virt, *(_behind(r) for r in (old, new))]))
@@ -54,6 +62,7 @@ def difference(before: Sweep, after: Sweep) -> tuple[Change, ...]:
     now, now_phys, now_rights = _look_up(new, starts)
     same = (was == now) & (was_phys == now_phys) & (was_rights == now_rights)
     wanted = np.nonzero(~same)[0]
+    _check(len(wanted), "changes")
     rows: list[list[int]] = []
     for n in wanted.tolist():
         row = [
@@ -71,6 +80,13 @@ def difference(before: Sweep, after: Sweep) -> tuple[Change, ...]:
         else:
             rows.append(row)
     return tuple(_change(row) for row in rows)
+
+
+def _check(count: int, what: str) -> None:
+    if count > RANGES_LIMIT:
+        raise CoreError(
+            f"{count:,} {what}: more than can be listed", source="page tables", limit=RANGES_LIMIT
+        )
 
 
 def _runs(found: Sweep) -> _Runs:

@@ -1,11 +1,12 @@
 """Where the crashed kernel's pgd lies, in which format, and who says so.
 
-Asked in this order; the first that answers is believed:
-
     1  the caller
     2  Xen's note      its CR3 is a machine address, as the core's are; dom0's VMCOREINFO is not
     3  VMCOREINFO      the symbol of the pgd, made physical as the kernel itself does
     4  QEMU's note     CR3 of the first CPU, whatever process ran there
+
+Asked in this order; the first that answers is believed, in its format too: notes of two kernels may
+lie in one core, and each is right about its own.  What another one says against it is `settled`.
 
 Sources: Linux arch/x86/kernel/vmcore_info_{32,64}.c (once machine_kexec_*.c) and
 kernel/vmcore_info.c for the keys; __START_KERNEL_map in asm/page_64_types.h; the memory splits in
@@ -30,8 +31,12 @@ PGD_SYMBOLS = ("swapper_pg_dir", "init_top_pgt", "init_level4_pgt")
 """The pgd's names; the later ones are x86_64's, since 4.13 and before."""
 MEMORY_SPLITS = (0xC000_0000, 0xB000_0000, 0x8000_0000, 0x7800_0000, 0x4000_0000)
 """i386's PAGE_OFFSETs, the usual one first."""
+FOUR_GIB = 1 << 32
 
 _CR4_PAE, _CR4_LA57 = 0x20, 0x1000
+
+Format = tuple[Paging, str]
+"""A table format, and who says that it is this one."""
 
 
 def find_root(core: Core, *, cr3: int | None = None, paging: Paging | None = None) -> Root:
@@ -39,20 +44,20 @@ def find_root(core: Core, *, cr3: int | None = None, paging: Paging | None = Non
 
     Raises CoreError when nobody says where it is, or in which format.
     """
-    found, told = _paging(core) if paging is None else (paging, "as given")
-    long_mode = found in (Paging.X86_64, Paging.LA57)
-    mask = (core.notes.number("NUMBER(sme_mask)") or 0) & (1 << 64) - 1 if long_mode else 0
+    long_mode = _long_mode(core) if paging is None else paging.long_mode
     anchors = tuple(_anchors(core, long_mode=long_mode))
-    at, how = _address(core, cr3, anchors)
-    phys = Phys(at & _address_mask(found) & ~mask)
+    at, how, teller = _address(core, cr3, anchors)
+    found, told = _format(core, teller, long_mode) if paging is None else (paging, "as given")
+    mask = (core.notes.number("NUMBER(sme_mask)") or 0) & (1 << 64) - 1 if found.long_mode else 0
     return Root(
-        phys=phys,
+        phys=Phys(at & _address_mask(found) & ~mask),
         paging=found,
         how=f"{how}; {found.value} {told}",
         encryption_mask=mask,
         # Other tables than the kernel's own, such as a process's under page-table isolation, need
         # not map the kernel.
-        anchors=anchors if cr3 is None else (),
+        anchors=anchors if cr3 is None and teller is None else (),
+        settled=tuple(_settled(core, found)) if paging is None else (),
     )
 
 
@@ -67,23 +72,51 @@ def _note(core: Core, who: str) -> ControlRegisters | None:
     return next((each for each in core.notes.control if each.who == who and each.cr3), None)
 
 
-def _paging(core: Core) -> tuple[Paging, str]:
-    info = core.notes.vmcoreinfo
-    note = _note(core, "Xen") or _note(core, "QEMU")
-    if core.machine == EM_X86_64:
-        levels = core.notes.number("NUMBER(pgtable_l5_enabled)")
-        if note is not None:
-            la57 = bool(note.cr4 & _CR4_LA57)
-            return (Paging.LA57 if la57 else Paging.X86_64), f"by CR4 in {note.who}'s note"
-        if levels is not None:
-            return (Paging.LA57 if levels else Paging.X86_64), "by NUMBER(pgtable_l5_enabled)"
+def _symbols(core: Core) -> Iterator[tuple[str, int]]:
+    """The symbols of VMCOREINFO that are addresses."""
+    for name in (*PGD_SYMBOLS, "_stext"):
+        virt = core.notes.number(f"SYMBOL({name})", 16)
+        if virt is not None and 0 <= virt < 1 << 64:
+            yield name, virt
+
+
+def _long_mode(core: Core) -> bool:
+    """Whether the dead kernel ran 64-bit code: its own symbols know better than the file's header."""
+    if _note(core, "Xen") is None:
+        for _name, virt in _symbols(core):
+            return virt >= FOUR_GIB
+    return core.machine == EM_X86_64
+
+
+def _formats(core: Core, long_mode: bool) -> Iterator[tuple[ControlRegisters | None, Format]]:
+    """Each teller's format: a note's, or None for VMCOREINFO."""
+    for who in ("Xen", "QEMU"):
+        if (note := _note(core, who)) is not None:
+            yield note, (_by_cr4(note.cr4, long_mode), f"by CR4 in {who}'s note")
+    levels = core.notes.number("NUMBER(pgtable_l5_enabled)")
+    if long_mode and levels is not None:
+        five = Paging.LA57 if levels else Paging.X86_64
+        yield None, (five, "by NUMBER(pgtable_l5_enabled)")
+    elif not long_mode and core.notes.vmcoreinfo:
+        pae = core.notes.vmcoreinfo.get("CONFIG_X86_PAE") == "y"
+        told = "by CONFIG_X86_PAE in VMCOREINFO"
+        yield None, (Paging.PAE if pae else Paging.I386, told)
+
+
+def _by_cr4(cr4: int, long_mode: bool) -> Paging:
+    if long_mode:
+        return Paging.LA57 if cr4 & _CR4_LA57 else Paging.X86_64
+    return Paging.PAE if cr4 & _CR4_PAE else Paging.I386
+
+
+def _format(core: Core, teller: ControlRegisters | None, long_mode: bool) -> Format:
+    """What the root's own teller says; where that is silent, what the next one says."""
+    formats = list(_formats(core, long_mode))
+    believed = [told for who, told in formats if who is teller] or [told for _, told in formats]
+    if believed:
+        return believed[0]
+    if long_mode:
         return Paging.X86_64, "assumed: nothing speaks of 5 levels"
-    if note is not None:
-        pae = bool(note.cr4 & _CR4_PAE)
-        return (Paging.PAE if pae else Paging.I386), f"by CR4 in {note.who}'s note"
-    if info:
-        pae = info.get("CONFIG_X86_PAE") == "y"
-        return (Paging.PAE if pae else Paging.I386), "by CONFIG_X86_PAE in VMCOREINFO"
     raise CoreError(
         "a 32-bit core without VMCOREINFO: say whether its tables are i386 or pae",
         source=core.source,
@@ -91,17 +124,29 @@ def _paging(core: Core) -> tuple[Paging, str]:
     )
 
 
-def _address(core: Core, cr3: int | None, anchors: tuple[Anchor, ...]) -> tuple[int, str]:
+def _settled(core: Core, found: Paging) -> Iterator[str]:
+    """What contradicts the format that is believed, and the header that contradicts the symbols."""
+    if found.long_mode is not (core.machine == EM_X86_64):
+        yield f"the ELF header's machine {core.machine} is not that of {found.value}"
+    for _who, (paging, told) in _formats(core, found.long_mode):
+        if paging is not found:
+            yield f"{paging.value} {told} is of other tables"
+
+
+def _address(
+    core: Core, cr3: int | None, anchors: tuple[Anchor, ...]
+) -> tuple[int, str, ControlRegisters | None]:
+    """The root, who says so in words, and the note that says so; None for the caller and VMCOREINFO."""
     if cr3 is not None:
-        return cr3, "CR3 as given"
+        return cr3, "CR3 as given", _note(core, "Xen") or _note(core, "QEMU")
     xen, qemu = _note(core, "Xen"), _note(core, "QEMU")
     if xen is not None:
-        return xen.cr3, "CR3 in Xen's note"
+        return xen.cr3, "CR3 in Xen's note", xen
     for anchor in anchors:
         if anchor.name in PGD_SYMBOLS:
-            return anchor.phys, f"{anchor.name} in VMCOREINFO, at {anchor.virt:#x}"
+            return anchor.phys, f"{anchor.name} in VMCOREINFO, at {anchor.virt:#x}", None
     if qemu is not None:
-        return qemu.cr3, "CR3 of the first CPU in QEMU's note"
+        return qemu.cr3, "CR3 of the first CPU in QEMU's note", qemu
     raise CoreError(
         "neither VMCOREINFO nor a hypervisor's note says where the tables are: give their CR3",
         source=core.source,
@@ -113,10 +158,7 @@ def _anchors(core: Core, *, long_mode: bool) -> Iterator[Anchor]:
     """Symbols of VMCOREINFO that have a physical address without asking the tables."""
     if _note(core, "Xen") is not None:
         return  # dom0's physical addresses are not the machine's
-    for name in (*PGD_SYMBOLS, "_stext"):
-        virt = core.notes.number(f"SYMBOL({name})", 16)
-        if virt is None or not 0 <= virt < 1 << 64:
-            continue
+    for name, virt in _symbols(core):
         phys = _text_phys(core, virt) if long_mode else _low_phys(core, virt)
         if phys is not None:
             yield Anchor(name=name, virt=Virt(virt), phys=Phys(phys))

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from tightrope.errors import CoreError
 from tightrope.memory import PAGE_SIZE
 from tightrope.model import Paging
-from tightrope.model.dump import Core
+from tightrope.model.dump import Core, Standing
 from tightrope.model.pgd import EXECUTABLE, GLOBAL, USER, WRITABLE, Damage, Root, Sweep
 
 MAPPINGS_LIMIT = 1 << 24
@@ -57,7 +57,7 @@ _LONG = (
     _Level("PD", 21, 9, True),
     _Level("PT", 12, 9, False),
 )
-_LEVELS = {
+LEVELS = {
     Paging.I386: (_Level("PD", 22, 10, True), _Level("PT", 12, 10, False)),
     Paging.PAE: (_Level("PDPT", 30, 2, False), *_LONG[3:]),
     Paging.X86_64: _LONG[1:],
@@ -73,7 +73,7 @@ def sweep(core: Core, root: Root, *, physical_bits: int = 52) -> Sweep:
     """
     wide = root.paging is not Paging.I386
     pae = root.paging is Paging.PAE
-    levels = _LEVELS[root.paging]
+    levels = LEVELS[root.paging]
     sign_bit = 0 if pae or not wide else levels[0].low + levels[0].bits - 1
     frame_mask = np.uint64((_FRAME if wide else 0xFFFF_F000) & ~root.encryption_mask)
     table = np.array([root.phys], np.uint64)
@@ -81,17 +81,20 @@ def sweep(core: Core, root: Root, *, physical_bits: int = 52) -> Sweep:
     rights = np.full(1, WRITABLE | USER | EXECUTABLE, np.uint8)
     came_from = (("CR3",), np.zeros(1, np.uint64), table)
     pages: list[tuple[U64, U64, U64, NDArray[np.uint8]]] = []
-    missing, reserved = _Ledger(sign_bit), _Ledger(sign_bit)
+    missing, untold, reserved = (_Ledger(sign_bit) for _ in range(3))
     read = 0
     for level in levels:
         if not len(table):
             break
         distinct, which = np.unique(table, return_inverse=True)
-        lost = core.page_offsets(distinct & ~np.uint64(0xFFF)) < 0
+        standing = core.standing(distinct & ~np.uint64(0xFFF))
         names, at, value = came_from
-        missing.add(names[0], at[lost[which]], value[lost[which]], base[lost[which]])
-        owner, index, entry = _entries(core, distinct, lost, level, wide=wide)
-        read += int((~lost).sum())
+        for ledger, kind in ((missing, Standing.OUTSIDE), (untold, Standing.LEFT_OUT)):
+            lost = (standing == kind)[which]
+            ledger.add(names[0], at[lost], value[lost], base[lost])
+        numbers = np.nonzero(standing == Standing.HELD)[0]
+        owner, index, entry = _entries(core, distinct, numbers, level, wide=wide)
+        read += len(numbers)
         leaf = _leaves(entry, level)
         bad = _reserved(entry, level, leaf, root, _emulated(core), physical_bits)
         # Present entries of each distinct table, then of each visit to it.
@@ -134,6 +137,7 @@ def sweep(core: Core, root: Root, *, physical_bits: int = 52) -> Sweep:
         rights=flags[order],
         tables=read,
         missing=missing.damage(),
+        untold=untold.damage(),
         reserved=reserved.damage(),
     )
 
@@ -150,20 +154,18 @@ def _check_total(total: int, core: Core, level: _Level) -> None:
 
 
 def _entries(
-    core: Core, tables: U64, lost: NDArray[np.bool_], level: _Level, *, wide: bool
+    core: Core, tables: U64, numbers: NDArray[np.int64], level: _Level, *, wide: bool
 ) -> tuple[NDArray[np.int64], U64, U64]:
-    """The present entries of distinct tables: the table's number, the index, the value."""
-    places = core.page_offsets(tables & ~np.uint64(0xFFF))
-    places = places + (tables & np.uint64(0xFFF)).astype(np.int64)
+    """The present entries of the held ones of distinct tables: the table's number, index, value."""
     count, size = 1 << level.bits, 8 if wide else 4
-    data = np.frombuffer(core.data, np.uint8)
-    numbers = np.nonzero(~lost)[0]
     owners, indices, values, total = [], [], [], 0
     for start in range(0, len(numbers), _BATCH):
         batch = numbers[start : start + _BATCH]
         rows = np.empty((len(batch), count * size), np.uint8)
-        for row, place in zip(rows, places[batch].tolist(), strict=True):
-            row[:] = data[place : place + count * size]
+        inside = (tables[batch] & np.uint64(0xFFF)).tolist()
+        pages = core.pages(tables[batch] & ~np.uint64(0xFFF))
+        for row, page, at in zip(rows, pages, inside, strict=True):
+            row[:] = np.frombuffer(page, np.uint8, count=count * size, offset=at)
         words = rows.view(f"<u{size}")
         which, index = np.nonzero(words & words.dtype.type(1))
         total += len(which)

@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from tightrope.cli.arguments import as_json, modes
-from tightrope.cli.command import FINDING, HOLDS, command
+from tightrope.cli.command import FINDING, HOLDS, UNKNOWN, command
 from tightrope.cli.show import show
 from tightrope.cli.values import number
 
@@ -53,4 +53,6 @@ def pgd(options: Namespace) -> int:
     ranges = vmcore.merged(one.found) if options.print else None
     changes = vmcore.difference(one.found, found(options.diff).found) if options.diff else None
     show(options, VIEW, Looked(pgd=one, ranges=ranges, changes=changes, other=options.diff or ""))
-    return HOLDS if one.whole and not changes else FINDING
+    if one.faults or changes:
+        return FINDING
+    return HOLDS if one.whole else UNKNOWN

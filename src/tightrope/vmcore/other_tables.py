@@ -1,0 +1,119 @@
+"""Whether VMCOREINFO speaks of another boot: the tables that a core really has, found without it.
+
+A pgd that was overwritten and a note that names the wrong frame look alike from the note: nothing is
+mapped where it says.  The rest of memory tells them apart.
+
+    every frame of the core          walked as if it were a pgd, all at once
+      -> candidates                  lead to tables that are held, where a kernel has its text
+      -> tables of a kernel          whole, and they map themselves: a kernel reaches its own pgd
+      -> the symbols, under those    all where the note puts them: the named pgd was overwritten
+                                     elsewhere, or the named frame is one of these tables: another boot
+
+Rules: asked only when no symbol of the note is where it should be, because it reads the whole core.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from tightrope.errors import CoreError
+from tightrope.memory import PAGE_SIZE, Phys
+from tightrope.model.dump import U64, Core, Standing
+from tightrope.model.pgd import Anchor, Root, Sweep
+from tightrope.vmcore.sweep import LEVELS, sweep
+
+MOST_TRIED = 32
+"""Candidates that are swept: a kernel has a pgd for each process, and one of them is enough."""
+FRAMES_AT_ONCE = 4096
+
+
+def foreign_to(core: Core, root: Root, *, physical_bits: int) -> Phys | None:
+    """The pgd of the kernel whose memory this is, where VMCOREINFO is of another; else None."""
+    for phys, found in _kernels(core, root, physical_bits):
+        elsewhere = any(translate(found, each) != each.phys for each in root.anchors)
+        if elsewhere or root.phys & -PAGE_SIZE in _tables(core, replace(root, phys=phys)):
+            return phys
+    return None
+
+
+def translate(found: Sweep, anchor: Anchor) -> int | None:
+    """Where swept tables map an address."""
+    at = int(np.searchsorted(found.virt, np.uint64(anchor.virt), side="right")) - 1
+    if at < 0:
+        return None
+    into = anchor.virt - int(found.virt[at])
+    return int(found.phys[at]) + into if into < int(found.size[at]) else None
+
+
+def _kernels(core: Core, root: Root, physical_bits: int) -> Iterator[tuple[Phys, Sweep]]:
+    """Frames that are the root of whole tables which map the frame itself."""
+    tried = 0
+    for frame in _candidates(core, root):
+        if frame == root.phys & -PAGE_SIZE:
+            continue
+        if (tried := tried + 1) > MOST_TRIED:
+            return
+        phys = Phys(frame)
+        try:
+            found = sweep(core, replace(root, phys=phys), physical_bits=physical_bits)
+        except CoreError:
+            continue  # it leads to itself: no tables
+        if found.missing.count or found.reserved.count or not len(found.virt):
+            continue
+        if bool(((found.phys <= frame) & (frame - found.phys < found.size)).any()):
+            yield phys, found
+
+
+def _candidates(core: Core, root: Root) -> Iterator[int]:
+    """Frames whose entry for the first symbol leads to a held table, and so on but for two levels.
+
+    The last two levels hold what KASLR moves; where text begins above them it does not change.
+    """
+    virt = int(root.anchors[0].virt)
+    levels = LEVELS[root.paging][:-2] or LEVELS[root.paging][:1]
+    for extent in core.extents:
+        first, last = -(-extent.start // PAGE_SIZE), extent.end // PAGE_SIZE
+        for begin in range(first, last, FRAMES_AT_ONCE):
+            frames = np.arange(begin, min(begin + FRAMES_AT_ONCE, last), dtype=np.uint64)
+            frames = frames * np.uint64(PAGE_SIZE)
+            table = frames
+            for level in levels:
+                frames, table = _step(core, root, frames, table, virt >> level.low, level.bits)
+            yield from frames.tolist()
+
+
+def _step(
+    core: Core, root: Root, frames: U64, table: U64, index: int, bits: int
+) -> tuple[U64, U64]:
+    """One level down: the frames whose way goes on, and the tables that it comes to."""
+    size = 4 if bits == 10 else 8
+    at = (index & (1 << bits) - 1) * size
+    held = core.standing(table) == Standing.HELD
+    frames, table = frames[held], table[held]
+    word = (page[at : at + size] for page in core.pages(table))
+    entries = np.array([int.from_bytes(each, "little") for each in word], np.uint64)
+    address = 0xFFFF_F000 if size == 4 else 0x000F_FFFF_FFFF_F000 & ~root.encryption_mask
+    present = entries & np.uint64(0x81) == 1  # P, and no page of its own
+    return frames[present], entries[present] & np.uint64(address)
+
+
+def _tables(core: Core, root: Root) -> set[int]:
+    """Every table under a root, the root's own frame apart."""
+    out: set[int] = set()
+    level_tables = np.array([root.phys], np.uint64)
+    for level in LEVELS[root.paging][:-1]:
+        size = 4 if level.bits == 10 else 8
+        standing = core.standing(level_tables & ~np.uint64(0xFFF))
+        held = level_tables[standing == Standing.HELD]
+        below: set[int] = set()
+        for page in core.pages(held & ~np.uint64(0xFFF)):
+            entries = np.frombuffer(page, f"<u{size}").astype(np.uint64)
+            leads = entries[entries & np.uint64(0x81 if level.page else 1) == 1]
+            mask = 0xFFFF_F000 if size == 4 else 0x000F_FFFF_FFFF_F000 & ~root.encryption_mask
+            below |= set((leads & np.uint64(mask)).tolist())
+        out |= below
+        level_tables = np.array(sorted(below), np.uint64)
+    return out
