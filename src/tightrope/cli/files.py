@@ -6,12 +6,22 @@ Rules: a file that cannot be read or written is one line, with the system's reas
 from __future__ import annotations
 
 import argparse
+import mmap
+import os
+import stat
 from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, BinaryIO, TextIO
 
 from tightrope.errors import BadInput
+
+MAPPED = 256 << 20
+"""Bytes from which on a file is mapped; a smaller one is read, so that nobody can cut it short meanwhile."""
+MOST_POURED = 512 << 20
+"""Bytes that are taken out of what has no size: a pipe, a device."""
+MOST_TEXT = 16 << 20
+"""Bytes of a host file; one with every row that a machine can have is far smaller."""
 
 if TYPE_CHECKING:
     from tightrope.model import Buffer, Host, Image, Verdict
@@ -78,7 +88,7 @@ def host_file(path: str) -> Host:
     from tightrope import host
 
     try:
-        text = bytes(read(path)).decode("utf-8")
+        text = bytes(read(path, most=MOST_TEXT)).decode("utf-8")
     except UnicodeDecodeError as err:
         raise BadInput("not UTF-8 text", source=path, offset=err.start) from err
     return host.read(text, path)
@@ -103,13 +113,35 @@ def _module(text: str) -> Module:
     return Module(data=read(path), source=path, arguments=arguments.strip())
 
 
-def read(path: str) -> bytes:
-    """A file's bytes.  Raises BadInput with the system's reason."""
+def read(path: str, *, most: int | None = None) -> bytes | memoryview:
+    """A file's bytes, `most` of them at the most: read where they are few, mapped where they are many.
+
+    So a file that is too large for a machine's memory is refused by its size, before it is read.  Raises
+    BadInput with the system's reason, or with the limit.
+    """
     try:
-        return Path(path).read_bytes()
+        with open(path, "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                return _poured(file, path, most or MOST_POURED)
+            if most is not None and status.st_size > most:
+                problem = f"{status.st_size:#x} bytes are more than such a file has"
+                raise BadInput(problem, source=path, limit=most)
+            if status.st_size < MAPPED:
+                return file.read()
+            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     except (OSError, ValueError) as err:
         reason = err.strerror if isinstance(err, OSError) and err.strerror else str(err)
         raise BadInput(reason, source=path) from err
+
+
+def _poured(file: BinaryIO, path: str, most: int) -> bytes:
+    """What comes out of a pipe or a device, which has no size."""
+    data = file.read(most + 1)
+    if len(data) > most:
+        problem = "is no regular file, and does not end where it should"
+        raise BadInput(problem, source=path, limit=most)
+    return data
 
 
 def text_or_none(path: str) -> str | None:

@@ -24,6 +24,8 @@ from tightrope.image import streams
 from tightrope.model import Contents, Image
 
 _SIZE_BYTES = 4
+LARGEST = 1 << 30
+"""Bytes that a payload may unpack to; the largest kernels have a tenth."""
 PLAIN = "none"
 """The payload is an ELF file as it is."""
 
@@ -88,6 +90,8 @@ def _pieces(image: Image) -> Iterator[bytes]:
     if payload.compression in streams.DECODED and not 0 < promised <= image.init_size:
         problem = f"promises {promised:#x} bytes, which is not within init_size"
         raise refusal(problem, image.init_size)
+    if promised > LARGEST:
+        raise refusal(f"promises {promised:#x} bytes, more than any kernel has", LARGEST)
     # A gzip stream ends with the size itself.
     packed = packed if payload.compression == "gzip" else packed[:-_SIZE_BYTES]
     stream = streams.Stream(payload.compression, packed, most=promised)

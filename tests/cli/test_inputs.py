@@ -1,0 +1,147 @@
+"""How files come in: large ones are mapped, endless ones end at a stated limit, kernels are found."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.cli.test_arguments import Shell, refused, tightrope
+from tests.makers import cpio
+from tests.makers.bzimage import bzimage
+from tests.makers.elf import elf, note
+from tests.makers.pe import unified
+from tightrope.cli import files
+from tightrope.deeds import defaults
+from tightrope.deeds.rehearse import CONSOLE_WORDS
+from tightrope.errors import BadInput
+
+__all__ = ["tightrope"]
+
+
+def test_an_initrd_of_3_gib_is_refused_by_its_size_before_it_is_read(tmp_path: Path) -> None:
+    large = tmp_path / "initrd"
+    with large.open("wb") as file:
+        file.truncate(3 << 30)
+    command = [sys.executable, "-m", "tightrope", "rehearse", "--shipped", "--initrd", str(large)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "no room for 0xc0000000 bytes of initrd" in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_large_file_is_mapped_and_a_small_one_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "MAPPED", 5000)
+    for size, kind in ((4999, bytes), (5000, memoryview)):
+        path = tmp_path / str(size)
+        path.write_bytes(bytes(size - 1) + b"x")
+        got = files.read(str(path))
+        assert type(got) is kind
+        assert (len(got), got[-1:]) == (size, b"x")
+
+
+def test_a_large_file_takes_no_memory_before_it_is_looked_at(tmp_path: Path) -> None:
+    path = tmp_path / "sparse"
+    with path.open("wb") as file:
+        file.truncate(8 << 30)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert len(files.read(str(path))) == 8 << 30
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 << 10
+
+
+def test_what_does_not_end_is_refused_at_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "MOST_POURED", 1 << 20)
+    with pytest.raises(BadInput, match=r"/dev/zero: is no regular file, .* \(limit 0x100000\)"):
+        files.read("/dev/zero")
+    assert files.read("/dev/null") == b""
+
+
+@pytest.mark.parametrize(("size", "fits"), [(1 << 20, True), ((1 << 20) + 1, False)])
+def test_a_pipe_is_read_up_to_the_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, fits: bool
+) -> None:
+    monkeypatch.setattr(files, "MOST_POURED", 1 << 20)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+
+    def pour() -> None:
+        try:
+            pipe.write_bytes(bytes(size))
+        except BrokenPipeError:
+            assert not fits
+
+    pouring = threading.Thread(target=pour)
+    pouring.start()
+    if fits:
+        assert len(files.read(str(pipe))) == size
+    else:
+        with pytest.raises(BadInput, match="does not end where it should"):
+            files.read(str(pipe))
+    pouring.join()
+
+
+def test_a_host_file_of_many_megabytes_is_refused_by_its_size(tightrope: Shell) -> None:
+    path = tightrope.folder / "host.toml"
+    with path.open("wb") as file:
+        file.truncate(files.MOST_TEXT + 1)
+    refused(tightrope("plan", "--shipped", "--host", str(path)), "more than such a file has")
+
+
+# ------------------------------------------------------------------------------- what is entered
+
+
+def test_a_program_is_entered_only_when_asked(tightrope: Shell) -> None:
+    path = tightrope.file("busybox", elf(notes=note("GNU", 1, bytes(16))))
+    refused(tightrope("rehearse", path), "--entry flat enters it all the same")
+    assert tightrope("rehearse", path, "--entry", "flat").status == 0
+    assert tightrope("rehearse", path, "--flat", "0x1000000").status == 0
+
+
+def test_an_initrd_that_is_text_falls_and_an_archive_holds(tightrope: Shell) -> None:
+    kernel = tightrope.file("vmlinuz", bzimage())
+    text = tightrope.file("notes.txt", "a text file\n" * 40)
+    done = tightrope("rehearse", kernel, "--initrd", text)
+    assert done.status == 1
+    assert "initrd-unpacks" in done.out
+    good = tightrope.file("initrd.img", cpio.archive())
+    assert tightrope("rehearse", kernel, "--initrd", good).status == 0
+
+
+def test_what_is_added_for_us_is_added_to_the_images_own_command_line(tightrope: Shell) -> None:
+    path = tightrope.file("linux.efi", unified(initrd=None, cmdline=b"quiet carried"))
+    done = tightrope("rehearse", path, "--until", "console", "--limit", "1")
+    words = f"'quiet carried {CONSOLE_WORDS}'"
+    assert done.err.startswith(f"tightrope: the command line is {words}, so that it can be heard")
+    again = tightrope("rehearse", path, "--until", "console", "--limit", "1", "--append", "mine")
+    assert f"'mine {CONSOLE_WORDS}'" in again.err
+
+
+def test_a_token_is_added_to_the_images_own_command_line_and_said() -> None:
+    from tests.makers.hosts import read_image
+    from tightrope import image
+    from tightrope.plan import Request
+
+    carried = image.read(unified(cmdline=b"quiet carried"), "linux.efi")
+    token, request = defaults.with_token(carried, Request())
+    assert request.command_line == f"quiet carried {defaults.TOKEN}{token}"
+    token, request = defaults.with_token(read_image(), Request(command_line="mine"))
+    assert request.command_line == f"mine {defaults.TOKEN}{token}"
+
+
+def test_kernels_are_found_in_boot_and_with_their_modules(tmp_path: Path) -> None:
+    assert defaults.newest_kernel(tmp_path) is None
+    for number, name in enumerate(
+        ("boot/vmlinuz-6.1", "usr/lib/modules/7.2.13-amd64/vmlinuz", "boot/vmlinuz-6.12"), 1
+    ):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+        os.utime(path, (number, number))
+        assert defaults.newest_kernel(tmp_path) == str(path)
