@@ -87,6 +87,13 @@ def test_archives_of_several_compressions_may_follow_one_another() -> None:
     )
 
 
+def test_a_word_of_zeros_ends_an_lz4_stream() -> None:
+    """It has no end of its own, and what follows directly is taken for its next block."""
+    packed = PACKERS["lz4"](MAIN)
+    assert whole(pad(packed + bytes(4)) + MAIN).count("5 entries") == 2
+    assert "is corrupt: a block of 0x37303730 bytes" in str(flaw(pad(packed, 1) + MAIN).flaw)
+
+
 def test_zeros_alone_are_an_empty_initrd() -> None:
     assert whole(bytes(5000)) == ""
 

@@ -84,7 +84,7 @@ def _listed(seen: list[str]) -> str:
 def _members(data: memoryview) -> Iterator[str]:
     """Walk the archives one by one, and say what each was.  Raises _Untold and _Flaw."""
     at = zeros = 0
-    left, first = LARGEST, True
+    left, first, bare = LARGEST, True, False
     while at < len(data):
         supply = cpio.Supply.of([data[at:]], at)
         if data[at] == 0:
@@ -95,13 +95,13 @@ def _members(data: memoryview) -> Iterator[str]:
             entries = _archive(supply, f"the archive at {at:#x}")
             yield f"a cpio archive of {entries} entries"
             zeros = at = supply.at
-            first = False
+            first, bare = False, True
             continue
         compression = streams.compression_of(data[at:])
         if compression is None:
-            raise _unknown(data, at, zeros)
+            raise _unknown(data, at, zeros, bare=bare)
         used, unpacked, entries = _compressed(data[at:], compression, at, left, first=first)
-        first = False
+        first = bare = False
         yield f"a cpio archive of {entries} entries ({compression})"
         left -= unpacked
         at += used
@@ -138,7 +138,7 @@ def _compressed(
     except streams.UnreadableError as err:
         raise _Untold(f"{compression} is not unpacked here") from err
     except streams.StreamError as err:
-        raise _Flaw(f"{where} {err}", where=where, says="decompressor failed") from err
+        raise _Flaw(f"{where} {err}", where=where) from err
     except MissingPart as err:
         raise _Untold(str(err)) from err
     _enough(stream.size, left)
@@ -159,8 +159,11 @@ def _enough(size: int, left: int) -> None:
         raise _Untold(f"it unpacks to more than {LARGEST:#x} bytes, and no more are looked at")
 
 
-def _unknown(data: memoryview, at: int, zeros: int) -> Exception:
-    """What to answer where bytes are that begin nothing; `zeros` is where the zeros before them begin."""
+def _unknown(data: memoryview, at: int, zeros: int, *, bare: bool) -> Exception:
+    """What to answer where bytes are that begin nothing.
+
+    `zeros` is where the zeros before them begin; `bare`: a bare archive came before those.
+    """
     for start in {at, zeros}:
         try:
             _mountable(bytes(data[start : start + 2048]))
@@ -168,11 +171,11 @@ def _unknown(data: memoryview, at: int, zeros: int) -> Exception:
             return answer
     rest = data[at:]
     head = bytes(rest[:16])
-    says = "invalid magic at start of compressed archive"
+    unaligned = bare and at % cpio.ALIGNMENT
+    says = "broken padding" if unaligned else "invalid magic at start of compressed archive"
     known = next((words for magic, words in _OTHERS if head.startswith(magic)), None)
     if known is None and head[0] == ord("0"):
         known = f"an archive that does not begin at a multiple of {cpio.ALIGNMENT}"
-        says = "broken padding"
     if known is None:
         known = _name(rest)
     return _Flaw(f"{known}, where an archive has to begin", where=f"at {at:#x}", says=says)

@@ -176,8 +176,8 @@ def _zstd(data: memoryview, most: int) -> Pieces:
 def _lz4(data: memoryview, most: int) -> Pieces:
     """Unwrap LZ4 legacy frames: magic, then blocks, each its packed size (4 bytes) and its bytes.
 
-    A frame has no end of its own: it goes on to the end of the data, and the magic of another frame
-    and words of zeros are passed over (Linux lib/decompress_unlz4.c).
+    A frame has no end of its own: the end of the data ends it, or a word of zeros, and the magic of
+    another frame is passed over (Linux lib/decompress_unlz4.c).
     """
     try:
         import lz4.block
@@ -187,7 +187,9 @@ def _lz4(data: memoryview, most: int) -> Pieces:
     while at < len(data) and size < most:
         head = bytes(data[at : at + 4])
         packed = int.from_bytes(head, "little")
-        if size and (head == MAGICS["lz4"] or not packed):
+        if size and not packed:
+            break
+        if size and head == MAGICS["lz4"]:
             at += len(head)
             continue
         block = data[at + 4 : at + 4 + packed]
