@@ -32,7 +32,7 @@ OUTSIDERS = {
     "iced_x86": ("observe", "prove", "participants.linux"),
     "z3": ("prove",),
     "ctypes": ("observe.physical", "machine", "perform.privcmd", "perform.linux.calls"),
-    "mmap": ("observe.physical", "machine", "perform.privcmd", "vmcore"),
+    "mmap": ("observe.physical", "machine", "perform.privcmd", "vmcore", "cli.files"),
     "fcntl": ("machine", "perform.privcmd"),
     "socket": ("machine",),
     "subprocess": ("machine", "prove.routine.foreign"),
