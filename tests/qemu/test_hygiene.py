@@ -111,7 +111,36 @@ def test_a_run_that_is_interrupted_leaves_nothing(monkeypatch: pytest.MonkeyPatc
     assert gone(seen[0])
 
 
+def test_a_child_whose_parent_has_died_does_not_become_qemu() -> None:
+    def said(parent: int) -> str:
+        command = ["sh", "-c", process.ONLY_BELOW, str(parent), "echo", "it runs"]
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout
+
+    assert said(os.getpid()) == "it runs\n"
+    assert said(os.getppid()) == ""
+
+
+def rehearsed_with(shell: str) -> subprocess.CompletedProcess[str]:
+    """The shipped kernel rehearsed on QEMU by a process of its own; `shell` is said before it."""
+    command = f'{shell} "{sys.executable}" -m tightrope rehearse --shipped --on qemu'
+    return subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+
+
+def test_closed_standard_descriptors_are_filled_first() -> None:
+    qemu().close()
+    got = rehearsed_with("exec <&-;")
+    assert (got.returncode, got.stderr) == (0, "")
+
+
 # ------------------------------------------------------------------------------- what goes wrong
+
+
+@pytest.mark.parametrize("descriptors", [8, 11, 14, 17])
+def test_few_descriptors_are_one_line(descriptors: int) -> None:
+    got = rehearsed_with(f"ulimit -n {descriptors};")
+    assert got.returncode == 2
+    assert got.stderr.count("\n") == 1
+    assert "Traceback" not in got.stderr
 
 
 def test_no_qemu_is_a_missing_part(monkeypatch: pytest.MonkeyPatch) -> None:

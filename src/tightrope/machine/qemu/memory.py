@@ -15,7 +15,7 @@ from __future__ import annotations
 import mmap
 import os
 
-from tightrope.errors import CannotBe
+from tightrope.errors import CannotBe, MachineError
 from tightrope.memory import Extent
 from tightrope.observe.physical import Ram
 
@@ -46,7 +46,10 @@ class SharedRam(Ram):
         self._index(extents_of(size, split=split))
         self.began_empty = False
         """The host's RAM was made zeros before an old kernel was laid into it."""
-        self.descriptor = os.memfd_create("tightrope-ram", os.MFD_CLOEXEC)
+        try:
+            self.descriptor = os.memfd_create("tightrope-ram", os.MFD_CLOEXEC)
+        except OSError as err:
+            raise MachineError(f"no file for a PC's RAM: {err.strerror}") from err
         self._offsets = [0, LOW_SPLIT][: len(self.extents)]
         try:
             os.ftruncate(self.descriptor, size)

@@ -26,7 +26,7 @@ from tightrope.errors import MachineError, WireError
 from tightrope.machine import wire
 from tightrope.machine.heard import shown
 from tightrope.machine.qemu.memory import MIB, SPLIT, SharedRam
-from tightrope.machine.qemu.process import OLDEST, Process, as_file, too_old
+from tightrope.machine.qemu.process import OLDEST, Process, as_file, fill_standard, too_old
 from tightrope.model import Buffer
 
 START_SECONDS = 60.0
@@ -69,13 +69,12 @@ class Pc:
     """A machine that stands at its reset vector.  Close it, or use it in a `with`."""
 
     def __init__(self, board: Board) -> None:
-        """Raises MissingPart where there is no QEMU that can be this PC."""
+        """Raises MissingPart where there is no QEMU that can be this PC, CannotBe without the memory for
+        it, MachineError where this process may not open what it needs."""
+        fill_standard()
         self.board = board
         self.ram = SharedRam(board.size, split=board.split)
-        self._files = [as_file(board.kernel, "tightrope-kernel")]
-        if board.initrd is not None:
-            self._files.append(as_file(board.initrd, "tightrope-initrd"))
-        self._files += [as_file(data, "tightrope-module") for data, _ in board.modules]
+        self._files: list[int] = []
         self.lines: list[str] = []
         """Whole lines that the console has said, see `machine.heard`."""
         self.line_times: list[float] = []
@@ -85,12 +84,18 @@ class Pc:
         self._packets: deque[bytes] = deque()
         self._answers: deque[wire.QmpEvent] = deque()
         self._number = 0
-        self._selector = selectors.DefaultSelector()
         self._process: Process | None = None
+        self._selector: selectors.BaseSelector | None = None
         self._registers: list[tuple[str, int]] = []
         self._breaks: set[int] = set()
         self.running = False
         try:
+            self._selector = selectors.DefaultSelector()
+            self._files.append(as_file(board.kernel, "tightrope-kernel"))
+            if board.initrd is not None:
+                self._files.append(as_file(board.initrd, "tightrope-initrd"))
+            for data, _ in board.modules:
+                self._files.append(as_file(data, "tightrope-module"))
             self._process = Process(
                 arguments(board, self.ram.descriptor, self._files),
                 sockets=("qmp", "gdb"),
@@ -104,6 +109,9 @@ class Pc:
                 self._selector.register(each, selectors.EVENT_READ, name)
             self._selector.register(self._process.output, selectors.EVENT_READ, "serial")
             self._greet()
+        except OSError as err:
+            self.close()
+            raise MachineError(f"QEMU cannot be started: {err.strerror}") from err
         except BaseException:
             self.close()
             raise
@@ -124,7 +132,8 @@ class Pc:
         if self._process is not None:
             self._process.close()
             self._process = None
-        self._selector.close()
+        if self._selector is not None:
+            self._selector.close()
         self.ram.close()
         for each in self._files:
             os.close(each)
@@ -141,6 +150,7 @@ class Pc:
 
     def _read(self, seconds: float) -> None:
         """Take in what has come on any of the three, waiting at most `seconds` for something."""
+        assert self._selector is not None
         for key, _ in self._selector.select(max(0.0, seconds)):
             try:
                 data = os.read(key.fd, 1 << 16)

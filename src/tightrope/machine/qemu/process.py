@@ -2,7 +2,8 @@
 
 Rules: nothing that is started here has a name in a file system: sockets are pairs, RAM, log and the
 kernel are memfds.  So there is nothing to clean up but the process, and Linux does that when we die,
-however we die (PR_SET_PDEATHSIG, through setpriv).
+however we die (PR_SET_PDEATHSIG, through setpriv).  If we died before the child had asked for that, it
+finds another parent than us, and does not become QEMU.
 """
 
 from __future__ import annotations
@@ -16,13 +17,15 @@ import socket
 import subprocess
 from collections.abc import Sequence
 
-from tightrope.errors import MissingPart
+from tightrope.errors import MachineError, MissingPart
 
 BINARY = "qemu-system-x86_64"
 OLDEST = (6, 0)
 """The first QEMU with -action (its change log for 6.0)."""
 CONSOLE_ROOM = 1 << 20
 """Bytes: the most that Linux gives a pipe of somebody who is not root (/proc/sys/fs/pipe-max-size)."""
+ONLY_BELOW = 'test "$PPID" = "$0" && exec "$@"'
+"""Shell: become a program, unless the parent is not the process that is named first (any more)."""
 INSTALL = "on Debian: apt-get install qemu-system-x86"
 
 
@@ -36,10 +39,10 @@ class Process:
 
         Raises MissingPart where QEMU is not installed.
         """
-        paths = {name: shutil.which(name) for name in ("setpriv", BINARY)}
+        paths = {name: shutil.which(name) for name in ("setpriv", "sh", BINARY)}
         for name, path in paths.items():
             if path is None:
-                how = INSTALL if name == BINARY else "it is in util-linux"
+                how = INSTALL if name == BINARY else "it is in util-linux and dash"
                 raise MissingPart(f"{name} is not installed ({how})")
         self.log = os.memfd_create("tightrope-log", os.MFD_CLOEXEC)
         self._errors = os.memfd_create("tightrope-errors", os.MFD_CLOEXEC)
@@ -53,7 +56,8 @@ class Process:
             numbers["log"] = str(self.log)
             self._process = subprocess.Popen(
                 # A signal from a terminal is ours to handle: QEMU ends when we end it.
-                [str(paths["setpriv"]), "--pdeathsig", "KILL", "--", str(paths[BINARY])]
+                [str(paths["setpriv"]), "--pdeathsig", "KILL", "--"]
+                + [str(paths["sh"]), "-c", ONLY_BELOW, str(os.getpid()), str(paths[BINARY])]
                 + [_filled(argument, numbers) for argument in arguments],
                 pass_fds=[int(each) for each in numbers.values()] + list(descriptors),
                 stdin=subprocess.PIPE,
@@ -132,6 +136,20 @@ class Process:
             if getattr(self, name) >= 0:
                 os.close(getattr(self, name))
                 setattr(self, name, -1)
+
+
+def fill_standard() -> None:
+    """See to it that descriptors 0, 1 and 2 are open, for QEMU's own are put in their place.
+
+    What was closed leads to /dev/null from then on, as the C library does for programs of root's.  Raises
+    MachineError where nothing more may be opened.
+    """
+    try:
+        while (lowest := os.open(os.devnull, os.O_RDWR)) <= 2:
+            os.set_inheritable(lowest, True)
+        os.close(lowest)
+    except OSError as err:
+        raise MachineError(f"QEMU cannot be started: {err.strerror}") from err
 
 
 def _filled(argument: str, numbers: dict[str, str]) -> str:
