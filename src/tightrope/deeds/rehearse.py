@@ -106,6 +106,8 @@ def rehearse(
     """
     stages = Stages(progress)
     unpacking = unpacking or Unpacking(image, request.initrd)
+    if isinstance(machine, WholeMachine):
+        old = machine.with_own_firmware(old)
     with stages.stage("plan"):
         the_plan = prepare(image, old, request)
     with stages.stage("tables"):

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
-from tightrope.model import Console, Handover, Run
+from tightrope.model import Console, Handover, Host, Run
 
 Progress = Callable[[str, int, int], None]
 """(what is going on, done, of how many; 0 = unknown), called now and then during long work."""
@@ -57,6 +57,10 @@ class Machine(Protocol):
 @runtime_checkable
 class WholeMachine(Machine, Protocol):
     """One that has all of a computer, so that a new kernel gets to its userspace."""
+
+    def with_own_firmware(self, host: Host) -> Host:
+        """The host with what this computer has in the place of its firmware and screen: a new kernel
+        that is told of tables which are not there goes wrong where no handover is to blame."""
 
     def userspace(self, token: str, *, seconds: float, progress: Progress) -> Console:
         """Go on from the entry until a line of the console has `token`, which only an init says.

@@ -18,7 +18,7 @@ from tightrope.machine.qemu import stage
 from tightrope.machine.qemu.acceleration import TCG, Acceleration
 from tightrope.machine.qemu.pc import Pc
 from tightrope.machine.qemu.walk import halted, walk
-from tightrope.model import Console, Ending, Handover, Run, Step, Stop
+from tightrope.model import Console, Ending, Handover, Host, Run, Step, Stop
 from tightrope.x86 import cpu as x86
 from tightrope.x86.bits import named_bits
 
@@ -46,6 +46,7 @@ class Qemu:
         "what happens between breakpoints: it is seen at V, at P, at the entry and at a fall",
         "a TLB that remembers: QEMU's forgets more than a CPU's may",
         "memory types and caches, SMI, machine checks and encryption",
+        "the host's firmware: this PC has its own",
     )
 
     def __init__(
@@ -66,6 +67,11 @@ class Qemu:
         self._pc: Pc | None = None
         self._handover: Handover | None = None
         self._entered = False
+
+    def with_own_firmware(self, host: Host) -> Host:
+        """See `machine.port.WholeMachine`: SeaBIOS leaves the RSDP where kernels look for it, and there
+        is no screen."""
+        return replace(host, rsdp=None, screen=b"")
 
     def run(self, handover: Handover) -> Run:
         """Walk.  Raises MissingPart where QEMU is missing or too old, CannotBe for a host that it cannot be."""
