@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,14 +12,15 @@ import pytest
 from tests.makers.designs import IN_PLACE, SPLIT_FUNCTION
 from tests.modes.runs import kernel, request
 from tests.qemu.pcs import emulator, old_kernel, qemu, walk
-from tightrope import check, host
-from tightrope.deeds.rehearse import rehearse
+from tightrope import check, host, image
+from tightrope.deeds.rehearse import CONSOLE_WORDS, rehearse
 from tightrope.errors import CannotBe, MachineError
 from tightrope.machine.qemu import Qemu
 from tightrope.machine.unicorn import Emulator
 from tightrope.memory import Extent, MemoryMap, Region, RegionKind
-from tightrope.model import Host, Outcome, Paging, Sight, Step, Stop, Verdict
+from tightrope.model import Host, Outcome, Paging, Sight, Speaker, Step, Stop, Verdict
 from tightrope.observe.physical import Ram
+from tightrope.plan import Request
 from tightrope.sabotage import SABOTAGES
 
 
@@ -175,3 +177,18 @@ def test_there_is_no_console_without_a_walk_that_arrived(machine: Qemu) -> None:
     walk(machine, Paging.X86_64, sabotage="no-v")
     with pytest.raises(MachineError, match="the walk did not get there"):
         machine.console(seconds=1)
+
+
+def test_what_the_host_describes_of_its_firmware_is_not_mixed_with_the_pc_s(
+    machine: Qemu, debian_cloud: Path
+) -> None:
+    old = host.read(host.example(), "the default host")
+    assert old.rsdp is not None
+    new = image.read(debian_cloud.read_bytes(), debian_cloud.name)
+    asked = Request(command_line=CONSOLE_WORDS)
+    verdict = rehearse(new, old, asked, console=True, console_seconds=300, machine=machine)
+    assert (verdict.outcome, verdict.findings) == (Outcome.HOLDS, ())
+    assert verdict.console is not None
+    assert verdict.console.speaker is Speaker.KERNEL
+    assert any("Linux version" in line for line in verdict.console.lines)
+    assert verdict.handover.host.rsdp is None

@@ -43,10 +43,12 @@ class Kind(Enum):
     CONTROL_READ = auto()
     DEBUG_WRITE = auto()
     WRMSR = auto()
+    RDMSR = auto()
     DESCRIPTOR_TABLE = auto()
     SEGMENT_LOAD = auto()
     STACK = auto()
     FAR_RETURN = auto()
+    FAR_JUMP = auto()
     INDIRECT = auto()
     FLAGS = auto()
     STRING = auto()
@@ -57,6 +59,15 @@ class Kind(Enum):
 _FLAGS = {Mnemonic.CLI, Mnemonic.STI, Mnemonic.POPFQ, Mnemonic.POPF, Mnemonic.POPFD}
 _TABLES = {Mnemonic.LGDT: "gdt", Mnemonic.LIDT: "idt"}
 _FAR = {Mnemonic.RETF, Mnemonic.IRET, Mnemonic.IRETD, Mnemonic.IRETQ}
+_FAR_JUMPS = {
+    Code.JMP_M1616: 2,
+    Code.JMP_M1632: 4,
+    Code.JMP_M1664: 8,
+    Code.CALL_M1616: 2,
+    Code.CALL_M1632: 4,
+    Code.CALL_M1664: 8,
+}
+"""Far jumps and calls through memory: how many bytes of offset lie in front of the selector."""
 _MOVS = {
     Mnemonic.MOVSB: 1,
     Mnemonic.MOVSW: 2,
@@ -135,6 +146,15 @@ class Operation:
             address += read(NAMES[index]) * it.memory_index_scale
         return address & self._mask
 
+    def selector_at(self, read: ReadRegister) -> int:
+        """The linear address that a far return, jump or call takes its selector from."""
+        if self.kind is Kind.FAR_JUMP:
+            operand = self.memory_operand(read)
+            assert operand is not None, "a far jump through memory has an operand there"
+            return operand + _FAR_JUMPS[self._instruction.code]
+        # The second thing that is popped, in the operand's size.
+        return self.accesses(read)[1][0]
+
     def on_stack(self, read: ReadRegister) -> frozenset[int]:
         """The addresses among `accesses` that go through SS: what is wrong with one is #SS, not #GP."""
         out = set()
@@ -191,6 +211,8 @@ def _sort(instruction: Instruction, bits: int) -> tuple[Kind, str, str]:
         return Kind.DESCRIPTOR_TABLE, _TABLES[mnemonic], ""
     if mnemonic == Mnemonic.WRMSR:
         return Kind.WRMSR, "", ""
+    if mnemonic == Mnemonic.RDMSR:
+        return Kind.RDMSR, "", ""
     if mnemonic == Mnemonic.INVLPG:
         return Kind.INVLPG, "", ""
     if mnemonic == Mnemonic.HLT:
@@ -206,6 +228,8 @@ def _sort(instruction: Instruction, bits: int) -> tuple[Kind, str, str]:
         and instruction.op0_kind == (OpKind.MEMORY_ESRDI if bits == 64 else OpKind.MEMORY_ESEDI)
     ):
         return Kind.STRING, "", ""
+    if instruction.code in _FAR_JUMPS:
+        return Kind.FAR_JUMP, "cs", ""
     if instruction.flow_control in _INDIRECT:
         return Kind.INDIRECT, "", ""
     return Kind.PLAIN, "", ""

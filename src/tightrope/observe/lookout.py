@@ -70,6 +70,9 @@ class Lookout(Watch):
     def copy(self, into: memoryview, what: Buffer) -> None:
         """The CPU copies."""
 
+    def mark(self, access_byte: memoryview) -> None:
+        """The CPU writes it."""
+
     def _touch(self, address: int, size: int, access: Access) -> None:
         """One data access, page by page."""
         while size and not self.over:

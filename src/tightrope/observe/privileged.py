@@ -1,7 +1,7 @@
 """Instructions that change what the CPU is: control registers, EFER, segments, descriptor tables.
 
-Unicorn lets every illegal one of them pass, and a virtual CPU does not say why it refused; so each is checked against `x86.cpu` before it runs, told
-to the MMU and the steps, and recorded.
+Unicorn lets every illegal one of them pass, and a virtual CPU does not say why it refused; so each is
+checked against `x86.cpu` before it runs, told to the MMU and the steps, and recorded.
 
 Rules: a refusal is returned, never raised; whoever watches ends the walk with it.  `index` and `rip`
 are those of the instruction that is about to run.
@@ -38,6 +38,8 @@ class Privileged:
         self._steps = steps
         self._gdt = engine.table("gdtr")
         self._later: list[RegisterWrite] = []
+        self._shown: list[tuple[str, int]] = []
+        """Registers that the instruction fills, and what belongs there."""
         self._control_written = False
         self.bits = engine.bits
         """How the CPU decodes now: 64, or 32 in a 32-bit engine and in compatibility mode."""
@@ -56,6 +58,11 @@ class Privileged:
         for write in self._later:
             self.writes.append(replace(write, after=self._engine.read(write.register)))
         self._later.clear()
+        for name, value in self._shown:
+            words = self._engine.batch(name)
+            words.read()[0] = value
+            words.write()
+        self._shown.clear()
 
     def record(self, register: str, before: int, after: int) -> None:
         """A write whose value is known."""
@@ -104,6 +111,20 @@ class Privileged:
         elif register == "cr4":
             mmu.write_cr4(value)
         return None
+
+    def control_read(self, register: str, into: str) -> None:
+        """MOV from a control register: an engine may hold fewer bits of CR4 than the CPU that it plays."""
+        now = self._mmu.mmu.cr4
+        if register == "cr4" and self._engine.read("cr4") != now:
+            self._shown.append((into, now))
+            self.unsettled = True
+
+    def rdmsr(self) -> None:
+        """RDMSR of EFER, in the same way."""
+        if self._engine.read("rcx") & 0xFFFF_FFFF == x86.MSR_EFER:
+            now = self._mmu.mmu.efer
+            self._shown += [("rax", now & 0xFFFF_FFFF), ("rdx", now >> 32)]
+            self.unsettled = True
 
     def wrmsr(self) -> Refusal | None:
         """WRMSR; only EFER has rules here, other registers are recorded."""

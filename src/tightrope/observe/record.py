@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from tightrope.errors import MachineError
 from tightrope.memory import Virt
 from tightrope.model import Fault, Registers, Run, Stop
 from tightrope.observe.delivery import follow
@@ -24,15 +25,20 @@ def observed(
     registers: Registers,
     blind: tuple[str, ...],
 ) -> Run:
-    """The run of a watch that is over; `registers` are the CPU's where it stopped."""
+    """The run of a watch that is over; `registers` are the CPU's where it stopped.
+
+    Raises MachineError for one that is not over: what it has recorded is not the whole walk.
+    """
     if watch.trouble is not None:
         stop = Stop.FAULT
     elif watch.over_limit:
         stop = Stop.LIMIT
     elif watch.arrived:
         stop = Stop.ENTRY
-    else:
+    elif watch.halted:
         stop = Stop.HALT
+    else:
+        raise MachineError(f"the walk stopped at {registers.rip:#x}, and nothing says why")
     return Run(
         machine=machine,
         stop=stop,
@@ -90,4 +96,15 @@ def descriptors(mmu: WatchedMmu, registers: Registers) -> dict[str, int]:
             raw = mmu.look(base + (selector & ~7), 8)
             if isinstance(raw, bytes):
                 out[name] = int.from_bytes(raw, "little")
+    return out
+
+
+def known_descriptors(mmu: WatchedMmu, registers: Registers) -> dict[str, int | None]:
+    """What the old kernel's gdt has for each selector that is not null, None where it cannot be read."""
+    base, limit = registers.gdt
+    out: dict[str, int | None] = {}
+    for name, selector in registers.segments.items():
+        if selector & ~7:
+            raw = mmu.look_before(base + (selector & ~7), 8) if selector | 7 <= limit else None
+            out[name] = None if raw is None else int.from_bytes(raw, "little")
     return out

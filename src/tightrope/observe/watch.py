@@ -32,6 +32,8 @@ MACHINE_CHECK = 18
 LOST_AFTER = 16
 """Pages that a walk without paging may use besides its own.  With paging on a walk that goes astray
 faults; without it zeros are instructions, and a CPU runs through all of memory."""
+ACCESS_BYTE = 5
+"""Where in a descriptor its type is, bit 0 of which is the accessed bit (SDM figure 3-8)."""
 STACK_FAULT, GENERAL_PROTECTION = 12, 13
 
 
@@ -226,8 +228,12 @@ class Watch:
             refusal = privileged.control_write(
                 operation.target, self._engine.read(operation.source)
             )
+        elif kind is Kind.CONTROL_READ:
+            privileged.control_read(operation.target, operation.source)
         elif kind is Kind.WRMSR:
             refusal = privileged.wrmsr()
+        elif kind is Kind.RDMSR:
+            privileged.rdmsr()
         elif kind is Kind.DESCRIPTOR_TABLE:
             refusal = privileged.descriptor_table(operation)
         elif kind is Kind.SEGMENT_LOAD:
@@ -235,13 +241,14 @@ class Watch:
                 refusal = privileged.segment(
                     operation.target, self._engine.read(operation.source) & 0xFFFF
                 )
-        elif kind is Kind.FAR_RETURN:
+        elif kind in (Kind.FAR_RETURN, Kind.FAR_JUMP):
             self._steps.indirect_jump(self.index, self.rip)
-            # The second thing that is popped, in the operand's size.
-            popped = operation.accesses(self._engine.read)
-            raw = self._mmu.look(popped[1][0], 2)
+            raw = self._mmu.look(operation.selector_at(self._engine.read), 2)
             if isinstance(raw, bytes):
-                refusal = privileged.segment("cs", int.from_bytes(raw, "little"))
+                selector = int.from_bytes(raw, "little")
+                refusal = privileged.segment("cs", selector)
+                if refusal is None:
+                    self._mark_descriptor(selector)
         elif kind is Kind.DEBUG_WRITE:
             privileged.record(
                 operation.target, self._engine.read("dr7"), self._engine.read(operation.source)
@@ -257,6 +264,21 @@ class Watch:
         if refusal:
             self._trouble(GENERAL_PROTECTION, refusal.error_code, refusal.reason)
             self._engine.stop()
+
+    def _mark_descriptor(self, selector: int) -> None:
+        """CS is about to be loaded: the CPU sets the accessed bit of its descriptor (SDM 3.4.5.1)."""
+        at = self._engine.table("gdtr")[0] + (selector & 0xFFF8) + ACCESS_BYTE
+        raw = self._mmu.look(at, 1)
+        if selector & 0xFFF8 and isinstance(raw, bytes) and not raw[0] & x86.TYPE_ACCESSED:
+            phys = self._data(at, Access.WRITE)
+            view = None if phys is None else self._engine.ram.view(phys, 1)
+            if phys is not None and view is not None:
+                self.access(True, phys, 1)
+                self.mark(view)
+
+    def mark(self, access_byte: memoryview) -> None:
+        """Set the accessed bit: Unicorn's far returns and jumps do not (QEMU 5.0, seg_helper.c)."""
+        access_byte[0] |= x86.TYPE_ACCESSED
 
     def _string_move(self, operation: Operation) -> None:
         """REP MOVS or STOS as memmoves, page by page; left to the CPU where that is not the same."""
@@ -308,8 +330,8 @@ class Watch:
         selector = 0
         if operation.kind is Kind.SEGMENT_LOAD and operation.source != "none":
             selector = read(operation.source)
-        elif operation.kind is Kind.FAR_RETURN:
-            raw = self._mmu.look(out[1][0], 2)
+        elif operation.kind in (Kind.FAR_RETURN, Kind.FAR_JUMP):
+            raw = self._mmu.look(operation.selector_at(read), 2)
             selector = 0 if isinstance(raw, Refused) else int.from_bytes(raw, "little")
         if selector & 0xFFF8:
             slot = self._engine.table("gdtr")[0] + (selector & 0xFFF8)

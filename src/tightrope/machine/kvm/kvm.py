@@ -23,10 +23,11 @@ from tightrope.machine.kvm.vcpu import VirtualCpu
 from tightrope.machine.kvm.watchdog import Watchdog
 from tightrope.machine.layout import lay
 from tightrope.machine.port import Ends, Progress
-from tightrope.memory import PAGE_SIZE, Phys
+from tightrope.memory import PAGE_SIZE
 from tightrope.model import Console, Handover, Registers, Run
 from tightrope.observe.mmu import WatchedMmu
 from tightrope.observe.physical import Ram, backed
+from tightrope.observe.record import known_descriptors
 from tightrope.x86 import cpu as x86
 from tightrope.x86.bits import named_bits
 from tightrope.x86.survey import survey
@@ -57,6 +58,7 @@ class Kvm:
         "other CPUs, NMI, machine checks, SMI and DMA",
         "memory types (PAT, MTRR) and caches",
         "memory encryption",
+        "breakpoints that the old kernel left in DR0 to DR7",
     )
 
     def __init__(self, pace: Pace = Pace.STEPPING, *, seconds: float = SECONDS) -> None:
@@ -106,7 +108,7 @@ class Kvm:
         expected = expectations(replace(handover, registers=registers))
         mmu = WatchedMmu(ram, host.cpu, registers, expected.tables)
         self._cpu = VirtualCpu(self._device, ram, host.cpu, self._watchdog)
-        self._cpu.load(registers, _descriptors(ram, mmu, registers))
+        self._cpu.load(registers, _descriptors(mmu, registers))
         moved = int((handover.intent.destinations != handover.intent.sources).sum()) * PAGE_SIZE
         return Ready(
             cpu=self._cpu,
@@ -155,16 +157,12 @@ def _uses_gbpages(handover: Handover) -> bool:
     return False
 
 
-def _descriptors(ram: Ram, mmu: WatchedMmu, registers: Registers) -> dict[str, int]:
-    """What the old kernel loaded its segments from.  Raises MachineError without a gdt."""
-    base, limit = registers.gdt
-    out = {}
-    for name, selector in registers.segments.items():
-        if not selector & ~7:
-            continue
-        phys: Phys | None = mmu.before_the_walk(base + (selector & ~7))
-        word = None if phys is None or selector | 7 > limit else ram.word(phys, 8)
-        if word is None:
-            raise MachineError(f"the gdt at {base:#x} is not mapped by the current pgd")
-        out[name] = word
-    return out
+def _descriptors(mmu: WatchedMmu, registers: Registers) -> dict[str, int]:
+    """What the old kernel loaded its segments from; flat ones where its gdt is no longer to be read."""
+    bits = 64 if registers.efer & x86.EFER_LMA else 32
+    return {
+        name: x86.flat_descriptor(code=name == "cs", bits=bits if name == "cs" else 32)
+        if known is None
+        else known
+        for name, known in known_descriptors(mmu, registers).items()
+    }

@@ -46,6 +46,7 @@ class Qemu:
         "what happens between breakpoints: it is seen at V, at P, at the entry and at a fall",
         "a TLB that remembers: QEMU's forgets more than a CPU's may",
         "memory types and caches, SMI, machine checks and encryption",
+        "breakpoints that the old kernel left in DR0 to DR7",
         "the host's firmware: this PC has its own",
     )
 

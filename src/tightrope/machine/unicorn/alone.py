@@ -53,6 +53,7 @@ class Alone:
         "other CPUs, NMI, machine checks, SMI and DMA",
         "memory types (PAT, MTRR) and caches",
         "memory encryption",
+        "breakpoints that the old kernel left in DR0 to DR7",
     )
 
     def __init__(self, *, instruction_limit: int = INSTRUCTION_LIMIT) -> None:

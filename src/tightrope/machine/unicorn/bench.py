@@ -10,14 +10,21 @@ holds whatever was there, as on a real machine.
 
 from __future__ import annotations
 
-from tightrope.errors import MachineError
+from dataclasses import replace
+
 from tightrope.machine.unicorn.engine import Engine
+from tightrope.memory import PAGE_SIZE
 from tightrope.model import Handover, Registers, World
 from tightrope.observe.known_code import KnownCode
 from tightrope.observe.mmu import WatchedMmu
 from tightrope.observe.physical import Ram
+from tightrope.observe.record import known_descriptors
 from tightrope.observe.watch import Watch
+from tightrope.x86.cpu import EFER_LMA, flat_descriptor
 from tightrope.x86.walk import Access
+
+_SCRATCH = 0x1000
+"""The linear address of a gdt that is there only while registers are set up."""
 
 
 class Bench:
@@ -27,6 +34,7 @@ class Bench:
         self.ram = ram
         self.engine = Engine(ram, bits)
         self._watch: Watch | None = None
+        self._scratch: int | None = None
         self._mmu: WatchedMmu | None = None
         self.code = KnownCode(ram)
         """What was executed since Unicorn's translated code was dropped."""
@@ -55,6 +63,8 @@ class Bench:
         if self._watch is not None:
             return self._watch.translation(page, access)
         assert self._mmu is not None
+        if self._scratch is not None and page == _SCRATCH:
+            return self._scratch
         return self._mmu.before_the_walk(page)
 
     def forget_changed_code(self) -> None:
@@ -70,20 +80,42 @@ class Bench:
         self._stale = watch.code_overwritten
 
     def load(self, handover: Handover, mmu: WatchedMmu) -> None:
-        """Put the CPU where `machine_kexec` calls V.  Raises MachineError without a gdt."""
+        """Put the CPU where `machine_kexec` calls V."""
         known = self._at_call
         if known and known[0] is handover.world and known[1] == handover.registers:
             self.engine.restore(known[2])
         else:
             self._mmu = mmu
-            gdt, limit = handover.registers.gdt
             # Unicorn reads the descriptors of the selectors, and dies where it cannot.
-            for at in (gdt, gdt + limit):
-                if mmu.before_the_walk(at) is None:
-                    raise MachineError(f"the gdt at {gdt:#x} is not mapped by the current pgd")
-            self.engine.load(handover.registers)
+            if all(known_descriptors(mmu, handover.registers).values()):
+                self.engine.load(handover.registers)
+            else:
+                self._load_without_gdt(handover.registers)
             self._at_call = (handover.world, handover.registers, self.engine.saved())
         self.engine.forget_translations()
+
+    def _load_without_gdt(self, registers: Registers) -> None:
+        """Put the CPU into a state whose segments were loaded before the gdt was given up.
+
+        That is how Linux calls V: machine_kexec() loads its segments and then a gdt of nothing.  Flat
+        descriptors lie in the first page of memory while Unicorn reads them, seen at `_SCRATCH`.
+        """
+        page = self.ram.extents[0].start
+        view = self.ram.view(page, PAGE_SIZE)
+        assert view is not None, "memory consists of whole pages"
+        kept = bytes(view)
+        bits = 64 if registers.efer & EFER_LMA else 32
+        for name, selector in registers.segments.items():
+            if selector & ~7:
+                flat = flat_descriptor(code=name == "cs", bits=bits if name == "cs" else 32)
+                view[selector & 0xFF8 :][:8] = flat.to_bytes(8, "little")
+        self._scratch = page
+        try:
+            self.engine.load(replace(registers, gdt=(_SCRATCH, PAGE_SIZE - 1)))
+        finally:
+            self._scratch = None
+            view[:] = kept
+        self.engine.set_table("gdtr", *registers.gdt)
 
     def start(self, watch: Watch, rip: int) -> None:
         """Walk, watched.  Raises what Unicorn raises when it stops badly."""

@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from tightrope.errors import MachineError
+from tightrope.machine.held import held
 from tightrope.machine.unicorn import binding, callbacks
 from tightrope.machine.unicorn.binding import LEGACY, REGISTER, Batch, Failed
 from tightrope.memory import PAGE_SIZE
@@ -374,7 +375,8 @@ class Engine:
         self.uc.ctl_set_exits([] if until is None else [until])
         self._raised = None
         try:
-            self.uc.emu_start(rip, 0, 0, count)
+            with held(self.stop):
+                self.uc.emu_start(rip, 0, 0, count)
         finally:
             raised, self._raised = self._raised, None
             if raised is not None:
