@@ -23,7 +23,7 @@ from tightrope.machine.kvm import Kvm
 from tightrope.machine.kvm.device import Device
 from tightrope.machine.kvm.watchdog import Watchdog
 from tightrope.memory import PAGE_SIZE
-from tightrope.prove.isa.algebra import Numbers, Word
+from tightrope.prove.isa.algebra import Numbers, Truths
 from tightrope.prove.isa.decode import Instruction, Mem, Reg, decode, sweep
 from tightrope.prove.isa.instructions import execute
 from tightrope.prove.isa.semantics import Model, Refused
@@ -96,50 +96,64 @@ class Slots:
         self.slots = slots.copy()
         self.base = SLOTS + SLOT * np.arange(len(slots), dtype=np.uint64)
 
-    def _offset(self, address: Word) -> int:
+    def _offset(self, address: Words) -> int:
         offsets = np.unique(address - self.base)
         assert len(offsets) == 1
         assert offsets[0] < SLOT
         return int(offsets[0])
 
-    def load(self, state: State, at: Instruction, address: Word, width: int) -> Word:
+    def load(
+        self, state: State[Words, Truths], at: Instruction, address: Words, width: int
+    ) -> Words:
         first = self._offset(address)
-        return sum(
-            self.slots[:, first + n].astype(np.uint64) << np.uint64(8 * n)
-            for n in range(width // 8)
-        )
+        out = np.zeros(len(self.slots), np.uint64)
+        for n in range(width // 8):
+            out |= self.slots[:, first + n].astype(np.uint64) << np.uint64(8 * n)
+        return out
 
-    def store(self, state: State, at: Instruction, address: Word, width: int, value: Word) -> None:
+    def store(
+        self, state: State[Words, Truths], at: Instruction, address: Words, width: int, value: Words
+    ) -> None:
         first = self._offset(address)
         for n in range(width // 8):
             self.slots[:, first + n] = (value >> np.uint64(8 * n)) & np.uint64(0xFF)
 
-    def control(self, state: State, at: Instruction, register: str, written: Word) -> None:
+    def control(
+        self, state: State[Words, Truths], at: Instruction, register: str, written: Words
+    ) -> None:
         state.control[register] = written
 
-    def _is_efer(self, number: Word) -> None:
+    def _is_efer(self, number: Words) -> None:
         if not (number == np.uint64(MSR_EFER)).all():
             raise Refused("a model-specific register other than EFER")
 
-    def read_msr(self, state: State, at: Instruction, number: Word) -> tuple[Word, Word]:
+    def read_msr(
+        self, state: State[Words, Truths], at: Instruction, number: Words
+    ) -> tuple[Words, Words]:
         self._is_efer(number)
         efer = state.control["efer"]
         return efer & np.uint64(0xFFFF_FFFF), efer >> np.uint64(32)
 
-    def write_msr(self, state: State, at: Instruction, number: Word, low: Word, high: Word) -> None:
+    def write_msr(
+        self, state: State[Words, Truths], at: Instruction, number: Words, low: Words, high: Words
+    ) -> None:
         self._is_efer(number)
         state.control["efer"] = low | high << np.uint64(32)
 
-    def segment(self, state: State, at: Instruction, register: str, selector: Word) -> None:
+    def segment(
+        self, state: State[Words, Truths], at: Instruction, register: str, selector: Words
+    ) -> None:
         state.segments[register] = selector
 
-    def table(self, state: State, at: Instruction, name: str, base: Word, limit: Word) -> None:
+    def table(
+        self, state: State[Words, Truths], at: Instruction, name: str, base: Words, limit: Words
+    ) -> None:
         state.tables[name] = (base, limit)
 
-    def copy(self, state: State, at: Instruction) -> None:
+    def copy(self, state: State[Words, Truths], at: Instruction) -> None:
         raise AssertionError("moves of whole pages have a test of their own")
 
-    def serialize(self, state: State) -> None:
+    def serialize(self, state: State[Words, Truths]) -> None:
         pass
 
 
@@ -238,7 +252,9 @@ def states(case: Case, seed: int, count: int = STATES) -> Batch:
     return Batch(registers=registers, flags=flags, slots=slots)
 
 
-def modelled(case: Case, before: Batch, control: Mapping[str, int]) -> tuple[State, Slots, Flow]:
+def modelled(
+    case: Case, before: Batch, control: Mapping[str, int]
+) -> tuple[State[Words, Truths], Slots, Flow[Words, Truths]]:
     """What the model makes of the states."""
     numbers = Numbers(len(before.flags))
     held = {"dr7": 0, "efer": 0, **control}
@@ -257,8 +273,7 @@ def modelled(case: Case, before: Batch, control: Mapping[str, int]) -> tuple[Sta
     model = Model(numbers, port)
     flow = execute(model, state, case.at)
     for name in FLAG_BITS:
-        if callable(state.flags[name]):
-            state.flags[name] = model.flag(state, name)
+        state.flags[name] = state.flag(name)
     return state, port, flow
 
 
@@ -296,9 +311,9 @@ def differences(case: Case, before: Batch, seen: Batch) -> list[str]:
         if not np.array_equal(words, seen.registers[name])
     ]
     for name, number in FLAG_BITS.items():
-        flag = state.flags[name]
+        flag = state.flag(name)
         got = seen.flags >> np.uint64(number) & np.uint64(1) != 0
-        if flag is not None and not callable(flag) and not np.array_equal(flag, got):
+        if flag is not None and not np.array_equal(flag, got):
             out.append(f"{name}: {np.flatnonzero(flag != got)[:3]}")
     if not np.array_equal(port.slots, seen.slots):
         out.append("memory")

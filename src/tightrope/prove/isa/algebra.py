@@ -10,17 +10,18 @@ an operation depends on them; a word of a smaller width has zeros above it.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-Word = Any
+Word = TypeVar("Word")
 """A numpy array or a z3 bit vector."""
-Truth = Any
+Truth = TypeVar("Truth")
 """A numpy array of bool or a z3 formula."""
 
 
-class Algebra(Protocol):
+class Algebra(Protocol[Word, Truth]):
     """What the instruction model needs of words."""
 
     def const(self, value: int, width: int) -> Word: ...
@@ -62,71 +63,75 @@ def mask(width: int) -> int:
     return (1 << width) - 1
 
 
+Words = NDArray[np.uint64]
+Truths = NDArray[np.bool_]
+
+
 class Numbers:
     """`Algebra` over `count` states at once."""
 
     def __init__(self, count: int) -> None:
         self.count = count
 
-    def const(self, value: int, width: int) -> Word:
+    def const(self, value: int, width: int) -> Words:
         return np.full(self.count, value & mask(width), np.uint64)
 
-    def truth(self, value: bool) -> Truth:
+    def truth(self, value: bool) -> Truths:
         return np.full(self.count, value)
 
-    def add(self, a: Word, b: Word, width: int) -> Word:
+    def add(self, a: Words, b: Words, width: int) -> Words:
         return self.low(a + b, width)
 
-    def sub(self, a: Word, b: Word, width: int) -> Word:
+    def sub(self, a: Words, b: Words, width: int) -> Words:
         return self.low(a - b, width)
 
-    def both(self, a: Word, b: Word) -> Word:
+    def both(self, a: Words, b: Words) -> Words:
         return a & b
 
-    def either(self, a: Word, b: Word) -> Word:
+    def either(self, a: Words, b: Words) -> Words:
         return a | b
 
-    def differ(self, a: Word, b: Word) -> Word:
+    def differ(self, a: Words, b: Words) -> Words:
         return a ^ b
 
-    def shift_left(self, a: Word, count: int, width: int) -> Word:
+    def shift_left(self, a: Words, count: int, width: int) -> Words:
         return self.low(a << np.uint64(count), width)
 
-    def shift_right(self, a: Word, count: int, width: int) -> Word:
+    def shift_right(self, a: Words, count: int, width: int) -> Words:
         return a >> np.uint64(count)
 
-    def low(self, a: Word, width: int) -> Word:
+    def low(self, a: Words, width: int) -> Words:
         return a & np.uint64(mask(width))
 
-    def wide(self, a: Word, width: int, to: int) -> Word:
+    def wide(self, a: Words, width: int, to: int) -> Words:
         return a
 
-    def bit(self, a: Word, number: int) -> Truth:
-        return (a >> np.uint64(number)) & np.uint64(1) != 0
+    def bit(self, a: Words, number: int) -> Truths:
+        return ((a >> np.uint64(number)) & np.uint64(1)).astype(np.bool_)
 
-    def word(self, truth: Truth, width: int) -> Word:
+    def word(self, truth: Truths, width: int) -> Words:
         return truth.astype(np.uint64)
 
-    def equal(self, a: Word, b: Word) -> Truth:
-        return a == b
+    def equal(self, a: Words, b: Words) -> Truths:
+        return np.equal(a, b)
 
-    def below(self, a: Word, b: Word) -> Truth:
-        return a < b
+    def below(self, a: Words, b: Words) -> Truths:
+        return np.less(a, b)
 
-    def choose(self, condition: Truth, yes: Word, no: Word) -> Word:
+    def choose(self, condition: Truths, yes: Words, no: Words) -> Words:
         return np.where(condition, yes, no)
 
-    def negate(self, a: Truth) -> Truth:
+    def negate(self, a: Truths) -> Truths:
         return ~a
 
-    def all(self, *truths: Truth) -> Truth:
-        return np.logical_and.reduce(truths)
+    def all(self, *truths: Truths) -> Truths:
+        return np.asarray(np.logical_and.reduce(truths))
 
-    def any(self, *truths: Truth) -> Truth:
-        return np.logical_or.reduce(truths)
+    def any(self, *truths: Truths) -> Truths:
+        return np.asarray(np.logical_or.reduce(truths))
 
-    def unlike(self, a: Truth, b: Truth) -> Truth:
+    def unlike(self, a: Truths, b: Truths) -> Truths:
         return a ^ b
 
-    def unknown(self) -> Truth:
-        return None
+    def unknown(self) -> Truths:
+        raise ValueError("what the manual leaves undefined has no number")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Generic
 
 from tightrope.prove.isa.algebra import Algebra, Truth, Word
 from tightrope.x86 import control
@@ -14,7 +15,7 @@ from tightrope.x86.control import ALL, CR3_NO_FLUSH, Asked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Now:
+class Now(Generic[Word, Truth]):
     """What legality depends on; `control` has cr0, cr3, cr4 and efer, all `bits` wide.
 
     `physical` is 2^MAXPHYADDR and `la57` whether the CPU has 5 levels.
@@ -27,7 +28,9 @@ class Now:
     la57: Truth
 
 
-def refusals(a: Algebra, now: Now, register: str, value: Word) -> Iterator[tuple[str, Truth]]:
+def refusals(
+    a: Algebra[Word, Truth], now: Now[Word, Truth], register: str, value: Word
+) -> Iterator[tuple[str, Truth]]:
     """(the manual's reason, when it applies) for a MOV to a control register, or a WRMSR to EFER."""
     words = {
         **now.control,
@@ -40,13 +43,13 @@ def refusals(a: Algebra, now: Now, register: str, value: Word) -> Iterator[tuple
         yield rule.says, _all(a, rule.when, words, facts, now.bits)
 
 
-def flushes_everything(a: Algebra, before: Word, after: Word, bits: int) -> Truth:
+def flushes_everything(a: Algebra[Word, Truth], before: Word, after: Word, bits: int) -> Truth:
     """Whether a CR4 write drops all translations, as `x86.cpu.flushes_everything`."""
     words = {control.NEW: after, control.CHANGE: a.differ(before, after), "cr4": before}
     return a.any(*(_all(a, each, words, {}, bits) for each in control.FLUSHES))
 
 
-def _beyond(a: Algebra, now: Now, value: Word) -> Word:
+def _beyond(a: Algebra[Word, Truth], now: Now[Word, Truth], value: Word) -> Word:
     """The bits that are too high for a physical address; 32-bit code has none, and no PCIDs either."""
     none = a.const(0, now.bits)
     if now.bits == 32:
@@ -56,7 +59,7 @@ def _beyond(a: Algebra, now: Now, value: Word) -> Word:
 
 
 def _all(
-    a: Algebra,
+    a: Algebra[Word, Truth],
     when: Iterable[Asked],
     words: Mapping[str, Word],
     facts: Mapping[int, Truth],
@@ -73,11 +76,11 @@ def _all(
     )
 
 
-def _fact(a: Algebra, asked: Asked, fact: Truth) -> Truth:
+def _fact(a: Algebra[Word, Truth], asked: Asked, fact: Truth) -> Truth:
     return fact if asked.want else a.negate(fact)
 
 
-def _of(a: Algebra, asked: Asked, word: Word, bits: int) -> Truth:
+def _of(a: Algebra[Word, Truth], asked: Asked, word: Word, bits: int) -> Truth:
     """Whether a word is as asked; bits that a narrow word has not are clear."""
     mask = asked.mask & ((1 << bits) - 1)
     if asked.want is not None and asked.want & ~mask:

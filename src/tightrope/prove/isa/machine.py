@@ -17,7 +17,6 @@ import z3
 
 from tightrope.memory import PAGE_SIZE
 from tightrope.prove.isa import privileged
-from tightrope.prove.isa.algebra import Truth, Word
 from tightrope.prove.isa.decode import Instruction, Undecodable, decode
 from tightrope.prove.isa.instructions import execute
 from tightrope.prove.isa.memory import same, split
@@ -33,7 +32,7 @@ from tightrope.prove.isa.symbolic import (
     Obligation,
     Symbolic,
 )
-from tightrope.prove.isa.terms import Terms, value
+from tightrope.prove.isa.terms import Terms, Truth, Word, value
 from tightrope.x86 import cpu as x86
 
 
@@ -170,12 +169,13 @@ class Machine:
         low, more = split(parts[1])
         if low is None or low.decl().kind() != z3.Z3_OP_EXTRACT or low.params() != [31, 0]:
             return address
-        whole = z3.simplify(low.arg(0) + more)
+        whole: Word = z3.simplify(low.arg(0) + more)
         says = "the offset of a far jump has 32 bits, and its target may lie above 4 GiB"
         self.require(state, at, says, z3.ULT(whole, 1 << 32))
         return whole
 
-    def _flag(self, state: Symbolic, name: str) -> Truth:
+    def flag(self, state: Symbolic, name: str) -> Truth:
+        """A flag as it is now; one that is undefined may be anything."""
         return Model(self.terms, self).flag(state, name)
 
     def enabled(self, state: Symbolic, bit: int) -> Truth:
@@ -232,11 +232,11 @@ class Machine:
         base, offset = split(la)
         page = z3.simplify(la & ~(PAGE_SIZE - 1))
         low = z3.simplify(la & (PAGE_SIZE - 1))
-        on_page = base is not None and (z3.eq(base, self.P) or z3.eq(base, self.V))
-        if on_page and 0 <= offset <= PAGE_SIZE - size:
+        known = base if same(base, self.P) or same(base, self.V) else None
+        if known is not None and 0 <= offset <= PAGE_SIZE - size:
             # Needs no solver: V and P are page aligned, and that is an obligation of its own.
-            self.require(state, at, "its page is not page aligned", z3.Extract(11, 0, base) == 0)
-            page, low = base, z3.BitVecVal(offset, self.bits)
+            self.require(state, at, "its page is not page aligned", z3.Extract(11, 0, known) == 0)
+            page, low = known, z3.BitVecVal(offset, self.bits)
         elif size > 1:
             self.require(
                 state,
@@ -278,17 +278,19 @@ class Machine:
                 ),
             )
         # Data is let through while RFLAGS.AC is set, but for what the CPU reads by itself.
-        quiet = z3.BoolVal(True) if "loading" in verb else z3.Not(self._flag(state, "AC"))
+        quiet = z3.BoolVal(True) if "loading" in verb else z3.Not(self.flag(state, "AC"))
         smap = z3.And(self.enabled(state, x86.CR4_SMAP), quiet)
         self._not_kept_apart(state, at, la, f"it {verb}", smap)
         return phys
 
-    def load(self, state: State, at: Instruction, address: Word, width: int) -> Word:
+    def load(self, state: State[Word, Truth], at: Instruction, address: Word, width: int) -> Word:
         assert isinstance(state, Symbolic)
         phys = self.translate(state, at, address, width // 8, "reads")
         return state.memory.load(phys, width)
 
-    def store(self, state: State, at: Instruction, address: Word, width: int, value: Word) -> None:
+    def store(
+        self, state: State[Word, Truth], at: Instruction, address: Word, width: int, value: Word
+    ) -> None:
         assert isinstance(state, Symbolic)
         size = width // 8
         phys = self.translate(state, at, address, size, "writes")
@@ -304,7 +306,7 @@ class Machine:
         )
         state.memory = state.memory.store(phys, value, width)
 
-    def copy(self, state: State, at: Instruction) -> None:
+    def copy(self, state: State[Word, Truth], at: Instruction) -> None:
         """REP MOVS of a page: theorem 4's lemma says that it is one page copy."""
         assert isinstance(state, Symbolic)
         a, bits = self.terms, self.bits
@@ -339,17 +341,21 @@ class Machine:
         state.registers["rsi"] = a.add(out_of, page, bits)
         state.registers["rcx"] = a.const(0, bits)
 
-    def serialize(self, state: State) -> None:
+    def serialize(self, state: State[Word, Truth]) -> None:
         assert isinstance(state, Symbolic)
         state.unserialized = False
 
     # ---------------------------------------------------------------------------- privileged
 
-    def control(self, state: State, at: Instruction, register: str, written: Word) -> None:
+    def control(
+        self, state: State[Word, Truth], at: Instruction, register: str, written: Word
+    ) -> None:
         assert isinstance(state, Symbolic)
         privileged.write_control(self, state, at, register, written)
 
-    def table(self, state: State, at: Instruction, name: str, base: Word, limit: Word) -> None:
+    def table(
+        self, state: State[Word, Truth], at: Instruction, name: str, base: Word, limit: Word
+    ) -> None:
         """LGDT and LIDT (serializing)."""
         assert isinstance(state, Symbolic)
         if self.bits == 64:
@@ -361,15 +367,21 @@ class Machine:
         state.tables = {**state.tables, name: (base, limit)}
         state.unserialized = False
 
-    def read_msr(self, state: State, at: Instruction, number: Word) -> tuple[Word, Word]:
+    def read_msr(
+        self, state: State[Word, Truth], at: Instruction, number: Word
+    ) -> tuple[Word, Word]:
         assert isinstance(state, Symbolic)
         return privileged.read_msr(self, state, at, number)
 
-    def write_msr(self, state: State, at: Instruction, number: Word, low: Word, high: Word) -> None:
+    def write_msr(
+        self, state: State[Word, Truth], at: Instruction, number: Word, low: Word, high: Word
+    ) -> None:
         assert isinstance(state, Symbolic)
         privileged.write_msr(self, state, at, number, low, high)
 
-    def segment(self, state: State, at: Instruction, register: str, selector: Word) -> None:
+    def segment(
+        self, state: State[Word, Truth], at: Instruction, register: str, selector: Word
+    ) -> None:
         assert isinstance(state, Symbolic)
         privileged.load_segment(self, state, at, register, selector)
 

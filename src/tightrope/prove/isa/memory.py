@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import z3
 
 from tightrope.memory import PAGE_SIZE
-from tightrope.prove.isa.algebra import Word
+from tightrope.prove.isa.terms import Array, Truth, Word
 
 
 def split(address: Word) -> tuple[Word | None, int]:
@@ -55,7 +55,7 @@ class Copied:
 class Memory:
     """`first` is what lay there; `image` the bytes at `home`, the control page's address."""
 
-    first: Word
+    first: Array
     home: Word
     image: bytes
     layers: tuple[Stores | Copied, ...] = ()
@@ -79,7 +79,7 @@ class Memory:
         """The byte at an address."""
         depth = len(self.layers) if depth is None else depth
         base, at = split(address)
-        cases: list[tuple[Word, Word]] = []
+        cases: list[tuple[Truth, Word]] = []
         while depth:
             layer = self.layers[depth - 1]
             depth -= 1
@@ -106,7 +106,8 @@ class Memory:
                 cases.append((inside, moved))
         if same(self.home, base) and 0 <= at < len(self.image):
             return _cased(cases, z3.BitVecVal(self.image[at], 8))
-        return _cased(cases, z3.Select(self.first, address))
+        last: Word = z3.Select(self.first, address)
+        return _cased(cases, last)
 
     def load(self, address: Word, width: int) -> Word:
         """A little-endian word."""
@@ -154,7 +155,7 @@ def same(one: Word | None, other: Word | None) -> bool:
     return bool(z3.eq(one, other))
 
 
-def _cased(cases: list[tuple[Word, Word]], last: Word) -> Word:
+def _cased(cases: list[tuple[Truth, Word]], last: Word) -> Word:
     for condition, value in reversed(cases):
         last = z3.If(condition, value, last)
     return last

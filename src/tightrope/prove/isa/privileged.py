@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING
 
 import z3
 
-from tightrope.prove.isa.algebra import Word
 from tightrope.prove.isa.decode import Instruction
 from tightrope.prove.isa.legality import Now, flushes_everything, refusals
 from tightrope.prove.isa.semantics import Refused
 from tightrope.prove.isa.symbolic import OFF, OLD, TABLE_A, TABLE_B, Symbolic
-from tightrope.prove.isa.terms import value
+from tightrope.prove.isa.terms import Word, value
 from tightrope.x86 import cpu as x86
 
 if TYPE_CHECKING:

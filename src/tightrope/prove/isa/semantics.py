@@ -8,11 +8,11 @@ does not.  An operand or case that is not here is Refused, never guessed.
 from __future__ import annotations
 
 from functools import partial
-from typing import Protocol
+from typing import Generic, Protocol
 
 from tightrope.prove.isa.algebra import Algebra, Truth, Word, mask
 from tightrope.prove.isa.decode import Imm, Instruction, Mem, Operand
-from tightrope.prove.isa.state import State
+from tightrope.prove.isa.state import Later, State
 
 SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs")
 CONTROL = ("cr0", "cr3", "cr4")
@@ -22,39 +22,49 @@ class Refused(Exception):
     """The model does not know this: said, not guessed.  Nothing is proved about such code."""
 
 
-class Port(Protocol):
+class Port(Protocol[Word, Truth]):
     """The rest of the machine, for one algebra."""
 
-    def load(self, state: State, at: Instruction, address: Word, width: int) -> Word: ...
+    def load(
+        self, state: State[Word, Truth], at: Instruction, address: Word, width: int
+    ) -> Word: ...
     def store(
-        self, state: State, at: Instruction, address: Word, width: int, value: Word
+        self, state: State[Word, Truth], at: Instruction, address: Word, width: int, value: Word
     ) -> None: ...
-    def control(self, state: State, at: Instruction, register: str, value: Word) -> None: ...
-    def read_msr(self, state: State, at: Instruction, number: Word) -> tuple[Word, Word]:
+    def control(
+        self, state: State[Word, Truth], at: Instruction, register: str, value: Word
+    ) -> None: ...
+    def read_msr(
+        self, state: State[Word, Truth], at: Instruction, number: Word
+    ) -> tuple[Word, Word]:
         """The low and the high 32 bits of a model-specific register."""
 
     def write_msr(
-        self, state: State, at: Instruction, number: Word, low: Word, high: Word
+        self, state: State[Word, Truth], at: Instruction, number: Word, low: Word, high: Word
     ) -> None: ...
-    def segment(self, state: State, at: Instruction, register: str, selector: Word) -> None: ...
-    def table(self, state: State, at: Instruction, name: str, base: Word, limit: Word) -> None: ...
-    def copy(self, state: State, at: Instruction) -> None:
+    def segment(
+        self, state: State[Word, Truth], at: Instruction, register: str, selector: Word
+    ) -> None: ...
+    def table(
+        self, state: State[Word, Truth], at: Instruction, name: str, base: Word, limit: Word
+    ) -> None: ...
+    def copy(self, state: State[Word, Truth], at: Instruction) -> None:
         """REP MOVS, whole."""
 
-    def serialize(self, state: State) -> None:
+    def serialize(self, state: State[Word, Truth]) -> None:
         """A serializing instruction has run (SDM 9.3)."""
 
 
-class Model:
+class Model(Generic[Word, Truth]):
     """The instruction set over one algebra and one port."""
 
-    def __init__(self, algebra: Algebra, port: Port) -> None:
+    def __init__(self, algebra: Algebra[Word, Truth], port: Port[Word, Truth]) -> None:
         self.a = algebra
         self.port = port
 
     # --------------------------------------------------------------------------------- operands
 
-    def address(self, state: State, operand: Mem) -> Word:
+    def address(self, state: State[Word, Truth], operand: Mem) -> Word:
         """The linear address that an operand names, in flat segments."""
         if operand.odd:
             raise Refused(f"the model has no {operand.odd}")
@@ -70,7 +80,9 @@ class Model:
             out = a.add(out, index, bits)
         return out
 
-    def read(self, state: State, at: Instruction, operand: Operand, width: int) -> Word:
+    def read(
+        self, state: State[Word, Truth], at: Instruction, operand: Operand, width: int
+    ) -> Word:
         """An operand's value; `width` is for immediates."""
         if isinstance(operand, Imm):
             return self.a.const(operand.value, width)
@@ -85,7 +97,9 @@ class Model:
             whole = self.a.shift_right(whole, operand.shift, state.bits)
         return self.a.low(whole, operand.width)
 
-    def write(self, state: State, at: Instruction, operand: Operand, value: Word) -> None:
+    def write(
+        self, state: State[Word, Truth], at: Instruction, operand: Operand, value: Word
+    ) -> None:
         """Into a register or memory.  A 32-bit write zeroes the upper half (SDM volume 1, 3.4.1.1)."""
         a, bits = self.a, state.bits
         if isinstance(operand, Mem):
@@ -100,18 +114,16 @@ class Model:
         part = a.shift_left(a.wide(value, operand.width, bits), operand.shift, bits)
         state.registers[operand.name] = a.either(a.both(state.registers[operand.name], hole), part)
 
-    def flag(self, state: State, name: str) -> Truth:
+    def flag(self, state: State[Word, Truth], name: str) -> Truth:
         """A flag as it is now."""
-        got = state.flags[name]
-        if callable(got):
-            got = state.flags[name] = got()
+        got = state.flag(name)
         if got is None:
             got = state.flags[name] = self.a.unknown()
         return got
 
     # ------------------------------------------------------------------------------------ flags
 
-    def _result(self, state: State, value: Word, width: int) -> None:
+    def _result(self, state: State[Word, Truth], value: Word, width: int) -> None:
         """ZF, SF and PF (of the low byte)."""
         a = self.a
 
@@ -121,40 +133,48 @@ class Model:
                 odd = a.unlike(odd, a.bit(value, number))
             return a.negate(odd)
 
-        state.flags["ZF"] = lambda: a.equal(value, a.const(0, width))
-        state.flags["SF"] = lambda: a.bit(value, width - 1)
-        state.flags["PF"] = parity
+        state.flags["ZF"] = Later(lambda: a.equal(value, a.const(0, width)))
+        state.flags["SF"] = Later(lambda: a.bit(value, width - 1))
+        state.flags["PF"] = Later(parity)
 
-    def add(self, state: State, x: Word, y: Word, width: int, *, carry: bool = True) -> Word:
+    def add(
+        self, state: State[Word, Truth], x: Word, y: Word, width: int, *, carry: bool = True
+    ) -> Word:
         """x + y and its flags; without `carry` CF stays (INC)."""
         a = self.a
         value = a.add(x, y, width)
         if carry:
-            state.flags["CF"] = lambda: a.below(value, x)
-        state.flags["AF"] = lambda: a.bit(a.differ(a.differ(x, y), value), 4)
-        state.flags["OF"] = lambda: a.bit(a.both(a.differ(x, value), a.differ(y, value)), width - 1)
+            state.flags["CF"] = Later(lambda: a.below(value, x))
+        state.flags["AF"] = Later(lambda: a.bit(a.differ(a.differ(x, y), value), 4))
+        state.flags["OF"] = Later(
+            lambda: a.bit(a.both(a.differ(x, value), a.differ(y, value)), width - 1)
+        )
         self._result(state, value, width)
         return value
 
-    def sub(self, state: State, x: Word, y: Word, width: int, *, carry: bool = True) -> Word:
+    def sub(
+        self, state: State[Word, Truth], x: Word, y: Word, width: int, *, carry: bool = True
+    ) -> Word:
         """x - y and its flags; without `carry` CF stays (DEC)."""
         a = self.a
         value = a.sub(x, y, width)
         if carry:
-            state.flags["CF"] = lambda: a.below(x, y)
-        state.flags["AF"] = lambda: a.bit(a.differ(a.differ(x, y), value), 4)
-        state.flags["OF"] = lambda: a.bit(a.both(a.differ(x, y), a.differ(x, value)), width - 1)
+            state.flags["CF"] = Later(lambda: a.below(x, y))
+        state.flags["AF"] = Later(lambda: a.bit(a.differ(a.differ(x, y), value), 4))
+        state.flags["OF"] = Later(
+            lambda: a.bit(a.both(a.differ(x, y), a.differ(x, value)), width - 1)
+        )
         self._result(state, value, width)
         return value
 
-    def logic(self, state: State, value: Word, width: int) -> Word:
+    def logic(self, state: State[Word, Truth], value: Word, width: int) -> Word:
         """Flags after AND, OR, XOR, TEST: CF and OF clear, AF undefined."""
         state.flags["CF"] = state.flags["OF"] = self.a.truth(False)
         state.flags["AF"] = None
         self._result(state, value, width)
         return value
 
-    def condition(self, state: State, name: str) -> Truth:
+    def condition(self, state: State[Word, Truth], name: str) -> Truth:
         """A condition code (SDM volume 1, appendix B)."""
         a = self.a
         negated = name in ("ne", "ae", "a", "ns", "np", "no", "ge", "g")
@@ -181,13 +201,13 @@ class Model:
 
     # ------------------------------------------------------------------------------------ stack
 
-    def push(self, state: State, at: Instruction, value: Word, width: int) -> None:
+    def push(self, state: State[Word, Truth], at: Instruction, value: Word, width: int) -> None:
         a, bits = self.a, state.bits
         top = a.sub(state.registers["rsp"], a.const(width // 8, bits), bits)
         self.port.store(state, at, top, width, value)
         state.registers["rsp"] = top
 
-    def pop(self, state: State, at: Instruction, width: int) -> Word:
+    def pop(self, state: State[Word, Truth], at: Instruction, width: int) -> Word:
         a, bits = self.a, state.bits
         top = state.registers["rsp"]
         value = self.port.load(state, at, top, width)

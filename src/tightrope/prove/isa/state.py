@@ -1,14 +1,14 @@
 """What a CPU holds, as words of an algebra, and where control goes after an instruction.
 
 Rules: values only.  Registers carry their 64-bit names in every mode and are `bits` wide.  A flag is
-a truth, a function that gives one when somebody asks, or None where the manual leaves it undefined.
+a truth, `Later` one, or None where the manual leaves it undefined.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Generic, Self
 
 from tightrope.prove.isa.algebra import Truth, Word
 from tightrope.x86.cpu import GENERAL
@@ -20,7 +20,12 @@ FLAG_BITS = {
 """The flags that POPF writes at CPL 0 (SDM volume 1, 3.4.3); RF is cleared, VM and VIF stay."""
 ARITHMETIC = ("CF", "PF", "AF", "ZF", "SF", "OF")
 
-Flag = Truth | Callable[[], Truth] | None
+
+@dataclass(frozen=True, slots=True)
+class Later(Generic[Truth]):
+    """A flag that is made when somebody asks for it: most never are."""
+
+    made: Callable[[], Truth]
 
 
 def general(bits: int) -> tuple[str, ...]:
@@ -29,17 +34,24 @@ def general(bits: int) -> tuple[str, ...]:
 
 
 @dataclass(kw_only=True, slots=True)
-class State:
+class State(Generic[Word, Truth]):
     """`control` has cr0, cr3, cr4, efer and dr7; `tables` (base, limit) for gdt and idt."""
 
     bits: int
     registers: dict[str, Word]
-    flags: dict[str, Flag]
+    flags: dict[str, Truth | Later[Truth] | None]
     control: dict[str, Word]
     segments: dict[str, Word]
     tables: dict[str, tuple[Word, Word]]
     rip: Word
     """The address of the image's first byte, to which offsets are added."""
+
+    def flag(self, name: str) -> Truth | None:
+        """A flag as it is now, None where it is undefined."""
+        got = self.flags[name]
+        if isinstance(got, Later):
+            got = self.flags[name] = got.made()
+        return got
 
     def copied(self) -> Self:
         """A state of its own, to change."""
@@ -54,11 +66,11 @@ class State:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Flow:
+class Flow(Generic[Word, Truth]):
     """Where control goes: on, to an offset (under a condition), to an address, or nowhere."""
 
     target: int | None = None
-    condition: Truth = None
-    address: Word = None
+    condition: Truth | None = None
+    address: Word | None = None
     far: bool = False
     halts: bool = False

@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Self
 
-from tightrope.prove.isa.algebra import Truth
 from tightrope.prove.isa.decode import Instruction
 from tightrope.prove.isa.memory import Memory
 from tightrope.prove.isa.state import State
+from tightrope.prove.isa.terms import Truth, Word
 
 OLD, TABLE_A, TABLE_B, OFF = "the old tables", "page_table_a", "page_table_b", "paging off"
 ENTRY = -1
@@ -41,7 +41,7 @@ class Obligation:
 
 
 @dataclass(kw_only=True, slots=True)
-class Symbolic(State):
+class Symbolic(State[Word, Truth]):
     """A state of the machine.  `home` is "V" or "P": where the running copy of the image lies."""
 
     memory: Memory

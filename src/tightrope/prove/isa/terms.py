@@ -10,7 +10,10 @@ from itertools import count
 
 import z3
 
-from tightrope.prove.isa.algebra import Truth, Word
+Word = z3.BitVecRef
+Truth = z3.BoolRef
+Array = z3.ArrayRef
+"""A map from addresses to bytes."""
 
 _fresh = count()
 

@@ -18,10 +18,10 @@ import z3
 
 from tightrope.memory import PAGE_SIZE
 from tightrope.model import Paging
-from tightrope.prove.isa.algebra import Truth, Word
 from tightrope.prove.isa.machine import Machine
 from tightrope.prove.isa.memory import Memory
 from tightrope.prove.isa.state import FLAG_BITS, general
+from tightrope.prove.isa.terms import Truth, Word
 from tightrope.x86 import cpu as x86
 
 CODE_SELECTOR, DATA_SELECTOR = 0x10, 0x18

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 import z3
 
-from tightrope.prove.isa.algebra import Truth, Word
 from tightrope.prove.isa.state import FLAG_BITS
+from tightrope.prove.isa.terms import Truth, Word, value
 from tightrope.prove.routine.contract import Contract
 from tightrope.prove.routine.decide import Failure
 from tightrope.x86 import cpu as x86
@@ -71,7 +71,9 @@ def concrete(contract: Contract, failure: Failure, wishes: Wishes | None = None)
     model = failure.model if wishes is None else _preferred(contract, failure, wishes)
 
     def number(term: Word) -> int:
-        return int(model.eval(term, model_completion=True).as_long())
+        found = value(model.eval(term, model_completion=True))
+        assert found is not None
+        return found
 
     def truth(term: Truth) -> bool:
         return bool(z3.is_true(model.eval(term, model_completion=True)))

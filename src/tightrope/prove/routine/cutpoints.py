@@ -16,7 +16,6 @@ from dataclasses import dataclass
 import z3
 
 from tightrope.memory import PAGE_SIZE
-from tightrope.prove.isa.algebra import Truth
 from tightrope.prove.isa.machine import Machine
 from tightrope.prove.isa.memory import Memory, Stores
 from tightrope.prove.isa.semantics import Refused
@@ -28,6 +27,7 @@ from tightrope.prove.isa.symbolic import (
     Obligation,
     Symbolic,
 )
+from tightrope.prove.isa.terms import Truth
 from tightrope.prove.routine.contract import Contract, ListState
 from tightrope.prove.routine.promises import Roles, entered, established, stepped
 from tightrope.x86 import cpu as x86
@@ -293,7 +293,7 @@ class Walker:
                     offset = int(name[6:])
                     same = z3.eq(now[offset], first.memory.kept()[offset])
                 elif name in FLAG_BITS:
-                    same = _same_flag(way.flags[name], first.flags[name])
+                    same = _same_flag(way.flag(name), first.flag(name))
                 else:
                     same = z3.eq(way.registers[name], first.registers[name])
                 if not same:
@@ -301,7 +301,5 @@ class Walker:
         return out
 
 
-def _same_flag(one: object, other: object) -> bool:
-    one = one() if callable(one) else one
-    other = other() if callable(other) else other
+def _same_flag(one: Truth | None, other: Truth | None) -> bool:
     return one is other or (one is not None and other is not None and bool(z3.eq(one, other)))

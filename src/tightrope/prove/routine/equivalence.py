@@ -7,13 +7,13 @@ loop a solver is asked whether they are.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import z3
 
-from tightrope.prove.isa.algebra import Truth
 from tightrope.prove.isa.state import ARITHMETIC
 from tightrope.prove.isa.symbolic import ENTRY, Symbolic
+from tightrope.prove.isa.terms import Truth
 from tightrope.prove.routine.cutpoints import Walked
 
 
@@ -86,7 +86,7 @@ def _terms(state: Symbolic) -> dict[str, object]:
         "unserialized": state.unserialized,
     }
     out |= {f"condition {n}": each for n, each in enumerate(state.path)}
-    parts = {
+    parts: dict[str, Mapping[str, object]] = {
         "register": state.registers,
         "control": state.control,
         "segment": state.segments,
@@ -97,8 +97,7 @@ def _terms(state: Symbolic) -> dict[str, object]:
     for name, (base, limit) in state.tables.items():
         out |= {f"{name} base": base, f"{name} limit": limit}
     for name in set(state.flags) - set(ARITHMETIC):
-        flag = state.flags[name]
-        out[f"flag {name}"] = flag() if callable(flag) else flag
+        out[f"flag {name}"] = state.flag(name)
     for number, layer in enumerate(state.memory.layers):
         for name in layer.__slots__:
             value = getattr(layer, name)

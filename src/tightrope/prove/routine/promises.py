@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import z3
 
 from tightrope.memory import PAGE_SIZE
-from tightrope.prove.isa.algebra import Truth
 from tightrope.prove.isa.machine import Machine
 from tightrope.prove.isa.symbolic import OFF, TABLE_B, Symbolic
+from tightrope.prove.isa.terms import Truth
 from tightrope.prove.routine.contract import (
     CODE_SELECTOR,
     CR0_AT_ENTRY,
@@ -140,9 +140,7 @@ def entered(
         if name != "rsp":
             must(f"{spoken(c, name)} is not 0", value == 0)
     for name in ("IF", "DF", "TF", "NT", "AC"):
-        flag = way.flags[name]
-        flag = flag() if callable(flag) else flag
-        must(f"RFLAGS.{name} is set", z3.Not(flag))
+        must(f"RFLAGS.{name} is set", z3.Not(machine.flag(way, name)))
     if c.bits == 64:
         kept = x86.CR4_PAE | x86.CR4_LA57
         wanted = {

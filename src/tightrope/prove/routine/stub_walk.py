@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import z3
 
 from tightrope.memory import PAGE_SIZE
-from tightrope.prove.isa.algebra import Truth, Word
 from tightrope.prove.isa.machine import Machine
 from tightrope.prove.isa.memory import Memory
 from tightrope.prove.isa.semantics import Refused
 from tightrope.prove.isa.symbolic import ENTRY, Ends, Symbolic
+from tightrope.prove.isa.terms import Truth, Word
 from tightrope.prove.routine.contract import CODE_SELECTOR, DATA_SELECTOR, Contract
 from tightrope.prove.routine.cutpoints import LONGEST
 from tightrope.prove.routine.promises import spoken
@@ -100,8 +100,7 @@ def entered(
 def quiet(half: Half, end: Symbolic, must: Callable[[str, Truth], None]) -> None:
     """No interrupt, no trap; the gdt is the stub's own; the idt is nobody's business."""
     for name in ("IF", "DF", "TF", "NT", "AC"):
-        flag = end.flags[name]
-        must(f"RFLAGS.{name} is set", z3.Not(flag() if callable(flag) else flag))
+        must(f"RFLAGS.{name} is set", z3.Not(half.machine.flag(end, name)))
     base, limit = end.tables["gdt"]
     must("the gdt is not in the stub", base == half.state.rip + half.symbols["gdt"])
     must("the gdt is too short", z3.UGE(limit, DATA_SELECTOR | 7))

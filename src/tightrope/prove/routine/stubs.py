@@ -22,10 +22,10 @@ import z3
 
 from tightrope import routines
 from tightrope.memory import PAGE_SIZE
-from tightrope.prove.isa.algebra import Truth
 from tightrope.prove.isa.memory import Memory
 from tightrope.prove.isa.semantics import Refused
 from tightrope.prove.isa.symbolic import OFF, TABLE_B, Symbolic
+from tightrope.prove.isa.terms import Truth
 from tightrope.prove.routine.contract import (
     CODE_SELECTOR,
     CR0_AT_ENTRY,
