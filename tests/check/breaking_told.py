@@ -11,7 +11,15 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from tests.check.breaking import Breach, Change, Walked
-from tests.rehearse.runs import backed_up, crashed
+from tests.rehearse.runs import (
+    backed_up,
+    crash_host,
+    crashed,
+    shipped_kernel,
+    shipped_request,
+)
+from tightrope.deeds.rehearse import rehearse
+from tightrope.machine.unicorn import Emulator
 from tightrope.memory import Extent
 from tightrope.model import Handover, Intent, Memory, Run, Segment, Step
 
@@ -82,6 +90,17 @@ def in_a_crash(change: Change) -> Change:
         return change(good.handover, good.run)
 
     return breach
+
+
+def without_notes(_handover: Handover, _run: Run) -> Walked:
+    """A crash walk of a host whose notes nobody described."""
+    good = rehearse(
+        shipped_kernel(),
+        replace(crash_host(), crash_notes=()),
+        shipped_request(crash=True),
+        machine=Emulator(),
+    )
+    return good.handover, good.run
 
 
 def on_a_backup(change: Change) -> Change:
@@ -278,6 +297,13 @@ TOLD = (
         change=planned("boot_params", second_row_is_ram),
         step=Step.COPY,
         says="is said to be ram, and is reserved",
+    ),
+    Breach(
+        rule="dump-has-notes",
+        name="a host without notes",
+        change=without_notes,
+        step=Step.PREPARE,
+        says="a crash kernel without notes has no /proc/vmcore",
     ),
     Breach(
         rule="core-header-told",

@@ -33,6 +33,7 @@ WITHOUT_ADDRESS = {
     "boot-params-told",
     "command-line-as-given",
     "core-header-told",
+    "dump-has-notes",
     "initrd-as-given",
     "entry-zeroed",
     "entry-flags",

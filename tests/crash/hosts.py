@@ -68,10 +68,13 @@ def crash_hosts(draw: st.DrawFn, pagings: tuple[Paging, ...] = tuple(Paging)) ->
             if each.extent.end > 16 * MIB and each.extent.start < 16 * MIB
         ]
         regions = low + rest + kept
+    # At least one note: without any there is no dump.
+    places = [Extent.sized(at, 0x400) for at in (0x5000, 0x8_0C00, 0x120_0E00)]
+    apart = [each for each in places if not any(each.overlaps(o) for o in (region, *own))]
     notes = [
-        Named(extent=Extent.sized(at, 0x400), what=f"CPU {number}'s registers")
-        for number, at in enumerate(
-            draw(st.lists(st.sampled_from([0x5000, 0x8_0C00, 0x120_0E00]), unique=True))
+        Named(extent=extent, what=f"CPU {number}'s registers")
+        for number, extent in enumerate(
+            draw(st.lists(st.sampled_from(apart), unique=True, min_size=1))
         )
     ]
     return replace(
@@ -80,10 +83,5 @@ def crash_hosts(draw: st.DrawFn, pagings: tuple[Paging, ...] = tuple(Paging)) ->
         busy=old.busy if draw(st.booleans()) else (),
         firmware=old.firmware if draw(st.booleans()) else (),
         crash_region=region,
-        crash_notes=tuple(
-            note
-            for note in notes
-            if not region.overlaps(note.extent)
-            and not any(each.overlaps(note.extent) for each in own)
-        ),
+        crash_notes=tuple(notes),
     )

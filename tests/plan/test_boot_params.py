@@ -6,6 +6,7 @@ Offsets are written here once more, from zero-page.rst and boot.rst, and read wi
 from __future__ import annotations
 
 import struct
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -181,3 +182,38 @@ def test_an_older_header_is_shorter() -> None:
     page = make(image)
     assert page[0x206:0x208] == b"\x0c\x02"
     assert not any(page[0x268:E820_TABLE])
+
+
+def test_a_kernel_too_old_for_setup_data_is_not_told_half_of_the_memory() -> None:
+    memory = MemoryMap(
+        tuple(Region(Extent(n * MIB, n * MIB + 1), RegionKind.RAM) for n in range(129))
+    )
+    header = bytearray(IMAGE.setup_header)
+    for version, takes in ((0x0208, False), (0x0209, True)):
+        struct.pack_into("<H", header, 0x206 - HEADER, version)
+        old = replace(IMAGE, setup_header=bytes(header))
+        with nullcontext() if takes else pytest.raises(PlanError, match="129 memory map entries"):
+            page = boot_params(
+                old,
+                load=Phys(16 * MIB),
+                command_line=Phys(0x3000),
+                initrd=None,
+                memory=memory,
+                rsdp=None,
+                setup_data=Phys(0x5000),
+            )
+            assert (page[E820_ENTRIES], u64(page, SETUP_DATA)) == (128, 0x5000)
+
+
+def test_the_screen_is_handed_on() -> None:
+    page = boot_params(
+        IMAGE,
+        load=Phys(16 * MIB),
+        command_line=Phys(0x3000),
+        initrd=None,
+        memory=RAM,
+        rsdp=None,
+        screen=bytes(range(64)),
+    )
+    assert page[:64] == bytes(range(64))
+    assert page[64:0x70] == bytes(0x30)

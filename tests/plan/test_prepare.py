@@ -30,7 +30,7 @@ from tests.makers.hosts import (
 from tests.plan.list_reader import follow
 from tightrope.errors import PlanError
 from tightrope.memory import Extent, Region, RegionKind, covered
-from tightrope.model import Host, Image, Plan, Protocol, Segment
+from tightrope.model import Host, Image, Plan, Protocol, Segment, SegmentRole
 from tightrope.plan import Request, prepare
 from tightrope.plan.placement import free_ram
 
@@ -503,10 +503,27 @@ def test_a_host_with_too_little_to_give_is_refused_saying_for_what(
     assert str(err).startswith(f"made: memory: {what} needs ")
 
 
-def test_a_memory_map_that_boot_params_cannot_hold_is_refused() -> None:
-    other = [Region(Extent(n * GIB, n * GIB + 1), RegionKind.RESERVED) for n in range(1, 130)]
-    err = refused(read_image(), small_host(other=other))
-    assert (err.field, err.limit) == ("memory", 128)
+def test_rows_that_boot_params_cannot_hold_hang_on_it() -> None:
+    # setup_data.next, type 1 (SETUP_E820_EXT), length; then rows as in the table (bootparam.h).
+    other = [Region(Extent(n * GIB, n * GIB + 1), RegionKind.RESERVED) for n in range(1, 150)]
+    plan = prepare(read_image(), small_host(other=other), Request())
+    found = {each.role: each for each in plan.segments}
+    page = bytes(found[SegmentRole.BOOT_PARAMS].data)
+    node = found[SegmentRole.SETUP_DATA]
+    assert page[0x1E8] == 128
+    assert int.from_bytes(page[0x250:0x258], "little") == node.destination.start
+    following, kind, size = struct.unpack_from("<QII", node.data)
+    assert (following, kind, size, len(node.data)) == (0, 1, 23 * 20, 16 + 23 * 20)
+    rows = list(struct.iter_unpack("<QQI", page[0x2D0:0xCD0] + bytes(node.data[16:])))
+    assert rows == [
+        (each.extent.start, each.extent.size, 1 if each.kind is RegionKind.RAM else 2)
+        for each in plan.host.memory
+    ]
+    assert any(node.destination in (each.extent,) for each in plan.identity)
+    assert SegmentRole.SETUP_DATA not in {
+        each.role
+        for each in prepare(read_image(), small_host(other=other[:126]), Request()).segments
+    }
 
 
 def test_what_has_no_identity_address_with_4_levels_is_refused() -> None:

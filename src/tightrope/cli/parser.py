@@ -41,6 +41,13 @@ class Parser(argparse.ArgumentParser):
         """Raise Usage."""
         raise Usage(message, self.format_usage())
 
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> object:
+        """Refuse `--option=--`, of which argparse makes an option without a value (bpo-14364)."""
+        if action.option_strings and arg_strings == ["--"]:
+            raise argparse.ArgumentError(action, "expected a value, found '--'")
+        values: object = super()._get_values(action, arg_strings)
+        return values
+
 
 Subparsers = argparse._SubParsersAction
 

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import argparse
 
+LONGEST = 40
+"""Characters of an argument that an error repeats."""
+
 
 def seconds(text: str) -> float:
     """Seconds of an argument; `nan` would never be over."""
@@ -26,12 +29,23 @@ def count(text: str) -> int:
 
 def number(text: str) -> int:
     """A whole number, in hexadecimal with 0x."""
-    return int(text, 0)
+    try:
+        return int(text, 0)
+    except ValueError as err:
+        raise argparse.ArgumentTypeError(f"{_shown(text)} is no number") from err
 
 
 def extent(text: str) -> tuple[int, int]:
-    """START+SIZE, both in bytes."""
+    """START+SIZE, both in bytes, of which there are some below 2^64."""
     start, plus, size = text.partition("+")
     if not plus:
-        raise argparse.ArgumentTypeError(f"{text} is not START+SIZE")
-    return int(start, 0), int(size, 0)
+        raise argparse.ArgumentTypeError(f"{_shown(text)} is not START+SIZE")
+    first, length = number(start), number(size)
+    if first < 0 or length < 1 or first + length > 1 << 64:
+        raise argparse.ArgumentTypeError(f"{_shown(text)} is no memory")
+    return first, length
+
+
+def _shown(text: str) -> str:
+    """What an argument was, as far as it fits on a line."""
+    return repr(text if len(text) <= LONGEST else f"{text[:LONGEST]}...")

@@ -22,7 +22,7 @@ from tightrope.host.document import (
     TextTable,
 )
 from tightrope.host.pc import on_pc
-from tightrope.host.profile import written
+from tightrope.host.profile import read, written
 from tightrope.host.schema import Comments
 from tightrope.memory import PAGE_SIZE, Extent, RegionKind
 from tightrope.model import Paging
@@ -111,7 +111,10 @@ def example(
         above["mapping"] = "The page of the text that has the relocation code, in the fixmap."
     if pc is not None:
         what = what.replace("is the default host: a 4 GiB PC", f"is QEMU's pc with {pc} MiB")
-    return shown(document, f"This file {what}", Comments(above=above))
+    text = shown(document, f"This file {what}", Comments(above=above))
+    if crash is not None:
+        read(text, SOURCE)  # a region that cannot be one
+    return text
 
 
 def shown(document: Document, what: str, said: Comments | None = None) -> str:

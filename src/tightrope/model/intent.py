@@ -34,6 +34,7 @@ class SegmentRole(StrEnum):
     MODULE = "module"
     COMMAND_LINE = "command line"
     BOOT_PARAMS = "boot_params"
+    SETUP_DATA = "setup_data"
     MULTIBOOT = "Multiboot information"
     MULTIBOOT2 = "Multiboot2 information"
     START_INFO = "start info"

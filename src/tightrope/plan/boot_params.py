@@ -1,17 +1,23 @@
-"""The zero page of a new kernel, as a kexec loader fills it in.
+"""The zero page of a new kernel, as a kexec loader fills it in, and the list that hangs on it.
 
-Rules: every offset comes from `abi.boot`.  What the host description does not know (screen, EFI,
-EDD, APM) stays zero, which the kernel reads as "not there"; the sentinel stays zero because we start
-from zeros and copy only the setup header (zero-page.rst).
+    e820_table    128 rows of the memory map
+    setup_data    a node with the rows behind them, where there are more (SETUP_E820_EXT)
+
+Rules: every offset comes from `abi.boot`.  What the host description does not know (EFI, EDD, APM)
+stays zero, which the kernel reads as "not there"; the sentinel stays zero because we start from zeros
+and copy only the setup header (zero-page.rst).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tightrope.abi import boot
 from tightrope.errors import PlanError
-from tightrope.memory import Extent, MemoryMap, Phys, RegionKind
+from tightrope.memory import Extent, MemoryMap, Phys, Region, RegionKind
 from tightrope.model import Image
 
+NO_LIST = Phys(0)
 _TYPES = {
     RegionKind.RAM: boot.E820Type.RAM,
     RegionKind.RESERVED: boot.E820Type.RESERVED,
@@ -32,12 +38,15 @@ def boot_params(
     initrd: Extent | None,
     memory: MemoryMap,
     rsdp: Phys | None,
+    screen: bytes = b"",
+    setup_data: Phys = NO_LIST,
     source: str = "host",
 ) -> bytes:
     """The 4096 bytes.  `initrd` is the extent of its very bytes, not of its pages; `source`
-    names the host.
+    names the host; `screen` is a struct screen_info, `setup_data` where `more_rows` lie.
 
-    Raises PlanError when the memory map has more entries than the page has room for.
+    Raises PlanError when the memory map has more entries than the page has room for, and there is no
+    setup_data, or none that this image reads.
     """
     page = bytearray(boot.BOOT_PARAMS_SIZE)
     start = boot.SETUP_HEADER
@@ -62,25 +71,35 @@ def boot_params(
     put_wide("cmd_line_ptr", "ext_cmd_line_ptr", command_line)
     put_wide("ramdisk_image", "ext_ramdisk_image", initrd.start if initrd else 0)
     put_wide("ramdisk_size", "ext_ramdisk_size", initrd.size if initrd else 0)
-    # A chain of setup_data would be the boot loader's of the old kernel: it is not handed on.
-    put("setup_data", 0)
+    # Another chain of setup_data would be the old kernel's loader's: it is not handed on.
+    put("setup_data", setup_data)
+    page[: len(screen)] = screen
     if rsdp is not None:
         put("acpi_rsdp_addr", rsdp)
     regions = memory.regions
-    if len(regions) > boot.E820_MAX_ENTRIES:
+    known = boot.field("version").read(page) >= boot.field("setup_data").since
+    if len(regions) > boot.E820_MAX_ENTRIES and not (setup_data and known):
         raise PlanError(
             f"{len(regions)} memory map entries do not fit into boot_params",
             source=source,
             field="memory",
             limit=boot.E820_MAX_ENTRIES,
         )
-    put("e820_entries", len(regions))
-    for number, region in enumerate(regions):
-        boot.E820_ENTRY.pack_into(
-            page,
-            boot.E820_TABLE + number * boot.E820_ENTRY.size,
-            region.extent.start,
-            region.extent.size,
-            _TYPES[region.kind],
-        )
+    rows = _rows(regions[: boot.E820_MAX_ENTRIES])
+    put("e820_entries", len(rows) // boot.E820_ENTRY.size)
+    page[boot.E820_TABLE : boot.E820_TABLE + len(rows)] = rows
     return bytes(page)
+
+
+def more_rows(memory: MemoryMap) -> bytes:
+    """A setup_data list with the rows that boot_params has no room for; nothing where it has."""
+    rows = _rows(memory.regions[boot.E820_MAX_ENTRIES :])
+    head = boot.SETUP_DATA.pack(NO_LIST, boot.SETUP_E820_EXT, len(rows))
+    return head + rows if rows else b""
+
+
+def _rows(regions: Sequence[Region]) -> bytes:
+    return b"".join(
+        boot.E820_ENTRY.pack(each.extent.start, each.extent.size, _TYPES[each.kind])
+        for each in regions
+    )

@@ -1,6 +1,7 @@
 """What a new kernel is handed besides its own bytes, protocol by protocol.
 
-    linux64, linux32    initrd, command line, boot_params     rsi = boot_params
+    linux64, linux32    initrd, command line, boot_params and
+                        setup_data where it needs one         rsi = boot_params
     multiboot           modules, information                  eax = magic, ebx = information
     multiboot2          modules, tags                         eax = magic, ebx = tags
     pvh                 modules, command line, start info     ebx = start info
@@ -21,7 +22,7 @@ from tightrope.errors import PlanError
 from tightrope.memory import Extent, MemoryMap, Phys
 from tightrope.model import Buffer, Host, Image, Module, Protocol, Segment, SegmentRole
 from tightrope.plan import multiboot
-from tightrope.plan.boot_params import boot_params
+from tightrope.plan.boot_params import NO_LIST, boot_params, more_rows
 from tightrope.plan.entering import LINUX
 from tightrope.plan.multiboot import PlacedModule
 from tightrope.plan.request import Request
@@ -90,6 +91,8 @@ def _linux(new: New, request: Request, room: Room) -> Handed:
         initrd = Extent.sized(segments[0].destination.start, len(request.initrd))
     line_at = room.small(SegmentRole.COMMAND_LINE, len(line))
     params_at = room.small(SegmentRole.BOOT_PARAMS, boot.BOOT_PARAMS_SIZE)
+    rows = more_rows(new.memory)
+    rows_at = room.small(SegmentRole.SETUP_DATA, len(rows)) if rows else None
     params = boot_params(
         new.image,
         load=new.base,
@@ -97,12 +100,19 @@ def _linux(new: New, request: Request, room: Room) -> Handed:
         initrd=initrd,
         memory=new.memory,
         rsdp=new.host.rsdp,
+        screen=new.host.screen,
+        setup_data=Phys(rows_at.start) if rows_at else NO_LIST,
         source=new.host.source,
     )
     segments += [
         Segment(role=SegmentRole.COMMAND_LINE, destination=line_at, data=line, why="near 4 GiB"),
         Segment(role=SegmentRole.BOOT_PARAMS, destination=params_at, data=params, why="near 4 GiB"),
     ]
+    if rows_at:
+        why = f"the memory map's rows behind the first {boot.E820_MAX_ENTRIES}"
+        segments.append(
+            Segment(role=SegmentRole.SETUP_DATA, destination=rows_at, data=rows, why=why)
+        )
     return Handed(segments=tuple(segments), registers={"rsi": params_at.start})
 
 

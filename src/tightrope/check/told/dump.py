@@ -120,6 +120,30 @@ def core_header_told(case: Case) -> Iterator[Found]:
         )
 
 
+@rule(
+    "dump-has-notes",
+    Step.PREPARE,
+    says="The core header leads to the notes of the old kernel: without one there is no /proc/vmcore.",
+    source="Linux fs/proc/vmcore.c, vmcore_init; seen on 7.3.4",
+)
+def dump_has_notes(case: Case) -> Iterator[Found]:
+    """A crash kernel whose core header has no note makes no dump, whatever memory it names."""
+    told = told_as_loaded(case) if case.intent.crash else None
+    at = elf.named(told.line) if told else None
+    if at is None:
+        return
+    try:
+        header = elf.read(AsLoaded(case), at)
+    except (Garbled, MachineError):
+        return  # see core-header-told
+    if not any(each.type == elf.NOTE for each in header.rows):
+        yield finding(
+            "the core header has no note, and a crash kernel without notes has no /proc/vmcore",
+            evidence={"the host's notes": str(len(case.host.crash_notes))},
+            mend="give the host its [[crash_note]]: `tightrope host capture` as root reads them",
+        )
+
+
 def _problems(case: Case, header: elf.CoreHeader) -> Iterator[str]:
     host = case.host
     wide = header.bits == 64

@@ -1,8 +1,8 @@
 """Rules about a Linux kernel's zero page: every field is what the image or the host says, or empty.
 
 Rules: the page is read by `boot_params`; here is only what each field should hold.  The addresses of
-command line and initrd are any: `inputs` looks at what lies there.  What no host knows of is empty, which
-a kernel since 6.1 takes so: no screen_info, no console of the firmware's; no efi_info, no EFI runtime;
+command line and initrd are any: `inputs` looks at what lies there.  What the host does not know of is empty,
+which a kernel since 6.1 takes so: no screen_info, no console of the firmware's; no efi_info, no EFI runtime;
 acpi_rsdp_addr 0, the RSDP is looked for in the BIOS area; e820_entries 0, no memory at all; setup_data 0,
 no list.  Source: Linux arch/x86/boot/compressed/acpi.c, arch/x86/kernel/setup.c;
 Documentation/arch/x86/boot.rst and zero-page.rst; a wiped sentinel: arch/x86/include/asm/bootparam_utils.h.
@@ -140,6 +140,8 @@ def _wanted(case: Case, place: Place) -> tuple[bytes, ...]:
     def number(value: int) -> bytes:
         return value.to_bytes(place.size, "little")
 
+    if name == "screen_info":
+        return (case.host.screen.ljust(place.size, b"\0"),)
     if name == "acpi_rsdp_addr":
         return (number(case.host.rsdp or 0),)
     if name == "type_of_loader":

@@ -17,6 +17,7 @@ from dataclasses import replace
 from tightrope.errors import HostError
 from tightrope.host.document import DirectMapTable, Document, PlaceTable, TextTable
 from tightrope.host.examples import SOURCE, described, shown
+from tightrope.host.profile import read
 from tightrope.host.xen.document import Dom0Table, PseudoNamedTable, PseudoTable, XenTable
 from tightrope.memory import Extent
 from tightrope.model import Paging, XenInterface
@@ -70,7 +71,10 @@ def xen_example(
     document = _described(paging, interface, dom0_bits, crash)
     assert document.xen is not None
     version, bits = document.xen.version, document.xen.dom0.bits
-    return shown(document, f"This file is an example of Xen {version} with a {bits}-bit dom0.")
+    text = shown(document, f"This file is an example of Xen {version} with a {bits}-bit dom0.")
+    if crash is not None:
+        read(text, SOURCE)  # a region that cannot be one
+    return text
 
 
 def _described(
