@@ -35,7 +35,7 @@ OUTSIDERS = {
     "mmap": ("observe.physical", "machine", "perform.privcmd", "vmcore", "cli.files"),
     "fcntl": ("machine", "perform.privcmd"),
     "socket": ("machine",),
-    "subprocess": ("machine", "prove.routine.foreign"),
+    "subprocess": ("machine", "participants.from_file"),
 }
 """Packages from outside that only some modules may import; a name stands for what is below it too."""
 

@@ -24,7 +24,7 @@ MOST_TEXT = 16 << 20
 """Bytes of a host file; one with every row that a machine can have is far smaller."""
 
 if TYPE_CHECKING:
-    from tightrope.model import Buffer, Host, Image, Verdict
+    from tightrope.model import Buffer, Host, Image, Paging, Participant, Verdict
     from tightrope.plan import Module, Request
     from tightrope.prove.goal import Script
 
@@ -101,6 +101,21 @@ def kernel_image(options: argparse.Namespace, path: str) -> Image:
     if options.flat is None:
         return image.read(read(path), path)
     return image.read_flat(read(path), path, options.flat, options.bits)
+
+
+def relocation(options: argparse.Namespace, paging: Paging) -> str | Participant:
+    """The design that is asked for, or somebody's own code in its place.  Raises BadInput."""
+    if options.relocation is None:
+        if options.contract is not None:
+            raise BadInput("says what the code of --relocation keeps", source="--contract")
+        return str(options.design)
+    if options.contract is None:
+        raise BadInput("needs --contract: `tightrope contracts` lists them", source="--relocation")
+    from tightrope.participants import from_file
+
+    return from_file.relocation(
+        from_file.read(options.relocation, paging), options.contract, paging
+    )
 
 
 def _module(text: str) -> Module:

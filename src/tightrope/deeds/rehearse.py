@@ -29,6 +29,7 @@ from tightrope.model import (
     Host,
     Image,
     Outcome,
+    Participant,
     Plan,
     Speaker,
     Stop,
@@ -68,7 +69,9 @@ def prepare(image: Image, old: Host, request: Request) -> Plan:
     return plan.prepare(image, old, request)
 
 
-def build(the_plan: Plan, *, design: str, sabotage: Sabotage | None = None) -> Handover:
+def build(
+    the_plan: Plan, *, design: str | Participant, sabotage: Sabotage | None = None
+) -> Handover:
     """The old kernel's world and the handover for a plan, broken where a sabotage says so."""
     if sabotage:
         the_plan = sabotage.plan(the_plan)
@@ -88,7 +91,7 @@ def rehearse(
     old: Host,
     request: Request,
     *,
-    design: str = participants.OURS,
+    design: str | Participant = participants.OURS,
     sabotage: Sabotage | None = None,
     console: bool = False,
     token: str | None = None,

@@ -21,12 +21,14 @@ from tightrope.participants.stubs import stub
 from tightrope.participants.way_out import way_out
 
 
-def chain(plan: Plan, design: str) -> tuple[Participant, ...]:
-    """The programs between the call and the new kernel.
+def chain(plan: Plan, design: str | Participant) -> tuple[Participant, ...]:
+    """The programs between the call and the new kernel; `design` is one of ours by its name, or other code.
 
     Raises BadInput for a design that is none, PlanError for one that cannot walk this way.
     """
-    code = named(design)(plan.paging)
+    code = design if isinstance(design, Participant) else named(design)(plan.paging)
+    if code is design and not isinstance(plan.through, Bare):
+        raise _refused(plan, f"no hypervisor calls {code.name}: it has code of its own, or dom0's")
     match plan.through:
         case Bare():
             return code, stub(plan.stub)
@@ -37,7 +39,7 @@ def chain(plan: Plan, design: str) -> tuple[Participant, ...]:
         case XenV2():
             if code.contract.trees is not Trees.TWO:
                 raise _refused(
-                    plan, f"under v2 the tables are the hypervisor's own: there is no {design}"
+                    plan, f"under v2 the tables are the hypervisor's own: there is no {code.name}"
                 )
             return xen_v2(), stub(plan.stub)
         case _:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from tightrope.views import (
     agreement,
     comparison,
+    contracts,
     host,
     inspection,
     linux_says,
@@ -32,6 +33,7 @@ _VIEWS = (
     pgd.VIEW,
     proofs.VIEW,
     proofs.MUTANTS,
+    contracts.VIEW,
     rules.VIEW,
     rules.SABOTAGES,
     host.VIEW,

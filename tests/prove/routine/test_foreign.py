@@ -20,6 +20,7 @@ from tightrope import routines
 from tightrope.cli import main
 from tightrope.errors import BadInput, MissingPart
 from tightrope.model import Paging
+from tightrope.participants import from_file
 from tightrope.prove.routine import foreign
 from tightrope.prove.routine.source_lines import lines_of
 
@@ -77,7 +78,7 @@ def test_raw_bytes_and_an_object_file_are_the_same_code(
     source = ROUTINES / "relocate_x86_64.S"
     subprocess.run(["as", "--64", "-o", tmp_path / "code.o", source], check=True)
     (tmp_path / "code.bin").write_bytes(routines.read(routines.RELOCATE_X86_64).data)
-    one, other = (foreign.read(tmp_path / f"code.{kind}", None) for kind in ("o", "bin"))
+    one, other = (from_file.read(tmp_path / f"code.{kind}", None) for kind in ("o", "bin"))
     assert one.data == other.data
     assert (one.bits, other.bits) == (64, None)
     assert prove(capsys, tmp_path / "code.bin", "--mode", "x86_64")[0] == 0
@@ -157,8 +158,8 @@ def test_code_for_another_contract_is_told_so(
 def test_a_mistake_in_code_for_this_contract_is_not_taken_for_another(mistake: Mistake) -> None:
     needs_as()
     bits = 64 if mistake.mode.long_mode else 32
-    made = foreign.assemble(mistake.source().encode(), "mistake", bits)
-    assert foreign.misfit(foreign.code_of(made, "mistake").data, bits) == ""
+    made = from_file.assemble(mistake.source().encode(), "mistake", bits)
+    assert foreign.misfit(from_file.code_of(made, "mistake").data, bits) == ""
 
 
 def test_an_object_file_with_lines_has_them_and_one_without_has_not(tmp_path: Path) -> None:
@@ -181,7 +182,7 @@ def test_a_broken_line_table_is_no_lines_and_no_error(at: int, value: int) -> No
 
 @cache
 def with_lines() -> bytes:
-    return foreign.assemble(b"\tnop\n\tcli\n", "some.S", 64)
+    return from_file.assemble(b"\tnop\n\tcli\n", "some.S", 64)
 
 
 def test_the_counterexample_is_in_the_json_too(
@@ -252,4 +253,4 @@ def test_without_an_assembler_it_says_what_to_install(
 def test_any_bytes_are_code_or_a_typed_error(tmp_path: Path, data: bytes, header: bool) -> None:
     (tmp_path / "any.o").write_bytes((b"\x7fELF\x02\x01\x01" if header else b"") + data)
     with suppress(BadInput):
-        assert foreign.read(tmp_path / "any.o", Paging.X86_64).data
+        assert foreign.read(tmp_path / "any.o", Paging.X86_64).code.data

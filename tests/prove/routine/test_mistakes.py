@@ -13,8 +13,8 @@ from tests.prove.routine.mistakes import MISTAKES, READ, RIGHT, STACK, Mistake
 from tightrope.machine.unicorn import Emulator
 from tightrope.model import Paging
 from tightrope.model.proof import Answer
+from tightrope.participants import from_file
 from tightrope.prove.goal import Limits
-from tightrope.prove.routine import foreign
 from tightrope.prove.routine.contract import Contract
 from tightrope.prove.routine.counterexample import Counterexample, concrete
 from tightrope.prove.routine.replay import Stage
@@ -33,7 +33,7 @@ def assembled(mistake: Mistake) -> bytes:
         lacking("no GNU as here: install binutils")
     bits = 64 if mistake.mode.long_mode else 32
     text = mistake.source().encode()
-    return foreign.code_of(foreign.assemble(text, mistake.name, bits), mistake.name).data
+    return from_file.code_of(from_file.assemble(text, mistake.name, bits), mistake.name).data
 
 
 @cache

@@ -20,4 +20,5 @@ from tightrope.cli.commands import prove as prove
 from tightrope.cli.commands import load as load
 from tightrope.cli.commands import perform as perform
 from tightrope.cli.commands import rules as rules
+from tightrope.cli.commands import contracts as contracts
 from tightrope.cli.commands import schema as schema

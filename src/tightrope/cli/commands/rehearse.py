@@ -47,6 +47,17 @@ def walk(parser: ArgumentParser) -> None:
     group = parser.add_argument_group("the walk")
     design(group, "the table design (%(default)s)")
     group.add_argument(
+        "--relocation",
+        type=Path,
+        metavar="FILE",
+        help="walk your own relocation code, .S (GNU as), .o or raw bytes, instead of ours",
+    )
+    group.add_argument(
+        "--contract",
+        metavar="NAME",
+        help="with --relocation: how it is called and what it may touch, see `tightrope contracts`",
+    )
+    group.add_argument(
         "--until",
         choices=["entry", "console", "userspace"],
         default="entry",
@@ -108,6 +119,7 @@ def rehearse(options: Namespace) -> int:
         return _booted(options)
     trace = files.open_trace(options.trace) if options.trace else None
     image, old, request = files.inputs(options)
+    design = files.relocation(options, old.paging)
     console = options.until == "console"
     if console and (heard := defaults.audible(image, request)) is not request:
         request = heard
@@ -122,7 +134,7 @@ def rehearse(options: Namespace) -> int:
                 image,
                 old,
                 request,
-                design=options.design,
+                design=design,
                 sabotage=broken,
                 console=console,
                 token=token,

@@ -263,13 +263,13 @@ def foreign(path: Path, contract: str, mode: Paging | None) -> Iterator[Goal]:
     read = files.read(path, mode)
     for each in (mode,) if mode else tuple(Paging):
         bits = 64 if each.long_mode else 32
-        if read.bits not in (None, bits):
+        if read.code.bits not in (None, bits):
             if mode:
                 raise BadInput(
-                    f"its code is {read.bits}-bit, and {mode.value} is not", source=str(path)
+                    f"its code is {read.code.bits}-bit, and {mode.value} is not", source=str(path)
                 )
             continue
-        if read.bits is None and mode is None and bits == 32:
+        if read.code.bits is None and mode is None and bits == 32:
             continue
         yield Goal(
             theorem="code",
@@ -286,7 +286,7 @@ def _foreign(code: Foreign, mode: Paging, limits: Limits) -> Result:
     from tightrope.prove.routine.verify import verify
 
     contract = Contract(64 if mode.long_mode else 32, mode)
-    got = verify(code.data, contract, limits)
+    got = verify(code.code.data, contract, limits)
     result = _result(contract, got)
     if got.failure is None or got.failure.model is None:
         return result
@@ -306,10 +306,10 @@ def _with_replay(
     with machines.opened("emulator") as machine:
         stage = Stage(mode, machine)
         found = concrete(contract, failure, stage.wishes())
-        played = stage.replay(code.data, found)
+        played = stage.replay(code.code.data, found)
     printed: dict[str, Any] = found.printed()
     explained = told(failure, found, code.lines, played.says)
-    other = misfit(code.data, contract.bits)
+    other = misfit(code.code.data, contract.bits)
     return replace(
         result,
         counterexample=printed,
