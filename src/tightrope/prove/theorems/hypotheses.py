@@ -1,7 +1,7 @@
 """What the theorems take for granted, checked on one handover.
 
-    Hypothesis      a name, a sentence, the theorems that need it, and who sees to it in every run:
-                    rules of `check` by their id, rules of `plan` by the dotted name of what keeps them
+    @hypothesis     the theorems that need it, and who sees to it in every run: rules of `check` by
+                    their id, rules of `plan` by the dotted name of what keeps them
     goals(built)    each on one concrete handover; docs/proof.md has the same list
 
 Rules: a hypothesis is looked at through another door than the one that made it so: tables are walked,
@@ -29,6 +29,7 @@ from tightrope.x86.walk import Access, Mmu, Refused, canonical, entries_in, walk
 THEOREM = "plan"
 Frames = NDArray[np.int64]
 Problem = str | None
+Asks = Callable[[Handover], Problem]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,6 +41,28 @@ class Hypothesis:
     theorems: tuple[int, ...]
     kept_by: tuple[str, ...]
     problem: Callable[[Handover], Problem]
+
+
+HYPOTHESES: list[Hypothesis] = []
+"""In the order in which the chain uses them."""
+
+
+def hypothesis(theorems: tuple[int, ...], *kept_by: str) -> Callable[[Asks], Asks]:
+    """What a function asks of a handover is a hypothesis: its name, and its docstring says it."""
+
+    def known(ask: Asks) -> Asks:
+        HYPOTHESES.append(
+            Hypothesis(
+                name=ask.__name__.replace("_", "-"),
+                says=" ".join((ask.__doc__ or "").split()),
+                theorems=theorems,
+                kept_by=kept_by,
+                problem=ask,
+            )
+        )
+        return ask
+
+    return known
 
 
 def goals(built: Handover) -> Iterator[Goal]:
@@ -97,22 +120,27 @@ def _first(values: Frames) -> Problem:
     return f"{int(values[0]) << 12:#x}" if len(values) else None
 
 
+@hypothesis((1, 5), "table-a-maps-v", "host.profile.read")
 def v_canonical(built: Handover) -> Problem:
-    """V is a page, and a linear address of the mode."""
+    """V is page aligned, and a linear address of the mode."""
     virt = int(built.intent.relocation)
     good = virt % PAGE_SIZE == 0 and canonical(virt, _mmu(built, built.page_table_a))
     return None if good else f"V = {virt:#x}"
 
 
+@hypothesis((1, 5), "table-a-maps-p", "plan.prepare.prepare")
 def p_identity(built: Handover) -> Problem:
-    """P is a page, and a linear address too."""
+    """P is page aligned, and below the limit of addresses that are linear ones, too."""
     phys = int(built.intent.control_page)
     limit = 1 << GEOMETRIES[built.host.paging].identity_bits
     return None if phys % PAGE_SIZE == 0 and phys < limit else f"P = {phys:#x}"
 
 
+@hypothesis((1, 5), "reserved-bits", "plan.frames.FramePool", "x86.tables.TableStore.new_table")
 def frames_distinct(built: Handover) -> Problem:
-    """Table frames are pages of this CPU, all different, and none is the control page."""
+    """The frames of the tables are pages below MAXPHYADDR, all different, and P is none of them;
+    they are zeroed.
+    """
     frames = _tables(built)
     limit = 1 << built.host.cpu.physical_bits
     for frame in frames:
@@ -121,14 +149,16 @@ def frames_distinct(built: Handover) -> Problem:
     return None if len(set(frames)) == len(frames) else "a frame is two tables"
 
 
-def root_reachable(built: Handover) -> Problem:
-    """CR3 holds 32 bits outside long mode."""
+@hypothesis((1, 5), "table-a-maps-v", "plan.frames.FramePool")
+def root_in_cr3(built: Handover) -> Problem:
+    """The root of page_table_a fits into CR3: below 4 GiB outside long mode."""
     root = int(built.page_table_a.root)
     return None if built.host.paging.long_mode or root < 1 << 32 else f"root {root:#x}"
 
 
+@hypothesis((3, 5), "same-bytes", "handover.build.build")
 def same_bytes(built: Handover) -> Problem:
-    """The control page is the old kernel's page at V."""
+    """The control page is the old kernel's page at V, byte for byte."""
     wanted = Extent.sized(built.world.code_phys, PAGE_SIZE)
     control = next((p.data for p in built.pieces if p.phys == built.intent.control_page), None)
     if control is None:
@@ -143,8 +173,9 @@ def same_bytes(built: Handover) -> Problem:
     return None if same else f"the page behind V, at {wanted.start:#x}, is another"
 
 
+@hypothesis((3, 5), "code-stays", "tlb-agreement", "world.lay")
 def v_mapped(built: Handover) -> Problem:
-    """The old kernel's tables, walked at V."""
+    """The old kernel's tables, and so every old translation of V, lead V to that page."""
     registers, world = built.registers, built.world
     mmu = registers.mmu(built.host.cpu)
     got = walk(entries_in(world.tables), mmu, built.intent.relocation, Access.FETCH)
@@ -153,37 +184,43 @@ def v_mapped(built: Handover) -> Problem:
     return None if got.phys == world.code_phys else f"V leads to {got.phys:#x}"
 
 
+@hypothesis((4, 5), "list-ends", "plan.page_list.chained")
 def list_ends(built: Handover) -> Problem:
-    """The list has its IND_DONE."""
+    """The page list can be followed to IND_DONE."""
     return _list(built).problem
 
 
+@hypothesis((4,), "list-covers", "source-intact")
 def unique(built: Handover) -> Problem:
-    """No destination twice."""
+    """No page is a destination twice."""
     found = _list(built)
     again = order(found.destinations, found.sources).twice
     return _first(found.destinations[again])
 
 
+@hypothesis((4,), "source-intact", "plan.frames.FramePool")
 def source_rule(built: Handover) -> Problem:
-    """A source is its own destination or nobody's."""
+    """A page that is a source is its own destination or nobody's."""
     found = _list(built)
     late = order(found.destinations, found.sources).strict
     return _first(found.sources[late])
 
 
+@hypothesis((4, 5), "control-page-kept", "plan.frames.FramePool")
 def control_page_kept(built: Handover) -> Problem:
     """The control page is nobody's destination."""
     return _among(built, [int(built.intent.control_page)])
 
 
+@hypothesis((4, 5), "tables-kept", "plan.frames.FramePool")
 def tables_kept(built: Handover) -> Problem:
-    """No table is a destination."""
+    """No page table is a destination."""
     return _among(built, _tables(built))
 
 
+@hypothesis((4, 5), "list-kept", "plan.frames.FramePool")
 def list_kept(built: Handover) -> Problem:
-    """No page of the list is a destination."""
+    """No page of the page list is a destination."""
     return _among(built, [int(each) for each in built.page_list])
 
 
@@ -192,8 +229,11 @@ def _among(built: Handover, addresses: list[int]) -> Problem:
     return _first(frames[np.isin(frames, _list(built).destinations)])
 
 
+@hypothesis((5,), "table-b-covers", "table-b-identity", "plan.prepare.prepare")
 def reachable(built: Handover) -> Problem:
-    """After step 5 everything that is touched is at its own address."""
+    """After step 5 the control page, the list, every source and destination and the entry are
+    reached at their own addresses.
+    """
     found = _list(built)
     moved = found.sources != found.destinations
     plan = built.intent
@@ -221,133 +261,24 @@ def reachable(built: Handover) -> Problem:
     return _first(frames[~inside])
 
 
+@hypothesis((5,), "legal-writes", "host.consistency.check")
 def old_state(built: Handover) -> Problem:
-    """Paging and protection are on; nothing single-steps."""
+    """The old kernel runs with paging and protection on, in a state that the CPU allows, and
+    does not single-step.
+    """
     registers = built.registers
     if registers.cr0 & (CR0_PG | CR0_PE) != CR0_PG | CR0_PE or registers.cr0 & CR0_NW:
         return f"CR0 = {registers.cr0:#x}"
-    if registers.cr4 & CR4_LASS and not int(built.plan.relocation) >> 63:
-        return f"CR4.LASS is set, and V = {int(built.plan.relocation):#x} is in the lower half"
+    if registers.cr4 & CR4_LASS and not int(built.intent.relocation) >> 63:
+        return f"CR4.LASS is set, and V = {int(built.intent.relocation):#x} is in the lower half"
     return "RFLAGS.TF is set" if registers.rflags & RFLAGS_TF else None
 
 
+@hypothesis((4,), "current-pgd-kept", "crash-region-only")
 def pgd_kept(built: Handover) -> Problem:
-    """Nothing that is written before or during the walk of a crash is a table of the old kernel's."""
+    """In a crash nothing that is written is a page table of the old kernel's."""
     if not built.intent.crash:
         return None
     written = {int(piece.phys) for piece in built.pieces} | set(_tables(built))
     hit = written & {int(frame) for frame in built.world.tables}
     return f"{min(hit):#x}" if hit else None
-
-
-HYPOTHESES = (
-    Hypothesis(
-        name="v-canonical",
-        says="V is page aligned, and a linear address of the mode.",
-        theorems=(1, 5),
-        kept_by=("table-a-maps-v", "host.profile.read"),
-        problem=v_canonical,
-    ),
-    Hypothesis(
-        name="p-identity",
-        says="P is page aligned, and below the limit of addresses that are linear ones, too.",
-        theorems=(1, 5),
-        kept_by=("table-a-maps-p", "plan.prepare.prepare"),
-        problem=p_identity,
-    ),
-    Hypothesis(
-        name="frames-distinct",
-        says="The frames of the tables are pages below MAXPHYADDR, all different, and P is none of"
-        " them; they are zeroed.",
-        theorems=(1, 5),
-        kept_by=("reserved-bits", "plan.frames.FramePool", "x86.tables.TableStore.new_table"),
-        problem=frames_distinct,
-    ),
-    Hypothesis(
-        name="root-in-cr3",
-        says="The root of page_table_a fits into CR3: below 4 GiB outside long mode.",
-        theorems=(1, 5),
-        kept_by=("table-a-maps-v", "plan.frames.FramePool"),
-        problem=root_reachable,
-    ),
-    Hypothesis(
-        name="same-bytes",
-        says="The control page is the old kernel's page at V, byte for byte.",
-        theorems=(3, 5),
-        kept_by=("same-bytes", "handover.build.build"),
-        problem=same_bytes,
-    ),
-    Hypothesis(
-        name="v-mapped",
-        says="The old kernel's tables, and so every old translation of V, lead V to that page.",
-        theorems=(3, 5),
-        kept_by=("code-stays", "tlb-agreement", "world.lay"),
-        problem=v_mapped,
-    ),
-    Hypothesis(
-        name="list-ends",
-        says="The page list can be followed to IND_DONE.",
-        theorems=(4, 5),
-        kept_by=("list-ends", "plan.page_list.chained"),
-        problem=list_ends,
-    ),
-    Hypothesis(
-        name="unique",
-        says="No page is a destination twice.",
-        theorems=(4,),
-        kept_by=("list-covers", "source-intact"),
-        problem=unique,
-    ),
-    Hypothesis(
-        name="source-rule",
-        says="A page that is a source is its own destination or nobody's.",
-        theorems=(4,),
-        kept_by=("source-intact", "plan.frames.FramePool"),
-        problem=source_rule,
-    ),
-    Hypothesis(
-        name="control-page-kept",
-        says="The control page is nobody's destination.",
-        theorems=(4, 5),
-        kept_by=("control-page-kept", "plan.frames.FramePool"),
-        problem=control_page_kept,
-    ),
-    Hypothesis(
-        name="tables-kept",
-        says="No page table is a destination.",
-        theorems=(4, 5),
-        kept_by=("tables-kept", "plan.frames.FramePool"),
-        problem=tables_kept,
-    ),
-    Hypothesis(
-        name="list-kept",
-        says="No page of the page list is a destination.",
-        theorems=(4, 5),
-        kept_by=("list-kept", "plan.frames.FramePool"),
-        problem=list_kept,
-    ),
-    Hypothesis(
-        name="reachable",
-        says="After step 5 the control page, the list, every source and destination and the entry are"
-        " reached at their own addresses.",
-        theorems=(5,),
-        kept_by=("table-b-covers", "table-b-identity", "plan.prepare.prepare"),
-        problem=reachable,
-    ),
-    Hypothesis(
-        name="old-state",
-        says="The old kernel runs with paging and protection on, in a state that the CPU allows, and"
-        " does not single-step.",
-        theorems=(5,),
-        kept_by=("legal-writes", "host.consistency.check"),
-        problem=old_state,
-    ),
-    Hypothesis(
-        name="pgd-kept",
-        says="In a crash nothing that is written is a page table of the old kernel's.",
-        theorems=(4,),
-        kept_by=("current-pgd-kept", "crash-region-only"),
-        problem=pgd_kept,
-    ),
-)
-"""In the order in which the chain uses them."""
