@@ -128,6 +128,14 @@ def over_the_pgd(handover: Handover) -> Handover:
     return replace(handover, extra=(*handover.extra, piece))
 
 
+def under_lass() -> Handover:
+    return registers_with(built(), cr4=built().registers.cr4 | 1 << 27)
+
+
+def test_lass_is_no_matter_for_code_in_the_upper_half() -> None:
+    assert broken(under_lass()) == set()
+
+
 BREAKS: list[tuple[str, Callable[[], Handover]]] = [
     ("v-canonical", lambda: plan_with(built(), relocation=Virt(1 << 47))),
     ("v-canonical", lambda: plan_with(built(), relocation=Virt(built().intent.relocation + 8))),
@@ -152,6 +160,7 @@ BREAKS: list[tuple[str, Callable[[], Handover]]] = [
     ("reachable", lambda: unmapped(built())),
     ("old-state", lambda: registers_with(built(), cr0=1)),
     ("old-state", lambda: registers_with(built(), rflags=0x102)),
+    ("old-state", lambda: plan_with(under_lass(), relocation=Virt(0x1000))),
     ("pgd-kept", lambda: over_the_pgd(built(crash=True))),
 ]
 

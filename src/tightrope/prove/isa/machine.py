@@ -327,10 +327,7 @@ class Machine:
         )
         for address, verb in ((out_of, "copies from"), (into, "copies to")):
             self.require(
-                state,
-                at,
-                f"it {verb} a page that is not reachable",
-                self.reachable(address),
+                state, at, f"it {verb} a page that is not reachable", self.reachable(address)
             )
         self.require(state, at, "the copy overwrites the control page", into != self.P)
         self.require(state, at, "the copy overwrites a page table", z3.Not(self.is_table(into)))

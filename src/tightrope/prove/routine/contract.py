@@ -120,10 +120,7 @@ class Contract:
             ("frames-distinct", "root-in-cr3"),
         )
         yield Hypothesis(
-            "P-no-table",
-            "P is no page table",
-            z3.Not(self.is_table(P)),
-            ("frames-distinct",),
+            "P-no-table", "P is no page table", z3.Not(self.is_table(P)), ("frames-distinct",)
         )
         yield Hypothesis(
             "P-reachable",

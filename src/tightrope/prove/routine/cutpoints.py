@@ -20,13 +20,7 @@ from tightrope.prove.isa.machine import Machine
 from tightrope.prove.isa.memory import Memory, Stores
 from tightrope.prove.isa.semantics import Refused
 from tightrope.prove.isa.state import ARITHMETIC, FLAG_BITS
-from tightrope.prove.isa.symbolic import (
-    ENTRY,
-    OLD,
-    Ends,
-    Obligation,
-    Symbolic,
-)
+from tightrope.prove.isa.symbolic import ENTRY, OLD, Ends, Obligation, Symbolic
 from tightrope.prove.isa.terms import Truth
 from tightrope.prove.routine.contract import Contract, ListState
 from tightrope.prove.routine.promises import Roles, entered, established, stepped

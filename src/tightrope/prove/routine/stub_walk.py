@@ -69,10 +69,7 @@ class Half:
 
 
 def entered(
-    half: Half,
-    end: Symbolic,
-    registers: Mapping[str, Word],
-    control: Mapping[str, Word],
+    half: Half, end: Symbolic, registers: Mapping[str, Word], control: Mapping[str, Word]
 ) -> None:
     """The boot protocol: `registers` as the plan says, the others 0; flat segments; a sound stack."""
 

@@ -262,10 +262,7 @@ def _part(half: Half, name: str, end: Symbolic | None, more: list[Hypothesis]) -
             ("frames-distinct",),
         ),
         Hypothesis(
-            "stub-reachable",
-            "the stub's page is reachable",
-            machine.reachable(P),
-            ("reachable",),
+            "stub-reachable", "the stub's page is reachable", machine.reachable(P), ("reachable",)
         ),
     )
     conditions = (*given, *more)

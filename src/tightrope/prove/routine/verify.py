@@ -31,11 +31,7 @@ class Verified:
 
 
 def verify(
-    image: bytes,
-    contract: Contract,
-    limits: Limits,
-    *,
-    known: Known | None = None,
+    image: bytes, contract: Contract, limits: Limits, *, known: Known | None = None
 ) -> Verified:
     """Walk an image and decide what it has to meet."""
     started = time.perf_counter()

@@ -254,13 +254,7 @@ def kill(name: str, says: str, change: Change, limits: Limits) -> Killed:
 
     def fate(fate: Fate, by: str, evidence: str) -> Killed:
         return Killed(
-            subject=SUBJECT,
-            name=name,
-            says=says,
-            fate=fate,
-            by=by,
-            evidence=evidence,
-            seconds=0.0,
+            subject=SUBJECT, name=name, says=says, fate=fate, by=by, evidence=evidence, seconds=0.0
         )
 
     module = mutated(change)

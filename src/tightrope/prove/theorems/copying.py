@@ -81,9 +81,7 @@ def goals() -> Iterator[Goal]:
         expected=Answer.FAILS,
     )
     yield _goal(
-        "movs",
-        "REP MOVS over a page, from page to page, is one page copy",
-        partial(_movs, "page"),
+        "movs", "REP MOVS over a page, from page to page, is one page copy", partial(_movs, "page")
     )
     yield _goal(
         "movs-unaligned",

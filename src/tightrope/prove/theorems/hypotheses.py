@@ -239,11 +239,7 @@ def reachable(built: Handover) -> Problem:
     plan = built.intent
     single = [int(plan.control_page), int(plan.entry), *(int(each) for each in built.page_list)]
     frames = np.concatenate(
-        [
-            found.destinations[moved],
-            found.sources[moved],
-            np.asarray(single, np.int64) >> 12,
-        ]
+        [found.destinations[moved], found.sources[moved], np.asarray(single, np.int64) >> 12]
     )
     table_b = built.page_table_b
     if table_b is None:

@@ -104,10 +104,7 @@ class Fork:
             self._at, self._conditions, self.fits = 0, [], []
             goal = program(self)
             whole = self.z3.And(goal, *self.fits)
-            yield (
-                Path(tuple(self._conditions), whole),
-                self._satisfied(self.z3.Not(whole)),
-            )
+            yield (Path(tuple(self._conditions), whole), self._satisfied(self.z3.Not(whole)))
             while self._plan and not self._plan[-1][1]:
                 self._plan.pop()
                 self._solver.pop()
