@@ -280,9 +280,7 @@ def test_one_case_is_replayed_alone(capsys: pytest.CaptureFixture[str]) -> None:
 def test_what_is_asked_in_vain_is_one_line_and_status_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["agree", "--on", "emulator"]) == 2
     assert "it takes two machines to agree" in capsys.readouterr().err
-    with pytest.raises(SystemExit) as refused:
-        main(["agree", "--count", "0"])
-    assert refused.value.code == 2
+    assert main(["agree", "--count", "0"]) == 2
     assert "0 is no number of cases" in capsys.readouterr().err
 
 

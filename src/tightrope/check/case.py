@@ -21,7 +21,6 @@ from tightrope.model import (
     Given,
     Handover,
     Named,
-    Paging,
     Piece,
     Place,
     Protocol,
@@ -30,6 +29,7 @@ from tightrope.model import (
     Stop,
     Tables,
 )
+from tightrope.model.modes import MODES
 from tightrope.x86.cpu import CR4_PAE, CR4_PGE, EFER_LMA, EFER_LME
 from tightrope.x86.survey import Mappings, survey
 from tightrope.x86.walk import Access, Mmu, Refused, Translated, entries_in, walk
@@ -258,14 +258,9 @@ class Case:
 
     @cached_property
     def needed_b(self) -> tuple[Named, ...]:
-        """What the plan wants page_table_b to reach and, with 5 levels, its own top.
-
-        A 5-level kernel reads the table that it is entered with, and the one behind its first entry, by
-        their own addresses (Linux arch/x86/boot/compressed: initialize_identity_maps() in
-        ident_map_64.c, paging_prepare() in pgtable_64.c).
-        """
+        """What the plan wants page_table_b to reach, and its own top where the mode's kernels read it."""
         tables = self.handover.page_table_b
-        if tables is None or self.host.paging is not Paging.LA57:
+        if tables is None or not MODES[self.host.paging].reads_root:
             return self.intent.identity
         second = int.from_bytes(tables.pages[tables.root][:8], "little") & ADDRESS
         return (

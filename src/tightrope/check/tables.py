@@ -14,6 +14,7 @@ from tightrope.check.case import Case
 from tightrope.check.rule import Found, finding, rule
 from tightrope.memory import PAGE_SIZE, Extent, Phys, RegionKind, subtract, union
 from tightrope.model import Paging, Promise, Step, Stop, Tables
+from tightrope.model.modes import MODES
 from tightrope.x86.cpu import CR0_PG
 from tightrope.x86.walk import Access, Refused, Translated
 
@@ -197,7 +198,7 @@ def _bit_8(case: Case, tables: Tables) -> Iterator[tuple[int, int]]:
     """
     if not case.host.paging.long_mode:
         return
-    levels = 2 if case.host.paging is Paging.LA57 else 1
+    levels = MODES[case.host.paging].levels - 3
     frames = [int(tables.root)]
     for _ in range(levels):
         below: list[int] = []
@@ -330,7 +331,7 @@ def table_b_top(case: Case) -> Iterator[Found]:
     elsewhere when the old kernel had marked the entry (bit 58, _PAGE_BIT_NOPTISHADOW).
     """
     tables, registers = case.handover.page_table_b, case.run.registers
-    if tables is None or case.host.paging is not Paging.LA57:
+    if tables is None or not MODES[case.host.paging].reads_root:
         return
     entry = int.from_bytes(tables.pages[tables.root][:8], "little")
     entered = case.run.stop is Stop.ENTRY and registers.cr0 & CR0_PG

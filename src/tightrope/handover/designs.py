@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 
 from tightrope.errors import PlanError
 from tightrope.memory import PAGE_SIZE, Extent, union
-from tightrope.model import Paging, Plan, Tables
+from tightrope.model import Plan, Tables
+from tightrope.model.modes import MODES
 from tightrope.x86.paging import (
     FORMATS,
     Format,
@@ -134,16 +135,13 @@ def _identity(plan: Plan, frames: Iterator[int]) -> TableStore:
     if not plan.host.cpu.pse:
         sizes = (PAGE_SIZE,)
     wanted = [each.extent for each in plan.identity]
-    deep = plan.paging is Paging.LA57
-    if deep:
+    reads_root = MODES[plan.paging].reads_root
+    if reads_root:
         wanted.append(Extent.sized(store.root, PAGE_SIZE))
     for extent in union(wanted):
         assert extent.start % PAGE_SIZE == 0
         store.map_extent(extent.start, extent, CODE_AND_STACK, page_sizes=sizes)
-    if deep:
-        # The new kernel reads the top of the tables that it is entered with by its own address, and
-        # what the first entry leads to: initialize_identity_maps() and paging_prepare() in Linux
-        # arch/x86/boot/compressed, ident_map_64.c and pgtable_64.c.  With 4 levels it does not.
+    if reads_root:
         table = table_at(store, fmt, store.root, 0, 1, CODE_AND_STACK, store.new_table)
         second = Extent.sized(table, PAGE_SIZE)
         if not any(each.covers(second) for each in wanted):

@@ -27,6 +27,7 @@ from tightrope.host.schema import Comments
 from tightrope.memory import PAGE_SIZE, Extent, RegionKind
 from tightrope.model import Paging
 from tightrope.model.host import FOUR_FOUR
+from tightrope.model.modes import MODES
 
 PAGE_OFFSETS = (0xC000_0000, 0xB000_0000, 0x8000_0000, 0x7800_0000, 0x4000_0000)
 """The memory splits that arch/x86/Kconfig offers a 32-bit kernel."""
@@ -52,7 +53,7 @@ DEFAULT = Document(
     relocation=0xFFFF_FFFF_9AC0_1000,
     rsdp=0xF_5A40,
     cpu=CpuTable(physical_bits=46, nx=True, pse=True, pge=True, gbpages=True, la57=False),
-    registers=RegistersTable(cr0=0x8005_0033, cr4=0x37_06F0, efer=0xD01),
+    registers=RegistersTable(cr0=0x8005_0033, cr4=MODES[Paging.X86_64].example_cr4, efer=0xD01),
     text=TextTable(virt=0xFFFF_FFFF_9A20_0000, phys=0x2E20_0000, size=0x2E0_0000),
     direct_map=DirectMapTable(virt=0xFFFF_9A58_4000_0000, page_size=0x20_0000),
     private=PlaceTable(start=0x3100_0000, size=0x100_0000),
@@ -103,8 +104,8 @@ def example(
     """
     document = described(paging, page_offset, crash, pc)
     what = "is the default host: a 4 GiB PC whose 64-bit kernel was placed by KASLR."
-    if paging is Paging.LA57:
-        what = what.replace("kernel was", "kernel runs with 5 levels and was")
+    if paging.long_mode and paging is not DEFAULT.paging:
+        what = what.replace("kernel was", f"kernel runs with {MODES[paging].levels} levels and was")
     above = {}
     if not paging.long_mode:
         what = f"is a PC with a 32-bit kernel whose PAGE_OFFSET is {document.direct_map.virt:#x}."
@@ -134,13 +135,14 @@ def described(
         document = _legacy(paging, PAGE_OFFSETS[0] if page_offset is None else page_offset)
     elif page_offset is not None:
         raise HostError("only i386 and pae have a memory split", source=SOURCE, field="split")
-    elif paging is Paging.LA57:
+    elif paging is not document.paging:
+        mode = MODES[paging]
         document = replace(
             document,
             paging=paging,
-            cpu=replace(document.cpu, la57=True),
-            registers=replace(document.registers, cr4=0x37_16F0),
-            direct_map=replace(document.direct_map, virt=0xFF11_0000_0000_0000),
+            cpu=replace(document.cpu, **({mode.feature: True} if mode.feature else {})),
+            registers=replace(document.registers, cr4=mode.example_cr4),
+            direct_map=replace(document.direct_map, virt=mode.direct_map),
         )
     if pc is not None:
         document = on_pc(document, pc)
@@ -179,7 +181,7 @@ def _legacy(paging: Paging, page_offset: int) -> Document:
         relocation=relocation,
         cpu=replace(DEFAULT.cpu, physical_bits=36 if pae else 32, nx=pae, gbpages=False),
         registers=RegistersTable(
-            cr0=DEFAULT.registers.cr0, cr4=0x6F0 if pae else 0x6D0, efer=0x800 if pae else 0
+            cr0=DEFAULT.registers.cr0, cr4=MODES[paging].example_cr4, efer=0x800 if pae else 0
         ),
         text=TextTable(virt=page_offset + 0x100_0000, phys=0x100_0000, size=0x100_0000),
         direct_map=DirectMapTable(

@@ -42,6 +42,7 @@ from tightrope.model import (
     Registers,
     World,
 )
+from tightrope.model.modes import mode_of
 from tightrope.x86 import cpu as x86
 from tightrope.x86.walk import Access, Mmu, Refused, walk
 
@@ -129,12 +130,16 @@ def read_guest(told: Told, registers: Registers, read: ReadMemory, *, crash: boo
         )
     relocation = Virt(align_down(found["relocate_kernel"], PAGE_SIZE))
     text = _text(found, resources, mmu, read)
-    pgd = Phys(registers.cr3 & ~0xFFF if _paging(registers) is not Paging.PAE else registers.cr3)
+    pgd = Phys(
+        registers.cr3 & ~0xFFF
+        if mode_of(registers.cr4, registers.efer) is not Paging.PAE
+        else registers.cr3
+    )
     root = Extent.sized(pgd & -PAGE_SIZE, PAGE_SIZE)
     own = Extent.sized(text.phys, text.size)
     host = Host(
         source=SOURCE,
-        paging=_paging(registers),
+        paging=mode_of(registers.cr4, registers.efer),
         cpu=Cpu(
             physical_bits=told.physical_bits,
             nx=bool(registers.efer & x86.EFER_NXE),
@@ -201,13 +206,6 @@ def with_code(guest: Guest, code: Code, read: ReadMemory) -> World:
             idt=registers.idt,
         ),
     )
-
-
-def _paging(registers: Registers) -> Paging:
-    """The mode that the control registers say (SDM 4.1.1)."""
-    if registers.efer & x86.EFER_LMA:
-        return Paging.LA57 if registers.cr4 & x86.CR4_LA57 else Paging.X86_64
-    return Paging.PAE if registers.cr4 & x86.CR4_PAE else Paging.I386
 
 
 def _behind(virt: int, mmu: Mmu, read: ReadMemory) -> Phys:

@@ -18,14 +18,12 @@ from dataclasses import replace
 from tightrope.errors import HostError
 from tightrope.host.document import Document, MemoryTable, NamedTable, PlaceTable
 from tightrope.memory import RegionKind
-from tightrope.model import Paging
+from tightrope.model.modes import MODES
 
 MIB = 1 << 20
 TABLES = 256 << 10
 SMALLEST, LARGEST = 256, 3583
 """MiB: less leaves an old kernel no room beside a new one; more is split at 4 GiB."""
-CR4 = {Paging.X86_64: 0x35_06F0, Paging.LA57: 0x35_16F0}
-"""Without PCIDE, which the CPU that TCG plays does not have."""
 
 
 def on_pc(document: Document, size: int) -> Document:
@@ -38,10 +36,10 @@ def on_pc(document: Document, size: int) -> Document:
             f"{size} MiB is not between {SMALLEST} and {LARGEST}", source="a PC", field="size"
         )
     top = size * MIB
-    if document.paging in CR4:
+    if document.paging.long_mode:
         document = replace(
             document,
-            registers=replace(document.registers, cr4=CR4[document.paging]),
+            registers=replace(document.registers, cr4=MODES[document.paging].pc_cr4),
             text=replace(document.text, phys=0x400_0000),
             private=PlaceTable(start=0x700_0000, size=document.private.size),
         )

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from tightrope.errors import PlanError
 from tightrope.memory import PAGE_SHIFT, PAGE_SIZE, Extent, Phys, RegionKind, subtract
-from tightrope.model import ZERO_FRAME, Backup, Host, Named, Paging, Segment, XenInterface
+from tightrope.model import ZERO_FRAME, Backup, Host, Named, Segment, XenInterface
+from tightrope.model.modes import MODES
 from tightrope.plan import xen
 from tightrope.plan.backup import LOW_MEMORY, within
 from tightrope.plan.frames import FramePool
@@ -119,7 +120,7 @@ def table_frames(host: Host, identity: Sequence[Named], frames: Frames) -> NDArr
     """
     fmt = FORMATS[host.paging]
     count = 1 + 2 * fmt.leaf + tables_bound(fmt, [each.extent for each in identity])
-    if host.paging is Paging.LA57:
+    if MODES[host.paging].reads_root:
         count += 2 * fmt.leaf  # the identity map has the two tables at its own top
     taken = frames.pool.take(count, "the page tables")
     reach = max(each.extent.end for each in identity)

@@ -20,7 +20,8 @@ from dataclasses import dataclass
 
 from tightrope.abi import boot
 from tightrope.errors import PlanError
-from tightrope.model import EntryPoint, Host, Image, Paging, Protocol
+from tightrope.model import EntryPoint, Host, Image, Protocol
+from tightrope.model.modes import MODES
 from tightrope.routines import ENTER_32, ENTER_32_FROM_64, ENTER_64
 from tightrope.routines import read as read_routine
 from tightrope.x86.cpu import CR0_ET, CR0_MP, CR0_NE, CR0_PE
@@ -107,7 +108,7 @@ def _problem(image: Image, host: Host, protocol: Protocol) -> str | None:
             return "a 32-bit old kernel cannot take the 64-bit entry"
         if (
             protocol is Protocol.LINUX_64
-            and host.paging is Paging.LA57
+            and MODES[host.paging].levels == 5
             and not image.xloadflags & boot.XLoadFlags.XLF_5LEVEL
         ):
             return "the 64-bit entry does not accept 5-level tables (no XLF_5LEVEL)"

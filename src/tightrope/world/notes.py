@@ -92,11 +92,11 @@ def vmcoreinfo(host: Host, pgd: Phys) -> Mapping[str, str]:
         "SYMBOL(swapper_pg_dir)": f"{host.direct_map.virt + pgd:x}",
         "SYMBOL(_stext)": f"{host.text.virt:x}",
     }
-    if host.paging in (Paging.X86_64, Paging.LA57):
+    if host.paging.long_mode:
         phys_base = host.text.phys - (host.text.virt - START_KERNEL_MAP)
         offset = host.text.virt - START_KERNEL_MAP - PHYSICAL_START
         lines["NUMBER(phys_base)"] = str(phys_base)
-        lines["NUMBER(pgtable_l5_enabled)"] = str(int(host.paging is Paging.LA57))
+        lines["NUMBER(pgtable_l5_enabled)"] = str(int(MODES[host.paging].levels == 5))
         lines["KERNELOFFSET"] = f"{offset & (1 << 64) - 1:x}"
     elif host.paging is Paging.PAE:
         lines["CONFIG_X86_PAE"] = "y"

@@ -13,18 +13,13 @@ from random import Random
 from tightrope.host import SPLITS
 from tightrope.memory import PAGE_SIZE, Extent, MemoryMap, Phys, Region, RegionKind, Virt
 from tightrope.model import Cpu, DirectMap, Host, KernelText, LowMapping, Named, Paging
+from tightrope.model.modes import MODES
 from tightrope.x86 import cpu as x86
 
 MIB, GIB = 1 << 20, 1 << 30
 TEXT, PRIVATE = 4 * MIB, 12 * MIB
 TEXT_64 = 0xFFFF_FFFF_8000_0000
-DIRECT_64 = {Paging.X86_64: 0xFFFF_8880_0000_0000, Paging.LA57: 0xFF11_0000_0000_0000}
-FIXMAP = {
-    Paging.I386: 0xFFFB_7000,
-    Paging.PAE: 0xFFFB_7000,
-    Paging.X86_64: 0xFFFF_FFFF_FF5F_6000,
-    Paging.LA57: 0xFFFF_FFFF_FF5F_6000,
-}
+FIXMAP, FIXMAP_64 = 0xFFFB_7000, 0xFFFF_FFFF_FF5F_6000
 CR4 = x86.CR4_PSE | x86.CR4_MCE | 1 << 9 | 1 << 10
 """PSE, MCE, OSFXSR, OSXMMEXCPT: what every Linux has on."""
 CR0 = x86.CR0_PG | x86.CR0_WP | x86.CR0_NE | x86.CR0_ET | x86.CR0_MP | x86.CR0_PE
@@ -48,18 +43,18 @@ def random_host(random: Random, paging: Paging) -> Host:
         pse=True,
         pge=pge,
         gbpages=False,
-        la57=paging is Paging.LA57,
+        la57=MODES[paging].feature == "la57",
     )
     text, direct = _places(random, paging, main)
     relocation, low = _home(random, paging, text)
-    cr4 = CR4 | (x86.CR4_PGE if pge else 0) | (x86.CR4_PAE if paging is not Paging.I386 else 0)
+    cr4 = CR4 | (x86.CR4_PGE if pge else 0)
     efer = (x86.EFER_NXE if nx else 0) | (LONG if wide else 0)
     return Host(
         source="made",
         paging=paging,
         cpu=cpu,
         cr0=CR0 | random.choice([0, x86.CR0_AM, x86.CR0_TS]),
-        cr4=cr4 | (x86.CR4_LA57 if paging is Paging.LA57 else 0),
+        cr4=cr4 | MODES[paging].cr4_on,
         efer=efer,
         memory=MemoryMap(tuple(Region(each, RegionKind.RAM) for each in ram)),
         text=text,
@@ -81,7 +76,7 @@ def _places(random: Random, paging: Paging, main: Extent) -> tuple[KernelText, D
         size = random.choice([PAGE_SIZE, 2 * MIB, 2 * MIB])
         return (
             KernelText(virt=Virt(virt), phys=Phys(TEXT), size=2 * MIB),
-            DirectMap(virt=Virt(DIRECT_64[paging]), page_size=size),
+            DirectMap(virt=MODES[paging].direct_map, page_size=size),
         )
     split = random.choice(SPLITS)
     large = 4 * MIB if paging is Paging.I386 else 2 * MIB
@@ -106,7 +101,7 @@ def _home(
     if home < 0.8:
         return None, ()
     page = LowMapping(
-        virt=Virt(FIXMAP[paging]),
+        virt=Virt(FIXMAP_64 if paging.long_mode else FIXMAP),
         phys=Phys(text.phys + inside),
         size=PAGE_SIZE,
         is_global=random.random() < 0.5,

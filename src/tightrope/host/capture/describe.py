@@ -35,11 +35,6 @@ from tightrope.model.modes import MODES
 
 SOURCE = "this machine"
 TITLE = "This machine, read without changing it.  Each field says where it comes from."
-DIRECT_MAP = {
-    Paging.X86_64: 0xFFFF_8880_0000_0000,
-    Paging.LA57: 0xFF11_0000_0000_0000,
-}
-"""page_offset_base without KASLR (Documentation/arch/x86/x86_64/mm.rst)."""
 BIOS_AREA = Extent(0xE_0000, 0x10_0000)
 """Where a kernel without a pointer looks for the RSDP (ACPI 6.5, 5.2.5.1)."""
 CALLED_IN_PLACE_SINCE = (6, 14)
@@ -259,7 +254,7 @@ def _direct_map(said: Sources, paging: Paging, origins: Origins) -> DirectMapTab
     if base is not None and base >> top == (1 << 64 - top) - 1 and base % PAGE_SIZE == 0:
         origins.read("direct_map.virt", "/proc/kcore")
     else:
-        base = DIRECT_MAP[paging]
+        base = MODES[paging].direct_map
         what = f"the direct map at {base:#x}, where it is without KASLR"
         origins.assumed("direct_map.virt", what, f"/proc/kcore: {AS_ROOT}")
     gbpages = said.flags is not None and "pdpe1gb" in said.flags

@@ -21,6 +21,7 @@ from tightrope.host.profile import read
 from tightrope.host.xen.document import Dom0Table, PseudoNamedTable, PseudoTable, XenTable
 from tightrope.memory import Extent
 from tightrope.model import Paging, XenInterface
+from tightrope.model.modes import MODES
 
 COMPAT = "3.1"
 """The first 64-bit Xen with a 32-bit dom0."""
@@ -82,7 +83,7 @@ def _described(
 ) -> Document:
     long_mode = paging.long_mode
     bits = dom0_bits or (64 if long_mode else 32)
-    if paging is Paging.LA57:
+    if not MODES[paging].under_xen:
         raise HostError(
             "there has never been a Xen with 5-level paging", source=SOURCE, field="mode"
         )

@@ -17,14 +17,15 @@ from tightrope.host.xen.document import (
     XenTable,
 )
 from tightrope.memory import PAGE_SIZE, Extent, Machine, Phys, PseudoPhys, Virt, subtract
-from tightrope.model import Dom0, Host, Named, Paging, Xen
+from tightrope.model import Dom0, Host, Named, Xen
+from tightrope.model.modes import MODES
 from tightrope.model.p2m import HOLE, P2m, from_runs, scattered
 
 
 def xen_of(table: XenTable, host: Host) -> Xen:
     """The hypervisor's side of `host`.  Raises HostError."""
     at = At(host.source, "xen")
-    if host.paging is Paging.LA57:
+    if not MODES[host.paging].under_xen:
         (at / "version").refuse("there has never been a Xen with 5-level paging")
     if table.fixmap < table.virt_start:
         (at / "fixmap").refuse(

@@ -28,12 +28,8 @@ from tightrope.model import (
     Trees,
 )
 
-ROUTINES = {
-    Paging.I386: routines.IN_PLACE_I386,
-    Paging.PAE: routines.IN_PLACE_PAE,
-    Paging.X86_64: routines.IN_PLACE_X86_64,
-    Paging.LA57: routines.IN_PLACE_X86_64,
-}
+ROUTINES = {Paging.I386: routines.IN_PLACE_I386, Paging.PAE: routines.IN_PLACE_PAE}
+"""Of the modes without long mode, which has one for all."""
 LANDMARKS = {
     "flushed": Step.TABLE_A,
     "control": Step.IDENTITY,
@@ -51,7 +47,7 @@ def in_place(paging: Paging) -> Participant:
         name="in-place",
         kind=Kind.RELOCATION,
         code=routines.read(routines.CONTROL_X86_64 if wide else routines.CONTROL_I386),
-        at_v=routines.read(ROUTINES[paging]),
+        at_v=routines.read(ROUTINES.get(paging, routines.IN_PLACE_X86_64)),
         contract=Contract(
             arguments=common | ({"rcx": Given.DIRECT_MAP, "r8": Given.TABLE_B} if wide else narrow),
             trees=Trees.CURRENT,
