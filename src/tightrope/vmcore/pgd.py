@@ -43,7 +43,7 @@ def pgd(
             field="physical_bits",
         )
     root = find_root(core, cr3=cr3, paging=paging)
-    _refuse_unheld(core, root)
+    _refuse_unheld(core, root, physical_bits)
     found = sweep(core, root, physical_bits=physical_bits)
     sizes, counts = np.unique(found.size, return_counts=True)
     held = core.held.covered(found.phys, found.size)
@@ -73,17 +73,22 @@ def pgd(
 LEFT_OUT = "leads to a table that the core leaves out: zeros, or not dumped"
 
 
-def _refuse_unheld(core: Core, root: Root) -> None:
+def _refuse_unheld(core: Core, root: Root, physical_bits: int) -> None:
     standing = core.standing(np.array([root.phys & ~0xFFF], np.uint64))[0]
-    if standing != Standing.HELD:
-        where = (
-            "is left out of the core"
-            if standing == Standing.LEFT_OUT
-            else "is not in the core's memory"
+    if standing == Standing.HELD:
+        return
+    where = (
+        "is left out of the core"
+        if standing == Standing.LEFT_OUT
+        else "is not in the core's memory"
+    )
+    if root.anchors and (other := foreign_to(core, root, physical_bits=physical_bits)) is not None:
+        where += (
+            f"; VMCOREINFO is of another boot: give --cr3 {other:#x}, where a kernel's tables are"
         )
-        raise CoreError(
-            f"the pgd at {root.phys:#x} ({root.how}) {where}", source=core.source, field="cr3"
-        )
+    raise CoreError(
+        f"the pgd at {root.phys:#x} ({root.how}) {where}", source=core.source, field="cr3"
+    )
 
 
 def _faults(root: Root, found: Sweep) -> Iterator[str]:
