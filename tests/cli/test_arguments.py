@@ -374,7 +374,15 @@ def test_a_trace_of_a_fall_ends_where_it_fell(tightrope: Shell) -> None:
         crash: tuple[str, ...] = ("--crash", "--host", crash_host) if each.crash else ()
         crash += ("--backup",) if each.backup else ()
         done = tightrope(
-            "rehearse", "--shipped", "--json", "--sabotage", name, "--trace", str(trace), *crash
+            "rehearse",
+            "--shipped",
+            "--json",
+            "--sabotage",
+            name,
+            "--trace",
+            str(trace),
+            "--force",
+            *crash,
         )
         assert done.status == 1, name
         lines = trace.read_text().splitlines()

@@ -8,9 +8,10 @@
     show         a result as text or JSON
     streams      output whose reader may go away
     signals      what ends a command
-    files        what is read and written: images, hosts, initrds, traces
+    files        what is read: images, hosts, initrds
+    outputs      what is written: traces, loads, scripts
 
-Rules: files are opened in `files` and nowhere below the command line; everything else is a call of a
+Rules: files are opened in `files` and `outputs` and nowhere below the command line; everything else is a call of a
 deed and a report of what came back.  Heavy packages are imported inside the command that needs them.
 Exit status: 0 holds, 1 a finding, 2 no verdict, 128 + n ended by signal n (130: Ctrl-C).
 

@@ -20,6 +20,13 @@ def as_json(group: ArgumentParser | argparse._ArgumentGroup) -> None:
     group.add_argument("--json", action="store_true", help="one JSON object instead of text")
 
 
+def force(group: ArgumentParser | argparse._ArgumentGroup) -> None:
+    """`--force`."""
+    group.add_argument(
+        "--force", action="store_true", help="replace a file that is there; never an input"
+    )
+
+
 def modes() -> list[str]:
     """The page-table formats by name."""
     from tightrope.model import Paging

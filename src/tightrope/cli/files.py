@@ -1,4 +1,4 @@
-"""What the command line reads and writes.
+"""What the command line reads, and a file that is new.
 
 Rules: a file that cannot be read or written is one line, with the system's reason: BadInput.
 """
@@ -9,10 +9,8 @@ import argparse
 import mmap
 import os
 import stat
-from collections.abc import Iterable
-from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TextIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from tightrope.errors import BadInput
 
@@ -24,9 +22,8 @@ MOST_TEXT = 16 << 20
 """Bytes of a host file; one with every row that a machine can have is far smaller."""
 
 if TYPE_CHECKING:
-    from tightrope.model import Buffer, Host, Image, Paging, Participant, Verdict
+    from tightrope.model import Buffer, Host, Image, Paging, Participant
     from tightrope.plan import Module, Request
-    from tightrope.prove.goal import Script
 
 
 def inputs(options: argparse.Namespace) -> tuple[Image, Host, Request]:
@@ -92,6 +89,14 @@ def host_file(path: str) -> Host:
     except UnicodeDecodeError as err:
         raise BadInput("not UTF-8 text", source=path, offset=err.start) from err
     return host.read(text, path)
+
+
+def named(options: argparse.Namespace) -> list[str]:
+    """The files that a command reads, as they were named."""
+    names = ("kernel", "host", "initrd", "old_kernel", "old_initrd", "file")
+    given = [getattr(options, name, None) for name in names]
+    modules = [each.strip().partition(" ")[0] for each in getattr(options, "module", ())]
+    return [str(each) for each in (*given, *modules) if each]
 
 
 def kernel_image(options: argparse.Namespace, path: str) -> Image:
@@ -167,14 +172,6 @@ def text_or_none(path: str) -> str | None:
         return None
 
 
-def write(path: Path, data: bytes) -> None:
-    """All of a file.  Raises BadInput with the system's reason."""
-    try:
-        path.write_bytes(data)
-    except OSError as err:
-        raise BadInput(err.strerror or str(err), source=str(path)) from err
-
-
 def write_new(path: str, text: str) -> None:
     """Text into a file that is not there yet.  Raises BadInput with the system's reason."""
     try:
@@ -183,43 +180,3 @@ def write_new(path: str, text: str) -> None:
     except (OSError, ValueError) as err:
         reason = err.strerror if isinstance(err, OSError) and err.strerror else str(err)
         raise BadInput(reason, source=path) from err
-
-
-def open_trace(path: Path) -> TextIO:
-    """The file for a trace, before anything runs: it must not be found unwritable afterwards."""
-    try:
-        return path.open("w", encoding="utf-8")
-    except OSError as err:
-        raise BadInput(err.strerror or str(err), source=str(path)) from err
-
-
-def write_trace(out: TextIO, verdict: Verdict) -> None:
-    """One line per instruction: number, step, address, text.  Raises BadInput."""
-    run = verdict.run
-    starts = [*run.step_starts, (len(run.trace), run.step_starts[-1][1])]
-    try:
-        with out:
-            for (first, step), (end, _) in pairwise(starts):
-                out.writelines(
-                    f"{first + number}\t{int(step)}\t{rip:#x}\t{run.texts.get(rip, '?')}\n"
-                    for number, rip in enumerate(run.trace[first:end].tolist())
-                )
-    except OSError as err:
-        raise BadInput(err.strerror or str(err), source=out.name) from err
-
-
-def write_scripts(path: Path, scripts: Iterable[Script]) -> None:
-    """SMT-LIB: all in one file when `path` ends in .smt2, else a file each in a directory.
-
-    Each begins with what a solver has to answer.  Raises BadInput.
-    """
-    texts = ((each.name, f"; {each.name}: {each.expected}\n{each.text}") for each in scripts)
-    try:
-        if path.suffix == ".smt2":
-            path.write_text("(reset)\n".join(text for _, text in texts), encoding="utf-8")
-            return
-        path.mkdir(parents=True, exist_ok=True)
-        for name, text in texts:
-            (path / f"{name}.smt2").write_text(text, encoding="utf-8")
-    except OSError as err:
-        raise BadInput(err.strerror or str(err), source=str(path)) from err

@@ -12,7 +12,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tightrope.cli import files
+from tightrope.cli import files, outputs
 from tightrope.cli.arguments import as_json, design, modes, new_kernel, old_kernel
 from tightrope.cli.command import FINDING, HOLDS, UNKNOWN, command
 from tightrope.cli.show import show
@@ -76,6 +76,12 @@ def _options(parser: ArgumentParser, *, default: str | None) -> None:
         help="write the obligations as SMT-LIB too: into one file NAME.smt2, or into a directory",
     )
     parser.add_argument(
+        "--force",
+        action="store_true",
+        default=False if first else default,
+        help="replace files that are there; never an input",
+    )
+    parser.add_argument(
         "--mutants",
         action="store_true",
         default=False if first else default,
@@ -117,6 +123,10 @@ def prove(options: Namespace) -> int:
     from tightrope.prove.goal import Limits
     from tightrope.report.progress import Bar
 
+    if options.smt and options.smt.suffix == ".smt2":
+        outputs.check(options.smt, force=options.force, inputs=files.named(options))
+    elif options.smt:
+        outputs.check_folder(options.smt, force=options.force)
     with closing(Bar()) as bar:
         limits = Limits(seconds=options.limit, progress=bar)
         if options.theorem == "plan":
@@ -172,9 +182,8 @@ def _told(goals: Iterable[Goal], options: Namespace, limits: Limits, bar: Bar) -
     else:
         print(proofs.summary(done))
     if options.smt:
-        files.write_scripts(
-            options.smt, (script for goal in goals if goal.smt for script in goal.smt())
-        )
+        scripts = (script for goal in goals if goal.smt for script in goal.smt())
+        outputs.write_scripts(options.smt, scripts, force=options.force)
     return proved(done)
 
 

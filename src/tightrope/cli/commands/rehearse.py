@@ -8,8 +8,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tightrope.cli import files
-from tightrope.cli.arguments import as_json, design, new_kernel, old_kernel
+from tightrope.cli import files, outputs
+from tightrope.cli.arguments import as_json, design, force, new_kernel, old_kernel
 from tightrope.cli.command import HOLDS, UNKNOWN, command, status
 from tightrope.cli.show import show
 from tightrope.cli.values import seconds
@@ -94,6 +94,7 @@ def walk(parser: ArgumentParser) -> None:
         metavar="FILE",
         help="with --xen v2, when it holds: what `tightrope perform xen` takes",
     )
+    force(shown)
 
 
 @command(
@@ -117,7 +118,8 @@ def rehearse(options: Namespace) -> int:
         performable.refuse(xen=options.xen, sabotage=broken)
     if options.old_kernel:
         return _booted(options)
-    trace = files.open_trace(options.trace) if options.trace else None
+    for path in filter(None, (options.trace, options.write)):
+        outputs.check(path, force=options.force, inputs=files.named(options))
     image, old, request = files.inputs(options)
     design = files.relocation(options, old.paging)
     console = options.until == "console"
@@ -142,10 +144,10 @@ def rehearse(options: Namespace) -> int:
                 machine=machine,
                 progress=bar,
             )
-        if trace:
-            files.write_trace(trace, verdict)
+        if options.trace:
+            outputs.write_trace(options.trace, verdict)
         if options.write and (load := performable.load(verdict)) is not None:
-            files.write(options.write, load)
+            outputs.write(options.write, load)
         _show(options, verdict)
     if options.strict and verdict.assumed and verdict.outcome is Outcome.HOLDS:
         return UNKNOWN

@@ -1,0 +1,174 @@
+"""How a command ends, as a process of its own: readers that go away, signals, mistakes of ours."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+TIGHTROPE = (sys.executable, "-m", "tightrope")
+
+
+def program(body: str) -> tuple[str, ...]:
+    """A `tightrope` with one more command, `wait`, that does `body`; `import` what it needs there."""
+    indented = "\n".join(f"    {line}" for line in body.splitlines())
+    return (
+        sys.executable,
+        "-c",
+        "import sys\n"
+        "from tightrope.cli import main\n"
+        "from tightrope.cli.command import command\n"
+        "from tightrope.cli.arguments import as_json\n"
+        "@command('wait', help='wait', takes=(as_json,))\n"
+        f"def wait(options):\n{indented}\n    return 0\n"
+        "sys.exit(main())",
+    )
+
+
+def run(command: tuple[str, ...], *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*command, *arguments], capture_output=True, text=True)
+
+
+# --------------------------------------------------------------------------- readers that go away
+
+
+@pytest.mark.parametrize("lines", [1, 3, 200_000])
+@pytest.mark.parametrize("status", [0, 1])
+def test_the_status_is_the_commands_own_whoever_reads_how_much(lines: int, status: int) -> None:
+    body = f"for n in range({lines}): print('line', n)\nreturn {status}"
+    reading, writing = os.pipe()
+    shown = subprocess.Popen([*program(body), "wait"], stdout=writing, stderr=subprocess.PIPE)
+    os.close(writing)
+    assert os.read(reading, 5) == b"line "
+    os.close(reading)
+    assert shown.communicate(timeout=60)[1] == b""
+    assert shown.returncode == status
+
+
+def test_a_full_disk_is_our_output_and_another_file_is_named() -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run([*TIGHTROPE, "rules"], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (2, "tightrope: No space left on device\n")
+    done = run(program("open('/no/such/file')"), "wait")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "tightrope: /no/such/file: No such file or directory\n"
+
+
+# ------------------------------------------------------------------------------- mistakes of ours
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("raise MemoryError", "out of memory"),
+        ("return [][1]", "IndexError"),
+        ("raise RecursionError('too deep')", "too deep"),
+        ("raise ValueError('a\\nb')", "a b"),
+        ("assert False", "AssertionError"),
+    ],
+)
+def test_whatever_goes_wrong_is_one_line_and_status_2(body: str, words: str) -> None:
+    done = run(program(body), "wait")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("tightrope: ")
+    assert done.stderr.count("\n") == 1
+    assert words in done.stderr
+
+
+def test_a_mistake_of_ours_shows_where_it_was_when_it_is_asked_to() -> None:
+    done = subprocess.run(
+        [*program("raise ValueError('here')"), "wait"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"TIGHTROPE_TRACEBACK": "1"},
+    )
+    assert done.returncode == 2
+    assert "Traceback" in done.stderr
+
+
+# ---------------------------------------------------------------------------------------- signals
+
+BUSY = {
+    "python": "while True: pass",
+    "sleep": "import time; time.sleep(60)",
+    "a lost exception": (
+        "import ctypes\n"
+        "def called(_a, _b):\n"
+        "    import time; time.sleep(0.05)\n"
+        "    return 0\n"
+        "kind = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)\n"
+        "each = (ctypes.c_int * 1024)()\n"
+        "while True: ctypes.CDLL(None).qsort(each, 1024, 4, kind(called))"
+    ),
+    "a library": "import ctypes; ctypes.CDLL(None).sleep(60)",
+    "z3": (
+        "import z3\n"
+        "import tightrope.prove.isa.terms\n"
+        "x, y = z3.BitVecs('x y', 64)\n"
+        "solver = z3.Solver()\n"
+        "solver.add(x * y == 0xdeadbeefcafebabf * 3, x > 1, y > 1, x * x * y != 7, x & 1 == 1)\n"
+        "print(solver.check())"
+    ),
+}
+
+
+@pytest.mark.parametrize("what", BUSY)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_a_command_at_once_wherever_it_is(what: str, number: signal.Signals) -> None:
+    if what == "z3":
+        pytest.importorskip("z3")
+    busy = subprocess.Popen(
+        [*program("print('begun', flush=True)\n" + BUSY[what]), "wait"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert busy.stdout is not None
+    assert busy.stdout.readline() == "begun\n"
+    time.sleep(0.5)
+    busy.send_signal(number)
+    started = time.monotonic()
+    out, err = busy.communicate(timeout=60)
+    assert time.monotonic() - started < 30
+    assert (busy.returncode, out) == (128 + number, "")
+    said = [line for line in err.splitlines() if line.startswith("tightrope: ")]
+    assert len(said) == 1
+    assert said[0].endswith("nothing was changed")
+
+
+def test_what_a_signal_interrupted_is_not_reported_as_done() -> None:
+    body = (
+        "import os, signal\n"
+        "try: os.kill(os.getpid(), signal.SIGINT)\n"
+        "except KeyboardInterrupt: pass\n"
+        "print('It holds')"
+    )
+    done = run(program(body), "wait")
+    assert (done.returncode, done.stdout) == (130, "")
+
+
+def test_things_are_closed_before_a_signal_ends_the_command(tmp_path: Path) -> None:
+    body = (
+        "import os, signal, tempfile\n"
+        f"with tempfile.TemporaryDirectory(dir={str(tmp_path)!r}):\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    while True: pass"
+    )
+    assert run(program(body), "wait").returncode == 128 + signal.SIGTERM
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_signal_that_is_ignored_stays_so() -> None:
+    """A command under nohup goes on when its terminal hangs up."""
+    body = "import os, signal\nos.kill(os.getpid(), signal.SIGHUP)\nprint('still here')"
+    command = (
+        *program(body)[:2],
+        "import signal\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\n" + program(body)[2],
+    )
+    done = run(command, "wait")
+    assert (done.returncode, done.stdout) == (0, "still here\n")
