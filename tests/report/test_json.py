@@ -88,6 +88,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "agree": ("agree", "--count", "3", "--on", "emulator,unicorn"),
     "prove": ("prove", "designs", "--mode", "i386"),
     "rules": ("rules",),
+    "contracts": ("contracts",),
     "sabotages": ("rehearse", "--sabotage", "list"),
     "inspect": ("inspect", "kernel"),
     "inspect elf": ("inspect", "vmlinux"),
