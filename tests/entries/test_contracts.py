@@ -17,7 +17,7 @@ from tightrope.check import check
 from tightrope.deeds.rehearse import build
 from tightrope.errors import PlanError
 from tightrope.memory import Extent, MemoryMap, Phys, Region, RegionKind
-from tightrope.model import Handover, Host, Outcome, Paging, Protocol, Registers, Run
+from tightrope.model import Handover, Host, Named, Outcome, Paging, Protocol, Registers, Run
 from tightrope.plan import Module, Request, prepare
 
 PG, PE, ET, MP, NE = 1 << 31, 1, 1 << 4, 1 << 1, 1 << 5
@@ -160,7 +160,8 @@ CRASH_REGION = Extent.sized(MIB, 48 * MIB)
 def crash_host(paging: Paging) -> Host:
     """An old kernel that is elsewhere."""
     old = example_of(paging)
-    return replace(old, crash_region=CRASH_REGION, busy=())
+    note = Named(extent=Extent.sized(0x7000_0000, 0x200), what="CPU 0's registers")
+    return replace(old, crash_region=CRASH_REGION, busy=(), crash_notes=(note,))
 
 
 @pytest.mark.parametrize("backup", [False, True])

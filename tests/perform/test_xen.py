@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import struct
 from contextlib import suppress
 from dataclasses import replace
 
@@ -202,6 +203,33 @@ def test_a_load_file_is_read_as_it_was_written(
         segments=segments, entry=7, legacy=legacy, crash=crash, rehearsed=said, taker=Taker.XEN
     )
     assert equal(load_file.read(load_file.write(load), "it"), load)
+
+
+def last_byte_of(raw: bytes) -> int:
+    """Where the last part ends: the greatest p_offset + p_filesz."""
+    count = int.from_bytes(raw[0x38:0x3A], "little")
+    rows = [raw[0x40 + n * 56 : 0x40 + (n + 1) * 56] for n in range(count)]
+    return max(sum(struct.unpack_from("<Q", row, at)[0] for at in (8, 32)) for row in rows)
+
+
+@given(bit=st.integers(0, 8 * len(load_file.write(LOAD)) - 1))
+def test_a_load_of_which_one_bit_is_another_is_refused(bit: int) -> None:
+    raw = bytearray(load_file.write(LOAD))
+    assert equal(load_file.read(bytes(raw), "it"), LOAD)
+    raw[bit // 8] ^= 1 << bit % 8
+    with pytest.raises(BadInput) as caught:
+        load_file.read(bytes(raw), "it")
+    assert caught.value.source == "it"
+
+
+def test_what_stands_behind_a_load_is_not_looked_at_and_a_load_without_a_digest_is_old() -> None:
+    raw = load_file.write(LOAD)
+    assert last_byte_of(raw) == len(raw)
+    assert equal(load_file.read(raw + b"signature", "it"), LOAD)
+    # The note's type made one that nobody knows.
+    at = raw.index(struct.pack("<III", 10, 64, 4))
+    with pytest.raises(BadInput, match="has no digest: written by an older --write"):
+        load_file.read(raw[: at + 8] + b"\5" + raw[at + 9 :], "it")
 
 
 @given(at=st.integers(0, 700), value=st.integers(0, 255), cut=st.integers(0, 20_000))

@@ -3,11 +3,13 @@
     ELF header   e_machine   EM_X86_64, or EM_386: entered with paging off
                  e_entry     the machine address to enter
     PT_NOTE      owner "Tightrope": type 1, what the rehearsal said; type 2, "kexec" or "crash";
-                 type 3, who takes it, "xen" or "linux"
+                 type 3, who takes it, "xen" or "linux"; type 4, a digest
     PT_LOAD ...  p_paddr, p_memsz   a segment's destination, whole pages
                  p_offset, p_filesz its bytes; without any, the image only wants to reach the pages
 
-So `readelf -lW` shows what would be loaded.
+So `readelf -lW` shows what would be loaded.  The digest is SHA-256 in hexadecimal, of all bytes up to
+the end of the last part, with its own digits as zeros: what is performed is what was rehearsed, to the
+bit.
 
 Rules: bytes to a value and back; nothing is asked of a machine.  A file that is read was not
 necessarily written by us: what does not add up is a BadInput with its field and offset.
@@ -15,7 +17,8 @@ necessarily written by us: what does not add up is a BadInput with its field and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import pairwise
@@ -26,7 +29,8 @@ from tightrope.errors import BadInput
 from tightrope.memory import PAGE_SIZE, Extent, align_up
 
 OWNER = b"Tightrope\0"
-NOTE_OUTCOME, NOTE_KIND, NOTE_TAKER = 1, 2, 3
+NOTE_OUTCOME, NOTE_KIND, NOTE_TAKER, NOTE_DIGEST = 1, 2, 3, 4
+NO_DIGEST = "0" * 64
 HOLDS = "holds"
 _BITS = 64
 _HEADER, _SEGMENT, _NOTE = elf.HEADER[_BITS], elf.PROGRAM_HEADER[_BITS], elf.NOTE
@@ -84,6 +88,7 @@ def write(load: Load) -> bytes:
         _note(NOTE_OUTCOME, load.rehearsed)
         + _note(NOTE_KIND, kind)
         + _note(NOTE_TAKER, load.taker.value)
+        + _note(NOTE_DIGEST, NO_DIGEST)
     )
     count = 1 + len(load.segments)
     at = _HEADER.size + count * _SEGMENT.size
@@ -120,7 +125,19 @@ def write(load: Load) -> bytes:
         phentsize=_SEGMENT.size,
         phnum=count,
     )
-    return b"".join([header, *rows, *parts])
+    # The digest's digits are the last of the notes, which stand behind the rows.
+    place = _HEADER.size + count * _SEGMENT.size + len(notes) - len(NO_DIGEST)
+    data = bytearray(b"".join([header, *rows, *parts]))
+    data[place : place + len(NO_DIGEST)] = _digest(memoryview(data), place).encode()
+    return bytes(data)
+
+
+def _digest(raw: memoryview, place: int) -> str:
+    """The digest of a file whose digest's digits stand at `place`."""
+    seen = hashlib.sha256(raw[:place])
+    seen.update(NO_DIGEST.encode())
+    seen.update(raw[place + len(NO_DIGEST) :])
+    return seen.hexdigest()
 
 
 def read(data: bytes | memoryview, source: str) -> Load:
@@ -138,6 +155,7 @@ def read(data: bytes | memoryview, source: str) -> Load:
             f"{count} program headers", source=source, field="e_phnum", limit=_MOST_SEGMENTS
         )
     notes: dict[int, str] = {}
+    digest = end = 0
     segments: list[LoadSegment] = []
     for number in range(count):
         place = table + number * _SEGMENT.size
@@ -149,8 +167,11 @@ def read(data: bytes | memoryview, source: str) -> Load:
             raise BadInput(
                 "ends before its bytes do", source=source, field="p_offset", offset=place
             )
+        end = max(end, at + filesz)
         if what == PT_NOTE:
-            notes |= _notes(raw[at : at + filesz], source, at)
+            for kind, text, place_of_text in _notes(raw[at : at + filesz], source, at):
+                notes[kind] = text
+                digest = place_of_text if kind == NOTE_DIGEST else digest
         elif what == PT_LOAD:
             segments.append(
                 _segment(raw[at : at + filesz], row["paddr"], row["memsz"], source, place)
@@ -159,6 +180,15 @@ def read(data: bytes | memoryview, source: str) -> Load:
         raise BadInput("does not say what it is: not written by --write", source=source)
     if notes.get(NOTE_TAKER) not in list(Taker):
         raise BadInput("does not say who takes it: written by an older --write", source=source)
+    said = notes.get(NOTE_DIGEST, "")
+    if len(said) != len(NO_DIGEST) or _digest(raw[:end], digest) != said:
+        raise BadInput(
+            "is not as it was written: its digest is another"
+            if said
+            else "has no digest: written by an older --write",
+            source=source,
+            field="PT_NOTE",
+        )
     return Load(
         segments=tuple(segments),
         entry=header["entry"],
@@ -190,9 +220,9 @@ def _note(kind: int, text: str) -> bytes:
     )
 
 
-def _notes(raw: memoryview, source: str, offset: int) -> dict[int, str]:
-    """Our notes by type."""
-    found, at = {}, 0
+def _notes(raw: memoryview, source: str, offset: int) -> Iterator[tuple[int, str, int]]:
+    """Our notes: type, text, and where that stands in the file.  Raises BadInput."""
+    at = 0
     while at + _NOTE.size <= len(raw):
         note = _NOTE.unpack(raw, at)
         names, size, kind = note["namesz"], note["descsz"], note["type"]
@@ -201,9 +231,8 @@ def _notes(raw: memoryview, source: str, offset: int) -> dict[int, str]:
         if text + size > len(raw):
             raise BadInput("a note is cut off", source=source, field="PT_NOTE", offset=offset + at)
         if bytes(raw[name : name + names]) == OWNER:
-            found[kind] = bytes(raw[text : text + size]).decode("utf-8", "replace")
+            yield kind, bytes(raw[text : text + size]).decode("utf-8", "replace"), offset + text
         at = text + align_up(size, 4)
-    return found
 
 
 def check_pages(extents: Sequence[Extent], source: str) -> None:

@@ -18,6 +18,8 @@ from tightrope.x86 import cpu as x86
 
 MIB, GIB = 1 << 20, 1 << 30
 TEXT, PRIVATE = 4 * MIB, 12 * MIB
+NOTE = Extent.sized(PRIVATE + 2 * MIB, 0x400)
+"""A CPU's registers, without which a crash kernel makes no dump."""
 TEXT_64 = 0xFFFF_FFFF_8000_0000
 FIXMAP, FIXMAP_64 = 0xFFFB_7000, 0xFFFF_FFFF_FF5F_6000
 CR4 = x86.CR4_PSE | x86.CR4_MCE | 1 << 9 | 1 << 10
@@ -66,6 +68,7 @@ def random_host(random: Random, paging: Paging) -> Host:
         firmware=(),
         rsdp=None,
         low_mappings=low,
+        crash_notes=(Named(extent=NOTE, what="CPU 0's registers"),),
     )
 
 
