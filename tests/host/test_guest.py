@@ -97,6 +97,33 @@ def test_for_a_crash_what_it_reserved_is_the_crash_region() -> None:
     ]
 
 
+def test_of_two_regions_the_highest_is_where_the_image_goes() -> None:
+    old, world, ram = standing(Paging.X86_64)
+    high = "  1c000000-1cffffff : Crash kernel\n"
+    lines = iomem(old).replace("  10000000", f"{high}  10000000")
+    got = read_guest(told(old, iomem=lines), world.registers, ram.view, crash=True).host
+    assert got.crash_region == Extent(0x1C00_0000, 0x1D00_0000)
+    assert [each.extent for each in got.crash_memory] == [RESERVED]
+
+
+@pytest.mark.parametrize("lowmem", [0x1800_0000, 0x17FF_F000, 0x1800_1000])
+@pytest.mark.parametrize("paging", [Paging.I386, Paging.PAE])
+def test_the_direct_map_ends_where_lowmem_does_to_the_page(paging: Paging, lowmem: int) -> None:
+    old = host.read(host.example(paging, pc=512), "a PC")
+    old = replace(old, direct_map=replace(old.direct_map, size=lowmem))
+    world = world_room.lay(old, code_for(paging))
+    ram = Ram(backed(old.memory, old.firmware))
+    for piece in world.pieces:
+        ram.write(piece.phys, piece.data)
+    assert read_guest(told(old), world.registers, ram.view).host.direct_map.size == lowmem
+
+
+@pytest.mark.parametrize("paging", [Paging.X86_64, Paging.LA57])
+def test_a_64_bit_kernel_maps_all_of_ram(paging: Paging) -> None:
+    old, world, ram = standing(paging)
+    assert read_guest(told(old), world.registers, ram.view).host.direct_map.size == 1 << 52
+
+
 @pytest.mark.parametrize("paging", list(Paging))
 def test_its_world_has_the_code_over_its_own_page_at_v(paging: Paging) -> None:
     old, world, ram = standing(paging)

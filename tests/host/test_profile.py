@@ -6,6 +6,7 @@ Documents are the example with one thing changed, written as TOML by the maker.
 from __future__ import annotations
 
 import datetime
+import tomllib
 from collections.abc import Callable
 from typing import Any
 
@@ -280,6 +281,16 @@ def test_v_may_be_the_last_page_of_the_text_and_no_further() -> None:
     assert read(table).relocation == last
     table["relocation"] = last + 0x1000
     assert refused(table).field == "relocation"
+
+
+@pytest.mark.parametrize("paging", list(Paging))
+def test_a_mapping_may_end_with_the_last_address_and_not_behind_it(paging: Paging) -> None:
+    table = tomllib.loads(host.example(paging))
+    top = 1 << (64 if paging.long_mode else 32)
+    table["mapping"] = [MAPPING | {"virt": top - 0x1000}]
+    assert read(table).low_mappings[0].virt == top - 0x1000
+    table["mapping"] = [MAPPING | {"virt": top - 0x1000, "size": 0x2000}]
+    assert refused(table).field == "mapping[0].virt"
 
 
 def test_the_limit_is_the_bound_that_was_broken() -> None:

@@ -209,7 +209,8 @@ def last_byte_of(raw: bytes) -> int:
     """Where the last part ends: the greatest p_offset + p_filesz."""
     count = int.from_bytes(raw[0x38:0x3A], "little")
     rows = [raw[0x40 + n * 56 : 0x40 + (n + 1) * 56] for n in range(count)]
-    return max(sum(struct.unpack_from("<Q", row, at)[0] for at in (8, 32)) for row in rows)
+    ends = [sum(struct.unpack_from("<Q", row, at)[0] for at in (8, 32)) for row in rows]
+    return int(max(ends))
 
 
 @given(bit=st.integers(0, 8 * len(load_file.write(LOAD)) - 1))

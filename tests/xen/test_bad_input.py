@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from tests.makers.bzimage import bzimage
-from tests.xen.runs import CRASH_REGION, NEW_WAYS, OLD_WAYS, OUT, Way, document, hypervisor
+from tests.rehearse.runs import shipped_kernel
+from tests.xen.runs import (
+    CRASH_REGION,
+    NEW_WAYS,
+    OLD_WAYS,
+    OUT,
+    Way,
+    document,
+    hypervisor,
+    request,
+)
+from tightrope import host
 from tightrope.cli import main
 from tightrope.errors import PlanError
 from tightrope.memory import Extent
-from tightrope.model import Named
+from tightrope.model import Named, Paging, XenInterface
+from tightrope.plan import prepare
 from tightrope.plan.xen import refuse_segments
 
 X86_64_V1, V2 = OLD_WAYS[2], NEW_WAYS[0]
@@ -283,3 +296,16 @@ def test_what_a_v2_load_refuses_is_refused(
 ) -> None:
     with pytest.raises(PlanError, match=says):
         refuse_segments(hypervisor(V2), loaded, mapped, crash=True)
+
+
+@pytest.mark.parametrize(
+    ("version", "takes_v1", "takes_v2"),
+    [("3.0", True, False), ("4.2", True, False), ("4.3", True, False), ("4.4", False, True)],
+)
+def test_xen_4_3_is_the_last_with_fixmaps_and_4_4_the_first_with_segments(
+    version: str, takes_v1: bool, takes_v2: bool
+) -> None:
+    old = host.read(edited(X86_64_V1, ('version = "3.0"', f'version = "{version}"')), "a Xen")
+    for interface, takes in ((XenInterface.V1, takes_v1), (XenInterface.V2, takes_v2)):
+        with nullcontext() if takes else pytest.raises(PlanError, match=r"xen\.version"):
+            prepare(shipped_kernel(), old, request((Paging.X86_64, interface, 64)))

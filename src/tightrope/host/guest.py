@@ -160,11 +160,18 @@ def read_guest(told: Told, registers: Registers, read: ReadMemory, *, crash: boo
             Named(extent=each, what="the old kernel's memory")
             for each in subtract(memory.ram, [*reserved, own, root])
         ),
-        crash_region=max(reserved, key=lambda each: each.size) if crash else None,
+        # The image goes into the highest, whatever its size.
+        crash_region=max(reserved) if crash else None,
         firmware=_firmware(memory),
         rsdp=None,
         low_mappings=(),
         crash_notes=_notes(told.notes, memory) if crash else (),
+        crash_memory=tuple(
+            Named(extent=each, what="the low part of the crash region")
+            for each in sorted(reserved)[:-1]
+        )
+        if crash
+        else (),
     )
     return Guest(host=host, registers=registers, pgd=pgd, tables=tables)
 
