@@ -144,3 +144,11 @@ def test_what_is_odd_about_the_file_is_told_with_the_plan_and_the_walk() -> None
     verdict = rehearse(read, small_host(), Request(), machine=Emulator())
     assert "  the file        64 bytes of zeros behind the kernel" in screen(REHEARSAL, verdict)
     assert facts(PLAN, plan)["remarks"] == [remark]
+
+
+def test_xens_command_line_is_counted_without_the_files_name() -> None:
+    body = CODE[:4] + bytes(4) + header2() + b"Xen version %d.%d%s\0"
+    read = image.read(elf(Segment(BASE, body), bits=32), "a/file/with/a/name/of/30/bytes")
+    assert prepare(read, small_host(), Request(command_line="x" * 1023)).command_line == "x" * 1023
+    with pytest.raises(PlanError, match=r"1024 bytes .* \(limit 0x3ff\)"):
+        prepare(read, small_host(), Request(command_line="x" * 1024))

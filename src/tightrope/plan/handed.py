@@ -150,7 +150,9 @@ def _modules(
         placed.append(
             PlacedModule(
                 extent=Extent.sized(place.start, len(module.data)),
-                string=encoded(new.image, text, f"module {number}"),
+                string=encoded(
+                    new.image, text, f"module {number}", name=module.source if names else ""
+                ),
             )
         )
     return segments, placed
@@ -158,7 +160,7 @@ def _modules(
 
 def _multiboot(new: New, protocol: Protocol, request: Request, room: Room) -> Handed:
     file = new.image.source.rpartition("/")[2].split(maxsplit=1)[0]
-    line = encoded(new.image, f"{file} {request.command_line}".strip())
+    line = encoded(new.image, f"{file} {request.command_line}".strip(), name=file)
     segments, placed = _modules(new, request.modules, room, names=True)
     if protocol is Protocol.MULTIBOOT:
         magic, role = multiboot_abi.LOADED_BY_1, SegmentRole.MULTIBOOT
@@ -204,8 +206,11 @@ def _pvh(new: New, request: Request, room: Room) -> Handed:
     return Handed(segments=tuple(segments), registers={"rbx": info_at.start})
 
 
-def encoded(image: Image, text: str, what: str = "command line") -> bytes:
-    """A command line as a kernel reads it, its zero included.  Raises PlanError."""
+def encoded(image: Image, text: str, what: str = "command line", *, name: str = "") -> bytes:
+    """A command line as a kernel reads it, its zero included.  Raises PlanError.
+
+    `name` is what it begins with for a loader's sake: whoever reads the rest does not count it.
+    """
     try:
         raw = text.encode()
     except UnicodeEncodeError as err:
@@ -213,9 +218,10 @@ def encoded(image: Image, text: str, what: str = "command line") -> bytes:
         raise PlanError("is not UTF-8 text", source=what, offset=err.start) from err
     if b"\0" in raw:
         raise PlanError("holds a zero byte", source=what)
-    if len(raw) > image.cmdline_limit:
+    counted = len(raw) - min(len(raw), len(f"{name} ".encode()) if name else 0)
+    if counted > image.cmdline_limit:
         raise PlanError(
-            f"{len(raw)} bytes are more than {image.source} takes",
+            f"{counted} bytes are more than {image.source} takes",
             source=what,
             field="cmdline_size",
             limit=image.cmdline_limit,

@@ -110,6 +110,7 @@ def rehearse(options: Namespace) -> int:
     from tightrope import sabotage
     from tightrope.deeds import defaults, machines, performable
     from tightrope.deeds.rehearse import rehearse as deed
+    from tightrope.deeds.unpacking import Unpacking
     from tightrope.model import Outcome
     from tightrope.report.progress import Bar
 
@@ -121,6 +122,8 @@ def rehearse(options: Namespace) -> int:
     for path in filter(None, (options.trace, options.write)):
         outputs.check(path, force=options.force, inputs=files.named(options))
     image, old, request = files.inputs(options)
+    # As early as can be: it has a core of its own, and the walk's libraries are still to be loaded.
+    unpacking = Unpacking(image, request.initrd)
     design = files.relocation(options, old.paging)
     console = options.until == "console"
     if console and (heard := defaults.audible(image, request)) is not request:
@@ -142,6 +145,7 @@ def rehearse(options: Namespace) -> int:
                 token=token,
                 console_seconds=options.limit,
                 machine=machine,
+                unpacking=unpacking,
                 progress=bar,
             )
         if options.trace:
