@@ -11,8 +11,9 @@ What a loader that comes by kexec provides: the command line, its name, modules 
 memory map.  It has no copy of ACPI's root pointer, no BIOS, no EFI boot services, no screen and no video mode.
 Information about those that a header requires is left out, and remarked on: "if it supports a given tag
 but the information conveyed by it is not available" a loader goes on without (Multiboot2, 3.1.4); a
-type that the specification does not have is refused, as it says there.  A video mode or a console that
-is required is refused: that is no information.  Tags for EFI loaders only are left alone.
+type that the specification does not have is refused, as it says there.  A framebuffer is a preference,
+required or not (3.1.10: "only a recommended mode"); a console that is required, or Multiboot 1's video
+mode, is refused.  Tags for EFI loaders only are left alone.
 
 Rules: facts from `abi.multiboot`; addresses are physical; nothing about ELF is known here.
 """
@@ -204,6 +205,11 @@ def _multiboot2(data: memoryview, at: int, source: str) -> Header:
         elif kind == abi.Tag.CONSOLE_FLAGS:
             if values[0] & abi.CONSOLE_REQUIRED and not optional:
                 raise refusal(name, "requires a console, which a kexec does not provide", place)
+        elif kind == abi.Tag.FRAMEBUFFER:
+            if not optional:
+                remarks.append(
+                    "its Multiboot2 header asks for a framebuffer, which a kexec has not"
+                )
         elif kind not in _LEFT_ALONE and not optional:
             raise refusal(name, "is required, and a kexec does not provide it", place)
     piece: Piece | None = None
