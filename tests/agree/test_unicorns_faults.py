@@ -27,6 +27,7 @@ from tightrope.model import Handover, LowMapping, Paging, Run, Stop
 from tightrope.sabotage import SABOTAGES, Sabotage
 from tightrope.sabotage.edits import entry_of, virt, with_tables
 from tightrope.x86 import cpu as x86
+from tightrope.x86.walk import Access
 
 
 @cache
@@ -195,3 +196,46 @@ def test_what_amd_reserves_and_intel_ignores_is_the_only_thing_that_bit_8_does(
         assert why == {"AMD's CPUs reserve bit 8 of an entry of the highest level"}
     else:
         assert why == set()
+
+
+# ------------------------------------------------------------------------------------- reading ahead
+
+END = walks.TABLE_A_TO_CR3 + walks.NOP * (PAGE_SIZE - 1 - len(walks.TABLE_A_TO_CR3))
+"""All of V's page but its last byte; what comes behind it is not mapped."""
+BEYOND = int(walks.plan().relocation) + PAGE_SIZE
+
+
+def test_an_instruction_that_runs_on_into_nothing_faults_where_it_stands(kvm: Kvm) -> None:
+    handover = walks.made(END + b"\0")  # add %al, ...: its second byte is not there
+    faults = [walks.fault_of(each.run(handover)) for each in (emulator(), kvm, Alone())]
+    assert {(each.vector, each.address, each.access) for each in faults} == {
+        (14, BEYOND, Access.FETCH)
+    }
+    ours, real, theirs = (each.rip for each in faults)
+    assert ours == real == BEYOND - 1
+    assert theirs < ours
+    assert explanations(handover) == {
+        "Unicorn reads a block of instructions ahead, and faults before the first of it has run"
+    }
+
+
+@pytest.mark.parametrize(
+    ("last", "stop", "vector"),
+    [(walks.HLT + b"\0", Stop.HALT, None), (walks.NOP + b"\x06", Stop.FAULT, 6)],
+    ids=["what comes first ends it", "it is none, whatever follows"],
+)
+def test_what_is_never_executed_does_not_fault(
+    last: bytes, stop: Stop, vector: int | None, kvm: Kvm
+) -> None:
+    handover = walks.made(END[:-1] + last)
+    for machine in (emulator(), kvm):
+        run = machine.run(handover)
+        assert run.stop is stop
+        assert (run.fault and run.fault.vector) == vector
+        assert vector is None or walks.fault_of(run).rip == BEYOND - 1
+
+
+def test_running_over_the_end_of_a_page_is_a_fetch_from_the_next_one(kvm: Kvm) -> None:
+    for machine in (emulator(), kvm):
+        fault = walks.fault_of(machine.run(walks.made(END + walks.NOP)))
+        assert (fault.vector, fault.address, fault.rip) == (14, BEYOND, BEYOND)

@@ -14,6 +14,7 @@ from functools import lru_cache
 from iced_x86 import (
     Code,
     Decoder,
+    DecoderError,
     FlowControl,
     Formatter,
     FormatterSyntax,
@@ -92,6 +93,7 @@ class Operation:
     __slots__ = (
         "_instruction",
         "_mask",
+        "cut",
         "kind",
         "plain",
         "sets_state",
@@ -103,7 +105,10 @@ class Operation:
     )
 
     def __init__(self, code: bytes, rip: int, bits: int = 64) -> None:
-        self._instruction = Decoder(bits, code, ip=rip).decode()
+        decoder = Decoder(bits, code, ip=rip)
+        self._instruction = decoder.decode()
+        self.cut = decoder.last_error == DecoderError.NO_MORE_BYTES and _goes_on(code, bits)
+        """There is more of it than there are bytes."""
         self._mask = (1 << bits) - 1
         self.size = len(self._instruction)
         self.text = _formatter.format(self._instruction)
@@ -181,6 +186,17 @@ class Operation:
             size = MemorySizeExt.size(used.memory_size) or abs(self.string_width) or 1
             out.append((address & self._mask, size, Access.WRITE if writes else Access.READ))
         return out
+
+
+def _goes_on(code: bytes, bits: int) -> bool:
+    """Whether a byte could follow that makes an instruction of it.
+
+    iced-x86 1.21 asks for a second byte of opcodes that are none in 64-bit code whatever follows (06).
+    """
+    return any(
+        Decoder(bits, code + bytes([after]) + bytes(15)).decode().code != Code.INVALID
+        for after in range(256)
+    )
 
 
 @lru_cache(maxsize=4096)

@@ -46,6 +46,10 @@ class Lookout(Watch):
         if self.over:
             return
         self.instruction(rip)
+        operation = self.current()
+        if operation is not None and operation.cut and not self.over:
+            # It runs on into the next page, which its bytes could not be read from.
+            self.translation((rip & -PAGE_SIZE) + PAGE_SIZE, Access.FETCH)
         self._will_touch()
 
     def _will_touch(self) -> None:

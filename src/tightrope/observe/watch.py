@@ -24,6 +24,7 @@ from tightrope.observe.mmu import WatchedMmu
 from tightrope.observe.observed import ObservedCpu
 from tightrope.observe.physical import Ram
 from tightrope.observe.privileged import Privileged
+from tightrope.observe.read_ahead import ReadAhead
 from tightrope.observe.steps import StepTracker
 from tightrope.x86 import cpu as x86
 from tightrope.x86.walk import Access, Refused, TableVisit
@@ -92,6 +93,7 @@ class Watch:
         self.code_overwritten = False
         """Code that had been executed was written over: Unicorn may have translated both."""
         self._astray = 0
+        self._ahead = ReadAhead(engine, mmu, self._privileged)
 
     # ----------------------------------------------------------------------------- from the CPU
 
@@ -109,6 +111,10 @@ class Watch:
         operation = self._operations.get(rip)
         if operation is None:
             operation = self._decode(rip)
+        if self._ahead.pages and (beyond := self._ahead.beyond(rip, operation)):
+            self._refused(*beyond, Access.FETCH)
+            self._engine.stop()
+            return
         if not operation.plain:
             self._special(operation)
         if self.index >= self._limit:
@@ -128,8 +134,13 @@ class Watch:
             return None  # Unicorn looks around once more on its way out: at the exit address
         got = self._mmu.translate(page, access, instruction=self.index, step=self._steps.step)
         if isinstance(got, Refused):
+            shown = self._ahead.shown(page, got) if access is Access.FETCH else None
+            if shown is not None:
+                return shown
             self._refused(got, page, access)
             return None
+        if access is Access.FETCH:
+            self._ahead.pages.pop(page, None)
         if not self._mmu.mmu.cr0 & x86.CR0_PG and not self._expects(got >> 12):
             self._astray += 1
             if self._astray > LOST_AFTER:

@@ -66,6 +66,22 @@ def _refused(seen: Seen) -> bool:
     return fault is not None and fault.vector == 13 and fault.access is None
 
 
+def _read_ahead(seen: Seen) -> bool:
+    """Both could not fetch the same page: Unicorn at an instruction that comes earlier in the one before it."""
+    one, other = seen.one.run.fault, seen.other.run.fault
+    if one is None or other is None or seen.what != "fault":
+        return False
+    same = (one.vector, one.address, one.access) == (other.vector, other.address, other.access)
+    page = one.rip & -PAGE_SIZE
+    return (
+        same
+        and one.access is Access.FETCH
+        and other.rip < one.rip
+        and page == other.rip & -PAGE_SIZE
+        and one.address == page + PAGE_SIZE
+    )
+
+
 def _reserved_by_width(seen: Seen) -> bool:
     """An entry has an address bit that the old kernel's CPU lacks and TCG's has, or the other way."""
     host = seen.handover.host
@@ -147,15 +163,16 @@ def _table_bits(seen: Seen) -> bool:
 
 
 def _stale_pdpte(seen: Seen) -> bool:
-    """The walk that faulted used a PDPTE that is not what lies in memory (SDM 4.4.1)."""
-    fault = seen.one.run.fault
-    if fault is None or not fault.visits or fault.visits[0].level != "PDPT":
+    """The walk of the call, or the one that faulted, used a PDPTE that is not what lies in memory (SDM 4.4.1)."""
+    run = seen.one.run
+    if run.fault is None or seen.handover.host.paging is not Paging.PAE:
         return False
-    if seen.handover.host.paging is not Paging.PAE:
-        return False
-    first = fault.visits[0]
-    held = seen.one.run.memory.read(Extent.sized(first.at, 8))
-    return int.from_bytes(held, "little") != first.entry
+    walks = [run.fault.visits, *(each.visits for each in run.translations[:1])]
+    for first in (each[0] for each in walks if each and each[0].level == "PDPT"):
+        held = run.memory.read(Extent.sized(first.at, 8))
+        if int.from_bytes(held, "little") != first.entry:
+            return True
+    return False
 
 
 def _hole(seen: Seen) -> bool:
@@ -232,6 +249,11 @@ KNOWN = (
     Known(None, "the emulator reads before it writes, and has seen the read", _read_before_falling),
     Known("unicorn", "Unicorn raises #GP for the stack, not #SS", _stack_fault),
     Known("unicorn", "Unicorn keeps reserved bits of CR0", _reserved_cr0),
+    Known(
+        "unicorn",
+        "Unicorn reads a block of instructions ahead, and faults before the first of it has run",
+        _read_ahead,
+    ),
     Known(
         None,
         "the running code was copied over, and a CPU fetches again when it likes",
