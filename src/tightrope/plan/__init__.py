@@ -2,6 +2,7 @@
 
     request       what a user asks for
     entering      which entry can be reached, and the stub that makes its state
+    place         the destinations, in the order in which they find room
     placement     which addresses the segments get in the new kernel's world
     room          room for the segments, given out one after the other
     moved         an image at another address than the one it is linked at
