@@ -12,6 +12,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
@@ -42,15 +43,17 @@ MIB: int = MACHINE.MIB
 
 
 @functools.cache
-def initramfs() -> bytes:
-    """What scripts/build-dom0 makes."""
+def initramfs(files: tuple[tuple[str, Path], ...] = ()) -> bytes:
+    """What scripts/build-dom0 makes, with each file under its name."""
     kernel = debian_kernel("amd64")
     if not (kernel.parent.parent / "modules").is_dir():
         lacking("no modules of Debian's amd64 kernel here: run scripts/fetch-kernels")
-    out = REPOSITORY / ".cache" / "dom0.cpio"
     script = REPOSITORY / "scripts" / "build-dom0"
-    subprocess.run([sys.executable, script, out], check=True)
-    return out.read_bytes()
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "dom0.cpio"
+        given = [f"home/{name}={path}" for name, path in files]
+        subprocess.run([sys.executable, script, out, *given], check=True)
+        return out.read_bytes()
 
 
 @functools.cache
@@ -170,14 +173,21 @@ class Dom0(Guest):
 class BareLinux(Guest):
     """Debian's kernel on the bare PC, with the Python and the `tightrope` of dom0's initramfs."""
 
-    def __init__(self, flavour: str = "amd64", *, crash: str = "", mebibytes: int = 640) -> None:
-        """`crash`: what crashkernel= says; none without it."""
+    def __init__(
+        self,
+        flavour: str = "amd64",
+        *,
+        crash: str = "",
+        mebibytes: int = 640,
+        files: tuple[tuple[str, Path], ...] = (),
+    ) -> None:
+        """`crash`: what crashkernel= says; none without it.  `files` lie in /home from the beginning."""
         disk = Disk(MACHINE.RAM)
         reserve = f" crashkernel={crash}" if crash else ""
         board = Board(
             size=mebibytes * MIB,
             kernel=debian_kernel(flavour).read_bytes(),
-            initrd=initramfs(),
+            initrd=initramfs(files),
             command_line=f"console=ttyS0 quiet panic=-1{reserve}",
             drive=disk.descriptor,
         )

@@ -24,11 +24,14 @@ from tightrope.plan import Request
 MEBIBYTES = 640
 
 
-@pytest.mark.parametrize("crash", ["128M", ""])
-def test_every_refusal_is_told_beforehand(crash: str) -> None:
-    with BareLinux(crash=crash).up() as guest:
-        guest.put(asked_linux.KERNEL, debian_kernel("cloud-amd64").read_bytes())
-        guest.put("asked_linux.py", Path(asked_linux.__file__).read_bytes())
+@pytest.mark.parametrize("crash", ["192M", ""])
+@pytest.mark.parametrize("flavour", ["amd64", "amd64-6.12", "amd64-7.3"])
+def test_every_refusal_is_told_beforehand(flavour: str, crash: str) -> None:
+    files = (
+        (asked_linux.KERNEL, debian_kernel("cloud-amd64")),
+        ("asked_linux.py", Path(asked_linux.__file__)),
+    )
+    with BareLinux(flavour, crash=crash, mebibytes=MEBIBYTES, files=files).up() as guest:
         status, lines = guest.do("python asked_linux.py")
     assert status == 0, "\n".join(lines)
     rows: list[tuple[str, int, list[int | None]]] = json.loads(lines[-1])
