@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
@@ -10,9 +11,10 @@ from tightrope import host, routines
 from tightrope import world as world_room
 from tightrope.errors import HostError
 from tightrope.host import Told, read_guest, with_code
-from tightrope.memory import PAGE_SIZE, Extent
+from tightrope.memory import PAGE_SIZE, Extent, Virt
 from tightrope.model import Code, Host, Paging, World
 from tightrope.observe.physical import Ram, backed
+from tightrope.x86.walk import Access, Refused, Translated, walk
 
 RESERVED = Extent.sized(0x1000_0000, 0x400_0000)
 KINDS = {"ram": "System RAM", "reserved": "Reserved"}
@@ -129,11 +131,47 @@ def test_its_world_has_the_code_over_its_own_page_at_v(paging: Paging) -> None:
     old, world, ram = standing(paging)
     guest = read_guest(told(old), world.registers, ram.view)
     code = code_for(paging)
-    made = with_code(guest, code, ram.view)
+    assert old.relocation is not None
+    made = with_code(guest, code, old.relocation, ram.view)
     assert made.code_phys == world.code_phys
     assert made.pieces[0].data == code.data.ljust(PAGE_SIZE, b"\0")
     assert made.registers.rip == old.relocation
     assert made.registers.cr3 == world.registers.cr3
+
+
+def test_code_that_is_data_is_called_in_the_direct_map_which_is_made_executable() -> None:
+    """Linux since 6.14 copies relocate_kernel out of its data, and calls the copy."""
+    old, world, ram = standing(Paging.X86_64)
+    data = old.direct_map.virt + old.memory.ram[-1].end - PAGE_SIZE
+    symbols = f"{old.text.virt:x} T _text\n{data + 0x8:x} d relocate_kernel\n"
+    guest = read_guest(told(old, symbols=symbols), world.registers, ram.view)
+    assert guest.host.relocation is None
+    control = RESERVED.start
+    virt = Virt(old.direct_map.virt + control)
+    mmu = world.registers.mmu(guest.host.cpu)
+
+    def fetched(tables: Mapping[int, memoryview] | None = None) -> Translated | Refused:
+        def entry(at: int, size: int) -> int | None:
+            view = ram.view(at, size)
+            if tables is not None:
+                view = tables[at & -PAGE_SIZE][at % PAGE_SIZE :][:size]
+            return None if view is None else int.from_bytes(view, "little")
+
+        return walk(entry, mmu, virt, Access.FETCH)
+
+    assert isinstance(fetched(), Refused)
+    made = with_code(guest, code_for(Paging.X86_64), virt, ram.view)
+    assert (made.code_phys, made.registers.rip) == (control, virt)
+    for found in (fetched(), fetched(made.tables)):
+        assert isinstance(found, Translated)
+        assert found.phys == control
+    changed = [
+        (frame, offset)
+        for frame, page in guest.tables.items()
+        for offset, byte in enumerate(bytes(page))
+        if byte != made.tables[frame][offset]
+    ]
+    assert len(changed) == 1, "the one entry, in its bit 63"
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,8 @@ from tightrope.plan import Request
 NOWHERE = {
     "amd64": 0xFFFF_FFFF_8100_0000,
     "cloud-amd64": 0xFFFF_FFFF_8100_0000,
+    "amd64-7.2": 0xFFFF_FFFF_8100_0000,
+    "amd64-7.3": 0xFFFF_FFFF_8100_0000,
     "686-pae": 0xC100_0000,
 }
 """Where the text of each is without KASLR."""
@@ -75,7 +77,12 @@ def walk_from(
 
 @pytest.mark.parametrize(
     ("old", "new", "paging"),
-    [("amd64", "cloud-amd64", Paging.X86_64), ("686-pae", "686-pae", Paging.PAE)],
+    [
+        ("amd64", "cloud-amd64", Paging.X86_64),
+        ("amd64-7.2", "cloud-amd64", Paging.X86_64),
+        ("amd64-7.3", "cloud-amd64", Paging.X86_64),
+        ("686-pae", "686-pae", Paging.PAE),
+    ],
 )
 def test_a_running_kernel_hands_over(machine: Qemu, old: str, new: str, paging: Paging) -> None:
     word = token()

@@ -113,7 +113,7 @@ def rehearse_booted(
         chain = participants.chain(the_plan, design)
         the_plan = handover.fitted(the_plan, chain)
     with stages.stage("tables"):
-        world = host.with_code(found, relocation_code(chain).called, read)
+        world = host.with_code(found, relocation_code(chain).called, the_plan.relocation, read)
         built = handover.build(the_plan, world, chain)
         guest.lay_over(standing, built)
     changed: list[int] = []
@@ -121,7 +121,7 @@ def rehearse_booted(
     def look(step: Step) -> None:
         if step is Step.TABLE_B:
             changed.extend(
-                frame for frame, was in found.tables.items() if read(frame, PAGE_SIZE) != was
+                frame for frame, was in world.tables.items() if read(frame, PAGE_SIZE) != was
             )
 
     with stages.stage("walk"):

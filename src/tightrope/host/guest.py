@@ -10,8 +10,8 @@ kernel reserved for a crash kernel and nothing else, so that it loses nothing be
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from tightrope.errors import HostError
@@ -44,7 +44,7 @@ from tightrope.model import (
 )
 from tightrope.model.modes import mode_of
 from tightrope.x86 import cpu as x86
-from tightrope.x86.walk import Access, Mmu, Refused, walk
+from tightrope.x86.walk import Access, Mmu, Refused, Translated, walk
 
 if TYPE_CHECKING:
     from tightrope.x86.survey import Mappings
@@ -52,6 +52,8 @@ if TYPE_CHECKING:
 SOURCE = "the guest"
 LARGE = 2 << 20
 FOUR_GIB = 1 << 32
+NX_IN_TOP_BYTE = 0x80
+"""Bit 63 of an entry of 8 bytes (SDM 4.5.4)."""
 LARGEST_TEXT = 1 << 30
 """KERNEL_IMAGE_SIZE with KASLR (arch/x86/include/asm/page_64_types.h)."""
 BIOS_AREA = Extent(0xF0000, 0x10_0000)
@@ -128,7 +130,7 @@ def read_guest(told: Told, registers: Registers, read: ReadMemory, *, crash: boo
             source=SOURCE,
             field="/proc/iomem",
         )
-    relocation = Virt(align_down(found["relocate_kernel"], PAGE_SIZE))
+    relocation = _in_text(Virt(align_down(found["relocate_kernel"], PAGE_SIZE)), mmu, read)
     text = _text(found, resources, mmu, read)
     pgd = Phys(
         registers.cr3 & ~0xFFF
@@ -176,12 +178,18 @@ def read_guest(told: Told, registers: Registers, read: ReadMemory, *, crash: boo
     return Guest(host=host, registers=registers, pgd=pgd, tables=tables)
 
 
-def with_code(guest: Guest, code: Code, read: ReadMemory) -> World:
-    """The guest's world with `code` over its own page at V.  Raises HostError where V is not mapped."""
+def with_code(guest: Guest, code: Code, relocation: Virt, read: ReadMemory) -> World:
+    """The guest's world with `code` at V.  Raises HostError where V is not mapped.
+
+    A kernel that calls the control page through its direct map has made it executable when it loaded the
+    image (machine_kexec_prepare() and set_memory_x() in Linux arch/x86/kernel/machine_kexec_64.c); no
+    image was loaded here, so that is done to the guest's tables now, and they count as they are then.
+    """
     host, registers = guest.host, guest.registers
-    relocation = host.relocation
-    assert relocation is not None
-    at = _behind(relocation, registers.mmu(host.cpu), read)
+    mmu = registers.mmu(host.cpu)
+    if host.relocation is None:
+        guest = replace(guest, tables=_executable(guest.tables, relocation, mmu, read))
+    at = _behind(relocation, mmu, read)
     general = dict(registers.general)
     return World(
         host=host,
@@ -215,14 +223,42 @@ def with_code(guest: Guest, code: Code, read: ReadMemory) -> World:
     )
 
 
-def _behind(virt: int, mmu: Mmu, read: ReadMemory) -> Phys:
-    """The frame that the guest's own tables have at an address."""
+def _in_text(virt: Virt, mmu: Mmu, read: ReadMemory) -> Virt | None:
+    """V where the kernel has its code to be executed; None where it is data, to be copied and called
+    elsewhere, as Linux has it since 6.14.
+    """
+    data = isinstance(_walked(virt, mmu, read, Access.FETCH), Refused)
+    return None if data and not isinstance(_walked(virt, mmu, read, Access.READ), Refused) else virt
 
+
+def _executable(
+    tables: Mapping[int, memoryview], virt: Virt, mmu: Mmu, read: ReadMemory
+) -> dict[int, memoryview]:
+    """The tables with every entry on the way to an address without NX, in the guest's memory as well."""
+    changed = dict(tables)
+    for visit in _walked(virt, mmu, read, Access.READ).visits:
+        top = read(visit.at + 7, 1)
+        if top is None or not top[0] & NX_IN_TOP_BYTE:
+            continue
+        top[0] &= ~NX_IN_TOP_BYTE & 0xFF
+        frame = align_down(visit.at, PAGE_SIZE)
+        page = bytearray(changed[frame])
+        page[visit.at - frame + 7] = top[0]
+        changed[frame] = memoryview(bytes(page))
+    return changed
+
+
+def _walked(virt: int, mmu: Mmu, read: ReadMemory, access: Access) -> Translated | Refused:
     def entry(phys: int, size: int) -> int | None:
         view = read(phys, size)
         return None if view is None else int.from_bytes(view, "little")
 
-    got = walk(entry, mmu, virt, Access.FETCH)
+    return walk(entry, mmu, virt, access)
+
+
+def _behind(virt: int, mmu: Mmu, read: ReadMemory) -> Phys:
+    """The frame that the guest's own tables have at an address."""
+    got = _walked(virt, mmu, read, Access.FETCH)
     if isinstance(got, Refused):
         raise HostError(f"{virt:#x}: {got.reason}", source=SOURCE, field="relocate_kernel")
     return got.phys
