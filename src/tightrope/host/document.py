@@ -236,6 +236,6 @@ class FactTable:
     def verify(self, at: At) -> None:
         given = [each for each in (self.read, self.derived, self.assumed) if each is not None]
         if len(given) != 1:
-            at.refuse("says neither one of read, derived and assumed nor only one")
+            at.refuse("has to say one of read, derived and assumed, and only one")
         if self.settle is not None and self.assumed is None:
             (at / "settle").refuse("goes with what is assumed")

@@ -19,6 +19,8 @@ from tightrope.model import Host
 from tightrope.x86.paging import FORMATS
 
 FOUR_GIB = 1 << 32
+RSDP_SIZE = 36
+"""Bytes of a root pointer (ACPI 6.5, table 5.3)."""
 FIRST_MIB = Extent(0, 1 << 20)
 """Left alone: firmware data, and where new kernels put their real-mode trampolines."""
 
@@ -45,6 +47,8 @@ def ram_for_new_kernel(host: Host) -> tuple[Extent, ...]:
     taken += [host.crash_region] if host.crash_region else []
     named = (*host.crash_memory, *host.preserved, *host.firmware)
     taken += [each.extent.page_aligned() for each in named]
+    if host.rsdp is not None:
+        taken.append(Extent.sized(host.rsdp, RSDP_SIZE).page_aligned())
     return subtract(whole_pages(host.memory.ram), taken)
 
 
