@@ -154,7 +154,6 @@ NOT_KERNELS = {
     "elf": b"\x7fELF\x02\x01\x01" + bytes(2000),
     "cut-in-the-header": KERNEL[:0x230],
     "cut-in-the-kernel": KERNEL[:-100],
-    "padded": KERNEL + bytes(4096),
     "bad-flag": put(KERNEL, "boot_flag", 0),
 }
 
@@ -164,6 +163,15 @@ NOT_KERNELS = {
 def test_what_is_not_a_whole_kernel(tightrope: Shell, deed: str, what: str) -> None:
     path = tightrope.file("kernel", NOT_KERNELS[what])
     refused(tightrope(deed, path), path)
+
+
+@pytest.mark.parametrize("deed", ["rehearse", "plan", "inspect"])
+def test_a_kernel_that_is_padded_to_a_block_is_whole_and_said_to_be_padded(
+    tightrope: Shell, deed: str
+) -> None:
+    done = tightrope(deed, tightrope.file("kernel", KERNEL + bytes(4096)))
+    assert (done.status, done.err) == (0, "")
+    assert "4096 bytes of zeros behind the kernel" in done.out
 
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -294,7 +302,7 @@ KEYS = {
     "steps.0": "number name ok",
     "entry": "general rip rflags cr0 cr3 cr4 efer segments gdt idt",
     "stopped": "why registers",
-    "plan": "image host crash segments control_page relocation entry kernel_entry entry_bits"
+    "plan": "image remarks host crash segments control_page relocation entry kernel_entry entry_bits"
     " protocol boot_params arguments command_line list pages pages_in_place identity page_table_a page_table_b",
     "plan.segments.0": "name start size data why",
     "plan.list": "head pages",

@@ -22,6 +22,7 @@ from typing import Any
 from hypothesis import assume
 from hypothesis import strategies as st
 
+from tests.makers import cpio
 from tests.makers.bzimage import bzimage
 from tightrope import host as host_room
 from tightrope import image as image_room
@@ -283,9 +284,9 @@ def images(draw: st.DrawFn) -> Image:
 @st.composite
 def requests(draw: st.DrawFn) -> Request:
     """With and without an initrd and a shuffle."""
-    size = draw(st.none() | st.integers(1, 4 * MIB))
+    size = draw(st.none() | st.integers(300, MIB))
     return Request(
-        initrd=None if size is None else bytes(range(1, 252)) * (size // 251 + 1),
+        initrd=None if size is None else cpio.initrd(4 * size, bytes(range(1, 252))),
         command_line=draw(st.text("abc =,é", max_size=300)),
         scatter=draw(st.none() | st.integers(0, 1 << 70)),
     )

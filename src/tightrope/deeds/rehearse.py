@@ -123,7 +123,7 @@ def rehearse(
     with stages.stage("walk"):
         run = machine.run(built)
     with stages.stage("check"):
-        findings = check.check(built, run)
+        findings = (*unpacking.findings(), *check.check(built, run))
     heard: Console | None = None
     if console and run.stop is Stop.ENTRY:
         with stages.stage("console"):
@@ -136,8 +136,6 @@ def rehearse(
             heard = machine.userspace(token, seconds=console_seconds, progress=progress)
             heard = spoken.attributed(heard, image)
             findings += tuple(spoken.reached(heard, token))
-    with stages.stage("unpack"):
-        findings = (*unpacking.findings(), *findings)
     silent = heard is not None and heard.speaker is not Speaker.KERNEL and not findings
     return Verdict(
         outcome=Outcome.FALLS if findings else Outcome.UNKNOWN if silent else Outcome.HOLDS,
