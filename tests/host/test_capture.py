@@ -260,7 +260,7 @@ def test_with_nothing_but_meminfo_a_pc_is_assumed() -> None:
 
 
 def test_without_any_word_about_ram_there_is_no_host() -> None:
-    with pytest.raises(HostError, match="no file tells where RAM is"):
+    with pytest.raises(HostError, match="no file says where RAM is"):
         capture({})
     with pytest.raises(HostError, match="no x86_64 CPU"):
         capture(as_root() | {"/proc/cpuinfo": "processor : 0\nFeatures : fp asimd\n"})

@@ -74,7 +74,7 @@ def test_it_rehearses_and_what_is_written_is_the_plan(crash: bool) -> None:
         (
             "relocation",
             None,
-            "relocation: is not an address: does this Xen tell /proc/xen/xensyms?",
+            "relocation: is not an address: does this Xen provide /proc/xen/xensyms?",
         ),
         ("version", 4, "version: expected text, found a number"),
         ("ranges", {}, "ranges.XEN: Xen did not say where it lies"),

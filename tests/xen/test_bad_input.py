@@ -148,7 +148,9 @@ def runs(*rows: tuple[int, int, int]) -> str:
             "xen.version: Xen 3.0 has no interface v2: it came with 4.4",
             id="v2 on a Xen before it",
         ),
-        pytest.param(edited(V2), [], "the old kernel is a hypervisor", id="nobody asks it"),
+        pytest.param(
+            edited(V2), [], "the host is a hypervisor: say how dom0 asks", id="nobody asks it"
+        ),
         pytest.param(
             None, ["--xen", "v2", "--mode", "pae"], "this never existed", id="v2 with PAE"
         ),

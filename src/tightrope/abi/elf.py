@@ -1,7 +1,8 @@
 """ELF as data: headers, notes, and the numbers in them that a loader or a dump's reader judges.
 
 Sources: System V ABI, chapters "Object Files" and "Program Loading" (the Linux names are those of
-include/uapi/linux/elf.h and elf-em.h); Xen's notes from xen/include/public/elfnote.h and docs/misc/pvh.pandoc.
+include/uapi/linux/elf.h and elf-em.h); Xen's notes from xen/include/public/elfnote.h and
+docs/misc/pvh.pandoc.
 
     0x00 +-------------------+
          | ELF header        |  e_phoff, e_phnum --+

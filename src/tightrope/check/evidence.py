@@ -1,4 +1,5 @@
-"""Rules about what a dump is taken for: the old kernel's page tables, and all memory outside the crash region.
+"""Rules about what a dump is taken for: the old kernel's page tables, and all memory outside the
+crash region.
 
 Rules: asked before the page list is: it is the damage that nothing can mend.  Where a machine did not
 see every store and copy, the list is followed and memory is compared.

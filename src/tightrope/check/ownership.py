@@ -2,7 +2,7 @@
 
     owned for writing     what the contracts of the chain say: the control page, the stub's page (its
                           stack), tables in the old kernel's image; and destinations, by copies
-    owned for reading     those and what the contracts say besides: the page list, arguments in memory,
+    owned for reading     all of the above, and what the contracts say besides: the page list, arguments in memory,
                           the page at V where its code stays there; and sources, by copies
 
 Rules: stores, loads and copies are the machine's arrays of physical addresses.

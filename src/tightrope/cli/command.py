@@ -4,8 +4,8 @@
     def plan(options: Namespace) -> int:
 
 Rules: a command is registered by being imported, in the order of `tightrope --help`.  `takes` are
-functions that add arguments to a parser; they run only when their command is on the command line, so
-that they may ask registries that take longer to load than `--help` may.
+functions that add arguments to a parser; they run only when their command is on the command line,
+so that they may ask registries that take longer to load than `--help` may.
 """
 
 from __future__ import annotations

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, BinaryIO
 from tightrope.errors import BadInput
 
 MAPPED = 256 << 20
-"""Bytes from which on a file is mapped; a smaller one is read, so that nobody can cut it short meanwhile."""
+"""Bytes from which on a file is mapped; a smaller one is read, so that nobody can cut it short
+meanwhile."""
 MOST_POURED = 512 << 20
 """Bytes that are taken out of what has no size: a pipe, a device."""
 MOST_TEXT = 16 << 20
@@ -93,7 +94,7 @@ def host_file(path: str) -> Host:
 
 def named(options: argparse.Namespace) -> list[str]:
     """The files that a command reads, as they were named."""
-    names = ("kernel", "host", "initrd", "old_kernel", "old_initrd", "file")
+    names = ("kernel", "host", "initrd", "relocation", "old_kernel", "old_initrd", "file")
     given = [getattr(options, name, None) for name in names]
     modules = [each.strip().partition(" ")[0] for each in getattr(options, "module", ())]
     return [str(each) for each in (*given, *modules) if each]
@@ -134,10 +135,11 @@ def _module(text: str) -> Module:
 
 
 def read(path: str, *, most: int | None = None) -> bytes | memoryview:
-    """A file's bytes, `most` of them at the most: read where they are few, mapped where they are many.
+    """A file's bytes, `most` of them at the most: read where they are few, mapped where they are
+    many.
 
-    So a file that is too large for a machine's memory is refused by its size, before it is read.  Raises
-    BadInput with the system's reason, or with the limit.
+    So a file that is too large for a machine's memory is refused by its size, before it is read.
+    Raises BadInput with the system's reason, or with the limit.
     """
     try:
         with open(path, "rb") as file:

@@ -1,8 +1,8 @@
 """Files that a command writes: asked about before anything runs, then written whole or not at all.
 
-Rules: what is there already is replaced only when that is asked for (`--force`), and an input of the
-same command never.  A file gets its name when all of it is written, so that nothing half written ever
-has it; devices and pipes are written as they are.
+Rules: what is there already is replaced only when that is asked for (`--force`), and an input of
+the same command never.  A file gets its name when all of it is written, so that nothing half
+written ever has it; devices and pipes are written as they are.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def _same(path: Path, other: str | Path) -> bool:
 
 
 def _regular(path: Path) -> bool | None:
-    """True for a file, False for a device or a pipe, None where nothing is.  A folder is refused."""
+    """True for a file, False for a device or a pipe, None for nothing.  A folder is refused."""
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:

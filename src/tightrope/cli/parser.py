@@ -23,7 +23,8 @@ GROUPS = {
         "WAY",
     ),
 }
-"""The first word of commands that have two: help, description, title and placeholder of the second."""
+"""The first word of commands that have two: help, description, title and placeholder of the second.
+"""
 
 
 class Usage(Exception):

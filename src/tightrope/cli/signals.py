@@ -4,8 +4,8 @@
            `-> a byte -> a thread that interrupts z3, wakes the main thread, waits GRACE, and then ends
                      the process by itself
 
-Python runs no handler while a library is at work, z3 for minutes and an emulator for seconds; and an
-exception in a callback from C is lost.  The thread needs neither: the byte is written by the C
+Python runs no handler while a library is at work, z3 for minutes and an emulator for seconds; and
+an exception in a callback from C is lost.  The thread needs neither: the byte is written by the C
 half of Python's handler (signal.set_wakeup_fd), in whatever thread of a library the signal arrives;
 so the main thread may still sit in a system call, which WAKE ends.
 

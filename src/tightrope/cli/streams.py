@@ -2,11 +2,12 @@
 
     print -> TextIOWrapper -> BufferedWriter -> Output -> the descriptor
 
-A reader that goes away (`| head -1`) may be gone before we write or not: a pipe takes 64 KiB without
-one.  So that the exit status never depends on who was quicker, what it no longer wants is dropped and
-the command goes on to its end.
+A reader that goes away (`| head -1`) may be gone before we write or not: a pipe takes 64 KiB
+without one.  So that the exit status never depends on who was quicker, what it no longer wants is
+dropped and the command goes on to its end.
 
-Rules: only output of ours is meant by `OutputFailed`; an OSError from anywhere else stays what it is.
+Rules: only output of ours is meant by `OutputFailed`; an OSError from anywhere else stays what it
+is.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class OutputFailed(OSError):
 
 
 class Output(io.RawIOBase):
-    """A descriptor to write to.  Nothing more is written once it failed, or once `ended` says so."""
+    """A descriptor to write to.  It takes nothing more once it failed, or once `ended` says so."""
 
     def __init__(self, descriptor: int, ended: Callable[[], bool]) -> None:
         self._descriptor = descriptor
@@ -78,7 +79,8 @@ def ready(ended: Callable[[], bool]) -> Iterator[None]:
 
 
 def fill() -> None:
-    """Descriptors 0 to 2 that were closed (`<&-`) lead nowhere, so that no file of ours becomes one."""
+    """Descriptors 0 to 2 that were closed (`<&-`) lead nowhere, so that no file of ours becomes
+    one."""
     for descriptor in range(3):
         try:
             os.fstat(descriptor)

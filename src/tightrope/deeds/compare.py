@@ -1,7 +1,8 @@
 """The thread's rival designs on one host, side by side.
 
-Rules: one row is one rehearsal of the same plan's request under another design, or the reason why the
-design cannot exist there.  Numbers are what was seen: nothing is taken from the designs' descriptions.
+Rules: one row is one rehearsal of the same plan's request under another design, or the reason why
+the design cannot exist there.  Numbers are what was seen: nothing is taken from the designs'
+descriptions.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@
     host       example                  of a mode, with what the request needs
     reserve    crashkernel              what an old kernel that is booted keeps for the new one
 
-Rules: nothing here is silent about what it changed: what comes back differs from what went in, and a
-caller who compares the two can say so.  No file is opened; a kernel is found by its name.
+Rules: nothing here is silent about what it changed: what comes back differs from what went in, and
+a caller who compares the two can say so.  No file is opened; a kernel is found by its name.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ TOKEN = "tightrope.token="
 def audible(image: Image, request: Request) -> Request:
     """The request whose command line makes this kernel speak on the first serial port.
 
-    Linux is asked to, unless the command line says already where it speaks early; what another kernel
-    knows is not guessed.
+    Linux is asked to, unless the command line says already where it speaks early; what another
+    kernel knows is not guessed.
     """
     line = own_line(image, request)
     asks = is_linux(image) and not speaks_for_itself(image)
@@ -56,7 +56,8 @@ def with_token(image: Image, request: Request) -> tuple[str, Request]:
 
 
 def own_line(image: Image, request: Request) -> str:
-    """The command line before anything is added to it: the one that was asked for, or the image's own."""
+    """The command line before anything is added to it: the one that was asked for, or the image's
+    own."""
     return request.command_line or image.command_line or ""
 
 
@@ -73,7 +74,8 @@ def readable(path: Path) -> bool:
 
 
 def shipped(initrd: Buffer | None, line: str) -> tuple[Image, Buffer, str]:
-    """The shipped kernel, its example initrd unless one is given, and the line by which it checks it."""
+    """The shipped kernel, its example initrd unless one is given, and the line by which it checks
+    it."""
     from tightrope import image
     from tightrope import shipped as room
 
@@ -94,8 +96,8 @@ def example(
 ) -> Host:
     """The example host of a mode, under Xen where that is asked; with a crash region for a crash.
 
-    Without a mode and without Xen it is the document of `host.example` as it stands.  Raises HostError
-    for a hypervisor that never existed, BadInput for a dom0 without one.
+    Without a mode and without Xen it is the document of `host.example` as it stands.  Raises
+    HostError for a hypervisor that never existed, BadInput for a dom0 without one.
     """
     region = CRASH_REGION if crash else None
     if xen is not None:
@@ -110,5 +112,6 @@ def example(
 
 
 def crashkernel(mebibytes: int, *, crash: bool) -> str:
-    """The argument of crashkernel= for an old kernel with so much memory: a quarter, half for a crash."""
+    """The argument of crashkernel= for an old kernel with so much memory: a quarter, half for a
+    crash."""
     return f"{mebibytes // (2 if crash else 4)}M"

@@ -76,7 +76,8 @@ MACHINES: Mapping[str, Callable[[], Machine]] = {
 
 
 def named(name: str) -> Machine:
-    """A new machine.  Raises BadInput for an unknown name, MissingPart for one that this computer cannot run."""
+    """A new machine.  Raises BadInput for an unknown name, MissingPart for one that this computer
+    cannot run."""
     make = MACHINES.get(name)
     if make is None:
         raise BadInput(f"{name!r} is none of {', '.join(MACHINES)}", source="--on")

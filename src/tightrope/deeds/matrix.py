@@ -4,8 +4,8 @@
     {i386, PAE, x86_64, LA57} x {kexec, kdump} x {Xen v1, v2} x {dom0 of 64, of 32 bits} x {kernels}
 
 Rules: a cell is one rehearsal of one kernel on one example host, and its verdict; what cannot be is
-said with its reason and is not counted as holding; so is what a machine cannot be.  One machine serves
-all cells of a host.
+said with its reason and is not counted as holding; so is what a machine cannot be.  One machine
+serves all cells of a host.
 """
 
 from __future__ import annotations
@@ -71,7 +71,8 @@ def matrix(
     on: Sequence[Machine] = (),
     progress: Progress = no_progress,
 ) -> tuple[Cell, ...]:
-    """Rehearse every cell on each machine, the emulator without any.  Raises MissingPart without it."""
+    """Rehearse every cell on each machine, the emulator without any.  Raises MissingPart without
+    it."""
     on = on or [emulator()]
     places: list[tuple[Paging, int | None, str | None, Host | str]] = [
         *((paging, page_offset, None, old) for paging, page_offset, old in hosts()),

@@ -1,4 +1,5 @@
-"""What a rehearsal leaves behind for `perform`: the load that held, as bytes, and when there is none.
+"""What a rehearsal leaves behind for `perform`: the load that held, as bytes, and when there is
+none.
 
 Rules: only what was rehearsed whole and held is written; no file is opened here.
 """
@@ -23,7 +24,8 @@ def refuse(*, xen: str | None, sabotage: Sabotage | None) -> None:
 
 
 def of(plan: Plan, rehearsed: str) -> Load:
-    """What a plan hands to whoever takes it.  Raises BadInput for Xen's v1, which takes no segments."""
+    """What a plan hands to whoever takes it.  Raises BadInput for Xen's v1, which takes no
+    segments."""
     segments = [
         LoadSegment(destination=each.destination, data=memoryview(each.data).cast("B"))
         for each in plan.segments

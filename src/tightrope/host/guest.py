@@ -280,7 +280,7 @@ def _text(
 
 
 def _direct_map(mapped: Mappings, memory: MemoryMap) -> DirectMap:
-    """The offset that maps most of RAM: KASLR moves it, and no file tells where.
+    """The offset that maps most of RAM: KASLR moves it, and no file says where.
 
     Raises HostError when no offset maps any.
     """

@@ -10,10 +10,11 @@
           | whatever else is there   |  padding to a block, or of a PE section
           +--------------------------+  <- the part and the file end
 
-What is loaded: all that follows the setup code, the certificates and any padding included.  That is what Linux's
-kexec_file_load does (arch/x86/kernel/kexec-bzimage64.c, bzImage64_load) and kexec-tools too
-(kexec-bzImage.c, kexec-bzImage64.c): both take the file's size, not syssize.  So the page list of a
-plan is the page list of a real kexec.  The header's offsets stay bound to syssize.
+What is loaded: all that follows the setup code, the certificates and any padding included.  That
+is what Linux's kexec_file_load does (arch/x86/kernel/kexec-bzimage64.c, bzImage64_load) and
+kexec-tools too (kexec-bzImage.c, kexec-bzImage64.c): both take the file's size, not syssize.  So
+the page list of a plan is the page list of a real kexec.  The header's offsets stay bound to
+syssize.
 
 Which protocols: 2.10 (Linux 2.6.31) and newer.  Before it a header does not say how much memory the
 kernel writes before it reads its memory map (init_size), so no plan could be proved.
@@ -125,7 +126,9 @@ def _header_end(header: _Header) -> int:
         raise header.refusal("jump", f"{opcode:#04x} is no short jump, so the header has no end")
     end = boot.JUMP_BASE + reach
     if reach > boot.JUMP_REACH:
-        raise header.refusal("jump", f"it goes back by {256 - reach}", boot.JUMP_REACH)
+        raise header.refusal(
+            "jump", f"the short jump goes back by {256 - reach} bytes", boot.JUMP_REACH
+        )
     if end < boot.header_end(header.protocol):
         problem = f"ends the header at {end:#x}, inside the fields of protocol {major}.{minor:02}"
         raise header.refusal("jump", problem, boot.header_end(header.protocol))

@@ -45,11 +45,13 @@ GROUP = 256
 LONGEST_NAME = 512 + 2
 """Bytes that a name takes at most: KSYM_NAME_LEN, each token a character or more, and its length."""
 BEFORE_TOKENS = 4 << 20
-"""Bytes before the token table in which markers (and 6.2's sequence numbers) lie: 3 a symbol, and a million."""
+"""Bytes before the token table in which markers (and 6.2's sequence numbers) lie: 3 a symbol, and a
+million."""
 MOST_RUNS = 8
 """Runs of rising numbers that are tried as markers, longest first."""
 ALIGNMENTS = (8, 4)
-"""ALGN in the assembly that scripts/kallsyms.c writes: 8 on x86_64 (4 in 7.3, whose tables have no word), 4 on i386."""
+"""ALGN in the assembly that scripts/kallsyms.c writes: 8 on x86_64 (4 in 7.3, whose tables have no
+word), 4 on i386."""
 
 Numbers = NDArray[np.int64]
 

@@ -8,9 +8,9 @@ file that is gzip as a whole.  Each stream is unpacked to its own end and no fur
 decompressors do: what follows is the caller's.
 
 Rules: no more than `most` bytes come out, and a caller that stops asking stops the unpacking.  A
-checksum that a stream has is checked (gzip, bzip2, xz, and zstd where it was written); lzma and lz4 have none.  lz4 and
-zstandard are imported only where a stream needs them.  Errors say what is wrong and not where: the
-caller knows what the stream is of.
+checksum that a stream has is checked (gzip, bzip2, xz, and zstd where it was written); lzma and lz4
+have none.  lz4 and zstandard are imported only where a stream needs them.  Errors say what is
+wrong and not where: the caller knows what the stream is of.
 """
 
 from __future__ import annotations

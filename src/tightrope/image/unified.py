@@ -34,7 +34,8 @@ _COFF_OFFSET = 4
 _SECTION = Struct("<8sIIII16x")
 """Name, VirtualSize, VirtualAddress, SizeOfRawData, PointerToRawData."""
 _INITRD_ALIGNMENT = 4
-"""Each archive of an initrd begins at a multiple of it (Linux driver-api/early-userspace/buffer-format.rst)."""
+"""Each archive of an initrd begins at a multiple of it (Linux
+driver-api/early-userspace/buffer-format.rst)."""
 
 KERNEL = ".linux"
 _KNOWN = frozenset({KERNEL, ".initrd", ".ucode", ".cmdline", ".uname", ".osrel"})

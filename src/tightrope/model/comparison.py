@@ -22,11 +22,13 @@ class Row:
     """The first finding's rule and step where it falls."""
     table_pages: int
     old_bytes_changed: int
-    """Bytes of the old kernel's own memory (tables, text, gdt, idt, stack) that are not what they were."""
+    """Bytes of the old kernel's own memory (tables, text, gdt, idt, stack) that are not what they
+    were."""
     pages_copied: int
     """Pages of destinations that a copy wrote."""
     copies_per_page: float | None
-    """What was copied in step 6 over what had to be: 1 here, 3 in a Linux that swaps; None without."""
+    """What was copied in step 6 over what had to be: 1 here, 3 in a Linux that swaps; None without.
+    """
     reached: bool
     """The walk came to the new kernel's first instruction, whatever was found on the way."""
     instructions: int

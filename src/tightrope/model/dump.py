@@ -4,9 +4,9 @@
                       |== held ======|- left  |  out-  |== held =====|
                       |              |  out --|  side  |
 
-Rules: frozen, keyword-only, slotted; nouns only, see the package.  A core answers where its bytes lie and
-how much it holds; it knows no page table, and what it does not hold it does not make up: memory that it
-describes and leaves out was zeros, or was not dumped, and nobody knows which.
+Rules: frozen, keyword-only, slotted; nouns only, see the package.  A core answers where its bytes
+lie and how much it holds; it knows no page table, and what it does not hold it does not make up:
+memory that it describes and leaves out was zeros, or was not dumped, and nobody knows which.
 
 May import: memory
 """
@@ -115,10 +115,10 @@ class Pieces:
 class Core:
     """A core, read and checked.
 
-    `held` is what the file has, one element per piece that is in one place of it, and `offsets` says
-    at which; `described` is what its program headers speak of.  `linear` has (virtual start, physical
-    start, bytes) of each PT_LOAD as its writer named them: what kdump writes there differs between
-    kernels, so it is a hint.
+    `held` is what the file has, one element per piece that is in one place of it, and `offsets`
+    says at which; `described` is what its program headers speak of.  `linear` has (virtual start,
+    physical start, bytes) of each PT_LOAD as its writer named them: what kdump writes there differs
+    between kernels, so it is a hint.
     """
 
     source: str

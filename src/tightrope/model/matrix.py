@@ -22,7 +22,8 @@ class Cell:
 
     paging: Paging
     page_offset: int | None
-    """PAGE_OFFSET, the memory split; V is in the kernel's text, with the 4G/4G split in a fixmap."""
+    """PAGE_OFFSET, the memory split; V is in the kernel's text, with the 4G/4G split in a fixmap.
+    """
     crash: bool
     kernel: str
     machine: str

@@ -3,8 +3,8 @@
     Core -> Root -> Sweep -> Pgd          (made by `tightrope.vmcore`)
                       |---> Range, Change
 
-Rules: frozen, keyword-only, slotted; nouns only, see the package.  Linear addresses are sign-extended
-64-bit numbers; sizes are bytes.
+Rules: frozen, keyword-only, slotted; nouns only, see the package.  Linear addresses are
+sign-extended 64-bit numbers; sizes are bytes.
 
 May import: memory, model
 """

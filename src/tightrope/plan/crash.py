@@ -44,8 +44,9 @@ def with_core_header(command_line: str, header: Extent) -> str:
 def core_header(host: Host, backup: Sequence[Backup] = ()) -> bytes:
     """The ELF header and program headers for `elfcorehdr=`.
 
-    What is in no backup of the first MiB is left out, as kexec_file_load() does it since 7c321eb2b843:
-    the new kernel writes there, and a dump would show its bytes as the old kernel's.  Raises PlanError when there are more pieces of RAM than an ELF header can count.
+    What is in no backup of the first MiB is left out, as kexec_file_load() does it since
+    7c321eb2b843: the new kernel writes there, and a dump would show its bytes as the old
+    kernel's.  Raises PlanError when there are more pieces of RAM than an ELF header can count.
     """
     assert host.crash_region is not None
     legacy = host.paging in (Paging.I386, Paging.PAE)

@@ -72,8 +72,8 @@ class Goal:
     """One statement.  `theorem` is the word on the command line, `name` is unique inside it for each
     mode and design.  A result's `seconds` are filled in by `run.judge`.
 
-    `decide` raises Undecided where time ran out and MissingPart where its solver is not installed; `smt` is None where the statement
-    is decided by enumeration and has no formula.
+    `decide` raises Undecided where time ran out and MissingPart where its solver is not installed;
+    `smt` is None where the statement is decided by enumeration and has no formula.
     """
 
     theorem: str

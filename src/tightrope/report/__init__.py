@@ -5,7 +5,8 @@
     schema     a TypedDict as JSON Schema
     progress   the bar on a terminal
 
-Rules: nothing here knows a command; what is shown is decided in `views`, how it looks is decided here.
+Rules: nothing here knows a command; what is shown is decided in `views`, how it looks is decided
+here.
 
 May import: errors, model
 """

@@ -3,8 +3,8 @@
     {"schema": "tightrope/plan/1", "image": ..., ...}
     {"schema": "tightrope/error/1", "status": 2, "error": {"kind": "BadInput", "message": ..., ...}}
 
-Rules: a version grows when a key goes or means something else; a key more is no new version.  What a
-command says where it could not answer is an object, too.
+Rules: a version grows when a key goes or means something else; a key more is no new version.  What
+a command says where it could not answer is an object, too.
 """
 
 from __future__ import annotations

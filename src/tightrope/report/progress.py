@@ -22,7 +22,8 @@ PERIOD = 0.2
 
 
 class Bar:
-    """Call it as a `machine.port.Progress`, from any thread; close it at the end, whatever happened."""
+    """Call it as a `machine.port.Progress`, from any thread; close it at the end, whatever
+    happened."""
 
     def __init__(self) -> None:
         self._wanted = sys.stderr.isatty()
@@ -79,7 +80,7 @@ class Bar:
             self._bar = None
 
     def pause(self) -> None:
-        """Take the bar off the screen until the next call, for a line that is about to be printed."""
+        """Take the bar off the screen until the next call, for a line that is to be printed."""
         with self._lock:
             self._what = ""
             self._since = float("inf")

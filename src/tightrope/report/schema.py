@@ -1,11 +1,12 @@
-"""The shape of facts as JSON Schema (draft 2020-12), made from the TypedDict that mypy checks them by.
+"""The shape of facts as JSON Schema (draft 2020-12), made from the TypedDict that mypy checks them
+by.
 
     class PlanFacts(TypedDict):            {"type": "object", "properties": {
         image: str                   ->        "image": {"type": "string"},
         pages: list[int]                       "pages": {"type": "array", "items": {"type": "integer"}}}}
 
-Rules: an object is closed unless its keys are names of things (a dict); every key is required, because
-a value that is missing is null.
+Rules: an object is closed unless its keys are names of things (a dict); every key is required,
+because a value that is missing is null.
 """
 
 from __future__ import annotations

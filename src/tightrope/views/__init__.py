@@ -8,8 +8,8 @@
     words      how numbers and places are written, for all of them
     view       what a view is
 
-Rules: nothing here decides, measures or prints.  What a reader of a report needs to know is said in the
-report itself; words come from what a thing is, and no program may go by them.
+Rules: nothing here decides, measures or prints.  What a reader of a report needs to know is said
+in the report itself; words come from what a thing is, and no program may go by them.
 
 May import: abi, errors, memory, model, x86
 """

@@ -1,4 +1,5 @@
-"""The contracts that relocation code can be held to, as a list: how it is called, what it may touch.
+"""The contracts that relocation code can be held to, as a list: how it is called, what it may
+touch.
 
 Rules: everything here stands in a contract; nothing is said of a participant that it does not say.
 """

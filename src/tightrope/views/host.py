@@ -1,4 +1,5 @@
-"""A host: what it is, and what each of its fields rests on; the same for the verdict of a rehearsal.
+"""A host: what it is, and what each of its fields rests on; the same for the verdict of a
+rehearsal.
 
 Rules: a description that says of nothing that it is assumed sets a verdict no condition.
 """

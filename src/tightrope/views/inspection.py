@@ -1,11 +1,12 @@
-"""`tightrope inspect KERNEL`: what an image is, what it asks of memory, and what a kexec makes of it.
+"""`tightrope inspect KERNEL`: what an image is, what it asks of memory, and what a kexec makes of
+it.
 
-A Linux bzImage has a setup header to explain, in a unified kernel image too; an ELF or Multiboot kernel
-and a flat binary have none, and their report has fewer rows.
+A Linux bzImage has a setup header to explain, in a unified kernel image too; an ELF or Multiboot
+kernel and a flat binary have none, and their report has fewer rows.
 
-Rules: the image is already read and checked, nothing here doubts it.  Whether the payload unpacked comes
-with it: the bytes, the error that says why not, or None when nobody tried.  The sheet is for people
-who debug a kexec; the facts are the same as numbers, addresses and sizes in bytes.
+Rules: the image is already read and checked, nothing here doubts it.  Whether the payload unpacked
+comes with it: the bytes, the error that says why not, or None when nobody tried.  The sheet is for
+people who debug a kexec; the facts are the same as numbers, addresses and sizes in bytes.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ _ARGUMENTS: Mapping[Protocol, str] = {
     Protocol.MULTIBOOT2: "eax is 0x36d76289, ebx points to the information structure",
     Protocol.FLAT: "nothing is handed over",
 }
-"""boot.rst; Xen docs/misc/pvh.pandoc; Multiboot 0.6.96, section 3.2; Multiboot2 2.0, section 3.3."""
+"""boot.rst; Xen docs/misc/pvh.pandoc; Multiboot 0.6.96, section 3.2; Multiboot2 2.0, section 3.3.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,7 +282,7 @@ def _payload(image: Image, unpacked: Unpacked) -> Iterator[tuple[str, str]]:
         yield "does not unpack", str(unpacked)
 
 
-# ------------------------------------------------------------------------------- facts and their words
+# ------------------------------------------------------------------------ facts and their words
 
 
 def _protocol(image: Image) -> str:
@@ -308,7 +310,7 @@ def _kernel_size(image: Image) -> int:
 
 
 def _file_load_refusal(image: Image) -> str | None:
-    """Why Linux's kexec_file_load would not take the image (kexec-bzimage64.c), None if it would."""
+    """Why kexec_file_load would refuse the image (kexec-bzimage64.c), None if it would not."""
     if image.format != "bzImage":
         return "it takes nothing but a bzImage"
     if image.protocol < _ABOVE_4G_SINCE:

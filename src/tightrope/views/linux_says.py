@@ -1,7 +1,8 @@
-"""What a Linux says of kexec: the shapes of `tightrope status`, `refusals` and `load` with `--json`.
+"""What a Linux says of kexec: the shapes of `tightrope status`, `refusals` and `load` with
+`--json`.
 
-Rules: `perform` makes these facts with nothing but Python at hand; the shapes are written down here, so
-that they are exported with the others.
+Rules: `perform` makes these facts with nothing but Python at hand; the shapes are written down
+here, so that they are exported with the others.
 """
 
 from __future__ import annotations

@@ -7,9 +7,9 @@
               x86_64         COUNTEREXAMPLE: at 0xa: ... the reason ...         (0.53 s)
                   with V = 0xffffffff9ac01000, P = 0x10ed9b000, ...
 
-Rules: one line a goal, under a heading a statement; what was not decided says why.  A counterexample
-that nobody expected may take more: the reason first, then the input.  One about code
-says where, when, and what was seen, a label each.
+Rules: one line a goal, under a heading a statement; what was not decided says why.  A
+counterexample that nobody expected may take more: the reason first, then the input.  One about
+code says where, when, and what was seen, a label each.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""The six steps of a walk as the thread numbers them, each with how it went and what was seen of it.
+"""The six steps of a walk as the thread numbers them, each with how it went and what was seen of
+it.
 
 Rules: everything shown was observed by the machine or lies in the handover; nothing is judged here.
 """

@@ -1,7 +1,7 @@
 """What a view is: one command's value, as a sheet for people and as plain facts for programs.
 
-Rules: both come from the same value and say the same; neither opens a file nor decides anything.  The
-shape of the facts is a TypedDict, from which the exported schema is made.
+Rules: both come from the same value and say the same; neither opens a file nor decides anything.
+The shape of the facts is a TypedDict, from which the exported schema is made.
 """
 
 from __future__ import annotations

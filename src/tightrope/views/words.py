@@ -56,7 +56,8 @@ def arguments(plan: Plan) -> str:
 
 
 def place(handover: Handover, rip: int) -> str:
-    """Where an instruction lies: `V + 0x5 after_table_a`, `entry stub + 0x9`; "" where nobody knows.
+    """Where an instruction lies: `V + 0x5 after_table_a`, `entry stub + 0x9`; "" where nobody
+    knows.
 
     The label is the last one at or before it in the relocation code.
     """

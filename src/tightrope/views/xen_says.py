@@ -1,7 +1,7 @@
 """What a Xen says of itself: the shape of `tightrope perform xen --json`.
 
-Rules: `perform` makes these facts with nothing but Python at hand; the shape is written down here, so
-that it is exported with the others.
+Rules: `perform` makes these facts with nothing but Python at hand; the shape is written down here,
+so that it is exported with the others.
 """
 
 from __future__ import annotations

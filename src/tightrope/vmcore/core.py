@@ -7,14 +7,14 @@
               | memory          |
               +-----------------+
 
-Sources: System V ABI (gABI) chapters 4 and 5; Linux fs/proc/vmcore.c and kernel/crash_core.c for what
-a kdump core looks like.  Bytes that p_memsz has beyond p_filesz are not in the file: a filtered dump
-left them out, and whether they were zeros nobody says; so with bytes behind the end of a file that was
-cut short.
+Sources: System V ABI (gABI) chapters 4 and 5; Linux fs/proc/vmcore.c and kernel/crash_core.c for
+what a kdump core looks like.  Bytes that p_memsz has beyond p_filesz are not in the file: a
+filtered dump left them out, and whether they were zeros nobody says; so with bytes behind the end
+of a file that was cut short.
 
 Rules: the headers are read as arrays, because a core may have as many PT_LOADs as its notes' author
-likes.  Any bytes give a `Core` or a `CoreError`.  A row that makes no sense is left out, and `unused`
-says so: it is no reason to refuse the rest.  This file knows no page table.
+likes.  Any bytes give a `Core` or a `CoreError`.  A row that makes no sense is left out, and
+`unused` says so: it is no reason to refuse the rest.  This file knows no page table.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ _TOP = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
 
 
 def read(path: str) -> Core:
-    """The core in a file, which is read where it lies.  Raises CoreError, also for what is no file."""
+    """The core in a file, which is read where it lies.  Raises CoreError, also for what is no
+    file."""
     return _core(InFile(path), path)
 
 
@@ -180,7 +181,7 @@ def _held(data: Data, loads: NDArray[Any], source: str) -> tuple[Pieces, U64]:
 
 
 def _described(loads: NDArray[Any], unused: list[str]) -> Pieces:
-    """What the rows speak of, whether it is in the file or not, as sorted extents that are apart."""
+    """What the rows speak of, whether the file has it or not, as sorted extents that are apart."""
     start, size = loads["paddr"], np.maximum(loads["memsz"], loads["filesz"])
     beyond = size > _TOP - start
     for row in loads[beyond]:

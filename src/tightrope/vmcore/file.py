@@ -1,11 +1,11 @@
 """The bytes of a core file, read where they lie and when they are wanted.
 
-A core is as large as a machine's memory, so nothing is read that nobody asks for.  It is not mapped: a
-file that another process cuts short while it is mapped ends us by SIGBUS, and pread only comes back
-with less.
+A core is as large as a machine's memory, so nothing is read that nobody asks for.  It is not
+mapped: a file that another process cuts short while it is mapped ends us by SIGBUS, and pread only
+comes back with less.
 
-Rules: the file is never written.  What is no ELF core and has a name is named, with what makes a core
-of it; what is read comes back whole or as a CoreError.
+Rules: the file is never written.  What is no ELF core and has a name is named, with what makes a
+core of it; what is read comes back whole or as a CoreError.
 """
 
 from __future__ import annotations
@@ -42,7 +42,8 @@ SPLIT = (
 _BLOCK_SIZES = {64: 428, 32: 416}
 """Offset of block_size in the header, after its utsname and timeval (struct disk_dump_header)."""
 _SPLIT_FLAGS = {64: 12, 32: 8}
-"""Offset of split in the header of block 1, after phys_base and dump_level (struct kdump_sub_header)."""
+"""Offset of split in the header of block 1, after phys_base and dump_level (struct
+kdump_sub_header)."""
 
 
 class InMemory:

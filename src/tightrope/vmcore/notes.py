@@ -1,12 +1,13 @@
-"""The notes of a core: VMCOREINFO as a dictionary, and the control registers that a hypervisor left.
+"""The notes of a core: VMCOREINFO as a dictionary, and the control registers that a hypervisor
+left.
 
     name "CORE"        NT_PRSTATUS, one per CPU: general registers, no control register
     name "VMCOREINFO"  text, `KEY=VALUE` a line (Linux Documentation/admin-guide/kdump/vmcoreinfo.rst)
     name "QEMU"        type 0, one per CPU: struct QEMUCPUState (QEMU target/i386/arch_dump.c)
     name "Xen"         XEN_ELFNOTE_CRASH_REGS, one per CPU: cr0 cr2 cr3 cr4 (xen/elfcore.h)
 
-Rules: notes are hints.  One that is cut short ends the reading of its segment; a hint that is missing
-is missed by whoever needs it, never here.
+Rules: notes are hints.  One that is cut short ends the reading of its segment; a hint that is
+missing is missed by whoever needs it, never here.
 """
 
 from __future__ import annotations

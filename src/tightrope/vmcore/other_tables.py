@@ -1,13 +1,13 @@
 """Whether VMCOREINFO speaks of another boot: the tables that a core really has, found without it.
 
-A pgd that was overwritten and a note that names the wrong frame look alike from the note: nothing is
-mapped where it says.  The rest of memory tells them apart.
+A pgd that was overwritten and a note that names the wrong frame look alike from the note: nothing
+is mapped where it says.  The rest of memory tells them apart.
 
     every frame of the core          walked as if it were a pgd, all at once
       -> candidates                  lead to tables that are held, where a kernel has its text
       -> tables of a kernel          whole, and they map themselves: a kernel reaches its own pgd
       -> the symbols, under those    all where the note puts them: the named pgd was overwritten
-                                     elsewhere, or the named frame is one of these tables: another boot
+                                     elsewhere, or the named frame is a table of these: another boot
 
 Rules: asked only when no symbol of the note is where it should be, because it reads the whole core.
 """

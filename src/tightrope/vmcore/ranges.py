@@ -20,8 +20,8 @@ from tightrope.model.pgd import EXECUTABLE, GLOBAL, USER, WRITABLE, Change, Kind
 
 U64 = NDArray[np.uint64]
 RANGES_LIMIT = 1 << 18
-"""Ranges, or changes, that are made into values: a kernel has some thousands, and tables that lead to
-themselves name millions, which would fill memory and nobody would read."""
+"""Ranges, or changes, that are made into values: a kernel has some thousands, and tables that lead
+to themselves name millions, which would fill memory and nobody would read."""
 _LETTERS = ((WRITABLE, "w"), (EXECUTABLE, "x"), (USER, "u"), (GLOBAL, "g"))
 
 
@@ -36,7 +36,7 @@ class _Runs:
 
 
 def merged(found: Sweep) -> tuple[Range, ...]:
-    """All mappings as few ranges, sorted by linear address.  Raises CoreError beyond RANGES_LIMIT."""
+    """All mappings as few ranges, sorted by linear address.  CoreError beyond RANGES_LIMIT."""
     runs = _runs(found)
     _check(len(runs.virt), "ranges")
     rows = zip(

@@ -81,7 +81,7 @@ def _symbols(core: Core) -> Iterator[tuple[str, int]]:
 
 
 def _long_mode(core: Core) -> bool:
-    """Whether the dead kernel ran 64-bit code: its own symbols know better than the file's header."""
+    """Whether the dead kernel ran 64-bit code: its symbols know better than the file's header."""
     if _note(core, "Xen") is None:
         for _name, virt in _symbols(core):
             return virt >= FOUR_GIB
@@ -136,7 +136,8 @@ def _settled(core: Core, found: Paging) -> Iterator[str]:
 def _address(
     core: Core, cr3: int | None, anchors: tuple[Anchor, ...]
 ) -> tuple[int, str, ControlRegisters | None]:
-    """The root, who says so in words, and the note that says so; None for the caller and VMCOREINFO."""
+    """The root, who says so in words, and the note that says so; None for the caller and
+    VMCOREINFO."""
     if cr3 is not None:
         return cr3, "CR3 as given", _note(core, "Xen") or _note(core, "QEMU")
     xen, qemu = _note(core, "Xen"), _note(core, "QEMU")
@@ -183,7 +184,8 @@ def _low_phys(core: Core, virt: int) -> int | None:
 
 
 def _named_phys(core: Core, virt: int) -> int | None:
-    """What the PT_LOADs say, where their writer filled in p_vaddr (kexec-tools and QEMU often do not)."""
+    """What the PT_LOADs say, where their writer filled in p_vaddr (kexec-tools and QEMU often do
+    not)."""
     for start, phys, size in core.linear:
         if start and start != phys and start <= virt < start + size:
             return virt - start + phys

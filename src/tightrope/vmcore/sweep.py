@@ -42,7 +42,7 @@ U64 = NDArray[np.uint64]
 
 @dataclass(frozen=True, slots=True)
 class _Level:
-    """`name`, bit of the first index, index bits, and whether PS maps a page here (SDM 4.3 to 4.5)."""
+    """`name`, bit of the first index, index bits, whether PS maps a page here (SDM 4.3 to 4.5)."""
 
     name: str
     low: int
@@ -179,7 +179,8 @@ def _entries(
 
 
 def _emulated(core: Core) -> bool:
-    """QEMU ran this kernel: its emulated CPU (seen in 7.2) sets A in PDPTEs, which no real one does."""
+    """QEMU ran this kernel: its emulated CPU (seen in 7.2) sets A in PDPTEs, which no real one
+    does."""
     return any(each.who == "QEMU" for each in core.notes.control)
 
 

@@ -51,8 +51,8 @@ def lay(
     """The old kernel of `host`, with `code` at V: `relocation`, or where the host has it.
 
     `selectors` are those of code and data, Linux's by default; 0 for data leaves SS null, which 64-bit
-    code may.  The gdt begins so far below its page that they lie in it: a hypervisor's has 14 pages of
-    its guest's before its own.
+    code may.  The gdt begins so far below its page that both selectors lie in that page: a hypervisor's
+    gdt has 14 pages of its guest's descriptors before its own.
     Raises HostError when `private` or a crash note is too small, or when V is not mapped or not known.
     """
     relocation = host.relocation if relocation is None else relocation

@@ -51,7 +51,7 @@ def _multiboot2(memory: Memory, at: int) -> Told:
         memory.read(Extent.sized(at, multiboot.INFORMATION_2.size))
     )
     if total > MOST:
-        raise Garbled(f"a list of {total:#x} bytes")
+        raise Garbled(f"its list says that it has {total:#x} bytes, and {MOST:#x} is the most")
     data = memory.read(Extent.sized(at, total))
     line: bytes | None = None
     modules: list[Extent] = []

@@ -1,4 +1,4 @@
-"""`tightrope host`: descriptions of old kernels, from an example, this machine, or what a Xen says."""
+"""`tightrope host`: old kernels described, from an example, this machine, or what a Xen says."""
 
 from __future__ import annotations
 

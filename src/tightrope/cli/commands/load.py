@@ -1,7 +1,7 @@
 """`tightrope load`, `exec`, `unload`, `status` and `refusals`: kexec on this Linux.
 
-Rules: nothing is changed without `--really`; what is said that would be done is what is then done.  Only
-the standard library is imported on the way: these commands run in an initramfs.
+Rules: nothing is changed without `--really`; what is said that would be done is what is then
+done.  Only the standard library is imported on the way: these commands run in an initramfs.
 """
 
 from __future__ import annotations

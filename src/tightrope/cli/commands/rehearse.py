@@ -1,4 +1,5 @@
-"""`tightrope rehearse`: walk a handover, from a described old kernel or a real one, and say what came of it."""
+"""`tightrope rehearse`: walk a handover, from a described old kernel or a real one, and say what
+came of it."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def memory_map(said: Sources, origins: Origins) -> tuple[Region, ...]:
         return told
     total = align_up(said.meminfo.get("MemTotal", 0), 16 * MIB)
     if not total or total > 1 << 45:
-        raise HostError("no file tells where RAM is", source="this machine", field="memory")
+        raise HostError("no file says where RAM is", source="this machine", field="memory")
     low = min(total, 3 * GIB)
     ram = [Extent(0, 0x9_FC00), Extent(MIB, low), Extent.sized(4 * GIB, total - low)]
     what = f"a PC's memory map with MemTotal, {total:#x} bytes, of RAM"
@@ -191,7 +191,7 @@ def crash_notes(
         origins.read("crash_note", f"{kexec.CPUS}/cpuN/crash_notes, {kexec.VMCOREINFO}")
     elif kexec.decimal(said.kexec("crash_size")):
         origins.note(
-            "no file tells where the notes for a crash kernel lie: without them it has no /proc/vmcore"
+            "no file says where the notes for a crash kernel lie: without them it has no /proc/vmcore"
         )
     return tuple(kept)
 

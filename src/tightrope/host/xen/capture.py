@@ -96,7 +96,7 @@ def _document(said: _Facts, at: At) -> Document:
     if xen is None:
         (at / "ranges.XEN").refuse("Xen did not say where it lies")
     if said.relocation is None:
-        (at / "relocation").refuse("is not an address: does this Xen tell /proc/xen/xensyms?")
+        (at / "relocation").refuse("is not an address: does this Xen provide /proc/xen/xensyms?")
     crash = said.ranges.get("CRASH")
     image = Extent.sized(align_down(xen.start, LARGE_PAGE), LARGE_PAGE)
     rest = Extent(image.end, max(align_up(xen.extent.end, PAGE_SIZE), image.end))

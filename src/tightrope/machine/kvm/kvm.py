@@ -83,7 +83,8 @@ class Kvm:
             self._cpu = None
 
     def run(self, handover: Handover) -> Run:
-        """Walk.  Raises CannotBe for an old kernel that this KVM cannot be, MachineError where it gives up."""
+        """Walk.  Raises CannotBe for an old kernel that this KVM cannot be, MachineError where it
+        gives up."""
         lacking = lacks(self._can, handover)
         if lacking:
             raise CannotBe(lacking)

@@ -27,7 +27,7 @@ WALK_SECONDS = 60.0
 ARGUMENT = "tightrope.token="
 """How a command line tells an init what it has to say."""
 QUIET = 0.1
-"""Seconds without a new line after which it is looked whether the CPU has halted for good."""
+"""Seconds without a new line after which we check whether the CPU has halted for good."""
 
 
 def is_said(token: str, lines: Iterable[str]) -> bool:
@@ -75,7 +75,8 @@ class Qemu:
         return replace(host, rsdp=None, screen=b"")
 
     def run(self, handover: Handover) -> Run:
-        """Walk.  Raises MissingPart where QEMU is missing or too old, CannotBe for a host that it cannot be."""
+        """Walk.  Raises MissingPart where QEMU is missing or too old, CannotBe for a host that it
+        cannot be."""
         self.close()
         if self._acceleration is not TCG:
             return self._accelerated(handover)

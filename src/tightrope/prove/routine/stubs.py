@@ -6,10 +6,11 @@
     enter_32_from_64   64-bit code --far return--> compatibility mode: paging off, LME off
 
 Rules: a stub may rely on the entry contract alone (routines/relocate_*.S) and on its page being
-reachable; the words that the plan fills in are arbitrary, but for what `Part.conditions` says of them.
-What it owes is the boot protocol's (Linux Documentation/arch/x86/boot.rst; `plan.entering` has the
-others): selectors 0x10 and 0x18 from a gdt in its own page, registers as the plan fills them in,
-interrupts off.  Every condition has a name, and a test drops each.  Where the width of the code changes the walk is cut: two machines, one promise between.
+reachable; the words that the plan fills in are arbitrary, but for what `Part.conditions` says of
+them. What it owes is the boot protocol's (Linux Documentation/arch/x86/boot.rst; `plan.entering`
+has the others): selectors 0x10 and 0x18 from a gdt in its own page, registers as the plan fills
+them in, interrupts off.  Every condition has a name, and a test drops each.  Where the width of
+the code changes the walk is cut: two machines, one promise between.
 """
 
 from __future__ import annotations
