@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.conftest import debian_kernel
 from tests.machine.kernels import (
     COM1,
     ENTRY,
@@ -157,6 +158,18 @@ def test_an_exception_without_an_error_code_pushes_none(old: Host) -> None:
     # addq $2, (%rsp); iretq
     built = handover(main + b"\x48\x83\x04\x24\x02\x48\xcf", handler=len(main), old=old)
     assert listen(built).lines == ("back",)
+
+
+@pytest.mark.parametrize("down", [0, 1, 8, 15])
+def test_a_frame_is_pushed_from_a_multiple_of_16(down: int, old: Host) -> None:
+    """SDM 6.14.2: wherever the stack is, rsp ends on 8 after five words."""
+    # sub $down, %rsp; ud2, whose handler says rsp % 16 as a letter from A on
+    main = LIDT + b"\x48\x83\xec" + bytes([down]) + UD2
+    handler = b"\x89\xe0\x24\x0f\x04\x41"  # mov %esp, %eax; and $15, %al; add $'A', %al
+    built = handover(
+        main + handler + port(COM1) + OUT_AL + say("\n") + HLT, handler=len(main), old=old
+    )
+    assert listen(built).lines == ("I",)
 
 
 SKIP = b"\x48\x83\xc4\x08" + b"\x48\x83\x04\x24\x02" + b"\x48\xcf"
@@ -465,3 +478,9 @@ def linux_says(path: Path) -> tuple[str, ...]:
 
 def test_debian_s_cloud_kernel_says_its_version(debian_cloud: Path) -> None:
     assert "Linux version" in linux_says(debian_cloud)[-1]
+
+
+@pytest.mark.parametrize("flavour", ["cloud-amd64-6.12", "cloud-amd64-7.2", "amd64-7.3"])
+def test_a_zstd_kernel_says_its_version_through_its_own_decompressor(flavour: str) -> None:
+    path = debian_kernel(flavour)
+    assert f"Linux version {path.name.removeprefix('vmlinuz-')}" in linux_says(path)[-1]

@@ -100,6 +100,14 @@ def test_the_tail_of_a_page_and_the_pages_behind_the_data_are_zero_on_used_memor
     assert page_of(ram, 7) == page_of(ram, 12) == b"\xee" * PAGE
 
 
+@pytest.mark.parametrize("short", [1, 2, PAGE - 1])
+def test_the_end_of_a_page_is_zero_however_little_is_missing(short: int) -> None:
+    ram = Ram((RAM,))
+    ram.write(0, b"\xee" * RAM.size)
+    lay_out(ram, b"x" * (PAGE - short), [8], [8])
+    assert page_of(ram, 8) == b"x" * (PAGE - short) + bytes(short)
+
+
 def test_data_of_whole_pages_does_not_lose_its_last_one() -> None:
     ram = Ram((RAM,))
     lay_out(ram, b"x" * 2 * PAGE, [8, 9, 10], [8, 9, 10])

@@ -44,6 +44,17 @@ def test_run_lengths_unfold() -> None:
     assert GdbReader().feed(b"$0* #7a") == (Packet(b"0000"),)
 
 
+@pytest.mark.parametrize(("count", "told"), [(28, False), (29, True), (126, True), (127, False)])
+def test_a_run_length_is_a_printable_character(count: int, told: bool) -> None:
+    body = b"0*" + bytes([count])
+    data = b"$%b#%02x" % (body, sum(body) & 0xFF)
+    if told:
+        assert GdbReader().feed(data) == (Packet(b"0" * (count - 28)),)
+    else:
+        with pytest.raises(WireError, match="repeats nothing"):
+            GdbReader().feed(data)
+
+
 @pytest.mark.parametrize(
     "data",
     [

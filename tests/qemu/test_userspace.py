@@ -93,4 +93,5 @@ def test_the_new_kernels_init_says_its_word(
     assert console.stopped == word, console
     release = debian_kernel(flavour).name.removeprefix("vmlinuz-")
     machine = "i686" if flavour.startswith("686") else "x86_64"
-    assert console.lines[-1] == f"tightrope: userspace {word} {release} {machine}"
+    # Among the lines: on a busy computer the guest says more before its CPU is stopped.
+    assert f"tightrope: userspace {word} {release} {machine}" in console.lines

@@ -123,6 +123,14 @@ def asked(xen: Hypervisor, which: int, number: int = 0) -> tuple[int, int, int]:
     return answer, start, size
 
 
+def test_of_several_notes_with_its_name_xen_tells_the_first() -> None:
+    host = hypervisor(NEW_WAYS[0])
+    [info] = [each for each in host.crash_notes if each.what.startswith("vmcoreinfo")]
+    other = replace(info, extent=Extent.sized(info.extent.start + 0x1000, info.extent.size))
+    xen = Hypervisor(replace(host, crash_notes=(*host.crash_notes, other)), Memory().read)
+    assert asked(xen, KexecRange.VMCOREINFO) == (0, info.extent.start, info.extent.size)
+
+
 def test_get_range_tells_the_crash_region_xen_and_the_notes() -> None:
     host = hypervisor(NEW_WAYS[0])
     xen = Hypervisor(host, Memory().read)
