@@ -1,6 +1,7 @@
 """A signal ends a proof at once, inside z3 too, and what it had made is gone.
 
-Rules: each case is a process of its own; what it does when the signal comes is known from its output.
+Rules: each case is a process of its own; what it does when the signal comes is known from its
+output.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Counterexamples of theorem 2, walked: each falls where the theorem says, and two-tables does not.
 
-Rules: V and P are the numbers that `tightrope prove split` prints.  The old kernel is the example of the
-mode; its relocation code is put behind V, its RAM is given a page at P, and the control page goes there.
+Rules: V and P are the numbers that `tightrope prove split` prints.  The old kernel is the example
+of the mode; its relocation code is put behind V, its RAM is given a page at P, and the control page
+goes there.
 """
 
 from __future__ import annotations

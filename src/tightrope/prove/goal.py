@@ -4,9 +4,9 @@
                     --smt()-----------> Script ...    the same obligation for any other solver
     mutants() -> Mutant --kill(Limits)--> proof.Killed
 
-Rules: a goal is a statement that is either so or not; a theorem may be that something fails, and then
-its goal expects FAILS and its result carries the counterexample.  `decide` never asks for more than
-`Limits.seconds`, and says UNDECIDED rather than guess.
+Rules: a goal is a statement that is either so or not; a theorem may be that something fails, and
+then its goal expects FAILS and its result carries the counterexample.  `decide` never asks for more
+than `Limits.seconds`, and says UNDECIDED rather than guess.
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ Progress = Callable[[str, int, int], None]
 
 
 class Undecided(Exception):
-    """No answer in the time that was given; its text is the reason.  `run.judge` makes a result of it."""
+    """No answer in the time that was given; its text is the reason.
+    `run.judge` makes a result of it.
+    """
 
 
 def no_progress(_what: str, _done: int, _total: int) -> None:
@@ -69,8 +71,8 @@ class Script:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Goal:
-    """One statement.  `theorem` is the word on the command line, `name` is unique inside it for each
-    mode and design.  A result's `seconds` are filled in by `run.judge`.
+    """One statement.  `theorem` is the word on the command line, `name` is unique inside it for
+    each mode and design.  A result's `seconds` are filled in by `run.judge`.
 
     `decide` raises Undecided where time ran out and MissingPart where its solver is not installed;
     `smt` is None where the statement is decided by enumeration and has no formula.

@@ -45,7 +45,9 @@ MUTANTS: tuple[Callable[[], Iterator[Mutant]], ...] = (builder_mutants.mutants, 
 def goals(
     theorem: str | None = None, *, mode: Paging | None = None, design: str | None = None
 ) -> tuple[Goal, ...]:
-    """The goals of one theorem, or of all; those for one mode or design, and those for every one."""
+    """The goals of one theorem, or of all; those for one mode or design,
+    and those for every one.
+    """
     words = THEOREMS if theorem is None else (theorem,)
     every = (goal for word in words for goal in THEOREMS[word]())
     return tuple(

@@ -1,7 +1,7 @@
 """CR0, CR4 and EFER bit by bit, and which writes the CPU refuses: two tables.
 
     CR0, CR4, EFER    name, number, whose CPUs have it, what it means for the walk
-    RULES             register -> rules; a rule is the manual's reason for #GP(0) and what must all be so
+    RULES             register -> rules: the manual's reason for #GP(0), and what must all be so
 
 A rule asks masks of words, so numbers (`x86.cpu`) and a solver's terms (`prove.isa`) read the same
 rows.  The words are `new` (the value written), `change` (new ^ old), `beyond` (the bits of new at
@@ -34,7 +34,9 @@ class Vendor(Flag):
 
 @dataclass(frozen=True, slots=True)
 class ControlBit:
-    """One bit of a control register.  `walk` is empty where the walk is the same with and without."""
+    """One bit of a control register.
+    `walk` is empty where the walk is the same with and without.
+    """
 
     name: str
     number: int
@@ -69,7 +71,7 @@ CR4 = (
     ControlBit("DE", 3, BOTH),
     ControlBit("PSE", 4, BOTH, "4 MiB pages of i386"),
     ControlBit("PAE", 5, BOTH, "the format of the tables; long mode needs it"),
-    ControlBit("MCE", 6, BOTH, "a machine check is an exception and not a shutdown; TDX keeps it set"),
+    ControlBit("MCE", 6, BOTH, "a machine check is an exception, not a shutdown; TDX keeps it set"),
     ControlBit("PGE", 7, BOTH, "global translations, which a load of CR3 leaves in the TLB"),
     ControlBit("PCE", 8, BOTH),
     ControlBit("OSFXSR", 9, BOTH),
@@ -88,7 +90,7 @@ CR4 = (
     ControlBit("CET", 23, BOTH, "an indirect jump or a return may raise #CP"),
     ControlBit("PKS", 24, INTEL, "bits 62:59 of an entry are a key of supervisor pages"),
     ControlBit("UINTR", 25, INTEL),
-    ControlBit("LASS", 27, INTEL, "the kernel neither executes nor (with SMAP) touches the lower half"),
+    ControlBit("LASS", 27, INTEL, "the kernel keeps off the lower half (data only with SMAP)"),
     ControlBit("LAM_SUP", 28, INTEL, "upper bits of the kernel's data addresses are ignored"),
     ControlBit("FRED", 32, BOTH, "events go to IA32_FRED_CONFIG's entry, whatever the idt says"),
 )  # fmt: skip
@@ -258,7 +260,8 @@ def _flushes() -> tuple[tuple[Asked, ...], ...]:
 
 
 FLUSHES = _flushes()
-"""A CR4 write invalidates all TLB entries, global ones too, where one of these is so (SDM 4.10.4.1).
+"""A CR4 write invalidates all TLB entries, global ones too, where one of these is so (SDM
+4.10.4.1).
 
 PGE changed, or PCIDE cleared, or SMEP set; PAE and PSE too, as AMD's manual (volume 2, 5.5.2) and
 the SDM's "changes to paging mode" have it.

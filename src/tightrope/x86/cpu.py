@@ -2,8 +2,8 @@
 
 Rules: facts and predicates only.  A predicate returns the manual's reason for #GP as a sentence, or
 None where the write is legal; it never raises and never changes anything.  Unicorn checks none of
-these, so the emulator asks here before each such instruction.  The bits of CR0, CR4 and EFER and the
-rules about them are `control`'s tables, which are read here for numbers.
+these, so the emulator asks here before each such instruction.  The bits of CR0, CR4 and EFER and
+the rules about them are `control`'s tables, which are read here for numbers.
 
 Sources: as there; SDM 3.4.5 (segment descriptors).
 """
@@ -144,10 +144,11 @@ def flushes_everything(before: int, after: int) -> bool:
 
 
 def table_refusal(base: int, *, code64: bool, la57: bool) -> str | None:
-    """Why LGDT or LIDT raises #GP(0): `base` is not canonical (SDM volume 2A; 32-bit code has no such).
+    """Why LGDT or LIDT raises #GP(0): `base` is not canonical (SDM volume 2A; 32-bit code has no
+    such).
 
-    `la57` is what the CPU has: where it can do 5 levels a base of 57 bits is taken whatever CR4.LA57
-    says (measured by KVM's authors, Linux 6.13: "model canonical checks more precisely").
+    `la57` is what the CPU has: where it can do 5 levels a base of 57 bits is taken whatever
+    CR4.LA57 says (measured by KVM's authors, Linux 6.13: "model canonical checks more precisely").
     """
     top = base >> (56 if la57 else 47)
     if not code64 or top in (0, (1 << (8 if la57 else 17)) - 1):
@@ -158,7 +159,8 @@ def table_refusal(base: int, *, code64: bool, la57: bool) -> str | None:
 def loads_pdptes(cr0: int, cr4: int, *, was_cr0: int, was_cr4: int) -> bool:
     """Whether a write of CR0 or CR4 reads the four PDPTEs again, under PAE paging (SDM 4.4.1).
 
-    It does when it changes CR0.CD, NW or PG, or CR4.PAE, PGE, PSE or SMEP.  A write of CR3 always does.
+    It does when it changes CR0.CD, NW or PG, or CR4.PAE, PGE, PSE or SMEP.  A write of CR3 always
+    does.
     """
     return bool(
         (cr0 ^ was_cr0) & (CR0_CD | CR0_NW | CR0_PG)
@@ -225,13 +227,17 @@ def flat_descriptor(*, code: bool, bits: int) -> int:
 
 
 _GATE = struct.Struct("<HHBBHII")
-"""Offset 15:0, selector, IST, access byte, offset 31:16; in long mode offset 63:32 and a zero word."""
+"""Offset 15:0, selector, IST, access byte, offset 31:16;
+in long mode offset 63:32 and a zero word.
+"""
 INTERRUPT_GATE = 0xE
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Gate:
-    """A gate of an idt (SDM figures 6-2 and 6-8).  `type` is 0xE for an interrupt gate, 0xF for a trap's."""
+    """A gate of an idt (SDM figures 6-2 and 6-8).  `type` is 0xE for an interrupt gate,
+    0xF for a trap's.
+    """
 
     handler: int
     selector: int

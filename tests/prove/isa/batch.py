@@ -1,11 +1,12 @@
-"""One instruction on many states in one go: ten thousand on Unicorn's CPU, some on this computer's own.
+"""One instruction on many states in one go: ten thousand on Unicorn's CPU, some on this computer's
+own.
 
     in: records --load all registers and flags--> instruction --store them all--> out: records
     every state has 64 bytes of memory of its own: its slot
 
-Rules: the guest is a loop written here as bytes, so that ten thousand states cost one call; what the
-model says is computed apart, with numpy.  Of `tightrope.machine` nothing takes part but the door to
-/dev/kvm.
+Rules: the guest is a loop written here as bytes, so that ten thousand states cost one call; what
+the model says is computed apart, with numpy.  Of `tightrope.machine` nothing takes part but the
+door to /dev/kvm.
 """
 
 from __future__ import annotations

@@ -324,7 +324,8 @@ def differences(case: Case, before: Batch, seen: Batch) -> list[str]:
 
 
 def compared(only: int | None = None) -> list[tuple[str, int]]:
-    """The forms (of one width) that a batch can show; moves of whole pages have a test of their own.
+    """The forms (of one width) that a batch can show; moves of whole pages have a test of their
+    own.
 
     Operands beside the code lie in no slot: what they are is decided by LEA, which is compared.
     """
@@ -421,7 +422,9 @@ def test_a_wrong_model_would_be_seen(raw: str, wrong: str) -> None:
     ("bits", "raw"), [(64, "f348a5"), (64, "f3a4"), (32, "f3a5"), (64, "f3a5")]
 )
 def test_moving_a_page_is_one_page_copy(bits: int, raw: str) -> None:
-    """Theorem 4's lemma on the CPU: 10,000 moves among 64 pages, each source and destination random."""
+    """Theorem 4's lemma on the CPU: 10,000 moves among 64 pages,
+    each source and destination random.
+    """
     random = np.random.default_rng(9)
     at = decode(bytes.fromhex(raw), 0, bits)
     before = states(Case(at, bytes.fromhex(raw), bits), 9)

@@ -1,4 +1,6 @@
-"""The manual's rules about control registers, read for numbers and for words of an algebra: they agree."""
+"""The manual's rules about control registers, read for numbers and for words of an algebra:
+they agree.
+"""
 
 from __future__ import annotations
 

@@ -2,8 +2,9 @@
 
     the shipped .S --one edit--> the same code with a mistake that people make
 
-Rules: each mistake is an edit of the shipped source, so that nothing else is different; `reason` is what
-the refusal has to say, `where` how the mistaken instruction begins ("" where it is about a state).
+Rules: each mistake is an edit of the shipped source, so that nothing else is different; `reason` is
+what the refusal has to say, `where` how the mistaken instruction begins ("" where it is about a
+state).
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ ROUTINES = Path(__file__).resolve().parents[3] / "src" / "tightrope" / "routines
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """`edits` are (what stands there, what stands there instead); `seen` if an emulator shows it."""
+    """`edits` are (what stands there, what stands there instead);
+    `seen` if an emulator shows it.
+    """
 
     name: str
     mode: Paging

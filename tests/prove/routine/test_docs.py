@@ -1,4 +1,6 @@
-"""The table of theorem 5's formulas in docs/proof.md is the code's, and leads somewhere in every row."""
+"""The table of theorem 5's formulas in docs/proof.md is the code's,
+and leads somewhere in every row.
+"""
 
 from __future__ import annotations
 

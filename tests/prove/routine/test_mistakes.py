@@ -1,4 +1,6 @@
-"""Realistic mistakes are refused with a readable reason and an input, and the input goes wrong when run."""
+"""Realistic mistakes are refused with a readable reason and an input,
+and the input goes wrong when run.
+"""
 
 from __future__ import annotations
 

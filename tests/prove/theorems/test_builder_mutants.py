@@ -72,7 +72,9 @@ def test_a_mistake_that_somebody_would_make_is_among_them_and_is_killed(
 def test_what_is_called_equivalent_is_about_what_page_table_a_never_asks_for(
     killed: list[Killed],
 ) -> None:
-    """USER, GLOBAL, NX and large pages are not asked for; the errors are not met; a wide field is full."""
+    """USER, GLOBAL, NX and large pages are not asked for; the errors are not met;
+    a wide field is full.
+    """
     never = re.compile(
         "USER|GLOBAL|PAGE_SIZE_BIT|EXECUTE_DISABLE|raise ValueError|number 0 becomes 1"
         "|True becomes False|False becomes True"

@@ -1,4 +1,6 @@
-"""Theorem 4 is as stated, and the list interpreter of the checks agrees with its functions d and s."""
+"""Theorem 4 is as stated, and the list interpreter of the checks
+agrees with its functions d and s.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What the theorems take for granted: it holds on real plans, each can be broken, and docs say who keeps it."""
+"""What the theorems take for granted: it holds on real plans, each can be broken,
+and docs say who keeps it.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Unknown numbers: they compute as numbers do, every path is walked, and nothing wraps in silence."""
+"""Unknown numbers: they compute as numbers do, every path is walked,
+and nothing wraps in silence.
+"""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
 """Words of bits, in two kinds: numbers (many at once) and solver terms.
 
-    Numbers   a word is a numpy array of uint64, one element per CPU state; a truth is an array of bool
+    Numbers   a word is an array of uint64, one element per CPU state; a truth is one of bool
     Terms     a word is a z3 bit vector, a truth a z3 formula              (prove.isa.terms)
 
 Rules: the instruction model is written once, against `Algebra`.  So the very code that makes proof
-obligations can be run on ten thousand random states and compared with a CPU.  Widths are passed where
-an operation depends on them; a word of a smaller width has zeros above it.
+obligations can be run on ten thousand random states and compared with a CPU.  Widths are passed
+where an operation depends on them; a word of a smaller width has zeros above it.
 """
 
 from __future__ import annotations

@@ -46,7 +46,9 @@ _formatter.branch_leading_zeros = False
 
 @dataclass(frozen=True, slots=True)
 class Reg:
-    """A register: `name` is the 64-bit one around it (rax for cl's rcx...), `shift` 8 for ah..dh."""
+    """A register: `name` is the 64-bit one around it (rax for cl's rcx...),
+    `shift` 8 for ah..dh.
+    """
 
     name: str
     width: int
@@ -176,7 +178,9 @@ def _address_register(register: Register_) -> str | None:
 
 
 def sweep(code: bytes, end: int, bits: int, start: int = 0) -> tuple[Instruction, ...]:
-    """The instructions of code[start:end], one after the other, up to the first bytes that are none."""
+    """The instructions of code[start:end], one after the other,
+    up to the first bytes that are none.
+    """
     out = []
     offset = start
     while offset < end:

@@ -1,7 +1,7 @@
 """What each instruction does: the project's own model of the CPU, from the manual (SDM volume 2).
 
-Rules: as in `semantics`; one small function for each kind of instruction, and one table of them.  An
-instruction that is not in the table is Refused.
+Rules: as in `semantics`; one small function for each kind of instruction, and one table of them.
+An instruction that is not in the table is Refused.
 """
 
 from __future__ import annotations

@@ -31,7 +31,9 @@ class Now(Generic[Word, Truth]):
 def refusals(
     a: Algebra[Word, Truth], now: Now[Word, Truth], register: str, value: Word
 ) -> Iterator[tuple[str, Truth]]:
-    """(the manual's reason, when it applies) for a MOV to a control register, or a WRMSR to EFER."""
+    """(the manual's reason, when it applies) for a MOV to a control register,
+    or a WRMSR to EFER.
+    """
     words = {
         **now.control,
         control.NEW: value,
@@ -50,7 +52,9 @@ def flushes_everything(a: Algebra[Word, Truth], before: Word, after: Word, bits:
 
 
 def _beyond(a: Algebra[Word, Truth], now: Now[Word, Truth], value: Word) -> Word:
-    """The bits that are too high for a physical address; 32-bit code has none, and no PCIDs either."""
+    """The bits that are too high for a physical address; 32-bit code has none,
+    and no PCIDs either.
+    """
     none = a.const(0, now.bits)
     if now.bits == 32:
         return none

@@ -55,7 +55,9 @@ class Machine:
     global_at: Callable[[Word], Truth]
     global_to: Callable[[Word], Word]
     lent: tuple[Word, int] | None = None
-    """Another page and the first offset in it from which its bytes may be written: a caller's stack."""
+    """Another page and the first offset in it from which its bytes may be written:
+    a caller's stack.
+    """
     leaves_long_mode: bool = False
     """Whoever walks can follow a far return into 32-bit code: that is for another machine."""
     own: str = "the control page"
@@ -85,7 +87,8 @@ class Machine:
     def _in_window(self, state: Symbolic) -> bool:
         """The old stack is gone, and an exception may still find the old kernel's handlers.
 
-        It finds them by the idt until that has limit 0, or with CR4.FRED by an MSR whatever the idt.
+        It finds them by the idt until that has limit 0, or with CR4.FRED by an MSR whatever the
+        idt.
         """
         fred = self.enabled(state, x86.CR4_FRED)
         disarmed = value(state.tables["idt"][1]) == 0 and z3.is_false(fred)
@@ -210,7 +213,7 @@ class Machine:
                 self.require(
                     state,
                     at,
-                    f"the code still runs at V, and with {state.tables_in_use} V is no address of it",
+                    f"the code still runs at V, no address of it with {state.tables_in_use}",
                     z3.And(self.V == self.P, self.reachable(self.P)),
                 )
             else:
@@ -222,7 +225,8 @@ class Machine:
             self.require(
                 state,
                 at,
-                f"this fetch at {state.home} may use an old global translation (PGE not cleared yet)",
+                f"this fetch at {state.home} may use an old global translation (PGE not cleared"
+                " yet)",
                 z3.Implies(z3.And(state.stale, self.global_at(here)), same),
             )
         self._not_kept_apart(state, at, here, "this fetch is in", z3.BoolVal(True))

@@ -3,9 +3,9 @@
     layers, newest last:   stores at one base (P + 4088, P + 4080, ...)   |   one page copied
 
 Rules: values only; a store gives a new memory.  Two addresses with the same symbolic base are told
-apart by their constant offsets, with no help from a solver; different bases make a case, unless both
-are known to begin a page and the offsets lie at different places in it.
-Bytes of the image that lies on the control page are read as the numbers that they are.
+apart by their constant offsets, with no help from a solver; different bases make a case, unless
+both are known to begin a page and the offsets lie at different places in it. Bytes of the image
+that lies on the control page are read as the numbers that they are.
 """
 
 from __future__ import annotations

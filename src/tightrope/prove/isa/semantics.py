@@ -100,7 +100,9 @@ class Model(Generic[Word, Truth]):
     def write(
         self, state: State[Word, Truth], at: Instruction, operand: Operand, value: Word
     ) -> None:
-        """Into a register or memory.  A 32-bit write zeroes the upper half (SDM volume 1, 3.4.1.1)."""
+        """Into a register or memory.
+        A 32-bit write zeroes the upper half (SDM volume 1, 3.4.1.1).
+        """
         a, bits = self.a, state.bits
         if isinstance(operand, Mem):
             self.port.store(state, at, self.address(state, operand), operand.width, value)

@@ -1,7 +1,7 @@
 """What a CPU holds, as words of an algebra, and where control goes after an instruction.
 
-Rules: values only.  Registers carry their 64-bit names in every mode and are `bits` wide.  A flag is
-a truth, `Later` one, or None where the manual leaves it undefined.
+Rules: values only.  Registers carry their 64-bit names in every mode and are `bits` wide.  A flag
+is a truth, `Later` one, or None where the manual leaves it undefined.
 """
 
 from __future__ import annotations

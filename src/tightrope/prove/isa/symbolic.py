@@ -37,7 +37,9 @@ class Obligation:
     formula: Truth
     turns: tuple[Turn, ...] = ()
     in_window: bool = False
-    """The old stack was given up, and the old kernel's handlers would still be run on the new one."""
+    """The old stack was given up,
+    and the old kernel's handlers would still be run on the new one.
+    """
 
 
 @dataclass(kw_only=True, slots=True)

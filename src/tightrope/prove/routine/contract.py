@@ -1,12 +1,13 @@
-"""The contract of the two-tables handover, in terms: what a relocation routine may rely on, what it owes.
+"""The contract of the two-tables handover, in terms: what a relocation routine may rely on, what it
+owes.
 
     before   registers as machine_kexec loads them, page_table_a and page_table_b as theorem 1 has
              them, a page list as theorem 4 wants it
     after    the entry state that routines/relocate_*.S promises at its top
 
-Rules: every hypothesis has a name, a sentence and a formula; a test drops each and sees a proof fail.
-Nothing here executes code.  An i386 contract has 32-bit words and no page_table_b: step 5 turns
-paging off, and `reachable` says which pages are memory.
+Rules: every hypothesis has a name, a sentence and a formula; a test drops each and sees a proof
+fail. Nothing here executes code.  An i386 contract has 32-bit words and no page_table_b: step 5
+turns paging off, and `reachable` says which pages are memory.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ CR0_AT_ENTRY = x86.CR0_PE | x86.CR0_MP | x86.CR0_ET | x86.CR0_NE
 class Hypothesis:
     """`name` is what tests and docs call it.
 
-    `kept_by` says who sees to it: rows of `prove.theorems.hypotheses`, ids of check rules, dotted names below
-    tightrope.  docs/proof.md has them all.
+    `kept_by` says who sees to it: rows of `prove.theorems.hypotheses`, ids of check rules, dotted
+    names below tightrope.  docs/proof.md has them all.
     """
 
     name: str
@@ -44,7 +45,9 @@ class Hypothesis:
 
 @dataclass(frozen=True, slots=True)
 class ListState:
-    """The list interpreter between two words: `word` is next, `cursor` where the one after it is."""
+    """The list interpreter between two words: `word` is next,
+    `cursor` where the one after it is.
+    """
 
     word: Word
     cursor: Word

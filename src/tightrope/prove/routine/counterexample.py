@@ -1,8 +1,8 @@
 """A solver's model as an input that a person can read, and that can be run.
 
 Rules: numbers only; everything that the failing obligation does not speak of is whatever the solver
-left, or what was preferred: a caller may give values that it would like (a real host's), and gets as
-many of them as the failure leaves free.
+left, or what was preferred: a caller may give values that it would like (a real host's), and gets
+as many of them as the failure leaves free.
 """
 
 from __future__ import annotations

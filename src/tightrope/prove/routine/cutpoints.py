@@ -2,10 +2,10 @@
 
     call --prologue--> loop head --one word of the list--> loop head ... --IND_DONE--> entry
 
-Rules: the loop head is the first instruction that a path comes to twice; it is found, not told.  What
-holds there is what held at the first arrival, as far as every way round keeps it (the rest is
-forgotten); the word, the cursor and the destination are the list interpreter's.  So each way round is
-compared with one step of it, and together with theorem 4 this covers lists of any length.
+Rules: the loop head is the first instruction that a path comes to twice; it is found, not told.
+What holds there is what held at the first arrival, as far as every way round keeps it (the rest is
+forgotten); the word, the cursor and the destination are the list interpreter's.  So each way round
+is compared with one step of it, and together with theorem 4 this covers lists of any length.
 """
 
 from __future__ import annotations
@@ -65,7 +65,9 @@ class Walker:
     walked: Walked | None = None
     """How it went, once all segments were asked for."""
     window: frozenset[int] = frozenset()
-    """Offsets of the instructions from the first without the old stack to the one that disarms its idt."""
+    """Offsets of the instructions from the first without the old
+    stack to the one that disarms its idt.
+    """
 
     def segments(self) -> Iterator[Segment]:
         """Every segment, one after the other.  Raises Refused where the model cannot follow."""

@@ -1,8 +1,9 @@
 """Obligations to answers: z3 is asked, each formula once.
 
-Rules: an obligation holds when no model of hypotheses, path and its negation exists.  One solver per
-segment, because hypotheses are many and obligations small.  Formulas that were proved before under
-the same hypotheses are not asked again: a mutant shares most of its obligations with the original.
+Rules: an obligation holds when no model of hypotheses, path and its negation exists.  One solver
+per segment, because hypotheses are many and obligations small.  Formulas that were proved before
+under the same hypotheses are not asked again: a mutant shares most of its obligations with the
+original.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ four seconds when z3 is unlucky."""
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An obligation that does not hold, and a model that shows it; no model: not decided in time."""
+    """An obligation that does not hold, and a model that shows it; no model:
+    not decided in time.
+    """
 
     segment: Segment
     obligation: Obligation

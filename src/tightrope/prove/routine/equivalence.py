@@ -1,8 +1,8 @@
 """Whether two routines do the same: their states at every cutpoint, compared term by term.
 
 Rules: nothing is taken from a list.  Terms are compared as they are, after simplification: two that
-differ may still be equal, and then the answer is no, which is the careful one.  Only where there is no
-loop a solver is asked whether they are.
+differ may still be equal, and then the answer is no, which is the careful one.  Only where there is
+no loop a solver is asked whether they are.
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ def equivalent(one: Walked, other: Walked) -> str:
 
 
 def same_end(one: Symbolic, other: Symbolic, given: Sequence[Truth]) -> bool:
-    """Whether code without a loop comes to the same state: terms that differ are equal under `given`."""
+    """Whether code without a loop comes to the same state:
+    terms that differ are equal under `given`.
+    """
     ones, others = _terms(one), _terms(other)
     solver = z3.SolverFor("QF_AUFBV")
     solver.set("timeout", 2000)
@@ -77,7 +79,9 @@ def _different(one: Symbolic, other: Symbolic) -> set[str]:
 
 
 def _terms(state: Symbolic) -> dict[str, object]:
-    """All that later instructions can depend on; the arithmetic flags are forgotten at cutpoints."""
+    """All that later instructions can depend on;
+    the arithmetic flags are forgotten at cutpoints.
+    """
     out: dict[str, object] = {
         "home": state.home,
         "offset": state.offset,

@@ -5,8 +5,8 @@
     wrong size       REX.W and the opcode's width bit, where the length stays
     swapped          two neighbours of which neither is a branch
 
-Rules: a mutant is bytes.  It is killed by an obligation that fails (with an input) or by a refusal of
-the model (labelled so); a survivor has to be equivalent (`equivalence`).
+Rules: a mutant is bytes.  It is killed by an obligation that fails (with an input) or by a refusal
+of the model (labelled so); a survivor has to be equivalent (`equivalence`).
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """What a routine owes at each cutpoint: the loop head, one way round, the entry.
 
-Rules: every promise is recorded as an obligation with a sentence for its breach; nothing is decided.
+Rules: every promise is recorded as an obligation with a sentence for its breach; nothing is
+decided.
 """
 
 from __future__ import annotations
@@ -55,11 +56,13 @@ def established(c: Contract, machine: Machine, state: Symbolic, roles: Roles) ->
         registers[roles.word] == c.names["head"],
     )
     must(
-        f"{spoken(c, roles.destination)} is not 0: a list that begins with a source would be copied anywhere",
+        f"{spoken(c, roles.destination)} is not 0: a list that begins with a source would be copied"
+        " anywhere",
         registers[roles.destination] == 0,
     )
     must(
-        f"{spoken(c, roles.cursor)} is not 0: a list that does not begin with an indirection is read anywhere",
+        f"{spoken(c, roles.cursor)} is not 0: a list that does not begin with an indirection is"
+        " read anywhere",
         registers[roles.cursor] == 0,
     )
     must("DR7 is not 0: an old breakpoint may fire", state.control["dr7"] == 0)

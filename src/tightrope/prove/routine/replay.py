@@ -1,11 +1,12 @@
-"""A counterexample, run: the same routine and the same input in the emulator, checked by every rule.
+"""A counterexample, run: the same routine and the same input in the emulator, checked by every
+rule.
 
     counterexample --> handover on an example host --emulator--> findings, beside the shipped code's
 
-Rules: the input is the counterexample's as far as an example host can have it (V, P, tables and list
-are that host's, which the counterexample was asked to prefer).  What goes wrong is what the shipped
-routine, run on the very same input, does not show.  What an emulator cannot see (instructions fetched
-ahead, #CP) is said to be so, not guessed.
+Rules: the input is the counterexample's as far as an example host can have it (V, P, tables and
+list are that host's, which the counterexample was asked to prefer).  What goes wrong is what the
+shipped routine, run on the very same input, does not show.  What an emulator cannot see
+(instructions fetched ahead, #CP) is said to be so, not guessed.
 """
 
 from __future__ import annotations
@@ -120,7 +121,9 @@ class Stage:
         )
 
     def _at_the_entry(self, old: Host, data: bytes, found: Counterexample) -> Replayed:
-        """The states in which the entry stub is entered, ours and theirs: it hides some differences."""
+        """The states in which the entry stub is entered, ours and theirs:
+        it hides some differences.
+        """
         states = []
         for code in (self.shipped, Code(name="replayed", data=data, symbols={})):
             built = self._with_input(self._built(old, code), found)
@@ -141,7 +144,9 @@ class Stage:
         return (*check.check(built, run), *_stray(built, run))
 
     def _with_input(self, built: Handover, found: Counterexample) -> Handover:
-        """The registers and the list of the counterexample, where they are the old kernel's to give."""
+        """The registers and the list of the counterexample,
+        where they are the old kernel's to give.
+        """
         now, values = built.registers, found.values
         arguments = {"rdi", "rsi", "rdx", "rcx", "rsp"} | ({"r8"} if self.word == 8 else set())
         general = {

@@ -1,4 +1,5 @@
-"""Where in a source an instruction stands: the line table of an object file (DWARF, section .debug_line).
+"""Where in a source an instruction stands: the line table of an object file (DWARF, section
+.debug_line).
 
 Rules: a convenience for messages.  A table that is missing, broken or of another section gives no
 lines and never an error; nothing is proved from it.
@@ -19,7 +20,9 @@ LARGEST_TABLE = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Lines:
-    """`starts` are (offset in .text, file, line), sorted; `text` is the source's, where it was read."""
+    """`starts` are (offset in .text, file, line), sorted; `text` is the source's,
+    where it was read.
+    """
 
     starts: Sequence[tuple[int, str, int]] = ()
     text: Sequence[str] = field(default=())
@@ -36,7 +39,9 @@ class Lines:
 
 
 def lines_of(raw: bytes, name: str = "", source: bytes = b"") -> Lines:
-    """The lines of an object file; `name` and `source` are those of a text that came from a pipe."""
+    """The lines of an object file;
+    `name` and `source` are those of a text that came from a pipe.
+    """
     from elftools.elf.elffile import ELFFile
 
     try:

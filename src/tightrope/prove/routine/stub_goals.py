@@ -1,7 +1,7 @@
 """The entry stubs' theorem as goals, and their mutants.
 
-Rules: as in `goals`.  A stub has no loop: a mutant that does the same comes to the same states, term
-by term, where the new kernel is entered and where the width of the code changes.
+Rules: as in `goals`.  A stub has no loop: a mutant that does the same comes to the same states,
+term by term, where the new kernel is entered and where the width of the code changes.
 """
 
 from __future__ import annotations

@@ -71,7 +71,9 @@ class Half:
 def entered(
     half: Half, end: Symbolic, registers: Mapping[str, Word], control: Mapping[str, Word]
 ) -> None:
-    """The boot protocol: `registers` as the plan says, the others 0; flat segments; a sound stack."""
+    """The boot protocol: `registers` as the plan says, the others 0; flat segments;
+    a sound stack.
+    """
 
     def must(says: str, formula: Truth) -> None:
         half.machine.require(end, None, f"at the new kernel's entry {says}", formula)

@@ -41,7 +41,9 @@ from tightrope.x86 import cpu as x86
 
 OWN = "the stub's page"
 CALLERS_STACK = 32
-"""Bytes at the top of the control page that the relocation code leaves as a stack (relocate_i386.S)."""
+"""Bytes at the top of the control page that the relocation code
+leaves as a stack (relocate_i386.S).
+"""
 STUBS = {routines.ENTER_64: 64, routines.ENTER_32: 32, routines.ENTER_32_FROM_64: 64}
 """Each stub, and the width of its first instruction."""
 
@@ -58,7 +60,9 @@ class Part:
 def parts(
     name: str, contract: Contract, data: bytes, symbols: Mapping[str, int]
 ) -> tuple[Part, ...]:
-    """A stub's way in one part or two; `contract` is as wide as its first instruction.  Raises Refused."""
+    """A stub's way in one part or two; `contract` is as wide as its first instruction.
+    Raises Refused.
+    """
     if name == routines.ENTER_64:
         return (_in_64_bits(contract, data, symbols),)
     if name == routines.ENTER_32:

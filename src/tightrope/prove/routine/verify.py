@@ -1,8 +1,9 @@
-"""One image under one contract: does it do what it should, and if not, what is the first thing wrong?
+"""One image under one contract: does it do what it should, and if not, what is the first thing
+wrong?
 
-Rules: obligations are decided in the order of the walk and the first failure is the answer; what comes
-after it may only follow from it.  Code that the model does not know is refused, which is an answer of
-its own: nothing was proved, and nothing was found wrong.
+Rules: obligations are decided in the order of the walk and the first failure is the answer; what
+comes after it may only follow from it.  Code that the model does not know is refused, which is an
+answer of its own: nothing was proved, and nothing was found wrong.
 """
 
 from __future__ import annotations

@@ -2,13 +2,14 @@
 
     paging.py --ast, one change--> a mutated module --map_page twice--> every class of every mode
 
-Mistakes are made by rule, so that none is left out because nobody thought of it: every statement of the
-builder's functions is left out, every condition turned round, every flag swapped for another, every field
-of every format moved.  A survivor has to be shown equivalent: it writes the very same entries as the
-builder, class by class, for all modes.  (A branch that page_table_a never takes may be anything.)
+Mistakes are made by rule, so that none is left out because nobody thought of it: every statement of
+the builder's functions is left out, every condition turned round, every flag swapped for another,
+every field of every format moved.  A survivor has to be shown equivalent: it writes the very same
+entries as the builder, class by class, for all modes.  (A branch that page_table_a never takes may
+be anything.)
 
-Rules: the source that is changed is the one that ships; a kill carries addresses on which the mutant,
-run on numbers through bytes and walker, does wrong.
+Rules: the source that is changed is the one that ships; a kill carries addresses on which the
+mutant, run on numbers through bytes and walker, does wrong.
 """
 
 from __future__ import annotations
@@ -223,7 +224,9 @@ def _swap(first: int, node: Any) -> None:
 
 
 def mutated(change: Change) -> ModuleType:
-    """The builder with one change, and without its own check at import: that is not what is tried."""
+    """The builder with one change, and without its own check at import:
+    that is not what is tried.
+    """
     tree = copy.deepcopy(_source())
     change(tree)
     tree.body = [each for each in tree.body if not isinstance(each, ast.For)]
@@ -308,7 +311,8 @@ def same_entries(filler: Filler, mode: Paging, module: ModuleType) -> bool:
 def as_read(fmt: Any, mode: Paging) -> Any:
     """A mutant's format with the builder's own indices, where it reads every address alike.
 
-    A field that is too wide by a bit that no linear address has is no mistake, and no token knows that.
+    A field that is too wide by a bit that no linear address has is no mistake, and no token knows
+    that.
     """
     geometry = GEOMETRIES[mode]
     if not all(so for so, _ in lemmas(geometry, fmt)):

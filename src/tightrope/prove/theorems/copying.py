@@ -9,7 +9,8 @@
 
 Rules: induction over the number of copies done, pages as an unspecified sort, so nothing depends on
 their size or number.  That REP MOVS is one such copy is a lemma of its own, by induction over its
-elements; the emulator's single memmove is covered by the same lemma under its own guard (machine.watch).
+elements; the emulator's single memmove is covered by the same lemma under its own guard
+(observe.watch).
 """
 
 from __future__ import annotations
@@ -203,7 +204,9 @@ class Pages:
         ]
 
     def invariant(self, memory: Any, done: Any) -> list[Any]:
-        """After `done` copies: the done ones are right, the others' sources whole, the rest untouched."""
+        """After `done` copies: the done ones are right, the others' sources whole,
+        the rest untouched.
+        """
         z3, j, p = self.z3, self.j, self.p
         return [
             z3.ForAll(
@@ -301,7 +304,7 @@ def _pool(limits: Limits) -> Result:
     return Result(answer=Answer.HOLDS, how="enumeration", cases=cases)
 
 
-# ------------------------------------------------------------------------------- why they are needed
+# ------------------------------------------------------------------------------- why they are neede
 
 
 def _two_copies(dropped: str) -> list[Question]:
@@ -345,7 +348,7 @@ def _movs(where: str) -> list[Question]:
     memory = z3.Array("memory", z3.BitVecSort(64), z3.BitVecSort(8))
     to, of, done, size, off = z3.BitVecs("to of done size off", 64)
     if where == "apart":
-        # abs(of - to) >= count * width, addresses as plain numbers below 2^60 (machine.watch).
+        # abs(of - to) >= count * width, addresses as plain numbers below 2^60 (observe.watch).
         low = 1 << 60
         given = [z3.ULE(each, low) for each in (to, of, size)]
         given.append(z3.If(z3.ULE(to, of), z3.UGE(of - to, size), z3.UGE(to - of, size)))
@@ -380,8 +383,9 @@ def _movs(where: str) -> list[Question]:
 
 
 def _reads_old(z3: Any, width: int) -> Question:
-    """What an element reads was not written by an earlier one: asked of plain integers, as the guard
-    computes it, because solvers are slow at this with words."""
+    """What an element reads was not written by an earlier one: asked of plain integers, as the
+    guard computes it, because solvers are slow at this with words.
+    """
     to, of, done, size = z3.Ints("to of done size")
     given = (
         to >= 0,

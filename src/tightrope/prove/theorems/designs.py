@@ -4,8 +4,8 @@
     one-table   right if and only if V is not one of the other pages that it maps to themselves
     in-place    overwrites an entry of the current pgd for every P: no crash dump finds it whole
 
-Rules: the functions that ship fill the tables; a class stands for all addresses that coincide in the same
-way, as in theorem 1.  For which memory layouts a condition can be missed is in `splits`.
+Rules: the functions that ship fill the tables; a class stands for all addresses that coincide in
+the same way, as in theorem 1.  For which memory layouts a condition can be missed is in `splits`.
 """
 
 from __future__ import annotations
@@ -238,7 +238,9 @@ def in_place_overwrites(mode: Paging, limits: Limits) -> Result:
 
 
 def _pgd_after(mode: Paging, phys: int, before: bytes) -> bytes:
-    """What the design makes of a current pgd: `handover.apart.current` on no more than it looks at."""
+    """What the design makes of a current pgd:
+    `handover.apart.current` on no more than it looks at.
+    """
     pgd = 0x10_0000
     identity = Named(extent=Extent.sized(phys, PAGE_SIZE), what="the control page")
     private = Extent(pgd, pgd + 0x10_0000)

@@ -1,10 +1,12 @@
-"""A filler of page_table_a, run on every way in which the indices of V, P and a third address coincide.
+"""A filler of page_table_a, run on every way in which the indices of V, P and a third address
+coincide.
 
-    filler(V, P)  --2**levels classes-->  walk V, walk P          every access, every set of protections
+    filler(V, P)  --2**levels classes-->  walk V, walk P     every access, every set of protections
                   --5**levels classes-->  walk X                  an address in neither page
 
-Rules: the filler and `x86.walk` run unchanged, on tokens.  A failing class is made concrete, and run once
-more on numbers through `TableStore` and the walker: a counterexample is addresses that really fail.
+Rules: the filler and `x86.walk` run unchanged, on tokens.  A failing class is made concrete, and
+run once more on numbers through `TableStore` and the walker: a counterexample is addresses that
+really fail.
 """
 
 from __future__ import annotations
@@ -50,7 +52,9 @@ class Wrong(Exception):
 def filled(
     filler: Filler, geometry: Geometry, fmt: Format, virt: Names, phys: Names, bits: int
 ) -> tuple[TokenTables, Address, Address]:
-    """The entries that a filler writes for one class; tables, V and P.  Raises what the filler does."""
+    """The entries that a filler writes for one class; tables, V and P.
+    Raises what the filler does.
+    """
     tables: Any = TokenTables(geometry, bits)
     v: Any = Address("V", geometry, virt, bits)
     p: Any = Address("P", geometry, phys, bits)
@@ -59,7 +63,9 @@ def filled(
 
 
 def every_class(filler: Filler, mode: Paging, fmt: Format | None = None) -> Iterator[int]:
-    """Yields the cases of one class of (V, P) after the other.  Raises Wrong at the first that fails."""
+    """Yields the cases of one class of (V, P) after the other.
+    Raises Wrong at the first that fails.
+    """
     for virt, phys in pairs(GEOMETRIES[mode]):
         yield class_holds(filler, mode, virt, phys, fmt)
 
@@ -162,7 +168,9 @@ def examples(geometry: Geometry, virt: Names, phys: Names) -> Iterator[tuple[int
 def fails(
     filler: Filler, mode: Paging, virt: int, phys: int, fmt: Format | None = None
 ) -> str | None:
-    """What is wrong with a filler for two numbers, None where nothing is; through bytes and walker."""
+    """What is wrong with a filler for two numbers, None where nothing is;
+    through bytes and walker.
+    """
     for high in (False, True):
         problem = _fails(filler, mode, virt, phys, fmt, high=high)
         if problem:

@@ -4,8 +4,8 @@
                     their id, rules of `plan` by the dotted name of what keeps them
     goals(built)    each on one concrete handover; docs/proof.md has the same list
 
-Rules: a hypothesis is looked at through another door than the one that made it so: tables are walked,
-the list is followed from memory.  Arrays are compared as arrays.
+Rules: a hypothesis is looked at through another door than the one that made it so: tables are
+walked, the list is followed from memory.  Arrays are compared as arrays.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ Asks = Callable[[Handover], Problem]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Hypothesis:
-    """`kept_by` are ids of check rules, or dotted names below tightrope of what keeps it in a plan."""
+    """`kept_by` are ids of check rules,
+    or dotted names below tightrope of what keeps it in a plan.
+    """
 
     name: str
     says: str

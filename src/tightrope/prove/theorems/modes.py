@@ -1,7 +1,7 @@
 """The four paging modes as the theorems see them: a third set of constants.
 
-Rules: written from the manual's figures (SDM 4-2, 4-5, 4-8, 4-10), without a look at the builder's or the
-walker's constants: a shift that is wrong in one of them, or in both, has to show here.
+Rules: written from the manual's figures (SDM 4-2, 4-5, 4-8, 4-10), without a look at the builder's
+or the walker's constants: a shift that is wrong in one of them, or in both, has to show here.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ LME, LMA, NXE = 1 << 8, 1 << 10, 1 << 11
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Geometry:
-    """One mode.  `places` are (lowest bit, bits) of each index, top level first; sizes are bytes."""
+    """One mode.  `places` are (lowest bit, bits) of each index, top level first;
+    sizes are bytes.
+    """
 
     mode: Paging
     places: tuple[tuple[int, int], ...]

@@ -2,12 +2,13 @@
 
     builder(V, P) --TokenTables--> entries --x86.walk--> where V, P and X lead
 
-An address is known by the names of its table indices alone.  Whoever shifts and masks it gets such a
-name; two names of one level can be compared and nothing else.  So builder and walker, unchanged, cannot
-tell two addresses apart whose names coincide in the same way, and one case of each way is a proof for
-all.  What the tokens take for granted about bits is proved beside them (`tables.bits`).
+An address is known by the names of its table indices alone.  Whoever shifts and masks it gets such
+a name; two names of one level can be compared and nothing else.  So builder and walker, unchanged,
+cannot tell two addresses apart whose names coincide in the same way, and one case of each way is a
+proof for all.  What the tokens take for granted about bits is proved beside them (`tables.bits`).
 
-Rules: every use that is not foreseen raises TypeError: an unsound step is an error, never an answer.
+Rules: every use that is not foreseen raises TypeError: an unsound step is an error, never an
+answer.
 """
 
 from __future__ import annotations
@@ -196,7 +197,9 @@ class Entry(Token):
 
 
 class TokenTables:
-    """A `TableMemory` and a `ReadEntry` at once; `new_table` hands out zeroed frames, all distinct."""
+    """A `TableMemory` and a `ReadEntry` at once; `new_table` hands out zeroed frames,
+    all distinct.
+    """
 
     def __init__(self, geometry: Geometry, bits: int) -> None:
         self._geometry, self._bits = geometry, bits
@@ -232,7 +235,9 @@ class TokenTables:
             raise TypeError(f"{table} is not a table")
 
     def read(self, place: Place, size: int) -> Entry | int | None:
-        """See `x86.walk.ReadEntry`; None where the address is in no table: nothing is known of it."""
+        """See `x86.walk.ReadEntry`; None where the address is in no table:
+        nothing is known of it.
+        """
         if size != self._geometry.entry_size or place.slot.size != size:
             raise TypeError(f"an entry of {size} bytes was read")
         if id(place.table) not in self._frames:

@@ -2,10 +2,12 @@
 
     bytes --iced-x86--> instructions, straight on to the first conditional branch --> "AGJB"
 
-A write of CR4 counts as G only if PGE is certainly 0 in what is written, a write of CR0 as O only if PG is;
-so the bits of each register that are known to be 0 are followed, for the few instructions that make them.
+A write of CR4 counts as G only if PGE is certainly 0 in what is written, a write of CR0 as O only
+if PG is; so the bits of each register that are known to be 0 are followed, for the few instructions
+that make them.
 
-Rules: nothing is guessed: what an instruction does to a register that is not understood is "anything".
+Rules: nothing is guessed: what an instruction does to a register that is not understood is
+"anything".
 """
 
 from __future__ import annotations

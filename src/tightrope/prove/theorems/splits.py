@@ -6,11 +6,13 @@
 
     damm-v4        missed where some V and P differ and share a top-level slot
     one-table      missed where some V lies below M
-    one-more-slot  missed where some V shares a top-level slot with something below M: the identity map
+    one-more-slot  missed where some V shares a top-level slot with something below M: the identity
+                   map
                    of [0, M) cannot be had whole and finished, with V in an entry of its own
 
-Rules: V, P and M are whole pages; a layout is two extents, so a slot at a time decides it, exactly.  The
-same is written as a formula.  A miss is reported with a V and a P, the lowest V first, that miss.
+Rules: V, P and M are whole pages; a layout is two extents, so a slot at a time decides it, exactly.
+The same is written as a formula.  A miss is reported with a V and a P, the lowest V first, that
+miss.
 """
 
 from __future__ import annotations
@@ -141,7 +143,8 @@ _WHOLE_GIB = tuple(
 _UPPER = ("negative V", "Xen, the hypervisor's half")
 MET: dict[str, dict[Paging, tuple[str, ...]]] = {
     "damm-v4": {
-        # Every split is a multiple of 4 MiB, what a PD entry spans; not of 1 GiB, what a PDPTE does.
+        # Every split is a multiple of 4 MiB, what a PD entry spans; not of 1 GiB, what a PDPTE
+        # does.
         Paging.I386: _BELOW,
         Paging.PAE: _WHOLE_GIB,
         Paging.X86_64: _UPPER,
@@ -187,7 +190,9 @@ def decide(condition: str, layout: Layout, limits: Limits) -> Result:
 
 
 def missed(condition: str, layout: Layout) -> tuple[tuple[int, int] | None, int]:
-    """(V, P) or (V, an address below M) that miss a condition, and how many slots were looked at."""
+    """(V, P) or (V, an address below M) that miss a condition,
+    and how many slots were looked at.
+    """
     if condition == "one-table":
         # V = P is no conflict, but there are other P.
         hit = layout.virt.start

@@ -4,12 +4,13 @@
     J   go on at P (the stack is there)  B   CR3 = page_table_b       O   paging off
 
     linear pages that matter: V, P, and X, a page of the copy (an identity address)
-    frames: K the old kernel's page at V, P the control page (same bytes as K), X the copy's, Q any other
+    frames: K the old kernel's page at V, P the control page (same bytes as K), X the copy's,
+            Q any other
 
-The maximal TLB.  A walk reads a TLB and never needs it to hold something, so whatever is safe with more
-in it is safe with less.  What the manual allows to be cached only grows until something flushes it (SDM
-4.10.2 to 4.10.4).  So one TLB is the worst: all that was ever mapped and not flushed since.  There is no
-quantifier over TLBs, and every order runs once against every old table.
+The maximal TLB.  A walk reads a TLB and never needs it to hold something, so whatever is safe with
+more in it is safe with less.  What the manual allows to be cached only grows until something
+flushes it (SDM 4.10.2 to 4.10.4).  So one TLB is the worst: all that was ever mapped and not
+flushed since.  There is no quantifier over TLBs, and every order runs once against every old table.
 
 Rules: no solver.  The order that ships is read from the routine's bytes, in `shipped_order`.
 """
@@ -65,7 +66,9 @@ NO_GLOBAL = Assumption(
 
 
 def old_tables(assumption: Assumption) -> Iterator[Tables]:
-    """Every old kernel: V leads to its text or, called through the direct map, to the control page."""
+    """Every old kernel: V leads to its text or, called through the direct map,
+    to the control page.
+    """
     globals_ = (False, True)
     low = [None, *(Entry(f, False) for f in FRAMES)]
     if assumption.global_identity:

@@ -2,12 +2,14 @@
 
     program(Fork) --each question of a Word's truth forks--> Path: conditions, goal
 
-A `Word` is 64 bits.  When Python asks for the truth of something about it ("is the entry present?"), the
-solver says which answers are possible; where both are, the program is run again for the other one.  All
-paths together cover all values, and each ends in a goal, which the solver then proves or refutes.
+A `Word` is 64 bits.  When Python asks for the truth of something about it ("is the entry
+present?"), the solver says which answers are possible; where both are, the program is run again for
+the other one.  All paths together cover all values, and each ends in a goal, which the solver then
+proves or refutes.
 
-Rules: z3 is imported inside functions; an answer that the solver does not give in time raises Undecided.
-No operation wraps round in silence: a sum or a product that does not fit 64 bits fails the path.
+Rules: z3 is imported inside functions; an answer that the solver does not give in time raises
+Undecided. No operation wraps round in silence: a sum or a product that does not fit 64 bits fails
+the path.
 """
 
 from __future__ import annotations
@@ -47,7 +49,9 @@ class Fork:
         self._solver.add(*self.given)
         self._end = time.monotonic() + seconds
         self._plan: list[tuple[bool, bool]] = []
-        """For each question on this path: the answer, and whether the other one is still to be tried."""
+        """For each question on this path: the answer,
+        and whether the other one is still to be tried.
+        """
         self._at = 0
         self._conditions: list[Any] = []
         self._model: Any = None
@@ -110,7 +114,8 @@ class Fork:
                 self._solver.pop()
             if not self._plan:
                 return
-            # The last question with two possible answers is answered the other way, and that was it.
+            # The last question with two possible answers is answered the other way, and that was
+            # it.
             last = len(self._plan) - 1
             self._plan[last] = (not self._plan[last][0], False)
             self._solver.pop()
@@ -122,8 +127,8 @@ class Fork:
 class Word:
     """64 bits that may be unknown.  Python's operators, as unsigned numbers.
 
-    `may` has the bits that can be set at all: a sum of words without a common one is an `or`, which is
-    how "frame + slot" keeps its two halves apart and stays easy for a solver.
+    `may` has the bits that can be set at all: a sum of words without a common one is an `or`, which
+    is how "frame + slot" keeps its two halves apart and stays easy for a solver.
     """
 
     __hash__ = None  # type: ignore[assignment]

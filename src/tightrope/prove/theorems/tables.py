@@ -6,7 +6,8 @@
     identity-limit          below which limit a physical address is a linear address, too
     identity-for-all        that every physical address is one: false for PAE and 4 levels
 
-Rules: `handover.designs.map_twice`, the function that ships, is what runs; `x86.walk` reads it back.
+Rules: `handover.designs.map_twice`, the function that ships, is what runs; `x86.walk` reads it
+back.
 """
 
 from __future__ import annotations
@@ -181,8 +182,9 @@ def _parts(mode: Paging) -> tuple[str, ...]:
 def bits(mode: Paging, limits: Limits) -> Result:
     """What `opaque` takes for granted, bit by bit.
 
-    A field is read by shift and mask, so each bit of it is one bit of the word: looking at the words with
-    a single bit set is looking at all.  Above the indices a canonical address has copies of one bit.
+    A field is read by shift and mask, so each bit of it is one bit of the word: looking at the
+    words with a single bit set is looking at all.  Above the indices a canonical address has copies
+    of one bit.
     """
     geometry = GEOMETRIES[mode]
     proved = list(lemmas(geometry, geometry.format))

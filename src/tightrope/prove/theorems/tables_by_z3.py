@@ -1,13 +1,13 @@
 """Theorem 1 once more, by a solver: symbolic V, P, frames and offset through builder and walker.
 
-    given:  V canonical and aligned, P aligned and below 2**identity_bits, frames aligned, distinct and
-            zeroed, all below 2**MAXPHYADDR, the root of 32-bit modes below 4 GiB
+    given:  V canonical and aligned, P aligned and below 2**identity_bits, frames aligned,
+            distinct and zeroed, all below 2**MAXPHYADDR, the root of 32-bit modes below 4 GiB
     goals:  "V", "P"    walk(V + o), walk(P + o) = P + o, with the rights of the theorem
             "other"     walk(X) is refused as not present, for X in neither page
             "load"      PAE: the four entries that MOV to CR3 loads have no reserved bit
 
-Rules: nothing of the builder or the walker is written again here; they run on `symbolic.Word`s.  The
-conditions of all paths and their goals are one formula for any other solver (`script`).
+Rules: nothing of the builder or the walker is written again here; they run on `symbolic.Word`s.
+The conditions of all paths and their goals are one formula for any other solver (`script`).
 """
 
 from __future__ import annotations
@@ -84,7 +84,9 @@ def _linear(geometry: Geometry, name: str, *, aligned: bool) -> Any:
 
 
 def program(filler: Filler, geometry: Geometry, unknowns: Unknowns, goal: str) -> Any:
-    """What runs on each path: fill, then walk from where `goal` says; its value is the goal's term."""
+    """What runs on each path: fill, then walk from where `goal` says;
+    its value is the goal's term.
+    """
 
     def run(fork: Fork) -> Any:
         z3 = fork.z3
@@ -157,7 +159,9 @@ def _script(name: str, unknowns: Unknowns, paths: Sequence[Path], expected: str)
 
 
 def condition_script(filler: Filler, mode: Paging) -> Script:
-    """That a filler leads V to P exactly where top-level indices differ or all agree, as a formula."""
+    """That a filler leads V to P exactly where top-level indices differ or all agree,
+    as a formula.
+    """
     z3 = solver_library()
     geometry = GEOMETRIES[mode]
     unknowns = Unknowns(geometry)
