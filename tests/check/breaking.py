@@ -298,15 +298,17 @@ def world_piece(what: str) -> Change:
     """A piece of the old kernel was something else before the walk than it is now."""
 
     def breach(handover: Handover, run: Run) -> Walked:
-        def other(piece: Piece) -> Piece:
-            data = bytearray(piece.data)
-            data[8] ^= 1
-            return replace(piece, data=bytes(data))
-
         world = handover.world
         first = next(each for each in world.pieces if each.what == what)
-        pieces = tuple(other(each) if each is first else each for each in world.pieces)
-        return replace(handover, world=replace(world, pieces=pieces)), run
+        data = bytearray(first.data)
+        data[8] ^= 1
+        if first.phys in world.tables:
+            tables = {**world.tables, first.phys: memoryview(bytes(data))}
+            return replace(handover, world=replace(world, tables=tables)), run
+        laid = tuple(
+            replace(each, data=bytes(data)) if each == first else each for each in world.laid
+        )
+        return replace(handover, world=replace(world, laid=laid)), run
 
     return breach
 

@@ -274,9 +274,9 @@ def test_in_place_on_pae_without_its_cr3_write_jumps_through_a_pdpte_that_the_cp
     page[at - 3 : at] = b"\x90\x90\x90"
     pieces = tuple(
         replace(each, data=bytes(page)) if each.phys == built.world.code_phys else each
-        for each in built.world.pieces
+        for each in built.world.laid
     )
-    changed = replace(built, world=replace(built.world, pieces=pieces))
+    changed = replace(built, world=replace(built.world, laid=pieces))
     run = shared().run(changed)
     assert run.fault is not None
     assert run.fault.address == built.plan.control_page

@@ -57,7 +57,7 @@ def patterned(handover: Handover) -> tuple[Handover, dict[int, bytes]]:
         Piece(phys=Phys(at), data=data, role=PieceRole.OTHER, which="old")
         for at, data in pages.items()
     )
-    world = replace(handover.world, pieces=(*handover.world.pieces, *more))
+    world = replace(handover.world, laid=(*handover.world.laid, *more))
     return replace(handover, world=world), pages
 
 

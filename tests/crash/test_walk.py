@@ -57,7 +57,7 @@ def poisoned(handover: Handover, seed: int) -> Handover:
         for at in sampled(handover.host, seed)
         if at // PAGE not in used
     )
-    return replace(handover, world=replace(world, pieces=(*world.pieces, *more)))
+    return replace(handover, world=replace(world, laid=(*world.laid, *more)))
 
 
 def kept(handover: Handover, run: Run) -> None:

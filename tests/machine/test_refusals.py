@@ -211,11 +211,11 @@ def with_gdt(handover: Handover) -> Handover:
     """The same handover where the old kernel's gdt has the slots above."""
     gdt = b"".join(slot.to_bytes(8, "little") for slot in SLOTS)
     world = handover.world
-    first = replace(world.pieces[0], data=gdt)
-    assert world.pieces[0].what == "the old kernel's gdt"
+    first = replace(world.laid[0], data=gdt)
+    assert world.laid[0].what == "the old kernel's gdt"
     base, _ = handover.registers.gdt
     return with_registers(
-        replace(handover, world=replace(world, pieces=(first, *world.pieces[1:]))),
+        replace(handover, world=replace(world, laid=(first, *world.laid[1:]))),
         gdt=(base, len(gdt) - 1),
     )
 

@@ -26,13 +26,13 @@ READ_CR4, READ_EFER = b"\x0f\x20\xe0", b"\xb9\x80\x00\x00\xc0\x0f\x32"
 def with_slot(built: Handover, selector: int, descriptor: int) -> Handover:
     """A descriptor in the old kernel's gdt."""
     pieces = []
-    for piece in built.world.pieces:
+    for piece in built.world.laid:
         if piece.phys == built.plan.host.private.start:
             data = bytearray(piece.data)
             data[selector : selector + 8] = descriptor.to_bytes(8, "little")
             piece = replace(piece, data=bytes(data))
         pieces.append(piece)
-    return replace(built, world=replace(built.world, pieces=tuple(pieces)))
+    return replace(built, world=replace(built.world, laid=tuple(pieces)))
 
 
 def far(selector: int, *, jump: bool) -> bytes:

@@ -193,17 +193,7 @@ def with_code(guest: Guest, code: Code, relocation: Virt, read: ReadMemory) -> W
     general = dict(registers.general)
     return World(
         host=host,
-        pieces=(
-            Piece(
-                phys=at,
-                data=code.data.ljust(PAGE_SIZE, b"\0"),
-                role=PieceRole.CODE_AT_V,
-            ),
-            *(
-                Piece(phys=Phys(frame), data=page, role=PieceRole.TABLES)
-                for frame, page in guest.tables.items()
-            ),
-        ),
+        laid=(Piece(phys=at, data=code.data.ljust(PAGE_SIZE, b"\0"), role=PieceRole.CODE_AT_V),),
         pgd=guest.pgd,
         tables=guest.tables,
         code_phys=at,

@@ -91,11 +91,12 @@ class World:
     """A complete old kernel laid out: bytes, and the CPU as it is when `machine_kexec` calls V."""
 
     host: Host
-    pieces: tuple[Piece, ...]
+    laid: tuple[Piece, ...]
+    """Its bytes, but for page tables."""
     pgd: Phys
     """The current pgd: root of the old kernel's page tables."""
     tables: Mapping[int, memoryview]
-    """Its page tables: frame address -> 4096 bytes, each also a piece."""
+    """Its page tables: frame address -> 4096 bytes."""
     code_phys: Phys
     """The frame that backs V before the switch: the old kernel's own page of relocation code, or the
     control page where V is in the direct map."""
@@ -104,3 +105,18 @@ class World:
     """Memory that the call hands over besides registers: words on the stack, v1's page_list."""
     way_out: WayOut | None = None
     """What comes before V where a 64-bit hypervisor calls 32-bit code."""
+    dom0_tables: frozenset[int] = frozenset()
+    """Which of the tables are dom0's and not the hypervisor's, by their frame addresses."""
+
+    @property
+    def pieces(self) -> tuple[Piece, ...]:
+        """All of its bytes, each once, page tables last."""
+        out = list(self.laid)
+        for frame, page in self.tables.items():
+            dom0 = frame in self.dom0_tables
+            role = PieceRole.DOM0_TABLES if dom0 else PieceRole.TABLES
+            out.append(Piece(phys=Phys(frame), data=page, role=role))
+        for tree in (self.way_out.wide, self.way_out.narrow) if self.way_out else ():
+            for frame, page in tree.pages.items():
+                out.append(Piece(phys=Phys(frame), data=page, role=PieceRole.WAY_OUT_TABLES))
+        return tuple(out)

@@ -180,10 +180,11 @@ def with_head(handover: Handover, place: Phys) -> Handover:
 
 
 def with_piece(handover: Handover, at: int, change: Callable[[bytearray], None]) -> Handover:
-    """Change the bytes of the old kernel's piece that begins at `at`."""
-    pieces = list(handover.world.pieces)
-    number = next(n for n, each in enumerate(pieces) if each.phys == at)
-    data = bytearray(pieces[number].data)
+    """Change the bytes of the old kernel's piece that begins at `at`, which is no page table."""
+    world = handover.world
+    old = next(each for each in world.laid if each.phys == at)
+    data = bytearray(old.data)
     change(data)
-    pieces[number] = replace(pieces[number], data=bytes(data))
-    return replace(handover, world=replace(handover.world, pieces=tuple(pieces)))
+    new = replace(old, data=bytes(data))
+    laid = tuple(new if each is old else each for each in world.laid)
+    return replace(handover, world=replace(world, laid=laid))

@@ -66,9 +66,9 @@ def stale_pdpte(handover: Handover) -> Handover:
     data = bytes(page)
     world = replace(
         handover.world,
-        pieces=tuple(
+        laid=tuple(
             replace(each, data=data) if each.phys == handover.world.code_phys else each
-            for each in handover.world.pieces
+            for each in handover.world.laid
         ),
     )
     general = {**handover.registers.general, "rcx": int(root)}

@@ -92,10 +92,6 @@ def lay(
             data=code.data.ljust(PAGE_SIZE, b"\0"),
             role=PieceRole.CODE_AT_V,
         ),
-        *(
-            Piece(phys=Phys(frame), data=page, role=PieceRole.TABLES)
-            for frame, page in tables.items()
-        ),
     )
     general = dict.fromkeys(GENERAL, 0)
     general["rsp"] = direct + stack_top
@@ -121,7 +117,7 @@ def lay(
     )
     return World(
         host=host,
-        pieces=(
+        laid=(
             *pieces,
             *notes.pieces(host, Phys(first_table), registers),
             # Relocation code in page 0 has nothing of a BIOS's in it.

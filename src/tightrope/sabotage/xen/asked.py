@@ -113,7 +113,8 @@ def fixmap_nx(handover: Handover) -> Handover:
     page[leaf.at - frame : leaf.at - frame + 8] = (leaf.entry | EXECUTE_DISABLE).to_bytes(
         8, "little"
     )
-    return _with_world(handover, frame, bytes(page))
+    tables = {**world.tables, frame: memoryview(bytes(page))}
+    return replace(handover, world=replace(world, tables=tables))
 
 
 @sabotage("xen-no-overwrite", Step.PREPARE, breaks="xen-overwritten", modes=XEN_MODES)
@@ -187,14 +188,3 @@ def _with_slot(handover: Handover, slot: int, value: int) -> Handover:
         data[slot * word : (slot + 1) * word] = value.to_bytes(word, "little")
 
     return with_piece(handover, at, change)
-
-
-def _with_world(handover: Handover, frame: int, page: bytes) -> Handover:
-    """One page of the tables in use at the call replaced, in the tree and in its piece."""
-
-    def change(data: bytearray) -> None:
-        data[:] = page
-
-    changed = with_piece(handover, frame, change)
-    tables = {**changed.world.tables, frame: memoryview(page)}
-    return replace(changed, world=replace(changed.world, tables=tables))

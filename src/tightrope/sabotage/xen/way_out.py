@@ -85,12 +85,8 @@ def way_out_unmapped(handover: Handover) -> Handover:
     way = _way_out(handover)
     at, _entry = leaf_entry(handover, way.narrow, way.code)
     frame = at & -PAGE_SIZE
-
-    def change(data: bytearray) -> None:
-        data[at - frame : at - frame + 8] = bytes(8)
-
-    changed = with_piece(handover, frame, change)
-    page = next(each.data for each in changed.world.pieces if each.phys == frame)
-    narrow = replace(way.narrow, pages={**way.narrow.pages, frame: memoryview(page)})
-    out = replace(way, narrow=narrow)
-    return replace(changed, world=replace(changed.world, way_out=out))
+    page = bytearray(way.narrow.pages[frame])
+    page[at - frame : at - frame + 8] = bytes(8)
+    pages = {**way.narrow.pages, frame: memoryview(bytes(page))}
+    out = replace(way, narrow=replace(way.narrow, pages=pages))
+    return replace(handover, world=replace(handover.world, way_out=out))

@@ -77,15 +77,10 @@ def lay(plan: Plan, load: XenCompat, host: Host, virt: Virt, frame: Phys, end: P
         trees.append(Tables(root=store.root, pages=store.pages()))
     way_out = WayOut(virt=virt, code=frame, words=words, wide=trees[0], narrow=trees[1])
     pieces, read = _words(plan, load, way_out, code)
-    tables = [
-        Piece(phys=Phys(at), data=page, role=PieceRole.WAY_OUT_TABLES)
-        for tree in trees
-        for at, page in tree.pages.items()
-    ]
     called = int.from_bytes(pieces[0].data[4:8], "little")
     return Laid(
         way_out=way_out,
-        pieces=(*pieces, *tables),
+        pieces=tuple(pieces),
         read=read,
         registers={
             "rdi": called,

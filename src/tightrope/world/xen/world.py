@@ -91,14 +91,8 @@ def lay_xen(plan: Plan, load: UnderXen, code: Code, host: Host) -> World:
         host=host,
         pgd=pgd,
         tables={**base.tables, **tables},
-        pieces=(
-            *base.pieces,
-            *(
-                Piece(phys=Phys(frame), data=page, role=PieceRole.DOM0_TABLES)
-                for frame, page in tables.items()
-            ),
-            _own_code(dom0, code),
-        ),
+        dom0_tables=frozenset(tables),
+        laid=(*base.laid, _own_code(dom0, code)),
         registers=replace(base.registers, cr3=pgd),
     )
     match load:
@@ -111,7 +105,7 @@ def lay_xen(plan: Plan, load: UnderXen, code: Code, host: Host) -> World:
         case _:
             assert_never(load)
     notes = tuple(xen_notes.pieces(host, load.xen, base.pgd, out.registers))
-    return replace(out, pieces=(*out.pieces, *notes))
+    return replace(out, laid=(*out.laid, *notes))
 
 
 def _called_out(plan: Plan, load: XenCompat, host: Host, base: World) -> World:
@@ -120,11 +114,11 @@ def _called_out(plan: Plan, load: XenCompat, host: Host, base: World) -> World:
     laid = xen_leave.lay(plan, load, host, virt, base.code_phys, Phys(host.private.end))
     pieces = (
         replace(each, role=PieceRole.WAY_OUT) if each.phys == base.code_phys else each
-        for each in base.pieces
+        for each in base.laid
     )
     return replace(
         base,
-        pieces=(*pieces, *laid.pieces),
+        laid=(*pieces, *laid.pieces),
         code_phys=plan.control_page,
         way_out=laid.way_out,
         arguments=laid.read,
@@ -192,7 +186,7 @@ def _called(plan: Plan, load: XenV1, base: World, image: Phys) -> World:
     host = plan.host
     kept = xen_leave.page_array(plan, load)
     pieces = [
-        *base.pieces,
+        *base.laid,
         Piece(phys=image, data=kept, role=PieceRole.PAGE_ARRAY),
     ]
     arguments = [Extent.sized(image, len(kept))]
@@ -213,7 +207,7 @@ def _called(plan: Plan, load: XenV1, base: World, image: Phys) -> World:
         general = {**registers.general, "rsp": registers.general["rsp"] - len(words)}
     return replace(
         base,
-        pieces=tuple(pieces),
+        laid=tuple(pieces),
         arguments=tuple(arguments),
         registers=replace(registers, general=general),
     )
