@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.conftest import REPOSITORY
 from tightrope.x86 import control
 from tightrope.x86.bits import named_bits
 from tightrope.x86.control import Vendor
@@ -227,6 +229,22 @@ def test_a_table_of_bits_is_in_order_and_says_whose_each_is(
 def test_a_bit_of_one_vendor_is_reserved_on_the_others_cpus() -> None:
     assert control.defined(control.EFER, Vendor.INTEL) == SCE | LME | LMA | NXE
     assert not control.defined(control.CR4, Vendor.AMD) & (1 << 13 | 1 << 27)
+
+
+def test_the_docs_have_every_bit_and_what_it_means_to_the_walk() -> None:
+    text = (REPOSITORY / "docs" / "theory.md").read_text("utf-8")
+    text = text.split("## Control registers, bit by bit")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)\.(\w+)` \| (\d+) \| (\w+) \| (.+) \|$", text, re.MULTILINE)
+    named = re.findall(r"`(CR0|CR4|EFER)\.(\w+)`", text.split("These do not:")[1])
+    registers = {"CR0": control.CR0, "CR4": control.CR4, "EFER": control.EFER}
+    whose = {Vendor.BOTH: "both", Vendor.INTEL: "Intel", Vendor.AMD: "AMD"}
+    every = [(name, bit) for name, bits in registers.items() for bit in bits]
+    assert rows == [
+        (name, bit.name, str(bit.number), whose[bit.vendor], bit.walk)
+        for name, bit in every
+        if bit.walk
+    ]
+    assert named == [(name, bit.name) for name, bit in every if not bit.walk]
 
 
 @pytest.mark.parametrize(
