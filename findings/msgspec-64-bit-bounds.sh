@@ -2,9 +2,9 @@
 # msgspec takes integers of any size, and a bound beyond int64 only until it is used.
 #
 # Seen with msgspec 0.23.0.  Guess beforehand: Annotated[int, Meta(ge=0, le=2**64-1, multiple_of=4096)] bounds
-# a kernel's linear address: unsigned 64-bit values are read from TOML and JSON, Meta takes the bound, and the
-# JSON Schema made of it has it.  All of that is so.  The first value that is decoded, a small one as well,
-# raises ValueError: bounds that do not fit an int64 are not supported.
+# a kernel's linear address: unsigned 64-bit values are read from TOML and JSON, and Meta and the class that
+# has it take the bound.  So far that is so.  The first value that is decoded, a small one as well, raises
+# ValueError, and so does the JSON Schema: bounds that do not fit an int64 are not supported.
 #
 # What it costs: the type of a field for addresses in the upper half of 64 bits cannot say how large they may
 # be; a program finds out with the first file, not where it declares the type.
@@ -37,10 +37,13 @@ def answer(kind, value):
 for kind in (Aligned, Bounded):
     for value in (4096, TEXT, 2**70):
         print(f"{kind.__name__} {value:#x}: {answer(kind, value)}")
-said = msgspec.json.schema(Bounded)["$defs"]["Bounded"]["properties"]["at"]
-print("JSON Schema of Bounded:", said)
+try:
+    schema = str(msgspec.json.schema(Bounded))
+except ValueError as err:
+    schema = f"ValueError: {str(err)[:60]}"
+print("JSON Schema of Bounded:", schema)
 assert answer(Aligned, TEXT) == hex(TEXT)
 assert answer(Aligned, 2**70) == hex(2**70)
-assert said["maximum"] == 2**64 - 1
+assert schema.startswith("ValueError: Integer bounds")
 assert all("ValueError: Integer bounds" in answer(Bounded, value) for value in (4096, TEXT))
 PYTHON
