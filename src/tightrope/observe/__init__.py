@@ -9,6 +9,7 @@
     observed      what a watcher needs of a CPU
     steps         which of the six steps an instruction belongs to
     read_ahead    pages that an engine looks into too early
+    at_call       states that no CPU can be in
     privileged    the checks of control registers, EFER, segments and descriptor tables
     watch         what happens before each instruction of a watched walk
     interrupted   the old kernel's handlers, and what an exception pushed for them

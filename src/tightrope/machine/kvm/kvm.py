@@ -25,6 +25,7 @@ from tightrope.machine.layout import lay
 from tightrope.machine.port import Ends, Progress
 from tightrope.memory import PAGE_SIZE
 from tightrope.model import Console, Handover, Registers, Run
+from tightrope.observe.at_call import impossible, refused
 from tightrope.observe.mmu import WatchedMmu
 from tightrope.observe.physical import Ram, backed
 from tightrope.observe.record import known_descriptors
@@ -89,11 +90,15 @@ class Kvm:
         if lacking:
             raise CannotBe(lacking)
         try:
-            return self._walk(self._prepare(handover), self._watchdog)
+            ready = self._prepare(handover)
+            if isinstance(ready, Run):
+                return ready
+            return self._walk(ready, self._watchdog)
         finally:
             self._drop()
 
-    def _prepare(self, handover: Handover) -> Ready:
+    def _prepare(self, handover: Handover) -> Ready | Run:
+        """The CPU at the call; the run where no CPU can be there."""
         host = handover.host
         extents = backed(host.memory, host.firmware)
         if self._ram is None or self._ram.extents != extents:
@@ -108,6 +113,9 @@ class Kvm:
         registers = replace(handover.registers, cr4=handover.registers.cr4 & ~off)
         expected = expectations(replace(handover, registers=registers))
         mmu = WatchedMmu(ram, host.cpu, registers, expected.tables)
+        why = impossible(mmu, registers)
+        if why is not None:
+            return refused(self.name, why, registers, ram, blind)
         self._cpu = VirtualCpu(self._device, ram, host.cpu, self._watchdog)
         self._cpu.load(registers, _descriptors(mmu, registers))
         moved = int((handover.intent.destinations != handover.intent.sources).sum()) * PAGE_SIZE

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tightrope.machine.unicorn.engine import Engine
+from tightrope.errors import MachineError
+from tightrope.machine.unicorn.engine import Engine, Failed
 from tightrope.memory import PAGE_SIZE
 from tightrope.model import Handover, Registers, World
 from tightrope.observe.known_code import KnownCode
@@ -87,10 +88,13 @@ class Bench:
         else:
             self._mmu = mmu
             # Unicorn reads the descriptors of the selectors, and dies where it cannot.
-            if all(known_descriptors(mmu, handover.registers).values()):
-                self.engine.load(handover.registers)
-            else:
-                self._load_without_gdt(handover.registers)
+            try:
+                if all(known_descriptors(mmu, handover.registers).values()):
+                    self.engine.load(handover.registers)
+                else:
+                    self._load_without_gdt(handover.registers)
+            except Failed as err:
+                raise MachineError(f"the emulated CPU does not take the registers: {err}") from err
             self._at_call = (handover.world, handover.registers, self.engine.saved())
         self.engine.forget_translations()
 

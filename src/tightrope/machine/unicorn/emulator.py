@@ -17,6 +17,7 @@ from tightrope.machine.unicorn.console import listen
 from tightrope.machine.unicorn.engine import Failed
 from tightrope.machine.unicorn.widen import widened
 from tightrope.model import Console, Handover, Run, Stop
+from tightrope.observe.at_call import impossible, refused
 from tightrope.observe.mmu import WatchedMmu
 from tightrope.observe.physical import Ram, backed
 from tightrope.observe.record import observed
@@ -59,6 +60,9 @@ class Emulator:
         expected = expectations(handover)
         mmu = WatchedMmu(ram, host.cpu, handover.registers, expected.tables)
         steps = expected.steps()
+        why = impossible(mmu, handover.registers)
+        if why is not None:
+            return refused(self.name, why, handover.registers, ram, self.blind)
         bench.load(handover, mmu)
         watch = Watch(engine, mmu, steps, expected, self._limit, bench.code)
         try:

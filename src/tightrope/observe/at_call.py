@@ -1,0 +1,68 @@
+"""A state at the call that no CPU can be in: told as a fall, because nothing could be walked from it.
+
+    a segment register whose selector its gdt does not bear out     whoever loaded it has met #GP
+    EFER.LMA that is not LME and CR0.PG                             the CPU keeps that bit itself
+
+A gdt that cannot be read for any of them is none of these: kernels give theirs up before the call.
+
+Rules: asked before anything is executed; legality is `x86.cpu`'s.
+"""
+
+from __future__ import annotations
+
+from tightrope.memory import Virt
+from tightrope.model import Fault, Memory, Registers, Run, Step, Stop
+from tightrope.observe.mmu import WatchedMmu
+from tightrope.observe.privileged import Refusal
+from tightrope.observe.record import known_descriptors
+from tightrope.x86 import cpu as x86
+
+GENERAL_PROTECTION = 13
+
+
+def impossible(mmu: WatchedMmu, registers: Registers) -> Refusal | None:
+    """Why the registers at the call contradict one another, or None."""
+    long_mode = bool(registers.efer & x86.EFER_LME and registers.cr0 & x86.CR0_PG)
+    if bool(registers.efer & x86.EFER_LMA) != long_mode:
+        return Refusal(0, "EFER.LMA is not what EFER.LME and CR0.PG make it")
+    known = known_descriptors(mmu, registers)
+    if known and not any(known.values()):
+        return None
+    for name, selector in registers.segments.items():
+        if not selector & ~3 and name not in ("cs", "ss"):
+            continue
+        reason = x86.segment_refusal(name, selector, known.get(name))
+        if reason is not None:
+            return Refusal(selector & ~3, f"{name} cannot hold {selector:#x}: {reason}")
+    return None
+
+
+def refused(
+    machine: str, why: Refusal, registers: Registers, memory: Memory, blind: tuple[str, ...]
+) -> Run:
+    """The run of a machine that was asked to begin in such a state."""
+    return Run.unwatched(
+        machine=machine,
+        stop=Stop.FAULT,
+        fault=Fault(
+            instruction=0,
+            step=Step.CALL,
+            vector=GENERAL_PROTECTION,
+            error_code=why.error_code,
+            address=None,
+            access=None,
+            rip=Virt(registers.rip),
+            text="the call",
+            reason=f"no CPU is in this state: {why.reason}",
+            visits=(),
+            escalation=(),
+            triple=False,
+        ),
+        registers=registers,
+        memory=memory,
+        descriptors={},
+        blind=blind,
+        trace=(registers.rip,),
+        step_starts=((0, Step.CALL),),
+        texts={registers.rip: "the call"},
+    )

@@ -1,0 +1,109 @@
+"""Registers at the call: any bit of them flipped gives a walk or a fall, and never an error."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.machine import walks
+from tests.makers.hosts import mode_host
+from tests.modes.runs import kernel, request
+from tightrope import check
+from tightrope.deeds.rehearse import build
+from tightrope.machine.kvm import Kvm
+from tightrope.machine.unicorn import Emulator
+from tightrope.model import Handover, Paging, Registers, Stop
+from tightrope.plan import prepare
+from tightrope.x86 import cpu as x86
+
+PLAIN = ("cr0", "cr3", "cr4", "efer", "rflags", "rip")
+
+
+@cache
+def emulator() -> Emulator:
+    return Emulator(instruction_limit=100_000)
+
+
+@cache
+def handover(paging: Paging) -> Handover:
+    plan = prepare(kernel(), mode_host(paging, megabytes=32), request())
+    return build(plan, design="two-tables")
+
+
+def flipped(registers: Registers, name: str, bit: int) -> Registers:
+    """One bit of one register changed; a table by the name of its base."""
+    if name in registers.general:
+        return replace(
+            registers,
+            general={**registers.general, name: registers.general[name] ^ 1 << bit},
+        )
+    if name in registers.segments:
+        changed = registers.segments[name] ^ 1 << bit % 16
+        return replace(registers, segments={**registers.segments, name: changed})
+    value = getattr(registers, name)
+    if isinstance(value, tuple):
+        changes: dict[str, Any] = {name: (value[0] ^ 1 << bit, value[1])}
+    else:
+        changes = {name: value ^ 1 << bit}
+    return replace(registers, **changes)
+
+
+@settings(max_examples=150)
+@given(
+    st.sampled_from([Paging.I386, Paging.PAE, Paging.X86_64]),
+    st.sampled_from([*PLAIN, "gdt", "idt", *x86.GENERAL[:8], *x86.SEGMENTS]),
+    st.integers(0, 63),
+)
+def test_any_flip_is_walked_or_told_as_a_fall(paging: Paging, name: str, bit: int) -> None:
+    built = handover(paging)
+    bit %= 64 if paging is Paging.X86_64 else 32
+    built = replace(built, registers=flipped(built.registers, name, bit))
+    run = emulator().run(built)
+    assert run.stop is Stop.ENTRY or check.check(built, run)
+
+
+@pytest.mark.parametrize(
+    ("segments", "says"),
+    [
+        ({"gs": 0x4018}, "gs cannot hold 0x4018: selector 0x4018 is beyond the gdt's limit"),
+        ({"gs": 0x1C}, "gs cannot hold 0x1c: the selector is in the LDT"),
+        ({"gs": 0x4}, "gs cannot hold 0x4: the selector is in the LDT"),
+        ({"ds": 0x1B}, "ds cannot hold 0x1b: selector 0x1b is not of ring 0"),
+        ({"ss": 0x10}, "ss cannot hold 0x10: selector 0x10 is not a writable data segment"),
+        ({"cs": 0x18}, "cs cannot hold 0x18: selector 0x18 is not a code segment"),
+    ],
+)
+def test_a_selector_that_its_gdt_does_not_bear_out_is_a_finding(
+    segments: dict[str, int], says: str
+) -> None:
+    built = walks.sound(walks.plan())
+    wrong = replace(built.registers, segments={**built.registers.segments, **segments})
+    built = replace(built, registers=wrong)
+    run = emulator().run(built)
+    assert walks.fault_of(run).reason == f"no CPU is in this state: {says}"
+    assert "legal-writes" in {each.rule for each in check.check(built, run)}
+
+
+def test_a_long_mode_that_is_none_is_a_finding() -> None:
+    built = handover(Paging.PAE)
+    wrong = replace(built.registers, efer=built.registers.efer | x86.EFER_LMA)
+    fault = walks.fault_of(emulator().run(replace(built, registers=wrong)))
+    assert "EFER.LMA is not what EFER.LME and CR0.PG make it" in fault.reason
+
+
+@pytest.mark.parametrize("paging", list(Paging))
+def test_what_linux_has_at_the_call_is_no_such_state(paging: Paging) -> None:
+    assert emulator().run(handover(paging)).stop is Stop.ENTRY
+
+
+def test_kvm_tells_the_same(kvm: Kvm) -> None:
+    built = walks.sound(walks.plan())
+    wrong = replace(built.registers, segments={**built.registers.segments, "gs": 0x4018})
+    built = replace(built, registers=wrong)
+    faults = [walks.fault_of(each.run(built)) for each in (kvm, emulator())]
+    assert faults[0] == faults[1]
