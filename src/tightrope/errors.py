@@ -5,6 +5,7 @@
      |   |- ImageError          a kernel image
      |   |- HostError           a description of an old kernel
      |   |- PlanError           image and host that cannot go together
+     |   |   |- DesignError         relocation code that cannot walk there, where a plan can be made
      |   |- CoreError           a memory core of a crashed kernel
      |- MissingPart         a library or device that this computer does not have: install it
      |- CannotBe            a machine that cannot be a given old kernel's computer, installed or not
@@ -66,6 +67,10 @@ class HostError(BadInput):
 
 class PlanError(BadInput):
     """Image and host are each fine, but the one cannot be put into the other."""
+
+
+class DesignError(PlanError):
+    """A plan can be made for this host, but this relocation code cannot exist on it."""
 
 
 class CoreError(BadInput):

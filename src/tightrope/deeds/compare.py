@@ -15,7 +15,7 @@ from tightrope.check import changes
 from tightrope.deeds.machines import emulator
 from tightrope.deeds.rehearse import rehearse
 from tightrope.deeds.unpacking import Unpacking
-from tightrope.errors import PlanError
+from tightrope.errors import DesignError
 from tightrope.machine.port import Machine, Progress, no_progress
 from tightrope.memory import PAGE_SHIFT, PAGE_SIZE
 from tightrope.model import Host, Image, Step, Stop, Verdict
@@ -23,9 +23,6 @@ from tightrope.model.comparison import Row
 from tightrope.participants import DESIGNS
 from tightrope.plan import Request
 from tightrope.x86.cpu import CR4_PGE
-
-NOT_HERE = ("relocation", "private.size", "design")
-"""The fields of a host for which a design cannot exist there, where the plan itself can be made."""
 
 
 def compare(
@@ -48,9 +45,7 @@ def compare(
             verdict = rehearse(
                 image, old, request, design=design, machine=machine, unpacking=unpacking
             )
-        except PlanError as err:
-            if err.field not in NOT_HERE:
-                raise
+        except DesignError as err:
             rows.append(_cannot(design, err.problem))
         else:
             rows.append(_row(design, verdict))

@@ -15,7 +15,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import replace
 
-from tightrope.errors import PlanError
+from tightrope.errors import DesignError
 from tightrope.handover.designs import page_table_b
 from tightrope.handover.laid import Laid
 from tightrope.memory import PAGE_SIZE, Extent, Phys
@@ -85,13 +85,13 @@ def _offset(fmt: Format, level: int, address: int) -> int:
 
 
 def _static(world: World, count: int) -> range:
-    """The last pages of the old kernel's private memory.  Raises PlanError where they are taken."""
+    """The last pages of the old kernel's private memory.  Raises DesignError where they are taken."""
     private = world.host.private.page_aligned()
     first = private.end - count * PAGE_SIZE
     place = Extent(first, private.end)
     taken = [each.extent for each in world.pieces if each.extent.overlaps(place)]
     if taken:
-        raise PlanError(
+        raise DesignError(
             f"the old kernel's private memory has no {count} pages left for tables in its image",
             source=world.host.source,
             field="private.size",

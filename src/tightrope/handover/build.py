@@ -36,7 +36,7 @@ def fitted(plan: Plan, chain: Sequence[Participant]) -> Plan:
 def build(plan: Plan, world: World, chain: tuple[Participant, ...]) -> Handover:
     """Everything `machine_kexec` needs.
 
-    `world` has the code that the relocation code is called by at V.  Raises PlanError for tables that
+    `world` has the code that the relocation code is called by at V.  Raises DesignError for tables that
     cannot exist on this host.
     """
     relocation = relocation_code(chain)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from tightrope.errors import PlanError
+from tightrope.errors import DesignError
 from tightrope.memory import PAGE_SIZE, Extent, union
 from tightrope.model import Plan, Tables
 from tightrope.model.modes import MODES
@@ -29,7 +29,7 @@ CODE_AND_STACK = Rights(writable=True, executable=True)
 
 
 def one_tree(plan: Plan, frames: Iterator[int]) -> Tables:
-    """The identity map with V added.  Raises PlanError where V would have to lead to two places."""
+    """The identity map with V added.  Raises DesignError where V would have to lead to two places."""
     store = _identity(plan, frames)
     if int(plan.relocation) != int(plan.control_page):  # V = P is there already
         _add_v(plan, store)
@@ -37,11 +37,11 @@ def one_tree(plan: Plan, frames: Iterator[int]) -> Tables:
 
 
 def _add_v(plan: Plan, store: TableStore) -> None:
-    """V to the control page, in the identity table.  Raises PlanError."""
+    """V to the control page, in the identity table.  Raises DesignError."""
     virt = Extent.sized(plan.relocation, PAGE_SIZE)
     named = next((each for each in plan.identity if each.extent.overlaps(virt)), None)
     if named is not None:
-        raise PlanError(
+        raise DesignError(
             f"one table cannot lead V = {plan.relocation:#x} to the control page and to itself:"
             f" {named.what} lies there",
             source=plan.host.source,
@@ -59,7 +59,7 @@ def _add_v(plan: Plan, store: TableStore) -> None:
             store.new_table,
         )
     except ValueError as err:
-        raise PlanError(
+        raise DesignError(
             f"one table has no room for V = {plan.relocation:#x}: {err}",
             source=plan.host.source,
             field="relocation",

@@ -16,7 +16,7 @@ from tightrope.model import Bare, Contract, Plan, Trees, World, XenCompat, XenV1
 
 
 def trees(plan: Plan, world: World, contract: Contract) -> Laid:
-    """What `contract` wants for `plan`.  Raises PlanError where that cannot exist on this host."""
+    """What `contract` wants for `plan`.  Raises DesignError where that cannot exist on this host."""
     match plan.through:
         case XenV1() | XenCompat():
             return xen.handed_over(plan, plan.through, contract.trees)

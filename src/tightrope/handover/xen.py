@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from tightrope.errors import PlanError
+from tightrope.errors import DesignError
 from tightrope.handover.designs import CODE_AND_STACK, chains, page_table_a, page_table_b
 from tightrope.handover.laid import Laid
 from tightrope.memory import PAGE_SIZE, Extent, union
@@ -52,7 +52,7 @@ def _filled(plan: Plan, trees: Trees, own: list[int]) -> Tables:
 
 
 def own_tree(plan: Plan, frames: Iterator[int]) -> Tables:
-    """v2: all that is needed in pages of 4 KiB, and V.  Raises PlanError where something lies at V."""
+    """v2: all that is needed in pages of 4 KiB, and V.  Raises DesignError where something lies at V."""
     fmt = FORMATS[plan.paging]
     store = TableStore(fmt, frames.__next__)
     for extent in union(each.extent for each in plan.identity):
@@ -60,7 +60,7 @@ def own_tree(plan: Plan, frames: Iterator[int]) -> Tables:
     virt = Extent.sized(plan.relocation, PAGE_SIZE)
     taken = next((each for each in plan.identity if each.extent.overlaps(virt)), None)
     if taken is not None:
-        raise PlanError(
+        raise DesignError(
             f"V = {plan.relocation:#x} cannot lead to the code page and to itself:"
             f" {taken.what} lies there",
             source=plan.host.source,

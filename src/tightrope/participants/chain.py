@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from tightrope.errors import PlanError
+from tightrope.errors import DesignError
 from tightrope.model import Bare, Participant, Plan, Trees, XenCompat, XenV1, XenV2
 from tightrope.participants.relocation import named
 from tightrope.participants.relocation.xen_v1 import TAKES, xen_v1
@@ -24,7 +24,7 @@ from tightrope.participants.way_out import way_out
 def chain(plan: Plan, design: str | Participant) -> tuple[Participant, ...]:
     """The programs between the call and the new kernel; `design` is one of ours by its name, or other code.
 
-    Raises BadInput for a design that is none, PlanError for one that cannot walk this way.
+    Raises BadInput for a design that is none, DesignError for one that cannot walk this way.
     """
     code = design if isinstance(design, Participant) else named(design)(plan.paging)
     if code is design and not isinstance(plan.through, Bare):
@@ -54,5 +54,5 @@ def _handed_over(plan: Plan, code: Participant) -> Participant:
     return code
 
 
-def _refused(plan: Plan, why: str) -> PlanError:
-    return PlanError(why, source=plan.host.source, field="design")
+def _refused(plan: Plan, why: str) -> DesignError:
+    return DesignError(why, source=plan.host.source, field="design")
