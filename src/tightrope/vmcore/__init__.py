@@ -16,7 +16,7 @@
 Rules: the file is never written, and read where its page tables are and hardly anywhere else.  A
 core is written by a kernel that has just died: nothing in it is believed before it is checked.
 
-May import: errors, memory, model, x86
+May import: abi, errors, memory, model, x86
 """
 
 from tightrope.model.dump import Core

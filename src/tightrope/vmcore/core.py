@@ -24,36 +24,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tightrope.abi import elf
 from tightrope.errors import CoreError
 from tightrope.model.dump import EM_386, EM_X86_64, U64, Core, Data, Notes, Pieces
 from tightrope.vmcore.file import InFile, InMemory, refuse_other_formats
 from tightrope.vmcore.notes import read_notes
 
-_ET_CORE = 4
-_PT_LOAD, _PT_NOTE = 1, 4
-_PN_XNUM = 0xFFFF
-"""e_phnum when the true number is in sh_info of section header 0 (gABI chapter 4)."""
 _NOTES_LIMIT = 64 << 20
 """Bytes of notes that are read: a few hundred per CPU and one VMCOREINFO are far below it."""
 
-_IDENT = [("ident", "S16"), ("type", "<u2"), ("machine", "<u2"), ("version", "<u4")]
-_COUNTS = [
-    (name, "<u2") for name in ("ehsize", "phentsize", "phnum", "shentsize", "shnum", "shstrndx")
-]
-_HEADER = {
-    bits: [
-        *_IDENT,
-        *((name, f"<u{bits // 8}") for name in ("entry", "phoff", "shoff")),
-        ("flags", "<u4"),
-        *_COUNTS,
-    ]
-    for bits in (32, 64)
-}
 _WORDS = ("offset", "vaddr", "paddr", "filesz", "memsz")
-_PROGRAM_HEADER: dict[int, list[tuple[str, str]]] = {
-    32: [("type", "<u4"), *((name, "<u4") for name in (*_WORDS, "flags", "align"))],
-    64: [("type", "<u4"), ("flags", "<u4"), *((name, "<u8") for name in (*_WORDS, "align"))],
-}
+
+
+def _dtype(layout: elf.Layout) -> list[tuple[str, str]]:
+    """A structure of ELF as numpy reads it."""
+    return [(name, f"<u{size}") for name, size in layout.fields.items()]
+
+
+_HEADER = {bits: _dtype(layout) for bits, layout in elf.HEADER.items()}
+_PROGRAM_HEADER = {bits: _dtype(layout) for bits, layout in elf.PROGRAM_HEADER.items()}
 _SECTION_INFO = {32: 28, 64: 44}
 """Offset of sh_info in a section header."""
 _TOP = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
@@ -84,9 +73,9 @@ def _core(data: InFile | InMemory, source: str) -> Core:
     header = np.frombuffer(head, layout, count=1)[0]
     if head[5] != 1:
         raise CoreError("not little-endian, so not of an x86", source=source, offset=5)
-    if int(header["type"]) != _ET_CORE:
+    if int(header["type"]) != elf.ET_CORE:
         raise CoreError(
-            f"ELF type {header['type']}, and a core has {_ET_CORE}", source=source, offset=16
+            f"ELF type {header['type']}, and a core has {elf.ET_CORE}", source=source, offset=16
         )
     machine = int(header["machine"])
     if machine not in (EM_386, EM_X86_64):
@@ -120,7 +109,7 @@ def _program_headers(data: Data, header: Any, bits: int, unused: list[str]) -> N
     """The program header table as 64-bit columns: as many rows as are headers."""
     layout = np.dtype(_PROGRAM_HEADER[bits])
     count, first, step = (int(header[name]) for name in ("phnum", "phoff", "phentsize"))
-    if count == _PN_XNUM:
+    if count == elf.PN_XNUM:
         at = int(header["shoff"]) + _SECTION_INFO[bits]
         if at + 4 <= data.size:
             count = int.from_bytes(data.read(at, 4), "little")
@@ -130,7 +119,7 @@ def _program_headers(data: Data, header: Any, bits: int, unused: list[str]) -> N
         unused.append(f"program headers of {step} bytes are taken as {layout.itemsize}")
         step = layout.itemsize
     fit = max(data.size - first, 0) // step if step else 0
-    if count > fit or count == _PN_XNUM:
+    if count > fit or count == elf.PN_XNUM:
         # What follows the table begins where its first row says: behind that are no more rows.
         rows = _rows(data, first, min(fit, 1), step, layout)
         begins = int(rows["offset"][0]) if len(rows) else 0
@@ -152,7 +141,7 @@ def _rows(data: Data, first: int, count: int, step: int, layout: np.dtype[Any]) 
 
 def _loads(table: NDArray[Any], unused: list[str]) -> NDArray[Any]:
     """The rows of memory that are in 64 bits of address."""
-    loads: NDArray[Any] = table[table["type"] == _PT_LOAD]
+    loads: NDArray[Any] = table[table["type"] == elf.PT_LOAD]
     beyond = loads["filesz"] > _TOP - loads["paddr"]
     for row in loads[beyond]:
         unused.append(f"a PT_LOAD at {row['paddr']:#x} goes beyond 64 bits of address")
@@ -201,7 +190,7 @@ def _described(loads: NDArray[Any], unused: list[str]) -> Pieces:
 def _notes(data: Data, table: NDArray[Any], machine: int, unused: list[str]) -> Notes:
     parts: list[memoryview] = []
     total = 0
-    for row in table[table["type"] == _PT_NOTE]:
+    for row in table[table["type"] == elf.PT_NOTE]:
         offset, size = int(row["offset"]), int(row["filesz"])
         if offset + size > data.size or total + size > _NOTES_LIMIT:
             unused.append(f"notes of {size:,} bytes at offset {offset:#x} do not fit")
