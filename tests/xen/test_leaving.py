@@ -97,8 +97,8 @@ def placed(text: int, private: int) -> Host:
     words = document(OUT)
     for before, after in (
         ("phys = 0x40_0000", f"phys = {text:#x}"),
-        ("virt = 0xffff830000400000", f"virt = {DIRECT_MAP + text:#x}"),
-        ("relocation = 0xffff830000416000", f"relocation = {DIRECT_MAP + text + 0x1_6000:#x}"),
+        ("virt = 0xffff_8300_0040_0000", f"virt = {DIRECT_MAP + text:#x}"),
+        ("relocation = 0xffff_8300_0041_6000", f"relocation = {DIRECT_MAP + text + 0x1_6000:#x}"),
         ("start = 0x80_0000", f"start = {private:#x}"),
     ):
         assert words.count(before) == 1, before
