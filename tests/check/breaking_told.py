@@ -203,7 +203,7 @@ TOLD = (
         name="ramdisk_image a page further",
         change=planned("boot_params", moved_initrd),
         step=Step.COPY,
-        says="the initrd is not what was given: byte 0x1, at",
+        says="the initrd is not what was given: byte 0x",
     ),
     Breach(
         rule="initrd-as-given",

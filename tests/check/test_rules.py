@@ -13,6 +13,7 @@ import pytest
 
 from tests.check import breaking
 from tests.check.breaking import Breach, edit, with_word
+from tests.check.breaking_placed import PLACED
 from tests.check.breaking_told import TOLD
 from tests.rehearse.runs import example_host, shared, shipped_kernel, shipped_request, sound
 from tightrope.check import RULES, check
@@ -25,7 +26,7 @@ from tightrope.memory import Extent, Phys, Virt
 from tightrope.model import Code, Finding, Step
 from tightrope.sabotage import SABOTAGES, Sabotage
 
-CASES = (*breaking.CASES, *TOLD)
+CASES = (*breaking.CASES, *TOLD, *PLACED)
 V = 0xFFFF_FFFF_9AC0_1000
 """Where the example host has its relocation code."""
 ADDRESS = re.compile(r"0x[0-9a-f]{3,}")
@@ -35,6 +36,7 @@ WITHOUT_ADDRESS = {
     "core-header-told",
     "dump-has-notes",
     "initrd-as-given",
+    "image-asks",
     "entry-zeroed",
     "entry-flags",
     "known-state",
@@ -249,7 +251,9 @@ def test_a_control_page_that_is_open_to_user_mode_is_found() -> None:
     tables = replace(good.handover.page_table_a, pages=pages)
     # With SMEP and SMAP (CR4 bits 20 and 21) the CPU itself would refuse such a page.
     registers = replace(good.handover.registers, cr4=good.handover.registers.cr4 & ~(3 << 20))
-    broken = replace(good.handover, page_table_a=tables, registers=registers)
+    old = replace(good.handover.world.registers, cr4=registers.cr4)
+    world = replace(good.handover.world, registers=old)
+    broken = replace(good.handover, page_table_a=tables, registers=registers, world=world)
     found = check(broken, good.run)
     assert [(finding.rule, finding.step) for finding in found] == [
         ("table-a-rights", Step.TABLE_A)

@@ -80,7 +80,10 @@ def crash_hosts(draw: st.DrawFn, pagings: tuple[Paging, ...] = tuple(Paging)) ->
     return replace(
         old,
         memory=MemoryMap(tuple(sorted(regions))),
-        busy=old.busy if draw(st.booleans()) else (),
+        # What is reserved at boot is nobody's: a region over something else is a finding of its own.
+        busy=tuple(each for each in old.busy if not region.overlaps(each.extent))
+        if draw(st.booleans())
+        else (),
         firmware=old.firmware if draw(st.booleans()) else (),
         crash_region=region,
         crash_notes=tuple(notes),

@@ -272,17 +272,26 @@ def reachable(case: Case) -> Iterator[Found]:
         return
     mmu = case.run.registers.mmu(case.host.cpu)
     for segment in case.intent.segments:
-        virt = segment.destination.start
-        while virt < segment.destination.end:
-            got = walk(lambda at, size: _entry(case, at, size), mmu, virt, Access.WRITE)
-            if isinstance(got, Refused) or got.phys != virt:
-                why = got.reason if isinstance(got, Refused) else f"leads to {got.phys:#x}"
-                yield finding(
-                    f"{virt:#x} of the {segment.name} cannot be used by the new kernel: {why}",
-                    mend="map [load, load + init_size), boot_params and the command line 1:1",
-                )
-                return
-            virt = (virt & -got.page_size) + got.page_size
+        # The kernel runs where it lies, and writes over itself; what it is handed is its to change.
+        wanted = [Access.WRITE]
+        if case.intent.kernel_entry in segment.destination:
+            wanted.append(Access.FETCH)
+        for access in wanted:
+            virt = segment.destination.start
+            while virt < segment.destination.end:
+                got = walk(lambda at, size: _entry(case, at, size), mmu, virt, access)
+                if isinstance(got, Refused) or got.phys != virt:
+                    why = got.reason if isinstance(got, Refused) else f"leads to {got.phys:#x}"
+                    yield finding(
+                        f"{virt:#x} of the {segment.name} cannot be {_USE[access]} by the new kernel:"
+                        f" {why}",
+                        mend="map [load, load + init_size), boot_params and the command line 1:1",
+                    )
+                    return
+                virt = (virt & -got.page_size) + got.page_size
+
+
+_USE = {Access.WRITE: "used", Access.FETCH: "executed"}
 
 
 @rule(

@@ -7,20 +7,26 @@ before the exception that it caused, so that the first finding is the one to men
 from __future__ import annotations
 
 from tightrope.check import (
+    call,
     copying,
+    crash_region,
     entry,
     evidence,
     faults,
     ownership,
     pdptes,
+    placed,
+    programs,
     switching,
     tables,
+    window,
 )
 from tightrope.check.case import Case
 from tightrope.check.rule import Rule, rules_of
 from tightrope.check.told import dump, information, inputs, linux
+from tightrope.check.told.reading import AsLoaded
 from tightrope.check.xen import hypervisor, numbers, way_out
-from tightrope.model import Finding, Handover, Run, Sight
+from tightrope.model import Finding, Handover, Run, Sight, Step, Stop
 
 RULES: tuple[Rule, ...] = (
     *rules_of(
@@ -34,10 +40,15 @@ RULES: tuple[Rule, ...] = (
         copying,
         dump,
         ownership,
+        window,
         entry,
         linux,
         inputs,
         information,
+        placed,
+        crash_region,
+        programs,
+        call,
     ),
     *faults.RULES,
 )
@@ -48,6 +59,26 @@ def check(handover: Handover, run: Run) -> tuple[Finding, ...]:
     case = Case(handover, run)
     found = [finding for rule in asked(run) for finding in rule.check(case)]
     return tuple(sorted(found, key=lambda finding: finding.step))
+
+
+def laid(handover: Handover) -> tuple[Run, tuple[Finding, ...]]:
+    """What is wrong with a handover before anything walks it, and the run that did not happen.
+
+    Where a machine cannot even begin, this says why, if the handover is to blame.
+    """
+    run = Run.unwatched(
+        machine="none",
+        stop=Stop.LIMIT,
+        fault=None,
+        registers=handover.registers,
+        memory=AsLoaded(handover),
+        descriptors={},
+        blind=("the walk: nothing was executed",),
+        step_starts=((0, Step.CALL),),
+    )
+    case = Case(handover, run)
+    rules = rules_of(placed, programs, call)
+    return run, tuple(finding for rule in rules for finding in rule.check(case))
 
 
 def asked(run: Run) -> tuple[Rule, ...]:

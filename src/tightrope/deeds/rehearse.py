@@ -21,16 +21,18 @@ from tightrope import world as world_room
 from tightrope.deeds import spoken
 from tightrope.deeds.machines import emulator
 from tightrope.deeds.unpacking import Unpacking
-from tightrope.errors import MissingPart
+from tightrope.errors import MachineError, MissingPart
 from tightrope.machine.port import Machine, Progress, WholeMachine, no_progress
 from tightrope.model import (
     Console,
+    Finding,
     Handover,
     Host,
     Image,
     Outcome,
     Participant,
     Plan,
+    Run,
     Speaker,
     Stop,
     Verdict,
@@ -120,10 +122,7 @@ def rehearse(
             machine = emulator()
     if token is not None and not isinstance(machine, WholeMachine):
         raise MissingPart(f"the {machine.name} has no devices: a userspace needs --on qemu")
-    with stages.stage("walk"):
-        run = machine.run(built)
-    with stages.stage("check"):
-        findings = (*unpacking.findings(), *check.check(built, run))
+    run, findings = _walked(machine, built, stages, unpacking)
     heard: Console | None = None
     if console and run.stop is Stop.ENTRY:
         with stages.stage("console"):
@@ -148,3 +147,22 @@ def rehearse(
         console=heard,
         seconds=stages.seconds,
     )
+
+
+def _walked(
+    machine: Machine, built: Handover, stages: Stages, unpacking: Unpacking
+) -> tuple[Run, tuple[Finding, ...]]:
+    """The run and what is wrong with it; of a handover that no machine can begin, what is wrong there.
+
+    Raises MachineError where the handover is not to blame.
+    """
+    try:
+        with stages.stage("walk"):
+            run = machine.run(built)
+    except MachineError:
+        run, findings = check.laid(built)
+        if not findings:
+            raise
+        return run, findings
+    with stages.stage("check"):
+        return run, (*unpacking.findings(), *check.check(built, run))

@@ -150,8 +150,15 @@ def described(
 
 
 def with_crash(document: Document, crash: Extent) -> Document:
-    """With a crash region, and its notes in the first of two busy places that the region leaves."""
-    document = replace(document, crash_region=PlaceTable(start=crash.start, size=crash.size))
+    """With a crash region, and its notes in the first of two busy places that the region leaves.
+
+    What the region takes at boot is nobody's page cache later.
+    """
+    busy = tuple(
+        each for each in document.busy if not crash.overlaps(Extent.sized(each.start, each.size))
+    )
+    region = PlaceTable(start=crash.start, size=crash.size)
+    document = replace(document, crash_region=region, busy=busy)
     for base in (0x210_0000, 0x6000_0000):
         if not crash.overlaps(Extent.sized(base, 0x2000)):
             moved = base - NOTES[0].start

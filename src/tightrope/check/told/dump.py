@@ -52,7 +52,7 @@ def overwritten(case: Case) -> Iterator[tuple[int, int, Extent, Extent]]:
     if told is None or at is None:
         return  # a flat binary is told nothing
     try:
-        header = elf.read(AsLoaded(case), at)
+        header = elf.read(AsLoaded(case.handover), at)
     except (Garbled, MachineError):
         return  # see core-header-told
     for row in header.rows:
@@ -133,7 +133,7 @@ def dump_has_notes(case: Case) -> Iterator[Found]:
     if at is None:
         return
     try:
-        header = elf.read(AsLoaded(case), at)
+        header = elf.read(AsLoaded(case.handover), at)
     except (Garbled, MachineError):
         return  # see core-header-told
     if not any(each.type == elf.NOTE for each in header.rows):

@@ -13,7 +13,7 @@ from tightrope.check.told.information import READERS
 from tightrope.check.told.memory import Garbled, Told
 from tightrope.errors import MachineError
 from tightrope.memory import Extent
-from tightrope.model import Memory, Protocol
+from tightrope.model import Handover, Memory, Protocol
 
 LINUX = (Protocol.LINUX_64, Protocol.LINUX_32)
 
@@ -35,7 +35,7 @@ def told_at_entry(case: Case) -> Told | None:
 
 def told_as_loaded(case: Case) -> Told | None:
     """The same of the segments, before anything ran."""
-    return _told(case, AsLoaded(case))
+    return _told(case, AsLoaded(case.handover))
 
 
 def _told(case: Case, memory: Memory) -> Told | None:
@@ -52,8 +52,8 @@ def _told(case: Case, memory: Memory) -> Told | None:
 class AsLoaded:
     """Memory as the segments fill it, before anything ran."""
 
-    def __init__(self, case: Case) -> None:
-        self._segments = case.handover.segments
+    def __init__(self, handover: Handover) -> None:
+        self._segments = handover.segments
 
     def read(self, extent: Extent) -> memoryview:
         """Raises MachineError outside of one segment."""

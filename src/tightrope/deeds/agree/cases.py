@@ -65,7 +65,7 @@ def make(seed: int, number: int) -> Case:
 def _draw(random: Random, paging: Paging) -> tuple[str, Handover]:
     old = random_host(random, paging)
     crash = random.random() < 0.2
-    the_plan = prepare(_image(random), old, _request(random, crash=crash))
+    the_plan = prepare(made_image(random), old, made_request(random, crash=crash))
     design = random.choice([*DESIGNS, OURS, OURS])
     broken = random.random()
     sabotage: Sabotage | None = None
@@ -81,7 +81,7 @@ def _draw(random: Random, paging: Paging) -> tuple[str, Handover]:
     return f"{design}, {says}", build(the_plan, design=design, sabotage=sabotage)
 
 
-def _image(random: Random) -> Image:
+def made_image(random: Random) -> Image:
     """The shipped kernel's header over other bytes, of another size, for another place."""
     real = _shipped()
     size = random.randint(0x300, 0x6000)
@@ -96,7 +96,7 @@ def _image(random: Random) -> Image:
     )
 
 
-def _request(random: Random, *, crash: bool) -> Request:
+def made_request(random: Random, *, crash: bool) -> Request:
     initrd = random.randbytes(random.randint(1, 40_000)) if random.random() < 0.5 else None
     return Request(
         initrd=initrd,

@@ -15,6 +15,7 @@ from tightrope.errors import MachineError
 from tightrope.machine.expected import expectations
 from tightrope.machine.layout import lay
 from tightrope.machine.port import Ends, Progress
+from tightrope.machine.unicorn.bench import put_at_call
 from tightrope.machine.unicorn.context import ExceptionState
 from tightrope.machine.unicorn.engine import Engine, Failed
 from tightrope.model import Console, Fault, Handover, Run, Step, Stop
@@ -78,7 +79,7 @@ class Alone:
         engine = self._engine = Engine(ram, 64 if host.efer & EFER_LMA else 32)
         end = _End()
         setting_up = engine.on_translation(lambda page, _access: mmu.before_the_walk(page))
-        engine.load(registers)
+        put_at_call(engine, mmu, registers)
         engine.unhook(setting_up)
         engine.own_mmu(False)
         exceptions = ExceptionState(engine)

@@ -137,3 +137,14 @@ class Bench:
         self.engine.forget_code()
         self.engine.unhook(*self._hooks)
         self._hooks.clear()
+
+
+def put_at_call(engine: Engine, mmu: WatchedMmu, registers: Registers) -> None:
+    """Load a CPU that nobody watches.  Raises MachineError for a state that it cannot be put into."""
+    # Unicorn reads the descriptors of the selectors, and dies where it cannot.
+    if not all(known_descriptors(mmu, registers).values()):
+        raise MachineError(f"the gdt at {registers.gdt[0]:#x} cannot be read")
+    try:
+        engine.load(registers)
+    except Failed as err:
+        raise MachineError(f"the emulated CPU cannot be put at the call: {err}") from err

@@ -1,0 +1,56 @@
+"""The rule about the call: the CPU is as the old kernel has it, but for what the contract hands over.
+
+Rules: the world says what the old kernel's CPU holds; a register that the contract names is judged by
+whoever uses it.  A state that no CPU can be in is told here, before a machine is asked to be in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tightrope.check.case import Case
+from tightrope.check.rule import Found, finding, rule
+from tightrope.model import Registers, Step
+
+
+@rule(
+    "call-state",
+    Step.CALL,
+    says="At the call the CPU holds what the old kernel left in it, arguments apart.",
+    source="SDM volume 3, 26.3.1: the state that a CPU can be in; Linux machine_kexec_64.c, machine_kexec_32.c",
+)
+def call_state(case: Case) -> Iterator[Found]:
+    """Every register of the call that is no argument, against the world's."""
+    handed = case.contract.arguments  # a word on the stack, "rsp+8", leaves rsp the old kernel's
+    for name, got, wanted in _differences(case.handover.registers, case.handover.world.registers):
+        if name not in handed:
+            yield finding(
+                f"{name} is {got} at the call, and the old kernel has {wanted} there",
+                mend="call with the CPU as it is; arguments are in the registers of the contract",
+            )
+            return
+
+
+def _differences(now: Registers, old: Registers) -> Iterator[tuple[str, str, str]]:
+    for name in old.general:
+        if now.general[name] != old.general[name]:
+            yield name, f"{now.general[name]:#x}", f"{old.general[name]:#x}"
+    for name in old.segments:
+        if now.segments[name] != old.segments[name]:
+            yield name, f"{now.segments[name]:#x}", f"{old.segments[name]:#x}"
+    for name, got, wanted in (
+        ("RFLAGS", now.rflags, old.rflags),
+        ("CR0", now.cr0, old.cr0),
+        ("CR3", now.cr3, old.cr3),
+        ("CR4", now.cr4, old.cr4),
+        ("EFER", now.efer, old.efer),
+    ):
+        if got != wanted:
+            yield name, f"{got:#x}", f"{wanted:#x}"
+    for name, table, own in (("gdt", now.gdt, old.gdt), ("idt", now.idt, old.idt)):
+        if table != own:
+            yield (
+                f"the {name}",
+                f"at {table[0]:#x}, limit {table[1]:#x}",
+                f"one at {own[0]:#x}, limit {own[1]:#x}",
+            )

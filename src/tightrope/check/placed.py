@@ -1,0 +1,247 @@
+"""Rules about places: where the image asks to lie, what may be written at all, what is free before the walk.
+
+    the image's header   address, alignment, room, limits: asked of where it is entered
+    the memory map       nothing is written but RAM, and none that firmware or a crash image keeps
+    the old kernel       what is laid before the walk lies in frames that nobody uses, each once
+
+Rules: asked of the finished plan, and of nothing that made it: these limits are worked out here from the
+header, the host and the segments.  Source: Linux Documentation/arch/x86/boot.rst; where a relocatable
+kernel runs in truth: arch/x86/boot/compressed/head_64.S and head_32.S, "Compute the delta between where we
+were compiled to run at and where we actually run at".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from tightrope.check.case import Case, owner
+from tightrope.check.rule import Found, finding, rule
+from tightrope.check.told.reading import told_as_loaded
+from tightrope.memory import PAGE_SHIFT, PAGE_SIZE, Extent, align_up, subtract, union
+from tightrope.model import Named, Protocol, Step
+
+FOUR_GIB = 1 << 32
+RSDP_SIZE = 36
+"""Bytes of an RSDP of ACPI 2.0 (ACPI 6.5, table 5.3)."""
+
+
+def kept(case: Case) -> tuple[Named, ...]:
+    """What may be nobody's destination, whatever the memory map calls it."""
+    host = case.host
+    out = [*host.firmware, *host.preserved]
+    if host.rsdp is not None:
+        out.append(Named(extent=Extent.sized(host.rsdp, RSDP_SIZE), what="the RSDP"))
+    if host.crash_region is not None and not case.intent.crash:
+        out.append(Named(extent=host.crash_region, what="the crash region"))
+        out += host.crash_memory
+    return tuple(out)
+
+
+def runs_in(case: Case) -> Extent:
+    """Where the kernel is decompressed to and runs until it reads its memory map.
+
+    A relocatable bzImage goes up to its alignment, and to the address that it was built for.
+    """
+    image, base = case.intent.image, case.base
+    start = base
+    if case.linux and image.relocatable and image.payload is not None:
+        start = max(align_up(base, max(image.alignment, 1)), image.pref_address)
+    return Extent(base, start + image.init_size)
+
+
+@rule(
+    "image-asks",
+    Step.PREPARE,
+    says="The kernel lies where its header lets it, with all of init_size, and so do initrd and line.",
+    source="Linux Documentation/arch/x86/boot.rst: pref_address, kernel_alignment, init_size, initrd_addr_max",
+)
+def image_asks(case: Case) -> Iterator[Found]:
+    """Everything that the image's header asks for, the first that is not met."""
+    for problem, mend in _asked(case):
+        yield finding(problem, mend=mend)
+        return
+
+
+def _asked(case: Case) -> Iterator[tuple[str, str]]:
+    image, base = case.intent.image, case.base
+    if not image.relocatable and base != image.pref_address:
+        yield (
+            f"the kernel lies at {base:#x}, and can only run at {image.pref_address:#x}",
+            "load it at pref_address: it is not relocatable",
+        )
+    alignment = image.min_alignment or image.alignment
+    if image.relocatable and base != image.pref_address and alignment and base % alignment:
+        yield (
+            f"the kernel lies at {base:#x}, which is no multiple of {alignment:#x}",
+            "load it at a multiple of min_alignment",
+        )
+    room = runs_in(case)
+    for each in case.handover.segments:
+        if each.destination.start not in _own(case) and each.destination.overlaps(room):
+            yield (
+                f"the {each.name} at {each.destination} lies where the kernel runs before it reads its"
+                f" memory map, {room}",
+                "place it outside of [base, where the kernel goes + init_size)",
+            )
+    for lost in (
+        subtract([room], _given(case))[:1] if case.intent.protocol is not Protocol.FLAT else ()
+    ):
+        yield (
+            f"the kernel needs {room} before it reads its memory map, and {lost} is"
+            f" {owner(case, lost.start)}",
+            "load it where all of init_size is RAM that is the new kernel's",
+        )
+    for taken in kept(case):
+        if taken.extent.overlaps(room) and case.linux:
+            yield (
+                f"the kernel runs over {taken.what} at {taken.extent}: it needs {room}",
+                "load it somewhere else",
+            )
+    yield from _limits(case)
+
+
+def _own(case: Case) -> frozenset[int]:
+    """Where the kernel's own segments begin."""
+    parts = case.intent.image.parts
+    return frozenset(case.base + part.offset & -PAGE_SIZE for part in parts)
+
+
+def _given(case: Case) -> tuple[Extent, ...]:
+    """The RAM that the new kernel may have: a crash kernel's region, else all of it."""
+    region = case.host.crash_region
+    if case.intent.crash:
+        return (region,) if region else ()
+    parts = [Extent.sized(case.base + each.offset, each.size) for each in case.intent.image.parts]
+    # Whether an image's pieces are RAM is asked of each piece: the hole between two need not be.
+    return union([*case.host.memory.ram, *([] if len(parts) == 1 else [runs_in(case)])])
+
+
+def _limits(case: Case) -> Iterator[tuple[str, str]]:
+    image, plan = case.intent.image, case.intent
+    above = image.above_4g and plan.entry_bits == 64
+    told = told_as_loaded(case)
+    for place in told.modules if told else ():
+        if place.end - 1 > image.initrd_limit and not above:
+            yield (
+                f"the initrd or a module ends at {place.end:#x}, above {image.initrd_limit:#x}",
+                "place it below the image's initrd_addr_max",
+            )
+    if told and len(told.line) > image.cmdline_limit:
+        yield (
+            f"the command line has {len(told.line)} bytes, and the image takes {image.cmdline_limit}",
+            "shorten it: the kernel reads no further than cmdline_size",
+        )
+    for each in case.handover.segments:
+        if plan.protocol is Protocol.LINUX_64 and not above and each.destination.end > FOUR_GIB:
+            yield (
+                f"the {each.name} lies at {each.destination}, and the image cannot be loaded above 4 GiB",
+                "place it below 4 GiB: the image has no XLF_CAN_BE_LOADED_ABOVE_4G",
+            )
+    if image.reach is not None and case.base + image.init_size > image.reach:
+        yield (
+            f"the kernel ends at {case.base + image.init_size:#x}, out of its reach {image.reach:#x}",
+            "load it lower",
+        )
+
+
+@rule(
+    "placed-in-ram",
+    Step.PREPARE,
+    says="Nothing is written but RAM: no hole, nothing that firmware keeps, no other crash kernel's region.",
+    source="Linux kernel/kexec_core.c, sanity_check_segment_list; kexec-tools, arch_check memory ranges",
+)
+def placed_in_ram(case: Case) -> Iterator[Found]:
+    """Every destination against the memory map and the firmware's places."""
+    ram, taken = case.host.memory.ram, kept(case)
+    mend = "place it in RAM that is nobody else's"
+    for each in case.handover.segments:
+        for lost in subtract([each.destination], ram)[:1]:
+            yield finding(
+                f"the {each.name} at {each.destination} is no RAM from {lost.start:#x} on:"
+                f" {owner(case, lost.start)}"
+                if not case.host.memory.kind_at(lost.start)
+                else f"the {each.name} at {each.destination} lies in"
+                f" {case.host.memory.kind_at(lost.start)} memory from {lost.start:#x} on",
+                mend=mend,
+            )
+            return
+        for one in taken:
+            if one.extent.overlaps(each.destination):
+                yield finding(
+                    f"the {each.name} at {each.destination} is written over {one.what} at {one.extent}",
+                    mend=mend,
+                )
+                return
+
+
+@rule(
+    "laid-free",
+    Step.PREPARE,
+    says="What is laid before the walk lies in free frames of RAM, no two things in the same one.",
+    source="Linux kernel/kexec_core.c, kimage_alloc_page and kimage_alloc_control_pages",
+)
+def laid_free(case: Case) -> Iterator[Found]:
+    """The handover's pieces and the sources, against everything that the old kernel still uses."""
+    host = case.host
+    mend = "take it from what the old kernel can give away"
+    used = [
+        Named(extent=Extent.sized(host.text.phys, host.text.size), what="the old kernel's text"),
+        Named(extent=host.private, what="the old kernel's private memory"),
+        *host.busy,
+        *host.crash_notes,
+        *kept(case),
+    ]
+    laid = [(piece.extent, piece.what) for piece in case.handover.pieces]
+    owners: dict[int, str] = {}
+    for extent, what in laid:
+        for lost in subtract([extent], host.memory.ram)[:1]:
+            yield finding(
+                f"{what} is laid at {extent}, and {lost.start:#x} is {owner_of(case, lost.start)}",
+                mend=mend,
+            )
+            return
+        for one in used:
+            if one.extent.overlaps(extent):
+                yield finding(
+                    f"{what} is laid at {extent}, over {one.what} {one.extent}", mend=mend
+                )
+                return
+        for frame in extent.pages:
+            if frame in owners:
+                yield finding(
+                    f"{what} is laid at {frame << PAGE_SHIFT:#x}, over {owners[frame]}", mend=mend
+                )
+                return
+            owners[frame] = what
+    yield from _sources(case, used, owners, mend)
+
+
+def owner_of(case: Case, phys: int) -> str:
+    """What the memory map has there."""
+    kind = case.host.memory.kind_at(phys)
+    return "a hole" if kind is None else f"{kind.value} memory"
+
+
+def _sources(case: Case, used: list[Named], owners: dict[int, str], mend: str) -> Iterator[Found]:
+    """The frames that the new kernel is kept in until it is copied."""
+    plan = case.intent
+    count = min(len(plan.sources), len(plan.destinations))
+    moved = plan.sources[:count] != plan.destinations[:count]
+    frames = np.unique(plan.sources[:count][moved & (plan.sources[:count] >= 0)])
+    hit = frames[np.isin(frames, np.array(list(owners), np.int64))]
+    for frame in hit[:1].tolist():
+        yield finding(
+            f"a source is laid at {frame << PAGE_SHIFT:#x}, over {owners[frame]}", mend=mend
+        )
+        return
+    for one in used:
+        pages = one.extent.pages
+        hit = frames[(frames >= pages.start) & (frames < pages.stop)]
+        if len(hit):
+            yield finding(
+                f"a source is laid at {int(hit[0]) << PAGE_SHIFT:#x}, over {one.what} {one.extent}",
+                mend=mend,
+            )
+            return
