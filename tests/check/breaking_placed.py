@@ -153,8 +153,11 @@ def fred_stays(handover: Handover, run: Run) -> Walked:
     return replace(handover, registers=now, world=world), run
 
 
-def above_4_gib(old: Host, plan: Plan) -> Host:
-    return replace(old, crash_region=Extent.sized(1 << 32, 0x1000_0000))
+def above_4_gib(handover: Handover, run: Run) -> Walked:
+    """Linux, in a region that is the only memory of its own."""
+    walked = image(lambda it: replace(it, payload=LINUX, init_size=PAGE))(handover, run)
+    region = Extent.sized(1 << 32, 0x1000_0000)
+    return host(lambda old, _: replace(old, crash_region=region))(*walked)
 
 
 def no_execute(handover: Handover, run: Run) -> Walked:
@@ -344,7 +347,7 @@ PLACED = (
     Breach(
         rule="crash-region-low",
         name="above 4 GiB, and nothing below",
-        change=in_a_crash(host(above_4_gib)),
+        change=in_a_crash(above_4_gib),
         step=Step.PREPARE,
         says="the crash region [0x100000000, 0x110000000) lies above 4 GiB",
         also=frozenset(

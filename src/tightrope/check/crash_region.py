@@ -102,6 +102,8 @@ def crash_region_low(case: Case) -> Iterator[Found]:
     region = case.host.crash_region
     if region is None or not case.intent.crash or region.start < FOUR_GIB:
         return
+    if not case.linux or case.intent.image.payload is None:
+        return  # what another kernel needs is not known
     low = [each for each in case.host.crash_memory if each.extent.start < FOUR_GIB]
     if not low:
         yield finding(

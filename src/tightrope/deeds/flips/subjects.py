@@ -116,14 +116,14 @@ def _code(handover: Handover, random: Random) -> Broken:
     at, bit = random.randrange(len(handover.code.data)), random.randrange(8)
     places = [Extent.sized(handover.intent.control_page + at, 1)]
     pieces = []
-    for each in handover.world.pieces:
+    for each in handover.world.laid:
         # With another code at V there is nothing to keep alike.
         if each.phys == handover.world.code_phys and handover.at_v is None:
             pieces.append(replace(each, data=_bit(bytes(each.data), at, bit)))
             places.append(Extent.sized(each.phys + at, 1))
         else:
             pieces.append(each)
-    world = replace(handover.world, pieces=tuple(pieces))
+    world = replace(handover.world, laid=tuple(pieces))
     return Broken(
         handover=replace(_with_code(handover, at, bit), world=world),
         says=f"bit {bit} of byte {at:#x} of the code",
@@ -195,10 +195,6 @@ def _tables(handover: Handover, tables: Tables | None, random: Random, *, entrie
     assert table_a is not None
     world = replace(
         handover.world,
-        pieces=tuple(
-            replace(each, data=page) if each.phys == frame else each
-            for each in handover.world.pieces
-        ),
         tables={
             at_frame: page if at_frame == frame else each
             for at_frame, each in handover.world.tables.items()
