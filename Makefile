@@ -1,5 +1,5 @@
 # The deeds of this repository.  What they do stands in scripts/; everything made is in .venv and .cache.
-.PHONY: run test quick coverage bench lock clean
+.PHONY: run test quick coverage bench mutants lock clean
 
 # Rehearse this machine's newest kernel, and the shipped one until it speaks.
 run:
@@ -33,6 +33,11 @@ bench:
 	@scripts/setup test
 	@scripts/fetch-kernels
 	@.venv/bin/python -m bench
+
+# Change the rules and the page walk line by line, and name every change that no test notices: for the night.
+mutants:
+	@scripts/setup test
+	@.venv/bin/python scripts/mutants $(ARGS)
 
 # Pin the newest versions that pyproject.toml allows.
 lock:

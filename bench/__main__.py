@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench import cases, cpus, pcs, plain_unicorn, proofs
+from bench import cases, cpus, flips, pcs, plain_unicorn, proofs
 from bench.clock import seconds, show
 from tests.makers import cpio
 from tests.makers.bzimage import bzimage
@@ -207,6 +207,7 @@ def main() -> None:
         one_page,
         machines_beside,
         cases.agreement,
+        flips.flips,
         modes,
         large_host,
         ten_million_pages,

@@ -8,7 +8,7 @@
 Rules: the oracles are Unicorn by itself and, where there is one, this computer's CPU; a flip is *unseen*
 where we say that it holds and an oracle ends otherwise than it does without the flip.
 
-May import: check, deeds, errors, handover, machine, memory, model, observe, participants, plan
+May import: check, deeds.agree, errors, handover, machine, memory, model, observe, participants, plan
 """
 
 from tightrope.deeds.flips.deed import Fate, Flipped, flip
