@@ -20,7 +20,7 @@ def shown(line: str) -> str:
 def lines_of(data: bytes) -> tuple[str, ...]:
     """The lines that are not blank; what comes after the last line feed is one too."""
     lines = (shown(line) for line in data.decode("latin-1").split("\n"))
-    return tuple(line.rstrip() for line in lines if line.strip())
+    return tuple(line for line in lines if line.strip())
 
 
 def heard_line(number: int) -> str:
