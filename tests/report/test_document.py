@@ -91,7 +91,7 @@ def test_numbers_are_ints_and_names_are_strings(name: str | None) -> None:
             assert value is None or type(value) is bool
         elif path[-1] == "crash":
             assert type(value) is bool
-        elif path in (("entry",), ("console",), ("xen",)):
+        elif path in (("entry",), ("console",), ("xen",), ("relocation_code",)):
             assert value is None
         elif path == ("plan", "page_table_b") and value is None:
             assert "paging off" in shown(REHEARSAL, verdict_of(name))

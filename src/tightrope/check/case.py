@@ -111,6 +111,12 @@ class Case:
         """What the handover lays into memory before the walk."""
         return self.handover.pieces
 
+    @property
+    def swap_page(self) -> tuple[Extent, ...]:
+        """The page beside the control page through which each page is copied, where there is one."""
+        page = self.handover.swap_page
+        return () if page is None else (Extent.sized(page, PAGE_SIZE),)
+
     @cached_property
     def writes(self) -> frozenset[Place]:
         """Where the programs of the chain may write, besides what the list has them copy."""

@@ -153,16 +153,18 @@ def list_covers(case: Case) -> Iterator[Found]:
     says="The copies are those of the list, in its order, one per page that is not in place.",
     source="the thread, step 6",
     needs={Sight.COPIES},
-    promise=Promise.COPIES_ONCE,
 )
 def copies_follow_list(case: Case) -> Iterator[Found]:
     """What was copied is what the list says, in its order; a page in place may be skipped."""
     if case.run.stop is not Stop.ENTRY:
         return
     seen = case.run.copies
-    moved = case.copies.sources != case.copies.destinations
-    wanted = np.stack([case.copies.destinations[moved], case.copies.sources[moved]], axis=1)
+    wanted = np.stack([case.copies.destinations, case.copies.sources], axis=1)
     wanted = np.where(wanted < 0, -1, wanted << PAGE_SHIFT)
+    for page in case.swap_page:
+        if Promise.COPIES_ONCE not in case.contract.promises:
+            wanted = _through(page.start, wanted)
+    wanted = wanted[wanted[:, 0] != wanted[:, 1]]
     done = seen[(seen[:, 3] == PAGE_SIZE) & (seen[:, 1] != seen[:, 2])][:, 1:3]
     for kept in case.backup:  # the entry stub's own, and no part of the list
         done = done[(done[:, 0] < kept.start) | (done[:, 0] >= kept.end)]
@@ -176,6 +178,14 @@ def copies_follow_list(case: Case) -> Iterator[Found]:
         evidence={"asked": f"{len(wanted)} copies", "seen": f"{len(done)} copies"},
         mend="follow the flags in the order 1, 2, 4, 8, one page per IND_SOURCE",
     )
+
+
+def _through(swap: int, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Source to swap page, destination to source, swap page to destination, for each row."""
+    targets, sources = rows[:, 0], rows[:, 1]
+    swaps = np.full(len(rows), swap, np.int64)
+    three = [(swaps, sources), (sources, targets), (targets, swaps)]
+    return np.stack([np.stack(pair, axis=1) for pair in three], axis=1).reshape(-1, 2)
 
 
 def _copy(rows: NDArray[np.int64], at: int) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 
 from tightrope.check.case import Case, owner
 from tightrope.check.changes import steps_of
-from tightrope.check.ownership import outside
+from tightrope.check.ownership import off_old_stack, outside
 from tightrope.check.rule import Found, finding, rule
 from tightrope.memory import PAGE_SHIFT, PAGE_SIZE, Extent, union
 from tightrope.model import Sight, Step
@@ -75,6 +75,7 @@ def crash_region_only(case: Case) -> Iterator[Found]:
     steps = steps_of(case.run, copies[:, 0])
     written = np.stack([copies[:, 0], steps, copies[:, 1], copies[:, 3]], axis=1)
     rows = outside(np.concatenate([case.run.stores, written]), [region])
+    rows = off_old_stack(case, rows)
     for index, step, phys, size in rows[:1].tolist():
         yield finding(
             f"`{case.text(index)}` writes {size} bytes at {phys:#x}, outside the crash region {region}",

@@ -41,9 +41,19 @@ def _places(case: Case, wanted: frozenset[Place]) -> list[Extent]:
         Place.IN_IMAGE: [piece.extent for piece in handover.static],
         Place.CODE_AT_V: [Extent.sized(handover.world.code_phys, PAGE_SIZE)],
         Place.ARGUMENTS: handover.world.arguments,
+        Place.SWAP_PAGE: case.swap_page,
         Place.PAGE_LIST: [Extent.sized(at, PAGE_SIZE) for at in handover.page_list],
     }
     return [extent for place in wanted for extent in where[place]]
+
+
+def off_old_stack(case: Case, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The accesses that are not the contract's own to the old kernel's stack, while it may be in use."""
+    last, stack = case.contract.old.get(Old.STACK), case.handover.world.stack
+    if last is None or stack is None:
+        return rows
+    there = (rows[:, 2] >= stack.start) & (rows[:, 2] + rows[:, 3] <= stack.end)
+    return rows[~(there & (rows[:, 1] <= last))]
 
 
 @rule(
@@ -55,9 +65,8 @@ def _places(case: Case, wanted: frozenset[Place]) -> list[Extent]:
 )
 def stores_owned(case: Case) -> Iterator[Found]:
     """Every store goes to the control page or the stub's page."""
-    for index, step, phys, size in outside(case.run.stores, _places(case, case.writes))[
-        :1
-    ].tolist():
+    rows = off_old_stack(case, outside(case.run.stores, _places(case, case.writes)))
+    for index, step, phys, size in rows[:1].tolist():
         yield finding(
             f"`{case.text(index)}` writes {size} bytes at {phys:#x}, which the walk does not own",
             evidence={"there": owner(case, phys), "instruction": str(index)},
@@ -75,7 +84,7 @@ def stores_owned(case: Case) -> Iterator[Found]:
 )
 def loads_owned(case: Case) -> Iterator[Found]:
     """Every load comes from the control page, the stub's page, the list or a source."""
-    rows = outside(case.run.loads, _places(case, case.reads))
+    rows = off_old_stack(case, outside(case.run.loads, _places(case, case.reads)))
     # Under its own pgd it is the old kernel that reads its own gdt and text.
     rows = rows[rows[:, 1] > case.contract.old.get(Old.MEMORY, Step.PREPARE)]
     for index, step, phys, size in rows[:1].tolist():
@@ -100,10 +109,12 @@ def copies_owned(case: Case) -> Iterator[Found]:
     if not len(seen):
         return
     saved = [np.array(each.source.pages, np.int64) for each in case.intent.backup]
-    for column, frames, verb in (
-        (1, case.intent.destinations, "writes"),
-        (2, np.concatenate([case.intent.sources, *saved]), "reads"),
-    ):
+    written = case.intent.destinations
+    read = np.concatenate([case.intent.sources, *saved])
+    for page in case.swap_page:
+        # What a destination held is kept: it changes places with its source, through the swap page.
+        written = read = np.concatenate([written, read, np.array([page.start >> PAGE_SHIFT])])
+    for column, frames, verb in ((1, written, "writes"), (2, read, "reads")):
         bad = seen[~np.isin(seen[:, column] >> PAGE_SHIFT, frames)]
         if len(bad):
             phys = int(bad[0][column])

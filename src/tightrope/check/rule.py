@@ -48,8 +48,8 @@ class Rule:
     """`says` is a sentence; `source` says who says so; `step` is where it belongs.
 
     `needs` is what a machine has to have observed for an answer; registers and memory at the end, and
-    the handover, are always there.  With a `promise` it binds relocation code whose contract gives that,
-    and no other.
+    the handover, are always there.  With a `promise` it binds relocation code whose contract gives that;
+    of other code what it finds is an advice where it is `weak` without, and nothing otherwise.
     """
 
     id: str
@@ -59,10 +59,12 @@ class Rule:
     search: Search
     needs: frozenset[Sight] = frozenset()
     promise: Promise | None = None
+    weak: bool = False
 
     def check(self, case: Case) -> Iterator[Finding]:
         """Every finding of this rule; none where nobody promised what it asks."""
-        if self.promise is not None and self.promise not in case.contract.promises:
+        promised = self.promise is None or self.promise in case.contract.promises
+        if not promised and not self.weak:
             return
         for each in self.search(case):
             yield Finding(
@@ -71,6 +73,7 @@ class Rule:
                 message=each.message,
                 evidence=each.evidence,
                 mend=each.mend,
+                advice=not promised,
             )
 
 
@@ -82,6 +85,7 @@ def rule(
     source: str,
     needs: Iterable[Sight] = (),
     promise: Promise | None = None,
+    weak: bool = False,
 ) -> Callable[[Search], Rule]:
     """Make a rule of the function below."""
 
@@ -94,6 +98,7 @@ def rule(
             search=search,
             needs=frozenset(needs),
             promise=promise,
+            weak=weak,
         )
 
     return made

@@ -23,6 +23,7 @@ MOST_TEXT = 16 << 20
 """Bytes of a host file; one with every row that a machine can have is far smaller."""
 
 if TYPE_CHECKING:
+    from tightrope.deeds.old_kernel import OldKernel
     from tightrope.model import Buffer, Host, Image, Paging, Participant
     from tightrope.plan import Module, Request
 
@@ -122,6 +123,18 @@ def relocation(options: argparse.Namespace, paging: Paging) -> str | Participant
     return from_file.relocation(
         from_file.read(options.relocation, paging), options.contract, paging
     )
+
+
+def old_code(options: argparse.Namespace) -> OldKernel:
+    """The relocation code of an old kernel's image, or of the running one.  Raises BadInput."""
+    from tightrope.deeds import defaults, old_kernel
+
+    if options.relocation is not None or options.contract is not None:
+        raise BadInput("is the old kernel's code, and --relocation is another", source="--from")
+    path: str = options.old_code
+    if path == "running":
+        path = defaults.running_kernel()
+    return old_kernel.read(read(path), path)
 
 
 def _module(text: str) -> Module:

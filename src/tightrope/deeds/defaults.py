@@ -12,6 +12,7 @@ a caller who compares the two can say so.  No file is opened; a kernel is found 
 from __future__ import annotations
 
 import os
+import platform
 import secrets
 from dataclasses import replace
 from pathlib import Path
@@ -66,6 +67,15 @@ def newest_kernel(root: Path = Path("/")) -> str | None:
     kernels = [path for pattern in KERNELS for path in root.glob(pattern) if readable(path)]
     newest = max(kernels, key=lambda path: (path.stat().st_mtime, str(path)), default=None)
     return None if newest is None else str(newest)
+
+
+def running_kernel(root: Path = Path("/"), release: str | None = None) -> str:
+    """The image of the kernel that runs here.  Raises BadInput where it is not found."""
+    release = release or platform.release()
+    for place in (f"boot/vmlinuz-{release}", f"usr/lib/modules/{release}/vmlinuz"):
+        if readable(root / place):
+            return str(root / place)
+    raise BadInput(f"no image of {release} in /boot or with its modules", source="--from running")
 
 
 def readable(path: Path) -> bool:

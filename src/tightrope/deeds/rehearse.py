@@ -135,12 +135,15 @@ def rehearse(
             heard = machine.userspace(token, seconds=console_seconds, progress=progress)
             heard = spoken.attributed(heard, image)
             findings += tuple(spoken.reached(heard, token))
+    advice = tuple(each for each in findings if each.advice)
+    findings = tuple(each for each in findings if not each.advice)
     silent = heard is not None and heard.speaker is not Speaker.KERNEL and not findings
     return Verdict(
         outcome=Outcome.FALLS if findings else Outcome.UNKNOWN if silent else Outcome.HOLDS,
         handover=built,
         run=run,
         findings=findings,
+        advice=advice,
         rules=tuple(rule.id for rule in check.asked(run)),
         unasked=check.unasked(run),
         contents=unpacking.contents(),

@@ -7,9 +7,10 @@ register.  All entries have accessed and dirty preset, so that the walker never 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from tightrope.errors import DesignError
-from tightrope.memory import PAGE_SIZE, Extent, union
+from tightrope.memory import PAGE_SIZE, Extent, align_down, align_up, union
 from tightrope.model import Plan, Tables
 from tightrope.model.modes import MODES
 from tightrope.x86.paging import (
@@ -24,6 +25,8 @@ from tightrope.x86.paging import (
 )
 from tightrope.x86.tables import TableStore
 
+LARGE = 2 << 20
+"""Bytes of the large pages of long mode."""
 CODE_AND_STACK = Rights(writable=True, executable=True)
 """The control page holds the code and its stack: one page cannot be W^X."""
 
@@ -34,6 +37,29 @@ def one_tree(plan: Plan, frames: Iterator[int]) -> Tables:
     if int(plan.relocation) != int(plan.control_page):  # V = P is there already
         _add_v(plan, store)
     return Tables(root=store.root, pages=store.pages())
+
+
+def whole_memory(plan: Plan, frames: Iterator[int]) -> Tables:
+    """All memory and all that has to be reachable, each address to itself, in large global pages; and V.
+
+    As Linux fills it: whole 2 MiB pages, whatever else lies in them (ident_pmd_init() in
+    arch/x86/mm/ident_map.c, which rounds down to PMD_SIZE), and 1 GiB pages where all of one is wanted.
+    Raises DesignError as `one_tree` does.
+    """
+    fmt = FORMATS[plan.paging]
+    store = TableStore(fmt, frames.__next__)
+    sizes = fmt.page_sizes(gbpages=plan.host.cpu.gbpages)
+    rights = replace(CODE_AND_STACK, is_global=True)
+    wanted = [*plan.host.memory.ram, *(each.extent for each in plan.identity)]
+    for extent in union(rounded(each, LARGE) for each in wanted):
+        store.map_extent(extent.start, extent, rights, page_sizes=sizes)
+    _add_v(plan, store)
+    return Tables(root=store.root, pages=store.pages())
+
+
+def rounded(extent: Extent, size: int) -> Extent:
+    """The smallest extent of whole pages of `size` bytes that covers this one."""
+    return Extent(align_down(extent.start, size), align_up(extent.end, size))
 
 
 def _add_v(plan: Plan, store: TableStore) -> None:

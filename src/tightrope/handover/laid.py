@@ -23,5 +23,6 @@ class Laid:
     """Zero pages in the old kernel's image, for tables that the code at V makes."""
     jumps_to: Phys | None = None
     """Where step 4 lands, when that is not the control page."""
+    swap_page: Phys | None = None
     prepared: Tables | None = None
     """page_table_a as dom0 filled it in, where a hypervisor fills it again."""

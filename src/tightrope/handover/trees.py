@@ -7,12 +7,13 @@ Rules: this file decides which trees there are and from whose frames; how one is
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import assert_never
 
 from tightrope.handover import apart, designs, xen
 from tightrope.handover.laid import Laid
-from tightrope.memory import PAGE_SIZE
-from tightrope.model import Bare, Contract, Plan, Trees, World, XenCompat, XenV1, XenV2
+from tightrope.memory import PAGE_SIZE, Phys
+from tightrope.model import Bare, Contract, Place, Plan, Trees, World, XenCompat, XenV1, XenV2
 
 
 def trees(plan: Plan, world: World, contract: Contract) -> Laid:
@@ -24,6 +25,13 @@ def trees(plan: Plan, world: World, contract: Contract) -> Laid:
             frames = _frames(plan)
         case _:
             assert_never(plan.through)
+    laid = _filled(plan, world, contract, frames)
+    if Place.SWAP_PAGE in contract.writes:
+        return replace(laid, swap_page=Phys(next(frames)))
+    return laid
+
+
+def _filled(plan: Plan, world: World, contract: Contract, frames: Iterator[int]) -> Laid:
     match contract.trees:
         case Trees.TWO:
             return Laid(
@@ -37,6 +45,9 @@ def trees(plan: Plan, world: World, contract: Contract) -> Laid:
         case Trees.ONE:
             tables = designs.one_tree(plan, frames)
             return Laid(table_a=tables, table_b=tables if plan.paging.long_mode else None)
+        case Trees.WHOLE_MEMORY:
+            tables = designs.whole_memory(plan, frames)
+            return Laid(table_a=tables, table_b=tables)
         case Trees.SMALL_PAGES:
             tables = xen.own_tree(plan, frames)
             return Laid(table_a=tables, table_b=tables)

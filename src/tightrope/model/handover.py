@@ -51,6 +51,8 @@ class Handover:
     """Zero pages in the old kernel's image, from which the code at V makes tables as it runs."""
     jumps_to: Phys | None = None
     """Where step 4 lands, None for the control page."""
+    swap_page: Phys | None = None
+    """The page through which each page is copied, where the contract has one."""
     prepared: Tables | None = None
     """Xen's v1: page_table_a as dom0 filled it in, before the hypervisor overwrote it."""
     extra: tuple[Piece, ...] = ()
@@ -91,9 +93,10 @@ class Handover:
     @property
     def pieces(self) -> tuple[Piece, ...]:
         """All bytes that lie in memory before the walk, apart from the source pages' contents."""
-        data = self.code.data.ljust(PAGE_SIZE, b"\0")
+        contract = self.relocation_code.contract
+        data = self.code.data[: contract.same].ljust(PAGE_SIZE, b"\0")
         control = self.intent.control_page
-        trees = self.relocation_code.contract.trees
+        trees = contract.trees
         pieces = [Piece(phys=control, data=data, role=PieceRole.CONTROL_PAGE)]
         a, b = self.page_table_a, self.page_table_b
         # The current pgd is the old kernel's; what lies in its image is `static`.

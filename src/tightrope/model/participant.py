@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum, StrEnum
 
+from tightrope.memory import PAGE_SIZE
 from tightrope.model.walk import Step
 
 
@@ -57,6 +58,9 @@ class Given(StrEnum):
     HAS_PAE = "1 where the CPU has PAE"
     PRESERVE_CONTEXT = "1 where the old kernel wants to come back"
     HOST_MEM_ENC = "1 where memory is encrypted (SME)"
+    CONTROL_PAGE_MAPPED = "the address of the control page in the old kernel's direct map"
+    SWAP_PAGE = "the physical address of the swap page"
+    NOTHING = "0"
 
 
 class Trees(Enum):
@@ -71,6 +75,8 @@ class Trees(Enum):
     """The same, page_table_a's two chains written over one another where they share a slot."""
     ONE = "one"
     """One tree for both: what is needed, each to itself, and V."""
+    WHOLE_MEMORY = "whole memory"
+    """As ONE, of all memory, in large pages whatever else they cover: what Linux builds."""
     SMALL_PAGES = "small pages"
     """As ONE, a hypervisor's own, in pages of 4 KiB alone."""
     CURRENT = "current"
@@ -91,6 +97,8 @@ class Place(Enum):
     ARGUMENTS = "arguments"
     """What the call hands over in memory: words on a stack, an array of pages."""
     PAGE_LIST = "page list"
+    SWAP_PAGE = "swap page"
+    """A page beside the control page, through which each page is copied."""
 
 
 class Old(Enum):
@@ -112,6 +120,32 @@ class Promise(Enum):
     """Every page that is not in place is copied once, in the list's order."""
     NOTHING_ELSE_MAPPED = "nothing else mapped"
     """The table in use while tables are switched maps the control page twice and no more."""
+
+    EXACT_TABLES = "exact tables"
+    """What is mapped after step 5 is needed: no hole, no reserved range."""
+
+
+class Done(Enum):
+    """What the old kernel's C code has done before the call."""
+
+    INTERRUPTS_OFF = "interrupts off"
+    DESCRIPTORS_GONE = "descriptor tables gone"
+    """idt and gdt have limit 0."""
+    SEGMENTS_LOADED = "data segments loaded"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gates:
+    """An idt inside the code page, which is filled in when the image is loaded.
+
+    `count` gates from the label `idt`; gate N leads to `stride` * N bytes behind the label `handlers`.
+    """
+
+    idt: str
+    handlers: str
+    stride: int
+    count: int
+    selector: int
 
 
 EVERY_PROMISE = frozenset(Promise)
@@ -137,6 +171,14 @@ class Contract:
     writes: frozenset[Place] = WALK_OWNS
     old: Mapping[Old, Step] = field(default_factory=lambda: {Old.IDT: Step.STATE})
     promises: frozenset[Promise] = EVERY_PROMISE
+    array: tuple[Given, ...] = ()
+    """What the array of pages holds, word by word, where the old kernel makes one on its stack."""
+    words: Mapping[str, Given] = field(default_factory=dict)
+    """Words of the code page that are filled in when the image is loaded, by their labels."""
+    gates: Gates | None = None
+    same: int = PAGE_SIZE
+    """Bytes of the control page that are those at V; what follows in it is the routine's to write."""
+    done: frozenset[Done] = frozenset()
 
     def where(self, given: Given) -> str | None:
         """The register or word that has it; None where it is not handed over."""
@@ -145,7 +187,7 @@ class Contract:
     @property
     def one_tree(self) -> bool:
         """One tree serves before and after step 5, so that V is in it beside the identity map."""
-        return self.trees in (Trees.ONE, Trees.SMALL_PAGES)
+        return self.trees in (Trees.ONE, Trees.WHOLE_MEMORY, Trees.SMALL_PAGES)
 
     @property
     def live(self) -> bool:
@@ -166,6 +208,8 @@ class Participant:
     code: Code
     contract: Contract
     landmarks: Mapping[str, Step] = field(default_factory=dict)
+    image: str | None = None
+    """The old kernel's image that its bytes were found in; None for code that is not an old kernel's."""
     at_v: Code | None = None
     """The code at V where it is not the control page's."""
 

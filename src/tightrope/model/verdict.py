@@ -27,6 +27,8 @@ class Finding:
     message: str
     evidence: Mapping[str, str]
     mend: str
+    advice: bool = False
+    """A weakness of somebody else's code, whose contract does not promise better: nothing falls by it."""
 
 
 class Outcome(StrEnum):
@@ -45,6 +47,8 @@ class Verdict:
     handover: Handover
     run: Run
     findings: tuple[Finding, ...]
+    advice: tuple[Finding, ...] = ()
+    """What is weak and did not make it fall."""
     rules: tuple[str, ...]
     """Every rule that was asked, found or not."""
     unasked: Mapping[str, str] = field(default_factory=dict)

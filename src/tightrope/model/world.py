@@ -37,6 +37,8 @@ class PieceRole(StrEnum):
     DOM0_TABLES = "dom0's page tables"
     DOM0_CODE = "dom0's own relocation code"
     PAGE_ARRAY = "the hypervisor's copy of page_list"
+    ARRAY_ON_STACK = "page_list, on the old kernel's stack"
+    CALL = "the call's words on the old kernel's stack"
     WAY_OUT = "the hypervisor's code that leaves long mode"
     WAY_OUT_TABLES = "the way out's page tables"
     WAY_OUT_GDTR = "the way out's gdtr"
@@ -103,6 +105,8 @@ class World:
     registers: Registers
     arguments: tuple[Extent, ...] = ()
     """Memory that the call hands over besides registers: words on the stack, v1's page_list."""
+    stack: Extent | None = None
+    """The old kernel's stack, physical; None where a hypervisor calls."""
     way_out: WayOut | None = None
     """What comes before V where a 64-bit hypervisor calls 32-bit code."""
     dom0_tables: frozenset[int] = frozenset()

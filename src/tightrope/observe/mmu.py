@@ -39,9 +39,18 @@ class WatchedMmu:
     """Translates for a run and records each question once per page, access and TLB epoch."""
 
     def __init__(
-        self, ram: Ram, cpu: Cpu, registers: Registers, frozen: Mapping[int, Buffer]
+        self,
+        ram: Ram,
+        cpu: Cpu,
+        registers: Registers,
+        frozen: Mapping[int, Buffer],
+        same: int = PAGE_SIZE,
     ) -> None:
-        """`frozen` has table pages as they were before the walk: frame address -> 4096 bytes."""
+        """`frozen` has table pages as they were before the walk: frame address -> 4096 bytes.
+
+        `same` is how much of a page has to be alike for its code to be: a contract's.
+        """
+        self._same = same
         self._ram = ram
         self._frozen = frozen
         self._cpu = cpu
@@ -258,8 +267,8 @@ class WatchedMmu:
         return tuple(out)
 
     def _same_page(self, one: int, other: int) -> bool:
-        first = self._ram.view(one & ~(PAGE_SIZE - 1), PAGE_SIZE)
-        second = self._ram.view(other & ~(PAGE_SIZE - 1), PAGE_SIZE)
+        first = self._ram.view(one & ~(PAGE_SIZE - 1), self._same)
+        second = self._ram.view(other & ~(PAGE_SIZE - 1), self._same)
         return first is not None and second is not None and first == second
 
     def entry_before(self, phys: int, size: int) -> int | None:

@@ -298,7 +298,9 @@ class Watch:
         count, source, destination, accumulator, flags = (each & mask for each in values)
         width = abs(operation.string_width)
         stores = operation.string_width < 0
-        if flags & x86.RFLAGS_DF or (not stores and abs(source - destination) < count * width):
+        # Onto itself it is a memmove as well: Linux copies a page that is in its place.
+        overlaps = not stores and 0 < abs(source - destination) < count * width
+        if flags & x86.RFLAGS_DF or overlaps:
             return
         if (destination | (0 if stores else source)) % width:
             return  # an element may straddle two pages, and fault between them

@@ -113,13 +113,18 @@ def _list(
     return frames, *chained(words(runs), frames, per_page=per_page)
 
 
-def table_frames(host: Host, identity: Sequence[Named], frames: Frames) -> NDArray[np.int64]:
-    """Frames for the page tables of any contract, as they were given.  Raises PlanError.
+def table_frames(
+    host: Host, identity: Sequence[Named], frames: Frames, memory: Sequence[Named] = ()
+) -> NDArray[np.int64]:
+    """Frames for the page tables of any contract, as they were given, and a swap page's.
 
-    Both chains of page_table_a, and an identity map of `identity`, which i386 needs for one tree.
+    Both chains of page_table_a, and an identity map of `identity`, which i386 needs for one tree; `memory`
+    is mapped in large pages.  Raises PlanError.
     """
     fmt = FORMATS[host.paging]
     count = 1 + 2 * fmt.leaf + tables_bound(fmt, [each.extent for each in identity])
+    if memory:
+        count += 1 + tables_bound(fmt, [each.extent for each in memory], leaf=fmt.leaf - 1)
     if MODES[host.paging].reads_root:
         count += 2 * fmt.leaf  # the identity map has the two tables at its own top
     taken = frames.pool.take(count, "the page tables")
@@ -155,6 +160,11 @@ def reach(host: Host, segments: Sequence[Segment], backup: Sequence[Backup]) -> 
     ]
     wanted += [Named(extent=each.extent.page_aligned(), what=each.what) for each in host.firmware]
     return tuple(wanted)
+
+
+def whole(host: Host) -> tuple[Named, ...]:
+    """All memory, in whole pages: what an old Linux maps besides what is needed."""
+    return tuple(Named(extent=each, what="memory") for each in whole_pages(host.memory.ram))
 
 
 def extents(frames: NDArray[np.int64]) -> tuple[Extent, ...]:

@@ -24,7 +24,7 @@ from tightrope.model import (
     called_at,
 )
 from tightrope.plan import xen
-from tightrope.plan.allocate import allocate, extents, own, reach, table_frames
+from tightrope.plan.allocate import allocate, extents, own, reach, table_frames, whole
 from tightrope.plan.entering import Way, laid_for, way_in
 from tightrope.plan.place import place
 from tightrope.plan.request import Request
@@ -43,7 +43,9 @@ def prepare(image: Image, host: Host, request: Request) -> Plan:
     frames = allocate(walked, request, placed.segments)
     needed = reach(walked, placed.segments, placed.backup)
     identity = (*own(frames), *needed)
-    tables = table_frames(walked, identity, frames)
+    memory = whole(walked) if request.whole_memory else ()
+    tables = table_frames(walked, identity, frames, memory)
+    identity = (*identity, *memory)
     through: Through = Bare()
     if request.xen:
         through = xen.through(

@@ -30,6 +30,8 @@ class Request:
     """The old kernel is dom0, and the host its hypervisor: ask for the jump in this way."""
     crashed: XenCrash = XenCrash.DOM0
     """With `crash` under Xen, who dies."""
+    whole_memory: bool = False
+    """The tables map all memory, as an old Linux fills them, and not what is needed alone."""
     backup: bool | None = None
     """For a crash: whether low memory is saved; None saves it where the host says that the old kernel
     keeps something there."""

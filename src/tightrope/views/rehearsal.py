@@ -8,7 +8,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tightrope.memory import Extent
-from tightrope.model import Finding, Outcome, Run, Sight, Speaker, Stop, Verdict, XenCompat, XenV1
+from tightrope.model import (
+    Bare,
+    Finding,
+    Outcome,
+    Run,
+    Sight,
+    Speaker,
+    Stop,
+    Verdict,
+    XenCompat,
+    XenV1,
+)
 from tightrope.model.handover import Handover
 from tightrope.model.sheet import Block, Line, Pairs, Section, Sheet, Span, Text, Tone
 from tightrope.views import host, registers, steps, words, xen
@@ -54,6 +65,10 @@ def _places(verdict: Verdict) -> Iterator[tuple[str, str]]:
     if plan.crash:
         yield "kind", words.crash_kexec(built.plan)
     yield "design", f"{built.design}, on {words.machine(verdict.run.machine)}"
+    if (image := built.relocation_code.image) is not None:
+        yield "code", f"the old kernel's own, out of {image}"
+    elif isinstance(plan.through, Bare):
+        yield "code", "our own; --from FILE walks that of an old kernel's image"
     yield "V", f"{plan.relocation:#x}   {_where_v_is(built)}, frame {built.world.code_phys:#x}"
     yield "P", f"{plan.control_page:#x}   the control page"
     yield "current pgd", f"{built.world.pgd:#x}"
@@ -118,14 +133,16 @@ def _console(verdict: Verdict) -> Iterator[Section]:
 
 def _findings(verdict: Verdict) -> Iterator[Section]:
     for number, finding in enumerate(verdict.findings):
-        yield _finding(finding, "what is wrong" if number == 0 else "and also")
+        yield _finding(finding, "what is wrong" if number == 0 else "and also", Tone.WORST)
+    for finding in verdict.advice:
+        yield _finding(finding, "an advice", Tone.HEAD)
 
 
-def _finding(finding: Finding, head: str) -> Section:
+def _finding(finding: Finding, head: str, tone: Tone) -> Section:
     step = f"step {int(finding.step)}" if finding.step else "before the walk"
     rows = (*finding.evidence.items(), ("mend", finding.mend))
     return Section(
-        (Span(head, Tone.WORST), f"  [{finding.rule}] {step}: {finding.message}"),
+        (Span(head, tone), f"  [{finding.rule}] {step}: {finding.message}"),
         (Pairs(rows=rows, names=EVIDENCE, indent=steps.INDENT),),
     )
 

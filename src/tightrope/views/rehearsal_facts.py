@@ -78,6 +78,8 @@ class RehearsalFacts(TypedDict):
     steps: list[StepFacts]
     findings: list[FindingFacts]
     facts: list[host.FactFacts]
+    advice: list[FindingFacts]
+    relocation_code: str | None
     rules: list[str]
     unasked: dict[str, str]
     unpacked: list[UnpackedFacts]
@@ -105,6 +107,8 @@ def facts(verdict: Verdict) -> RehearsalFacts:
         ],
         "findings": [_finding(each) for each in verdict.findings],
         "facts": host.facts_of(verdict.handover.host),
+        "advice": [_finding(each) for each in verdict.advice],
+        "relocation_code": built.relocation_code.image,
         "rules": list(verdict.rules),
         "unasked": dict(verdict.unasked),
         "unpacked": [

@@ -131,6 +131,7 @@ def lay(
         tables=tables,
         code_phys=code_phys,
         registers=registers,
+        stack=Extent.sized(stack, STACK_PAGES * PAGE_SIZE),
     )
 
 

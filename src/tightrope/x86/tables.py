@@ -122,10 +122,13 @@ class TableStore:
             raise ValueError(f"map_extent: {virt:#x} + {physical.size:#x} is not in one half")
 
 
-def tables_bound(fmt: Format, extents: Sequence[Extent]) -> int:
-    """How many tables an identity map of these extents needs at the most, its root included."""
+def tables_bound(fmt: Format, extents: Sequence[Extent], leaf: int | None = None) -> int:
+    """How many tables an identity map of these extents needs at the most, its root included.
+
+    `leaf` is the level of the smallest pages, 4 KiB ones where it is None.
+    """
     total = 1
-    for above in range(fmt.leaf):
+    for above in range(fmt.leaf if leaf is None else leaf):
         shift = fmt.levels[above].index.lo
         last = -1
         for extent in sorted(extents):

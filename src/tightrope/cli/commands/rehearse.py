@@ -17,7 +17,7 @@ from tightrope.cli.values import seconds
 from tightrope.errors import BadInput
 
 if TYPE_CHECKING:
-    from tightrope.model import Verdict
+    from tightrope.model import Participant, Verdict
     from tightrope.plan import Request
 
 
@@ -57,6 +57,13 @@ def walk(parser: ArgumentParser) -> None:
         "--contract",
         metavar="NAME",
         help="with --relocation: how it is called and what it may touch, see `tightrope contracts`",
+    )
+    group.add_argument(
+        "--from",
+        dest="old_code",
+        metavar="FILE",
+        help="walk the relocation code of the old kernel in FILE, a vmlinuz or a vmlinux, with the tables"
+        " and the call of its version, instead of ours; `running` is the kernel that runs here",
     )
     group.add_argument(
         "--until",
@@ -115,6 +122,8 @@ def rehearse(options: Namespace) -> int:
     from tightrope.model import Outcome
     from tightrope.report.progress import Bar
 
+    if options.old_code and options.old_kernel:
+        raise BadInput("an old kernel that is booted walks by ours", source="--from")
     broken = sabotage.named(options.sabotage) if options.sabotage else None
     if options.write:
         performable.refuse(xen=options.xen, sabotage=broken)
@@ -125,7 +134,12 @@ def rehearse(options: Namespace) -> int:
     image, old, request = files.inputs(options)
     # As early as can be: it has a core of its own, and the walk's libraries are still to be loaded.
     unpacking = Unpacking(image, request.initrd)
-    design = files.relocation(options, old.paging)
+    design: str | Participant
+    if options.old_code:
+        code = files.old_code(options)
+        design, old, request = code.participant, code.host(old), code.request(request)
+    else:
+        design = files.relocation(options, old.paging)
     console = options.until == "console"
     if console and (heard := defaults.audible(image, request)) is not request:
         request = heard

@@ -112,7 +112,8 @@ class Kvm:
             blind += (f"the old kernel's CR4 {names}: this computer's KVM has none of it",)
         registers = replace(handover.registers, cr4=handover.registers.cr4 & ~off)
         expected = expectations(replace(handover, registers=registers))
-        mmu = WatchedMmu(ram, host.cpu, registers, expected.tables)
+        same = handover.relocation_code.contract.same
+        mmu = WatchedMmu(ram, host.cpu, registers, expected.tables, same)
         why = impossible(mmu, registers)
         if why is not None:
             return refused(self.name, why, registers, ram, blind)

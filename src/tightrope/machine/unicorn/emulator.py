@@ -58,7 +58,13 @@ class Emulator:
         lay(handover, ram)
         bench.forget_changed_code()
         expected = expectations(handover)
-        mmu = WatchedMmu(ram, host.cpu, handover.registers, expected.tables)
+        mmu = WatchedMmu(
+            ram,
+            host.cpu,
+            handover.registers,
+            expected.tables,
+            handover.relocation_code.contract.same,
+        )
         steps = expected.steps()
         why = impossible(mmu, handover.registers)
         if why is not None:
