@@ -92,7 +92,7 @@ ROWS = {
         cr4(CR4 | PCIDE) + cr3(PGD | 1 << 63),
     ),
     "CR4 reserved": Row("CR4 bits 0x8000 are reserved", cr4(CR4 | 1 << 15), cr4(CR4 | 1 << 20)),
-    "CR4 high half": Row("CR4 bits 0x100000000 are reserved", cr4(CR4 | 1 << 32), cr4(CR4)),
+    "CR4 high half": Row("CR4 bits 0x10000000000 are reserved", cr4(CR4 | 1 << 40), cr4(CR4)),
     "LA57 on a CPU without it": Row(
         "CR4.LA57 is reserved on this CPU", cr4(CR4 | LA57), cr4(CR4), silent=False
     ),
@@ -110,11 +110,9 @@ ROWS = {
         cr3(PGD | 8) + cr4(CR4 | PCIDE),
         cr3(PGD) + cr4(CR4 | PCIDE),
     ),
-    "EFER reserved": Row(
-        "EFER bits other than SCE, LME, LMA, NXE are reserved", efer(EFER | 2), efer(EFER), 2
-    ),
+    "EFER reserved": Row("EFER bits 0x2 are reserved", efer(EFER | 2), efer(EFER), 2),
     "EFER high half": Row(
-        "EFER bits other than SCE, LME, LMA, NXE are reserved", efer(EFER | 1 << 40), efer(EFER), 2
+        "EFER bits 0x10000000000 are reserved", efer(EFER | 1 << 40), efer(EFER), 2
     ),
     "LME off while paging": Row(
         "EFER.LME cannot be changed while paging is on",
