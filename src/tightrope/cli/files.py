@@ -9,10 +9,11 @@ import argparse
 import mmap
 import os
 import stat
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from tightrope.errors import BadInput
+from tightrope.errors import BadInput, TightropeError
 
 MAPPED = 256 << 20
 """Bytes from which on a file is mapped; a smaller one is read, so that nobody can cut it short
@@ -24,11 +25,40 @@ MOST_TEXT = 16 << 20
 
 if TYPE_CHECKING:
     from tightrope.deeds.old_kernel import OldKernel
+    from tightrope.deeds.unpacking import Unpacking
     from tightrope.model import Buffer, Host, Image, Paging, Participant
     from tightrope.plan import Module, Request
 
 
-def inputs(options: argparse.Namespace) -> tuple[Image, Host, Request]:
+@dataclass(frozen=True, slots=True)
+class Early:
+    """A kernel and its initrd that are being unpacked while everything else is still to be loaded."""
+
+    image: Image
+    initrd: Buffer | None
+    unpacking: Unpacking
+
+
+def early(options: argparse.Namespace) -> Early | None:
+    """Kernel and initrd where they are plain files of their own, already being unpacked.
+
+    None where they are not, or where something is wrong with them: `inputs` says what, in its order.
+    """
+    paths = [path for path in (options.kernel, options.initrd) if path]
+    plain = options.kernel and options.flat is None and not (options.unpack or options.shipped)
+    if not plain or not all(Path(path).is_file() for path in paths):
+        return None
+    from tightrope.deeds.unpacking import Unpacking
+
+    try:
+        image = kernel_image(options, options.kernel)
+        initrd = read(options.initrd) if options.initrd else None
+    except TightropeError:
+        return None
+    return Early(image, initrd, Unpacking(image, initrd))
+
+
+def inputs(options: argparse.Namespace, begun: Early | None = None) -> tuple[Image, Host, Request]:
     """Image, host and request from the arguments.  Raises BadInput."""
     from tightrope import image
     from tightrope.deeds import defaults
@@ -56,12 +86,14 @@ def inputs(options: argparse.Namespace) -> tuple[Image, Host, Request]:
         raise BadInput("give a KERNEL or --shipped, not both", source="command line")
     if kernel is None and not options.shipped:
         kernel = defaults.newest_kernel()
-    initrd: Buffer | None = read(options.initrd) if options.initrd else None
+    initrd: Buffer | None = begun.initrd if begun else None
+    if begun is None and options.initrd:
+        initrd = read(options.initrd)
     line = options.append
     if kernel is None:
         new, initrd, line = defaults.shipped(initrd, line)
     else:
-        new = kernel_image(options, kernel)
+        new = begun.image if begun else kernel_image(options, kernel)
     if options.unpack:
         new = image.unpacked(new)
     return (

@@ -37,9 +37,9 @@ MAGICS: Mapping[str, bytes] = MappingProxyType(
 """What each stream begins with (boot.rst, payload_offset; lzo from Linux lib/decompress.c)."""
 _LONGEST_MAGIC = max(len(magic) for magic in MAGICS.values())
 
-_STEP = 64 << 10
-"""Bytes fed at a time."""
-_PIECE = 256 << 10
+_STEP = 1 << 20
+"""Bytes fed at a time.  Each time is a wait for the interpreter's lock where another thread is busy."""
+_PIECE = 4 << 20
 """Bytes that come out at a time, where a decoder can be told."""
 _LZMA_MEMORY = 512 << 20
 """Bytes a decoder may take.  Linux packs with dictionaries of up to 128 MiB (scripts/xz_wrap.sh)."""
@@ -47,7 +47,10 @@ _ZSTD_WINDOW = 128 << 20
 """Bytes; what `zstd -22 --ultra` asks for, which is how Linux packs (scripts/Makefile.lib), and the most
 that Linux unpacks (lib/decompress_unzstd.c, ZSTD_WINDOWSIZE_MAX)."""
 _ZSTD_STEP = 1024
-"""Bytes fed at a time.  A block of 4 bytes can mean 128 KiB: the overshoot is at most 32 MiB."""
+"""Bytes fed at a time where blocks cannot be counted.  One of 4 bytes can mean 128 KiB: the overshoot is
+at most 32 MiB."""
+_ZSTD_BLOCKS = 32
+"""Blocks fed at a time, each of which unpacks to 128 KiB at most (RFC 8878, 3.1.1.2.4)."""
 _LZ4_BLOCK = 8 << 20
 """Bytes that one block of an LZ4 legacy frame unpacks to, at most (LZ4 Frame Format, "Legacy frame")."""
 _LZ4_BLOCK_PACKED = _LZ4_BLOCK + _LZ4_BLOCK // 255 + 16
@@ -161,8 +164,9 @@ def _zstd(data: memoryview, most: int) -> Pieces:
         raise _missing("zstandard", "zstd") from err
     decoder = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW).decompressobj()
     size = fed = 0
+    ends = _zstd_ends(data)
     while not decoder.eof and size <= most and fed < len(data):
-        step = data[fed : fed + _ZSTD_STEP]
+        step = data[fed : next(ends, fed + _ZSTD_STEP)]
         fed += len(step)
         try:
             piece = decoder.decompress(step)
@@ -171,6 +175,29 @@ def _zstd(data: memoryview, most: int) -> Pieces:
         size += len(piece)
         yield piece
     return _used(decoder.eof, size, most, fed - len(decoder.unused_data))
+
+
+def _zstd_ends(data: memoryview) -> Iterator[int]:
+    """Where to stop feeding a frame, after every so many blocks (RFC 8878, 3.1.1).
+
+    Nothing more where the headers lead out of the data: then the decoder has to say what is wrong.
+    """
+    descriptor = data[4] if len(data) > 4 else 0
+    single = descriptor >> 5 & 1
+    content = (single, 2, 4, 8)[descriptor >> 6]
+    at = 5 + (1 - single) + (0, 1, 2, 4)[descriptor & 3] + content
+    count = 0
+    while at + 3 <= len(data):
+        head = int.from_bytes(data[at : at + 3], "little")
+        last, kind, size = head & 1, head >> 1 & 3, head >> 3
+        at += 3 + (1 if kind == 1 else size)
+        count += 1
+        if at > len(data) or kind == 3:
+            return
+        if last or count % _ZSTD_BLOCKS == 0:
+            yield at
+        if last:
+            return
 
 
 def _lz4(data: memoryview, most: int) -> Pieces:

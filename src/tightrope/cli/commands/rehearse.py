@@ -115,6 +115,8 @@ def walk(parser: ArgumentParser) -> None:
 def rehearse(options: Namespace) -> int:
     if options.sabotage == "list":
         return _sabotages(options)
+    # Before anything else is loaded: it has a core of its own, and takes as long as the rest.
+    begun = None if options.old_kernel else files.early(options)
     from tightrope import sabotage
     from tightrope.deeds import defaults, machines, performable
     from tightrope.deeds.rehearse import rehearse as deed
@@ -131,9 +133,8 @@ def rehearse(options: Namespace) -> int:
         return _booted(options)
     for path in filter(None, (options.trace, options.write)):
         outputs.check(path, force=options.force, inputs=files.named(options))
-    image, old, request = files.inputs(options)
-    # As early as can be: it has a core of its own, and the walk's libraries are still to be loaded.
-    unpacking = Unpacking(image, request.initrd)
+    image, old, request = files.inputs(options, begun)
+    unpacking = begun.unpacking if begun else Unpacking(image, request.initrd)
     design: str | Participant
     if options.old_code:
         code = files.old_code(options)
