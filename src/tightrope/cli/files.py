@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Early:
-    """A kernel and its initrd that are being unpacked while everything else is still to be loaded."""
+    """A kernel and its initrd that are unpacked while everything else is still to be loaded."""
 
     image: Image
     initrd: Buffer | None
@@ -42,7 +42,8 @@ class Early:
 def early(options: argparse.Namespace) -> Early | None:
     """Kernel and initrd where they are plain files of their own, already being unpacked.
 
-    None where they are not, or where something is wrong with them: `inputs` says what, in its order.
+    None where they are not, or where something is wrong with them: `inputs` says what, in its
+    order.
     """
     paths = [path for path in (options.kernel, options.initrd) if path]
     plain = options.kernel and options.flat is None and not (options.unpack or options.shipped)
