@@ -25,7 +25,7 @@ from tightrope import image as image_room
 from tightrope.check import RULES
 from tightrope.deeds.rehearse import build, prepare, rehearse
 from tightrope.deeds.unpacking import speaks_for_itself
-from tightrope.errors import BadInput, HostError, MachineError, PlanError
+from tightrope.errors import BadInput, HostError, PlanError
 from tightrope.machine.port import Ends, Progress
 from tightrope.machine.unicorn import Emulator
 from tightrope.memory import Extent, MemoryMap, Phys, Region, RegionKind, Virt
@@ -252,7 +252,7 @@ def test_a_sabotage_leaves_the_inputs_as_they_were() -> None:
 
 
 def test_a_design_that_is_none_is_refused() -> None:
-    with pytest.raises(MachineError, match="no design 'three-tables'"):
+    with pytest.raises(BadInput, match="no design 'three-tables'"):
         rehearse(shipped_kernel(), example_host(), shipped_request(), design="three-tables")
 
 
