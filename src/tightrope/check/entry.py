@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from tightrope.abi import boot
 from tightrope.check.case import Case
@@ -271,24 +272,25 @@ def reachable(case: Case) -> Iterator[Found]:
     if case.run.stop is not Stop.ENTRY:
         return
     mmu = case.run.registers.mmu(case.host.cpu)
+    read = partial(_entry, case)
     for segment in case.intent.segments:
         # The kernel runs where it lies, and writes over itself; what it is handed is its to change.
-        wanted = [Access.WRITE]
-        if case.intent.kernel_entry in segment.destination:
-            wanted.append(Access.FETCH)
-        for access in wanted:
-            virt = segment.destination.start
-            while virt < segment.destination.end:
-                got = walk(lambda at, size: _entry(case, at, size), mmu, virt, access)
-                if isinstance(got, Refused) or got.phys != virt:
-                    why = got.reason if isinstance(got, Refused) else f"leads to {got.phys:#x}"
-                    yield finding(
-                        f"{virt:#x} of the {segment.name} cannot be {_USE[access]} by the new kernel:"
-                        f" {why}",
-                        mend="map [load, load + init_size), boot_params and the command line 1:1",
-                    )
-                    return
-                virt = (virt & -got.page_size) + got.page_size
+        runs = case.intent.kernel_entry in segment.destination
+        virt = segment.destination.start
+        while virt < segment.destination.end:
+            access = Access.WRITE
+            got = walk(read, mmu, virt, access)
+            if runs and not isinstance(got, Refused) and not got.executable:
+                access = Access.FETCH
+                got = walk(read, mmu, virt, access)
+            if isinstance(got, Refused) or got.phys != virt:
+                why = got.reason if isinstance(got, Refused) else f"leads to {got.phys:#x}"
+                yield finding(
+                    f"{virt:#x} of the {segment.name} cannot be {_USE[access]} by the new kernel: {why}",
+                    mend="map [load, load + init_size), boot_params and the command line 1:1",
+                )
+                return
+            virt = (virt & -got.page_size) + got.page_size
 
 
 _USE = {Access.WRITE: "used", Access.FETCH: "executed"}
