@@ -17,6 +17,7 @@ from tests.makers.hosts import table_b
 from tests.rehearse.runs import entered_with_5_levels, sound
 from tightrope.check import changes, check
 from tightrope.check.changes import steps_of
+from tightrope.check.told.boot_params import PLACES
 from tightrope.model import PieceRole, Run, Step
 from tightrope.sabotage.edits import with_tables
 
@@ -113,3 +114,11 @@ def test_bit_8_one_level_further_down_is_a_page_s_own() -> None:
     page[slot + 1] |= 1
     broken = with_tables(good.handover, frame, bytes(page))
     assert not [each for each in check(broken, good.run) if each.rule == "reserved-bits"]
+
+
+def test_the_zero_page_s_fields_follow_one_another_without_a_gap() -> None:
+    at = 0
+    for place in PLACES:
+        assert place.at == at, place.name
+        at += place.size
+    assert at == 0x1000

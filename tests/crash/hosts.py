@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from tests.makers.hosts import GIB, MIB, PAGE, read_image
 from tightrope import host as host_room
 from tightrope.host.examples import PAGE_OFFSETS
-from tightrope.memory import Extent, MemoryMap, Region, RegionKind
+from tightrope.memory import Extent, MemoryMap, Region, RegionKind, subtract
 from tightrope.model import Host, Image, Named, Paging
 
 REGION = Extent.sized(0x3300_0000, 0x1000_0000)
@@ -77,8 +77,15 @@ def crash_hosts(draw: st.DrawFn, pagings: tuple[Paging, ...] = tuple(Paging)) ->
             draw(st.lists(st.sampled_from(apart), unique=True, min_size=1))
         )
     ]
+    beside = old.crash_memory
+    if region.start >= 1 << 32:
+        # `crashkernel=,high` comes with some below: without it a crash kernel is told to have too little.
+        used = [each.page_aligned() for each in (*own, *(busy.extent for busy in old.busy))]
+        free = subtract(old.memory.ram, [*used, Extent(0, 16 * MIB), Extent(1 << 32, 1 << 64)])
+        beside = (Named(extent=Extent(free[-1].end - MIB, free[-1].end), what="crashkernel=,low"),)
     return replace(
         old,
+        crash_memory=beside,
         memory=MemoryMap(tuple(sorted(regions))),
         # What is reserved at boot is nobody's: a region over something else is a finding of its own.
         busy=tuple(each for each in old.busy if not region.overlaps(each.extent))
