@@ -99,4 +99,4 @@ def test_a_gap_is_fine_where_gaps_are() -> None:
 
 def test_every_kind_of_memory_has_an_e820_type() -> None:
     assert {kind.name for kind in RegionKind} == {kind.name for kind in boot.E820Type}
-    assert [int(kind) for kind in boot.E820Type] == [1, 2, 3, 4, 5, 7]
+    assert [int(kind) for kind in boot.E820Type] == [1, 2, 3, 4, 5, 7, 12, 0xEFFF_FFFF]

@@ -25,7 +25,7 @@ FREE = {"general", "arguments", "segments", "seconds", "evidence", "unasked"}
 TEXTS = {
     "verdict", "name", "rule", "message", "mend", "why", "image", "host", "command_line", "what",
     "machine", "stopped", "evidence", "rules", "unasked", "lines", "blind", "sees",
-    "protocol",
+    "protocol", "ending", "speaker",
 }  # fmt: skip
 
 
@@ -91,7 +91,13 @@ def test_numbers_are_ints_and_names_are_strings(name: str | None) -> None:
             assert value is None or type(value) is bool
         elif path[-1] == "crash":
             assert type(value) is bool
-        elif path in (("entry",), ("console",), ("xen",), ("relocation_code",)):
+        elif path in (
+            ("entry",),
+            ("console",),
+            ("console", "exception"),
+            ("xen",),
+            ("relocation_code",),
+        ):
             assert value is None
         elif path == ("plan", "page_table_b") and value is None:
             assert "paging off" in shown(REHEARSAL, verdict_of(name))
@@ -230,7 +236,12 @@ def test_what_the_new_kernel_said_is_in_the_document() -> None:
         "lines": list(console.lines),
         "seconds": console.seconds,
         "stopped": console.stopped,
+        "ending": console.ending.value,
+        "speaker": "the new kernel",
+        "rip": console.rip,
+        "exception": None,
     }
+    assert console.rip is not None
     assert facts(REHEARSAL, sound())["console"] is None
 
 
