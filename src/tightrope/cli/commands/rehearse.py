@@ -35,9 +35,8 @@ def real_old_kernel(parser: ArgumentParser) -> None:
     real.add_argument(
         "--old-memory",
         type=int,
-        default=512,
         metavar="MIB",
-        help="the PC's memory; crashkernel= is a quarter of it, half with --crash (%(default)s)",
+        help="the PC's memory, of which crashkernel= is a quarter (512, with --crash 768)",
     )
 
 
@@ -189,11 +188,12 @@ def _booted(options: Namespace) -> int:
     image, _, request = files.inputs(options)
     token, request = defaults.with_token(image, request)
     _said(request)
+    mebibytes = options.old_memory or defaults.old_memory(crash=options.crash)
     old = OldKernel(
         kernel=files.read(options.old_kernel),
         initrd=files.read(options.old_initrd) if options.old_initrd else b"",
-        mebibytes=options.old_memory,
-        reserve=defaults.crashkernel(options.old_memory, crash=options.crash),
+        mebibytes=mebibytes,
+        reserve=defaults.crashkernel(mebibytes),
     )
     with closing(Bar()) as bar:
         verdict = rehearse_booted(
