@@ -11,10 +11,10 @@
     files        what is read: images, hosts, initrds
     outputs      what is written: traces, loads, scripts
 
-Rules: files are opened in `files` and `outputs` and nowhere below the command line; everything else
-is a call of a deed and a report of what came back.  Heavy packages are imported inside the command
-that needs them. Exit status: 0 holds, 1 a finding, 2 no verdict, 128 + n ended by signal n (130:
-Ctrl-C).
+Rules: files are opened in `files` and `outputs`, and below the command line only to be loaded;
+everything else is a call of a deed and a report of what came back.  Heavy packages are imported
+inside the command that needs them.  Exit status: 0 holds, 1 a finding, 2 no verdict, 128 + n ended
+by signal n (130: Ctrl-C).
 
 May import: abi, check, deeds, errors, handover, host, image, memory, model, participants,
 perform, plan, prove, report, sabotage, shipped, views, vmcore

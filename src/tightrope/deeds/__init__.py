@@ -1,16 +1,21 @@
 """The deeds: what library users call and the command line offers, each a composition of rooms.
 
-    rehearse   plan, build, walk, check: the verdict of one jump
-    unpacking  payload and initrd, unpacked beside the walk
-    booted     the same from a real old kernel that QEMU has booted
-    compare    rival designs on one host
-    matrix     every mode, split and way through Xen, one table
-    agree      random handovers on several machines, compared
-    machines   the machines that this computer has, by name
-    defaults   what is taken where nobody says
+    rehearse     plan, build, walk, check: the verdict of one jump
+    unpacking    payload and initrd, unpacked beside the walk
+    spoken       whose words a console has, and what they mean
+    old_kernel   the relocation code of an old kernel's image, and the host that has it
+    booted       a rehearsal from a real old kernel that QEMU has booted
+    compare      rival designs on one host
+    matrix       every mode, split and way through Xen, one table
+    agree        random handovers on several machines, compared
+    flips        single bits changed, and what sees them
+    machines     the machines that this computer has, by name
+    defaults     what is taken where nobody says
     performable  what a rehearsal leaves behind for `perform`
+    loading      what a file holds, ready for this Linux to load
 
-Rules: a deed opens no file and prints nothing; it decides what the command line must not.
+Rules: a deed prints nothing; it decides what the command line must not.  None opens a file but `loading`,
+whose files are handed to the kernel by their descriptors.
 
 May import: check, errors, handover, host, image, machine, memory, model, observe, participants, perform,
 plan, sabotage, shipped, vmcore, world, x86

@@ -5,8 +5,8 @@
     XenCompat  the same for a 32-bit dom0 of a 64-bit hypervisor, which leaves long mode first
     XenV2      the hypervisor calls code of its own; dom0 hands over segments
 
-Rules: frozen, keyword-only, slotted.  Whoever tells them apart matches all four, and ends in
-`assert_never`: there is no other way through.
+Rules: frozen, keyword-only, slotted.  Whoever decides by them matches all four, and ends in
+`assert_never`: there is no other way through.  Whoever has something to say of one alone asks for it.
 """
 
 from __future__ import annotations
