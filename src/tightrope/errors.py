@@ -20,6 +20,13 @@ Everything a room raises on purpose derives from `TightropeError`; anything else
 from __future__ import annotations
 
 
+def visible(text: str) -> str:
+    """Text from a file, or a file's name, as it may be shown: what cannot be printed is escaped."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+
+
 class TightropeError(Exception):
     """The root: the command line turns it into one line on stderr and exit status 2."""
 

@@ -222,11 +222,13 @@ def test_a_bad_screen_says_what_is_wrong_where_and_how_to_mend_it(name: str) -> 
     verdict = fallen(name)
     text = screen(verdict)
     first = verdict.findings[0]
-    where = f"step {int(first.step)}" if first.step else "before the walk"
-    assert f"what is wrong  [{first.rule}] {where}: {first.message}" in text
+    places = [
+        f"step {int(each.step)}" if each.step else "before the walk" for each in verdict.findings
+    ]
+    assert f"what is wrong  [{first.rule}] {places[0]}: {first.message}" in text
     assert f"    {'mend':<16} {first.mend}" in text.splitlines()
-    for finding in verdict.findings[1:]:
-        assert f"and also  [{finding.rule}] step {int(finding.step)}: {finding.message}" in text
+    for finding, where in zip(verdict.findings[1:], places[1:], strict=True):
+        assert f"and also  [{finding.rule}] {where}: {finding.message}" in text
     at = f"at step {int(first.step)}" if first.step else "before the walk"
     assert f"It falls {at} ({first.rule}); " in text
     assert "It holds" not in text

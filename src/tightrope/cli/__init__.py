@@ -30,7 +30,7 @@ from collections.abc import Sequence
 
 from tightrope.cli import signals, streams
 from tightrope.cli.parser import Usage, parser
-from tightrope.errors import TightropeError
+from tightrope.errors import TightropeError, visible
 
 UNKNOWN = 2
 TRACEBACK = "TIGHTROPE_TRACEBACK"
@@ -66,7 +66,7 @@ def _failed(error: BaseException, *, as_json: bool) -> int:
         return 128 + signal.SIGINT  # raised by none of the signals that `main` hears
     if os.environ.get(TRACEBACK):
         traceback.print_exception(error)
-    message = _message(error)
+    message = visible(_message(error))
     if isinstance(error, Usage):
         print(error.usage, end="", file=sys.stderr)
     print(f"tightrope: {message}", file=sys.stderr)

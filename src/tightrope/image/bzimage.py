@@ -25,10 +25,9 @@ Rules: facts from boot.rst unless another source is named; no unpacking; fields 
 from __future__ import annotations
 
 from tightrope.abi import boot
-from tightrope.errors import ImageError
+from tightrope.errors import ImageError, visible
 from tightrope.image.certificates import ALIGNMENT, certificate_table
 from tightrope.image.payload import compression_of
-from tightrope.image.recognise import visible
 from tightrope.memory import Phys
 from tightrope.model import EntryPoint, Image, Part, Payload, Protocol
 

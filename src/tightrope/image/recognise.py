@@ -44,10 +44,5 @@ def is_text(head: bytes) -> bool:
     return all(32 <= byte < 127 or byte in b"\t\n\f\r" for byte in head)
 
 
-def visible(text: str) -> str:
-    """Text of a file as it may be shown on a terminal: what cannot be printed is escaped."""
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
-
-
 def _cut(data: memoryview) -> str:
     return f", or a kernel cut off after {len(data)} bytes" if len(data) < _SHORTEST else ""

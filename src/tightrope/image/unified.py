@@ -21,11 +21,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from struct import Struct
 
-from tightrope.errors import ImageError
+from tightrope.errors import ImageError, visible
 from tightrope.image import bzimage
 from tightrope.image.certificates import pe_header
 from tightrope.image.foreign import foreign
-from tightrope.image.recognise import has_linux_header, visible
+from tightrope.image.recognise import has_linux_header
 from tightrope.model import Image
 
 _COFF_HEADER = Struct("<HH12xHH")

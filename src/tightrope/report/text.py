@@ -1,7 +1,8 @@
 """A sheet as text, for a terminal or a pipe.
 
 Rules: colour only where it is asked for, and never the only carrier of a meaning.  No line ends in
-blanks; the text ends without a line break.
+blanks; the text ends without a line break.  What a file's name or a kernel's string has of control
+sequences reaches no terminal: it is escaped here, whatever brought it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from textwrap import wrap
 from typing import assert_never
 
+from tightrope.errors import visible
 from tightrope.model.sheet import (
     Block,
     Column,
@@ -60,7 +62,7 @@ def _block(each: Block, colour: bool) -> Iterator[str]:
             yield f"{'':<{each.indent}}{_inked(each.text, colour)}"
         case Marked():
             mark = _inked((Span(each.mark.value, each.mark.tone),), colour)
-            yield f"{each.title:<{MARKS}}  {mark}"
+            yield f"{visible(each.title):<{MARKS}}  {mark}"
         case Pairs():
             yield from _pairs(each)
         case Table():
@@ -71,13 +73,11 @@ def _block(each: Block, colour: bool) -> Iterator[str]:
 
 def _inked(text: Text, colour: bool) -> str:
     if isinstance(text, str):
-        return text
+        return visible(text)
     return "".join(
-        f"\033[{_CODES[each.tone]}m{each.text}\033[0m"
+        f"\033[{_CODES[each.tone]}m{visible(each.text)}\033[0m"
         if colour and isinstance(each, Span)
-        else each.text
-        if isinstance(each, Span)
-        else each
+        else visible(each.text if isinstance(each, Span) else each)
         for each in text
     )
 
@@ -86,10 +86,10 @@ def _pairs(pairs: Pairs) -> Iterator[str]:
     for name, text in pairs.rows:
         begin = f"{'':<{pairs.indent}}{name:<{pairs.names}} "
         if pairs.columns is None:
-            yield f"{begin}{text}".rstrip()
+            yield visible(f"{begin}{text}").rstrip()
             continue
         yield from wrap(
-            text,
+            visible(text),
             pairs.columns,
             initial_indent=begin,
             subsequent_indent=" " * len(begin),
@@ -106,7 +106,7 @@ def _table(table: Table) -> Iterator[str]:
     ]
     for cells in (*lines, *table.rows):
         row = "".join(
-            f"{'':<{column.gap if number else 0}}{_cell(cell, column)}"
+            f"{'':<{column.gap if number else 0}}{_cell(visible(cell), column)}"
             for number, (cell, column) in enumerate(zip(cells, table.columns, strict=False))
         )
         yield f"{'':<{table.indent}}{row}".rstrip()
