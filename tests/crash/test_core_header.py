@@ -40,15 +40,25 @@ def ram_but_the_region(old: Host, first: int = MIB, end: int = 1 << 64) -> list[
     The first MiB is the new kernel's: what the old one has below 640 KiB is dumped out of a backup.
     """
     lowest, highest = first, end
-    hole = old.crash_region
-    assert hole is not None
+    assert old.crash_region is not None
+    holes = [old.crash_region, *(each.extent for each in old.crash_memory)]
     out: list[tuple[int, int]] = []
     for region in old.memory:
         if region.kind is not RegionKind.RAM:
             continue
         start, end = max(region.extent.start, lowest), min(region.extent.end, highest)
-        pieces = [(start, min(end, hole.start)), (max(start, hole.end), end)]
-        for first, last in pieces:
+        pieces = [(start, end)]
+        for hole in holes:
+            pieces = [
+                piece
+                for first, last in pieces
+                for piece in (
+                    (first, min(last, hole.start)),
+                    (max(first, hole.end), last),
+                )
+                if piece[0] < piece[1]
+            ]
+        for first, last in sorted(set(pieces)):
             if first < last and out and out[-1][1] == first:
                 out[-1] = (out[-1][0], last)
             elif first < last:

@@ -268,7 +268,8 @@ def test_the_new_kernel_may_use_low_memory_and_the_region_and_no_other_ram(old: 
     first_mib = Extent(0, MIB)
     low = subtract([first_mib], subtract([first_mib], old.memory.ram))
     ram = union(extent for extent, kind in rows if kind == "ram")
-    assert ram == subtract([*low, old.crash_region], kept)
+    beside = [each.extent for each in old.crash_memory]
+    assert ram == subtract([*low, old.crash_region, *beside], kept)
     assert all((each, "reserved") in rows for each in kept)
     others = [(region.extent, region.kind.value) for region in old.memory if region.kind != "ram"]
     assert [row for row in rows if row[1] != "ram" and row[0] not in kept] == others

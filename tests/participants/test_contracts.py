@@ -63,7 +63,8 @@ def with_contract(handover: Handover, **changes: object) -> Handover:
 
 
 def rules_of(handover: Handover, run: Run) -> set[str]:
-    return {finding.rule for finding in check(handover, run)}
+    """What makes it fall; what is only advice does not."""
+    return {finding.rule for finding in check(handover, run) if not finding.advice}
 
 
 # --------------------------------------------------------------------------------- the chain

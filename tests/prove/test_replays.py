@@ -64,6 +64,10 @@ def old_kernel(layout: Layout, virt: int) -> Host:
     )
 
 
+MOVED = frozenset({"memory-told", "laid-free"})
+"""What is said of either design where P became RAM behind the planner's back, as `moved` has it."""
+
+
 def moved(plan: Plan, phys: int) -> Plan:
     """The plan with its control page at P, which was no RAM while everything else was placed."""
     page = Extent.sized(phys, PAGE_SIZE)
@@ -109,7 +113,8 @@ def test_damm_v4_falls_at_step_2_on_every_counterexample(
         built = build(plan, design=design)
         assert (built.intent.relocation, built.intent.control_page) == (virt, phys)
         run = shared().run(built)
-        seen[design] = (run.stop, check(built, run))
+        findings = tuple(each for each in check(built, run) if each.rule not in MOVED)
+        seen[design] = (run.stop, findings)
     stop, findings = seen[DAMM_V4]
     assert stop is Stop.FAULT
     assert (findings[0].rule, findings[0].step) == ("table-a-maps-v", Step.TABLE_A)

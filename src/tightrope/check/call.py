@@ -6,11 +6,17 @@ whoever uses it.  A state that no CPU can be in is told here, before a machine i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from tightrope.check.case import Case
 from tightrope.check.rule import Found, finding, rule
 from tightrope.model import Registers, Step
+from tightrope.model.participant import Done
+from tightrope.x86.cpu import RFLAGS_IF
+
+KERNEL_DATA: Mapping[int, int] = {8: 3 << 3, 4: 13 << 3}
+"""__KERNEL_DS by bytes of a word: GDT_ENTRY_KERNEL_DS (Linux arch/x86/include/asm/segment.h)."""
 
 
 @rule(
@@ -22,13 +28,26 @@ from tightrope.model import Registers, Step
 def call_state(case: Case) -> Iterator[Found]:
     """Every register of the call that is no argument, against the world's."""
     handed = case.contract.arguments  # a word on the stack, "rsp+8", leaves rsp the old kernel's
-    for name, got, wanted in _differences(case.handover.registers, case.handover.world.registers):
+    left = _left(case.handover.world.registers, case.contract.done, case.intent.word)
+    for name, got, wanted in _differences(case.handover.registers, left):
         if name not in handed:
             yield finding(
                 f"{name} is {got} at the call, and the old kernel has {wanted} there",
                 mend="call with the CPU as it is; arguments are in the registers of the contract",
             )
             return
+
+
+def _left(registers: Registers, done: frozenset[Done], word: int) -> Registers:
+    """The world's registers as the old kernel's own C code leaves them to this contract's code."""
+    if Done.INTERRUPTS_OFF in done:
+        registers = replace(registers, rflags=registers.rflags & ~RFLAGS_IF)
+    if Done.DESCRIPTORS_GONE in done:
+        registers = replace(registers, gdt=(0, 0), idt=(0, 0))
+    if Done.SEGMENTS_LOADED in done:
+        data = dict.fromkeys(("ds", "es", "fs", "gs", "ss"), KERNEL_DATA[word])
+        registers = replace(registers, segments={**registers.segments, **data})
+    return registers
 
 
 def _differences(now: Registers, old: Registers) -> Iterator[tuple[str, str, str]]:

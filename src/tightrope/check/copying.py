@@ -155,14 +155,18 @@ def list_covers(case: Case) -> Iterator[Found]:
     needs={Sight.COPIES},
 )
 def copies_follow_list(case: Case) -> Iterator[Found]:
-    """What was copied is what the list says, in its order; a page in place may be skipped."""
-    if case.run.stop is not Stop.ENTRY:
+    """What was copied is what the list says, in its order; a page in place may be skipped.
+
+    Code that does not promise so much is asked where it copies through a swap page: by three copies each.
+    """
+    swaps = Promise.COPIES_ONCE not in case.contract.promises
+    if case.run.stop is not Stop.ENTRY or (swaps and not case.swap_page):
         return
     seen = case.run.copies
     wanted = np.stack([case.copies.destinations, case.copies.sources], axis=1)
     wanted = np.where(wanted < 0, -1, wanted << PAGE_SHIFT)
     for page in case.swap_page:
-        if Promise.COPIES_ONCE not in case.contract.promises:
+        if swaps:
             wanted = _through(page.start, wanted)
     wanted = wanted[wanted[:, 0] != wanted[:, 1]]
     done = seen[(seen[:, 3] == PAGE_SIZE) & (seen[:, 1] != seen[:, 2])][:, 1:3]
