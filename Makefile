@@ -13,7 +13,7 @@ test:
 	@scripts/fetch-kernels
 	@.venv/bin/python -m pytest -n 2 --dist loadfile
 
-# What can be told in a minute: everything but the tests that tests/slow.txt lists.
+# The quick part, a minute and a half on two quiet cores: everything but the tests that tests/slow.txt lists.
 quick:
 	@scripts/setup test
 	@scripts/system-packages

@@ -4,7 +4,8 @@
 
 Sources: kernel/kexec.c (kexec_load_check, do_kexec_load), kernel/kexec_core.c (sanity_check_segment_list,
 kexec_load_permitted), kernel/kexec_file.c, arch/x86/kernel/kexec-bzimage64.c and machine_kexec_64.c;
-each errno was seen on 6.1, 6.12, 7.2 and 7.3 unless the rule says otherwise.
+the errnos of a load's shape, its crash region, its command line and the sysctls were asked of 6.1, 6.12
+and 7.3 (tests/perform/test_real_linux.py), the others are read in the source.
 
 Rules: pure functions of what was read; a fact that is not known refuses nothing.  What the kernel accepts
 although it cannot work is a `Refusal` too, ours, without an errno: Linux compares a plain load with no
