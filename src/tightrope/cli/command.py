@@ -10,6 +10,7 @@ so that they may ask registries that take longer to load than `--help` may.
 
 from __future__ import annotations
 
+import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -63,3 +64,10 @@ def command(
 def status(outcome: Outcome) -> int:
     """The exit status of a verdict."""
     return {"holds": HOLDS, "falls": FINDING, "unknown": UNKNOWN}[outcome.value]
+
+
+def really(options: Namespace, what: str) -> bool:
+    """Whether to change the machine; if not, it is said what would have been done."""
+    if not options.really:
+        print(f"tightrope: would {what}; say --really to do it", file=sys.stderr)
+    return bool(options.really)

@@ -7,7 +7,6 @@ done.  Only the standard library is imported on the way: these commands run in a
 from __future__ import annotations
 
 import os
-import sys
 import syslog
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Mapping
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tightrope.cli import files
-from tightrope.cli.command import FINDING, HOLDS, command
+from tightrope.cli.command import FINDING, HOLDS, command, really
 from tightrope.errors import BadInput
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from tightrope.perform.linux.state import State
 
 
-def really(parser: ArgumentParser) -> None:
+def word(parser: ArgumentParser) -> None:
     """The word that changes the machine."""
     parser.add_argument(
         "--really", action="store_true", help="do it; without it nothing is changed"
@@ -70,7 +69,7 @@ def unrehearsed(parser: ArgumentParser) -> None:
     " Linux finds places that were not rehearsed.  Every refusal that can be told is told first.",
     epilog="examples: tightrope load plan --really    tightrope load /boot/vmlinuz --initrd /boot/initrd.img"
     " --reuse-cmdline --no-rehearsal --really    Exit status: 0 done, or told; 2 refused, with the reason.",
-    takes=(image, unrehearsed, really),
+    takes=(image, unrehearsed, word),
 )
 def load(options: Namespace) -> int:
     from tightrope.deeds import loading
@@ -98,7 +97,7 @@ def load(options: Namespace) -> int:
             print("\n".join(_told(what)), flush=True)
         kexec.refuse(what.load)
         kind = "crash image" if what.request.crash else "kexec image"
-        if done := _really(options, f"load it by {what.via.value}"):
+        if done := really(options, f"load it by {what.via.value}"):
             kexec.load(what.load)
             for name, digest, size in what.digests:
                 said = f"tightrope: {kind} loaded by uid {os.getuid()}: {digest} {size} {name!r}"
@@ -115,7 +114,7 @@ def load(options: Namespace) -> int:
     help="jump into the kernel that is loaded",
     description="Jump into what `load` loaded: through systemd where it runs this machine, so that"
     " services end first; else what is not written yet is written and the kernel is asked.",
-    takes=(really,),
+    takes=(word,),
 )
 def jump(options: Namespace) -> int:
     from tightrope.perform.linux.calls import Linux
@@ -124,7 +123,7 @@ def jump(options: Namespace) -> int:
 
     kexec = LinuxKexec(Linux(), machine_file)
     kexec.refuse_jump()
-    if _really(options, f"jump, by {kexec.way}"):
+    if really(options, f"jump, by {kexec.way}"):
         kexec.jump()
     return HOLDS
 
@@ -134,14 +133,14 @@ def which(parser: ArgumentParser) -> None:
     parser.add_argument("--crash", action="store_true", help="the crash image")
 
 
-@command("unload", help="forget what is loaded", takes=(which, really))
+@command("unload", help="forget what is loaded", takes=(which, word))
 def unload(options: Namespace) -> int:
     from tightrope.perform.linux.calls import Linux
     from tightrope.perform.linux.kexec import LinuxKexec
     from tightrope.perform.linux.state import machine_file
 
     kexec = LinuxKexec(Linux(), machine_file)
-    if _really(options, f"unload the {'crash' if options.crash else 'kexec'} image"):
+    if really(options, f"unload the {'crash' if options.crash else 'kexec'} image"):
         kexec.unload(crash=options.crash)
         print("unloaded")
     return HOLDS
@@ -268,10 +267,3 @@ def _facts(what: Loading, *, done: bool) -> Mapping[str, object]:
         "entry": request.entry,
         "done": done,
     }
-
-
-def _really(options: Namespace, what: str) -> bool:
-    """Whether to go on; if not, it is said what would have been done."""
-    if not options.really:
-        print(f"tightrope: would {what}; say --really to do it", file=sys.stderr)
-    return bool(options.really)

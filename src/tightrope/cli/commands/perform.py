@@ -5,11 +5,10 @@ Rules: nothing is changed without `--really`; what it says it would do is what i
 
 from __future__ import annotations
 
-import sys
 from argparse import ArgumentParser, Namespace
 
 from tightrope.cli import files
-from tightrope.cli.command import HOLDS, command
+from tightrope.cli.command import HOLDS, command, really
 from tightrope.errors import BadInput, PerformError
 
 
@@ -59,7 +58,7 @@ def xen(options: Namespace) -> int:
             kind = KexecType.CRASH if options.unload == "crash" else KexecType.DEFAULT
             there = "is" if kexec.status(kind) else "is not"
             print(f"a {options.unload} image {there} loaded", flush=True)
-            if _really(options, f"unload the {options.unload} image"):
+            if really(options, f"unload the {options.unload} image"):
                 kexec.unload(kind)
             return HOLDS
         if load is None:
@@ -74,7 +73,7 @@ def xen(options: Namespace) -> int:
             return HOLDS
         kexec.refuse(load)
         print("\n".join(room.load_told(load)), flush=True)
-        if not _really(options, "load it" if load.crash or options.stay else "load it and jump"):
+        if not really(options, "load it" if load.crash or options.stay else "load it and jump"):
             return HOLDS
         try:
             kexec.load(load)
@@ -87,10 +86,3 @@ def xen(options: Namespace) -> int:
             print("jumping", flush=True)
             kexec.kexec(KexecType.DEFAULT)
         return HOLDS
-
-
-def _really(options: Namespace, what: str) -> bool:
-    """Whether to go on; if not, it is said what would have been done."""
-    if not options.really:
-        print(f"tightrope: would {what}; say --really to do it", file=sys.stderr)
-    return bool(options.really)
