@@ -33,7 +33,7 @@ OUTSIDERS = {
     "z3": ("prove",),
     "ctypes": ("observe.physical", "machine", "perform.privcmd", "perform.linux.calls"),
     "mmap": ("observe.physical", "machine", "perform.privcmd", "vmcore", "cli.files"),
-    "fcntl": ("machine", "perform.privcmd"),
+    "fcntl": ("machine", "perform.privcmd", "perform.linux.lock"),
     "socket": ("machine",),
     "subprocess": ("machine", "participants.from_file"),
 }

@@ -47,6 +47,9 @@ class FakeLinux:
     loads: list[tuple[int, list[tuple[int, int, bytes]], int]] = field(default_factory=list)
     file_loads: list[tuple[int, int, bytes, FileFlag]] = field(default_factory=list)
     jumps: int = 0
+    runs: list[Sequence[str]] = field(default_factory=list)
+    brings_back: bool = True
+    """Whether a program that is run loads a crash image."""
 
     def file(self, path: str) -> bytes | None:
         return self.files.get(path)
@@ -76,6 +79,12 @@ class FakeLinux:
         self.jumps += 1
         if self.came_back:
             raise CallFailed("reboot", self.came_back)
+
+    def run(self, words: Sequence[str]) -> int:
+        self.runs.append(words)
+        if self.brings_back:
+            self.files["/sys/kernel/kexec_crash_loaded"] = b"1\n"
+        return 0
 
     def become(self, words: Sequence[str]) -> NoReturn:
         raise Became(words)

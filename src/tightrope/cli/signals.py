@@ -9,8 +9,10 @@ an exception in a callback from C is lost.  The thread needs neither: the byte i
 half of Python's handler (signal.set_wakeup_fd), in whatever thread of a library the signal arrives;
 so the main thread may still sit in a system call, which WAKE ends.
 
+While a system call changes the machine (`sheltered`) a signal waits: neither half interrupts it.
+
 Rules: what a signal has interrupted is never reported as finished: `Signals.number` is asked before
-anything is printed and before a status is given.
+anything is printed and before a status is given.  What was changed before it came is told.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 
 GRACE = 1.0
@@ -26,11 +30,43 @@ GRACE = 1.0
 WAKE, NUDGE = signal.SIGUSR2, 0.1
 """What our thread sends the main one, never the process; seconds between two."""
 HEEDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-SAYS = {
-    signal.SIGINT: "interrupted; nothing was changed",
-    signal.SIGTERM: "terminated; nothing was changed",
-    signal.SIGHUP: "hung up; nothing was changed",
-}
+SAYS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated", signal.SIGHUP: "hung up"}
+
+
+class _Changes:
+    """What the command in this process has done to the machine."""
+
+    def __init__(self) -> None:
+        self.over = threading.Event()
+        """Nothing is being changed now."""
+        self.begin()
+
+    def begin(self) -> None:
+        """A command begins."""
+        self.done = "nothing was changed"
+        self.over.set()
+
+
+_changes = _Changes()
+
+
+@contextmanager
+def sheltered(done: str) -> Iterator[None]:
+    """A change of the machine that no signal interrupts; `done` is what is so after it, a clause."""
+    _changes.over.clear()
+    try:
+        yield
+        _changes.done = done
+    except Exception as err:
+        _changes.done = str(err)
+        raise
+    finally:
+        _changes.over.set()
+
+
+def says(number: int) -> str:
+    """What a command says that a signal has ended."""
+    return f"{SAYS[signal.Signals(number)]}; {_changes.done}"
 
 
 class Ended(KeyboardInterrupt):
@@ -55,6 +91,7 @@ class Signals:
         return self.number is not None
 
     def __enter__(self) -> Signals:
+        _changes.begin()
         if threading.current_thread() is not threading.main_thread():
             return self
         self._pipe = os.pipe2(os.O_CLOEXEC)
@@ -90,6 +127,8 @@ class Signals:
 
     def _raise(self, number: int, _frame: FrameType | None) -> None:
         self.number = number
+        if not _changes.over.is_set():
+            return  # whoever changes the machine asks afterwards
         raise KeyboardInterrupt if number == signal.SIGINT else Ended
 
     def _watch(self) -> None:
@@ -99,6 +138,7 @@ class Signals:
             if number not in HEEDED:
                 continue
             self.number = number
+            _changes.over.wait()
             # Only where somebody has loaded it; z3 gives up what it is at, and Python goes on.
             if solver := sys.modules.get("tightrope.prove.solver"):
                 solver.interrupt()
@@ -106,5 +146,5 @@ class Signals:
                 signal.pthread_kill(self._main, WAKE)
                 if self._over.wait(NUDGE):
                     return
-            os.write(2, f"tightrope: {SAYS[signal.Signals(number)]}\n".encode())
+            os.write(2, f"tightrope: {says(number)}\n".encode())
             os._exit(128 + number)

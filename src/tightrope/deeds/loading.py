@@ -1,11 +1,12 @@
 """Loading a kernel on this Linux: by which call, from what, and what is said before it is done.
 
-    an image, an initrd, words  -->  open files           -->  kexec_file_load: Linux finds the places
-    what `rehearse --write` left -->  segments, an entry  -->  kexec_load: the places that were rehearsed
+    an image, an initrd, words   -->  a planner, `surveyed`  -->  kexec_load: the places that it found
+                                 -->  open files             -->  kexec_file_load: Linux finds the places
+    what `rehearse --write` left -->  segments, an entry     -->  kexec_load: the places that were rehearsed
 
 Rules: what decides is here, what changes a machine is `perform.linux`.  An image is opened once; what is
 looked at, hashed and loaded are the bytes behind the same descriptor.  Only the standard library is
-needed, and no package: this runs in an initramfs.
+needed, and no package: this runs in an initramfs.  Who plans is given, and needs what planning needs.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -40,6 +41,22 @@ class Via(StrEnum):
     AUTO = "auto"
     LOAD = "kexec_load"
     FILE_LOAD = "kexec_file_load"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Files:
+    """What was read of the files of an image, once: bytes, the names they came by, the words."""
+
+    kernel: bytes
+    kernel_name: str
+    initrd: bytes | None
+    initrd_name: str
+    command_line: str
+    crash: bool
+
+
+Planner = Callable[[Files], Load]
+"""Finds the places of an image on this machine.  Raises TightropeError with the reason why not."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,10 +93,12 @@ def opened(
     via: Via,
     state: State,
     rehearsed: bool,
+    planner: Planner | None = None,
 ) -> Iterator[Loading]:
     """What a file holds, ready to load; its descriptors live as long as the `with`.
 
-    A file that `tightrope rehearse --write` left is a load by itself: nothing else goes with it.
+    A file that `tightrope rehearse --write` left is a load by itself: nothing else goes with it.  An
+    image goes by kexec_load where there is a `planner` to find its places, else by kexec_file_load.
     Raises BadInput for what cannot be loaded in the way that was asked for.
     """
     descriptors: list[int] = []
@@ -91,17 +110,19 @@ def opened(
                 kernel, at, initrd, command_line, crash=crash, via=via, rehearsed=rehearsed
             )
             return
-        chosen = _via(via, state, kernel)
-        if chosen is Via.LOAD:
-            raise BadInput(
-                "kexec_load takes a plan, and this is an image: write one with"
-                f" `tightrope rehearse {kernel} --write FILE`, then load FILE",
-                source=kernel,
-            )
+        disk = None if initrd is None else _open(initrd, descriptors)
+        if _via(via, state, planner, kernel) is Via.LOAD:
+            if planner is None:
+                raise BadInput(
+                    "kexec_load takes a plan, and this is an image: write one with"
+                    f" `tightrope rehearse {kernel} --write FILE`, then load FILE",
+                    source=kernel,
+                )
+            whole, found = _read(at, kernel, disk, initrd or "", command_line, crash=crash)
+            yield Loading(load=planner(whole), digests=found)
+            return
         digests = [(kernel, *_digest(at))]
-        disk = None
-        if initrd is not None:
-            disk = _open(initrd, descriptors)
+        if initrd is not None and disk is not None:
             digests.append((initrd, *_digest(disk)))
         yield Loading(
             load=FileLoad(
@@ -117,6 +138,41 @@ def opened(
     finally:
         for each in descriptors:
             os.close(each)
+
+
+def read_whole(
+    kernel: str, initrd: str | None, command_line: str, *, crash: bool
+) -> tuple[Files, tuple[tuple[str, str, int], ...]]:
+    """The bytes of an image and its initrd, each read once, and their digests.  Raises BadInput."""
+    descriptors: list[int] = []
+    try:
+        at = _open(kernel, descriptors)
+        disk = None if initrd is None else _open(initrd, descriptors)
+        return _read(at, kernel, disk, initrd or "", command_line, crash=crash)
+    finally:
+        for each in descriptors:
+            os.close(each)
+
+
+def _read(
+    at: int, kernel: str, disk: int | None, initrd: str, command_line: str, *, crash: bool
+) -> tuple[Files, tuple[tuple[str, str, int], ...]]:
+    """What is behind the descriptors, with their names."""
+    image = _whole(at)
+    digests = [_hashed(kernel, image)]
+    packed = None
+    if disk is not None:
+        packed = _whole(disk)
+        digests.append(_hashed(initrd, packed))
+    read = Files(
+        kernel=image,
+        kernel_name=kernel,
+        initrd=packed,
+        initrd_name=initrd,
+        command_line=command_line,
+        crash=crash,
+    )
+    return read, tuple(digests)
 
 
 def _planned(
@@ -148,18 +204,30 @@ def _planned(
     return Loading(load=load, digests=((path, digest, size),))
 
 
-def _via(via: Via, state: State, source: str) -> Via:
-    """The call for an image; a plan has its own.  Raises BadInput under Xen, where neither is right."""
+def _via(via: Via, state: State, planner: Planner | None, source: str) -> Via:
+    """The call for an image; a plan has its own.  Raises BadInput under Xen, where neither is right.
+
+    Where signatures are enforced kexec_load takes nothing; a 32-bit x86 has no other call.
+    """
     if state.xen_pv:
         raise BadInput(
             "this Linux is a PV guest of Xen's: in dom0 go by `tightrope perform xen`",
             source=source,
         )
-    return Via.FILE_LOAD if via is Via.AUTO else via
+    if via is not Via.AUTO:
+        return via
+    if state.architecture in ("i686", "i386"):
+        return Via.LOAD
+    return Via.FILE_LOAD if planner is None or only_signed(state) else Via.LOAD
+
+
+def only_signed(state: State) -> bool:
+    """Whether this kernel takes signed images alone: locked down, or built so."""
+    return state.lockdown not in (None, "none") or state.built("KEXEC_SIG_FORCE") is True
 
 
 def _open(path: str, descriptors: list[int]) -> int:
-    """A regular file, read only.  Raises BadInput."""
+    """A regular file of a size that can be loaded, read only.  Raises BadInput."""
     try:
         at = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except (OSError, ValueError) as err:
@@ -171,6 +239,9 @@ def _open(path: str, descriptors: list[int]) -> int:
         raise BadInput("is no regular file", source=path)
     if not what.st_size:
         raise BadInput("is empty", source=path)
+    if what.st_size > MOST_IMAGE:
+        problem = f"{what.st_size:#x} bytes are more than such a file has"
+        raise BadInput(problem, source=path, limit=MOST_IMAGE)
     return at
 
 
@@ -181,6 +252,18 @@ def _digest(at: int) -> tuple[str, int]:
         digest.update(block)
         size += len(block)
     return digest.hexdigest(), size
+
+
+def _whole(at: int) -> bytes:
+    """All bytes behind a descriptor."""
+    out = bytearray()
+    while block := os.pread(at, 1 << 24, len(out)):
+        out += block
+    return bytes(out)
+
+
+def _hashed(name: str, data: bytes) -> tuple[str, str, int]:
+    return name, hashlib.sha256(data).hexdigest(), len(data)
 
 
 def _is_bzimage(head: bytes) -> bool:

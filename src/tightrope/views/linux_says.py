@@ -28,6 +28,7 @@ class StatusFacts(TypedDict):
     limits: LimitsFacts
     lockdown: str | None
     secure_boot: bool | None
+    crash_size: int | None
     ram: list[SaidExtentFacts]
     crash_regions: list[SaidExtentFacts]
     xen_pv: bool
@@ -66,6 +67,8 @@ class LoadFacts(TypedDict):
     files: list[LoadedFileFacts]
     segments: list[LoadedSegmentFacts]
     entry: int
+    rehearsed: str | None
+    """What the rehearsal said that this command made; null where it made none."""
     done: bool
 
 

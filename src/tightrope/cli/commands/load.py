@@ -9,18 +9,21 @@ from __future__ import annotations
 import os
 import syslog
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tightrope.cli import files
 from tightrope.cli.command import FINDING, HOLDS, command, really
-from tightrope.errors import BadInput
+from tightrope.errors import BadInput, MissingPart
 
 if TYPE_CHECKING:
-    from tightrope.deeds.loading import Loading
+    from tightrope.deeds.loading import Files, Loading
+    from tightrope.model import Verdict
+    from tightrope.perform.linux.kexec import LinuxKexec
     from tightrope.perform.linux.state import State
+    from tightrope.perform.load_file import Load
 
 
 def word(parser: ArgumentParser) -> None:
@@ -33,7 +36,7 @@ def word(parser: ArgumentParser) -> None:
 def image(parser: ArgumentParser) -> None:
     """What is loaded, and how."""
     parser.add_argument(
-        "kernel", metavar="FILE", help="a bzImage, or what `tightrope rehearse --write` left"
+        "kernel", metavar="FILE", help="a kernel image, or what `tightrope rehearse --write` left"
     )
     parser.add_argument("--initrd", metavar="FILE", help="its initrd")
     words = parser.add_mutually_exclusive_group()
@@ -45,10 +48,16 @@ def image(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--crash", action="store_true", help="for a crash, into the crash region")
     parser.add_argument(
+        "--unpack",
+        action="store_true",
+        help="unpack a bzImage now and not after the jump, and enter the kernel inside it, without KASLR",
+    )
+    parser.add_argument(
         "--via",
         choices=["auto", "kexec_load", "kexec_file_load"],
         default="auto",
-        help="the system call: a plan goes by kexec_load, an image by kexec_file_load (%(default)s)",
+        help="the system call: kexec_load where the places are found here, kexec_file_load where only"
+        " signed images are taken, and without a rehearsal (%(default)s)",
     )
     parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
 
@@ -58,34 +67,52 @@ def unrehearsed(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--no-rehearsal",
         action="store_true",
-        help="take an image that Linux places itself, or a plan that did not hold",
+        help="take an image that Linux places itself, or a plan that did not hold; needs Python alone",
     )
 
 
 @command(
     "load",
     help="load a kernel for the next kexec of this machine",
-    description="Load a kernel: the plan that a rehearsal wrote, with its places, or an image, for which"
-    " Linux finds places that were not rehearsed.  Every refusal that can be told is told first.",
-    epilog="examples: tightrope load plan --really    tightrope load /boot/vmlinuz --initrd /boot/initrd.img"
-    " --reuse-cmdline --no-rehearsal --really    Exit status: 0 done, or told; 2 refused, with the reason.",
+    description="Survey this machine, plan, rehearse the plan through the running kernel's own relocation"
+    " code, and load it.  A plan that falls is not loaded; every refusal that can be told is told first.",
+    epilog="examples: tightrope load /boot/vmlinuz --initrd /boot/initrd.img --reuse-cmdline --really"
+    "    tightrope load plan --really    Exit status: 0 done, or told; 1 the rehearsal falls; 2 refused,"
+    " with the reason.",
     takes=(image, unrehearsed, word),
 )
 def load(options: Namespace) -> int:
-    from tightrope.deeds import loading
     from tightrope.perform.linux.calls import Linux
     from tightrope.perform.linux.kexec import LinuxKexec
+    from tightrope.perform.linux.lock import locked
     from tightrope.perform.linux.state import machine_file
 
     kexec = LinuxKexec(Linux(), machine_file)
+    state = kexec.state()
+    if options.really and state.may_boot is False:
+        raise BadInput("no CAP_SYS_BOOT: be root to load", source="this process")
+    if state.xen_pv:
+        return _load_under_xen(options)
+    if options.really:
+        with locked():
+            return _load(options, kexec, state)
+    return _load(options, kexec, state)
+
+
+def _load(options: Namespace, kexec: LinuxKexec, state: State) -> int:
+    from tightrope.cli import signals
+    from tightrope.deeds import loading
+
+    survey = Rehearsing(options)
     with loading.opened(
         options.kernel,
         options.initrd,
         _line(options),
         crash=options.crash,
         via=loading.Via(options.via),
-        state=kexec.state(),
+        state=state,
         rehearsed=not options.no_rehearsal,
+        planner=None if options.no_rehearsal else survey.load,
     ) as what:
         if what.via is loading.Via.FILE_LOAD and not options.no_rehearsal:
             raise BadInput(
@@ -93,19 +120,108 @@ def load(options: Namespace) -> int:
                 " write a plan with `tightrope rehearse --write` and load that",
                 source=options.kernel,
             )
+        if what.via is loading.Via.FILE_LOAD and options.unpack:
+            raise BadInput("kexec_file_load takes a bzImage as it is", source="--unpack")
         if not options.json:
-            print("\n".join(_told(what)), flush=True)
+            print("\n".join((*_told(what), *survey.told())), flush=True)
         kexec.refuse(what.load)
         kind = "crash image" if what.request.crash else "kexec image"
         if done := really(options, f"load it by {what.via.value}"):
-            kexec.load(what.load)
-            for name, digest, size in what.digests:
-                said = f"tightrope: {kind} loaded by uid {os.getuid()}: {digest} {size} {name!r}"
-                syslog.syslog(said)
+            with signals.sheltered(f"a {kind} is loaded, `tightrope unload` forgets it"):
+                kexec.load(what.load)
+                _log(kind, what.digests)
         if options.json:
-            _print("load", _facts(what, done=done))
+            _print("load", _facts(what, survey, done=done))
         elif done:
             print(f"loaded: a {kind}")
+    return HOLDS
+
+
+def _log(kind: str, digests: Sequence[tuple[str, str, int]]) -> None:
+    """A line to the system's log for each file: who loaded which digest; never the command line."""
+    for name, digest, size in digests:
+        said = f"tightrope: {kind} loaded by uid {os.getuid()}: {digest} {size} {name!r}"
+        syslog.syslog(said)
+
+
+class Rehearsing:
+    """The survey and rehearsal of one load; `load` is the planner that `deeds.loading` asks."""
+
+    def __init__(self, options: Namespace) -> None:
+        self._options = options
+        self.verdict: Verdict | None = None
+
+    def load(self, files: Files) -> Load:
+        """Survey, plan, rehearse.  Raises TightropeError, BadInput where it falls."""
+        try:
+            from contextlib import closing
+
+            from tightrope.deeds import surveyed
+            from tightrope.report.progress import Bar
+
+            with closing(Bar()) as bar:
+                self.verdict = surveyed.rehearsed(
+                    files,
+                    surveyed.survey().host,
+                    unpack=self._options.unpack,
+                    progress=bar,
+                )
+        except (MissingPart, ModuleNotFoundError) as err:
+            what = f"needs {err.name}" if isinstance(err, ModuleNotFoundError) else str(err)
+            raise MissingPart(
+                f"a rehearsal cannot run here ({what}): install tightrope[rehearse], or say"
+                " --no-rehearsal"
+            ) from err
+        return surveyed.load_of(self.verdict)
+
+    def told(self) -> Iterator[str]:
+        """What the rehearsal said, a line or two."""
+        if self.verdict is None:
+            return
+        verdict = self.verdict
+        yield (
+            f"rehearsed: {verdict.outcome.value}, {verdict.run.instructions:,} instructions through"
+            f" {verdict.handover.design}, {len(verdict.rules)} rules asked"
+        )
+        for fact in verdict.assumed:
+            yield f"  assumed: {fact.source}"
+
+
+def _load_under_xen(options: Namespace) -> int:
+    """In dom0: the plan is for the hypervisor, and goes to it by hypercall."""
+    from contextlib import closing
+
+    from tightrope.cli import signals
+    from tightrope.deeds import loading, surveyed
+    from tightrope.perform import xen
+    from tightrope.perform.linux.lock import locked
+    from tightrope.perform.privcmd import Privcmd
+    from tightrope.report.progress import Bar
+
+    if options.no_rehearsal:
+        raise BadInput(
+            "under Xen a load is planned here: `tightrope perform xen` takes one that was planned"
+            " elsewhere",
+            source="--no-rehearsal",
+        )
+    xen.refuse_outside_dom0(files.text_or_none)
+    whole, digests = loading.read_whole(
+        options.kernel, options.initrd, _line(options), crash=options.crash
+    )
+    with Privcmd() as calls:
+        kexec = xen.XenKexec(calls)
+        said = xen.facts(kexec, files.text_or_none)
+        with closing(Bar()) as bar:
+            verdict = surveyed.rehearsed_under_xen(whole, said, unpack=options.unpack, progress=bar)
+        what = surveyed.load_of(verdict)
+        kexec.refuse(what)
+        print("\n".join(xen.load_told(what)), flush=True)
+        if really(options, "load it by hypercall"):
+            kind = "crash image" if options.crash else "kexec image"
+            with locked(), signals.sheltered(f"Xen has a {kind}: `tightrope perform xen --unload`"):
+                kexec.load(what)
+                _log(kind, digests)
+            print(f"loaded: a {kind}, in Xen")
     return HOLDS
 
 
@@ -251,7 +367,7 @@ def _told(what: Loading) -> Iterator[str]:
         yield f"  entered at {request.entry:#x}"
 
 
-def _facts(what: Loading, *, done: bool) -> Mapping[str, object]:
+def _facts(what: Loading, survey: Rehearsing, *, done: bool) -> Mapping[str, object]:
     """The same as numbers."""
     request = what.request
     places = zip(request.destinations, request.sizes, strict=True)
@@ -265,5 +381,6 @@ def _facts(what: Loading, *, done: bool) -> Mapping[str, object]:
             {"start": where.start, "size": where.size, "bytes": size} for (_, where), size in places
         ],
         "entry": request.entry,
+        "rehearsed": survey.verdict.outcome.value if survey.verdict else None,
         "done": done,
     }

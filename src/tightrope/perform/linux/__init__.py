@@ -4,6 +4,9 @@
     refusals   what it would answer to a load, and why
     calls      the two system calls and reboot(2), as a port
     kexec      load, unload and go, in that order of care
+    kdump      what brings back a crash image that a failed load has dropped
+    readback   what the kernel says after a load, against what was asked for
+    lock       one who changes what is loaded at a time
 
 Rules: everything is checked before anything is asked.  Only the standard library.
 

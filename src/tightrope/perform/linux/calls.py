@@ -43,6 +43,9 @@ class SystemCalls(Protocol):
     def become(self, words: Sequence[str]) -> NoReturn:
         """This process becomes another program, found on the PATH.  Raises CallFailed."""
 
+    def run(self, words: Sequence[str]) -> int:
+        """Another program's exit status, 127 where it cannot be started.  What it says is not kept."""
+
 
 class _Segment(ctypes.Structure):
     """struct kexec_segment, as wide as this process."""
@@ -137,3 +140,12 @@ class Linux:
             os.execvp(words[0], list(words))
         except OSError as err:
             raise CallFailed(f"execve of {words[0]}", err.errno or errno.ENOENT) from err
+
+    def run(self, words: Sequence[str]) -> int:
+        """See `SystemCalls.run`."""
+        null = [(os.POSIX_SPAWN_OPEN, n, os.devnull, os.O_RDWR, 0) for n in range(3)]
+        try:
+            child = os.posix_spawn(words[0], list(words), os.environ, file_actions=null)
+        except OSError:
+            return 127
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from tightrope.abi.kexec import FileFlag, LoadFlag
 from tightrope.errors import BadInput, PerformError
 from tightrope.perform.linux.calls import CallFailed, SystemCalls
+from tightrope.perform.linux.kdump import put_back
+from tightrope.perform.linux.readback import disagreements
 from tightrope.perform.linux.refusals import Refusal, Request, refusals
 from tightrope.perform.linux.state import Files, State, read_state
 from tightrope.perform.load_file import Load
@@ -66,20 +68,25 @@ class LinuxKexec:
         """
         self.refuse(load)
         before = self.state()
-        with _undisturbed():
-            try:
-                if isinstance(load, FileLoad):
-                    self._load_files(load)
-                else:
-                    flags = LoadFlag.ON_CRASH if load.crash else 0
-                    self._calls.kexec_load(load.entry, load.segments, flags)
-            except CallFailed as err:
-                raise PerformError(
-                    f"{err}; {self._what_is_left(load.crash, before)}", number=err.number
-                ) from err
-        after = self.state()
-        if (after.crash_loaded if load.crash else after.loaded) is False:
-            raise PerformError("the kernel took the load and says that nothing is loaded")
+        try:
+            with _undisturbed():
+                try:
+                    if isinstance(load, FileLoad):
+                        self._load_files(load)
+                    else:
+                        flags = LoadFlag.ON_CRASH if load.crash else 0
+                        self._calls.kexec_load(load.entry, load.segments, flags)
+                except CallFailed as err:
+                    raise PerformError(
+                        f"{err}; {self._what_is_left(load.crash, before)}", number=err.number
+                    ) from err
+                after = self.state()
+        except KeyboardInterrupt as err:
+            raise PerformError(
+                "interrupted when it was loaded already: `tightrope unload` forgets it"
+            ) from err
+        if wrong := disagreements(before, after, crash=load.crash):
+            raise PerformError("loaded, but " + "; ".join(wrong))
 
     def unload(self, *, crash: bool) -> None:
         """Forget the image of that kind; the kernel does not complain when there is none.
@@ -140,10 +147,7 @@ class LinuxKexec:
         now = self.state()
         has = now.crash_loaded if crash else now.loaded
         if was and has is False:
-            return (
-                "the crash image that was loaded is gone, this machine has no kdump now: load it again"
-                " (kdump-config load, or kdumpctl restart)"
-            )
+            return put_back(self._files, self._calls.run, lambda: self.state().crash_loaded)
         if was:
             return "the image that was loaded before is still there"
         return "nothing was loaded before, and nothing is"
@@ -195,6 +199,7 @@ def told(state: State) -> list[str]:
         f"loaded          {known[state.loaded]}",
         f"crash loaded    {known[state.crash_loaded]}",
         f"crash region    {region}",
+        *([] if state.crash_size is None else [f"crash size      {state.crash_size:#x}"]),
         f"lockdown        {state.lockdown or 'not known'}",
         f"secure boot     {known[state.secure_boot]}",
     ]
@@ -212,7 +217,15 @@ def facts(state: State) -> dict[str, object]:
         name: [{"start": each.start, "size": each.size} for each in rows]
         for name, rows in (("ram", state.ram), ("crash_regions", state.crash_regions))
     }
-    plain = ("release", "architecture", "loaded", "crash_loaded", "disabled", "lockdown")
+    plain = (
+        "release",
+        "architecture",
+        "loaded",
+        "crash_loaded",
+        "disabled",
+        "lockdown",
+        "crash_size",
+    )
     return {
         **{name: getattr(state, name) for name in (*plain, "secure_boot", "xen_pv")},
         "limits": {"reboot": state.limits.reboot, "crash": state.limits.crash},

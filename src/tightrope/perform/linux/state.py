@@ -74,6 +74,10 @@ class State:
     """Whether this process has CAP_SYS_BOOT."""
     ram: tuple[Extent, ...]
     """System RAM, sorted, merged; empty where /proc/iomem hides it."""
+    crash_size: int | None
+    """Bytes of crash memory that the kernel keeps, its low part with it."""
+    live_update: bool | None
+    """Whether this kernel has a live update orchestrator, which may refuse a jump at its end."""
     crash_regions: tuple[Extent, ...]
     """Lowest first; a kexec on crash is loaded into the highest."""
     total_ram: int | None
@@ -100,6 +104,7 @@ def read_state(files: Files) -> State:
     release = _text(files("/proc/sys/kernel/osrelease"))
     rows = list(_iomem(_text(files("/proc/iomem")) or ""))
     cpu = _text(files("/proc/cpuinfo")) or ""
+    options = _options(files, release)
     return State(
         release=release,
         architecture=_text(files("/proc/sys/kernel/arch")),
@@ -110,10 +115,12 @@ def read_state(files: Files) -> State:
         lockdown=_chosen(_text(files(abi.LOCKDOWN))),
         secure_boot=_secure_boot(files(abi.SECURE_BOOT)),
         may_boot=_capable(_text(files("/proc/self/status")), abi.CAP_SYS_BOOT),
+        crash_size=_decimal(_first(files, abi.CRASH_SIZE)),
+        live_update=None if options is None else "LIVEUPDATE" in options,
         ram=union(extent for name, extent in rows if name == RAM_NAME),
         crash_regions=tuple(sorted(extent for name, extent in rows if name == CRASH_NAME)),
         total_ram=_mem_total(_text(files("/proc/meminfo"))),
-        options=_options(files, release),
+        options=options,
         cpu_flags=_cpu_words(cpu, "flags"),
         cpu_bugs=_cpu_words(cpu, "bugs"),
         xen_pv=_xen_pv(files),
@@ -133,10 +140,14 @@ def _flag(data: bytes | None) -> bool | None:
     return text == "1" if text in ("0", "1") else None
 
 
+def _decimal(data: bytes | None) -> int | None:
+    text = _text(data)
+    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 20 else None
+
+
 def _limit(data: bytes | None) -> int | None:
     """Loads left; -1, any number, is None."""
-    text = _text(data)
-    return int(text) if text and text.isascii() and text.isdigit() and len(text) < 12 else None
+    return _decimal(data)
 
 
 def _chosen(text: str | None) -> str | None:

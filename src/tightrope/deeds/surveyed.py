@@ -1,0 +1,120 @@
+"""A load for the machine that is asked, in one go: surveyed, planned, rehearsed through its own kernel's code.
+
+    /proc, /sys ──host.capture──▶ Host ─┐
+    kernel, initrd, words ──────────────┴─▶ plan ─▶ rehearsal by the running kernel's relocate_kernel ─▶ Load
+    in dom0: what Xen says ─host.xen_file─▶ Host, and the hypervisor's own way
+
+What is rehearsed is this plan's segments, entry and tables as that kernel builds them.  Which frames Linux
+takes for sources and its control page it decides when it loads; the rehearsal's are the plan's.
+
+Rules: composes rooms and other deeds; the old kernel's image is the only file that is opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tightrope import host, image, plan
+from tightrope.deeds import defaults, old_kernel, performable
+from tightrope.deeds.loading import Files
+from tightrope.deeds.rehearse import rehearse
+from tightrope.errors import BadInput
+from tightrope.machine.port import Progress, no_progress
+from tightrope.model import Host, Image, Outcome, Verdict, XenInterface
+from tightrope.perform.load_file import Load
+from tightrope.plan import Request
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Survey:
+    """A machine as its own files describe it."""
+
+    host: Host
+    notes: tuple[str, ...]
+    """What could not be read, and what is assumed in its place."""
+
+
+def survey(
+    files: Mapping[str, str | OSError] | None = None, source: str = "this machine"
+) -> Survey:
+    """This machine, or the one whose /proc and /sys `files` are.  Raises HostError."""
+    captured = host.capture(host.read_tree() if files is None else files, source)
+    return Survey(host=host.read(captured.toml, source), notes=tuple(captured.notes))
+
+
+def planned(files: Files, old: Host, *, unpack: bool) -> Load:
+    """The load that a plan gives, without a rehearsal.  Raises TightropeError."""
+    new, request = _asked(files, unpack=unpack)
+    return performable.of(plan.prepare(new, old, request), "")
+
+
+def rehearsed(
+    files: Files,
+    old: Host,
+    *,
+    unpack: bool,
+    code: old_kernel.OldKernel | None = None,
+    progress: Progress = no_progress,
+) -> Verdict:
+    """The verdict of the plan for `old`, by the relocation code of the kernel that runs there.
+
+    `code` is the running kernel's where it is not given.  Raises TightropeError when it cannot be told.
+    """
+    new, request = _asked(files, unpack=unpack)
+    code = code or running()
+    return rehearse(
+        new,
+        code.host(old),
+        code.request(request),
+        design=code.participant,
+        progress=progress,
+    )
+
+
+def rehearsed_under_xen(
+    files: Files, said: dict[str, object], *, unpack: bool, progress: Progress = no_progress
+) -> Verdict:
+    """The verdict of a plan for the Xen that says `said` of itself (`perform.xen.facts`), by interface v2.
+
+    Raises TightropeError when it cannot be told.
+    """
+    new, request = _asked(files, unpack=unpack)
+    source = "this Xen"
+    old = host.read(host.xen_file(said, source), source)
+    return rehearse(new, old, replace(request, xen=XenInterface.V2), progress=progress)
+
+
+def running() -> old_kernel.OldKernel:
+    """The relocation code of the kernel that runs here.  Raises TightropeError where it is not found."""
+    path = defaults.running_kernel()
+    try:
+        data = Path(path).read_bytes()
+    except OSError as err:
+        raise BadInput(err.strerror or "cannot be read", source=path) from err
+    return old_kernel.read(data, path)
+
+
+def load_of(verdict: Verdict) -> Load:
+    """The load of a verdict.  Raises BadInput where it did not hold."""
+    if verdict.outcome is not Outcome.HOLDS:
+        first = verdict.findings[0] if verdict.findings else None
+        why = f": {first.message} ({first.rule}, step {first.step})" if first else ""
+        raise BadInput(
+            f"the rehearsal says that it {verdict.outcome.value}{why}", source="the load"
+        )
+    return performable.of(verdict.handover.plan, verdict.outcome.value)
+
+
+def _asked(files: Files, *, unpack: bool) -> tuple[Image, Request]:
+    new = image.read(files.kernel, files.kernel_name)
+    if unpack:
+        new = image.unpacked(new)
+    request = Request(
+        initrd=files.initrd,
+        initrd_source=files.initrd_name,
+        command_line=files.command_line,
+        crash=files.crash,
+    )
+    return new, request

@@ -1,0 +1,183 @@
+"""What surrounds a load: one lock, what is read back, a dropped crash image, a signal in the middle."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.conftest import REPOSITORY
+from tests.perform.fake_linux import FakeLinux
+from tests.perform.test_linux import CRASH, PLAIN
+from tightrope.errors import BadInput, PerformError
+from tightrope.perform.linux.kdump import LOADERS
+from tightrope.perform.linux.kexec import LinuxKexec
+from tightrope.perform.linux.lock import NAME, locked
+from tightrope.perform.linux.readback import disagreements
+from tightrope.perform.linux.state import Limits, State, read_state
+
+STATE = read_state(FakeLinux().file)
+LOADED = replace(STATE, loaded=True)
+
+
+def test_a_second_one_is_refused_and_told_who_holds_the_lock(tmp_path: Path) -> None:
+    again = pytest.raises(BadInput, match=f"process {os.getpid()}")
+    with locked([str(tmp_path)]), again, locked([str(tmp_path)]):
+        pass
+    with locked(["/no/such/folder", str(tmp_path)]):
+        assert (tmp_path / NAME).stat().st_mode & 0o777 == 0o600
+
+
+def test_a_lock_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / NAME).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(BadInput), locked([str(tmp_path)]):
+        pass
+    assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "crash", "says"),
+    [
+        (STATE, LOADED, False, []),
+        (STATE, STATE, False, ["is not loaded"]),
+        (STATE, replace(STATE, loaded=None), False, []),
+        (replace(STATE, crash_loaded=True), LOADED, False, ["a crash image was there and is gone"]),
+        (STATE, replace(LOADED, crash_loaded=True), True, ["a kexec image is there and was not"]),
+        (STATE, replace(STATE, crash_loaded=True, crash_size=0x800_0000), True, []),
+        (
+            STATE,
+            replace(STATE, crash_loaded=True, crash_size=0x400_0000),
+            True,
+            ["lists 0x8000000"],
+        ),
+        (
+            replace(STATE, limits=Limits(reboot=3, crash=None)),
+            replace(LOADED, limits=Limits(reboot=2, crash=None)),
+            False,
+            [],
+        ),
+        (
+            replace(STATE, limits=Limits(reboot=3, crash=None)),
+            replace(LOADED, limits=Limits(reboot=3, crash=None)),
+            False,
+            ["was 3 and is 3, not 2"],
+        ),
+    ],
+)
+def test_what_is_read_back_is_compared(
+    before: State, after: State, crash: bool, says: list[str]
+) -> None:
+    found = disagreements(before, after, crash=crash)
+    assert len(found) == len(says)
+    assert all(word in each for word, each in zip(says, found, strict=True))
+
+
+@given(st.booleans(), st.one_of(st.none(), st.booleans()), st.one_of(st.none(), st.integers(1, 9)))
+def test_a_load_that_did_what_it_should_disagrees_with_nothing(
+    crash: bool, other: bool | None, left: int | None
+) -> None:
+    limits = Limits(reboot=left, crash=left)
+    was = replace(STATE, loaded=other, crash_loaded=other, limits=limits)
+    less = None if left is None else left - 1
+    now = (
+        replace(was, crash_loaded=True, limits=replace(limits, crash=less))
+        if crash
+        else replace(was, loaded=True, limits=replace(limits, reboot=less))
+    )
+    assert disagreements(was, now, crash=crash) == ()
+
+
+def test_a_dropped_crash_image_is_brought_back_by_what_the_machine_has_for_it() -> None:
+    linux = FakeLinux(refuse=errno.EADDRNOTAVAIL)
+    linux.files |= {"/sys/kernel/kexec_crash_loaded": b"1\n", LOADERS[0].path: b"#!/bin/sh\n"}
+    with pytest.raises(PerformError, match="`/usr/sbin/kdump-config load` has loaded its own"):
+        LinuxKexec(linux, linux.file).load(CRASH)
+    assert linux.runs == [("/usr/sbin/kdump-config", "load")]
+
+
+def test_what_did_not_come_back_is_told_and_a_plain_load_runs_nothing() -> None:
+    linux = FakeLinux(refuse=errno.EADDRNOTAVAIL, brings_back=False)
+    linux.files |= {"/sys/kernel/kexec_crash_loaded": b"1\n", LOADERS[1].path: b""}
+    with pytest.raises(
+        PerformError, match="no kdump now: `/usr/bin/kdumpctl restart` ended with 0"
+    ):
+        LinuxKexec(linux, linux.file).load(CRASH)
+    linux.files |= {"/sys/kernel/kexec_crash_loaded": b"1\n"}
+    linux.runs.clear()
+    with pytest.raises(PerformError):
+        LinuxKexec(linux, linux.file).load(PLAIN)
+    assert linux.runs == []
+
+
+SIGNALLED = """
+import os, signal, sys, time
+from tightrope.cli import main, signals
+from tightrope.cli.command import command
+@command('change', help='change')
+def change(options):
+    if {sheltered}:
+        with signals.sheltered('it is loaded'):
+            os.kill(os.getpid(), {number})
+            time.sleep(signals.GRACE + 0.5)
+            print('loaded to the end', file=sys.stderr)
+    else:
+        os.kill(os.getpid(), {number})
+        time.sleep(5)
+    return 0
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("sheltered", [True, False])
+def test_a_signal_waits_for_a_change_and_what_was_changed_is_told(
+    sheltered: bool, number: signal.Signals
+) -> None:
+    program = SIGNALLED.format(sheltered=sheltered, number=int(number))
+    done = subprocess.run(
+        [sys.executable, "-c", program, "change"], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 128 + number
+    ends = "it is loaded" if sheltered else "nothing was changed"
+    assert done.stderr.splitlines()[-1].endswith(f"; {ends}")
+    assert ("loaded to the end" in done.stderr) is sheltered
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["load", "/bin/true", "--no-rehearsal"],
+        ["load", "/bin/true", "--no-rehearsal", "--via", "kexec_file_load", "--json"],
+        ["refusals", "/bin/true"],
+        ["status"],
+        ["status", "--json"],
+        ["unload"],
+        ["exec"],
+    ],
+)
+def test_without_a_rehearsal_python_is_enough(words: list[str]) -> None:
+    """An interpreter without site-packages finds everything that is imported on the way."""
+    program = (
+        f"import sys; sys.path[:] = [{str(REPOSITORY / 'src')!r}, *sys.path]\n"
+        "from tightrope.cli import main\n"
+        f"main({words!r})\n"
+        "import sysconfig; std = sysconfig.get_path('stdlib')\n"
+        "names = {n.partition('.')[0] for n, m in sys.modules.items()"
+        " if (getattr(m, '__file__', None) or std).startswith(std)"
+        " and 'site-packages' not in (getattr(m, '__file__', None) or '')}\n"
+        "print(sorted({n.partition('.')[0] for n in sys.modules} - names - {'tightrope'}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]", done.stdout + done.stderr
+    assert "a mistake of ours" not in done.stderr
+    assert "needs" not in done.stderr
