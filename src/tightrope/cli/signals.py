@@ -52,7 +52,7 @@ _changes = _Changes()
 
 @contextmanager
 def sheltered(done: str) -> Iterator[None]:
-    """A change of the machine that no signal interrupts; `done` is what is so after it, a clause."""
+    """A change of the machine that no signal interrupts; `done`, a clause, is what is so then."""
     _changes.over.clear()
     try:
         yield
