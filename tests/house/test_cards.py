@@ -24,18 +24,24 @@ from hypothesis import strategies as st
 
 SOURCE = Path(__file__).resolve().parents[2] / "src" / "tightrope"
 ROOMS = frozenset(
-    {"image", "host", "world", "plan", "handover", "machine", "check", "views", "report"}
+    {"image", "host", "world", "plan", "handover", "machine", "check", "record", "views", "report"}
 )
 
 OUTSIDERS = {
     "unicorn": ("machine.unicorn",),
     "iced_x86": ("observe", "prove", "participants.linux"),
     "z3": ("prove",),
-    "ctypes": ("observe.physical", "machine", "perform.privcmd", "perform.linux.calls"),
+    "ctypes": (
+        "observe.physical",
+        "machine",
+        "perform.privcmd",
+        "perform.linux.calls",
+        "record.tracer",
+    ),
     "mmap": ("observe.physical", "machine", "perform.privcmd", "vmcore", "cli.files"),
     "fcntl": ("machine", "perform.privcmd", "perform.linux.lock"),
     "socket": ("machine",),
-    "subprocess": ("machine", "participants.from_file"),
+    "subprocess": ("machine", "participants.from_file", "record.tracer"),
 }
 """Packages from outside that only some modules may import; a name stands for what is below it too."""
 

@@ -17,7 +17,7 @@ inside the command that needs them.  Exit status: 0 holds, 1 a finding, 2 no ver
 by signal n (130: Ctrl-C).
 
 May import: abi, check, deeds, errors, handover, host, image, memory, model, participants,
-perform, plan, prove, report, sabotage, shipped, views, vmcore
+perform, plan, prove, record, report, sabotage, shipped, views, vmcore
 """
 
 from __future__ import annotations

@@ -13,10 +13,11 @@
     defaults     what is taken where nobody says
     performable  what a rehearsal leaves behind for `perform`
     loading      what a file holds, ready for this Linux to load
+    record       what a command would load, into a file, with nothing loaded
 
 Rules: a deed prints nothing; it decides what the command line must not.  None opens a file but `loading`,
 whose files are handed to the kernel by their descriptors.
 
 May import: check, errors, handover, host, image, machine, memory, model, observe, participants, perform,
-plan, sabotage, shipped, vmcore, world, x86
+plan, record, sabotage, shipped, vmcore, world, x86
 """

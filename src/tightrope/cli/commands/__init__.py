@@ -5,7 +5,7 @@ Rules: a file has a command's arguments beside the function that does it: one ca
 report, one exit status.  Packages are imported inside the function that needs them.
 
 May import: abi, check, deeds, errors, handover, host, image, memory, model, participants,
-perform, plan, prove, report, sabotage, shipped, views, vmcore
+perform, plan, prove, record, report, sabotage, shipped, views, vmcore
 """
 
 from tightrope.cli.commands import rehearse as rehearse
@@ -17,6 +17,7 @@ from tightrope.cli.commands import agree as agree
 from tightrope.cli.commands import host as host
 from tightrope.cli.commands import pgd as pgd
 from tightrope.cli.commands import prove as prove
+from tightrope.cli.commands import record as record
 from tightrope.cli.commands import load as load
 from tightrope.cli.commands import perform as perform
 from tightrope.cli.commands import rules as rules
