@@ -1,6 +1,10 @@
 # The deeds of this repository.  What they do stands in scripts/; everything made is in .venv and .cache.
 .PHONY: run test quick coverage bench mutants lock clean
 
+# pytest rewrites each assertion as it reads a file, 8 CPU seconds for all of them and each worker, and
+# keeps the result where Python keeps its bytecode: an environment that forbids this pays in every run.
+unexport PYTHONDONTWRITEBYTECODE
+
 # Rehearse this machine's newest kernel, and the shipped one until it speaks.
 run:
 	@scripts/setup run
@@ -11,14 +15,14 @@ test:
 	@scripts/setup test
 	@scripts/system-packages
 	@scripts/fetch-kernels
-	@.venv/bin/python -m pytest -n 2 --dist loadfile
+	@.venv/bin/python -m pytest -n 2 --dist loadfile $(ARGS)
 
-# The quick part, a minute and a half on two quiet cores: everything but the tests that tests/slow.txt lists.
+# The quick part, under a minute on two quiet cores: everything but the tests that tests/slow.txt lists.
 quick:
 	@scripts/setup test
 	@scripts/system-packages
 	@scripts/fetch-kernels
-	@.venv/bin/python -m pytest -n 2 --dist loadfile -m "not slow" --quiet
+	@.venv/bin/python -m pytest -n 2 --dist loadfile -m "not slow" --quiet $(ARGS)
 
 # Which lines and branches the tests reach: .venv/bin/python -m pytest's own arguments by ARGS=... .
 coverage:

@@ -9,6 +9,7 @@ May import: nothing
 
 from __future__ import annotations
 
+import struct
 import zlib
 from importlib import resources
 
@@ -37,7 +38,8 @@ def example_initrd() -> bytes:
     """
     end = _entry("TRAILER!!!", b"")
     size = EXAMPLE_INITRD - len(_entry("numbers", b"") + end)
-    numbers = b"".join(number.to_bytes(8, "little") for number in range(size // 8 + 1))
+    count = size // 8 + 1
+    numbers = struct.pack(f"<{count}Q", *range(count))
     return _entry("numbers", numbers[:size]) + end
 
 
