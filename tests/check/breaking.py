@@ -1335,7 +1335,21 @@ def cr3_with(flags: int) -> Change:
     return breach
 
 
+def knows_of_4(handover: Handover, run: Run) -> Walked:
+    """The image does not accept 5 levels (xloadflags, bit 5)."""
+    image = handover.intent.image
+    plain = replace(image, xloadflags=image.xloadflags & ~(1 << 5))
+    return replace(handover, intent=replace(handover.intent, image=plain)), run
+
+
 LEVELS = (
+    Breach(
+        rule="entry-levels",
+        name="an image without XLF_5LEVEL",
+        change=on_la57(knows_of_4),
+        step=Step.COPY,
+        says="knows of 4 alone (no XLF_5LEVEL)",
+    ),
     *(
         Breach(
             rule="table-b-top",

@@ -26,6 +26,7 @@ from tightrope.model import (
     Plan,
     Registers,
     Run,
+    SegmentRole,
     Step,
 )
 from tightrope.x86.walk import Access
@@ -153,6 +154,30 @@ def fred_stays(handover: Handover, run: Run) -> Walked:
     return replace(handover, registers=now, world=world), run
 
 
+def cet_stays(handover: Handover, run: Run) -> Walked:
+    """CET is on at the call, and every write of CR4 keeps it."""
+    cet = 1 << 23
+    old = handover.world.registers
+    world = replace(handover.world, registers=replace(old, cr4=old.cr4 | cet))
+    now = replace(handover.registers, cr4=handover.registers.cr4 | cet)
+    writes = tuple(
+        replace(each, before=each.before | cet, after=each.after | cet)
+        if each.register == "cr4"
+        else each
+        for each in run.register_writes
+    )
+    end = replace(run.registers, cr4=run.registers.cr4 | cet)
+    run = replace(run, register_writes=writes, registers=end)
+    return replace(handover, registers=now, world=world), run
+
+
+def loaded_twice(handover: Handover, run: Run) -> Walked:
+    """One more segment, of the page that the command line has."""
+    line = next(each for each in handover.segments if each.name == "command line")
+    more = replace(line, role=SegmentRole.OTHER)
+    return replace(handover, segments=(*handover.segments, more)), run
+
+
 def above_4_gib(handover: Handover, run: Run) -> Walked:
     """Linux, in a region that is the only memory of its own."""
     walked = image(lambda it: replace(it, payload=LINUX, init_size=PAGE))(handover, run)
@@ -168,6 +193,21 @@ def no_execute(handover: Handover, run: Run) -> Walked:
 
 
 PLACED = (
+    Breach(
+        rule="segments-apart",
+        name="two in one page",
+        change=loaded_twice,
+        step=Step.PREPARE,
+        says="the command line at [0xbffd",
+    ),
+    Breach(
+        rule="branches-untracked",
+        name="CR4.CET is left on",
+        change=cet_stays,
+        step=Step.IDENTITY,
+        says="may raise #CP: CR4.CET is still set",
+        also=frozenset({"known-state"}),
+    ),
     Breach(
         rule="image-asks",
         name="it can only run elsewhere",

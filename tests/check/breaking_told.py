@@ -161,8 +161,42 @@ def to_another_copy(data: bytearray, _plan: Intent) -> None:
     raise AssertionError("nothing was saved")
 
 
+def a_note_up_there(handover: Handover, run: Run) -> Walked:
+    """The first note lies at 64 GiB, and the kernel has no 64-bit entry."""
+    good = crashed()
+    plan = good.handover.plan
+    narrow = tuple(replace(each, bits=32) for each in plan.image.entries)
+    plan = replace(plan, image=replace(plan.image, entries=narrow))
+    row = next(
+        at
+        for at in range(64, 64 + 56 * 8, 56)
+        if core_header(good.handover)[at : at + 4] == b"\4\0\0\0"
+    )
+    change = planned("core header", moved_to(row + 8, 1 << 36))
+    return change(replace(good.handover, intent=plan), good.run)
+
+
+def core_header(handover: Handover) -> bytes:
+    return bytes(next(e.data for e in handover.segments if e.name == "core header"))
+
+
+def moved_to(at: int, value: int) -> Callable[[bytearray, Intent], None]:
+    def change(data: bytearray, _plan: Intent) -> None:
+        data[at : at + 8] = value.to_bytes(8, "little")
+
+    return change
+
+
 LINE = "reads the command line '"
 TOLD = (
+    Breach(
+        rule="dump-in-reach",
+        name="a note above 64 GiB, for a 32-bit kernel",
+        change=a_note_up_there,
+        step=Step.PREPARE,
+        says="the core header has a note at [0x1000000000, 0x",
+        also=frozenset({"core-header-told", "memory-told"}),
+    ),
     Breach(
         rule="kernel-as-given",
         name="one bit of the kernel",

@@ -40,6 +40,7 @@ WITHOUT_ADDRESS = {
     "entry-zeroed",
     "entry-flags",
     "known-state",
+    "entry-levels",
     "entry-selectors",
     "interrupts-off",
 }

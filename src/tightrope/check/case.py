@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tightrope.check.alike import wrong
 from tightrope.check.changes import Change, changes
 from tightrope.check.page_list import INDIRECTION, Copies, follow
+from tightrope.errors import MachineError
 from tightrope.memory import PAGE_SHIFT, PAGE_SIZE, Extent, Phys, RegionKind, union
 from tightrope.model import (
     Buffer,
@@ -157,7 +158,10 @@ class Case:
         for segment in self.intent.segments:
             if any(each.overlaps(segment.destination) for each in self.backup):
                 continue
-            got = self.run.memory.read(segment.destination)
+            try:
+                got = self.run.memory.read(segment.destination)
+            except MachineError:
+                continue  # it is no memory: see placed-in-ram
             if segment.destination.start == self.intent.entry:
                 got = got[: len(segment.data)]
             bad = wrong(got, segment.data)

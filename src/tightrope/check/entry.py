@@ -126,6 +126,25 @@ def known_state(case: Case) -> Iterator[Found]:
 
 
 @rule(
+    "entry-levels",
+    Step.COPY,
+    says="A 64-bit entry of Linux's is entered with 5 levels only where the image accepts them.",
+    source="boot.rst, xloadflags bit 5 (XLF_5LEVEL); Linux commit ee338b9ee282",
+)
+def levels(case: Case) -> Iterator[Found]:
+    """With 5 levels in use, the image has XLF_5LEVEL."""
+    registers, image = case.run.registers, case.intent.image
+    if case.run.stop is not Stop.ENTRY or case.intent.protocol is not Protocol.LINUX_64:
+        return
+    if registers.cr4 & x86.CR4_LA57 and not image.xloadflags & boot.XLoadFlags.XLF_5LEVEL:
+        yield finding(
+            "the new kernel is entered with 5 levels of tables, and knows of 4 alone (no XLF_5LEVEL)",
+            evidence={"xloadflags": f"{image.xloadflags:#x}"},
+            mend="take its 32-bit entry: only with paging off can a CPU go from 5 levels to 4",
+        )
+
+
+@rule(
     "entry-selectors",
     Step.COPY,
     says="Segments are flat, from a gdt that can be read; Linux has CS 0x10 and DS, ES, SS 0x18.",

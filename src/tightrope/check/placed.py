@@ -13,6 +13,7 @@ were compiled to run at and where we actually run at".
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 
@@ -49,6 +50,24 @@ def runs_in(case: Case) -> Extent:
     if case.linux and image.relocatable and image.payload is not None:
         start = max(align_up(base, max(image.alignment, 1)), image.pref_address)
     return Extent(base, start + image.init_size)
+
+
+@rule(
+    "segments-apart",
+    Step.PREPARE,
+    says="No two segments share a page.",
+    source="Linux kernel/kexec_core.c, sanity_check_segment_list; Xen common/kimage.c",
+)
+def segments_apart(case: Case) -> Iterator[Found]:
+    """The segments in the order of their addresses: each ends before the next one begins."""
+    ordered = sorted(case.handover.segments, key=lambda each: each.destination.start)
+    for low, high in pairwise(ordered):
+        if low.destination.page_aligned().overlaps(high.destination.page_aligned()):
+            yield finding(
+                f"the {low.name} at {low.destination} and the {high.name} at {high.destination} overlap",
+                mend="place them apart: which one lies there in the end is a matter of their order",
+            )
+            return
 
 
 @rule(

@@ -7,6 +7,7 @@ before the exception that it caused, so that the first finding is the one to men
 from __future__ import annotations
 
 from tightrope.check import (
+    branches,
     call,
     copying,
     crash_region,
@@ -41,6 +42,7 @@ RULES: tuple[Rule, ...] = (
         dump,
         ownership,
         window,
+        branches,
         entry,
         linux,
         inputs,

@@ -132,6 +132,8 @@ class Done(Enum):
     DESCRIPTORS_GONE = "descriptor tables gone"
     """idt and gdt have limit 0."""
     SEGMENTS_LOADED = "data segments loaded"
+    BRANCHES_UNTRACKED = "branch tracking off"
+    """IA32_S_CET is 0: CR4.CET may be set, and tracks nothing."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -144,6 +144,36 @@ def dump_has_notes(case: Case) -> Iterator[Found]:
         )
 
 
+REACH_32 = 1 << 36
+"""64 GiB: what a 32-bit kernel has addresses for, with PAE (Linux MAXMEM; 4 GiB without)."""
+
+
+@rule(
+    "dump-in-reach",
+    Step.PREPARE,
+    says="The notes of a 32-bit crash kernel's core header lie below 64 GiB, where it can read them.",
+    source="SDM 4.4: PAE of Linux's; Xen commit 3355c1a2a6: notes above the limit of 32-bit tools",
+)
+def dump_in_reach(case: Case) -> Iterator[Found]:
+    """A kernel that has no 64-bit entry reads its notes by addresses of 36 bits."""
+    told = told_as_loaded(case) if case.intent.crash and case.linux else None
+    at = elf.named(told.line) if told else None
+    if at is None or any(entry.bits == 64 for entry in case.intent.image.entries):
+        return
+    try:
+        header = elf.read(AsLoaded(case.handover), at)
+    except (Garbled, MachineError):
+        return  # see core-header-told
+    for row in header.rows:
+        if row.type == elf.NOTE and row.offset.end > REACH_32:
+            yield finding(
+                f"the core header has a note at {row.offset}, and a 32-bit kernel ends at 64 GiB",
+                evidence={"the note": str(row.old)},
+                mend="reserve the notes below 64 GiB, or take a 64-bit crash kernel",
+            )
+            return
+
+
 def _problems(case: Case, header: elf.CoreHeader) -> Iterator[str]:
     host = case.host
     wide = header.bits == 64

@@ -101,7 +101,7 @@ LINUX_7 = Contract(
     trees=Trees.WHOLE_MEMORY,
     old={Old.STACK: Step.STATE, Old.IDT: Step.CALL},
     promises=EVERY_PROMISE - {Promise.NOTHING_ELSE_MAPPED, Promise.EXACT_TABLES},
-    done=frozenset({Done.INTERRUPTS_OFF, Done.SEGMENTS_LOADED}),
+    done=frozenset({Done.INTERRUPTS_OFF, Done.SEGMENTS_LOADED, Done.BRANCHES_UNTRACKED}),
 )
 CONTRACTS = {
     Convention.LINUX_6: LINUX_6,
