@@ -14,8 +14,9 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
+from operator import attrgetter
 from typing import NewType
 
 Phys = NewType("Phys", int)
@@ -88,17 +89,23 @@ class Extent:
         return f"[{self.start:#x}, {self.end:#x})"
 
 
+_BY_PLACE = attrgetter("start", "end")
+
+
 def union(extents: Iterable[Extent]) -> tuple[Extent, ...]:
     """The same bytes as sorted extents that neither overlap nor touch; empty ones are dropped."""
-    merged: list[list[int]] = []
-    for start, end in sorted([(each.start, each.end) for each in extents]):
-        if start == end:
+    merged: list[Extent] = []
+    end = -1
+    for each in sorted(extents, key=_BY_PLACE):
+        if each.start == each.end:
             continue
-        if merged and start <= merged[-1][1]:
-            merged[-1][1] = max(merged[-1][1], end)
-        else:
-            merged.append([start, end])
-    return tuple(Extent(start, end) for start, end in merged)
+        if each.start > end:
+            merged.append(each)
+            end = each.end
+        elif each.end > end:
+            end = each.end
+            merged[-1] = Extent(merged[-1].start, end)
+    return tuple(merged)
 
 
 def subtract(extents: Iterable[Extent], holes: Iterable[Extent]) -> tuple[Extent, ...]:
@@ -122,6 +129,19 @@ def subtract(extents: Iterable[Extent], holes: Iterable[Extent]) -> tuple[Extent
 def covered(extent: Extent, by: Iterable[Extent]) -> bool:
     """Every byte of `extent` is in at least one of `by`."""
     return not subtract([extent], by)
+
+
+class Cover:
+    """Extents that are asked again and again whether something lies in them."""
+
+    def __init__(self, extents: Iterable[Extent]) -> None:
+        self.extents = union(extents)
+        self._starts = [each.start for each in self.extents]
+
+    def covers(self, extent: Extent) -> bool:
+        """Every byte of `extent` is in at least one of them; an empty one is where its start is."""
+        at = bisect_right(self._starts, extent.start) - 1
+        return at >= 0 and extent.end <= self.extents[at].end
 
 
 class RegionKind(StrEnum):
@@ -152,8 +172,11 @@ class MemoryMap:
     """The firmware's map: sorted regions that do not overlap (ValueError); what is in none is a hole."""
 
     regions: tuple[Region, ...]
+    ram: tuple[Extent, ...] = field(init=False, repr=False, compare=False)
+    """Sorted, merged extents of usable RAM."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "ram", self.of(RegionKind.RAM))
         for before, after in zip(self.regions, self.regions[1:], strict=False):
             if before.extent.end > after.extent.start:
                 raise ValueError(
@@ -166,11 +189,6 @@ class MemoryMap:
     def of(self, *kinds: RegionKind) -> tuple[Extent, ...]:
         """Sorted, merged extents of the given kinds."""
         return union(r.extent for r in self.regions if r.kind in kinds)
-
-    @property
-    def ram(self) -> tuple[Extent, ...]:
-        """Sorted, merged extents of usable RAM."""
-        return self.of(RegionKind.RAM)
 
     def kind_at(self, address: int) -> RegionKind | None:
         """What lies at a physical address, None in a hole."""

@@ -5,9 +5,10 @@ Rules: everything is worked out when it is first asked for, once, and nothing is
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from typing import TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +36,8 @@ from tightrope.x86.cpu import CR4_PAE, CR4_PGE, EFER_LMA, EFER_LME
 from tightrope.x86.survey import Mappings, survey
 from tightrope.x86.walk import Access, Mmu, Refused, Translated, entries_in, walk
 
+T = TypeVar("T")
+
 ADDRESS = 0xF_FFFF_FFFF_F000
 """Bits 51:12 of an entry: where it leads (SDM 4.5.4)."""
 
@@ -51,6 +54,13 @@ class Case:
         self.control_page = Extent.sized(handover.intent.control_page, PAGE_SIZE)
         self._mmus: dict[int, Mmu] = {}
         self._walks: dict[tuple[int, int, Access], Translated | Refused] = {}
+        self._known: dict[Callable[[Case], object], object] = {}
+
+    def once(self, work: Callable[[Case], T]) -> T:
+        """What a rule's helper makes of this case, worked out for the first rule that asks."""
+        if work not in self._known:
+            self._known[work] = work(self)
+        return cast(T, self._known[work])
 
     @property
     def linux(self) -> bool:

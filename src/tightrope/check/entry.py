@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 from tightrope.abi import boot
 from tightrope.check.case import Case
@@ -19,7 +19,7 @@ from tightrope.memory import Extent
 from tightrope.model import Protocol, Step, Stop
 from tightrope.x86 import cpu as x86
 from tightrope.x86.bits import named_bits
-from tightrope.x86.walk import Access, Refused, walk
+from tightrope.x86.walk import Access, ReadEntry, Refused, walk
 
 BOOT_64 = "boot.rst, 64-bit Boot Protocol"
 
@@ -290,8 +290,7 @@ def reachable(case: Case) -> Iterator[Found]:
     """The kernel's [load, load + init_size), boot_params and the command line are mapped to themselves."""
     if case.run.stop is not Stop.ENTRY:
         return
-    mmu = case.run.registers.mmu(case.host.cpu)
-    read = partial(_entry, case)
+    mmu, read = case.run.registers.mmu(case.host.cpu), case.once(_entries)
     for segment in case.intent.segments:
         # The kernel runs where it lies, and writes over itself; what it is handed is its to change.
         runs = case.intent.kernel_entry in segment.destination
@@ -328,22 +327,26 @@ def stack_readable(case: Case) -> Iterator[Found]:
     rsp = case.run.registers.general["rsp"]
     # The new kernel's word, whatever the old one's was.
     word = case.intent.entry_bits // 8
-    mmu = case.run.registers.mmu(case.host.cpu)
+    mmu, read = case.run.registers.mmu(case.host.cpu), case.once(_entries)
     for at, access in ((rsp, Access.READ), (rsp - word, Access.WRITE)):
-        got = walk(lambda phys, size: _entry(case, phys, size), mmu, at, access)
+        got = walk(read, mmu, at, access)
         if isinstance(got, Refused):
             yield finding(
                 f"the stack cannot be used: {access.value} at {at:#x}: {got.reason}",
                 mend=f"enter with {_called(case, 'rsp')} inside a mapped page",
             )
             return
-        if access is Access.READ and _entry(case, got.phys, word) != 0:
+        if access is Access.READ and (there := read(got.phys, word)) != 0:
             yield finding(
-                f"0(%{_called(case, 'rsp')}) at {at:#x} is"
-                f" {_entry(case, got.phys, word):#x}, not zero",
+                f"0(%{_called(case, 'rsp')}) at {at:#x} is {there:#x}, not zero",
                 mend="push a zero before the jump: purgatories take it for a return address",
             )
             return
+
+
+def _entries(case: Case) -> ReadEntry:
+    """Memory as the walk left it, for walks that ask for the same tables again and again."""
+    return cache(partial(_entry, case))
 
 
 def _entry(case: Case, phys: int, size: int) -> int | None:

@@ -20,7 +20,7 @@ import numpy as np
 from tightrope.check.case import Case, owner
 from tightrope.check.rule import Found, finding, rule
 from tightrope.check.told.reading import told_as_loaded
-from tightrope.memory import PAGE_SHIFT, PAGE_SIZE, Extent, align_up, subtract, union
+from tightrope.memory import PAGE_SHIFT, PAGE_SIZE, Cover, Extent, align_up, subtract, union
 from tightrope.model import Named, Protocol, Step
 
 FOUR_GIB = 1 << 32
@@ -96,9 +96,9 @@ def _asked(case: Case) -> Iterator[tuple[str, str]]:
             f"the kernel lies at {base:#x}, which is no multiple of {alignment:#x}",
             "load it at a multiple of min_alignment",
         )
-    room = runs_in(case)
+    room, own = runs_in(case), _own(case)
     for each in case.handover.segments:
-        if each.destination.start not in _own(case) and each.destination.overlaps(room):
+        if each.destination.start not in own and each.destination.overlaps(room):
             yield (
                 f"the {each.name} at {each.destination} lies where the kernel runs before it reads its"
                 f" memory map, {room}",
@@ -212,21 +212,13 @@ def laid_free(case: Case) -> Iterator[Found]:
         *host.crash_notes,
         *kept(case),
     ]
-    laid = [(piece.extent, piece.what) for piece in case.handover.pieces]
+    free = Cover(subtract(host.memory.ram, [each.extent for each in used]))
     owners: dict[int, str] = {}
-    for extent, what in laid:
-        for lost in subtract([extent], host.memory.ram)[:1]:
-            yield finding(
-                f"{what} is laid at {extent}, and {lost.start:#x} is {owner_of(case, lost.start)}",
-                mend=mend,
-            )
+    for piece in case.pieces:
+        extent, what = piece.extent, piece.what
+        if not free.covers(extent):
+            yield finding(f"{what} is laid at {extent}, {_taken(case, used, extent)}", mend=mend)
             return
-        for one in used:
-            if one.extent.overlaps(extent):
-                yield finding(
-                    f"{what} is laid at {extent}, over {one.what} {one.extent}", mend=mend
-                )
-                return
         for frame in extent.pages:
             if frame in owners:
                 yield finding(
@@ -235,6 +227,13 @@ def laid_free(case: Case) -> Iterator[Found]:
                 return
             owners[frame] = what
     yield from _sources(case, used, owners, mend)
+
+
+def _taken(case: Case, used: list[Named], extent: Extent) -> str:
+    """Why an extent is not free."""
+    for lost in subtract([extent], case.host.memory.ram)[:1]:
+        return f"and {lost.start:#x} is {owner_of(case, lost.start)}"
+    return next(f"over {one.what} {one.extent}" for one in used if one.extent.overlaps(extent))
 
 
 def owner_of(case: Case, phys: int) -> str:

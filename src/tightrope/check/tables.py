@@ -148,11 +148,13 @@ def table_a_nothing_else(case: Case) -> Iterator[Found]:
 def reserved_bits(case: Case) -> Iterator[Found]:
     """No reserved bit on the way to V, to P, or anywhere in page_table_b."""
     tables_a, tables_b = case.handover.page_table_a, case.handover.page_table_b
-    targets = [
-        ("page_table_a", tables_a, case.intent.relocation, Step.TABLE_A),
-        ("page_table_a", tables_a, case.landing, Step.STATE),
-    ]
-    if tables_b:
+    targets = []
+    if case.mapped_a.reserved:
+        targets += [
+            ("page_table_a", tables_a, case.intent.relocation, Step.TABLE_A),
+            ("page_table_a", tables_a, case.landing, Step.STATE),
+        ]
+    if tables_b and case.mapped_b.reserved:
         targets += [
             ("page_table_b", tables_b, each.extent.start, Step.TABLE_B)
             for each in case.intent.identity

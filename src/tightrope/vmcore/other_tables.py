@@ -23,7 +23,8 @@ from tightrope.errors import CoreError
 from tightrope.memory import PAGE_SIZE, Phys
 from tightrope.model.dump import U64, Core, Standing
 from tightrope.model.pgd import Anchor, Root, Sweep
-from tightrope.vmcore.sweep import LEVELS, sweep
+from tightrope.vmcore.sweep import ladder_of, sweep, tables_below
+from tightrope.x86.ladder import PS, Ladder, P
 
 MOST_TRIED = 32
 """Candidates that are swept: a kernel has a pgd for each process, and one of them is enough."""
@@ -34,7 +35,7 @@ def foreign_to(core: Core, root: Root, *, physical_bits: int) -> Phys | None:
     """The pgd of the kernel whose memory this is, where VMCOREINFO is of another; else None."""
     for phys, found in _kernels(core, root, physical_bits):
         elsewhere = any(translate(found, each) != each.phys for each in root.anchors)
-        if elsewhere or root.phys & -PAGE_SIZE in _tables(core, replace(root, phys=phys)):
+        if elsewhere or root.phys & -PAGE_SIZE in tables_below(core, replace(root, phys=phys)):
             return phys
     return None
 
@@ -72,48 +73,25 @@ def _candidates(core: Core, root: Root) -> Iterator[int]:
 
     The last two levels hold what KASLR moves; where text begins above them it does not change.
     """
-    virt = int(root.anchors[0].virt)
-    levels = LEVELS[root.paging][:-2] or LEVELS[root.paging][:1]
+    virt, ladder = int(root.anchors[0].virt), ladder_of(core, root)
+    rungs = ladder.rungs[:-2] or ladder.rungs[:1]
     for extent in core.extents:
         first, last = -(-extent.start // PAGE_SIZE), extent.end // PAGE_SIZE
         for begin in range(first, last, FRAMES_AT_ONCE):
             frames = np.arange(begin, min(begin + FRAMES_AT_ONCE, last), dtype=np.uint64)
             frames = frames * np.uint64(PAGE_SIZE)
             table = frames
-            for level in levels:
-                frames, table = _step(core, root, frames, table, virt >> level.low, level.bits)
+            for rung in rungs:
+                at = (virt >> rung.low & rung.slots) * ladder.entry_size
+                frames, table = _step(core, ladder, frames, table, at)
             yield from frames.tolist()
 
 
-def _step(
-    core: Core, root: Root, frames: U64, table: U64, index: int, bits: int
-) -> tuple[U64, U64]:
+def _step(core: Core, ladder: Ladder, frames: U64, table: U64, at: int) -> tuple[U64, U64]:
     """One level down: the frames whose way goes on, and the tables that it comes to."""
-    size = 4 if bits == 10 else 8
-    at = (index & (1 << bits) - 1) * size
     held = core.standing(table) == Standing.HELD
     frames, table = frames[held], table[held]
-    word = (page[at : at + size] for page in core.pages(table))
+    word = (page[at : at + ladder.entry_size] for page in core.pages(table))
     entries = np.array([int.from_bytes(each, "little") for each in word], np.uint64)
-    address = 0xFFFF_F000 if size == 4 else 0x000F_FFFF_FFFF_F000 & ~root.encryption_mask
-    present = entries & np.uint64(0x81) == 1  # P, and no page of its own
-    return frames[present], entries[present] & np.uint64(address)
-
-
-def _tables(core: Core, root: Root) -> set[int]:
-    """Every table under a root, the root's own frame apart."""
-    out: set[int] = set()
-    level_tables = np.array([root.phys], np.uint64)
-    for level in LEVELS[root.paging][:-1]:
-        size = 4 if level.bits == 10 else 8
-        standing = core.standing(level_tables & ~np.uint64(0xFFF))
-        held = level_tables[standing == Standing.HELD]
-        below: set[int] = set()
-        for page in core.pages(held & ~np.uint64(0xFFF)):
-            entries = np.frombuffer(page, f"<u{size}").astype(np.uint64)
-            leads = entries[entries & np.uint64(0x81 if level.page else 1) == 1]
-            mask = 0xFFFF_F000 if size == 4 else 0x000F_FFFF_FFFF_F000 & ~root.encryption_mask
-            below |= set((leads & np.uint64(mask)).tolist())
-        out |= below
-        level_tables = np.array(sorted(below), np.uint64)
-    return out
+    present = entries & np.uint64(P | PS) == P
+    return frames[present], entries[present] & np.uint64(ladder.frame_mask)

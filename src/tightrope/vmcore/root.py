@@ -24,7 +24,9 @@ from tightrope.errors import CoreError
 from tightrope.memory import Phys, Virt
 from tightrope.model import Paging
 from tightrope.model.dump import EM_X86_64, ControlRegisters, Core
+from tightrope.model.modes import MODES
 from tightrope.model.pgd import Anchor, Root
+from tightrope.x86.ladder import CR4_LA57, CR4_PAE, ladder
 
 START_KERNEL_MAP = 0xFFFF_FFFF_8000_0000
 PGD_SYMBOLS = ("swapper_pg_dir", "init_top_pgt", "init_level4_pgt")
@@ -32,8 +34,6 @@ PGD_SYMBOLS = ("swapper_pg_dir", "init_top_pgt", "init_level4_pgt")
 MEMORY_SPLITS = (0xC000_0000, 0xB000_0000, 0x8000_0000, 0x7800_0000, 0x4000_0000)
 """i386's PAGE_OFFSETs, the usual one first."""
 FOUR_GIB = 1 << 32
-
-_CR4_PAE, _CR4_LA57 = 0x20, 0x1000
 
 Format = tuple[Paging, str]
 """A table format, and who says that it is this one."""
@@ -49,8 +49,9 @@ def find_root(core: Core, *, cr3: int | None = None, paging: Paging | None = Non
     at, how, teller = _address(core, cr3, anchors)
     found, told = _format(core, teller, long_mode) if paging is None else (paging, "as given")
     mask = (core.notes.number("NUMBER(sme_mask)") or 0) & (1 << 64) - 1 if found.long_mode else 0
+    row = MODES[found]
     return Root(
-        phys=Phys(at & _address_mask(found) & ~mask),
+        phys=Phys(at & ladder(row.efer_on, row.cr4_on, True, 52).root_mask & ~mask),
         paging=found,
         how=f"{how}; {found.value} {told}",
         encryption_mask=mask,
@@ -59,13 +60,6 @@ def find_root(core: Core, *, cr3: int | None = None, paging: Paging | None = Non
         anchors=anchors if cr3 is None and teller is None else (),
         settled=tuple(_settled(core, found)) if paging is None else (),
     )
-
-
-def _address_mask(paging: Paging) -> int:
-    """The address bits of CR3 (SDM tables 4-3, 4-7, 4-12)."""
-    if paging is Paging.I386:
-        return 0xFFFF_F000
-    return 0xFFFF_FFE0 if paging is Paging.PAE else 0x000F_FFFF_FFFF_F000
 
 
 def _note(core: Core, who: str) -> ControlRegisters | None:
@@ -105,8 +99,8 @@ def _formats(core: Core, long_mode: bool) -> Iterator[tuple[ControlRegisters | N
 
 def _by_cr4(cr4: int, long_mode: bool) -> Paging:
     if long_mode:
-        return Paging.LA57 if cr4 & _CR4_LA57 else Paging.X86_64
-    return Paging.PAE if cr4 & _CR4_PAE else Paging.I386
+        return Paging.LA57 if cr4 & CR4_LA57 else Paging.X86_64
+    return Paging.PAE if cr4 & CR4_PAE else Paging.I386
 
 
 def _format(core: Core, teller: ControlRegisters | None, long_mode: bool) -> Format:

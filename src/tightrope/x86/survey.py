@@ -1,7 +1,6 @@
-"""Everything a tree of page tables maps, read in one sweep.
+"""Everything a tree of page tables maps, as one list.
 
-Rules: like `x86.walk` this reads from the manual's side and shares no constant with the builder.
-Where `walk` answers for one address, this answers for all: a check that says "and nothing else"
+Rules: where `walk` answers for one address, this answers for all: a check that says "and nothing else"
 needs the whole list.  All tables of a level are one array.
 """
 
@@ -14,19 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tightrope.memory import Extent
+from tightrope.x86 import ladder as bits
+from tightrope.x86.ladder import Rung
+from tightrope.x86.sweep import I64, U64, Tables, columns, joined, sweep
 from tightrope.x86.walk import Mmu
 
 ReadTable = Callable[[int], bytes | bytearray | memoryview | None]
 """Physical frame address -> its 4096 bytes, or None where no memory answers."""
 
-_P, _RW, _US, _PS, _G = 0x1, 0x2, 0x4, 0x80, 0x100
-_XD, _ALL = np.uint64(1 << 63), np.uint64((1 << 64) - 1)
 _CR4_PGE = 0x80
-
-_Levels = tuple[tuple[int, int, bool], ...]
-_LONG: _Levels = ((48, 9, False), (39, 9, False), (30, 9, True), (21, 9, True), (12, 9, True))
-_PAE: _Levels = ((30, 2, False), (21, 9, True), (12, 9, True))
-_LEGACY: _Levels = ((22, 10, True), (12, 10, True))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,7 +29,8 @@ class Mappings:
     """One element per present leaf entry, in the order of the linear addresses' tables.
 
     `virt` is sign-extended to 64 bits; `size` is bytes; `lost` are table frames that are not in
-    memory, which map nothing here.
+    memory, which map nothing here.  `reserved` says that an entry has a reserved bit: it is listed as if
+    it had not.
     """
 
     virt: NDArray[np.uint64]
@@ -45,6 +41,7 @@ class Mappings:
     executable: NDArray[np.bool_]
     is_global: NDArray[np.bool_]
     lost: tuple[int, ...]
+    reserved: bool = False
 
     def physical(self) -> tuple[Extent, ...]:
         """What can be reached, as sorted extents of physical addresses."""
@@ -61,70 +58,47 @@ class Mappings:
 
 
 def survey(read: ReadTable, mmu: Mmu) -> Mappings:
-    """All that the tables at `mmu.cr3` map.  Entries with reserved bits are not told apart here."""
-    long_mode = bool(mmu.efer & 0x400)
-    wide = long_mode or bool(mmu.cr4 & 0x20)
-    levels = _LEGACY if not wide else _PAE if not long_mode else _LONG
-    if long_mode and not mmu.cr4 & 0x1000:
-        levels = _LONG[1:]
-    frame_mask = np.uint64((1 << mmu.physical_bits) - 1 & ~0xFFF if wide else 0xFFFF_F000)
-    dtype = np.dtype("<u8" if wide else "<u4")
-    large_allowed = wide or bool(mmu.cr4 & 0x10)
-    root = mmu.cr3 & (0xFFFF_FFE0 if wide and not long_mode else int(frame_mask))
-    # The tables of one level: address, linear base, and the bits that every entry on the way has.  XD
-    # is turned round, so that each of the three rights is a bit that all entries must have.
-    table = np.array([root], np.uint64)
-    base = np.zeros(1, np.uint64)
-    allowed = np.full(1, _ALL, np.uint64)
-    # The pages: linear address, physical address, size, rights and the entry itself.
-    columns: list[tuple[NDArray[np.uint64], ...]] = [(np.zeros(0, np.uint64),) * 5]
+    """All that the tables at `mmu.cr3` map."""
+    ladder = mmu.ladder
+    dtype = np.dtype(f"<u{ladder.entry_size}")
     lost: list[int] = []
-    for low, bits, page in levels:
-        raw = [read(each & ~0xFFF) for each in table.tolist()]
-        if None in raw:
-            there = np.array([each is not None for each in raw], np.bool_)
-            lost += table[~there].tolist()
-            table, base, allowed = table[there], base[there], allowed[there]
+    wrong = 0
+
+    def entries(tables: Tables, rung: Rung) -> tuple[I64, I64, U64]:
+        nonlocal wrong
+        wrong |= (
+            tables.above.in_table & int(np.bitwise_or.reduce(tables.entry)) if tables.above else 0
+        )
+        shift, places = rung.slots.bit_length(), tables.phys.tolist()
+        pages = [read(each & ~0xFFF) for each in places]
         rows = [
-            np.frombuffer(each, dtype, count=1 << bits, offset=at & 0xFFF)
-            for each, at in zip((r for r in raw if r is not None), table.tolist(), strict=True)
+            np.frombuffer(page, dtype, 1 << shift, at & 0xFFF)
+            for page, at in zip(pages, places, strict=True)
+            if page is not None
         ]
-        if not rows:
-            break
-        entries = np.concatenate(rows)
-        present = (entries & dtype.type(_P)).nonzero()[0]
-        number, index = present >> bits, present & (1 << bits) - 1
-        entry = entries[present].astype(np.uint64)
-        virt = base[number] + (index.astype(np.uint64) << np.uint64(low))
-        rights = allowed[number]
-        if not (wide and not long_mode and low == 30):  # a PAE PDPTE has no rights (SDM 4.4.1)
-            rights &= entry ^ _XD
-        if low > 12:
-            leaf = entry & np.uint64(_PS if page and large_allowed else 0) != 0
-            down = ~leaf
-            table, base, allowed = entry[down] & frame_mask, virt[down], rights[down]
-            entry, virt, rights = entry[leaf], virt[leaf], rights[leaf]
-        if not len(entry):
-            continue
-        size = 1 << low
-        if not wide and low == 22:
-            high = (entry >> np.uint64(13) & np.uint64(0xFF)) << np.uint64(32)
-            phys = (entry & np.uint64(0xFFC0_0000)) | high
-        else:
-            phys = entry & frame_mask & np.uint64((1 << 64) - size)
-        columns.append((virt, phys, np.full(len(entry), size, np.uint64), rights, entry))
-    virt, phys, sizes, rights, entry = (np.concatenate(each) for each in zip(*columns, strict=True))
-    if long_mode:
-        top = np.uint64(56 if mmu.cr4 & 0x1000 else 47)
-        negative = (virt >> top & np.uint64(1)).astype(np.bool_)
-        virt[negative] |= ~((np.uint64(1) << top) - np.uint64(1))
+        words = np.concatenate(rows) if rows else np.zeros(0, dtype)
+        present = (words & dtype.type(bits.P)).nonzero()[0]
+        number, entry = present >> shift, words[present].astype(np.uint64)
+        if len(rows) < len(pages):
+            lost.extend(at for at, each in zip(places, pages, strict=True) if each is None)
+            there = [n for n, each in enumerate(pages) if each is not None]
+            number = np.array(there, np.int64)[number]
+        return number, present & rung.slots, entry
+
+    found = list(sweep(entries, ladder, mmu.cr3 & ladder.root_mask))
+    for each in found:
+        wrong |= each.rung.in_page & int(np.bitwise_or.reduce(each.entry))
+    virt, phys, size = columns(found, ladder)
+    rights = joined(each.rights for each in found)
+    entry = joined(each.entry for each in found)
     return Mappings(
         virt=virt,
         phys=phys,
-        size=sizes,
-        writable=rights & np.uint64(_RW) != 0,
-        user=rights & np.uint64(_US) != 0,
-        executable=rights & _XD != 0,
-        is_global=entry & np.uint64(_G if mmu.cr4 & _CR4_PGE else 0) != 0,
+        size=size,
+        writable=rights & np.uint64(bits.RW) != 0,
+        user=rights & np.uint64(bits.US) != 0,
+        executable=rights & np.uint64(bits.XD) != 0,
+        is_global=entry & np.uint64(bits.G if mmu.cr4 & _CR4_PGE else 0) != 0,
         lost=tuple(lost),
+        reserved=bool(wrong),
     )

@@ -1,12 +1,9 @@
 """The page walk, from the manual: what a CPU does with a linear address.
 
-Rules: this file is written apart from `x86.paging` and must not import it.  Its constants come from
-the SDM's tables, not from the builder's, because two sides that share a wrong shift agree on it.  It
-never writes: where the CPU would set an accessed or dirty bit, the result says so.
+Rules: this file is written apart from `x86.paging` and must not import it.  What a level is and which
+bits are reserved says `x86.ladder`.  It never writes: where the CPU would set an accessed or dirty bit,
+the result says so.
 
-    SDM 4.3  32-bit paging     2 levels, 4 MiB pages with CR4.PSE
-    SDM 4.4  PAE paging        3 levels, 2 MiB pages; PDPTEs checked as MOV to CR3 would
-    SDM 4.5  4- and 5-level    2 MiB and 1 GiB pages
     SDM 4.6  access rights     SDM 4.7  page-fault error code    SDM 4.8  accessed and dirty
 Protection keys (CR4.PKE, CR4.PKS) are not modelled.
 """
@@ -14,12 +11,28 @@ Protection keys (CR4.PKE, CR4.PKS) are not modelled.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
-from functools import lru_cache
 from typing import NamedTuple
 
 from tightrope.memory import Phys, Virt
+from tightrope.x86.ladder import (
+    CR4_LA57,
+    CR4_PAE,
+    CR4_PSE,
+    EFER_LMA,
+    EFER_NXE,
+    PS,
+    RW,
+    US,
+    XD,
+    A,
+    D,
+    G,
+    Ladder,
+    P,
+    ladder,
+)
 
 ReadEntry = Callable[[int, int], int | None]
 """(physical address, bytes) -> little-endian value, or None where no memory answers."""
@@ -66,6 +79,13 @@ class Mmu:
     pdptes: tuple[int, ...] | None = None
     """PAE: the four PDPTEs that the CPU holds since CR3 was loaded (SDM 4.4.1); None reads memory."""
 
+    @property
+    def ladder(self) -> Ladder:
+        """The paging mode."""
+        return ladder(
+            self.efer & _DECIDES_EFER, self.cr4 & _DECIDES_CR4, self.gbpages, self.physical_bits
+        )
+
 
 class Translated(NamedTuple):
     """A translation: `phys` of the very byte, and the page that holds it."""
@@ -91,126 +111,19 @@ class Refused:
     visits: tuple[TableVisit, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Rung:
-    """How one level is read: SDM tables 4-4 to 4-20."""
-
-    name: str
-    low: int
-    slots: int
-    """The mask of an index into the table."""
-    page: bool
-    """PS = 1 maps a page here."""
-    in_table: int = 0
-    """The reserved bits of an entry that leads to a table, in the mode that the rung was made for."""
-    in_page: int = 0
-    """The reserved bits of an entry that maps a page."""
-
-
-_PAE_RUNGS = (
-    _Rung("PDPT", 30, 3, False),
-    _Rung("PD", 21, 0x1FF, True),
-    _Rung("PT", 12, 0x1FF, True),
-)
-_LONG_RUNGS = (
-    _Rung("PML5", 48, 0x1FF, False),
-    _Rung("PML4", 39, 0x1FF, False),
-    _Rung("PDPT", 30, 0x1FF, True),
-    _Rung("PD", 21, 0x1FF, True),
-    _Rung("PT", 12, 0x1FF, True),
-)
-_LEGACY_RUNGS = (_Rung("PD", 22, 0x3FF, True), _Rung("PT", 12, 0x3FF, True))
-
-_P, _RW, _US, _A, _D, _PS, _G = 0x1, 0x2, 0x4, 0x20, 0x40, 0x80, 0x100
-_XD = 0x8000_0000_0000_0000
 _CR0_WP, _CR0_PG = 0x1_0000, 0x8000_0000
-_CR4_PSE, _CR4_PAE, _CR4_PGE, _CR4_LA57 = 0x10, 0x20, 0x80, 0x1000
-_CR4_SMEP, _CR4_SMAP = 0x10_0000, 0x20_0000
-_EFER_LMA, _EFER_NXE = 0x400, 0x800
-_PAE_PDPTE_RESERVED = 0x1E6
-"""Bits 8:5 and 2:1 of a PAE PDPTE (SDM 4.4.1)."""
+_CR4_PGE, _CR4_SMEP, _CR4_SMAP = 0x80, 0x10_0000, 0x20_0000
+_DECIDES_EFER = EFER_LMA | EFER_NXE
+_DECIDES_CR4 = CR4_PSE | CR4_PAE | CR4_LA57
 
 PAGE_FAULT, GENERAL_PROTECTION = 14, 13
 
 
-@lru_cache(maxsize=64)
-def _rungs(
-    long_mode: bool, pae: bool, la57: bool, nxe: bool, gbpages: bool, physical_bits: int
-) -> tuple[_Rung, ...]:
-    """The levels of a paging mode, top first, with their reserved bits (SDM 4.3, 4.4.2, 4.5.5)."""
-    rungs: tuple[_Rung, ...]
-    if long_mode:
-        rungs = _LONG_RUNGS if la57 else _LONG_RUNGS[1:]
-    else:
-        rungs = _PAE_RUNGS if pae else _LEGACY_RUNGS
-    if not long_mode and not pae:
-        # In a 4 MiB page bits 20:13 carry address bits up to MAXPHYADDR or 40; the rest are reserved.
-        extra = max(0, min(physical_bits, 40) - 32)
-        large = 0x3F_E000 & ~(((1 << extra) - 1) << 13)
-        return (replace(rungs[0], in_page=large), rungs[1])
-    above = ~((1 << physical_bits) - 1) & 0x000F_FFFF_FFFF_F000
-    if not long_mode:
-        above |= 0x7FF0_0000_0000_0000
-    out = []
-    for rung in rungs:
-        table = above | (0 if nxe else _XD)
-        page = table
-        if not long_mode and rung.name == "PDPT":
-            table = page = above | _PAE_PDPTE_RESERVED | _XD
-        elif not rung.page or (rung.low == 30 and not gbpages):
-            table, page = table | _PS, page | _PS
-        elif rung.low > 12:
-            page |= (1 << rung.low) - 1 & ~0x1FFF
-        out.append(replace(rung, in_table=table, in_page=page))
-    return tuple(out)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Mode:
-    """A paging mode: what is the same for every walk under it."""
-
-    rungs: tuple[_Rung, ...]
-    entry_size: int
-    pae: bool
-    """PAE paging, and not that of long mode: the top level has four entries without rights."""
-    nxe: bool
-    large_pages: bool
-    frame_mask: int
-    """Where an entry that leads to a table has its address."""
-    root_mask: int
-    """Where CR3 has it."""
-
-
-@lru_cache(maxsize=64)
-def _mode(efer: int, cr4: int, gbpages: bool, physical_bits: int) -> _Mode:
-    """The mode of EFER's LMA and NXE, and of CR4's PSE, PAE and LA57 (SDM 4.1.1)."""
-    long_mode = bool(efer & _EFER_LMA)
-    wide = long_mode or bool(cr4 & _CR4_PAE)
-    nxe = wide and bool(efer & _EFER_NXE)
-    frame_mask = (1 << physical_bits) - 1 & ~0xFFF if wide else 0xFFFF_F000
-    return _Mode(
-        rungs=_rungs(
-            long_mode,
-            bool(cr4 & _CR4_PAE),
-            bool(cr4 & _CR4_LA57),
-            nxe,
-            gbpages,
-            physical_bits,
-        ),
-        entry_size=8 if wide else 4,
-        pae=wide and not long_mode,
-        nxe=nxe,
-        large_pages=wide or bool(cr4 & _CR4_PSE),
-        frame_mask=frame_mask,
-        root_mask=frame_mask if long_mode or not wide else 0xFFFF_FFE0,
-    )
-
-
 def canonical(virt: int, mmu: Mmu) -> bool:
     """Whether `virt` (64 bits) is canonical under `mmu` (SDM vol. 1, 3.3.7.1); true outside long mode."""
-    if not mmu.efer & _EFER_LMA:
+    if not mmu.efer & EFER_LMA:
         return virt < 1 << 32
-    top = 56 if mmu.cr4 & _CR4_LA57 else 47
+    top = 56 if mmu.cr4 & CR4_LA57 else 47
     return virt >> top in (0, (1 << (64 - top)) - 1)
 
 
@@ -219,14 +132,14 @@ def load_pdptes(read: ReadEntry, mmu: Mmu) -> tuple[int, ...] | Refused | None:
 
     A present PDPTE with a reserved bit is #GP(0): Refused.
     """
-    if not mmu.cr0 & _CR0_PG or not mmu.cr4 & _CR4_PAE or mmu.efer & _EFER_LMA:
+    if not mmu.cr0 & _CR0_PG or not mmu.cr4 & CR4_PAE or mmu.efer & EFER_LMA:
         return None
-    entries = []
+    top, entries = mmu.ladder.rungs[0], []
     for number in range(4):
         at = Phys((mmu.cr3 & 0xFFFF_FFE0) + 8 * number)
         value = read(at, 8) or 0
-        bad = value & _rungs(False, True, False, True, True, mmu.physical_bits)[0].in_table
-        if value & _P and bad:
+        bad = value & top.in_table
+        if value & P and bad:
             return Refused(
                 vector=GENERAL_PROTECTION,
                 error_code=0,
@@ -262,16 +175,11 @@ def walk(read: ReadEntry, mmu: Mmu, virt: Virt | int, access: Access) -> Transla
             reason=f"{virt:#x} is not canonical",
             visits=(),
         )
-    mode = _mode(
-        mmu.efer & (_EFER_LMA | _EFER_NXE),
-        mmu.cr4 & (_CR4_PSE | _CR4_PAE | _CR4_LA57),
-        mmu.gbpages,
-        mmu.physical_bits,
-    )
+    mode = mmu.ladder
     entry_size, pae = mode.entry_size, mode.pae
     table = mmu.cr3 & mode.root_mask
     # What all entries on the way have, and what any of them has.
-    every, some = _RW | _US | _A, 0
+    every, some = RW | US | A, 0
     visits: list[TableVisit] = []
 
     def refuse(reason: str, *, present: bool, reserved: bool = False) -> Refused:
@@ -287,9 +195,9 @@ def walk(read: ReadEntry, mmu: Mmu, virt: Virt | int, access: Access) -> Transla
             return refuse(f"the {rung.name} at {at:#x} is not in memory", present=False)
         value = got
         visits.append(TableVisit(rung.name, at, value))
-        if not value & _P:
+        if not value & P:
             return refuse(f"the {rung.name} entry is not present", present=False)
-        leaf = rung.low == 12 or bool(rung.page and value & _PS and mode.large_pages)
+        leaf = rung.low == 12 or bool(rung.page and value & PS and mode.large_pages)
         bad = value & (rung.in_page if leaf else rung.in_table)
         if bad:
             if top_of_pae:
@@ -307,7 +215,7 @@ def walk(read: ReadEntry, mmu: Mmu, virt: Virt | int, access: Access) -> Transla
         if not top_of_pae:
             # By the masks that are asked for: `prove` walks entries that are no numbers.
             every = value & every
-            some |= value & _XD
+            some |= value & XD
         if leaf:
             break
         table = value & mode.frame_mask
@@ -319,14 +227,14 @@ def walk(read: ReadEntry, mmu: Mmu, virt: Virt | int, access: Access) -> Transla
         base = (value & 0xFFC0_0000) | ((value >> 13 & 0xFF) << 32)
     else:
         base = value & 0xFFFF_F000
-    writable, user = bool(every & _RW), bool(every & _US)
-    executable = not (mode.nxe and some & _XD)
+    writable, user = bool(every & RW), bool(every & US)
+    executable = not (mode.nxe and some & XD)
     denied = _denied(mmu, access, writable=writable, user=user, executable=executable)
     if denied:
         return refuse(denied, present=True)
     phys = Phys(base | virt & (size - 1))
-    is_global = bool(value & _G and mmu.cr4 & _CR4_PGE)
-    sets_accessed = not every & _A or (access is Access.WRITE and not value & _D)
+    is_global = bool(value & G and mmu.cr4 & _CR4_PGE)
+    sets_accessed = not every & A or (access is Access.WRITE and not value & D)
     # By position: a walk is asked for at every turn, and names would take a tenth of its time.
     return Translated(
         phys, size, tuple(visits), writable, user, executable, is_global, sets_accessed
@@ -335,7 +243,7 @@ def walk(read: ReadEntry, mmu: Mmu, virt: Virt | int, access: Access) -> Transla
 
 def _page_fault(
     mmu: Mmu,
-    mode: _Mode,
+    mode: Ladder,
     access: Access,
     reason: str,
     visits: list[TableVisit],

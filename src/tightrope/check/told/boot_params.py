@@ -115,7 +115,7 @@ PLACES = tuple(
     )
 )
 """All of the page, in order, without a gap."""
-_BY_NAME = {each.name: each for each in PLACES}
+BY_NAME = {each.name: each for each in PLACES}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +129,7 @@ class ZeroPage:
 
     def field(self, name: str) -> int:
         """A field's value."""
-        place = _BY_NAME[name]
+        place = BY_NAME[name]
         return int.from_bytes(self.page[place.at : place.at + place.size], "little")
 
     def wide(self, low: str, high: str) -> int:
@@ -179,7 +179,7 @@ def read(memory: Memory, at: int) -> ZeroPage:
     """The page at an address.  Raises Garbled for a list that does not end, MachineError outside memory."""
     page = bytes(memory.read(Extent.sized(at, SIZE)))
     nodes: list[tuple[int, int, bytes]] = []
-    place = _BY_NAME["setup_data"]
+    place = BY_NAME["setup_data"]
     node = int.from_bytes(page[place.at : place.at + place.size], "little")
     while node:
         if len(nodes) > MAP_ROWS:

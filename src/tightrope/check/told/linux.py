@@ -15,12 +15,14 @@ from collections.abc import Iterator
 from tightrope.check.case import Case
 from tightrope.check.rule import Found, finding, rule
 from tightrope.check.told.boot_params import (
+    BY_NAME,
     E820_EXT,
     HDRS,
     HEADER,
     MAP,
     PLACES,
     ROW,
+    SIZE,
     Place,
     ZeroPage,
     read,
@@ -54,7 +56,7 @@ ANY = frozenset(
 )
 def boot_params_told(case: Case) -> Iterator[Found]:
     """The zero page, field by field; then what hangs on it."""
-    page = _page(case)
+    page = case.once(_page)
     if page is None:
         return
     if isinstance(page, str):
@@ -63,11 +65,12 @@ def boot_params_told(case: Case) -> Iterator[Found]:
             mend="let its addresses lead to what was loaded, and end its lists",
         )
         return
-    for place in PLACES:
-        got, wanted = _of(page, place), _wanted(case, place)
-        if place.name not in ANY and got not in wanted:
+    wanted = _wanted(case, page)
+    for place in PLACES if page.page != wanted else ():
+        got, known = _of(page.page, place), _of(wanted, place)
+        if got != known:
             yield finding(
-                f"{place.name} of boot_params is {_shown(got)}, not {_shown(wanted[0])}",
+                f"{place.name} of boot_params is {_shown(got)}, not {_shown(known)}",
                 evidence={"at": f"{page.at + place.at:#x}", "bytes": str(place.size)},
                 mend="start from zeros, copy the setup header, fill in what is known: nothing else",
             )
@@ -94,7 +97,7 @@ def boot_params_told(case: Case) -> Iterator[Found]:
 )
 def memory_told(case: Case) -> Iterator[Found]:
     """The e820 table against the host's map."""
-    page = _page(case)
+    page = case.once(_page)
     if page is None or isinstance(page, str) or any(overwritten(case)):
         return  # see boot-params-told, dump-survives
     memory = case.run.memory
@@ -123,8 +126,8 @@ def _page(case: Case) -> ZeroPage | str | None:
         return str(err)
 
 
-def _of(page: ZeroPage, place: Place) -> bytes:
-    return page.page[place.at : place.at + place.size]
+def _of(page: bytes | bytearray, place: Place) -> bytes:
+    return bytes(page[place.at : place.at + place.size])
 
 
 def _shown(value: bytes) -> str:
@@ -133,31 +136,30 @@ def _shown(value: bytes) -> str:
     return f"{int.from_bytes(value, 'little'):#x}" if len(value) <= 8 else value.hex()
 
 
-def _wanted(case: Case, place: Place) -> tuple[bytes, ...]:
-    """What a field may hold; the first is what a message names."""
-    image, name = case.intent.image, place.name
-
-    def number(value: int) -> bytes:
-        return value.to_bytes(place.size, "little")
-
-    if name == "screen_info":
-        return (case.host.screen.ljust(place.size, b"\0"),)
-    if name == "acpi_rsdp_addr":
-        return (number(case.host.rsdp or 0),)
-    if name == "type_of_loader":
-        return (number(KEXEC),)
-    start = place.at - HEADER
-    own = image.setup_header[start : start + place.size] if start >= 0 else b""
-    own = own.ljust(place.size, b"\0")
-    if name == "code32_start":
-        load = case.base
-        return (number(load), own) if load < 1 << 32 else (own,)
+def _wanted(case: Case, page: ZeroPage) -> bytes:
+    """The page as it should be; where a field may hold one thing or another, what it holds is right."""
+    image = case.intent.image
+    out = bytearray(SIZE)
+    header = image.setup_header[: SIZE - HEADER]
+    out[HEADER : HEADER + len(header)] = header
+    known: dict[str, bytes | int] = {
+        "screen_info": case.host.screen,
+        "acpi_rsdp_addr": case.host.rsdp or 0,
+        "type_of_loader": KEXEC,
+    }
     if not image.setup_header:
-        made = {
-            "header": int.from_bytes(HDRS, "little"),
+        known |= {
+            "header": HDRS,
             "version": NO_HEADER_VERSION,
             "initrd_addr_max": image.initrd_limit,
             "cmdline_size": image.cmdline_limit,
         }
-        return (number(made[name]),) if name in made else (own,)
-    return (own,)
+    start = BY_NAME["code32_start"]
+    if case.base < 1 << 32 and _of(page.page, start) != _of(out, start):
+        known["code32_start"] = case.base
+    known |= {name: _of(page.page, BY_NAME[name]) for name in ANY}
+    for name, value in known.items():
+        place = BY_NAME[name]
+        data = value.to_bytes(place.size, "little") if isinstance(value, int) else value
+        out[place.at : place.at + place.size] = data.ljust(place.size, b"\0")
+    return bytes(out)

@@ -50,6 +50,8 @@ def map_problems(case: Case, told: Told, memory: Memory) -> Iterator[str]:
     for number in sorted({*wanted, *(row.type for row in told.rows)}):
         name = NAMES.get(number, f"type {number:#x}")
         there, said = wanted.get(number, ()), of_type(told.rows, number)
+        if there == said:
+            continue
         for extent in subtract(said, there)[:1]:
             yield f"{extent} is said to be {name}, and is {_what(case, extent.start)}"
         for extent in subtract(there, said)[:1]:
@@ -67,7 +69,7 @@ def _what(case: Case, at: int) -> str:
 def _wanted(case: Case, told: Told, memory: Memory) -> dict[int, tuple[Extent, ...]] | None:
     """By type, the extents that the map should have."""
     multiboot = case.intent.protocol in (Protocol.MULTIBOOT, Protocol.MULTIBOOT2)
-    out: dict[int, tuple[Extent, ...]] = {}
+    listed: dict[int, list[Extent]] = {}
     for region in case.host.memory:
         number = TYPES.get(region.kind, RESERVED)
         if multiboot and region.kind in (
@@ -76,7 +78,8 @@ def _wanted(case: Case, told: Told, memory: Memory) -> dict[int, tuple[Extent, .
             RegionKind.SOFT_RESERVED,
         ):
             number = RESERVED  # it has no word for persistent and special memory
-        out[number] = union([*out.get(number, ()), region.extent])
+        listed.setdefault(number, []).append(region.extent)
+    out = {number: union(extents) for number, extents in listed.items()}
     own = case.host.crash_region
     if case.intent.crash and own is not None:
         kept = _kept(told, memory)

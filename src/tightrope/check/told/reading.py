@@ -30,11 +30,19 @@ ALL: Mapping[Protocol, Callable[[Memory, int], Told]] = {
 
 def told_at_entry(case: Case) -> Told | None:
     """What the new kernel makes of memory as the walk left it."""
-    return _told(case, case.run.memory)
+    return case.once(_at_entry)
 
 
 def told_as_loaded(case: Case) -> Told | None:
     """The same of the segments, before anything ran."""
+    return case.once(_as_loaded)
+
+
+def _at_entry(case: Case) -> Told | None:
+    return _told(case, case.run.memory)
+
+
+def _as_loaded(case: Case) -> Told | None:
     return _told(case, AsLoaded(case.handover))
 
 
