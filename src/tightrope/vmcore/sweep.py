@@ -1,9 +1,9 @@
 """Every mapping under a pgd, one level of tables after the other, and what is broken in them.
 
-Rules: the levels are `x86.sweep`'s, here is where they are read from.  Unlike `x86.survey`, which trusts
-tables that we built, this one reads tables of a kernel that died: a table may be missing, an entry
-impossible, and a level may lead to itself, so that a few pages name more mappings than memory can hold.
-Every distinct table is read once, and what would not fit is refused before it is made.
+Rules: the levels are `x86.sweep`'s, here is where they are read from.  Unlike `x86.survey`, which
+trusts tables that we built, this one reads tables of a kernel that died: a table may be missing, an
+entry impossible, and a level may lead to itself, so that a few pages name more mappings than memory
+can hold.  Every distinct table is read once, and what would not fit is refused before it is made.
 
     tables of a level      distinct ones      present entries        tables of the next level
     [t0 t1 t0 t2 ...]  ->  [t0 t1 t2]     ->  [e e e | e | e e]  ->  those that are not pages
@@ -78,7 +78,7 @@ def tables_below(core: Core, root: Root) -> frozenset[int]:
 
 
 def _rights(pages: Pages) -> NDArray[np.uint8]:
-    """WRITABLE and USER are the bits 1 and 2 of an entry, EXECUTABLE is XD turned round, GLOBAL bit 8."""
+    """WRITABLE and USER are bits 1 and 2 of an entry, EXECUTABLE is XD turned round, GLOBAL bit 8."""
     granted = pages.rights >> np.uint64(1) & np.uint64(WRITABLE | USER)
     granted |= pages.rights >> np.uint64(61) & np.uint64(EXECUTABLE)
     granted |= pages.entry >> np.uint64(5) & np.uint64(GLOBAL)
@@ -86,7 +86,7 @@ def _rights(pages: Pages) -> NDArray[np.uint8]:
 
 
 class _Reader:
-    """Reads the tables of a core, and notes which are not there and which entries are impossible."""
+    """Reads a core's tables, and notes which are not there and which entries are impossible."""
 
     def __init__(self, core: Core, ladder: Ladder) -> None:
         self.ladder = ladder
@@ -119,7 +119,7 @@ class _Reader:
         return self._possible(tables, rung, visit, index[pick], entry[pick])
 
     def _present(self, tables: U64, numbers: I64, rung: Rung) -> tuple[I64, I64, U64]:
-        """The present entries of the held ones of distinct tables: the table's number, index, value."""
+        """The present entries of tables that are held: number of the table, index, value."""
         count, size = rung.slots + 1, self.ladder.entry_size
         owners, indices = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
         values, total = [np.zeros(0, np.uint64)], 0
