@@ -78,7 +78,7 @@ def tables_below(core: Core, root: Root) -> frozenset[int]:
 
 
 def _rights(pages: Pages) -> NDArray[np.uint8]:
-    """WRITABLE and USER are bits 1 and 2 of an entry, EXECUTABLE is XD turned round, GLOBAL bit 8."""
+    """WRITABLE and USER are an entry's bits 1 and 2, EXECUTABLE XD turned round, GLOBAL bit 8."""
     granted = pages.rights >> np.uint64(1) & np.uint64(WRITABLE | USER)
     granted |= pages.rights >> np.uint64(61) & np.uint64(EXECUTABLE)
     granted |= pages.entry >> np.uint64(5) & np.uint64(GLOBAL)
