@@ -95,11 +95,12 @@ def bzimage(
     """A kernel file, good unless the keywords make it bad.
 
     `payload` is what lies there, packed (default: a packed `vmlinux()`; b"" for none), `kernel_size`
-    the least size of the protected-mode part, `min_alignment` a power of two's exponent.
+    the least size of the protected-mode part, `min_alignment` a power of two's exponent.  The last four
+    bytes are zeros, where older kernels have a checksum: `with_checksum` fills it in.
     """
     if payload is None:
         payload = packed_gzip(vmlinux())
-    kernel = bytearray(max(kernel_size, PAYLOAD_AT + len(payload)) + 31 & ~31)
+    kernel = bytearray(max(kernel_size, PAYLOAD_AT + len(payload) + 4) + 31 & ~31)
     kernel[: len(code32)] = code32
     kernel[0x200 : 0x200 + len(code64)] = code64
     kernel[0x400:0x410] = b"LToP" + struct.pack("<III", 16, 16, 0x80000009)
@@ -138,6 +139,19 @@ def bzimage(
         image = put(image, name, value)
     image = b"MZ" + image[2:] + bytes(kernel)
     return sign(image, signature) if signature else image
+
+
+def with_checksum(image: bytes) -> bytes:
+    """The unsigned image with the CRC-32 of all before it in its last word (boot.rst, "The Image Checksum").
+
+    A polynomial division bit by bit, so that it shares nothing with zlib's.
+    """
+    rest = 0xFFFFFFFF
+    for byte in image[:-4]:
+        rest ^= byte
+        for _ in range(8):
+            rest = rest >> 1 ^ (0xEDB88320 if rest & 1 else 0)
+    return image[:-4] + struct.pack("<I", rest)
 
 
 def sign(image: bytes, signature: bytes) -> bytes:

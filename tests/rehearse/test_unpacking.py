@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from tests.makers import cpio
-from tests.makers.bzimage import bzimage, packed_gzip, vmlinux
+from tests.makers.bzimage import bzimage, packed_gzip, vmlinux, with_checksum
 from tests.makers.multiboot import flat_kernel
 from tests.makers.screens import facts, screen
 from tests.rehearse.runs import example_host, shipped_kernel
@@ -80,6 +80,17 @@ def test_an_initrd_that_linux_does_not_unpack_is_a_finding(
     (finding,) = got.findings
     assert (finding.rule, finding.step) == ("initrd-unpacks", Step.PREPARE)
     assert words in finding.message
+
+
+def test_a_kernel_whose_own_checksum_does_not_fit_is_a_finding(machine: Emulator) -> None:
+    sound = with_checksum(bzimage())
+    assert not walked(machine, image_room.read(sound, "vmlinuz")).findings
+    changed = sound[:0x1000] + bytes([sound[0x1000] ^ 0x20]) + sound[0x1001:]
+    unpacked = replace(image_room.read(changed, "vmlinuz"), payload=None)
+    got = walked(machine, unpacked)
+    assert [each.rule for each in got.findings] == ["kernel-unchanged"]
+    assert got.outcome is Outcome.FALLS
+    assert "the last 4 bytes of the kernel" in got.findings[0].evidence["where"]
 
 
 def test_the_initrd_of_a_unified_image_is_looked_at(machine: Emulator) -> None:

@@ -265,6 +265,23 @@ def test_vmcoreinfo_of_another_boot_is_recognised(mode: str, moved: int) -> None
     assert told.whole
 
 
+@pytest.mark.parametrize("mode", ["x86_64", "la57"])
+@pytest.mark.parametrize("moved", [0x1000, 0x2_3000, 1 << 20])
+def test_vmcoreinfo_of_another_build_is_recognised_though_every_symbol_fits(
+    mode: str, moved: int
+) -> None:
+    dead = crashed(mode)
+    dead.info["SYMBOL(swapper_pg_dir)"] = (
+        f"{int(dead.info['SYMBOL(swapper_pg_dir)'], 16) + moved:x}"
+    )
+    found = judged(dead)
+    assert found.answer is Wholeness.UNTOLD
+    (doubt,) = found.doubts
+    assert "another boot" in doubt
+    assert f"--cr3 {PGD:#x}" in doubt
+    assert vmcore.pgd(found.core, cr3=PGD).whole
+
+
 def test_vmcoreinfo_of_another_boot_may_name_a_pgd_outside_the_core() -> None:
     with pytest.raises(CoreError, match="another boot") as caught:
         judged(foreign(crashed("x86_64"), -(2 << 20)))

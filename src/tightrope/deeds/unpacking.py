@@ -3,8 +3,8 @@
     main thread   plan -- tables ------- walk ------- check -- findings
     beside it     payload ---- initrd ------------------------/
 
-A kernel whose payload is corrupt is entered all the same and dies in its decompressor, and one whose
-initrd is none has no /init: the walk cannot see either.  The decompressors release the interpreter's
+A kernel whose payload is corrupt is entered all the same and dies in its decompressor, one whose
+initrd is none has no /init, and of one whose own checksum does not fit nobody knows: the walk cannot see it.  The decompressors release the interpreter's
 lock, so that looking costs a second core and hardly any time.
 
 Rules: nothing that comes out is kept, so memory stays as it was; a rehearsal that ends early does not
@@ -17,10 +17,10 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from threading import Thread
 
-from tightrope.image import initrd_contents, payload_contents
+from tightrope.image import initrd_contents, kernel_unchanged, payload_contents
 from tightrope.model import Buffer, Contents, Finding, Image, Protocol, Step
 
-PAYLOAD, INITRD = "payload-unpacks", "initrd-unpacks"
+PAYLOAD, INITRD, KERNEL = "payload-unpacks", "initrd-unpacks", "kernel-unchanged"
 SHIPPED_VERSION = "tightrope-shipped"
 """How the shipped kernel's version string begins: it speaks in many lines and gives a verdict."""
 
@@ -66,6 +66,9 @@ class Unpacking:
                 answers[PAYLOAD] = payload_contents(self._image)
             if self._initrd is not None and unpacks_an_initrd(self._image):
                 answers[INITRD] = initrd_contents(self._initrd)
+            own = kernel_unchanged(self._image)
+            if own is not None:
+                answers[KERNEL] = own
         except BaseException as err:
             self._answers.set_exception(err)
         else:
@@ -73,6 +76,10 @@ class Unpacking:
 
 
 _WORDS = {
+    KERNEL: (
+        "the kernel was changed after it was built",
+        "fetch or build the kernel again: which byte is another one, nobody can tell",
+    ),
     PAYLOAD: (
         "the payload does not unpack",
         "fetch or build the kernel again: its decompressor would stop there",

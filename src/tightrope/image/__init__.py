@@ -16,6 +16,7 @@ binary has none, and is read as one when the caller says so.
     kallsyms.py       its symbols, recovered from the image alone
     unified.py        the unified kernel image: a bzImage, its initrd and command line in PE sections
     certificates.py   where a PE file keeps its signatures
+    unchanged.py      whether a bzImage is as it was built, by its checksum or signature
     executable.py     ELF and Multiboot kernels, and the ways into them
     elf.py            ELF headers, segments, notes
     multiboot.py      Multiboot headers
@@ -35,10 +36,19 @@ from tightrope.image.foreign import foreign
 from tightrope.image.initramfs import initrd_contents
 from tightrope.image.payload import payload_contents, unpack
 from tightrope.image.recognise import has_linux_header, looks_like
+from tightrope.image.unchanged import kernel_unchanged
 from tightrope.image.unpacked import unpacked
 from tightrope.model import Buffer, Image
 
-__all__ = ["initrd_contents", "payload_contents", "read", "read_flat", "unpack", "unpacked"]
+__all__ = [
+    "initrd_contents",
+    "kernel_unchanged",
+    "payload_contents",
+    "read",
+    "read_flat",
+    "unpack",
+    "unpacked",
+]
 
 
 def read(data: Buffer, source: str) -> Image:

@@ -98,6 +98,7 @@ def read(data: memoryview, source: str) -> Image:
         initrd=None,
         command_line=None,
         signature=_signature(data),
+        file=data,
         remarks=_behind(header, setup_size + kernel_size),
     )
 

@@ -19,6 +19,8 @@ _OPTIONAL_HEADER = 4 + 20
 """From the letters "PE": the signature and the COFF header come first."""
 _COUNT_AND_DIRECTORIES = {0x10B: (92, 96), 0x20B: (108, 112)}
 """By the optional header's magic (PE32, PE32+): offsets of NumberOfRvaAndSizes and of the directories."""
+_CHECKSUM = Extent.sized(64, 4)
+"""CheckSum of the optional header, at the same place in both."""
 _CERTIFICATE_TABLE = 4
 """Its place among the directories; the only one whose address is a file offset."""
 
@@ -36,22 +38,34 @@ def certificate_table(data: memoryview) -> Extent | None:
 
     None when this is no PE file, or one that is not signed.
     """
-    pe = pe_header(data)
-    if pe is None:
+    fields = signed_fields(data)
+    if not fields:
         return None
-    optional = pe + _OPTIONAL_HEADER
-    magic = int.from_bytes(data[optional : optional + 2], "little")
-    if magic not in _COUNT_AND_DIRECTORIES:
-        return None
-    count_at, directories = _COUNT_AND_DIRECTORIES[magic]
-    count = _u32(data, optional + count_at)
-    if count is None or count <= _CERTIFICATE_TABLE:
-        return None
-    entry = optional + directories + 8 * _CERTIFICATE_TABLE
+    entry = fields[-1].start
     start, size = _u32(data, entry), _u32(data, entry + 4)
     if start is None or not size:
         return None
     return Extent.sized(start, size)
+
+
+def signed_fields(data: memoryview) -> tuple[Extent, ...]:
+    """What a signer writes into the header, in order: the file's checksum, where the certificates lie.
+
+    Empty when this is no PE file, or one that has no place for certificates.
+    """
+    pe = pe_header(data)
+    if pe is None:
+        return ()
+    optional = pe + _OPTIONAL_HEADER
+    magic = int.from_bytes(data[optional : optional + 2], "little")
+    if magic not in _COUNT_AND_DIRECTORIES:
+        return ()
+    count_at, directories = _COUNT_AND_DIRECTORIES[magic]
+    count = _u32(data, optional + count_at)
+    if count is None or count <= _CERTIFICATE_TABLE:
+        return ()
+    checksum = Extent.sized(optional + _CHECKSUM.start, _CHECKSUM.size)
+    return checksum, Extent.sized(optional + directories + 8 * _CERTIFICATE_TABLE, 8)
 
 
 def _u32(data: memoryview, at: int) -> int | None:

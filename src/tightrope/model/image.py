@@ -149,6 +149,8 @@ class Image:
     """Why nobody enters it without being asked to: it does not say that it is a kernel."""
     signature: int = 0
     """Bytes of the PE certificate table behind a signed bzImage, which are loaded with it."""
+    file: memoryview | None = None
+    """All of a bzImage, the setup code that no kexec loads included; None in an image that is none."""
     remarks: tuple[str, ...] = ()
     """What a reader should know of the file that is no reason to refuse it, a clause each."""
     alternatives: tuple[Image, ...] = ()

@@ -8,6 +8,8 @@ is mapped where it says.  The rest of memory tells them apart.
       -> tables of a kernel          whole, and they map themselves: a kernel reaches its own pgd
       -> the symbols, under those    all where the note puts them: the named pgd was overwritten
                                      elsewhere, or the named frame is a table of these: another boot
+      -> their root, in the image    a kernel has one pgd there, and the note names another: another
+                                     build's note; its text is mapped in one piece, so any symbol fits
 
 Rules: asked only when no symbol of the note is where it should be, because it reads the whole core.
 """
@@ -20,7 +22,7 @@ from dataclasses import replace
 import numpy as np
 
 from tightrope.errors import CoreError
-from tightrope.memory import PAGE_SIZE, Phys
+from tightrope.memory import PAGE_SIZE, Extent, Phys
 from tightrope.model.dump import U64, Core, Standing
 from tightrope.model.pgd import Anchor, Root, Sweep
 from tightrope.vmcore.sweep import ladder_of, sweep, tables_below
@@ -29,15 +31,26 @@ from tightrope.x86.ladder import PS, Ladder, P
 MOST_TRIED = 32
 """Candidates that are swept: a kernel has a pgd for each process, and one of them is enough."""
 FRAMES_AT_ONCE = 4096
+IMAGE = Extent.sized(0xFFFF_FFFF_8000_0000, 1 << 30)
+"""The linear addresses of a 64-bit kernel's image (Linux Documentation/arch/x86/x86_64/mm.rst)."""
 
 
 def foreign_to(core: Core, root: Root, *, physical_bits: int) -> Phys | None:
     """The pgd of the kernel whose memory this is, where VMCOREINFO is of another; else None."""
     for phys, found in _kernels(core, root, physical_bits):
         elsewhere = any(translate(found, each) != each.phys for each in root.anchors)
-        if elsewhere or root.phys & -PAGE_SIZE in tables_below(core, replace(root, phys=phys)):
+        if elsewhere or _in_image(found, phys):
+            return phys
+        if root.phys & -PAGE_SIZE in tables_below(core, replace(root, phys=phys)):
             return phys
     return None
+
+
+def _in_image(found: Sweep, frame: int) -> bool:
+    """Whether a frame is mapped where x86_64's kernels have their image; a process's pgd is not."""
+    image = (found.virt >= np.uint64(IMAGE.start)) & (found.virt < np.uint64(IMAGE.end))
+    covers = (found.phys <= np.uint64(frame)) & (np.uint64(frame) - found.phys < found.size)
+    return bool((image & covers).any())
 
 
 def translate(found: Sweep, anchor: Anchor) -> int | None:
