@@ -4,8 +4,9 @@
     beside it     payload ---- initrd ------------------------/
 
 A kernel whose payload is corrupt is entered all the same and dies in its decompressor, one whose
-initrd is none has no /init, and of one whose own checksum does not fit nobody knows: the walk cannot see it.  The decompressors release the interpreter's
-lock, so that looking costs a second core and hardly any time.
+initrd is none has no /init, and what one does whose own checksum does not fit nobody knows: the walk
+cannot see it.  The decompressors release the interpreter's lock, so that looking costs a second core
+and hardly any time.
 
 Rules: nothing that comes out is kept, so memory stays as it was; a rehearsal that ends early does not
 wait for it.

@@ -1,16 +1,16 @@
 """Whether a bzImage's bytes are those that were built, as far as the file itself can tell.
 
-    checksum    the last word of the kernel is the CRC-32 of all before it: protocol 2.08 to Linux 6.14
+    checksum    the last word of the kernel is the CRC-32 of all before it: 2.08 to Linux 6.14
     signature   a signed kernel's certificates hold the digest of what was signed
 
-A flipped bit of a payload that has no checksum of its own (lz4, lzma) is seen here and nowhere else: the
-kernel's decompressor takes it.  Signing writes into three fields of the PE header after the kernel was built
-and both leave them out: the checksum is made while they are zero, the digest skips them.
+A flipped bit of a payload that has no checksum of its own (lz4, lzma) is seen here and nowhere else:
+the kernel's decompressor takes it.  Signing writes into two fields of the PE header after the kernel was
+built and both leave them out: the checksum is made while they are zero, the digest skips them.
 
-Rules: no certificate is verified, and which algorithm signed is not asked: a digest of the file stands in
-the certificates or it does not.  Sources: boot.rst, "The Image Checksum"; Linux commit 9c54baab4401 (6.15)
-dropped the checksum; Microsoft "Windows Authenticode Portable Executable Signature Format", "Calculating the
-PE Image Hash".
+Rules: no certificate is verified, and which algorithm signed is not asked: a digest of the file stands
+in the certificates or it does not.  Sources: boot.rst, "The Image Checksum"; Linux commit 9c54baab4401
+(6.15) dropped the checksum; Microsoft "Windows Authenticode Portable Executable Signature Format",
+"Calculating the PE Image Hash".
 """
 
 from __future__ import annotations

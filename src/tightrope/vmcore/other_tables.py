@@ -8,8 +8,8 @@ is mapped where it says.  The rest of memory tells them apart.
       -> tables of a kernel          whole, and they map themselves: a kernel reaches its own pgd
       -> the symbols, under those    all where the note puts them: the named pgd was overwritten
                                      elsewhere, or the named frame is a table of these: another boot
-      -> their root, in the image    a kernel has one pgd there, and the note names another: another
-                                     build's note; its text is mapped in one piece, so any symbol fits
+      -> their root, in the image    a kernel has one pgd there, and the note names another: of
+                                     another build; text is mapped in one piece, so any symbol fits
 
 Rules: asked only when no symbol of the note is where it should be, because it reads the whole core.
 """
