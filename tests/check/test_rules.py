@@ -110,8 +110,10 @@ def test_what_is_wrong_in_memory_comes_before_the_exception_it_causes() -> None:
 
 
 def test_the_table_of_cases_has_every_rule_and_no_other() -> None:
-    # What a jump through Xen adds has its cases beside its own rehearsals, in tests/xen.
+    # What a jump through Xen adds has its cases beside its own rehearsals, in tests/xen; a purgatory's
+    # are in tests/purgatory.
     here = {rule.id for rule in RULES if not rule.id.startswith("xen-")}
+    here -= {"purgatory-as-known", "digests-right"}
     assert {breach.rule for breach in CASES} == here
 
 

@@ -64,7 +64,9 @@ def test_the_code_leaves_room_for_the_stack_and_its_symbols_lie_inside(name: str
     code = routines.read(name)
     assert code.name == name
     assert code.data == (FOLDER / f"{name}.bin").read_bytes()
-    assert 0 < len(code.data) < LARGEST
+    # A purgatory has a segment of its own: a page that is read, and most of the other is the stack's.
+    apart = name == routines.PURGATORY_64
+    assert 0 < len(code.data) < (2 * LARGEST + LARGEST // 2 if apart else LARGEST)
     assert code.symbols
     assert all(0 <= offset <= len(code.data) for offset in code.symbols.values())
     assert 0 in code.symbols.values()

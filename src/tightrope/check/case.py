@@ -28,6 +28,7 @@ from tightrope.model import (
     Protocol,
     Run,
     Segment,
+    SegmentRole,
     Stop,
     Tables,
 )
@@ -40,6 +41,9 @@ T = TypeVar("T")
 
 ADDRESS = 0xF_FFFF_FFFF_F000
 """Bits 51:12 of an entry: where it leads (SDM 4.5.4)."""
+
+OWN_STACK = (SegmentRole.ENTRY_STUB, SegmentRole.PURGATORY)
+"""What has its stack behind its bytes."""
 
 
 class Case:
@@ -172,7 +176,7 @@ class Case:
                 got = self.run.memory.read(segment.destination)
             except MachineError:
                 continue  # it is no memory: see placed-in-ram
-            if segment.destination.start == self.intent.entry:
+            if segment.role in OWN_STACK or segment.destination.start == self.intent.entry:
                 got = got[: len(segment.data)]
             bad = wrong(got, segment.data)
             if len(bad):

@@ -68,6 +68,7 @@ CONTRACTS: Mapping[tuple[Protocol, int], Contract] = {
 """By protocol and mode.  boot.rst, "64-bit Boot Protocol" and "32-bit Boot Protocol"; Multiboot 0.6.96,
 section 3.2; Multiboot2 2.0, section 3.3; Xen docs/misc/pvh.pandoc.  Nobody asks a flat binary."""
 FOUR_GIB = 1 << 32
+COM1 = 0x3F8
 CR0_OFF = x86.CR0_WP | x86.CR0_AM | x86.CR0_TS | x86.CR0_EM | x86.CR0_CD | x86.CR0_NW
 
 
@@ -88,9 +89,11 @@ def arrived(case: Case) -> Iterator[Found]:
     if run.stop in (Stop.HALT, Stop.LIMIT) or (run.stop is Stop.FAULT and run.fault is None):
         how = "halted" if run.stop is Stop.HALT else f"was still going after {run.instructions}"
         how = "reset the machine" if run.stop is Stop.FAULT else how
+        said = bytes(value & 0xFF for port, value in run.ports if port == COM1).decode("latin-1")
         yield finding(
             f"the walk {how} at {run.registers.rip:#x} and never reached the new kernel",
-            evidence={"instruction": run.texts.get(run.registers.rip, "?")},
+            evidence={"instruction": run.texts.get(run.registers.rip, "?")}
+            | ({"it said": said.strip()} if said else {}),
             step=run.step_starts[-1][1],
             mend="see the trace: the last instructions tell where it goes in circles",
         )

@@ -37,7 +37,9 @@ def _places(case: Case, wanted: frozenset[Place]) -> list[Extent]:
     handover = case.handover
     where: Mapping[Place, Sequence[Extent]] = {
         Place.CONTROL_PAGE: [case.control_page],
-        Place.OWN_PAGE: [Extent.sized(case.intent.entry, PAGE_SIZE)],
+        Place.OWN_PAGE: [Extent.sized(case.intent.stub_at, PAGE_SIZE)],
+        Place.PURGATORY: [case.intent.purgatory] if case.intent.purgatory else [],
+        Place.SEGMENTS: [each.destination for each in case.intent.segments],
         Place.IN_IMAGE: [piece.extent for piece in handover.static],
         Place.CODE_AT_V: [Extent.sized(handover.world.code_phys, PAGE_SIZE)],
         Place.ARGUMENTS: handover.world.arguments,

@@ -33,7 +33,7 @@ def fetch_owned(case: Case) -> Iterator[Found]:
     intent, world = case.intent, case.handover.world
     pages = {int(world.code_phys), int(case.landing), case.control_page.start}
     pages.add(align_down(intent.kernel_entry, PAGE_SIZE))
-    pages.add(align_down(intent.entry, PAGE_SIZE))
+    pages.add(align_down(intent.stub_at, PAGE_SIZE))
     for segment in intent.segments:
         if segment.role in EXECUTED:
             pages.update(range(segment.destination.start, segment.destination.end, PAGE_SIZE))

@@ -5,8 +5,10 @@ Rules: this is where a handover ends; `observe` takes the `Expectations` and ask
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from tightrope.memory import PAGE_SHIFT
-from tightrope.model import Buffer, Handover
+from tightrope.model import Buffer, Handover, Kind
 from tightrope.observe.expectations import Expectations
 
 
@@ -23,8 +25,18 @@ def expectations(handover: Handover) -> Expectations:
         root_b=table_b.root if table_b else None,
         frames=lambda frame: has_business(handover, frame),
         tables=_before(handover),
+        digests=frozenset(_digests(handover)),
         way_out=frozenset((way.wide.root, way.narrow.root) if way else ()),
     )
+
+
+def _digests(handover: Handover) -> Iterator[int]:
+    """Where a purgatory's digest begins, by the address that it runs at."""
+    purgatory = handover.intent.purgatory
+    for each in handover.chain:
+        label = each.contract.digest
+        if purgatory is not None and each.kind is Kind.PURGATORY and label is not None:
+            yield purgatory.start + each.code.symbols[label]
 
 
 def _before(handover: Handover) -> dict[int, Buffer]:

@@ -41,7 +41,7 @@ from tightrope.model.image import (
     Protocol,
 )
 from tightrope.model.inputs import Inputs, Module
-from tightrope.model.intent import ZERO_FRAME, Backup, Intent, Segment, SegmentRole
+from tightrope.model.intent import ZERO_FRAME, Backup, Intent, OnDamage, Segment, SegmentRole
 from tightrope.model.participant import (
     EVERY_PROMISE,
     Code,
@@ -129,6 +129,7 @@ __all__ = [
     "Movable",
     "Named",
     "Old",
+    "OnDamage",
     "Outcome",
     "PageList",
     "Paging",

@@ -67,6 +67,13 @@ class Segment:
         return self.role.value
 
 
+class OnDamage(StrEnum):
+    """What a purgatory does with a segment that is not what was loaded, once it has said so."""
+
+    HALT = "halt"
+    RESET = "reset"
+
+
 ZERO_FRAME = -1
 """The source of a page that has none: it is cleared (Xen's IND_ZERO)."""
 
@@ -116,6 +123,19 @@ class Intent:
     """Everything lies in the crash region already: the list is just IND_DONE."""
     backup: tuple[Backup, ...] = ()
     """What the entry stub of a crash kexec copies before the new kernel writes over it."""
+
+    @property
+    def stub_at(self) -> Phys:
+        """Where the entry stub lies: at the entry, unless a purgatory comes before it."""
+        stubs = (each for each in self.segments if each.role is SegmentRole.ENTRY_STUB)
+        stub = next(stubs, None)
+        return self.entry if stub is None else Phys(stub.destination.start)
+
+    @property
+    def purgatory(self) -> Extent | None:
+        """Where a purgatory lies, None where the entry stub is what is jumped to."""
+        found = (each for each in self.segments if each.role is SegmentRole.PURGATORY)
+        return next((each.destination for each in found), None)
 
     @property
     def word(self) -> int:

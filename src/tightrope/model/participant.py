@@ -97,6 +97,10 @@ class Place(Enum):
     ARGUMENTS = "arguments"
     """What the call hands over in memory: words on a stack, an array of pages."""
     PAGE_LIST = "page list"
+    PURGATORY = "purgatory"
+    """All of its segment."""
+    SEGMENTS = "segments"
+    """What the list has copied, the kernel and what it is handed, where it lies then."""
     SWAP_PAGE = "swap page"
     """A page beside the control page, through which each page is copied."""
 
@@ -181,6 +185,8 @@ class Contract:
     same: int = PAGE_SIZE
     """Bytes of the control page that are those at V; what follows in it is the routine's to write."""
     done: frozenset[Done] = frozenset()
+    digest: str | None = None
+    """The label of a function that makes a SHA-256: rdi the result, rsi the first byte, rdx how many."""
 
     def where(self, given: Given) -> str | None:
         """The register or word that has it; None where it is not handed over."""

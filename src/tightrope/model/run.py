@@ -151,6 +151,8 @@ class Run:
     memory: Memory
     descriptors: Mapping[str, int]
     """The descriptors that the segment selectors name, read from the gdt as the CPU would."""
+    ports: tuple[tuple[int, int], ...] = ()
+    """(port, value) of each OUT, in order."""
     blind: tuple[str, ...] = field(default=())
     """What this machine cannot see, one phrase each."""
     sees: frozenset[Sight] = EVERYTHING

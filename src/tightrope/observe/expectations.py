@@ -34,6 +34,8 @@ class Expectations:
     """Whether the walk has business in a frame, by its number."""
     tables: Mapping[int, Buffer] = field(default_factory=dict)
     """Frame address -> a table page as it is before the walk: stale translations are made from it."""
+    digests: frozenset[int] = frozenset()
+    """Where functions begin that make a digest: see `observe.digest`."""
     way_out: frozenset[int] = frozenset()
     """What CR3 holds on a hypervisor's way out of long mode, which comes before V; empty without one."""
 

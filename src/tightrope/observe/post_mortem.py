@@ -21,7 +21,7 @@ from tightrope.observe.mmu import WatchedMmu
 from tightrope.observe.observed import Words
 from tightrope.observe.physical import Ram
 from tightrope.observe.record import fault
-from tightrope.observe.watch import Trouble
+from tightrope.observe.trouble import Trouble
 from tightrope.x86.cpu import CR0_PG, EFER_LMA, Descriptor
 
 PAGE_FAULT, DOUBLE_FAULT = 14, 8

@@ -51,6 +51,7 @@ def observed(
         stores=_rows(watch.stores),
         loads=_rows(watch.loads),
         copies=_rows(watch.copies),
+        ports=tuple(watch.ports),
         fault=fault(watch, mmu, steps, registers),
         registers=registers,
         memory=watch.memory,

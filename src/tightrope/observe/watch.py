@@ -13,11 +13,12 @@ record of where and why.
 from __future__ import annotations
 
 from array import array
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from tightrope.memory import PAGE_SIZE
 from tightrope.model import Buffer, RegisterWrite
 from tightrope.observe.decode import Kind, Operation, decoded
+from tightrope.observe.digest import Digests
 from tightrope.observe.expectations import Expectations
 from tightrope.observe.known_code import KnownCode
 from tightrope.observe.mmu import WatchedMmu
@@ -26,8 +27,9 @@ from tightrope.observe.physical import Ram
 from tightrope.observe.privileged import Privileged
 from tightrope.observe.read_ahead import ReadAhead
 from tightrope.observe.steps import StepTracker
+from tightrope.observe.trouble import Trouble
 from tightrope.x86 import cpu as x86
-from tightrope.x86.walk import Access, Refused, TableVisit
+from tightrope.x86.walk import Access, Refused
 
 MACHINE_CHECK = 18
 LOST_AFTER = 16
@@ -36,22 +38,6 @@ faults; without it zeros are instructions, and a CPU runs through all of memory.
 ACCESS_BYTE = 5
 """Where in a descriptor its type is, bit 0 of which is the accessed bit (SDM figure 3-8)."""
 STACK_FAULT, GENERAL_PROTECTION = 12, 13
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trouble:
-    """An exception as it was met: `address` is linear, for page faults."""
-
-    vector: int
-    error_code: int | None
-    address: int | None
-    access: Access | None
-    reason: str
-    visits: tuple[TableVisit, ...] = ()
-    rip: int | None = None
-    """Where it differs from the CPU's: INT n leaves rip behind itself."""
-    explained: bool = True
-    """False where the CPU raised it and nothing here says why."""
 
 
 class Watch:
@@ -73,6 +59,7 @@ class Watch:
         self._mmu = mmu
         self._steps = steps
         self._until = expected.entry
+        self.digests = Digests(engine, expected.digests, self._data, self.access, self.hole)
         self._limit = limit
         self.arrived = False
         """The next instruction is the new kernel's first.  Stopped here and not by an exit address:
@@ -87,6 +74,8 @@ class Watch:
         self.loads = array("q")
         self.stores = array("q")
         self.copies = array("q")
+        self.ports: list[tuple[int, int]] = []
+        """(port, value) of each OUT."""
         self.trouble: Trouble | None = None
         self.over_limit = False
         self.halted = False
@@ -117,6 +106,8 @@ class Watch:
             return
         if not operation.plain:
             self._special(operation)
+        if rip in self.digests.starts:
+            self.digests.make()
         if self.index >= self._limit:
             self.over_limit = True
             self._engine.stop()

@@ -3,6 +3,7 @@
     relocation   what switches tables and copies: this project's designs, and the ways through Xen
     way_out      a 64-bit hypervisor's way to 32-bit code
     linux        Linux's own, found in an old kernel's image
+    purgatory    what looks at the segments before it goes on
     stubs        what makes the state that an entry of the new kernel wants
     chain        the programs of one jump, in their order
 

@@ -16,6 +16,7 @@ from tightrope.plan.crash import WORD, core_header, crash_memory_map, with_core_
 from tightrope.plan.entering import Way, filled
 from tightrope.plan.handed import New, handed
 from tightrope.plan.moved import moved
+from tightrope.plan.purgatory import purgatory
 from tightrope.plan.request import Request
 from tightrope.plan.room import Room
 from tightrope.routines import read as read_routine
@@ -57,9 +58,15 @@ def place(image: Image, host: Host, walked: Host, request: Request, way: Way) ->
     given = handed(new, way.entry.protocol, request, room)
     kernel_entry = Phys(base + way.entry.offset)
     stub = _stub(way, walked, room, backup, kernel_entry, given.registers)
+    segments = [*segments, *given.segments, stub]
+    entry = Phys(stub.destination.start)
+    if request.verify:
+        first = purgatory(walked, segments[:-1], stub, request.verify, room)
+        segments.append(first)
+        entry = Phys(first.destination.start)
     return Placed(
-        segments=(*segments, *given.segments, stub),
-        entry=Phys(stub.destination.start),
+        segments=tuple(segments),
+        entry=entry,
         kernel_entry=kernel_entry,
         arguments=given.registers,
         command_line=request.command_line,

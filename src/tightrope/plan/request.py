@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tightrope.model import Buffer, Module, Protocol, XenCrash, XenInterface
+from tightrope.model import Buffer, Module, OnDamage, Protocol, XenCrash, XenInterface
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +32,8 @@ class Request:
     """With `crash` under Xen, who dies."""
     whole_memory: bool = False
     """The tables map all memory, as an old Linux fills them, and not what is needed alone."""
+    verify: OnDamage | None = None
+    """A purgatory looks at every segment before the new kernel is entered, and does this when one is damaged."""
     backup: bool | None = None
     """For a crash: whether low memory is saved; None saves it where the host says that the old kernel
     keeps something there."""

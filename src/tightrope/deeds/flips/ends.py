@@ -59,7 +59,7 @@ def _memory(handover: Handover, run: Run) -> list[tuple[Extent, Bytes]]:
             data = np.frombuffer(run.memory.read(place), np.uint8).copy()
         except MachineError:
             continue
-        if place.start == handover.intent.entry & -PAGE_SIZE:
+        if place.start == handover.intent.stub_at & -PAGE_SIZE:
             data[-64:] = 0  # the stub's stack
         out.append((place, data))
     return out

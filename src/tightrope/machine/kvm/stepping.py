@@ -27,7 +27,7 @@ from tightrope.observe.observed import Words
 from tightrope.observe.physical import Ram
 from tightrope.observe.post_mortem import explain, mmu_of, register
 from tightrope.observe.record import observed
-from tightrope.observe.watch import Trouble
+from tightrope.observe.trouble import Trouble
 from tightrope.x86.cpu import EFER_LMA
 
 INSTRUCTION_LIMIT = 5_000_000

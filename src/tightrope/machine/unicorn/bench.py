@@ -24,6 +24,8 @@ from tightrope.observe.watch import Watch
 from tightrope.x86.cpu import EFER_LMA, flat_descriptor
 from tightrope.x86.walk import Access
 
+IDLE = {0x3FD: 0x60, 0x71: 0}
+"""What ports answer: an idle 16550's line status, an RTC without an alarm; nobody at the others: ones."""
 _SCRATCH = 0x1000
 """The linear address of a gdt that is there only while registers are set up."""
 
@@ -50,11 +52,17 @@ class Bench:
             engine.on_exception(lambda vector: self._watched().exception(vector)),
             engine.on_invalid(lambda: self._watched().invalid()),
             engine.on_instruction(),
+            *engine.on_port(
+                lambda port, size: IDLE.get(port, 0xFFFF_FFFF >> 32 - 8 * size), self._port
+            ),
         ]
 
     def _watched(self) -> Watch:
         assert self._watch is not None
         return self._watch
+
+    def _port(self, port: int, _size: int, value: int) -> None:
+        self._watched().ports.append((port, value))
 
     def _access(self, is_write: bool, phys: int, size: int) -> None:
         self._watched().access(is_write, phys, size)
@@ -127,6 +135,9 @@ class Bench:
         self.engine.before = watch.instruction
         try:
             self.engine.start(rip)
+            while (rip_after := watch.digests.resume) is not None and not watch.over:
+                watch.digests.resume = None
+                self.engine.start(rip_after)
         finally:
             self._watch = None
 

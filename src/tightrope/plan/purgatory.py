@@ -1,0 +1,73 @@
+"""Our purgatory for a plan: which segments it looks at, and what it does when one is not what was loaded.
+
+    rows   address, bytes, SHA-256, name   one for each segment, over the bytes that were loaded
+    words  stub_entry, resets
+
+Rules: zeros behind a segment's bytes are not read: nobody needs them to be zeros that does not clear them.
+The segments are finished when they come here; the purgatory itself is not among them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from tightrope.abi.kexec import SEGMENT_MAX
+from tightrope.errors import PlanError
+from tightrope.memory import PAGE_SIZE, Extent, Phys
+from tightrope.model import Host, OnDamage, Segment, SegmentRole
+from tightrope.plan.room import Room
+from tightrope.routines import PURGATORY_64, read
+
+SIZE = 2 * PAGE_SIZE
+"""A page that is read, one that is written."""
+ROW = 64
+NAME = 16
+
+
+def purgatory(
+    host: Host, segments: Sequence[Segment], stub: Segment, damage: OnDamage, room: Room
+) -> Segment:
+    """The segment.  Raises PlanError where its code cannot run, or where it has too few rows."""
+    if not host.paging.long_mode or host.xen is not None:
+        raise PlanError(
+            "a purgatory that verifies is 64-bit code for a bare Linux",
+            source=host.source,
+            field="paging",
+        )
+    looked_at = [each for each in (*segments, stub) if len(each.data)]
+    if len(looked_at) > SEGMENT_MAX:
+        raise PlanError(
+            f"{len(looked_at)} segments are more than a purgatory looks at",
+            source=host.source,
+            field="segments",
+            limit=SEGMENT_MAX,
+        )
+    place = room.small(SegmentRole.PURGATORY, SIZE)
+    why = "looks at every other segment and goes on to the entry stub"
+    data = filled(looked_at, Phys(stub.destination.start), damage)
+    return Segment(role=SegmentRole.PURGATORY, destination=place, data=data, why=why)
+
+
+def filled(segments: Sequence[Segment], stub: Phys, damage: OnDamage) -> bytes:
+    """The page of code with its words and rows."""
+    routine = read(PURGATORY_64)
+    data = bytearray(routine.data[:PAGE_SIZE])
+    for symbol, value in (("stub_entry", stub), ("resets", int(damage is OnDamage.RESET))):
+        at = routine.symbols[symbol]
+        data[at : at + 8] = value.to_bytes(8, "little")
+    at = routine.symbols["rows"]
+    for each in segments:
+        data[at : at + ROW] = _row(each)
+        at += ROW
+    return bytes(data)
+
+
+def _row(segment: Segment) -> bytes:
+    where = Extent.sized(segment.destination.start, len(segment.data))
+    return (
+        where.start.to_bytes(8, "little")
+        + where.size.to_bytes(8, "little")
+        + hashlib.sha256(segment.data).digest()
+        + segment.name.encode()[:NAME].ljust(NAME, b"\0")
+    )
