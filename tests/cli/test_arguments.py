@@ -350,6 +350,7 @@ def test_json_of_a_plan_is_the_plan_of_a_rehearsal(tightrope: Shell) -> None:
     assert planned.pop("schema") == "tightrope/plan/1"
     walked = json.loads(tightrope("rehearse", "--shipped", "--json").out)["plan"]
     assert set(walked) - set(planned) == {"page_table_a", "page_table_b"}
+    assert planned.pop("blackout")["seconds"] >= 0
     assert planned == {key: walked[key] for key in planned}
 
 

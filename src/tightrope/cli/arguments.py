@@ -99,6 +99,18 @@ def new_kernel(parser: ArgumentParser) -> None:
     )
 
 
+def verify(parser: ArgumentParser) -> None:
+    """`--verify`."""
+    from tightrope.model import OnDamage
+
+    parser.add_argument(
+        "--verify",
+        choices=[each.value for each in OnDamage],
+        help="put a purgatory before the entry stub, which looks at every segment and, when one is not"
+        " what was loaded, says so on the first serial port and halts or resets",
+    )
+
+
 def flat(group: ArgumentParser | argparse._ArgumentGroup) -> None:
     """`--flat` and `--bits`."""
     group.add_argument(

@@ -63,7 +63,7 @@ def inputs(options: argparse.Namespace, begun: Early | None = None) -> tuple[Ima
     """Image, host and request from the arguments.  Raises BadInput."""
     from tightrope import image
     from tightrope.deeds import defaults
-    from tightrope.model import Paging, Protocol, XenCrash, XenInterface
+    from tightrope.model import OnDamage, Paging, Protocol, XenCrash, XenInterface
     from tightrope.plan import Request
 
     if options.crashed != "dom0" and not (options.xen and options.crash):
@@ -107,6 +107,7 @@ def inputs(options: argparse.Namespace, begun: Early | None = None) -> tuple[Ima
             command_line=line,
             scatter=options.scatter,
             crash=options.crash,
+            verify=OnDamage(options.verify) if getattr(options, "verify", None) else None,
             backup=options.backup,
             protocol=Protocol(options.entry) if options.entry else None,
             xen=XenInterface(options.xen) if options.xen else None,

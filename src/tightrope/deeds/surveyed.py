@@ -22,7 +22,7 @@ from tightrope.deeds.loading import Files
 from tightrope.deeds.rehearse import rehearse
 from tightrope.errors import BadInput
 from tightrope.machine.port import Progress, no_progress
-from tightrope.model import Host, Image, Outcome, Verdict, XenInterface
+from tightrope.model import Host, Image, OnDamage, Outcome, Verdict, XenInterface
 from tightrope.perform.load_file import Load
 from tightrope.plan import Request
 
@@ -44,9 +44,10 @@ def survey(
     return Survey(host=host.read(captured.toml, source), notes=tuple(captured.notes))
 
 
-def planned(files: Files, old: Host, *, unpack: bool) -> Load:
+def planned(files: Files, old: Host, *, unpack: bool, verify: OnDamage | None = None) -> Load:
     """The load that a plan gives, without a rehearsal.  Raises TightropeError."""
     new, request = _asked(files, unpack=unpack)
+    request = replace(request, verify=_can(old, verify))
     return performable.of(plan.prepare(new, old, request), "")
 
 
@@ -55,14 +56,16 @@ def rehearsed(
     old: Host,
     *,
     unpack: bool,
+    verify: OnDamage | None = None,
     code: old_kernel.OldKernel | None = None,
     progress: Progress = no_progress,
 ) -> Verdict:
     """The verdict of the plan for `old`, by the relocation code of the kernel that runs there.
 
-    `code` is the running kernel's where it is not given.  Raises TightropeError when it cannot be told.
+    `code` is the running kernel's where it is not given; `verify` puts a purgatory first, in long mode.  Raises TightropeError when it cannot be told.
     """
     new, request = _asked(files, unpack=unpack)
+    request = replace(request, verify=_can(old, verify))
     code = code or running()
     return rehearse(
         new,
@@ -105,6 +108,11 @@ def load_of(verdict: Verdict) -> Load:
             f"the rehearsal says that it {verdict.outcome.value}{why}", source="the load"
         )
     return performable.of(verdict.handover.plan, verdict.outcome.value)
+
+
+def _can(old: Host, verify: OnDamage | None) -> OnDamage | None:
+    """A purgatory where its 64-bit code can run."""
+    return verify if old.paging.long_mode else None
 
 
 def _asked(files: Files, *, unpack: bool) -> tuple[Image, Request]:

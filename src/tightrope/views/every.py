@@ -16,7 +16,7 @@ from tightrope.views import (
     linux_says,
     matrix,
     pgd,
-    plan,
+    planned,
     proofs,
     rehearsal,
     rules,
@@ -26,7 +26,7 @@ from tightrope.views import (
 _VIEWS = (
     rehearsal.VIEW,
     inspection.VIEW,
-    plan.VIEW,
+    planned.VIEW,
     comparison.VIEW,
     matrix.VIEW,
     agreement.VIEW,

@@ -19,8 +19,8 @@ from tightrope.cli.command import FINDING, HOLDS, command, really
 from tightrope.errors import BadInput, MissingPart
 
 if TYPE_CHECKING:
-    from tightrope.deeds.loading import Files, Loading
-    from tightrope.model import Verdict
+    from tightrope.deeds.loading import Files, Loading, Planner
+    from tightrope.model import OnDamage, Verdict
     from tightrope.perform.linux.kexec import LinuxKexec
     from tightrope.perform.linux.state import State
     from tightrope.perform.load_file import Load
@@ -51,6 +51,17 @@ def image(parser: ArgumentParser) -> None:
         "--unpack",
         action="store_true",
         help="unpack a bzImage now and not after the jump, and enter the kernel inside it, without KASLR",
+    )
+    parser.add_argument(
+        "--no-verify",
+        action="store_true",
+        help="no purgatory: what was damaged since the load is entered, and the jump is shorter",
+    )
+    parser.add_argument(
+        "--on-damage",
+        choices=["halt", "reset"],
+        default="halt",
+        help="what the purgatory does when a segment is not what was loaded (%(default)s)",
     )
     parser.add_argument(
         "--via",
@@ -164,6 +175,7 @@ class Rehearsing:
                     files,
                     surveyed.survey().host,
                     unpack=self._options.unpack,
+                    verify=_damage(self._options),
                     progress=bar,
                 )
         except (MissingPart, ModuleNotFoundError) as err:
@@ -185,6 +197,12 @@ class Rehearsing:
         )
         for fact in verdict.assumed:
             yield f"  assumed: {fact.source}"
+
+
+def _damage(options: Namespace) -> OnDamage | None:
+    from tightrope.model import OnDamage
+
+    return None if options.no_verify else OnDamage(options.on_damage)
 
 
 def _load_under_xen(options: Namespace) -> int:
@@ -313,6 +331,7 @@ def refusals(options: Namespace) -> int:
         via=loading.Via(options.via),
         state=state,
         rehearsed=False,
+        planner=_planner(options) if options.via == "kexec_load" else None,
     ) as what:
         found = room.refusals(state, what.request)
     if options.json:
@@ -324,6 +343,20 @@ def refusals(options: Namespace) -> int:
             or f"{what.request.call}: nothing is known that speaks against it"
         )
     return FINDING if found else HOLDS
+
+
+def _planner(options: Namespace) -> Planner:
+    """Plans for the machine that is asked about, without a rehearsal."""
+
+    def plan(files: Files) -> Load:
+        from tightrope import host
+        from tightrope.deeds import surveyed
+
+        read = None if options.root is None else host.read_copy(options.root)
+        old = surveyed.survey(read, options.root or "this machine").host
+        return surveyed.planned(files, old, unpack=options.unpack, verify=_damage(options))
+
+    return plan
 
 
 def _state(options: Namespace) -> State:

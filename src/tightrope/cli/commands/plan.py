@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 
 from tightrope.cli import files
-from tightrope.cli.arguments import as_json, new_kernel, old_kernel
+from tightrope.cli.arguments import as_json, new_kernel, old_kernel, verify
 from tightrope.cli.command import HOLDS, command
 from tightrope.cli.show import show
+
+
+def measured(parser: ArgumentParser) -> None:
+    """Whose rates the blackout is told by."""
+    parser.add_argument(
+        "--calibrate",
+        action="store_true",
+        help="measure this machine's copying, digesting and unpacking for the blackout, a second or two",
+    )
 
 
 @command(
     "plan",
     help="where every byte would go, and why; nothing is run",
-    takes=(new_kernel, old_kernel, as_json),
+    takes=(new_kernel, verify, old_kernel, measured, as_json),
 )
 def plan(options: Namespace) -> int:
+    from tightrope.deeds import blackout
     from tightrope.deeds.rehearse import prepare
-    from tightrope.views.plan import VIEW
+    from tightrope.views.planned import VIEW, Planned
 
-    show(options, VIEW, prepare(*files.inputs(options)))
+    made = prepare(*files.inputs(options))
+    rates = blackout.calibrated(made) if options.calibrate else blackout.STATED
+    show(options, VIEW, Planned(plan=made, blackout=blackout.budget(made, rates)))
     return HOLDS

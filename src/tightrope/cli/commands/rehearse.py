@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tightrope.cli import files, outputs
-from tightrope.cli.arguments import as_json, design, force, new_kernel, old_kernel
+from tightrope.cli.arguments import as_json, design, force, new_kernel, old_kernel, verify
 from tightrope.cli.command import HOLDS, UNKNOWN, command, status
 from tightrope.cli.show import show
 from tightrope.cli.values import seconds
@@ -109,7 +109,7 @@ def walk(parser: ArgumentParser) -> None:
     help="walk a handover on a watched CPU and say whether it holds",
     description="Walk from the old kernel's call at V to the new kernel's first instruction,"
     " instruction by instruction, and check every step.",
-    takes=(new_kernel, old_kernel, real_old_kernel, walk),
+    takes=(new_kernel, verify, old_kernel, real_old_kernel, walk),
 )
 def rehearse(options: Namespace) -> int:
     if options.sabotage == "list":
@@ -123,6 +123,8 @@ def rehearse(options: Namespace) -> int:
     from tightrope.model import Outcome
     from tightrope.report.progress import Bar
 
+    if options.verify and options.on != "emulator":
+        raise BadInput("a purgatory is walked by the emulator alone", source="--verify")
     if options.old_code and options.old_kernel:
         raise BadInput("an old kernel that is booted walks by ours", source="--from")
     broken = sabotage.named(options.sabotage) if options.sabotage else None

@@ -1,0 +1,168 @@
+"""The blackout budget of a plan: what is done after the jump, in bytes, instructions and seconds.
+
+    old kernel        copies what is not in its place
+    crash, CMA        waits for DMA into the memory that it lent out
+    purgatory         SHA-256 of what was loaded
+    new kernel        unpacks itself
+
+Instructions are counted in the routines' bytes, seconds follow from rates: stated ones, or `calibrated`.
+
+Rules: what is not known is not guessed: how long devices take to stop and to come back is nobody's here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from tightrope import image
+from tightrope.memory import PAGE_SIZE
+from tightrope.model import Plan, SegmentRole
+from tightrope.model.blackout import Blackout, Item, Rates, Saving
+
+COPY_INSTRUCTIONS = 16
+"""For each page, one of them a rep movs: the loop of routines/relocate_x86_64.S."""
+BLOCK = 64
+PORTABLE_INSTRUCTIONS, SHA_INSTRUCTIONS = 3049, 305
+"""For each block of SHA-256, in routines/purgatory_64.S."""
+CMA_SECONDS = 10.0
+"""CMA_DMA_TIMEOUT_SEC, kernel/crash_core.c of Linux 6.17: crash_cma_clear_pending_dma()."""
+CMA = "CMA memory"
+STATED = Rates(
+    copy=5e9,
+    digest=2e8,
+    sha=False,
+    unpack={
+        "xz": 6e7,
+        "lzma": 6e7,
+        "bzip2": 4e7,
+        "gzip": 3e8,
+        "lzo": 5e8,
+        "zstd": 6e8,
+        "lz4": 1.5e9,
+    },
+    source="round figures for one core of a server of the 2020s; --calibrate measures this machine's",
+)
+SAMPLE = 32 << 20
+ROUNDS = 3
+
+
+def budget(plan: Plan, rates: Rates = STATED) -> Blackout:
+    """What a plan's jump costs, and what the options would save."""
+    items = tuple(_items(plan, rates))
+    return Blackout(items=items, savings=tuple(_savings(plan, items, rates)), rates=rates)
+
+
+def _items(plan: Plan, rates: Rates) -> Iterator[Item]:
+    pages = 0 if plan.crash else len(plan.destinations)
+    if pages:
+        yield Item(
+            what="copy",
+            bytes=pages * PAGE_SIZE,
+            instructions=pages * COPY_INSTRUCTIONS,
+            seconds=pages * PAGE_SIZE / rates.copy,
+            why="at most: which pages are in their place already the old kernel decides at the load",
+        )
+    if plan.crash and any(each.what.startswith(CMA) for each in plan.host.crash_memory):
+        yield Item(
+            what="wait for DMA",
+            bytes=0,
+            instructions=None,
+            seconds=CMA_SECONDS,
+            why="crashkernel=...,cma: devices may still write into memory that was lent out",
+        )
+    if plan.purgatory is not None:
+        size = _digested(plan)
+        each = SHA_INSTRUCTIONS if rates.sha else PORTABLE_INSTRUCTIONS
+        yield Item(
+            what="digest",
+            bytes=size,
+            instructions=size // BLOCK * each,
+            seconds=size / rates.digest,
+            why="SHA-256 of what was loaded, "
+            + ("by the CPU's instructions" if rates.sha else "without SHA instructions"),
+        )
+    if plan.image.payload is not None:
+        out = unpacked_size(plan)
+        compression = plan.image.payload.compression
+        rate = rates.unpack.get(compression)
+        if out and rate:
+            yield Item(
+                what="unpack",
+                bytes=out,
+                instructions=None,
+                seconds=out / rate,
+                why=f"the new kernel's decompressor, {compression}",
+            )
+
+
+def _savings(plan: Plan, items: tuple[Item, ...], rates: Rates) -> Iterator[Saving]:
+    spent = {each.what: each.seconds for each in items}
+    payload = plan.image.payload
+    if "unpack" in spent and payload is not None:
+        more = max(0, unpacked_size(plan) - payload.size)
+        costs = more / rates.digest if plan.purgatory is not None else 0.0
+        why = "it is unpacked at the load" + (
+            f", and {more:,} bytes more are digested" if costs else ""
+        )
+        yield Saving(option="--unpack", seconds=spent["unpack"] - costs, why=why)
+    if "digest" in spent:
+        why = "what was damaged since the load is entered"
+        yield Saving(option="--no-verify", seconds=spent["digest"], why=why)
+    if "wait for DMA" in spent:
+        why = "memory is reserved and not lent out"
+        yield Saving(option="crashkernel= without ,cma", seconds=CMA_SECONDS, why=why)
+
+
+def _digested(plan: Plan) -> int:
+    return sum(len(each.data) for each in plan.segments if each.role is not SegmentRole.PURGATORY)
+
+
+def unpacked_size(plan: Plan) -> int:
+    """Bytes that come out of a payload: its last four say so (z_output_len, scripts/Makefile.lib,
+    size_append); 0 where there is none."""
+    payload = plan.image.payload
+    if payload is None or payload.size < 4:
+        return 0
+    data = plan.image.parts[0].data
+    return int.from_bytes(data[payload.offset + payload.size - 4 :][:4], "little")
+
+
+def calibrated(plan: Plan) -> Rates:
+    """This machine's rates, measured in a second or two; of unpacking, the plan's own payload's."""
+    block = bytearray(SAMPLE)
+    into = bytearray(SAMPLE)
+
+    def copy() -> None:
+        into[:] = block
+
+    flags = Path("/proc/cpuinfo").read_text(encoding="latin-1", errors="replace")
+    sha = " sha_ni " in flags
+    digest = SAMPLE / _best(lambda: hashlib.sha256(block).digest())
+    unpack = dict(STATED.unpack)
+    payload = plan.image.payload
+    if payload is not None and unpacked_size(plan):
+        unpack[payload.compression] = unpacked_size(plan) / _best(
+            lambda: image.unpack(plan.image), rounds=1
+        )
+    return replace(
+        STATED,
+        copy=SAMPLE / _best(copy),
+        digest=digest if sha else min(digest, STATED.digest),
+        sha=sha,
+        unpack=unpack,
+        source="measured on this machine",
+    )
+
+
+def _best(work: Callable[[], object], rounds: int = ROUNDS) -> float:
+    """Seconds of the quickest of a few."""
+    times = []
+    for _ in range(rounds):
+        started = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - started)
+    return max(min(times), 1e-9)

@@ -1,0 +1,106 @@
+"""The blackout budget: what is counted is in the routines' bytes and in the walk, what is saved was spent."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import iced_x86 as x
+import pytest
+
+from tests.conftest import debian_kernel
+from tests.rehearse.runs import crash_host, example_host, shared, shipped_kernel, shipped_request
+from tightrope import image, routines
+from tightrope.deeds import blackout
+from tightrope.deeds.blackout import BLOCK, COPY_INSTRUCTIONS, STATED, budget, calibrated
+from tightrope.deeds.rehearse import prepare, rehearse
+from tightrope.memory import PAGE_SIZE, Extent
+from tightrope.model import Named, OnDamage, Plan
+
+MIB = 1 << 20
+
+
+def seconds(plan: Plan) -> dict[str, float]:
+    return {each.what: each.seconds for each in budget(plan).items}
+
+
+def spent_in(first: str, behind: str) -> int:
+    """Instructions of a block: straight on through a routine's bytes, its two kinds of loops as often as
+    they go round."""
+    code = routines.read(routines.PURGATORY_64)
+    start, end = code.symbols[first], code.symbols[behind]
+    every = [each for each in x.Decoder(64, code.data[:end], ip=0) if each.ip >= start]
+    loops = [
+        (each.near_branch_target, each.ip)
+        for each in every
+        if each.flow_control == x.FlowControl.CONDITIONAL_BRANCH and each.near_branch_target > start
+    ]
+    (back,) = [
+        each.ip for each in every if each.is_jcc_short_or_near and each.near_branch_target == start
+    ]
+    turns = {
+        ("block", 0): 48,  # the schedule's words
+        ("block", 1): 8,  # eight rounds each
+        ("block_sha", 0): 16,  # four rounds each
+    }
+    count = sum(start <= each.ip <= back for each in every)
+    for number, (head, tail) in enumerate(loops):
+        inside = sum(head <= each.ip <= tail for each in every)
+        count += (turns[first, number] - 1) * inside
+    return count
+
+
+def test_the_instructions_of_a_block_are_those_of_the_routine() -> None:
+    assert spent_in("block", "blocks_sha") == blackout.PORTABLE_INSTRUCTIONS
+    assert spent_in("block_sha", "constants") == blackout.SHA_INSTRUCTIONS
+
+
+def test_the_instructions_of_a_page_are_those_of_the_walk() -> None:
+    request = shipped_request()
+    some = rehearse(shipped_kernel(), example_host(), request, machine=shared())
+    larger = replace(request, initrd=bytes(request.initrd or b"") + bytes(100 * PAGE_SIZE))
+    more = rehearse(shipped_kernel(), example_host(), larger, machine=shared())
+    pages = len(more.handover.plan.destinations) - len(some.handover.plan.destinations)
+    assert pages == 100
+    spent = (more.run.instructions - some.run.instructions) / pages
+    assert spent == COPY_INSTRUCTIONS
+
+
+def test_what_a_purgatory_reads_is_what_was_loaded_and_leaving_it_out_saves_that() -> None:
+    request = shipped_request()
+    without = prepare(shipped_kernel(), example_host(), request)
+    plan = prepare(shipped_kernel(), example_host(), replace(request, verify=OnDamage.HALT))
+    assert "digest" not in seconds(without)
+    (digest,) = [each for each in budget(plan).items if each.what == "digest"]
+    assert digest.bytes == sum(len(each.data) for each in without.segments)
+    assert digest.instructions == digest.bytes // BLOCK * blackout.PORTABLE_INSTRUCTIONS
+    (saving,) = [each for each in budget(plan).savings if each.option == "--no-verify"]
+    assert saving.seconds == digest.seconds == pytest.approx(digest.bytes / STATED.digest)
+    quick = budget(plan, replace(STATED, sha=True))
+    assert [e.instructions for e in quick.items if e.what == "digest"] == [
+        digest.bytes // BLOCK * blackout.SHA_INSTRUCTIONS
+    ]
+
+
+def test_a_crash_copies_nothing_and_waits_where_its_memory_was_lent_out() -> None:
+    old = crash_host()
+    request = shipped_request(crash=True)
+    assert seconds(prepare(shipped_kernel(), old, request)) == {}
+    lent = Named(extent=Extent.sized(0x2000_0000, 16 * MIB), what="CMA memory of the crash kernel")
+    plan = prepare(shipped_kernel(), replace(old, crash_memory=(lent,)), request)
+    assert seconds(plan) == {"wait for DMA": 10.0}
+    assert [each.seconds for each in budget(plan).savings] == [10.0]
+
+
+def test_unpacking_is_counted_by_what_comes_out_and_measured_here() -> None:
+    path = debian_kernel("cloud-amd64")
+    new = image.read(path.read_bytes(), path.name)
+    plan = prepare(new, example_host(), shipped_request())
+    assert new.payload is not None
+    out = len(image.unpack(new))
+    assert blackout.unpacked_size(plan) == out
+    assert seconds(plan)["unpack"] == pytest.approx(out / STATED.unpack[new.payload.compression])
+    unpacked = prepare(image.unpacked(new), example_host(), shipped_request())
+    assert "unpack" not in seconds(unpacked)
+    rates = calibrated(plan)
+    assert rates.copy > rates.digest > 0
+    assert rates.unpack[new.payload.compression] != STATED.unpack[new.payload.compression]
