@@ -181,3 +181,12 @@ def test_without_a_rehearsal_python_is_enough(words: list[str]) -> None:
     assert done.stdout.splitlines()[-1] == "[]", done.stdout + done.stderr
     assert "a mistake of ours" not in done.stderr
     assert "needs" not in done.stderr
+
+
+def test_a_jump_that_live_update_may_refuse_at_its_end_says_so_before() -> None:
+    linux = FakeLinux()
+    assert LinuxKexec(linux, linux.file).cautions() == ()
+    path = "/boot/config-6.12.117+deb13-amd64"
+    linux.files[path] = linux.files[path] + b"CONFIG_LIVEUPDATE=y\n"
+    (caution,) = LinuxKexec(linux, linux.file).cautions()
+    assert "refuses the jump at its end" in caution

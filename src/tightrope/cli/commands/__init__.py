@@ -19,6 +19,7 @@ from tightrope.cli.commands import pgd as pgd
 from tightrope.cli.commands import prove as prove
 from tightrope.cli.commands import record as record
 from tightrope.cli.commands import load as load
+from tightrope.cli.commands import loaded as loaded
 from tightrope.cli.commands import perform as perform
 from tightrope.cli.commands import rules as rules
 from tightrope.cli.commands import contracts as contracts

@@ -1,4 +1,4 @@
-"""`tightrope load`, `exec`, `unload`, `status` and `refusals`: kexec on this Linux.
+"""`tightrope load`: a kernel for the next kexec of this Linux, or of the Xen under it.
 
 Rules: nothing is changed without `--really`; what is said that would be done is what is then
 done.  Only the standard library is imported on the way: these commands run in an initramfs.
@@ -10,16 +10,14 @@ import os
 import syslog
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tightrope.cli import files
-from tightrope.cli.command import FINDING, HOLDS, command, really
+from tightrope.cli.command import HOLDS, command, really
 from tightrope.errors import BadInput, MissingPart
 
 if TYPE_CHECKING:
-    from tightrope.deeds.loading import Files, Loading, Planner
+    from tightrope.deeds.loading import Files, Loading
     from tightrope.model import OnDamage, Verdict
     from tightrope.perform.linux.kexec import LinuxKexec
     from tightrope.perform.linux.state import State
@@ -118,7 +116,7 @@ def _load(options: Namespace, kexec: LinuxKexec, state: State) -> int:
     with loading.opened(
         options.kernel,
         options.initrd,
-        _line(options),
+        line(options),
         crash=options.crash,
         via=loading.Via(options.via),
         state=state,
@@ -142,7 +140,7 @@ def _load(options: Namespace, kexec: LinuxKexec, state: State) -> int:
                 kexec.load(what.load)
                 _log(kind, what.digests)
         if options.json:
-            _print("load", _facts(what, survey, done=done))
+            printed("load", _facts(what, survey, done=done))
         elif done:
             print(f"loaded: a {kind}")
     return HOLDS
@@ -151,8 +149,12 @@ def _load(options: Namespace, kexec: LinuxKexec, state: State) -> int:
 def _log(kind: str, digests: Sequence[tuple[str, str, int]]) -> None:
     """A line to the system's log for each file: who loaded which digest; never the command line."""
     for name, digest, size in digests:
-        said = f"tightrope: {kind} loaded by uid {os.getuid()}: {digest} {size} {name!r}"
-        syslog.syslog(said)
+        logged(f"{kind} loaded by uid {os.getuid()}: {digest} {size} {name!r}")
+
+
+def logged(what: str) -> None:
+    """A line to the system's log (syslog, which journald reads as well)."""
+    syslog.syslog(f"tightrope: {what}")
 
 
 class Rehearsing:
@@ -175,7 +177,7 @@ class Rehearsing:
                     files,
                     surveyed.survey().host,
                     unpack=self._options.unpack,
-                    verify=_damage(self._options),
+                    verify=damage(self._options),
                     progress=bar,
                 )
         except (MissingPart, ModuleNotFoundError) as err:
@@ -199,7 +201,7 @@ class Rehearsing:
             yield f"  assumed: {fact.source}"
 
 
-def _damage(options: Namespace) -> OnDamage | None:
+def damage(options: Namespace) -> OnDamage | None:
     from tightrope.model import OnDamage
 
     return None if options.no_verify else OnDamage(options.on_damage)
@@ -224,7 +226,7 @@ def _load_under_xen(options: Namespace) -> int:
         )
     xen.refuse_outside_dom0(files.text_or_none)
     whole, digests = loading.read_whole(
-        options.kernel, options.initrd, _line(options), crash=options.crash
+        options.kernel, options.initrd, line(options), crash=options.crash
     )
     with Privcmd() as calls:
         kexec = xen.XenKexec(calls)
@@ -243,138 +245,11 @@ def _load_under_xen(options: Namespace) -> int:
     return HOLDS
 
 
-@command(
-    "exec",
-    help="jump into the kernel that is loaded",
-    description="Jump into what `load` loaded: through systemd where it runs this machine, so that"
-    " services end first; else what is not written yet is written and the kernel is asked.",
-    takes=(word,),
-)
-def jump(options: Namespace) -> int:
-    from tightrope.perform.linux.calls import Linux
-    from tightrope.perform.linux.kexec import LinuxKexec
-    from tightrope.perform.linux.state import machine_file
-
-    kexec = LinuxKexec(Linux(), machine_file)
-    kexec.refuse_jump()
-    if really(options, f"jump, by {kexec.way}"):
-        kexec.jump()
-    return HOLDS
-
-
-def which(parser: ArgumentParser) -> None:
-    """Which image."""
-    parser.add_argument("--crash", action="store_true", help="the crash image")
-
-
-@command("unload", help="forget what is loaded", takes=(which, word))
-def unload(options: Namespace) -> int:
-    from tightrope.perform.linux.calls import Linux
-    from tightrope.perform.linux.kexec import LinuxKexec
-    from tightrope.perform.linux.state import machine_file
-
-    kexec = LinuxKexec(Linux(), machine_file)
-    if really(options, f"unload the {'crash' if options.crash else 'kexec'} image"):
-        kexec.unload(crash=options.crash)
-        print("unloaded")
-    return HOLDS
-
-
-def tree(parser: ArgumentParser) -> None:
-    """Another machine's files."""
-    parser.add_argument(
-        "--root",
-        metavar="DIR",
-        help="a copy of another machine's /proc, /sys and /boot instead of this one's",
-    )
-
-
-def as_object(parser: ArgumentParser) -> None:
-    """`--json`."""
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
-
-
-@command(
-    "status",
-    help="what is loaded here, and what this kernel allows",
-    takes=(tree, as_object),
-)
-def status(options: Namespace) -> int:
-    from tightrope.perform.linux.kexec import facts, told
-
-    state = _state(options)
-    if options.json:
-        _print("status", facts(state))
-    else:
-        print("\n".join(told(state)))
-    return HOLDS
-
-
-@command(
-    "refusals",
-    help="what this kernel would answer to such a load, and why",
-    description="Every reason that can be told without asking, without root: the system call, its errno,"
-    " what was found, what mends it.  `ours` is what Linux would take and the machine would not survive.",
-    epilog="Exit status: 0 none, 1 it would be refused, 2 bad input.",
-    takes=(image, tree),
-)
-def refusals(options: Namespace) -> int:
-    from tightrope.deeds import loading
-    from tightrope.perform.linux import refusals as room
-
-    state = _state(options)
-    with loading.opened(
-        options.kernel,
-        options.initrd,
-        _line(options),
-        crash=options.crash,
-        via=loading.Via(options.via),
-        state=state,
-        rehearsed=False,
-        planner=_planner(options) if options.via == "kexec_load" else None,
-    ) as what:
-        found = room.refusals(state, what.request)
-    if options.json:
-        rows = [asdict(each) | {"answer": each.answer} for each in found]
-        _print("refusals", {"call": what.request.call, "refusals": rows})
-    else:
-        print(
-            "\n".join(map(str, found))
-            or f"{what.request.call}: nothing is known that speaks against it"
-        )
-    return FINDING if found else HOLDS
-
-
-def _planner(options: Namespace) -> Planner:
-    """Plans for the machine that is asked about, without a rehearsal."""
-
-    def plan(files: Files) -> Load:
-        from tightrope import host
-        from tightrope.deeds import surveyed
-
-        read = None if options.root is None else host.read_copy(options.root)
-        old = surveyed.survey(read, options.root or "this machine").host
-        return surveyed.planned(files, old, unpack=options.unpack, verify=_damage(options))
-
-    return plan
-
-
-def _state(options: Namespace) -> State:
-    from tightrope.perform.linux.state import machine_file, read_state
-
-    if options.root is None:
-        return read_state(machine_file)
-    root = Path(options.root)
-    if not root.is_dir():
-        raise BadInput("is no directory", source=options.root)
-    return read_state(lambda path: machine_file(str(root / path[1:])))
-
-
-def _line(options: Namespace) -> str:
+def line(options: Namespace) -> str:
     """The new kernel's command line."""
     if not options.reuse_cmdline:
         return str(options.append)
-    from tightrope.deeds.loading import COMMAND_LINE, reused_command_line
+    from tightrope.deeds.loading import COMMAND_LINE
 
     running = files.text_or_none(COMMAND_LINE)
     if running is None:
@@ -382,7 +257,7 @@ def _line(options: Namespace) -> str:
     return reused_command_line(running)
 
 
-def _print(name: str, facts: Mapping[str, object]) -> None:
+def printed(name: str, facts: Mapping[str, object]) -> None:
     from tightrope.report import json
     from tightrope.views.linux_says import SHAPES
 

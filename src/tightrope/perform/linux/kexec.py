@@ -114,6 +114,17 @@ class LinuxKexec:
         runs = (self._files("/proc/1/comm") or b"").strip() == b"systemd"
         return " ".join(SYSTEMCTL) if runs else "reboot(2)"
 
+    def cautions(self) -> tuple[str, ...]:
+        """What may go wrong at the very end of a jump, when services have stopped; a sentence each."""
+        found = []
+        if self.state().live_update:
+            found.append(
+                "this kernel has a live update orchestrator: where a session cannot be saved it refuses"
+                " the jump at its end, when services have stopped; the machine then reboots through its"
+                " firmware, or stands still where nobody asks for that"
+            )
+        return tuple(found)
+
     def refuse_jump(self) -> None:
         """Raise BadInput where nothing is loaded."""
         if self.state().loaded is False:
