@@ -249,7 +249,7 @@ def line(options: Namespace) -> str:
     """The new kernel's command line."""
     if not options.reuse_cmdline:
         return str(options.append)
-    from tightrope.deeds.loading import COMMAND_LINE
+    from tightrope.deeds.loading import COMMAND_LINE, reused_command_line
 
     running = files.text_or_none(COMMAND_LINE)
     if running is None:
