@@ -62,7 +62,8 @@ def rehearsed(
 ) -> Verdict:
     """The verdict of the plan for `old`, by the relocation code of the kernel that runs there.
 
-    `code` is the running kernel's where it is not given; `verify` puts a purgatory first, in long mode.  Raises TightropeError when it cannot be told.
+    `code` is the running kernel's where it is not given; `verify` puts a purgatory first, in long
+    mode.  Raises TightropeError when it cannot be told.
     """
     new, request = _asked(files, unpack=unpack)
     request = replace(request, verify=_can(old, verify))

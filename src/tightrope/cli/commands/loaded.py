@@ -1,4 +1,4 @@
-"""`tightrope exec`, `unload`, `status` and `refusals`: what is loaded on this Linux, and what would be.
+"""`tightrope exec`, `unload`, `status` and `refusals`: what is loaded here, and what would be.
 
 Rules: as `load`; only the standard library is imported on the way.
 """
