@@ -1,6 +1,7 @@
 """Comparing bytes at memory speed: memoryview's own == looks at one element after the other.
 
-Rules: eight bytes at a time, and no copy of either side.
+Rules: a few pages are copied and compared as bytes, which is the quickest way for them; of more nothing
+is copied, and eight bytes are looked at at a time.
 """
 
 from __future__ import annotations
@@ -11,10 +12,14 @@ from numpy.typing import NDArray
 from tightrope.model import Buffer
 
 Bytes = NDArray[np.uint8]
+SMALL = 1 << 16
+"""Bytes that are sooner copied than wrapped into arrays."""
 
 
 def alike(one: Buffer, other: Buffer) -> bool:
     """Whether two buffers hold the same bytes; buffers of different lengths do not."""
+    if len(one) <= SMALL:
+        return len(one) == len(other) and bytes(one) == bytes(other)
     a, b = np.frombuffer(one, np.uint8), np.frombuffer(other, np.uint8)
     whole = len(a) & ~7
     return len(a) == len(b) and bool(
@@ -25,9 +30,20 @@ def alike(one: Buffer, other: Buffer) -> bool:
 
 def any_set(data: Buffer) -> bool:
     """Whether any byte is not zero."""
+    if len(data) <= SMALL:
+        return bool(bytes(data).strip(b"\0"))
     all_of = np.frombuffer(data, np.uint8)
     whole = len(all_of) & ~7
     return bool(all_of[:whole].view(np.uint64).any() or all_of[whole:].any())
+
+
+def among(frames: NDArray[np.int64], ordered: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which frames are in `ordered`, which is sorted."""
+    if not len(ordered):
+        return np.zeros(len(frames), np.bool_)
+    at = np.minimum(np.searchsorted(ordered, frames), len(ordered) - 1)
+    there: NDArray[np.bool_] = ordered[at] == frames
+    return there
 
 
 def wrong(got: Buffer, wanted: Buffer) -> NDArray[np.int64]:

@@ -13,7 +13,7 @@ from typing import TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from tightrope.check.alike import wrong
+from tightrope.check.alike import among, wrong
 from tightrope.check.changes import Change, changes
 from tightrope.check.page_list import INDIRECTION, Copies, follow
 from tightrope.errors import MachineError
@@ -199,12 +199,8 @@ class Case:
 
     def destinations_among(self, frames: Sequence[int]) -> tuple[int, ...]:
         """Which of a few frames are destinations of the list."""
-        ordered = self._destinations
-        if not len(ordered):
-            return ()
         wanted = np.array(frames, np.int64)
-        at = np.minimum(np.searchsorted(ordered, wanted), len(ordered) - 1)
-        return tuple(wanted[ordered[at] == wanted].tolist())
+        return tuple(wanted[among(wanted, self._destinations)].tolist())
 
     @cached_property
     def _destinations(self) -> NDArray[np.int64]:

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from tightrope.check.alike import among
 from tightrope.check.case import Case, owner
 from tightrope.check.changes import steps_of
 from tightrope.check.rule import Found, finding, rule
@@ -117,7 +118,7 @@ def copies_owned(case: Case) -> Iterator[Found]:
         # What a destination held is kept: it changes places with its source, through the swap page.
         written = read = np.concatenate([written, read, np.array([page.start >> PAGE_SHIFT])])
     for column, frames, verb in ((1, written, "writes"), (2, read, "reads")):
-        bad = seen[~np.isin(seen[:, column] >> PAGE_SHIFT, frames)]
+        bad = seen[~among(seen[:, column] >> PAGE_SHIFT, np.sort(frames))]
         if len(bad):
             phys = int(bad[0][column])
             yield finding(

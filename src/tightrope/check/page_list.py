@@ -18,6 +18,19 @@ DESTINATION, INDIRECTION, DONE, SOURCE, ZERO = 1, 2, 4, 8, 16
 PAGE = 4096
 
 
+_FLAGS = np.uint64(31)
+
+
+def _kinds(*asked: int) -> NDArray[np.uint8]:
+    """What a word is, by its flags: the first that is asked of those it has, 0 for none."""
+    found = [next((flag for flag in asked if low & flag), 0) for low in range(32)]
+    return np.array(found, np.uint8)
+
+
+_LINUXS = _kinds(DESTINATION, INDIRECTION, DONE, SOURCE)
+_XENS = _kinds(DESTINATION, INDIRECTION, DONE, SOURCE, ZERO)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Copies:
     """What a list asks for, in order: frame numbers, one element per IND_SOURCE.
@@ -38,23 +51,21 @@ def follow(head: int, pages: Mapping[int, Buffer], *, word: int = 8, zeros: bool
     `word` is how many bytes a word of the list has: 8, or 4 on a 32-bit kernel.  With `zeros` the
     list is Xen's, which has a fifth flag; Linux skips such a word.
     """
+    kinds = _XENS if zeros else _LINUXS
     parts: list[NDArray[np.uint64]] = []
     seen: dict[int, None] = {}
     words = np.array([head], np.uint64)
     problem: str | None = None
     while True:
-        low = words & np.uint64(15)
-        destination = low & np.uint64(DESTINATION) != 0
-        link = ~destination & (low & np.uint64(INDIRECTION) != 0)
-        done = ~destination & ~link & (low & np.uint64(DONE) != 0)
-        ends = np.nonzero(link | done)[0]
+        kind = kinds[words & _FLAGS]
+        ends = ((kind == INDIRECTION) | (kind == DONE)).nonzero()[0]
         if not len(ends):
             parts.append(words)
             problem = "a page of the list has neither IND_INDIRECTION nor IND_DONE"
             break
         end = int(ends[0])
         parts.append(words[:end])
-        if done[end]:
+        if kind[end] == DONE:
             break
         at = int(words[end]) & ~(PAGE - 1)
         if at in seen:
@@ -67,10 +78,9 @@ def follow(head: int, pages: Mapping[int, Buffer], *, word: int = 8, zeros: bool
         seen[at] = None
         words = np.frombuffer(raw, f"<u{word}").astype(np.uint64)
     flat = np.concatenate(parts)
-    destination = flat & np.uint64(DESTINATION) != 0
-    source = ~destination & (flat & np.uint64(SOURCE) != 0)
-    cleared = ~destination & ~source & (flat & np.uint64(ZERO if zeros else 0) != 0)
-    source |= cleared
+    kind = kinds[flat & _FLAGS]
+    destination, cleared = kind == DESTINATION, kind == ZERO
+    source = (kind == SOURCE) | cleared
     position = np.arange(len(flat))
     last = np.maximum.accumulate(np.where(destination, position, -1)) if len(flat) else position
     copied = np.cumsum(source)

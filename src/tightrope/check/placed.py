@@ -17,6 +17,7 @@ from itertools import pairwise
 
 import numpy as np
 
+from tightrope.check.alike import among
 from tightrope.check.case import Case, owner
 from tightrope.check.rule import Found, finding, rule
 from tightrope.check.told.reading import told_as_loaded
@@ -248,18 +249,18 @@ def _sources(case: Case, used: list[Named], owners: dict[int, str], mend: str) -
     count = min(len(plan.sources), len(plan.destinations))
     moved = plan.sources[:count] != plan.destinations[:count]
     frames = np.unique(plan.sources[:count][moved & (plan.sources[:count] >= 0)])
-    hit = frames[np.isin(frames, np.array(list(owners), np.int64))]
+    hit = frames[among(frames, np.array(sorted(owners), np.int64))]
     for frame in hit[:1].tolist():
         yield finding(
             f"a source is laid at {frame << PAGE_SHIFT:#x}, over {owners[frame]}", mend=mend
         )
         return
-    for one in used:
-        pages = one.extent.pages
-        hit = frames[(frames >= pages.start) & (frames < pages.stop)]
-        if len(hit):
+    pages = [each.extent.pages for each in used]
+    first = np.searchsorted(frames, np.array([each.start for each in pages]))
+    for one, its, at in zip(used, pages, first.tolist(), strict=True):
+        if at < len(frames) and frames[at] < its.stop:
             yield finding(
-                f"a source is laid at {int(hit[0]) << PAGE_SHIFT:#x}, over {one.what} {one.extent}",
+                f"a source is laid at {int(frames[at]) << PAGE_SHIFT:#x}, over {one.what} {one.extent}",
                 mend=mend,
             )
             return

@@ -8,6 +8,7 @@ up is filled with words that say where they are, and what is in that place later
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import Enum, auto
 from itertools import pairwise
 
@@ -69,9 +70,7 @@ def lay_segment(
     moved = destinations[sources != destinations]
     # What is cleared has no source; its data has ended by then.
     sources = sources[sources != ZERO_FRAME]
-    cuts = np.nonzero(np.diff(sources) != 1)[0] + 1
-    bounds = [0, *cuts.tolist(), len(sources)] if len(sources) else []
-    for first, last in pairwise(bounds):
+    for first, last in _runs(sources):
         start = int(sources[first]) << PAGE_SHIFT
         run = Extent.sized(start, (last - first) * PAGE_SIZE)
         part = data[first * PAGE_SIZE : last * PAGE_SIZE]
@@ -81,8 +80,11 @@ def lay_segment(
         ram.zero(Extent(filled.end, run.end))
         if len(part):
             ram.write(start, part)
-    if len(moved) and before is Destinations.POISONED:
-        cuts = np.nonzero(np.diff(moved) != 1)[0] + 1
-        for frames in np.split(moved, cuts):
-            place = Extent.sized(int(frames[0]) << PAGE_SHIFT, len(frames) * PAGE_SIZE)
-            ram.write(place.start, bytes([POISON]) * place.size)
+    for first, last in _runs(moved) if before is Destinations.POISONED else ():
+        ram.write(int(moved[first]) << PAGE_SHIFT, bytes([POISON]) * ((last - first) * PAGE_SIZE))
+
+
+def _runs(frames: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    """[first, last) of the indices of adjacent frames."""
+    cuts = (frames[1:] - frames[:-1] != 1).nonzero()[0] + 1
+    return pairwise([0, *cuts.tolist(), len(frames)] if len(frames) else [])

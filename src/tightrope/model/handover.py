@@ -7,7 +7,7 @@ in memory before the walk, `pieces` and `static`, is put together from it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tightrope.memory import PAGE_SIZE, Phys
@@ -58,6 +58,8 @@ class Handover:
     extra: tuple[Piece, ...] = ()
     """What else is laid into memory before the walk."""
 
+    _pieces: tuple[Piece, ...] | None = field(default=None, init=False, repr=False, compare=False)
+
     @property
     def plan(self) -> Plan:
         """The plan that the intent is.  Raises LookupError where it was observed and not planned."""
@@ -93,6 +95,11 @@ class Handover:
     @property
     def pieces(self) -> tuple[Piece, ...]:
         """All bytes that lie in memory before the walk, apart from the source pages' contents."""
+        if self._pieces is None:
+            object.__setattr__(self, "_pieces", self._all_pieces())
+        return self._pieces or ()
+
+    def _all_pieces(self) -> tuple[Piece, ...]:
         contract = self.relocation_code.contract
         data = self.code.data[: contract.same].ljust(PAGE_SIZE, b"\0")
         control = self.intent.control_page

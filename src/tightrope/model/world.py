@@ -6,7 +6,7 @@ Rules: frozen, keyword-only, slotted; nouns only, see the package.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -112,9 +112,16 @@ class World:
     dom0_tables: frozenset[int] = frozenset()
     """Which of the tables are dom0's and not the hypervisor's, by their frame addresses."""
 
+    _pieces: tuple[Piece, ...] | None = field(default=None, init=False, repr=False, compare=False)
+
     @property
     def pieces(self) -> tuple[Piece, ...]:
         """All of its bytes, each once, page tables last."""
+        if self._pieces is None:
+            object.__setattr__(self, "_pieces", self._all_pieces())
+        return self._pieces or ()
+
+    def _all_pieces(self) -> tuple[Piece, ...]:
         out = list(self.laid)
         for frame, page in self.tables.items():
             dom0 = frame in self.dom0_tables

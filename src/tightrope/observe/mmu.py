@@ -20,9 +20,6 @@ from tightrope.observe.physical import Ram
 from tightrope.x86 import cpu as x86
 from tightrope.x86.walk import Access, Mmu, Refused, Translated, load_pdptes, walk
 
-PAGE_SHIFTS = (PAGE_SHIFT, 21, 22, 30)
-"""4 KiB, 2 MiB, the 4 MiB of 32-bit paging, and 1 GiB."""
-
 
 @dataclass(slots=True)
 class Context:
@@ -60,7 +57,10 @@ class WatchedMmu:
         self.mmu = replace(self.mmu, pdptes=loaded if isinstance(loaded, tuple) else None)
         self.contexts: list[Context] = []
         self.log: list[Translation] = []
-        self._cache: dict[tuple[Access, int, int], int] = {}
+        self._pages: dict[Access, dict[int, int]] = {access: {} for access in Access}
+        """By access, number of the linear page -> where it is: what has been asked for."""
+        self._large: dict[int, dict[tuple[Access, int], int]] = {}
+        """The same of larger pages, by the shift that makes a page's number of an address."""
 
     def state(self, *, code64: bool) -> x86.ControlState:
         """What the legality of the next control-register write depends on."""
@@ -82,6 +82,8 @@ class WatchedMmu:
     ) -> str | None:
         """Why a control-register write raises #GP(0) for a PDPTE, under PAE paging (SDM 4.4.1)."""
         now = self.mmu
+        if now.efer & x86.EFER_LMA:
+            return None
         then = replace(
             now,
             cr0=now.cr0 if cr0 is None else cr0,
@@ -100,6 +102,8 @@ class WatchedMmu:
     def _loaded(self, mmu: Mmu) -> Mmu:
         """The same state with the PDPTEs that the CPU loads with it."""
         loaded = load_pdptes(self._ram.word, mmu)
+        if loaded is None and mmu.pdptes is None:
+            return mmu
         return replace(mmu, pdptes=loaded if isinstance(loaded, tuple) else None)
 
     def write_cr3(self, value: int) -> None:
@@ -119,7 +123,7 @@ class WatchedMmu:
                 Context(mmu=before, read=self.entry_before, only_global=not keeps_all)
             )
         self.mmu = self._loaded(replace(before, cr3=value & ~x86.CR3_NO_FLUSH))
-        self._cache.clear()
+        self._forget()
 
     def write_cr4(self, value: int) -> None:
         """MOV to CR4; see `x86.cpu.flushes_everything`."""
@@ -127,7 +131,7 @@ class WatchedMmu:
             self.contexts.clear()
         then = replace(self.mmu, cr4=value)
         self.mmu = self._loaded(then) if self._loads(then) else then
-        self._cache.clear()
+        self._forget()
 
     def write_cr0(self, value: int) -> None:
         """MOV to CR0: clearing PG drops everything (SDM 4.10.4.1), reserved bits stay clear."""
@@ -141,19 +145,19 @@ class WatchedMmu:
             efer |= x86.EFER_LMA
         then = replace(self.mmu, cr0=value, efer=efer)
         self.mmu = self._loaded(then) if self._loads(then) else then
-        self._cache.clear()
+        self._forget()
 
     def write_efer(self, value: int) -> None:
         """WRMSR to EFER; LMA is the CPU's own."""
         lma = self.mmu.efer & x86.EFER_LMA
         self.mmu = replace(self.mmu, efer=value & ~x86.EFER_LMA | lma)
-        self._cache.clear()
+        self._forget()
 
     def invlpg(self, virt: int) -> None:
         """INVLPG drops one page from every context, global or not."""
         for context in self.contexts:
             context.dropped.add(virt >> 12)
-        self._cache.clear()
+        self._forget()
 
     # ----------------------------------------------------------------------------- translations
 
@@ -172,9 +176,12 @@ class WatchedMmu:
         if isinstance(got, Refused):
             return got
         stale = self._stale(virt, access, got) if self.contexts else ()
-        size = PAGE_SIZE if self.contexts else got.page_size
-        shift = size.bit_length() - 1
-        self._cache[access, shift, virt >> shift] = got.phys & ~(size - 1)
+        self._pages[access][virt >> PAGE_SHIFT] = got.phys & -PAGE_SIZE
+        # With a stale context the answer may differ from one 4 KiB page to the next.
+        if got.page_size > PAGE_SIZE and not self.contexts:
+            shift = got.page_size.bit_length() - 1
+            pages = self._large.setdefault(shift, {})
+            pages[access, virt >> shift] = got.phys & -got.page_size
         self.log.append(
             Translation(
                 instruction=instruction,
@@ -197,12 +204,19 @@ class WatchedMmu:
 
     def cached(self, virt: int, access: Access) -> Phys | None:
         """The physical address of a linear one that was asked for before, from the cache alone."""
-        # With a stale context the answer may differ from one 4 KiB page to the next.
-        for shift in (PAGE_SHIFT,) if self.contexts else PAGE_SHIFTS:
-            base = self._cache.get((access, shift, virt >> shift))
-            if base is not None:
-                return Phys(base | virt & ((1 << shift) - 1))
+        page = self._pages[access].get(virt >> PAGE_SHIFT)
+        if page is not None:
+            return Phys(page | virt & (PAGE_SIZE - 1))
+        for shift, large in self._large.items():
+            page = large.get((access, virt >> shift))
+            if page is not None:
+                return Phys(page | virt & (1 << shift) - 1)
         return None
+
+    def _forget(self) -> None:
+        for pages in self._pages.values():
+            pages.clear()
+        self._large.clear()
 
     def look(self, virt: int, size: int, access: Access = Access.READ) -> bytes | Refused:
         """The bytes at a linear address, without a trace in the log; None of them in a hole."""

@@ -5,6 +5,8 @@ Rules: everything here was seen by the watch, the MMU or the CPU; nothing is jud
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,6 +17,7 @@ from tightrope.observe.delivery import follow
 from tightrope.observe.mmu import WatchedMmu
 from tightrope.observe.steps import StepTracker
 from tightrope.observe.watch import Watch
+from tightrope.x86.walk import Refused
 
 
 def observed(
@@ -90,22 +93,24 @@ def fault(watch: Watch, mmu: WatchedMmu, steps: StepTracker, registers: Register
 
 def descriptors(mmu: WatchedMmu, registers: Registers) -> dict[str, int]:
     """The gdt slot of each segment register, where the gdt can be read."""
-    base, limit = registers.gdt
-    out = {}
-    for name, selector in registers.segments.items():
-        if selector & ~7 and selector | 7 <= limit:
-            raw = mmu.look(base + (selector & ~7), 8)
-            if isinstance(raw, bytes):
-                out[name] = int.from_bytes(raw, "little")
-    return out
+    found = _slots(registers, mmu.look)
+    return {name: slot for name, slot in found.items() if slot is not None}
 
 
 def known_descriptors(mmu: WatchedMmu, registers: Registers) -> dict[str, int | None]:
     """What the old kernel's gdt has for each selector that is not null, None where it cannot be read."""
+    return _slots(registers, mmu.look_before)
+
+
+def _slots(
+    registers: Registers, look: Callable[[int, int], bytes | Refused | None]
+) -> dict[str, int | None]:
+    """By segment register, the descriptor of a selector that is not null, read once for each."""
     base, limit = registers.gdt
-    out: dict[str, int | None] = {}
-    for name, selector in registers.segments.items():
-        if selector & ~7:
-            raw = mmu.look_before(base + (selector & ~7), 8) if selector | 7 <= limit else None
-            out[name] = None if raw is None else int.from_bytes(raw, "little")
-    return out
+    seen: dict[int, int | None] = {}
+    for selector in registers.segments.values():
+        slot = selector & ~7
+        if slot and slot not in seen:
+            raw = look(base + slot, 8) if slot | 7 <= limit else None
+            seen[slot] = int.from_bytes(raw, "little") if isinstance(raw, bytes) else None
+    return {name: seen[each & ~7] for name, each in registers.segments.items() if each & ~7}

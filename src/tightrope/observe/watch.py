@@ -83,6 +83,7 @@ class Watch:
         """Code that had been executed was written over: Unicorn may have translated both."""
         self._astray = 0
         self._ahead = ReadAhead(engine, mmu, self._privileged)
+        self._closed = self._ahead.pages
 
     # ----------------------------------------------------------------------------- from the CPU
 
@@ -100,7 +101,7 @@ class Watch:
         operation = self._operations.get(rip)
         if operation is None:
             operation = self._decode(rip)
-        if self._ahead.pages and (beyond := self._ahead.beyond(rip, operation)):
+        if self._closed and (beyond := self._ahead.beyond(rip, operation)):
             self._refused(*beyond, Access.FETCH)
             self._engine.stop()
             return

@@ -35,6 +35,7 @@ __all__ = ["Answer", "Batch", "Engine", "Failed"]
 
 Answer = int | tuple[int, Collection[Access]] | None
 """A physical page, with what else is allowed there without another question; None where a CPU faults."""
+SYSTEM = ("rip", "rflags", "cr0", "cr2", "cr3", "cr4", *SEGMENTS)
 NEEDED_EFER = EFER_LME | EFER_LMA | EFER_NXE
 
 
@@ -61,7 +62,7 @@ class Engine:
         self.uc.ctl_set_tlb_mode(binding.const.UC_TLB_VIRTUAL)  # type: ignore[attr-defined]
         self.uc.ctl_exits_enabled(True)
         self._names = GENERAL if bits == 64 else GENERAL[:8]
-        self._general = self.batch(*self._names)
+        self._general, self._system = self.batch(*self._names), self.batch(*SYSTEM)
         for number, extent in enumerate(ram.extents):
             self.uc.mem_map_ptr(
                 extent.start, extent.size, binding.const.UC_PROT_ALL, ram.address_in_process(number)
@@ -141,17 +142,15 @@ class Engine:
 
     def registers(self) -> Registers:
         """The CPU as it is."""
+        # A register narrower than 64 bits leaves the rest of its word alone.
+        ctypes.memset(self._system.values, 0, ctypes.sizeof(self._system.values))
+        now = dict(zip(SYSTEM, self._system.read(), strict=True))
         return Registers(
             general=dict.fromkeys(GENERAL, 0)
             | dict(zip(self._names, self._general.read(), strict=True)),
-            rip=self.read("rip"),
-            rflags=self.read("rflags"),
-            cr0=self.read("cr0"),
-            cr2=self.read("cr2"),
-            cr3=self.read("cr3"),
-            cr4=self.read("cr4"),
             efer=self.efer(),
-            segments={name: self.read(name) for name in SEGMENTS},
+            segments={name: now.pop(name) for name in SEGMENTS},
+            **now,
             gdt=self.table("gdtr"),
             idt=self.table("idtr"),
         )
