@@ -94,14 +94,16 @@ def test_a_word_of_zeros_ends_an_lz4_stream() -> None:
     assert "is corrupt: a block of 0x37303730 bytes" in str(flaw(pad(packed, 1) + MAIN).flaw)
 
 
-def test_zeros_alone_are_an_empty_initrd() -> None:
-    assert whole(bytes(5000)) == ""
+@pytest.mark.parametrize("size", [1, 512, 5000, 1 << 20])
+def test_zeros_alone_are_no_initrd(size: int) -> None:
+    found = flaw(bytes(size))
+    assert found.flaw == f"holds no archive: {size:#x} bytes of zeros and nothing else"
 
 
 def test_an_archive_may_lack_its_trailer_and_be_padded() -> None:
-    assert whole(entry("init", b"x") + bytes(512)) == "a cpio archive of 1 entries"
+    assert whole(entry("init", b"x") + bytes(512)) == "a cpio archive of 1 entry"
     packed = gzip.compress(entry("init", b"x") + bytes(512))
-    assert whole(packed) == "a cpio archive of 1 entries (gzip)"
+    assert whole(packed) == "a cpio archive of 1 entry (gzip)"
 
 
 def test_an_entry_that_linux_passes_over_is_no_flaw() -> None:

@@ -49,7 +49,9 @@ OWN_STACK = (SegmentRole.ENTRY_STUB, SegmentRole.PURGATORY)
 class Case:
     """One handover and its run."""
 
-    def __init__(self, handover: Handover, run: Run) -> None:
+    def __init__(self, handover: Handover, run: Run, *, unpacked: int | None = None) -> None:
+        """`unpacked`: bytes that the initrd unpacks to, where somebody has unpacked it."""
+        self.unpacked = unpacked
         self.handover = handover
         self.run = run
         self.intent = handover.intent

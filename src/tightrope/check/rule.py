@@ -27,6 +27,8 @@ class Found:
     mend: str
     step: Step | None
     """Where it belongs, None for the rule's own step."""
+    advice: bool
+    """It is said, and nothing falls by it."""
 
 
 def finding(
@@ -37,7 +39,14 @@ def finding(
     step: Step | None = None,
 ) -> Found:
     """What is wrong, what was seen (label to text), what would mend it."""
-    return Found(message=message, evidence=dict(evidence or {}), mend=mend, step=step)
+    seen = dict(evidence or {})
+    return Found(message=message, evidence=seen, mend=mend, step=step, advice=False)
+
+
+def advice(message: str, *, mend: str, evidence: Mapping[str, str] | None = None) -> Found:
+    """What may go wrong, where nobody can tell that it will."""
+    seen = dict(evidence or {})
+    return Found(message=message, evidence=seen, mend=mend, step=None, advice=True)
 
 
 Search = Callable[[Case], Iterator[Found]]
@@ -73,7 +82,7 @@ class Rule:
                 message=each.message,
                 evidence=each.evidence,
                 mend=each.mend,
-                advice=not promised,
+                advice=each.advice or not promised,
             )
 
 

@@ -56,9 +56,12 @@ RULES: tuple[Rule, ...] = (
 )
 
 
-def check(handover: Handover, run: Run) -> tuple[Finding, ...]:
-    """Every finding of every rule that the run can answer, the one to mend first."""
-    case = Case(handover, run)
+def check(handover: Handover, run: Run, *, unpacked: int | None = None) -> tuple[Finding, ...]:
+    """Every finding of every rule that the run can answer, the one to mend first.
+
+    `unpacked`: bytes that the initrd unpacks to, where somebody has unpacked it.
+    """
+    case = Case(handover, run, unpacked=unpacked)
     found = [finding for rule in asked(run) for finding in rule.check(case)]
     return tuple(sorted(found, key=lambda finding: finding.step))
 

@@ -127,18 +127,22 @@ def rehearse_booted(
     with stages.stage("walk"):
         run = machine.walk(standing.pc, built, look)
     with stages.stage("check"):
-        findings = (*unpacking.findings(), *_changed(changed), *check.check(built, run))
+        asked = check.check(built, run, unpacked=unpacking.initrd_size())
+        findings = (*unpacking.findings(), *_changed(changed), *asked)
     heard: Console | None = None
     if run.stop is Stop.ENTRY:
         with stages.stage("userspace"):
             heard = machine.userspace(token, seconds=seconds, progress=progress)
             heard = attributed(heard, image)
             findings += tuple(reached(heard, token))
+    advice = tuple(each for each in findings if each.advice)
+    findings = tuple(each for each in findings if not each.advice)
     return Verdict(
         outcome=Outcome.FALLS if findings else Outcome.HOLDS,
         handover=built,
         run=run,
         findings=findings,
+        advice=advice,
         rules=tuple(rule.id for rule in check.asked(run)),
         unasked=check.unasked(run),
         contents=unpacking.contents(),

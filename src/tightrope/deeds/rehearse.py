@@ -168,4 +168,5 @@ def _walked(
             raise
         return run, findings
     with stages.stage("check"):
-        return run, (*unpacking.findings(), *check.check(built, run))
+        told = check.check(built, run, unpacked=unpacking.initrd_size())
+        return run, (*unpacking.findings(), *told)

@@ -43,6 +43,11 @@ class Unpacking:
         """What was found, once all is unpacked."""
         return tuple(self._answers.result().values())
 
+    def initrd_size(self) -> int | None:
+        """Bytes that the initrd unpacks to; None where there is none, or it is not whole."""
+        found = self._answers.result().get(INITRD)
+        return None if found is None else found.size
+
     def findings(self) -> Iterator[Finding]:
         """What is wrong, once all is unpacked."""
         for rule, found in self._answers.result().items():

@@ -67,22 +67,27 @@ class _Flaw(Exception):
 def initrd_contents(data: Buffer) -> Contents:
     """Whether Linux unpacks these bytes to their end."""
     seen: list[str] = []
+    size = 0
     try:
-        for member in _members(memoryview(data).cast("B")):
+        for member, unpacked in _members(memoryview(data).cast("B")):
             seen.append(member)
+            size += unpacked
     except _Untold as answer:
         return Contents(what=_listed(seen), untold=str(answer))
     except _Flaw as answer:
         return Contents(what=_listed(seen), flaw=str(answer), where=answer.where, says=answer.says)
-    return Contents(what=_listed(seen))
+    if not seen:
+        flaw = f"holds no archive: {len(data):#x} bytes of zeros and nothing else"
+        return Contents(what=_listed(seen), flaw=flaw)
+    return Contents(what=_listed(seen), size=size)
 
 
 def _listed(seen: list[str]) -> str:
     return "the initrd" + (f", {', then '.join(seen)}" if seen else "")
 
 
-def _members(data: memoryview) -> Iterator[str]:
-    """Walk the archives one by one, and say what each was.  Raises _Untold and _Flaw."""
+def _members(data: memoryview) -> Iterator[tuple[str, int]]:
+    """Walk the archives one by one: what each was, and its bytes unpacked.  Raises _Untold and _Flaw."""
     at = zeros = 0
     left, first, bare = LARGEST, True, False
     while at < len(data):
@@ -93,7 +98,7 @@ def _members(data: memoryview) -> Iterator[str]:
             continue
         if data[at] == ord("0") and at % cpio.ALIGNMENT == 0:
             entries = _archive(supply, f"the archive at {at:#x}")
-            yield f"a cpio archive of {entries} entries"
+            yield _counted(entries), supply.at - at
             zeros = at = supply.at
             first, bare = False, True
             continue
@@ -102,17 +107,21 @@ def _members(data: memoryview) -> Iterator[str]:
             raise _unknown(data, at, zeros, bare=bare)
         used, unpacked, entries = _compressed(data[at:], compression, at, left, first=first)
         first = bare = False
-        yield f"a cpio archive of {entries} entries ({compression})"
+        yield f"{_counted(entries)} ({compression})", unpacked
         left -= unpacked
         at += used
         zeros = at
+
+
+def _counted(entries: int) -> str:
+    return f"a cpio archive of {entries} {'entry' if entries == 1 else 'entries'}"
 
 
 def _archive(supply: cpio.Supply, where: str) -> int:
     try:
         return cpio.read(supply, padded=False, first=True)
     except cpio.ArchiveError as err:
-        raise _Flaw(f"{where} {err}", where=where, says=err.says) from err
+        raise _Flaw(f"{where}: {err}", where=where, says=err.says) from err
 
 
 def _compressed(

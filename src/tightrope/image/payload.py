@@ -60,7 +60,7 @@ def payload_contents(image: Image) -> Contents:
         return Contents(what=what, flaw=err.problem, where=where)
     except MissingPart as err:
         return Contents(what=what, untold=str(err))
-    return Contents(what=f"{what}, an ELF file of {size:#x} bytes")
+    return Contents(what=f"{what}, an ELF file of {size:#x} bytes", size=size)
 
 
 def _pieces(image: Image) -> Iterator[bytes]:

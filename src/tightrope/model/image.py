@@ -75,6 +75,8 @@ class Contents:
     """What the kernel that unpacks it says, where it says anything."""
     untold: str | None = None
     """Why it cannot be told whether it is whole."""
+    size: int | None = None
+    """Bytes that it unpacks to, where it is whole."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

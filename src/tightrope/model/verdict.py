@@ -28,7 +28,7 @@ class Finding:
     evidence: Mapping[str, str]
     mend: str
     advice: bool = False
-    """A weakness of somebody else's code, whose contract does not promise better: nothing falls by it."""
+    """Nothing falls by it: a weakness of code whose contract does not promise better, or what may go wrong."""
 
 
 class Outcome(StrEnum):
