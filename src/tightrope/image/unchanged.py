@@ -8,9 +8,9 @@ the kernel's decompressor takes it.  Signing writes into two fields of the PE he
 built and both leave them out: the checksum is made while they are zero, the digest skips them.
 
 Rules: no certificate is verified, and which algorithm signed is not asked: a digest of the file stands
-in the certificates or it does not.  Sources: boot.rst, "The Image Checksum", and
-arch/x86/boot/tools/build.c, which wrote it until Linux 6.14; Microsoft "Windows Authenticode Portable Executable Signature Format",
-"Calculating the PE Image Hash".
+in the certificates or it does not.  Sources: boot.rst, "The Image Checksum", and Linux
+arch/x86/boot/tools/build.c, which wrote it until 6.14; Microsoft "Windows Authenticode Portable
+Executable Signature Format", "Calculating the PE Image Hash".
 """
 
 from __future__ import annotations
