@@ -111,12 +111,11 @@ def digests(old: Host, run: Run) -> list[str]:
 
 
 def small(paging: Paging) -> Host:
-    """The example of a mode without RAM above 1.25 GiB, so that all of it can be read."""
+    """The example of a mode with so little RAM that all of it can be read: around what it names."""
     old = example(paging)
+    gone = [Extent(0xA00_0000, 0x2E00_0000), Extent(0x4320_0000, 1 << 64)]
     regions = tuple(
-        replace(each, extent=Extent(each.extent.start, min(each.extent.end, 0x5000_0000)))
-        for each in old.memory
-        if each.extent.start < 0x5000_0000
+        replace(each, extent=part) for each in old.memory for part in subtract([each.extent], gone)
     )
     return replace(old, memory=replace(old.memory, regions=regions), busy=())
 
