@@ -152,7 +152,6 @@ def explain(
     cpu = StandingCpu(ram, registers, bits or bits_of(mmu, registers))
     steps = expected.steps()
     watch = Lookout(cpu, mmu, steps, expected, limit=2)
-    watch.index = -1
     watch.ahead(registers.rip)
     if watch.trouble is None:
         page_fault = registers.cr2 != expected.registers.cr2

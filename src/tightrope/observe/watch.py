@@ -20,6 +20,7 @@ from tightrope.model import Buffer, RegisterWrite
 from tightrope.observe.decode import Kind, Operation, decoded
 from tightrope.observe.digest import Digests
 from tightrope.observe.expectations import Expectations
+from tightrope.observe.familiar import NONE, Familiar
 from tightrope.observe.known_code import KnownCode
 from tightrope.observe.mmu import WatchedMmu
 from tightrope.observe.observed import ObservedCpu
@@ -68,8 +69,6 @@ class Watch:
         self._privileged = Privileged(engine, mmu, steps)
         self._string = engine.batch("rcx", "rsi", "rdi", "rax", "rflags")
         self._texts: dict[int, str] = {}
-        self.index = -1
-        self.rip = 0
         self.trace = array("Q")
         self.loads = array("q")
         self.stores = array("q")
@@ -83,7 +82,8 @@ class Watch:
         """Code that had been executed was written over: Unicorn may have translated both."""
         self._astray = 0
         self._ahead = ReadAhead(engine, mmu, self._privileged)
-        self._closed = self._ahead.pages
+        self._plain: set[int] = set()
+        self.familiar = Familiar(NONE, self.trace, limit)
 
     # ----------------------------------------------------------------------------- from the CPU
 
@@ -93,20 +93,22 @@ class Watch:
             self.arrived = True
             self._engine.stop()
             return
-        self.index += 1
-        self.rip = rip
         self.trace.append(rip)
         if self._privileged.unsettled:
             self._privileged.settle(self.index)
         operation = self._operations.get(rip)
         if operation is None:
-            operation = self._decode(rip)
-        if self._closed and (beyond := self._ahead.beyond(rip, operation)):
+            operation = self._operations[rip] = self._decode(rip)
+            if operation.plain and rip not in self.digests.starts:
+                self._plain.add(rip)
+        if self._ahead.pages and (beyond := self._ahead.beyond(rip, operation)):
             self._refused(*beyond, Access.FETCH)
             self._engine.stop()
             return
         if not operation.plain:
             self._special(operation)
+        calm = not self._privileged.unsettled and not self._ahead.pages
+        self.familiar.rips = self._plain if calm else NONE
         if rip in self.digests.starts:
             self.digests.make()
         if self.index >= self._limit:
@@ -116,7 +118,7 @@ class Watch:
     def access(self, is_write: bool, phys: int, size: int) -> None:
         """Called for every data access, with its physical address."""
         log = self.stores if is_write else self.loads
-        log.extend((self.index, self._steps.step, phys, size))
+        log.extend((len(self.trace) - 1, self._steps.step, phys, size))
         if is_write:
             self._written(phys, size)
 
@@ -128,6 +130,7 @@ class Watch:
         if isinstance(got, Refused):
             shown = self._ahead.shown(page, got) if access is Access.FETCH else None
             if shown is not None:
+                self.familiar.rips = NONE
                 return shown
             self._refused(got, page, access)
             return None
@@ -166,6 +169,16 @@ class Watch:
     # ------------------------------------------------------------------------------ the answers
 
     @property
+    def index(self) -> int:
+        """The number of the instruction that ran last; -1 before the first."""
+        return len(self.trace) - 1
+
+    @property
+    def rip(self) -> int:
+        """Where it lies; 0 before the first."""
+        return self.trace[-1] if self.trace else 0
+
+    @property
     def writes(self) -> list[RegisterWrite]:
         """The register writes, in order."""
         return self._privileged.writes
@@ -198,13 +211,12 @@ class Watch:
         if phys is not None:
             known = self._code.get(rip, phys, self._privileged.bits)
             if known is not None:
-                self._operations[rip] = known
                 return known
             code = bytes(self._engine.ram.view(phys, min(15, PAGE_SIZE - rip % PAGE_SIZE)) or b"")
         if len(code) < 15:
             more = self._mmu.look(rip + len(code), 15 - len(code), Access.FETCH)
             code += more if isinstance(more, bytes) else b""
-        operation = self._operations[rip] = decoded(code, rip, self._privileged.bits)
+        operation = decoded(code, rip, self._privileged.bits)
         if phys is not None:
             self._code.keep(rip, phys, self._privileged.bits, operation)
         return operation
@@ -214,13 +226,14 @@ class Watch:
         if self._code.hit(phys, size):
             self._texts = self.texts()
             self._operations.clear()
+            self._plain.clear()
             self._code.drop_instructions()
             self.code_overwritten = True
 
     def _special(self, operation: Operation) -> None:
         if operation.sets_state:
             self._steps.sets_state(self.index)
-        kind = operation.kind
+        kind, read = operation.kind, self._engine.read
         privileged, refusal = self._privileged, None
         privileged.index, privileged.rip = self.index, self.rip
         if kind is Kind.STRING:
@@ -228,9 +241,7 @@ class Watch:
         elif kind is Kind.INDIRECT:
             self._steps.indirect_jump(self.index, self.rip)
         elif kind is Kind.CONTROL_WRITE:
-            refusal = privileged.control_write(
-                operation.target, self._engine.read(operation.source)
-            )
+            refusal = privileged.control_write(operation.target, read(operation.source))
         elif kind is Kind.CONTROL_READ:
             privileged.control_read(operation.target, operation.source)
         elif kind is Kind.WRMSR:
@@ -241,27 +252,23 @@ class Watch:
             refusal = privileged.descriptor_table(operation)
         elif kind is Kind.SEGMENT_LOAD:
             if operation.source != "none":
-                refusal = privileged.segment(
-                    operation.target, self._engine.read(operation.source) & 0xFFFF
-                )
+                refusal = privileged.segment(operation.target, read(operation.source) & 0xFFFF)
         elif kind in (Kind.FAR_RETURN, Kind.FAR_JUMP):
             self._steps.indirect_jump(self.index, self.rip)
-            raw = self._mmu.look(operation.selector_at(self._engine.read), 2)
+            raw = self._mmu.look(operation.selector_at(read), 2)
             if isinstance(raw, bytes):
                 selector = int.from_bytes(raw, "little")
                 refusal = privileged.segment("cs", selector)
                 if refusal is None:
                     self._mark_descriptor(selector)
         elif kind is Kind.DEBUG_WRITE:
-            privileged.record(
-                operation.target, self._engine.read("dr7"), self._engine.read(operation.source)
-            )
+            privileged.record(operation.target, read("dr7"), read(operation.source))
         elif kind in (Kind.FLAGS, Kind.STACK):
             privileged.record_later(operation.target)
         elif kind is Kind.HALT:
             self.halted = True
         elif kind is Kind.INVLPG:
-            address = operation.memory_operand(self._engine.read)
+            address = operation.memory_operand(read)
             if address is not None:
                 self._mmu.invlpg(address)
         if refusal:

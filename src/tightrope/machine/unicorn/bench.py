@@ -132,7 +132,7 @@ class Bench:
     def start(self, watch: Watch, rip: int) -> None:
         """Walk, watched.  Raises what Unicorn raises when it stops badly."""
         self._watch = watch
-        self.engine.before = watch.instruction
+        self.engine.before, self.engine.familiar = watch.instruction, watch.familiar
         try:
             self.engine.start(rip)
             while (rip_after := watch.digests.resume) is not None and not watch.over:

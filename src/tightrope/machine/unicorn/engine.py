@@ -10,6 +10,7 @@ r15 are always 0.  Registers that are read in a hook go through preallocated arr
 from __future__ import annotations
 
 import ctypes
+from array import array
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ from tightrope.machine.unicorn import binding, callbacks
 from tightrope.machine.unicorn.binding import LEGACY, REGISTER, Batch, Failed
 from tightrope.memory import PAGE_SIZE
 from tightrope.model import Registers
+from tightrope.observe.familiar import NONE, Familiar
 from tightrope.observe.physical import Ram
 from tightrope.x86.cpu import (
     CR4_TRANSLATES,
@@ -50,6 +52,7 @@ class Engine:
         self.ram = ram
         self.bits = bits
         self.before: Callable[[int], None] = _nothing
+        self.familiar = Familiar(NONE, array("Q"), 0)
         self._raised: BaseException | None = None
         self._callbacks: dict[int, object] = {}
         self._single: dict[str, Batch] = {}
@@ -201,9 +204,13 @@ class Engine:
         return self._hook(binding.const.UC_HOOK_TLB_FILL, callbacks.TRANSLATION(fill))
 
     def on_instruction(self) -> int:
-        """Call `self.before(rip)` ahead of every instruction."""
+        """Call `self.before(rip)` ahead of every instruction that is not familiar."""
 
         def code(_handle: int, rip: int, _size: int, _data: int) -> None:
+            known = self.familiar
+            if rip in known.rips and len(known.trace) < known.limit:
+                known.trace.append(rip)
+                return
             try:
                 self.before(rip)
             except BaseException as err:
