@@ -342,9 +342,11 @@ def test_an_end_is_told_with_its_kind_and_its_place(
     ("code", "ending"),
     [
         (b"\xf3\x90\xeb\xfc", Ending.WAITS),  # pause, and again
-        (port(0x80) + OUT_AL + b"\xeb\xfd", Ending.TIME),  # a port at each turn
+        (port(0x80) + OUT_AL + b"\xeb\xfd", Ending.WAITS),  # the same to a port at each turn
+        (b"\x66\xba\x08\x06\xed\xeb\xfd", Ending.WAITS),  # a timer's port, which never changes
+        (port(COM1) + OUT_AL + b"\xeb\xfd", Ending.TIME),  # one letter after the other
     ],
-    ids=["nothing new is touched", "a port is used"],
+    ids=["nothing new is touched", "a port is written", "a port is polled", "it speaks"],
 )
 def test_a_kernel_that_waits_is_not_listened_to_until_the_limit(
     code: bytes, ending: Ending, monkeypatch: pytest.MonkeyPatch

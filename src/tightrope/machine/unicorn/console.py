@@ -71,7 +71,9 @@ class _Listener:
         self._pending: tuple[int, int | None, int | None] | None = None
         self._exceptions = ExceptionState(engine)
         self._events = 0
-        """Ports used, exceptions raised: with the questions to the MMU, what shows that it gets on."""
+        """Bytes said, and what a port or an exception had not shown before: with the questions to the MMU,
+        what shows that it gets on.  Who polls a port that never changes waits."""
+        self._met: set[tuple[object, ...]] = set()
         self._halts = 0, 0
         """How often it halted with interrupts on since the last event, and which that was."""
         self._last: str | None = None
@@ -195,18 +197,24 @@ class _Listener:
 
     # ------------------------------------------------------------------------------- exceptions
 
+    def _new(self, *sight: object) -> None:
+        """Count what is seen for the first time."""
+        if sight not in self._met:
+            self._met.add(sight)
+            self._events += 1
+
     def _exception(self, vector: int) -> None:
-        self._events += 1
         code = self._exceptions.error_code() if vector in WITH_ERROR_CODE else None
         address = self._engine.read("cr2") if vector == PAGE_FAULT else None
+        self._new("exception", vector, self._engine.read("rip"), address)
         self._pending = (vector, code, address)
         self._engine.stop()
 
     def _invalid(self) -> None:
         from tightrope.observe.decode import decoded
 
-        self._events += 1
         rip = self._engine.read("rip")
+        self._new("no instruction", rip)
         operation = decoded(self._bytes(rip, 15), rip, 64 if self._long_mode() else 32)
         if operation.text.startswith(LACKING) and not self._engine.read("cr4") & OSFXSR:
             # See `cpuid`: a kernel that does not ask first may meet such an instruction all the same.
@@ -269,7 +277,11 @@ class _Listener:
     # -------------------------------------------------------------------------------- the ports
 
     def _port_in(self, port: int, _size: int) -> int:
-        self._events += 1
+        value = self._read_port(port)
+        self._new("in", port, value)
+        return value
+
+    def _read_port(self, port: int) -> int:
         if port == LINE_STATUS:
             return TRANSMITTER_EMPTY
         if port == PIT_COUNTER:
@@ -280,7 +292,7 @@ class _Listener:
         return 0x20 if port == PIT_STATUS_PORT else self._uart.get(port, 0)
 
     def _port_out(self, port: int, _size: int, value: int) -> None:
-        self._events += 1
+        self._new("out", port, value)
         if port == LINE_CONTROL:
             self._divisor = bool(value & DIVISOR_LATCH)
         if port in self._uart and not (self._divisor and port == INTERRUPT_ENABLE):
@@ -288,6 +300,7 @@ class _Listener:
         # Once it is over: Unicorn stops at the end of a block, and a block may have more to say.
         if port != COM1 or self._divisor or self._done:
             return
+        self._events += 1
         self._said.append(value & 0xFF)
         if value & 0xFF == 0x0A:
             line = lines_of(bytes(self._said[self._line_at :]))
