@@ -93,6 +93,22 @@ def file_loads() -> Iterator[tuple[str, FileLoad]]:
     yield "files, crash", replace(base, crash=True)
 
 
+def lost(calls: Linux, image: Load) -> Iterator[tuple[str, int, list[int | None]]]:
+    """A plain load that fails keeps the image of its kind, a crash load that fails drops it: 1 is still there."""
+    for name, good, path in (
+        ("kept", replace(image, crash=False), "/sys/kernel/kexec_loaded"),
+        ("dropped", image, "/sys/kernel/kexec_crash_loaded"),
+    ):
+        calls.kexec_load(good.entry, good.segments, int(good.crash))
+        bad = replace(good, segments=(segment(64 * MIB, 8192), segment(64 * MIB + 4096)))
+        try:
+            calls.kexec_load(bad.entry, bad.segments, int(bad.crash))
+        except CallFailed as err:
+            with open(path) as file:
+                yield f"{name}: {file.read().strip()}", err.number, [err.number]
+        calls.kexec_load(0, (), int(good.crash))
+
+
 def rows(calls: Linux) -> Iterator[tuple[str, int, list[int | None]]]:
     """(name, errno, errnos told before), row by row; the last ones take rights away for good."""
     state = read_state(machine_file)
@@ -106,6 +122,14 @@ def rows(calls: Linux) -> Iterator[tuple[str, int, list[int | None]]]:
     for name, load in every:
         yield ask(name, load)
     fine, files = dict(loads(None, 0))["fine"], dict(file_loads())["files, fine"]
+    signed = replace(files, signed=True)
+    yield ask("files, signed", signed)
+    if crash_image := dict(loads(state.crash_region, 0)).get("crash, inside the region"):
+        yield from lost(calls, crash_image)
+    with open("/sys/kernel/security/lockdown", "w") as lockdown:
+        lockdown.write("integrity")
+    yield ask("locked down", fine)
+    yield ask("files, signed, locked down", signed)
     if machine_file("/proc/sys/kernel/kexec_load_limit_reboot") is not None:
         with open("/proc/sys/kernel/kexec_load_limit_reboot", "w") as limit:
             limit.write("0")

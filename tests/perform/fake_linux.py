@@ -30,6 +30,10 @@ FILES = {
     "/proc/sys/kernel/kexec_load_limit_panic": b"-1\n",
     "/proc/iomem": IOMEM.encode(),
     "/proc/meminfo": b"MemTotal:        1000000 kB\nMemFree: 900000 kB\n",
+    "/proc/keys": b"""\
+16b6dbbc I------     1 perm 1f0b0000     0     0 keyring   .platform: 2
+20b7c6e4 I------     2 perm 1f0b0000     0     0 keyring   .machine: empty
+""",
     "/sys/kernel/security/lockdown": b"[none] integrity confidentiality\n",
     "/proc/self/status": b"Name:\tpython\nCapEff:\t000001ffffffffff\n",
     "/boot/config-6.12.117+deb13-amd64": b"CONFIG_KEXEC=y\nCONFIG_KEXEC_FILE=y\n# CONFIG_KEXEC_SIG_FORCE is not set\n",

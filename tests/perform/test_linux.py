@@ -80,6 +80,19 @@ def test_what_is_right_is_not_refused_and_is_asked_as_it_is(load: Load | FileLoa
             {"lockdown": "none [integrity] confidentiality\n"},
             [],
         ),
+        (
+            replace(BY_FILE, signed=True),
+            {
+                "lockdown": "none [integrity] confidentiality\n",
+                "keys": "1 I------ 1 perm 1f0b0000 0 0 keyring   .platform: empty\n",
+            },
+            ["EPERM"],
+        ),
+        (
+            replace(BY_FILE, signed=True),
+            {"lockdown": "none [integrity] confidentiality\n", "keys": ""},
+            [],
+        ),
         (CRASH, {"iomem": "00100000-3ffdffff : System RAM\n"}, ["EADDRNOTAVAIL"]),
         (CRASH, {"iomem": "00000000-00000000 : System RAM\n"}, []),
         (replace(CRASH, entry=64 * MIB), {}, ["EADDRNOTAVAIL", "ours"]),

@@ -34,6 +34,7 @@ def test_every_refusal_is_told_beforehand(flavour: str, crash: str) -> None:
         ("asked_linux.py", Path(asked_linux.__file__)),
     )
     with BareLinux(flavour, crash=crash, mebibytes=MEBIBYTES, files=files).up() as guest:
+        guest.do("mount -t securityfs security /sys/kernel/security")
         status, lines = guest.do("python asked_linux.py")
     assert status == 0, "\n".join(lines)
     rows: list[tuple[str, int, list[int | None]]] = json.loads(lines[-1])
@@ -44,6 +45,9 @@ def test_every_refusal_is_told_beforehand(flavour: str, crash: str) -> None:
     ]
     assert not wrong
     assert {0, 1, 22, 99} <= {got for _, got, _ in rows}
+    names = {name for name, _, _ in rows}
+    assert {"locked down", "files, signed, locked down"} <= names
+    assert not crash or {"kept: 1", "dropped: 0"} <= names
 
 
 def userspace_after(guest: BareLinux, command: str, word: str) -> str:

@@ -131,6 +131,13 @@ def _locked_down(state: State, request: Request) -> Iterator[Reason]:
             f"lockdown is {state.lockdown} and the image has no signature",
             "sign it with a key that this kernel trusts",
         )
+    elif state.foreign_keys is False:
+        yield (
+            errno.EPERM,
+            f"lockdown is {state.lockdown}, and no key but this build's own is here to verify a signature"
+            " with: the keyrings .platform and .machine are empty (no UEFI secure boot, no MOK)",
+            "enrol the key that signed the image, or boot without lockdown=",
+        )
 
 
 def _signature(state: State, request: Request) -> Iterator[Reason]:

@@ -70,6 +70,9 @@ class State:
     lockdown: str | None
     """"none", "integrity" or "confidentiality"; None without the security module."""
     secure_boot: bool | None
+    foreign_keys: bool | None
+    """Whether this kernel has a key besides its own build's: the firmware's, a machine owner's.  None where
+    /proc/keys does not show the keyrings, which are root's to see."""
     may_boot: bool | None
     """Whether this process has CAP_SYS_BOOT."""
     ram: tuple[Extent, ...]
@@ -114,6 +117,7 @@ def read_state(files: Files) -> State:
         limits=Limits(reboot=_limit(files(abi.LIMIT_REBOOT)), crash=_limit(files(abi.LIMIT_PANIC))),
         lockdown=_chosen(_text(files(abi.LOCKDOWN))),
         secure_boot=_secure_boot(files(abi.SECURE_BOOT)),
+        foreign_keys=_foreign_keys(_text(files("/proc/keys"))),
         may_boot=_capable(_text(files("/proc/self/status")), abi.CAP_SYS_BOOT),
         crash_size=_decimal(_first(files, abi.CRASH_SIZE)),
         live_update=None if options is None else "LIVEUPDATE" in options,
@@ -158,6 +162,14 @@ def _chosen(text: str | None) -> str | None:
 
 def _secure_boot(data: bytes | None) -> bool | None:
     return None if data is None or len(data) < 5 else data[4] == 1
+
+
+def _foreign_keys(text: str | None) -> bool | None:
+    """Of security/keys/proc.c: a keyring's row ends in its name and `empty` or how many keys it holds."""
+    found = re.findall(
+        r" keyring   \.(platform|machine): (empty|\d{1,6})$", text or "", re.MULTILINE
+    )
+    return any(number != "empty" for _, number in found) if found else None
 
 
 def _capable(status: str | None, capability: int) -> bool | None:
