@@ -22,9 +22,11 @@ from tightrope.model import (
     Buffer,
     Given,
     Handover,
+    Loaded,
     Named,
     Piece,
     Place,
+    Plan,
     Protocol,
     Run,
     Segment,
@@ -134,6 +136,21 @@ class Case:
         page = self.handover.swap_page
         return () if page is None else (Extent.sized(page, PAGE_SIZE),)
 
+    @property
+    def loaded(self) -> Loaded | None:
+        """Whose places the segments have, where they are not our own."""
+        return self.intent.loaded if isinstance(self.intent, Plan) else None
+
+    @property
+    def purgatory(self) -> tuple[Extent, ...]:
+        """The segment of a purgatory, where there is one."""
+        return () if self.intent.purgatory is None else (self.intent.purgatory,)
+
+    @property
+    def purgatory_own(self) -> tuple[Extent, ...]:
+        """What of it the purgatory may write, all of it where nothing says."""
+        return tuple(each for one in self.handover.chain for each in one.own) or self.purgatory
+
     @cached_property
     def writes(self) -> frozenset[Place]:
         """Where the programs of the chain may write, besides what the list has them copy."""
@@ -181,6 +198,11 @@ class Case:
             if segment.role in OWN_STACK or segment.destination.start == self.intent.entry:
                 got = got[: len(segment.data)]
             bad = wrong(got, segment.data)
+            if segment.role is SegmentRole.PURGATORY:
+                # Its variables and its stack are its own.
+                for own in self.purgatory_own if self.loaded else ():
+                    start = segment.destination.start
+                    bad = bad[(bad < own.start - start) | (bad >= own.end - start)]
             if len(bad):
                 out.append((segment, bad))
         return tuple(out)

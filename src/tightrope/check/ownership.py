@@ -33,18 +33,18 @@ def outside(rows: NDArray[np.int64], extents: Sequence[Extent]) -> NDArray[np.in
     return rows[~inside]
 
 
-def _places(case: Case, wanted: frozenset[Place]) -> list[Extent]:
+def _places(case: Case, wanted: frozenset[Place], *, to_write: bool) -> list[Extent]:
     """Where the places of a contract are."""
     handover = case.handover
     where: Mapping[Place, Sequence[Extent]] = {
         Place.CONTROL_PAGE: [case.control_page],
         Place.OWN_PAGE: [Extent.sized(case.intent.stub_at, PAGE_SIZE)],
-        Place.PURGATORY: [case.intent.purgatory] if case.intent.purgatory else [],
         Place.SEGMENTS: [each.destination for each in case.intent.segments],
         Place.IN_IMAGE: [piece.extent for piece in handover.static],
         Place.CODE_AT_V: [Extent.sized(handover.world.code_phys, PAGE_SIZE)],
         Place.ARGUMENTS: handover.world.arguments,
         Place.SWAP_PAGE: case.swap_page,
+        Place.PURGATORY: case.purgatory_own if to_write else case.purgatory,
         Place.PAGE_LIST: [Extent.sized(at, PAGE_SIZE) for at in handover.page_list],
     }
     return [extent for place in wanted for extent in where[place]]
@@ -68,7 +68,7 @@ def off_old_stack(case: Case, rows: NDArray[np.int64]) -> NDArray[np.int64]:
 )
 def stores_owned(case: Case) -> Iterator[Found]:
     """Every store goes to the control page or the stub's page."""
-    rows = off_old_stack(case, outside(case.run.stores, _places(case, case.writes)))
+    rows = off_old_stack(case, outside(case.run.stores, _places(case, case.writes, to_write=True)))
     for index, step, phys, size in rows[:1].tolist():
         yield finding(
             f"`{case.text(index)}` writes {size} bytes at {phys:#x}, which the walk does not own",
@@ -87,7 +87,7 @@ def stores_owned(case: Case) -> Iterator[Found]:
 )
 def loads_owned(case: Case) -> Iterator[Found]:
     """Every load comes from the control page, the stub's page, the list or a source."""
-    rows = off_old_stack(case, outside(case.run.loads, _places(case, case.reads)))
+    rows = off_old_stack(case, outside(case.run.loads, _places(case, case.reads, to_write=False)))
     # Under its own pgd it is the old kernel that reads its own gdt and text.
     rows = rows[rows[:, 1] > case.contract.old.get(Old.MEMORY, Step.PREPARE)]
     for index, step, phys, size in rows[:1].tolist():

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tightrope.memory import PAGE_SHIFT
+from tightrope.memory import PAGE_SHIFT, Extent
 from tightrope.model import Buffer, Handover, Kind
 from tightrope.observe.expectations import Expectations
 
@@ -26,8 +26,15 @@ def expectations(handover: Handover) -> Expectations:
         frames=lambda frame: has_business(handover, frame),
         tables=_before(handover),
         digests=frozenset(_digests(handover)),
+        program=_program(handover),
         way_out=frozenset((way.wide.root, way.narrow.root) if way else ()),
     )
+
+
+def _program(handover: Handover) -> Extent:
+    """A loader's purgatory, whose digest has no shorter way than to be made."""
+    known = any(each.contract.digest for each in handover.chain)
+    return Extent(0, 0) if known else handover.intent.purgatory or Extent(0, 0)
 
 
 def _digests(handover: Handover) -> Iterator[int]:

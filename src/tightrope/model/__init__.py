@@ -42,6 +42,7 @@ from tightrope.model.image import (
 )
 from tightrope.model.inputs import Inputs, Module
 from tightrope.model.intent import ZERO_FRAME, Backup, Intent, OnDamage, Segment, SegmentRole
+from tightrope.model.loaded import Habits, Loaded, Loader
 from tightrope.model.participant import (
     EVERY_PROMISE,
     Code,
@@ -71,6 +72,7 @@ from tightrope.model.run import (
     Speaker,
     Stale,
     Stop,
+    Stretch,
     Translation,
 )
 from tightrope.model.through import (
@@ -116,6 +118,7 @@ __all__ = [
     "Finding",
     "Gates",
     "Given",
+    "Habits",
     "Handover",
     "Host",
     "Image",
@@ -123,6 +126,8 @@ __all__ = [
     "Intent",
     "KernelText",
     "Kind",
+    "Loaded",
+    "Loader",
     "LowMapping",
     "Memory",
     "Module",
@@ -152,6 +157,7 @@ __all__ = [
     "Stale",
     "Step",
     "Stop",
+    "Stretch",
     "Tables",
     "Through",
     "Translation",

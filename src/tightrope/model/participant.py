@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum, StrEnum
 
-from tightrope.memory import PAGE_SIZE
+from tightrope.memory import PAGE_SIZE, Extent
 from tightrope.model.walk import Step
 
 
@@ -98,7 +98,7 @@ class Place(Enum):
     """What the call hands over in memory: words on a stack, an array of pages."""
     PAGE_LIST = "page list"
     PURGATORY = "purgatory"
-    """All of its segment."""
+    """All of its segment; to write, what of it is its own where that is known."""
     SEGMENTS = "segments"
     """What the list has copied, the kernel and what it is handed, where it lies then."""
     SWAP_PAGE = "swap page"
@@ -220,6 +220,8 @@ class Participant:
     """The old kernel's image that its bytes were found in; None for code that is not an old kernel's."""
     at_v: Code | None = None
     """The code at V where it is not the control page's."""
+    own: tuple[Extent, ...] = ()
+    """Of a purgatory: the memory that it may write, its variables and its stack."""
 
     @property
     def called(self) -> Code:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from tightrope.model.host import Host
+    from tightrope.model.loaded import Loaded
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,10 +26,12 @@ class Plan(Intent):
 
     host: Host
     stub: str
-    """The routine that the entry stub is made from."""
+    """The routine that the entry stub is made from; somebody else's segments have none of it."""
     head: int
     """The first word of the page list (`kimage->head`)."""
     list_pages: Mapping[int, NDArray[np.unsignedinteger]]
     """Frame address -> the words of each page of the list, as wide as the old kernel's."""
     spare: tuple[Extent, ...]
     """Frames set aside for page_table_a and page_table_b."""
+    loaded: Loaded | None = None
+    """The segments as somebody else's loader has placed them; None where they are our own."""

@@ -97,6 +97,24 @@ class Fault:
     """False where the CPU raised it and no rule of the manual that is modelled here says why."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stretch:
+    """A part of the walk in which only instructions ran that had been seen on it before, at full speed.
+
+    What it touched is known page by page: arrays of frame numbers, each once, in the order of its first access.
+    """
+
+    instruction: int
+    """The last one before it that was watched."""
+    step: Step
+    rip: Virt
+    """Where it began."""
+    reads: NDArray[np.int64]
+    writes: NDArray[np.int64]
+    instructions: int
+    """About how many: by what a turn of its loop took while it was watched."""
+
+
 class Sight(StrEnum):
     """What a machine may observe on the walk; the value is what a report calls it.
 
@@ -153,6 +171,8 @@ class Run:
     """The descriptors that the segment selectors name, read from the gdt as the CPU would."""
     ports: tuple[tuple[int, int], ...] = ()
     """(port, value) of each OUT, in order."""
+    stretches: tuple[Stretch, ...] = ()
+    """What ran unwatched on the way; `trace`, `loads`, `stores` and `instructions` are without it."""
     blind: tuple[str, ...] = field(default=())
     """What this machine cannot see, one phrase each."""
     sees: frozenset[Sight] = EVERYTHING

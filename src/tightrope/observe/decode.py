@@ -55,6 +55,8 @@ class Kind(Enum):
     STRING = auto()
     INVLPG = auto()
     HALT = auto()
+    STAYS = auto()
+    """A jump to itself."""
 
 
 _FLAGS = {Mnemonic.CLI, Mnemonic.STI, Mnemonic.POPFQ, Mnemonic.POPF, Mnemonic.POPFD}
@@ -248,4 +250,6 @@ def _sort(instruction: Instruction, bits: int) -> tuple[Kind, str, str]:
         return Kind.FAR_JUMP, "cs", ""
     if instruction.flow_control in _INDIRECT:
         return Kind.INDIRECT, "", ""
+    if mnemonic == Mnemonic.JMP and instruction.near_branch_target == instruction.ip:
+        return Kind.STAYS, "", ""
     return Kind.PLAIN, "", ""

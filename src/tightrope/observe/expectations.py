@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from tightrope.memory import Phys, Virt
+from tightrope.memory import Extent, Phys, Virt
 from tightrope.model import Buffer, Cpu, Registers
 from tightrope.observe.steps import StepTracker
+
+NOWHERE = Extent(0, 0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,6 +38,8 @@ class Expectations:
     """Frame address -> a table page as it is before the walk: stale translations are made from it."""
     digests: frozenset[int] = frozenset()
     """Where functions begin that make a digest: see `observe.digest`."""
+    program: Extent = NOWHERE
+    """Where a loader's own program lies, which may work on megabytes; empty without one."""
     way_out: frozenset[int] = frozenset()
     """What CR3 holds on a hypervisor's way out of long mode, which comes before V; empty without one."""
 

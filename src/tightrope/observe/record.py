@@ -60,6 +60,7 @@ def observed(
         memory=watch.memory,
         descriptors=descriptors(mmu, registers),
         blind=blind,
+        stretches=tuple(watch.settled.stretches),
     )
 
 

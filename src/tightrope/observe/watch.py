@@ -2,9 +2,8 @@
 
 An engine executes; this file looks first.  Control registers, EFER, descriptors and far returns are
 checked against `x86.cpu` because Unicorn lets every one of those errors pass; a repeated string move
-is done as one memmove per page and recorded as one copy, because a hook per iteration would cost a
-Python call per word.  That both are the same is `prove`'s lemma.  A CPU that does not need that does
-its copies itself (`copy` of a subclass).
+is done as one memmove per page and recorded as one copy (that both are the same is `prove`'s lemma).
+A CPU that does not need that does its copies itself (`copy` of a subclass).
 
 Rules: nothing is judged here but what a CPU refuses.  A refusal or a fault ends the walk with a
 record of where and why.
@@ -27,6 +26,7 @@ from tightrope.observe.observed import ObservedCpu
 from tightrope.observe.physical import Ram
 from tightrope.observe.privileged import Privileged
 from tightrope.observe.read_ahead import ReadAhead
+from tightrope.observe.settled import Settled
 from tightrope.observe.steps import StepTracker
 from tightrope.observe.trouble import Trouble
 from tightrope.x86 import cpu as x86
@@ -57,15 +57,14 @@ class Watch:
         self._expects = expected.frames
         self._code = code
         self._engine = engine
-        self._mmu = mmu
-        self._steps = steps
+        self._mmu = self.mmu = mmu
+        self._steps = self.steps = steps
         self._until = expected.entry
         self.digests = Digests(engine, expected.digests, self._data, self.access, self.hole)
         self._limit = limit
         self.arrived = False
-        """The next instruction is the new kernel's first.  Stopped here and not by an exit address:
-        Unicorn asks for the page before an exit that begins a page."""
-        self._operations: dict[int, Operation] = {}
+        """The next instruction is the new kernel's first.  No exit address: Unicorn asks for its page first."""
+        self.operations = self._operations = dict[int, Operation]()
         self._privileged = Privileged(engine, mmu, steps)
         self._string = engine.batch("rcx", "rsi", "rdi", "rax", "rflags")
         self._texts: dict[int, str] = {}
@@ -84,13 +83,14 @@ class Watch:
         self._ahead = ReadAhead(engine, mmu, self._privileged)
         self._plain: set[int] = set()
         self.familiar = Familiar(NONE, self.trace, limit)
+        self.settled = Settled(expected.program, self.familiar)
 
     # ----------------------------------------------------------------------------- from the CPU
 
     def instruction(self, rip: int) -> None:
         """Called ahead of every instruction."""
-        if rip == self._until:
-            self.arrived = True
+        self.arrived = rip == self._until
+        if self.arrived or (self.index >= self.settled.pause and self.settled.stands(rip)):
             self._engine.stop()
             return
         self.trace.append(rip)
@@ -207,6 +207,7 @@ class Watch:
     def _decode(self, rip: int) -> Operation:
         """The instruction at `rip`, whose page the CPU has just fetched from."""
         phys = self._mmu.cached(rip, Access.FETCH)
+        self.settled.new(rip, self.index)
         code = b""
         if phys is not None:
             known = self._code.get(rip, phys, self._privileged.bits)
@@ -265,7 +266,7 @@ class Watch:
             privileged.record(operation.target, read("dr7"), read(operation.source))
         elif kind in (Kind.FLAGS, Kind.STACK):
             privileged.record_later(operation.target)
-        elif kind is Kind.HALT:
+        elif kind is Kind.HALT or (kind is Kind.STAYS and self.rip in self.settled.program):
             self.halted = True
         elif kind is Kind.INVLPG:
             address = operation.memory_operand(read)

@@ -1,6 +1,6 @@
 """The programs of one jump, in their order: who walks when V is called in this way.
 
-    bare        the design, a purgatory where there is one, the stub
+    bare        the design, a purgatory where there is one, the stub; of a loader's segments its purgatory
     v1          the design's own code, called with an array of pages, the stub
     compat      the hypervisor's way out of long mode, then as v1
     v2          the hypervisor's own code, the stub
@@ -14,7 +14,7 @@ from typing import assert_never
 
 from tightrope.errors import DesignError
 from tightrope.model import Bare, Participant, Plan, Trees, XenCompat, XenV1, XenV2
-from tightrope.participants.purgatory import purgatory
+from tightrope.participants.purgatory.ours import purgatory
 from tightrope.participants.relocation import named
 from tightrope.participants.relocation.xen_v1 import TAKES, xen_v1
 from tightrope.participants.relocation.xen_v2 import xen_v2
@@ -32,9 +32,7 @@ def chain(plan: Plan, design: str | Participant) -> tuple[Participant, ...]:
         raise _refused(plan, f"no hypervisor calls {code.name}: it has code of its own, or dom0's")
     match plan.through:
         case Bare():
-            if plan.purgatory is not None:
-                return code, purgatory(), stub(plan.stub)
-            return code, stub(plan.stub)
+            return code, *_before_the_entry(plan)
         case XenV1():
             return xen_v1(_handed_over(plan, code), plan.paging), stub(plan.stub)
         case XenCompat():
@@ -47,6 +45,14 @@ def chain(plan: Plan, design: str | Participant) -> tuple[Participant, ...]:
             return xen_v2(), stub(plan.stub)
         case _:
             assert_never(plan.through)
+
+
+def _before_the_entry(plan: Plan) -> tuple[Participant, ...]:
+    """What runs after the copy: our stub, a loader's purgatory, or nothing."""
+    if plan.loaded is None:
+        ours = () if plan.purgatory is None else (purgatory(),)
+        return *ours, stub(plan.stub)
+    return () if plan.loaded.purgatory is None else (plan.loaded.purgatory,)
 
 
 def _handed_over(plan: Plan, code: Participant) -> Participant:

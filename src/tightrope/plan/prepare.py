@@ -23,7 +23,7 @@ from tightrope.model import (
     XenInterface,
     called_at,
 )
-from tightrope.plan import xen
+from tightrope.plan import taken, xen
 from tightrope.plan.allocate import allocate, extents, own, reach, table_frames, whole
 from tightrope.plan.entering import Way, laid_for, way_in
 from tightrope.plan.place import place
@@ -34,12 +34,18 @@ def prepare(image: Image, host: Host, request: Request) -> Plan:
     """The plan.  Raises PlanError; nothing is read or written but the arguments."""
     _refuse(host, request)
     walked = xen.as_walked(host, request.xen)
+    if request.loaded is not None:
+        request = replace(request, protocol=taken.protocol(image, request.loaded))
     image, way = _way(image, host, walked, request)
     request = _carried(image, request)
+    if request.loaded is None:
+        placed = place(image, host, walked, request, way)
+    else:
+        placed = taken.take(image, walked, request.loaded, way.entry)
+        request = taken.told(placed, request)
     inputs = Inputs(
         command_line=request.command_line, initrd=request.initrd, modules=request.modules
     )
-    placed = place(image, host, walked, request, way)
     frames = allocate(walked, request, placed.segments)
     needed = reach(walked, placed.segments, placed.backup)
     identity = (*own(frames), *needed)
@@ -82,6 +88,7 @@ def prepare(image: Image, host: Host, request: Request) -> Plan:
         inputs=inputs,
         crash=request.crash,
         backup=placed.backup,
+        loaded=request.loaded,
     )
 
 
@@ -97,6 +104,8 @@ def _refuse(host: Host, request: Request) -> None:
         raise PlanError(
             "only a crash kexec saves low memory", source="command line", field="backup"
         )
+    if request.loaded is not None and (request.xen or request.modules):
+        raise PlanError("takes no modules, and no hypervisor", source=request.loaded.source)
     if request.scatter is not None and request.scatter < 0:
         raise PlanError(
             f"{request.scatter} is no seed: they are whole numbers from 0 up",

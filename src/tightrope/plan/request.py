@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tightrope.model import Buffer, Module, OnDamage, Protocol, XenCrash, XenInterface
+from tightrope.model import Buffer, Loaded, Module, OnDamage, Protocol, XenCrash, XenInterface
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +34,8 @@ class Request:
     """The tables map all memory, as an old Linux fills them, and not what is needed alone."""
     verify: OnDamage | None = None
     """A purgatory looks at every segment before the new kernel is entered, and does this when one is damaged."""
+    loaded: Loaded | None = None
+    """Segments that have their places; without any they are placed here."""
     backup: bool | None = None
     """For a crash: whether low memory is saved; None saves it where the host says that the old kernel
     keeps something there."""

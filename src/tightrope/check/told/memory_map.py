@@ -80,6 +80,8 @@ def _wanted(case: Case, told: Told, memory: Memory) -> dict[int, tuple[Extent, .
             number = RESERVED  # it has no word for persistent and special memory
         listed.setdefault(number, []).append(region.extent)
     out = {number: union(extents) for number, extents in listed.items()}
+    if case.loaded is not None:
+        out[RAM] = subtract(out.get(RAM, ()), [Extent(0, case.loaded.habits.first_ram)])
     own = case.host.crash_region
     if case.intent.crash and own is not None:
         kept = _kept(told, memory)

@@ -10,22 +10,28 @@ holds whatever was there, as on a real machine.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 
 from tightrope.errors import MachineError
+from tightrope.machine.port import no_progress
 from tightrope.machine.unicorn.engine import Engine, Failed
+from tightrope.machine.unicorn.ticker import Ticker
 from tightrope.memory import PAGE_SIZE
 from tightrope.model import Handover, Registers, World
 from tightrope.observe.known_code import KnownCode
 from tightrope.observe.mmu import WatchedMmu
 from tightrope.observe.physical import Ram
 from tightrope.observe.record import known_descriptors
+from tightrope.observe.unseen import Fence
 from tightrope.observe.watch import Watch
 from tightrope.x86.cpu import EFER_LMA, flat_descriptor
 from tightrope.x86.walk import Access
 
 IDLE = {0x3FD: 0x60, 0x71: 0}
 """What ports answer: an idle 16550's line status, an RTC without an alarm; nobody at the others: ones."""
+UNSEEN_SECONDS = 600.0
+"""How long a loader's program may go round at full speed."""
 _SCRATCH = 0x1000
 """The linear address of a gdt that is there only while registers are set up."""
 
@@ -45,17 +51,27 @@ class Bench:
         """What Unicorn has translated may not be what lies there, whatever `code` says."""
         self._at_call: tuple[World, Registers, object] | None = None
         engine = self.engine
+        self._fence: Fence | None = None
         self._hooks = [
             engine.on_translation(self._translation),
-            engine.on_access(self._access),
-            *engine.on_hole(lambda phys: self._watched().hole(phys)),
-            engine.on_exception(lambda vector: self._watched().exception(vector)),
+            *engine.on_hole(lambda phys: self._fence is None and self._watched().hole(phys)),
+            engine.on_exception(self._exception),
             engine.on_invalid(lambda: self._watched().invalid()),
-            engine.on_instruction(),
             *engine.on_port(
                 lambda port, size: IDLE.get(port, 0xFFFF_FFFF >> 32 - 8 * size), self._port
             ),
         ]
+        self._watching = self._watch_each()
+
+    def _watch_each(self) -> list[int]:
+        """The hooks without which nobody watches."""
+        return [self.engine.on_access(self._access), self.engine.on_instruction()]
+
+    def _exception(self, vector: int) -> None:
+        if self._fence is None:
+            self._watched().exception(vector)
+        else:
+            self.engine.stop()  # watched, it comes again
 
     def _watched(self) -> Watch:
         assert self._watch is not None
@@ -69,6 +85,8 @@ class Bench:
 
     def _translation(self, page: int, access: Access) -> int | None:
         """Of the watch during a run; while registers are set up, descriptors are only looked at."""
+        if self._fence is not None:
+            return self._fence.translation(page, access)
         if self._watch is not None:
             return self._watch.translation(page, access)
         assert self._mmu is not None
@@ -135,19 +153,60 @@ class Bench:
         self.engine.before, self.engine.familiar = watch.instruction, watch.familiar
         try:
             self.engine.start(rip)
-            while (rip_after := watch.digests.resume) is not None and not watch.over:
-                watch.digests.resume = None
+            while not watch.over and (rip_after := self._goes_on(watch)) is not None:
                 self.engine.start(rip_after)
         finally:
             self._watch = None
+
+    def _goes_on(self, watch: Watch) -> int | None:
+        """Where a walk goes on that was stopped for something to be done; None where it was not."""
+        if watch.settled.now:
+            return self._unseen(watch)
+        resume, watch.digests.resume = watch.digests.resume, None
+        return resume
+
+    def _unseen(self, watch: Watch) -> int:
+        """Go on without looking, behind a fence, and watch again: see `observe.unseen`.  Where it goes on."""
+        watch.settled.now = False
+        engine = self.engine
+        fence = Fence(watch, self.code)
+        exits = fence.exits
+        # As in `leave`; what is asked of the old kernel's addresses meanwhile is no part of the walk.
+        self._watch = None
+        engine.forget_code()
+        engine.unhook(*self._watching)
+        self._watch = watch
+        engine.forget_translations()
+        self._fence = fence
+        try:
+            # A Ctrl-C is for the thread beside: no Python runs here.
+            with (
+                Ticker(
+                    seconds=UNSEEN_SECONDS,
+                    progress=no_progress,
+                    stop=engine.stop,
+                    signs=lambda: fence.asked,
+                ) as clock,
+                suppress(Failed),
+            ):
+                engine.start(watch.settled.rip, exits=exits)
+        finally:
+            self._fence = None
+            self._watching = self._watch_each()
+            engine.forget_code()
+            engine.forget_translations()
+        watch.settled.stretches.append(fence.stretch())
+        watch.over_limit = clock.over or clock.idle
+        return engine.read("rip")
 
     def leave(self) -> None:
         """Take the hooks away: the new kernel runs unwatched."""
         # First: with a hook Unicorn 2.1.4 takes back what it translated for it, block by block, and dies
         # where a block's address is mapped no longer (a kernel's V once paging is off).
         self.engine.forget_code()
-        self.engine.unhook(*self._hooks)
+        self.engine.unhook(*self._hooks, *self._watching)
         self._hooks.clear()
+        self._watching.clear()
 
 
 def put_at_call(engine: Engine, mmu: WatchedMmu, registers: Registers) -> None:

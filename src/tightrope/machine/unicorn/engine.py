@@ -376,9 +376,14 @@ class Engine:
             else:
                 self.uc.hook_del(each)
 
-    def start(self, rip: int, *, until: int | None = None, count: int = 0) -> None:
-        """Run from `rip` until a stop or a fault (`Failed`); to `until`, or so many instructions."""
-        self.uc.ctl_set_exits([] if until is None else [until])
+    def start(
+        self, rip: int, *, until: int | None = None, exits: Sequence[int] = (), count: int = 0
+    ) -> None:
+        """Run from `rip` until a stop or a fault (`Failed`); to `until`, or so many instructions.
+
+        `exits` are addresses at which it stops as well.
+        """
+        self.uc.ctl_set_exits([*exits] if until is None else [until, *exits])
         self._raised = None
         try:
             with held(self.stop):
