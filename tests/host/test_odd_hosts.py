@@ -181,7 +181,7 @@ def test_a_verdict_says_what_it_rests_on_and_strictly_that_is_none(
     facts = {name: {"assumed": f"how {name} is", "settle": "a look"} for name in assumed}
     path = tmp_path / "host.toml"
     path.write_text(write(document() | {"facts": facts | {"cpu": {"read": "/proc/cpuinfo"}}}))
-    assert main(["rehearse", "--shipped", "--host", str(path)]) == 0
+    assert main(["rehearse", "--shipped", "--host", str(path), "-v"]) == 0
     said = capsys.readouterr().out
     assert condition in said
     for name in assumed:

@@ -38,7 +38,8 @@ def test_every_segment_is_named_with_its_place_and_its_reason(scatter: int | Non
 @pytest.mark.parametrize("scatter", [None, 3])
 def test_every_reason_for_an_identity_mapping_is_named(scatter: int | None) -> None:
     plan = the_plan(scatter)
-    below = screen(planned.VIEW, plan).split("page_table_b has to map, each address to itself\n")[1]
+    text = screen(planned.VIEW, plan)
+    below = text.split("page_table_b has to map, each address to itself\n")[1].split("\n\n")[0]
     assert {named.what for named in plan.identity} == {
         re.sub(r"^ +(\[.*\)  |and [\d,]+ more extents: )", "", line) for line in below.splitlines()
     }
@@ -47,7 +48,13 @@ def test_every_reason_for_an_identity_mapping_is_named(scatter: int | None) -> N
 def test_a_plan_names_the_handover() -> None:
     plan = the_plan()
     text = screen(planned.VIEW, plan)
-    assert text.startswith("plan for the shipped kernel on the default host\n")
+    first, _, title, *_ = text.splitlines()
+    assert title == "plan for the shipped kernel on the default host"
+    to_copy = len(plan.destinations) - plan.in_place
+    assert first == (
+        "It fits: the shipped kernel on the default host:"
+        f" {len(plan.destinations)} pages, {to_copy} to copy; nothing was run"
+    )
     assert "  V 0xffffffff9ac01000   where the old kernel has its relocation code" in text
     assert "  P 0x100011000   the control page" in text
     assert "page list: head 0x100010002, 1 page;" in text

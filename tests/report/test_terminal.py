@@ -170,8 +170,13 @@ def test_a_good_screen_has_the_entry_registers() -> None:
 
 
 def test_a_good_screen_ends_with_its_verdict_and_what_it_cannot_see() -> None:
-    *_, verdict, blind = screen(sound()).splitlines()
+    first, *_, verdict, blind, _, last = screen(sound()).splitlines()
     rules = len(sound().rules)
+    assert first == last
+    assert last == (
+        "It holds: the shipped kernel (tightrope-shipped) from the default host, by our relocation"
+        f" code; {rules} rules asked"
+    )
     assert verdict.startswith("It holds: from V to 0x1000200 nothing was touched")
     assert verdict.endswith(f"own; {rules} rules asked, none broken.")
     assert blind.startswith("Not seen by this machine: other CPUs, NMI")

@@ -389,7 +389,9 @@ def test_the_report_names_faults_and_changes() -> None:
     text = screen(VIEW, Looked(pgd=after, changes=changes, other="later"))
     assert "not whole, 1 missing table" in text
     assert "from made to later: 1 change" in text
-    assert [line.split()[0] for line in text.splitlines()[-2:]] == ["-", "+"]
+    assert text.startswith("made: not whole, 1 missing table: ")
+    listed = text.split("1 change\n")[1].split("\n\n")[0]
+    assert [line.split()[0] for line in listed.splitlines()] == ["-", "+"]
     document = facts(VIEW, Looked(pgd=after, changes=changes, other="later"))
     assert json.loads(json.dumps(document)) == document
     assert document["missing_tables"] == 1

@@ -134,6 +134,6 @@ def test_both_kinds_of_sabotage_are_listed(capsys: pytest.CaptureFixture[str]) -
     out = capsys.readouterr().out
     assert "xen-no-overwrite" in out
     assert "stale-global" in out
-    command = ["rehearse", "--shipped", "--xen", "v1", "--sabotage", "xen-bare-v"]
+    command = ["rehearse", "--shipped", "--xen", "v1", "--sabotage", "xen-bare-v", "-v"]
     assert main(command) == 1
     assert "It falls at step 1 (xen-calls-fixmap)" in capsys.readouterr().out

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 from argparse import ArgumentParser
 from collections.abc import Iterable
+from pathlib import Path
 
 from tightrope.cli.values import number
 
@@ -18,6 +19,22 @@ FORMATS = "a bzImage, an ELF vmlinux, a Multiboot kernel or a unified kernel ima
 def as_json(group: ArgumentParser | argparse._ArgumentGroup) -> None:
     """`--json`."""
     group.add_argument("--json", action="store_true", help="one JSON object instead of text")
+
+
+def shown(group: ArgumentParser | argparse._ArgumentGroup) -> None:
+    """How much of a result is shown, and as what: `--json`, `--html`, `-v`, `-q`."""
+    as_json(group)
+    group.add_argument(
+        "--html",
+        type=Path,
+        metavar="FILE",
+        help="write it as one HTML file as well, with pictures; no script, no network",
+    )
+    group.add_argument(
+        "-v", "--verbose", action="store_true", help="all that was seen, not only what is needed"
+    )
+    group.add_argument("-q", "--quiet", action="store_true", help="the answer alone, on one line")
+    force(group)
 
 
 def force(group: ArgumentParser | argparse._ArgumentGroup) -> None:

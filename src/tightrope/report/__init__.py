@@ -1,6 +1,7 @@
 """Sheets and facts in, text for people and JSON for programs out: one file each for all commands.
 
-    text       a sheet as text, for a terminal or a pipe
+    text       a sheet as text, for a terminal or a pipe; strip: its maps
+    html       a sheet as one HTML file, by sheet.html.j2; drawing: its maps
     json       facts as JSON with the name and version of their schema; errors too
     schema     a TypedDict as JSON Schema
     progress   the bar on a terminal

@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypedDict
 
+from tightrope.model import Outcome
 from tightrope.model.comparison import Row
-from tightrope.model.sheet import Column, Line, Section, Sheet, Table
+from tightrope.model.sheet import Column, Line, Section, Sheet, Table, Text
+from tightrope.views import words
 from tightrope.views.view import View
 
 COLUMNS = (
     Column(heads=("design", ""), width=15),
-    Column(heads=("verdict", ""), width=34),
+    Column(heads=("verdict", ""), width=7),
     Column(heads=("new kernel", ""), width=11),
     Column(heads=("tables", "pages"), width=6, right=True),
     Column(heads=("old kernel", "bytes lost"), width=11, right=True),
@@ -26,10 +28,21 @@ COLUMNS = (
 
 
 def sheet(rows: Sequence[Row]) -> Sheet:
-    """The table, and below it why a design cannot exist."""
+    """The table, and below it why a design falls, or cannot exist."""
     table = Table(columns=COLUMNS, rows=tuple(_cells(row) for row in rows))
-    reasons = (Line(f"{row.design}: {row.detail}") for row in rows if row.outcome is None)
-    return Sheet((Section(None, (table, *reasons)),))
+    reasons = (
+        Line(f"{row.design} {row.outcome.value if row.outcome else 'cannot exist'}: {row.detail}")
+        for row in rows
+        if row.detail
+    )
+    return Sheet((Section(None, (table, *reasons)),), headline=headline(rows))
+
+
+def headline(rows: Sequence[Row]) -> Text:
+    """How many designs hold, and which do not."""
+    bad = [row.design for row in rows if row.outcome is not Outcome.HOLDS]
+    rest = f"; not {', '.join(bad)}" if bad else ""
+    return f"{len(rows) - len(bad)} of {words.count(len(rows), 'design')} hold{rest}"
 
 
 def _cells(row: Row) -> tuple[str, ...]:
@@ -37,7 +50,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         return row.design, "cannot exist"
     return (
         row.design,
-        row.outcome.value + (f" ({row.detail})" if row.detail else ""),
+        row.outcome.value,
         "entered" if row.reached else "not entered",
         f"{row.table_pages}",
         f"{row.old_bytes_changed}",

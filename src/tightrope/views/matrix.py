@@ -26,16 +26,14 @@ def sheet(cells: Sequence[Cell]) -> Sheet:
     through_xen = list(_under_xen([cell for cell in cells if cell.xen is not None], reasons))
     done = [cell for cell in cells if cell.outcome is not None]
     holds = sum(cell.outcome is Outcome.HOLDS for cell in done)
-    below = (
-        *(Line(f"({number}) {reason}") for reason, number in reasons.items()),
-        Line(
-            f"{holds} of {len(done)} cells hold, in {sum(cell.seconds for cell in cells):.1f} s;"
-            f" {len(cells) - len(done)} do not exist"
-        ),
+    headline = (
+        f"{holds} of {len(done)} cells hold, in {sum(cell.seconds for cell in cells):.1f} s;"
+        f" {len(cells) - len(done)} do not exist"
     )
+    below = [Line(f"({number}) {reason}") for reason, number in reasons.items()]
     if not through_xen:
-        return Sheet((Section(None, (bare, *below)),))
-    return Sheet((Section(None, (bare,)), Section(None, (*through_xen, *below))))
+        return Sheet((Section(None, (bare, *below)),), headline=headline)
+    return Sheet((Section(None, (bare,)), Section(None, (*through_xen, *below))), headline=headline)
 
 
 def _bare(cells: Sequence[Cell], reasons: dict[str, int]) -> Table:

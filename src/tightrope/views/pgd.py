@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TypedDict, assert_never
 
 from tightrope.model.pgd import Change, Pgd, Range, Wholeness
-from tightrope.model.sheet import Line, Pairs, Section, Sheet
+from tightrope.model.sheet import Line, Pairs, Section, Sheet, Span, Text, Tone
 from tightrope.views import words
 from tightrope.views.view import View
 
@@ -40,7 +40,14 @@ def sheet(looked: Looked) -> Sheet:
         count = words.count(len(looked.changes), "change")
         title = f"from {looked.pgd.core.source} to {looked.other}: {count}"
         sections.append(Section(title, tuple(_changes(looked.changes))))
-    return Sheet(tuple(sections))
+    return Sheet(tuple(sections), headline=headline(looked.pgd))
+
+
+def headline(pgd: Pgd) -> Text:
+    """Whose tables, and which of the three answers."""
+    tone = {Wholeness.WHOLE: Tone.GOOD, Wholeness.NOT_WHOLE: Tone.WORST}.get(pgd.answer, Tone.HEAD)
+    why = next(iter((*pgd.faults, *pgd.doubts)), "")
+    return (f"{pgd.core.source}: ", Span(_verdict(pgd), tone), f": {why}" if why else "")
 
 
 def _changes(changes: Sequence[Change]) -> Iterator[Line]:

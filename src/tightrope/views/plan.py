@@ -10,8 +10,9 @@ from typing import TypedDict
 
 from tightrope.memory import PAGE_SIZE, union
 from tightrope.model import ZERO_FRAME, Plan
-from tightrope.model.sheet import Line, Section, Sheet
+from tightrope.model.sheet import Line, Section, Sheet, Span, Text, Tone
 from tightrope.views import words
+from tightrope.views.pictures import memory_map
 from tightrope.views.view import View
 
 MOST_EXTENTS = 12
@@ -28,7 +29,19 @@ def sheet(plan: Plan) -> Sheet:
             Section("sources", _lines(_sources(plan))),
             Section("handover", _lines(_handover(plan))),
             Section("page_table_b has to map, each address to itself", _lines(_identity(plan))),
-        )
+            Section("memory", (memory_map(plan.host, plan),), detail=True),
+        ),
+        headline=headline(plan),
+    )
+
+
+def headline(plan: Plan) -> Text:
+    """What fits where, and how much of it has to be copied."""
+    pages = len(plan.destinations)
+    return (
+        Span("It fits", Tone.GOOD),
+        f": {plan.image.source} on {plan.host.source}: {words.count(pages, 'page')},"
+        f" {pages - plan.in_place:,} to copy; nothing was run",
     )
 
 

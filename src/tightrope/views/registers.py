@@ -13,13 +13,15 @@ from tightrope.views import words
 from tightrope.x86 import cpu as x86
 
 GENERAL_ROWS = (
-    ("rax", "rbx", "rcx", "rdx"),
-    ("rsi", "rdi", "rbp", "rsp"),
-    ("r8", "r9", "r10", "r11"),
-    ("r12", "r13", "r14", "r15"),
+    ("rax", "rbx", "rcx"),
+    ("rdx", "rsi", "rdi"),
+    ("rbp", "rsp"),
+    ("r8", "r9", "r10"),
+    ("r11", "r12", "r13"),
+    ("r14", "r15"),
 )
-LEGACY_ROWS = 2
-"""A CPU that is not in long mode has the first two rows, by their 32-bit names."""
+LEGACY_ROWS = 3
+"""A CPU that is not in long mode has the first of them, by their 32-bit names."""
 
 
 class DescriptorTable(TypedDict):
@@ -45,7 +47,7 @@ class RegisterFacts(TypedDict):
 
 
 def lines(values: Registers) -> Iterator[str]:
-    """The CPU in seven lines; in five where it is not in long mode."""
+    """The CPU in ten lines; in seven where it is not in long mode."""
     if values.efer & x86.EFER_LMA:
         for row in GENERAL_ROWS:
             yield "  ".join(f"{name:<3} {values.general[name]:#018x}" for name in row)
@@ -57,8 +59,8 @@ def lines(values: Registers) -> Iterator[str]:
         f"cr3 {values.cr3:#x}   efer {words.control('efer', values.efer)}"
         f"   flags {words.control('rflags', values.rflags)}"
     )
-    selectors = " ".join(f"{name} {value:#x}" for name, value in values.segments.items())
-    yield f"{selectors}   gdt {values.gdt[0]:#x}/{values.gdt[1]:#x}   idt limit {values.idt[1]:#x}"
+    yield " ".join(f"{name} {value:#x}" for name, value in values.segments.items())
+    yield f"gdt {values.gdt[0]:#x}/{values.gdt[1]:#x}   idt limit {values.idt[1]:#x}"
 
 
 def facts(values: Registers) -> RegisterFacts:

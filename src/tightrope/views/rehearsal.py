@@ -23,6 +23,7 @@ from tightrope.model import (
 from tightrope.model.handover import Handover
 from tightrope.model.sheet import Block, Line, Pairs, Section, Sheet, Span, Text, Tone
 from tightrope.views import host, registers, steps, words, xen
+from tightrope.views.pictures import memory_map
 from tightrope.views.rehearsal_facts import RehearsalFacts, facts
 from tightrope.views.view import View
 
@@ -34,27 +35,73 @@ LAST_INSTRUCTIONS = 8
 
 
 def sheet(verdict: Verdict) -> Sheet:
-    """The whole screen."""
+    """The answer; what is wrong; who and where; the walk; what the answer rests on."""
+    built = verdict.handover
     return Sheet(
         (
+            *_findings(verdict),
             _header(verdict),
             Section(None, tuple(steps.blocks(verdict))),
             *_end(verdict),
             *_console(verdict),
-            *_findings(verdict),
-            Section(None, tuple(Line(each) for each in _sentence(verdict))),
-        )
+            Section("memory", (memory_map(built.host, built.intent, built),), detail=True),
+            Section(None, tuple(_sentence(verdict))),
+        ),
+        headline=headline(verdict),
     )
 
 
-def _header(verdict: Verdict) -> Section:
+def headline(verdict: Verdict) -> Text:
+    """The answer in one line that stands alone: what holds, on whose code, resting on what."""
+    who = f"{_kernel(verdict)} from {verdict.handover.host.source}"
+    if verdict.outcome is Outcome.FALLS:
+        first = verdict.findings[0]
+        where = f"at step {int(first.step)}" if first.step else "before the walk"
+        return (
+            Span("It falls", Tone.WORST),
+            f" {where}: {who}: {first.message} ({first.rule}); {_what_would_be(verdict)}",
+        )
+    if verdict.outcome is Outcome.UNKNOWN:
+        return (Span("No verdict", Tone.HEAD), f": {who}: the walk holds, {_unheard(verdict)}")
+    code = "the old kernel's own" if verdict.handover.relocation_code.image else "our"
+    rests = host.condition(verdict.handover.host)
+    spoke = ", and it spoke" if _heard(verdict) else ""
+    return (
+        Span("It holds", Tone.GOOD),
+        f"{rests}: {who}, by {code} relocation code{spoke}; {len(verdict.rules)} rules asked",
+    )
+
+
+def _kernel(verdict: Verdict) -> str:
     image = verdict.handover.intent.image
     version = f" ({image.version.split(' ', 1)[0]})" if image.version else ""
-    pairs = Pairs(rows=tuple(_places(verdict)), names=NAMES, indent=2)
-    return Section((Span(f"rehearsal of {image.source}{version}", Tone.HEAD),), (pairs,))
+    return f"{image.source}{version}"
 
 
-def _places(verdict: Verdict) -> Iterator[tuple[str, str]]:
+def _heard(verdict: Verdict) -> bool:
+    return verdict.console is not None and verdict.console.speaker is Speaker.KERNEL
+
+
+def _unheard(verdict: Verdict) -> str:
+    """Why a walk that holds has no verdict."""
+    assert verdict.console is not None
+    only = verdict.console.speaker is Speaker.DECOMPRESSOR
+    said = "only its decompressor spoke" if only else "the new kernel said nothing"
+    return f"and {said}: {verdict.console.stopped}"
+
+
+def _header(verdict: Verdict) -> Section:
+    return Section(
+        (Span(f"rehearsal of {_kernel(verdict)}", Tone.HEAD),),
+        (
+            Pairs(rows=tuple(_programs(verdict)), names=NAMES, indent=2),
+            Pairs(rows=tuple(_places(verdict.handover)), names=NAMES, indent=2, detail=True),
+        ),
+    )
+
+
+def _programs(verdict: Verdict) -> Iterator[tuple[str, str]]:
+    """Who hands over to whom, and by what."""
     built, plan = verdict.handover, verdict.handover.intent
     old = built.host
     ram = sum(each.size for each in old.memory.ram)
@@ -69,6 +116,10 @@ def _places(verdict: Verdict) -> Iterator[tuple[str, str]]:
         yield "code", f"the old kernel's own, out of {image}"
     elif isinstance(plan.through, Bare):
         yield "code", "our own; --from FILE walks that of an old kernel's image"
+
+
+def _places(built: Handover) -> Iterator[tuple[str, str]]:
+    plan = built.intent
     yield "V", f"{plan.relocation:#x}   {_where_v_is(built)}, frame {built.world.code_phys:#x}"
     yield "P", f"{plan.control_page:#x}   the control page"
     yield "current pgd", f"{built.world.pgd:#x}"
@@ -104,10 +155,10 @@ def _end(verdict: Verdict) -> Iterator[Section]:
         where = (
             f"at the new kernel's first instruction, {run.registers.rip:#x} (load + {offset:#x})"
         )
-        yield Section(where, cpu)
+        yield Section(where, cpu, detail=True)
         return
-    yield Section("the last instructions", tuple(_last(verdict.handover, run)))
-    yield Section(f"the CPU when it stopped, at {run.registers.rip:#x}", cpu)
+    yield Section("the last instructions", tuple(_last(verdict.handover, run)), detail=True)
+    yield Section(f"the CPU when it stopped, at {run.registers.rip:#x}", cpu, detail=True)
 
 
 def _last(handover: Handover, run: Run) -> Iterator[Block]:
@@ -147,30 +198,33 @@ def _finding(finding: Finding, head: str, tone: Tone) -> Section:
     )
 
 
-def _sentence(verdict: Verdict) -> Iterator[Text]:
+def _sentence(verdict: Verdict) -> Iterator[Line]:
+    """The answer as a sentence, for who asks for more than the headline; and what limits it."""
     plan = verdict.handover.intent
     if verdict.outcome is Outcome.HOLDS:
-        heard = verdict.console is not None and verdict.console.speaker is Speaker.KERNEL
-        spoke = ", and the new kernel spoke" if heard else ""
+        spoke = ", and the new kernel spoke" if _heard(verdict) else ""
         seen = (
             f", as far as this machine sees: the new kernel is entered at {plan.kernel_entry:#x}"
             if verdict.unasked
             else f": from V to {plan.kernel_entry:#x} nothing was touched that the walk does not own"
         )
         asked = f"{len(verdict.rules)} rules asked, none broken."
-        yield (
-            Span("It holds", Tone.GOOD),
-            f"{host.condition(verdict.handover.host)}{seen}{spoke}; {asked}",
-        )
+        rests = host.condition(verdict.handover.host)
+        text: Text = (Span("It holds", Tone.GOOD), f"{rests}{seen}{spoke}; {asked}")
     elif verdict.outcome is Outcome.FALLS:
         first = verdict.findings[0]
         where = f"at step {int(first.step)}" if first.step else "before the walk"
-        yield Span("It falls", Tone.WORST), f" {where} ({first.rule}); {_what_would_be(verdict)}."
+        falls = Span("It falls", Tone.WORST)
+        text = (falls, f" {where} ({first.rule}); {_what_would_be(verdict)}.")
     else:
-        assert verdict.console is not None
-        only = verdict.console.speaker is Speaker.DECOMPRESSOR
-        said = "only its decompressor spoke" if only else "the new kernel said nothing"
-        yield f"No verdict: the walk holds, and {said}: {verdict.console.stopped}."
+        text = f"No verdict: the walk holds, {_unheard(verdict)}."
+    yield Line(text, detail=True)
+    for each in _limits(verdict):
+        yield Line(each)
+
+
+def _limits(verdict: Verdict) -> Iterator[str]:
+    """What the answer rests on, and what nobody looked at."""
     yield from host.assumptions(verdict.handover.host)
     yield from _unpacked(verdict)
     yield from _unasked(verdict)

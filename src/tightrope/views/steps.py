@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from tightrope.memory import PAGE_SIZE
 from tightrope.model import RegisterWrite, Run, Sight, Step, Stop, Translation, UnderXen, Verdict
-from tightrope.model.sheet import Block, Line, Mark, Marked
+from tightrope.model.sheet import Block, Line, Mark, Stage, Stages
 from tightrope.views import words, xen
 from tightrope.x86.walk import Access
 
@@ -31,6 +31,8 @@ def step_ok(verdict: Verdict, step: Step) -> bool | None:
 def blocks(verdict: Verdict) -> Iterator[Block]:
     """Each step's title and mark, and under it what was seen; the copy at the end of step 6."""
     fell = None if verdict.run.stop is Stop.ENTRY else verdict.run.step_starts[-1][1]
+    before: list[Stage] = []
+    walk: list[Stage] = []
     for step in Step:
         state = step_ok(verdict, step)
         if step is Step.PREPARE and state is not False:
@@ -38,12 +40,20 @@ def blocks(verdict: Verdict) -> Iterator[Block]:
         title = f"{int(step)} {words.step_name(step, verdict.handover)}"
         load = verdict.handover.intent.through
         if step is Step.CALL and isinstance(load, UnderXen):
-            yield from xen.asked(verdict.handover)
             title = xen.jump(load)
-        yield Marked(title, _mark(verdict, state, fell=step == fell))
-        if state is not None and step is not Step.PREPARE:
-            yield from (Line(text, INDENT) for text in _seen(verdict, step))
-    yield from (Line(text, INDENT) for text in _copy(verdict))
+        seen = list(_seen(verdict, step)) if state is not None and step is not Step.PREPARE else []
+        if step is Step.COPY:
+            seen += _copy(verdict)
+        stage = Stage(
+            title=title,
+            mark=_mark(verdict, state, fell=step == fell),
+            blocks=tuple(Line(text, INDENT) for text in seen),
+        )
+        (before if step is Step.PREPARE else walk).append(stage)
+    if before:
+        yield Stages(tuple(before))
+    yield from xen.asked(verdict.handover)
+    yield Stages(tuple(walk))
 
 
 def _mark(verdict: Verdict, state: bool | None, *, fell: bool) -> Mark:

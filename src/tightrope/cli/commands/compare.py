@@ -6,7 +6,7 @@ from argparse import Namespace
 from contextlib import closing
 
 from tightrope.cli import files
-from tightrope.cli.arguments import as_json, new_kernel, old_kernel
+from tightrope.cli.arguments import new_kernel, old_kernel, shown
 from tightrope.cli.command import FINDING, HOLDS, command
 from tightrope.cli.show import show
 
@@ -15,7 +15,7 @@ from tightrope.cli.show import show
     "compare",
     help="the thread's rival designs on one host, side by side",
     description="One row for each design; the exit status is that of two-tables, the default.",
-    takes=(new_kernel, old_kernel, as_json),
+    takes=(new_kernel, old_kernel, shown),
 )
 def compare(options: Namespace) -> int:
     from tightrope.deeds.compare import compare as deed

@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from tightrope.cli import files
-from tightrope.cli.arguments import FORMATS, as_json, flat
+from tightrope.cli.arguments import FORMATS, flat, shown
 from tightrope.cli.command import FINDING, HOLDS, UNKNOWN, command
 from tightrope.cli.show import show
 from tightrope.errors import ImageError, MissingPart
@@ -23,7 +23,7 @@ def kernel(parser: ArgumentParser) -> None:
 @command(
     "inspect",
     help="what a kernel image is, what it asks of memory, what entry points it has",
-    takes=(kernel, flat, as_json),
+    takes=(kernel, flat, shown),
 )
 def inspect(options: Namespace) -> int:
     from tightrope import image

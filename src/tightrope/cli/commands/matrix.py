@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from contextlib import ExitStack, closing
 
 from tightrope.cli import files
-from tightrope.cli.arguments import FORMATS, as_json, machines
+from tightrope.cli.arguments import FORMATS, machines, shown
 from tightrope.cli.command import FINDING, HOLDS, command
 from tightrope.cli.show import show
 
@@ -30,7 +30,7 @@ def kernels(parser: ArgumentParser) -> None:
 @command(
     "matrix",
     help="rehearse kernels on every mode and split, for kexec and kdump, and print a table",
-    takes=(kernels, as_json),
+    takes=(kernels, shown),
 )
 def matrix(options: Namespace) -> int:
     from tightrope import image, shipped

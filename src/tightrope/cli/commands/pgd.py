@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
-from tightrope.cli.arguments import as_json, modes
+from tightrope.cli.arguments import modes, shown
 from tightrope.cli.command import FINDING, HOLDS, UNKNOWN, command
 from tightrope.cli.show import show
 from tightrope.cli.values import number
@@ -35,7 +35,7 @@ def core(parser: ArgumentParser) -> None:
 @command(
     "pgd",
     help="walk a crashed kernel's page tables in an ELF core, and say whether they are whole",
-    takes=(core, as_json),
+    takes=(core, shown),
 )
 def pgd(options: Namespace) -> int:
     from tightrope import vmcore

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 
 from tightrope.cli import files
-from tightrope.cli.arguments import as_json, new_kernel, old_kernel, verify
+from tightrope.cli.arguments import new_kernel, old_kernel, shown, verify
 from tightrope.cli.command import HOLDS, command
 from tightrope.cli.show import show
 
@@ -22,7 +22,7 @@ def measured(parser: ArgumentParser) -> None:
 @command(
     "plan",
     help="where every byte would go, and why; nothing is run",
-    takes=(new_kernel, verify, old_kernel, measured, as_json),
+    takes=(new_kernel, verify, old_kernel, measured, shown),
 )
 def plan(options: Namespace) -> int:
     from tightrope.deeds import blackout

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tightrope.cli import files, outputs
-from tightrope.cli.arguments import as_json, design, force, new_kernel, old_kernel, verify
+from tightrope.cli.arguments import design, new_kernel, old_kernel, shown, verify
 from tightrope.cli.command import HOLDS, UNKNOWN, command, status
 from tightrope.cli.show import show
 from tightrope.cli.values import seconds
@@ -92,16 +92,17 @@ def walk(parser: ArgumentParser) -> None:
     group.add_argument(
         "--sabotage", metavar="NAME", help="break one thing on purpose; `list` names them"
     )
-    shown = parser.add_argument_group("what is shown")
-    as_json(shown)
-    shown.add_argument("--trace", type=Path, metavar="FILE", help="write every instruction to FILE")
-    shown.add_argument(
+    output = parser.add_argument_group("what is shown")
+    shown(output)
+    output.add_argument(
+        "--trace", type=Path, metavar="FILE", help="write every instruction to FILE"
+    )
+    output.add_argument(
         "--write",
         type=Path,
         metavar="FILE",
         help="with --xen v2, when it holds: what `tightrope perform xen` takes",
     )
-    force(shown)
 
 
 @command(
@@ -132,7 +133,7 @@ def rehearse(options: Namespace) -> int:
         performable.refuse(xen=options.xen, sabotage=broken)
     if options.old_kernel:
         return _booted(options)
-    for path in filter(None, (options.trace, options.write)):
+    for path in filter(None, (options.trace, options.write, options.html)):
         outputs.check(path, force=options.force, inputs=files.named(options))
     image, old, request = files.inputs(options, begun)
     unpacking = begun.unpacking if begun else Unpacking(image, request.initrd)
