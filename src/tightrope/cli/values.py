@@ -6,6 +6,13 @@ Rules: text in, a value out, or argparse's own error, which names the argument.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from typing import TypeVar
+
+from tightrope.errors import BadInput
+
+Value = TypeVar("Value")
 
 LONGEST = 40
 """Characters of an argument that an error repeats."""
@@ -49,3 +56,15 @@ def extent(text: str) -> tuple[int, int]:
 def _shown(text: str) -> str:
     """What an argument was, as far as it fits on a line."""
     return repr(text if len(text) <= LONGEST else f"{text[:LONGEST]}...")
+
+
+def chosen(name: str | None, known: Mapping[str, Value], *, what: str) -> Sequence[Value]:
+    """All values, or the one of a name; names are in lower case.  Raises BadInput with the nearest."""
+    if name is None:
+        return tuple(known.values())
+    found = known.get(name.lower())
+    if found is None:
+        near = get_close_matches(name.lower(), known, n=3, cutoff=0.5)
+        hint = f"; near it: {', '.join(near)}" if near else ""
+        raise BadInput(f"{_shown(name)} is not {what}{hint}", source="command line")
+    return (found,)

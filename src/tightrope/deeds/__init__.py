@@ -10,6 +10,7 @@
     agree        random handovers on several machines, compared
     flips        single bits changed, and what sees them
     machines     the machines that this computer has, by name
+    doctor       what this computer has of what is used, and what is missing
     defaults     what is taken where nobody says
     performable  what a rehearsal leaves behind for `perform`
     loading      what a file holds, ready for this Linux to load

@@ -73,6 +73,8 @@ class Criterion:
     step: Step
     says: str
     source: str
+    breakages: tuple[str, ...] = ()
+    """Sabotages of the shipped kernel that break it first."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

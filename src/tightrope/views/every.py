@@ -11,6 +11,8 @@ from tightrope.views import (
     agreement,
     comparison,
     contracts,
+    glossary,
+    health,
     host,
     inspection,
     linux_says,
@@ -20,6 +22,7 @@ from tightrope.views import (
     proofs,
     rehearsal,
     rules,
+    trees,
     xen_says,
 )
 
@@ -27,6 +30,7 @@ _VIEWS = (
     rehearsal.VIEW,
     inspection.VIEW,
     planned.VIEW,
+    trees.VIEW,
     comparison.VIEW,
     matrix.VIEW,
     agreement.VIEW,
@@ -35,6 +39,9 @@ _VIEWS = (
     proofs.MUTANTS,
     contracts.VIEW,
     rules.VIEW,
+    rules.RULE,
+    glossary.VIEW,
+    health.VIEW,
     rules.SABOTAGES,
     host.VIEW,
 )

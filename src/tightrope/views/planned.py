@@ -29,7 +29,8 @@ class Planned:
 def sheet(value: Planned) -> Sheet:
     """The whole screen."""
     budget = Section("blackout", tuple(Line(text, 2) for text in _blackout(value.blackout)))
-    return Sheet((*plan_view.sheet(value.plan).sections, budget))
+    sheet = plan_view.sheet(value.plan)
+    return Sheet((*sheet.sections, budget), headline=sheet.headline)
 
 
 def _blackout(budget: Blackout) -> Iterator[str]:

@@ -22,7 +22,7 @@ from tightrope.model import (
 )
 from tightrope.model.handover import Handover
 from tightrope.model.sheet import Block, Line, Pairs, Section, Sheet, Span, Text, Tone
-from tightrope.views import host, registers, steps, words, xen
+from tightrope.views import host, registers, steps, trees, words, xen
 from tightrope.views.pictures import memory_map
 from tightrope.views.rehearsal_facts import RehearsalFacts, facts
 from tightrope.views.view import View
@@ -44,6 +44,7 @@ def sheet(verdict: Verdict) -> Sheet:
             Section(None, tuple(steps.blocks(verdict))),
             *_end(verdict),
             *_console(verdict),
+            *trees.sections(built),
             Section("memory", (memory_map(built.host, built.intent, built),), detail=True),
             Section(None, tuple(_sentence(verdict))),
         ),

@@ -52,6 +52,37 @@ def facts(rules: Sequence[Criterion]) -> RulesFacts:
 VIEW = View(name="rules", version=1, shape=RulesFacts, sheet=sheet, facts=facts)
 
 
+def one(rule: Criterion) -> Sheet:
+    """A rule alone: what it asks, who says so, and how to see it broken."""
+    step = f"step {int(rule.step)}" if rule.step else "before the walk"
+    rows = [("asks", rule.says), ("at", step), ("says who", rule.source)]
+    tries = [f"tightrope rehearse --shipped --sabotage {each}" for each in rule.breakages]
+    rows += [("see it broken" if not number else "", each) for number, each in enumerate(tries)]
+    if not tries:
+        rows.append(("see it broken", "no sabotage has this rule first; tests/check breaks it"))
+    return Sheet((Section(rule.rule, (Pairs(rows=tuple(rows), names=NAMES, indent=2),)),))
+
+
+class OneRuleFacts(RuleFacts):
+    """Everything that `tightrope rules RULE --json` prints."""
+
+    sabotages: list[str]
+
+
+def one_facts(rule: Criterion) -> OneRuleFacts:
+    """The same for programs."""
+    return {
+        "rule": rule.rule,
+        "step": int(rule.step),
+        "says": rule.says,
+        "source": rule.source,
+        "sabotages": list(rule.breakages),
+    }
+
+
+RULE = View(name="rule", version=1, shape=OneRuleFacts, sheet=one, facts=one_facts)
+
+
 BREAKAGES = 26
 
 

@@ -1,15 +1,10 @@
 """Mappings merged into ranges, and what differs between two lists of them.
 
-    pages     [v0->p0 rw][v1->p1 rw][v2->p2 ro]        p1 = p0 + size of the first
-    ranges    [v0 ............... rw][v2 ... ro]
-
 Rules: a range says nothing of page sizes, so a large page that was split is no difference.  Linear
 addresses are sign-extended 64-bit numbers; sizes are bytes.  Both functions work on whole arrays.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,33 +12,24 @@ from numpy.typing import NDArray
 from tightrope.errors import CoreError
 from tightrope.memory import Phys, Virt
 from tightrope.model.pgd import EXECUTABLE, GLOBAL, USER, WRITABLE, Change, Kind, Range, Sweep
+from tightrope.x86.ranges import Runs, runs
+from tightrope.x86.sweep import U64
 
-U64 = NDArray[np.uint64]
 RANGES_LIMIT = 1 << 18
 """Ranges, or changes, that are made into values: a kernel has some thousands, and tables that lead
 to themselves name millions, which would fill memory and nobody would read."""
 _LETTERS = ((WRITABLE, "w"), (EXECUTABLE, "x"), (USER, "u"), (GLOBAL, "g"))
 
 
-@dataclass(frozen=True, slots=True)
-class _Runs:
-    """Merged ranges as arrays; `last` is the last linear address, so that 2**64 need not fit."""
-
-    virt: U64
-    last: U64
-    phys: U64
-    rights: NDArray[np.uint8]
-
-
 def merged(found: Sweep) -> tuple[Range, ...]:
     """All mappings as few ranges, sorted by linear address.  CoreError beyond RANGES_LIMIT."""
-    runs = _runs(found)
-    _check(len(runs.virt), "ranges")
+    found_runs = _runs(found)
+    _check(len(found_runs.virt), "ranges")
     rows = zip(
-        runs.virt.tolist(),
-        runs.phys.tolist(),
-        runs.last.tolist(),
-        runs.rights.tolist(),
+        found_runs.virt.tolist(),
+        found_runs.phys.tolist(),
+        found_runs.last.tolist(),
+        found_runs.rights.tolist(),
         strict=True,
     )
     return tuple(_range(virt, phys, last, rights) for virt, phys, last, rights in rows)
@@ -89,39 +75,27 @@ def _check(count: int, what: str) -> None:
         )
 
 
-def _runs(found: Sweep) -> _Runs:
-    virt, phys, size, rights = found.virt, found.phys, found.size, found.rights
-    if not len(virt):
-        return _Runs(virt, virt, phys, rights)
-    breaks = (
-        (virt[1:] != virt[:-1] + size[:-1])
-        | (phys[1:] != phys[:-1] + size[:-1])
-        | (rights[1:] != rights[:-1])
-    )
-    cuts = np.nonzero(breaks)[0]
-    first = np.concatenate([[0], cuts + 1])
-    final = np.concatenate([cuts, [len(virt) - 1]])
-    last = virt[final] + (size[final] - np.uint64(1))
-    return _Runs(virt[first], last, phys[first], rights[first])
+def _runs(found: Sweep) -> Runs:
+    return runs(found.virt, found.phys, found.size, found.rights)
 
 
-def _behind(runs: _Runs) -> U64:
+def _behind(each: Runs) -> U64:
     """The addresses behind each run that are still addresses."""
-    ends = runs.last[runs.last != np.uint64(0xFFFF_FFFF_FFFF_FFFF)]
+    ends = each.last[each.last != np.uint64(0xFFFF_FFFF_FFFF_FFFF)]
     behind: U64 = ends + np.uint64(1)
     return behind
 
 
-def _look_up(runs: _Runs, virt: U64) -> tuple[NDArray[np.bool_], U64, NDArray[np.uint8]]:
+def _look_up(found: Runs, virt: U64) -> tuple[NDArray[np.bool_], U64, NDArray[np.uint8]]:
     """Whether each address is mapped, and how; zeros where it is not."""
-    if not len(runs.virt):
+    if not len(found.virt):
         nothing = np.zeros(len(virt), np.uint64)
         return nothing != 0, nothing, nothing.astype(np.uint8)
-    at = np.searchsorted(runs.virt, virt, side="right")
+    at = np.searchsorted(found.virt, virt, side="right")
     run = np.maximum(at, 1) - 1
-    mapped = (at > 0) & (virt <= runs.last[run])
-    phys = np.where(mapped, runs.phys[run] + (virt - runs.virt[run]), np.uint64(0))
-    return mapped, phys, np.where(mapped, runs.rights[run], 0).astype(np.uint8)
+    mapped = (at > 0) & (virt <= found.last[run])
+    phys = np.where(mapped, found.phys[run] + (virt - found.virt[run]), np.uint64(0))
+    return mapped, phys, np.where(mapped, found.rights[run], 0).astype(np.uint8)
 
 
 def _goes_on(row: list[int], following: list[int]) -> bool:

@@ -11,6 +11,7 @@ perform, plan, prove, record, report, sabotage, shipped, views, vmcore
 from tightrope.cli.commands import rehearse as rehearse
 from tightrope.cli.commands import inspect as inspect
 from tightrope.cli.commands import plan as plan
+from tightrope.cli.commands import tables as tables
 from tightrope.cli.commands import compare as compare
 from tightrope.cli.commands import matrix as matrix
 from tightrope.cli.commands import agree as agree
@@ -22,5 +23,7 @@ from tightrope.cli.commands import load as load
 from tightrope.cli.commands import loaded as loaded
 from tightrope.cli.commands import perform as perform
 from tightrope.cli.commands import rules as rules
+from tightrope.cli.commands import glossary as glossary
+from tightrope.cli.commands import doctor as doctor
 from tightrope.cli.commands import contracts as contracts
 from tightrope.cli.commands import schema as schema

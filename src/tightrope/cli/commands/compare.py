@@ -8,7 +8,7 @@ from contextlib import closing
 from tightrope.cli import files
 from tightrope.cli.arguments import new_kernel, old_kernel, shown
 from tightrope.cli.command import FINDING, HOLDS, command
-from tightrope.cli.show import show
+from tightrope.cli.show import ready, show
 
 
 @command(
@@ -24,6 +24,7 @@ def compare(options: Namespace) -> int:
     from tightrope.report.progress import Bar
     from tightrope.views.comparison import VIEW
 
+    ready(options, files.named(options))
     image, old, request = files.inputs(options)
     with closing(Bar()) as bar:
         rows = deed(image, old, request, progress=bar)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from tightrope.cli import files
 from tightrope.cli.arguments import FORMATS, flat, shown
 from tightrope.cli.command import FINDING, HOLDS, UNKNOWN, command
-from tightrope.cli.show import show
+from tightrope.cli.show import ready, show
 from tightrope.errors import ImageError, MissingPart
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ def inspect(options: Namespace) -> int:
     from tightrope import image
     from tightrope.views.inspection import VIEW, Inspected
 
+    ready(options, [options.kernel])
     read = files.kernel_image(options, options.kernel)
     unpacked: bytes | TightropeError | None
     try:

@@ -8,7 +8,7 @@ from contextlib import ExitStack, closing
 from tightrope.cli import files
 from tightrope.cli.arguments import FORMATS, machines, shown
 from tightrope.cli.command import FINDING, HOLDS, command
-from tightrope.cli.show import show
+from tightrope.cli.show import ready, show
 
 
 def kernels(parser: ArgumentParser) -> None:
@@ -41,6 +41,7 @@ def matrix(options: Namespace) -> int:
     from tightrope.report.progress import Bar
     from tightrope.views.matrix import VIEW
 
+    ready(options, options.kernels)
     given = [image.read(files.read(path), path) for path in options.kernels]
     with ExitStack() as stack:
         on = [stack.enter_context(opened(name)) for name in options.on]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tightrope.cli.arguments import modes, shown
 from tightrope.cli.command import FINDING, HOLDS, UNKNOWN, command
-from tightrope.cli.show import show
+from tightrope.cli.show import ready, show
 from tightrope.cli.values import number
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def pgd(options: Namespace) -> int:
     from tightrope.model import Paging
     from tightrope.views.pgd import VIEW, Looked
 
+    ready(options, [options.vmcore, options.diff])
     paging = Paging(options.mode) if options.mode else None
 
     def found(path: str) -> Pgd:

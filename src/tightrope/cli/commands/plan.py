@@ -7,7 +7,7 @@ from argparse import ArgumentParser, Namespace
 from tightrope.cli import files
 from tightrope.cli.arguments import new_kernel, old_kernel, shown, verify
 from tightrope.cli.command import HOLDS, command
-from tightrope.cli.show import show
+from tightrope.cli.show import ready, show
 
 
 def measured(parser: ArgumentParser) -> None:
@@ -29,6 +29,7 @@ def plan(options: Namespace) -> int:
     from tightrope.deeds.rehearse import prepare
     from tightrope.views.planned import VIEW, Planned
 
+    ready(options, files.named(options))
     made = prepare(*files.inputs(options))
     rates = blackout.calibrated(made) if options.calibrate else blackout.STATED
     show(options, VIEW, Planned(plan=made, blackout=blackout.budget(made, rates)))

@@ -2,22 +2,46 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 
 from tightrope.cli.arguments import as_json
 from tightrope.cli.command import HOLDS, command
 from tightrope.cli.show import show
+from tightrope.cli.values import chosen
 
 
-@command("rules", help="what every rehearsal is checked for, and who says so", takes=(as_json,))
+def which(parser: ArgumentParser) -> None:
+    """One of them."""
+    parser.add_argument(
+        "rule", metavar="RULE", nargs="?", help="one of them, and what breaks it; without it all"
+    )
+
+
+@command(
+    "rules",
+    help="what every rehearsal is checked for, and who says so",
+    epilog="Example: tightrope rules table-a-maps-v",
+    takes=(which, as_json),
+)
 def rules(options: Namespace) -> int:
     from tightrope.check import RULES
     from tightrope.model import Criterion
-    from tightrope.views.rules import VIEW
+    from tightrope.sabotage import SABOTAGES
+    from tightrope.views.rules import RULE, VIEW
 
-    criteria = [
-        Criterion(rule=each.id, step=each.step, says=each.says, source=each.source)
+    criteria = {
+        each.id: Criterion(
+            rule=each.id,
+            step=each.step,
+            says=each.says,
+            source=each.source,
+            breakages=tuple(name for name, broken in SABOTAGES.items() if broken.rule == each.id),
+        )
         for each in RULES
-    ]
-    show(options, VIEW, criteria)
+    }
+    found = chosen(options.rule, criteria, what="a rule")
+    if options.rule is None:
+        show(options, VIEW, found)
+    else:
+        show(options, RULE, found[0])
     return HOLDS

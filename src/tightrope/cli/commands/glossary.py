@@ -1,0 +1,30 @@
+"""`tightrope glossary`: the words that reports use."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+
+from tightrope.cli.arguments import as_json
+from tightrope.cli.command import HOLDS, command
+from tightrope.cli.show import show
+from tightrope.cli.values import chosen
+
+
+def word(parser: ArgumentParser) -> None:
+    """Which of them."""
+    parser.add_argument("word", metavar="WORD", nargs="?", help="one of them; without it all")
+
+
+@command(
+    "glossary",
+    help="the words that reports use: V, page_table_a, stale, ...",
+    epilog="Example: tightrope glossary page_table_a",
+    takes=(word, as_json),
+)
+def glossary(options: Namespace) -> int:
+    from tightrope.model.glossary import TERMS
+    from tightrope.views.glossary import VIEW
+
+    by_word = {each.word.lower(): each for each in TERMS}
+    show(options, VIEW, chosen(options.word, by_word, what="a word of the glossary"))
+    return HOLDS

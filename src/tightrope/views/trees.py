@@ -1,0 +1,223 @@
+"""The page tables of a handover, each as the ranges that it maps, and what lies in every one.
+
+    V 0xffffffff9ac01000  0x100011000  4 KiB  rwx  the control page
+
+Rules: read from the tables' own bytes, by the sweep that the rules use too; what lies there is said
+by the plan, the host and the handover.  Linear addresses are sign-extended; sizes are bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TypedDict
+
+import numpy as np
+
+from tightrope.memory import PAGE_SIZE, Extent
+from tightrope.model import Handover
+from tightrope.model.sheet import Column, Line, Section, Sheet, Table, Text
+from tightrope.views import words
+from tightrope.views.view import View
+from tightrope.x86.ranges import runs
+from tightrope.x86.survey import Mappings, survey
+
+MOST = 200
+"""Ranges of one tree that are listed before the rest is only counted."""
+_RIGHTS = ("w", "x", "u", "g")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reach:
+    """[virt, virt + size) is [phys, phys + size); `rights` as `pgd` writes them."""
+
+    virt: int
+    phys: int
+    size: int
+    rights: str
+    holds: str
+    """What lies there: a noun phrase for reports."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tree:
+    """One tree of page tables."""
+
+    name: str
+    root: int
+    pages: int
+    reaches: tuple[Reach, ...]
+
+
+def trees(built: Handover) -> tuple[Tree, ...]:
+    """The current pgd, page_table_a and page_table_b, as far as they are trees of their own."""
+    frames: dict[int, memoryview] = dict(built.world.tables)
+    named: list[tuple[str, int, Mapping[int, memoryview]]] = [
+        ("the current pgd", built.world.pgd, built.world.tables)
+    ]
+    for name, tables in (
+        ("page_table_a", built.page_table_a),
+        ("page_table_b", built.page_table_b),
+    ):
+        if tables is not None and tables.root not in {root for _, root, _ in named}:
+            named.append((name, tables.root, tables.pages))
+            frames.update(tables.pages)
+    return tuple(_tree(built, frames, *each) for each in named)
+
+
+def _tree(
+    built: Handover,
+    frames: Mapping[int, memoryview],
+    name: str,
+    root: int,
+    pages: Mapping[int, memoryview],
+) -> Tree:
+    mmu = built.registers.mmu(built.host.cpu, root=root)
+    found = survey(frames.get, mmu)
+    order = np.argsort(found.virt, kind="stable")
+    rights = _bits(found)[order]
+    merged = runs(found.virt[order], found.phys[order], found.size[order], rights)
+    known = _known(built)
+    reaches = tuple(
+        Reach(
+            virt=virt,
+            phys=phys,
+            size=last + 1 - virt,
+            rights="r" + "".join(c if bit >> n & 1 else "-" for n, c in enumerate(_RIGHTS)),
+            holds=_holds(known, Extent.sized(phys, last + 1 - virt)),
+        )
+        for virt, last, phys, bit in zip(
+            merged.virt.tolist(),
+            merged.last.tolist(),
+            merged.phys.tolist(),
+            merged.rights.tolist(),
+            strict=True,
+        )
+    )
+    return Tree(name=name, root=root, pages=len(pages), reaches=reaches)
+
+
+def _bits(found: Mappings) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
+    columns = (found.writable, found.executable, found.user, found.is_global)
+    out = np.zeros(len(found.virt), np.uint8)
+    for number, column in enumerate(columns):
+        out |= column.astype(np.uint8) << np.uint8(number)
+    return out
+
+
+def _known(built: Handover) -> tuple[tuple[Extent, str], ...]:
+    """What lies where, the most telling first."""
+    host, intent = built.host, built.intent
+    out = [(Extent.sized(intent.control_page, PAGE_SIZE), "the control page")]
+    out += [(each.extent, each.what) for each in built.pieces]
+    out += [(each.destination, each.name) for each in intent.segments]
+    out += [(each.extent, each.what) for each in intent.identity]
+    out += [(Extent.sized(host.text.phys, host.text.size), "the old kernel's image")]
+    out += [(each.extent, each.what) for each in (*host.busy, *host.firmware)]
+    return tuple(out)
+
+
+def _holds(known: tuple[tuple[Extent, str], ...], extent: Extent) -> str:
+    """The names of what lies in an extent; RAM where it is more than a few things."""
+    names = dict.fromkeys(what for each, what in known if each.overlaps(extent))
+    few = list(names)[:3]
+    return ", ".join(few) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def sections(built: Handover) -> Iterator[Section]:
+    """A table for each tree."""
+    for tree in trees(built):
+        title = (
+            f"{tree.name} at {tree.root:#x}: {words.count(tree.pages, 'page')} of table,"
+            f" {words.count(len(tree.reaches), 'range')}"
+        )
+        rows = tuple(
+            (
+                f"{each.virt:#x}",
+                f"{each.phys:#x}",
+                words.size(each.size),
+                each.rights,
+                each.holds,
+            )
+            for each in tree.reaches[:MOST]
+        )
+        more = len(tree.reaches) - len(rows)
+        rest = (Line(f"and {more:,} more"),) if more else ()
+        yield Section(title, (Table(columns=COLUMNS, rows=rows, indent=2), *rest), detail=True)
+
+
+COLUMNS = (
+    Column(heads=("linear",), width=18, right=True),
+    Column(heads=("physical",), width=14, right=True),
+    Column(heads=("size",), width=10, right=True, gap=2),
+    Column(heads=("rights",), width=6, gap=2),
+    Column(heads=("what lies there",), width=15, gap=2),
+)
+
+
+def sheet(built: Handover) -> Sheet:
+    """All of them."""
+    shown = tuple(Section(each.title, each.blocks) for each in sections(built))
+    return Sheet(shown, headline=headline(built))
+
+
+def headline(built: Handover) -> Text:
+    """How many trees, and how much they take."""
+    found = trees(built)
+    pages = sum(each.pages for each in found[1:])
+    return (
+        f"{words.count(len(found), 'tree')} for {built.intent.image.source} on {built.host.source}:"
+        f" {words.count(pages, 'page')} of table made for the walk"
+    )
+
+
+class ReachFacts(TypedDict):
+    virt: int
+    phys: int
+    size: int
+    rights: str
+    holds: str
+
+
+class TreeFacts(TypedDict):
+    name: str
+    root: int
+    pages: int
+    ranges: list[ReachFacts]
+
+
+class TablesFacts(TypedDict):
+    """Everything that `tightrope tables --json` prints."""
+
+    image: str
+    host: str
+    trees: list[TreeFacts]
+
+
+def facts(built: Handover) -> TablesFacts:
+    """The same for programs; all ranges, however many."""
+    return {
+        "image": built.intent.image.source,
+        "host": built.host.source,
+        "trees": [
+            {
+                "name": tree.name,
+                "root": tree.root,
+                "pages": tree.pages,
+                "ranges": [
+                    {
+                        "virt": each.virt,
+                        "phys": each.phys,
+                        "size": each.size,
+                        "rights": each.rights,
+                        "holds": each.holds,
+                    }
+                    for each in tree.reaches
+                ],
+            }
+            for tree in trees(built)
+        ],
+    }
+
+
+VIEW = View(name="tables", version=1, shape=TablesFacts, sheet=sheet, facts=facts)

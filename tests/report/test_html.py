@@ -1,0 +1,228 @@
+"""A page opened by a browser from a file: no error, no network, by keyboard, the finding in its place."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.conftest import lacking
+from tests.rehearse.runs import (
+    crashed,
+    example_host,
+    fallen,
+    shipped_kernel,
+    shipped_request,
+    sound,
+)
+from tightrope.cli import main
+from tightrope.deeds.rehearse import prepare
+from tightrope.model import Step, Verdict
+from tightrope.model.sheet import Ink, Lane, Line, Map, Patch, Section, Sheet, Window
+from tightrope.report.html import html
+from tightrope.views import plan as planned
+from tightrope.views.rehearsal import VIEW
+
+if TYPE_CHECKING:
+    from selenium.webdriver.remote.webdriver import WebDriver
+
+QUIET = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-sync",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--window-size=1000,1400",
+)
+SABOTAGES = ("no-v", "nx", "stale-global", "source-order", "initrd-byte", "overwrite-pgd")
+HOSTILE = '</title><script>document.title="x"</script><img src=x onerror=alert(1)>&\x1b[31m'
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebDriver]:
+    from selenium.webdriver import Chrome, ChromeOptions, ChromeService
+
+    binary, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if binary is None or driver is None:
+        lacking("no chromium and chromedriver here: run scripts/system-packages")
+    options = ChromeOptions()
+    options.binary_location = binary
+    for each in (*QUIET, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(each)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    made = Chrome(options=options, service=ChromeService(driver))
+    made.set_page_load_timeout(120)
+    try:
+        made.get("about:blank")
+        made.get_log("browser")  # the browser's own start page
+        yield made
+    finally:
+        made.quit()
+
+
+def opened(browser: WebDriver, tmp_path: Path, page: str) -> Any:
+    """The page from a file, with nothing on its console and nothing asked of a network."""
+    path = tmp_path / "page.html"
+    path.write_text(page, encoding="utf-8")
+    browser.get_log("performance")  # what the page before it did
+    browser.get(path.as_uri())
+    assert browser.get_log("browser") == []
+    asked = re.findall(r'"url\\?":\\?"([a-z]+)://', str(browser.get_log("performance")))
+    assert set(asked) <= {"file"}
+    return browser
+
+
+def shown(browser: WebDriver) -> str:
+    return str(browser.execute_script("return document.body.innerText"))  # type: ignore[no-untyped-call]
+
+
+def page_of(verdict: Verdict) -> str:
+    return html(VIEW.sheet(verdict), title="tightrope rehearse")
+
+
+def test_a_good_page_answers_the_five_questions_on_its_first_screen(
+    browser: WebDriver, tmp_path: Path
+) -> None:
+    opened(browser, tmp_path, page_of(sound()))
+    answer = browser.find_element("tag name", "h1")
+    assert answer.text.startswith("It holds: the shipped kernel")
+    assert "by our relocation code" in answer.text
+    assert f"{len(sound().rules)} rules asked" in answer.text
+    assert answer.rect["y"] < 200
+
+
+@pytest.mark.parametrize("name", SABOTAGES)
+def test_a_finding_is_found_by_text_and_by_place(
+    name: str, browser: WebDriver, tmp_path: Path
+) -> None:
+    verdict = fallen(name)
+    opened(browser, tmp_path, page_of(verdict))
+    first = verdict.findings[0]
+    assert first.message in browser.find_element("tag name", "h1").text
+    assert first.rule in browser.find_element("tag name", "h2").text
+    assert first.mend in shown(browser)
+    chosen = browser.find_element("css selector", "input:checked + label")
+    wrong = next(each for each in Step if any(f.step is each for f in verdict.findings))
+    assert chosen.text.startswith(str(int(wrong)))
+    assert chosen.text.split()[-1] in ("FELL", "wrong")
+
+
+def test_the_arrow_keys_step_through_the_walk(browser: WebDriver, tmp_path: Path) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    opened(browser, tmp_path, page_of(sound()))
+
+    def visible() -> list[str]:
+        panels = browser.find_elements("css selector", ".panel")
+        return [each.text for each in panels if each.is_displayed()]
+
+    [before] = visible()
+    assert "`cli`" in before
+    browser.find_element("tag name", "body").send_keys(Keys.TAB)
+    reached = browser.switch_to.active_element
+    assert reached.get_attribute("type") == "radio"
+    for _ in range(5):
+        browser.switch_to.active_element.send_keys(Keys.ARROW_DOWN)
+    [after] = visible()
+    assert "copied 16 pages" in after
+
+
+def test_the_memory_map_has_every_lane_and_says_what_each_bar_is(
+    browser: WebDriver, tmp_path: Path
+) -> None:
+    opened(browser, tmp_path, page_of(sound()))
+    picture = browser.find_element("tag name", "svg")
+    assert picture.get_attribute("role") == "img"
+    names = {each.text for each in browser.find_elements("css selector", "svg text")}
+    assert {"memory", "old kernel", "waiting", "walk", "new kernel"} <= names
+    labels = [
+        str(each.get_attribute("textContent"))
+        for each in browser.find_elements("css selector", "svg title")
+    ]
+    control = sound().handover.intent.control_page
+    assert any(each.startswith(f"P, the control page: {control:#x}") for each in labels)
+    for bar in browser.find_elements("css selector", "svg rect:not(.lane)"):
+        assert bar.rect["width"] >= 1
+
+
+def test_markup_in_a_name_is_text(browser: WebDriver, tmp_path: Path) -> None:
+    sheet = Sheet(
+        (
+            Section(HOSTILE, (Line(HOSTILE),)),
+            Section(
+                None,
+                (
+                    Map(
+                        lanes=(Lane(HOSTILE, (Patch(0, 1 << 20, Ink.NEW, HOSTILE),)),),
+                        whole=Window(0, 1 << 21),
+                    ),
+                ),
+            ),
+        ),
+        headline=HOSTILE,
+    )
+    opened(browser, tmp_path, html(sheet, title=HOSTILE))
+    seen = HOSTILE.replace("\x1b", "\\x1b")
+    assert browser.title == seen
+    assert browser.find_element("tag name", "h1").text == seen
+    assert browser.find_elements("css selector", "script, img") == []
+    label = browser.find_element("css selector", "svg rect.new title")
+    assert str(label.get_attribute("textContent")).startswith(seen)
+
+
+def test_a_crash_a_host_and_a_plan_have_pages_too(browser: WebDriver, tmp_path: Path) -> None:
+    opened(browser, tmp_path, page_of(crashed()))
+    assert "the crash region" in shown(browser)
+    plan = prepare(shipped_kernel(), example_host(), shipped_request())
+    opened(browser, tmp_path, html(planned.VIEW.sheet(plan), title="plan"))
+    assert browser.find_element("tag name", "h1").text.startswith("It fits: the shipped kernel")
+
+
+def test_a_picture_of_a_million_pieces_is_as_small_as_one_of_a_hundred() -> None:
+    def page(count: int) -> int:
+        step = (1 << 40) // count
+        patches = tuple(
+            Patch(at * step, at * step + 0x1000, Ink.SOURCE, "a page") for at in range(count)
+        )
+        drawn = Map(lanes=(Lane("waiting", patches),), whole=Window(0, 1 << 40))
+        return len(html(Sheet((Section(None, (drawn,)),)), title="many"))
+
+    assert page(1_000_000) < 5_000_000
+    assert page(1_000_000) < 10 * page(100)
+
+
+# ------------------------------------------------------------------------------------ as a command
+
+
+def test_the_command_writes_the_page_beside_its_text(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "verdict.html"
+    assert main(["rehearse", "--shipped", "--sabotage", "no-v", "--html", str(path), "-q"]) == 1
+    assert len(capsys.readouterr().out.splitlines()) == 1
+    assert path.read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert main(["plan", "--shipped", "--html", str(path)]) == 2
+    assert "exists: say --force to replace it" in capsys.readouterr().err
+    assert main(["plan", "--shipped", "--html", str(path), "--force", "--json"]) == 0
+    assert "It fits" in path.read_text(encoding="utf-8")
+
+
+def test_a_page_that_cannot_be_written_is_said_before_anything_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["rehearse", "--shipped", "--html", str(tmp_path / "no" / "page.html")]) == 2
+    assert capsys.readouterr().out == ""
+
+
+def test_a_page_is_the_same_every_time() -> None:
+    verdict = replace(sound(), seconds={})
+    assert page_of(verdict) == page_of(verdict)
