@@ -29,7 +29,7 @@ from tightrope.views import plan as planned
 from tightrope.views.rehearsal import VIEW
 
 if TYPE_CHECKING:
-    from selenium.webdriver.remote.webdriver import WebDriver
+    from selenium.webdriver import Chrome
 
 QUIET = (
     "--headless",
@@ -48,7 +48,7 @@ HOSTILE = '</title><script>document.title="x"</script><img src=x onerror=alert(1
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebDriver]:
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
     from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 
     binary, driver = shutil.which("chromium"), shutil.which("chromedriver")
@@ -63,26 +63,31 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebDriver]:
     made.set_page_load_timeout(120)
     try:
         made.get("about:blank")
-        made.get_log("browser")  # the browser's own start page
+        log(made, "browser")  # the browser's own start page
         yield made
     finally:
         made.quit()
 
 
-def opened(browser: WebDriver, tmp_path: Path, page: str) -> Any:
+def log(browser: Chrome, kind: str) -> list[object]:
+    """What was logged since the last question."""
+    return list(browser.get_log(kind))  # type: ignore[no-untyped-call]
+
+
+def opened(browser: Chrome, tmp_path: Path, page: str) -> Any:
     """The page from a file, with nothing on its console and nothing asked of a network."""
     path = tmp_path / "page.html"
     path.write_text(page, encoding="utf-8")
-    browser.get_log("performance")  # what the page before it did
+    log(browser, "performance")  # what the page before it did
     browser.get(path.as_uri())
-    assert browser.get_log("browser") == []
-    asked = re.findall(r'"url\\?":\\?"([a-z]+)://', str(browser.get_log("performance")))
+    assert log(browser, "browser") == []
+    asked = re.findall(r'"url\\?":\\?"([a-z]+)://', str(log(browser, "performance")))
     assert set(asked) <= {"file"}
     return browser
 
 
-def shown(browser: WebDriver) -> str:
-    return str(browser.execute_script("return document.body.innerText"))  # type: ignore[no-untyped-call]
+def shown(browser: Chrome) -> str:
+    return str(browser.execute_script("return document.body.innerText"))
 
 
 def page_of(verdict: Verdict) -> str:
@@ -90,7 +95,7 @@ def page_of(verdict: Verdict) -> str:
 
 
 def test_a_good_page_answers_the_five_questions_on_its_first_screen(
-    browser: WebDriver, tmp_path: Path
+    browser: Chrome, tmp_path: Path
 ) -> None:
     opened(browser, tmp_path, page_of(sound()))
     answer = browser.find_element("tag name", "h1")
@@ -102,7 +107,7 @@ def test_a_good_page_answers_the_five_questions_on_its_first_screen(
 
 @pytest.mark.parametrize("name", SABOTAGES)
 def test_a_finding_is_found_by_text_and_by_place(
-    name: str, browser: WebDriver, tmp_path: Path
+    name: str, browser: Chrome, tmp_path: Path
 ) -> None:
     verdict = fallen(name)
     opened(browser, tmp_path, page_of(verdict))
@@ -116,7 +121,7 @@ def test_a_finding_is_found_by_text_and_by_place(
     assert chosen.text.split()[-1] in ("FELL", "wrong")
 
 
-def test_the_arrow_keys_step_through_the_walk(browser: WebDriver, tmp_path: Path) -> None:
+def test_the_arrow_keys_step_through_the_walk(browser: Chrome, tmp_path: Path) -> None:
     from selenium.webdriver.common.keys import Keys
 
     opened(browser, tmp_path, page_of(sound()))
@@ -137,7 +142,7 @@ def test_the_arrow_keys_step_through_the_walk(browser: WebDriver, tmp_path: Path
 
 
 def test_the_memory_map_has_every_lane_and_says_what_each_bar_is(
-    browser: WebDriver, tmp_path: Path
+    browser: Chrome, tmp_path: Path
 ) -> None:
     opened(browser, tmp_path, page_of(sound()))
     picture = browser.find_element("tag name", "svg")
@@ -154,7 +159,7 @@ def test_the_memory_map_has_every_lane_and_says_what_each_bar_is(
         assert bar.rect["width"] >= 1
 
 
-def test_markup_in_a_name_is_text(browser: WebDriver, tmp_path: Path) -> None:
+def test_markup_in_a_name_is_text(browser: Chrome, tmp_path: Path) -> None:
     sheet = Sheet(
         (
             Section(HOSTILE, (Line(HOSTILE),)),
@@ -179,7 +184,7 @@ def test_markup_in_a_name_is_text(browser: WebDriver, tmp_path: Path) -> None:
     assert str(label.get_attribute("textContent")).startswith(seen)
 
 
-def test_a_crash_a_host_and_a_plan_have_pages_too(browser: WebDriver, tmp_path: Path) -> None:
+def test_a_crash_a_host_and_a_plan_have_pages_too(browser: Chrome, tmp_path: Path) -> None:
     opened(browser, tmp_path, page_of(crashed()))
     assert "the crash region" in shown(browser)
     plan = prepare(shipped_kernel(), example_host(), shipped_request())

@@ -59,7 +59,7 @@ def _shown(text: str) -> str:
 
 
 def chosen(name: str | None, known: Mapping[str, Value], *, what: str) -> Sequence[Value]:
-    """All values, or the one of a name; names are in lower case.  Raises BadInput with the nearest."""
+    """All values, or that of a name; names are in lower case.  Raises BadInput with the nearest."""
     if name is None:
         return tuple(known.values())
     found = known.get(name.lower())

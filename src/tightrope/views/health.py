@@ -1,7 +1,7 @@
 """What this computer has of what tightrope uses: a line a part, and what each missing one costs.
 
-Rules: a part that is missing says what cannot be done and how to get it; one that is there says which
-it is.
+Rules: a part that is missing says what cannot be done and how to get it; one that is there says
+which it is.
 """
 
 from __future__ import annotations
