@@ -19,6 +19,7 @@ from tests.rehearse.runs import mode_host as example_of
 from tightrope import host as host_room
 from tightrope import image as image_room
 from tightrope.deeds.rehearse import CONSOLE_WORDS, rehearse
+from tightrope.deeds.until import Spoken
 from tightrope.errors import ImageError, PlanError
 from tightrope.machine.unicorn import Emulator
 from tightrope.memory import Extent
@@ -40,7 +41,7 @@ def inner(path: Path) -> Image:
 
 def boot(image: Image, old: Host, **asked: object) -> Verdict:
     request = replace(Request(command_line=CONSOLE_WORDS), **asked)  # type: ignore[arg-type]
-    return rehearse(image, old, request, console=True, console_seconds=120, machine=Emulator())
+    return rehearse(image, old, request, until=Spoken(seconds=120), machine=Emulator())
 
 
 def crash_host(paging: Paging, region: Extent) -> Host:

@@ -12,6 +12,7 @@ from tests.makers.told import multiboot, multiboot2
 from tests.rehearse.runs import crash_host, mode_host
 from tightrope import image as image_room
 from tightrope.deeds.rehearse import rehearse
+from tightrope.deeds.until import ENTRY, Spoken, Until
 from tightrope.errors import PlanError
 from tightrope.machine.unicorn import Emulator
 from tightrope.model import Image, Outcome, Paging, Protocol, Verdict
@@ -27,7 +28,7 @@ def read(path: Path) -> Image:
 
 
 def walk(
-    xen: Path, dom0: Path, paging: Paging, protocol: Protocol, *, console: bool = False
+    xen: Path, dom0: Path, paging: Paging, protocol: Protocol, *, until: Until = ENTRY
 ) -> Verdict:
     return rehearse(
         read(xen),
@@ -40,8 +41,7 @@ def walk(
             ),
             protocol=protocol,
         ),
-        console=console,
-        console_seconds=60,
+        until=until,
         machine=Emulator(),
     )
 
@@ -51,7 +51,7 @@ def walk(
 def test_xen_is_reached_and_says_its_version(
     protocol: Protocol, paging: Paging, xen_hypervisor: Path, debian_cloud: Path
 ) -> None:
-    got = walk(xen_hypervisor, debian_cloud, paging, protocol, console=True)
+    got = walk(xen_hypervisor, debian_cloud, paging, protocol, until=Spoken(seconds=60))
     assert (got.outcome, got.findings) == (Outcome.HOLDS, ())
     assert got.console is not None
     assert got.console.stopped == "the first line is whole"
@@ -61,7 +61,7 @@ def test_xen_is_reached_and_says_its_version(
 def test_xen_that_asks_a_bios_is_told_that_there_is_none(xen_hypervisor: Path) -> None:
     request = Request(command_line=XEN_WORDS.replace(" no-real-mode", ""))
     host = mode_host(Paging.X86_64)
-    got = rehearse(read(xen_hypervisor), host, request, console=True, machine=Emulator())
+    got = rehearse(read(xen_hypervisor), host, request, until=Spoken(), machine=Emulator())
     assert (got.outcome, got.findings) == (Outcome.UNKNOWN, ())
     assert got.console is not None
     assert "int 0x15 in real mode at " in got.console.stopped

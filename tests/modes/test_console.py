@@ -18,6 +18,7 @@ from tests.modes.runs import LEGACY, request
 from tests.rehearse.runs import mode_host as example_of
 from tests.rehearse.runs import shipped_kernel, shipped_request
 from tightrope.deeds.rehearse import build, prepare, rehearse
+from tightrope.deeds.until import Spoken
 from tightrope.errors import MachineError
 from tightrope.machine.port import Ends, first_line
 from tightrope.machine.unicorn import Emulator
@@ -189,8 +190,7 @@ def test_the_silence_of_a_kernel_is_no_verdict(old: Host) -> None:
         read_image(code32=FOREVER),
         old,
         replace(request(), protocol=Protocol.LINUX_32),
-        console=True,
-        console_seconds=0.3,
+        until=Spoken(seconds=0.3),
         machine=Emulator(),
     )
     assert got.outcome is Outcome.UNKNOWN
@@ -226,7 +226,7 @@ def test_the_shipped_kernel_says_that_it_has_no_32_bit_entry(paging: Paging) -> 
         shipped_kernel(),
         example_of(paging),
         shipped_request(),
-        console=True,
+        until=Spoken(),
         machine=Emulator(),
     )
     assert [each.rule for each in got.findings] == ["new-kernel-says"]

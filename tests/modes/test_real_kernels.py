@@ -15,6 +15,7 @@ from tests.rehearse.runs import mode_host
 from tests.stand_ins.played import Fake
 from tightrope import image as image_room
 from tightrope.deeds.rehearse import CONSOLE_WORDS, rehearse
+from tightrope.deeds.until import ENTRY, Spoken, Until
 from tightrope.machine.port import Machine
 from tightrope.machine.unicorn import Emulator
 from tightrope.model import Image, Outcome, Paging, Protocol, Verdict
@@ -48,7 +49,7 @@ def enter(
     paging: Paging,
     *,
     scatter: int | None = None,
-    console: bool = False,
+    until: Until = ENTRY,
     machine: Machine | None = None,
 ) -> Verdict:
     got = rehearse(
@@ -60,8 +61,7 @@ def enter(
             scatter=scatter,
             protocol=Protocol.LINUX_32,
         ),
-        console=console,
-        console_seconds=280,
+        until=until,
         machine=machine or Emulator(),
     )
     assert got.findings == ()
@@ -105,5 +105,5 @@ def first_line(got: Verdict) -> str:
 
 def test_a_64_bit_kernel_says_its_version_behind_its_32_bit_entry(debian_cloud: Path) -> None:
     """From PAE: its decompressor enters long mode by itself."""
-    said = first_line(enter(debian_cloud, Paging.PAE, console=True))
+    said = first_line(enter(debian_cloud, Paging.PAE, until=Spoken(seconds=280)))
     assert f"Linux version {debian_cloud.name.removeprefix('vmlinuz-')} " in said

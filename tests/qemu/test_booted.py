@@ -18,6 +18,7 @@ from tests.qemu.disk import Disk
 from tests.qemu.pcs import BOOT_SECONDS, QUIET, initramfs, qemu, token
 from tightrope import image, vmcore
 from tightrope.deeds.booted import OldKernel, rehearse_booted
+from tightrope.deeds.until import Userspace
 from tightrope.errors import MachineError
 from tightrope.machine.qemu import Qemu, guest
 from tightrope.machine.qemu.guest import Standing
@@ -68,10 +69,9 @@ def walk_from(
             command_line=f"{QUIET} {do} tightrope.token={said}",
             crash=crash,
         ),
-        token=f"tightrope: vmcore {said}" if do else said,
+        until=Userspace(token=f"tightrope: vmcore {said}" if do else said, seconds=seconds),
         machine=machine,
         boot_seconds=BOOT_SECONDS,
-        seconds=seconds,
     )
 
 
@@ -154,7 +154,7 @@ def test_an_old_kernel_that_does_not_come_up_is_one_line_with_its_last_words(
             OldKernel(kernel=debian_kernel("cloud-amd64").read_bytes(), initrd=b""),
             image.read(debian_kernel("cloud-amd64").read_bytes(), "new"),
             Request(),
-            token="never",
+            until=Userspace(token="never"),
             machine=machine,
             boot_seconds=1,
         )

@@ -15,6 +15,7 @@ from tests.conftest import debian_kernel
 from tests.qemu.pcs import BOOT_SECONDS, QUIET, initramfs, old_kernel, qemu, token
 from tightrope import image
 from tightrope.deeds.rehearse import rehearse
+from tightrope.deeds.until import Userspace
 from tightrope.machine.qemu.qemu import is_said
 from tightrope.model import Console, Paging, Protocol, Verdict
 from tightrope.plan import Request
@@ -74,8 +75,7 @@ def test_a_kernel_without_an_init_does_not_get_to_its_userspace() -> None:
             image.read(path.read_bytes(), path.name),
             old_kernel(Paging.X86_64),
             Request(command_line=f"console=ttyS0 panic=-1 tightrope.token={word}"),
-            token=word,
-            console_seconds=BOOT_SECONDS,
+            until=Userspace(token=word, seconds=BOOT_SECONDS),
             machine=machine,
         )
     finally:

@@ -14,6 +14,7 @@ from tests.modes.runs import kernel, request
 from tests.qemu.pcs import emulator, old_kernel, qemu, walk
 from tightrope import check, host, image
 from tightrope.deeds.rehearse import CONSOLE_WORDS, rehearse
+from tightrope.deeds.until import Spoken
 from tightrope.errors import CannotBe, MachineError
 from tightrope.machine.qemu import Qemu
 from tightrope.machine.unicorn import Emulator
@@ -186,7 +187,7 @@ def test_what_the_host_describes_of_its_firmware_is_not_mixed_with_the_pc_s(
     assert old.rsdp is not None
     new = image.read(debian_cloud.read_bytes(), debian_cloud.name)
     asked = Request(command_line=CONSOLE_WORDS)
-    verdict = rehearse(new, old, asked, console=True, console_seconds=300, machine=machine)
+    verdict = rehearse(new, old, asked, until=Spoken(seconds=300), machine=machine)
     assert (verdict.outcome, verdict.findings) == (Outcome.HOLDS, ())
     assert verdict.console is not None
     assert verdict.console.speaker is Speaker.KERNEL

@@ -14,6 +14,7 @@ from tightrope import host as host_room
 from tightrope import image as image_room
 from tightrope import shipped
 from tightrope.deeds.rehearse import rehearse
+from tightrope.deeds.until import Spoken
 from tightrope.machine.unicorn import Emulator
 from tightrope.memory import Extent
 from tightrope.model import Host, Image, Named, Paging, Verdict
@@ -129,7 +130,7 @@ def heard(name: str | None = None) -> Verdict:
         example_host(),
         shipped_request(),
         sabotage=SABOTAGES[name] if name else None,
-        console=True,
+        until=Spoken(),
         machine=shared(),
     )
 

@@ -25,6 +25,7 @@ from tightrope import image as image_room
 from tightrope.check import RULES
 from tightrope.deeds.rehearse import build, prepare, rehearse
 from tightrope.deeds.unpacking import speaks_for_itself
+from tightrope.deeds.until import Spoken
 from tightrope.errors import BadInput, HostError, PlanError
 from tightrope.machine.port import Ends, Progress
 from tightrope.machine.unicorn import Emulator
@@ -285,8 +286,7 @@ def test_a_kernel_that_stays_silent_leaves_it_open() -> None:
         read_image(),
         example_host(),
         Request(),
-        console=True,
-        console_seconds=0.3,
+        until=Spoken(seconds=0.3),
         machine=Saying(),
     )
     assert (got.outcome, got.findings) == (Outcome.UNKNOWN, ())
@@ -297,8 +297,7 @@ def test_a_kernel_that_loops_without_a_word_is_listened_to_until_the_limit() -> 
         read_image(code64=b"\xeb\xfe"),
         example_host(),
         Request(),
-        console=True,
-        console_seconds=0.3,
+        until=Spoken(seconds=0.3),
         machine=shared(),
     )
     assert got.outcome is Outcome.UNKNOWN
@@ -308,7 +307,7 @@ def test_a_kernel_that_loops_without_a_word_is_listened_to_until_the_limit() -> 
 
 def test_a_kernel_that_speaks_holds() -> None:
     machine = Saying("Linux version 6.1.0")
-    got = rehearse(read_image(), example_host(), Request(), console=True, machine=machine)
+    got = rehearse(read_image(), example_host(), Request(), until=Spoken(), machine=machine)
     assert got.outcome is Outcome.HOLDS
     # Any other Linux than the shipped one is heard up to its banner only.
     [(seconds, ends)] = machine.asked
@@ -320,7 +319,7 @@ def test_a_kernel_that_speaks_holds() -> None:
 def test_the_shipped_kernel_is_heard_to_its_end() -> None:
     machine = Saying("tightrope: the new kernel stands")
     got = rehearse(
-        shipped_kernel(), example_host(), shipped_request(), console=True, machine=machine
+        shipped_kernel(), example_host(), shipped_request(), until=Spoken(), machine=machine
     )
     assert got.outcome is Outcome.HOLDS
     [(seconds, ends)] = machine.asked
@@ -350,7 +349,7 @@ def test_the_shipped_kernels_own_word_is_a_finding_when_it_is_not_good(
         shipped_kernel(),
         example_host(),
         shipped_request(),
-        console=True,
+        until=Spoken(),
         machine=Saying(*lines),
     )
     assert got.outcome is Outcome.FALLS

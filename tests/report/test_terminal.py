@@ -20,6 +20,7 @@ from tests.rehearse.runs import (
     sound,
 )
 from tightrope.deeds.rehearse import rehearse
+from tightrope.deeds.until import Spoken
 from tightrope.model import PAGING_OFF, STEP_NAMES, Outcome, Paging, Step, Stop, Verdict
 from tightrope.plan import Request
 from tightrope.sabotage import SABOTAGES
@@ -209,8 +210,7 @@ def test_silence_is_neither_good_nor_bad() -> None:
         read_image(code64=b"\xeb\xfe"),
         example_host(),
         Request(),
-        console=True,
-        console_seconds=0.3,
+        until=Spoken(seconds=0.3),
         machine=shared(),
     )
     assert verdict.outcome is Outcome.UNKNOWN

@@ -11,6 +11,7 @@ from tests.rehearse.runs import shipped_kernel
 from tightrope import host as host_room
 from tightrope import shipped
 from tightrope.deeds.rehearse import rehearse
+from tightrope.deeds.until import ENTRY, Until
 from tightrope.machine.port import Machine
 from tightrope.machine.unicorn import Emulator
 from tightrope.memory import Extent
@@ -108,7 +109,7 @@ def walk(
     backup: bool | None = None,
     design: str = "two-tables",
     sabotage: Sabotage | None = None,
-    console: bool = False,
+    until: Until = ENTRY,
     machine: Machine | None = None,
 ) -> Verdict:
     """A rehearsal of the shipped kernel."""
@@ -118,7 +119,7 @@ def walk(
         request(way, kind, scatter=scatter, protocol=protocol, backup=backup),
         design=design,
         sabotage=sabotage,
-        console=console,
+        until=until,
         machine=machine or shared(),
     )
 

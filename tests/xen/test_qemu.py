@@ -21,6 +21,7 @@ from tests.xen.runs import (
 )
 from tightrope import image as image_room
 from tightrope.deeds.rehearse import rehearse
+from tightrope.deeds.until import Spoken
 from tightrope.machine.qemu import Qemu
 from tightrope.model import Outcome, Step, Stop, XenCrash
 from tightrope.plan import prepare
@@ -76,7 +77,7 @@ def test_a_real_32_bit_kernel_speaks_after_long_mode_was_left(
     image = image_room.read(debian_686_pae.read_bytes(), debian_686_pae.name)
     asked = replace(request(OUT), initrd=None, command_line="earlyprintk=ttyS0,115200")
     assert prepare(image, hypervisor(OUT), asked).entry_bits == 32
-    got = rehearse(image, hypervisor(OUT), asked, machine=machine, console=True, console_seconds=60)
+    got = rehearse(image, hypervisor(OUT), asked, machine=machine, until=Spoken(seconds=60))
     assert [each.message for each in got.findings] == []
     assert got.console is not None
     assert got.console.lines

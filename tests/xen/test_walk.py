@@ -25,6 +25,7 @@ from tests.xen.runs import (
     walked,
 )
 from tightrope import host as host_room
+from tightrope.deeds.until import Spoken
 from tightrope.memory import PAGE_SIZE, Extent
 from tightrope.model import (
     ZERO_FRAME,
@@ -66,7 +67,7 @@ def test_low_memory_is_saved_where_that_is_asked_for(way: Way, kind: XenCrash) -
 @pytest.mark.parametrize("way", [WAYS[2], WAYS[3]], ids=identifier)
 @pytest.mark.parametrize("kind", KINDS, ids=identifier)
 def test_the_new_kernel_says_that_it_stands(way: Way, kind: XenCrash | None) -> None:
-    verdict = walk(way, kind, console=True)
+    verdict = walk(way, kind, until=Spoken())
     holds(verdict)
     assert verdict.console is not None
     assert any("the new kernel stands" in line for line in verdict.console.lines)

@@ -15,9 +15,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tightrope import check, handover, host, participants
-from tightrope.deeds.rehearse import Stages, prepare
-from tightrope.deeds.spoken import attributed, reached
+from tightrope.deeds.rehearse import Stages, prepare, verdict
 from tightrope.deeds.unpacking import Unpacking
+from tightrope.deeds.until import Userspace, judged, listen
 from tightrope.machine.port import Progress, no_progress
 from tightrope.machine.qemu import Qemu, guest
 from tightrope.machine.qemu.pc import Board
@@ -28,7 +28,6 @@ from tightrope.model import (
     Console,
     Finding,
     Image,
-    Outcome,
     Step,
     Stop,
     Verdict,
@@ -59,14 +58,13 @@ def rehearse_booted(
     image: Image,
     request: Request,
     *,
-    token: str,
+    until: Userspace,
     design: str = participants.OURS,
     machine: Qemu | None = None,
     boot_seconds: float = BOOT_SECONDS,
-    seconds: float = BOOT_SECONDS,
     progress: Progress = no_progress,
 ) -> Verdict:
-    """Walk from a real old kernel until the new one's init says `token`.
+    """Walk from a real old kernel until the new one's init says a word.
 
     A given `machine` is closed by whoever made it.  Raises TightropeError when it cannot be told.
     """
@@ -77,11 +75,10 @@ def rehearse_booted(
                 old,
                 image,
                 request,
-                token=token,
+                until=until,
                 design=design,
                 machine=machine,
                 boot_seconds=boot_seconds,
-                seconds=seconds,
                 progress=progress,
             )
         finally:
@@ -132,23 +129,9 @@ def rehearse_booted(
     heard: Console | None = None
     if run.stop is Stop.ENTRY:
         with stages.stage("userspace"):
-            heard = machine.userspace(token, seconds=seconds, progress=progress)
-            heard = attributed(heard, image)
-            findings += tuple(reached(heard, token))
-    advice = tuple(each for each in findings if each.advice)
-    findings = tuple(each for each in findings if not each.advice)
-    return Verdict(
-        outcome=Outcome.FALLS if findings else Outcome.HOLDS,
-        handover=built,
-        run=run,
-        findings=findings,
-        advice=advice,
-        rules=tuple(rule.id for rule in check.asked(run)),
-        unasked=check.unasked(run),
-        contents=unpacking.contents(),
-        console=heard,
-        seconds=stages.seconds,
-    )
+            heard = listen(machine, until, image, progress)
+            findings += tuple(judged(heard, until, image))
+    return verdict(built, run, findings, heard, until, unpacking, stages)
 
 
 def _changed(frames: list[int]) -> tuple[Finding, ...]:

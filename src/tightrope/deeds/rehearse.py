@@ -18,10 +18,19 @@ from contextlib import contextmanager
 
 from tightrope import check, handover, participants, plan
 from tightrope import world as world_room
-from tightrope.deeds import spoken
 from tightrope.deeds.machines import emulator
 from tightrope.deeds.unpacking import Unpacking
-from tightrope.errors import MachineError, MissingPart
+from tightrope.deeds.until import (
+    ENTRY,
+    Entry,
+    Spoken,
+    Until,
+    Userspace,
+    judged,
+    listen,
+    refuse,
+)
+from tightrope.errors import MachineError
 from tightrope.machine.port import Machine, Progress, WholeMachine, no_progress
 from tightrope.model import (
     Console,
@@ -41,7 +50,6 @@ from tightrope.model import (
 from tightrope.plan import Request
 from tightrope.sabotage import Sabotage
 
-CONSOLE_SECONDS = 900.0
 CONSOLE_WORDS = "earlyprintk=ttyS0,115200"
 """What makes a Linux kernel speak early, on the first serial port."""
 
@@ -95,17 +103,14 @@ def rehearse(
     *,
     design: str | Participant = participants.OURS,
     sabotage: Sabotage | None = None,
-    console: bool = False,
-    token: str | None = None,
-    console_seconds: float = CONSOLE_SECONDS,
+    until: Until = ENTRY,
     machine: Machine | None = None,
     unpacking: Unpacking | None = None,
     progress: Progress = no_progress,
 ) -> Verdict:
-    """Plan, build, walk, check; with `console` go on until the new kernel has spoken.
+    """Plan, build, walk, check; and go on as far as `until` says.
 
-    With `token` go on until the new kernel's init has said it; only a whole machine can.  `unpacking`
-    is that of this image and initrd, where a caller has started it already.
+    `unpacking` is that of this image and initrd, where a caller has started it already.
 
     Raises `TightropeError` when it cannot be told: bad input, or a part that is missing here.
     """
@@ -120,24 +125,29 @@ def rehearse(
     if machine is None:
         with stages.stage("load the emulator"):
             machine = emulator()
-    if token is not None and not isinstance(machine, WholeMachine):
-        raise MissingPart(f"the {machine.name} has no devices: a userspace needs --on qemu")
+    refuse(until, machine)
     run, findings = _walked(machine, built, stages, unpacking)
     heard: Console | None = None
-    if console and run.stop is Stop.ENTRY:
-        with stages.stage("console"):
-            ends = spoken.ends_for(image)
-            heard = machine.console(seconds=console_seconds, ends=ends, progress=progress)
-            heard = spoken.attributed(heard, image)
-            findings += tuple(spoken.judged(heard, image))
-    elif token is not None and isinstance(machine, WholeMachine) and run.stop is Stop.ENTRY:
-        with stages.stage("userspace"):
-            heard = machine.userspace(token, seconds=console_seconds, progress=progress)
-            heard = spoken.attributed(heard, image)
-            findings += tuple(spoken.reached(heard, token))
+    if run.stop is Stop.ENTRY and not isinstance(until, Entry):
+        with stages.stage("userspace" if isinstance(until, Userspace) else "console"):
+            heard = listen(machine, until, image, progress)
+            findings += tuple(judged(heard, until, image))
+    return verdict(built, run, findings, heard, until, unpacking, stages)
+
+
+def verdict(
+    built: Handover,
+    run: Run,
+    findings: tuple[Finding, ...],
+    heard: Console | None,
+    until: Until,
+    unpacking: Unpacking,
+    stages: Stages,
+) -> Verdict:
+    """What all of it comes to.  A new kernel that was listened to and not heard is no verdict."""
     advice = tuple(each for each in findings if each.advice)
     findings = tuple(each for each in findings if not each.advice)
-    silent = heard is not None and heard.speaker is not Speaker.KERNEL and not findings
+    silent = isinstance(until, Spoken) and heard and heard.speaker is not Speaker.KERNEL
     return Verdict(
         outcome=Outcome.FALLS if findings else Outcome.UNKNOWN if silent else Outcome.HOLDS,
         handover=built,

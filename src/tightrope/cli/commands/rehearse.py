@@ -121,6 +121,7 @@ def rehearse(options: Namespace) -> int:
     from tightrope.deeds import defaults, machines, performable
     from tightrope.deeds.rehearse import rehearse as deed
     from tightrope.deeds.unpacking import Unpacking
+    from tightrope.deeds.until import ENTRY, Spoken, Until, Userspace
     from tightrope.model import Outcome
     from tightrope.report.progress import Bar
 
@@ -143,13 +144,14 @@ def rehearse(options: Namespace) -> int:
         design, old, request = code.participant, code.host(old), code.request(request)
     else:
         design = files.relocation(options, old.paging)
-    console = options.until == "console"
-    if console and (heard := defaults.audible(image, request)) is not request:
-        request = heard
-        _said(request)
-    token: str | None = None
-    if options.until == "userspace":
+    until: Until = ENTRY
+    asked = request
+    if options.until == "console":
+        until, request = Spoken(seconds=options.limit), defaults.audible(image, request)
+    elif options.until == "userspace":
         token, request = defaults.with_token(image, request)
+        until = Userspace(token=token, seconds=options.limit)
+    if request is not asked:
         _said(request)
     with machines.opened(options.on) as machine:
         with closing(Bar()) as bar:
@@ -159,9 +161,7 @@ def rehearse(options: Namespace) -> int:
                 request,
                 design=design,
                 sabotage=broken,
-                console=console,
-                token=token,
-                console_seconds=options.limit,
+                until=until,
                 machine=machine,
                 unpacking=unpacking,
                 progress=bar,
@@ -186,6 +186,7 @@ def _booted(options: Namespace) -> int:
         )
     from tightrope.deeds import defaults
     from tightrope.deeds.booted import OldKernel, rehearse_booted
+    from tightrope.deeds.until import Userspace
     from tightrope.report.progress import Bar
 
     image, _, request = files.inputs(options)
@@ -203,9 +204,8 @@ def _booted(options: Namespace) -> int:
             old,
             image,
             request,
-            token=token,
+            until=Userspace(token=token, seconds=options.limit),
             design=options.design,
-            seconds=options.limit,
             progress=bar,
         )
     _show(options, verdict)
