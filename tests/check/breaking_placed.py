@@ -171,6 +171,12 @@ def cet_stays(handover: Handover, run: Run) -> Walked:
     return replace(handover, registers=now, world=world), run
 
 
+def far_jump(handover: Handover, run: Run) -> Walked:
+    """The last instruction is a far jump through memory with REX.W."""
+    texts = {**run.texts, int(run.trace[-1]): "rex.w ljmp *(%rsp)"}
+    return handover, replace(run, texts=texts)
+
+
 def loaded_twice(handover: Handover, run: Run) -> Walked:
     """One more segment, of the page that the command line has."""
     line = next(each for each in handover.segments if each.name == "command line")
@@ -199,6 +205,13 @@ PLACED = (
         change=loaded_twice,
         step=Step.PREPARE,
         says="the command line at [0xbffd",
+    ),
+    Breach(
+        rule="far-branch-alike",
+        name="rex.w ljmp",
+        change=far_jump,
+        step=Step.CALL,
+        says="takes ten bytes from memory on Intel's CPUs, and six on AMD's",
     ),
     Breach(
         rule="branches-untracked",

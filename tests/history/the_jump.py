@@ -20,6 +20,7 @@ from tests.history.rebuilt import (
 from tests.makers.designs import DAMM_V4, IN_PLACE, TWO_TABLES
 from tests.makers.hosts import MIB, mode_host
 from tests.modes.runs import kernel
+from tests.participants.test_linux_walks import old_code
 from tests.rehearse.runs import example_host, shipped_kernel
 from tightrope import host
 from tightrope.deeds.rehearse import build, prepare
@@ -27,6 +28,7 @@ from tightrope.handover import designs
 from tightrope.memory import PAGE_SIZE, Extent, MemoryMap, Phys, Region, RegionKind
 from tightrope.model import (
     EVERY_PROMISE,
+    Confidential,
     Done,
     Given,
     Handover,
@@ -187,6 +189,21 @@ def over_the_live_pgd(paging: Paging, design: str) -> Findings:
     return walked(host.read(host.example(paging), paging.value), design=design)
 
 
+# ------------------------------------------------------------------------ B23: what a TDX guest may not clear
+
+
+def in_a_tdx_guest(flavour: str) -> Findings:
+    """Debian's own code: 6.1 clears CR4.MCE, 6.12 has an instruction that its boot puts in there."""
+    code = old_code(flavour)
+    old = example_host()
+    guest = replace(old, cpu=replace(old.cpu, guest=Confidential.TDX))
+    return walked(
+        code.host(guest),
+        request=code.request(Request(command_line="a word")),
+        design=code.participant,
+    )
+
+
 # ------------------------------------------------------------------------------------ B22: CET is left on
 
 
@@ -307,5 +324,12 @@ ENTRIES = (
         step=Step.TABLE_B,
         broken=lambda: under_cet(left_on=True),
         fixed=lambda: under_cet(left_on=False),
+    ),
+    Entry(
+        id="B23",
+        rule="legal-writes",
+        step=Step.TABLE_B,
+        broken=lambda: in_a_tdx_guest("amd64"),
+        fixed=lambda: in_a_tdx_guest("amd64-6.12"),
     ),
 )

@@ -36,7 +36,7 @@ from tightrope.host.schema import (
     write_table,
 )
 from tightrope.memory import Extent
-from tightrope.model import Basis, Confidential, Fact, Host, Named, Paging
+from tightrope.model import Basis, Confidential, CpuVendor, Fact, Host, Named, Paging
 
 
 class Colour(StrEnum):
@@ -162,13 +162,14 @@ def test_any_host_is_written_and_read_back(old: Host) -> None:
 @pytest.mark.parametrize("paging", list(Paging))
 def test_every_field_is_written_and_read_back(paging: Paging) -> None:
     named = (Named(extent=Extent(0x200_0000, 0x200_0801), what='a "quote" and a \\'),)
+    made = mode_host(paging)
     old = replace(
-        mode_host(paging),
+        made,
+        cpu=replace(made.cpu, vendor=CpuVendor.AMD, guest=Confidential.SNP),
         crash_notes=named,
         crash_memory=(Named(extent=Extent(0x300_0000, 0x400_0000), what="low"),),
         preserved=named,
         firmware=named,
-        confidential=Confidential.SNP,
         screen=bytes(range(64)),
         facts=tuple(
             Fact(field=name, basis=basis, source='a "file"', settle=settle)

@@ -1,4 +1,4 @@
-"""The rule about branch tracking: until CR4.CET is cleared an indirect branch may raise #CP.
+"""Rules about branches: what CET may refuse, and what two makers' CPUs read differently.
 
     the call ......... no indirect jump or call but to an ENDBR, no return ......... CR4.CET cleared
 
@@ -19,10 +19,10 @@ import numpy as np
 from tightrope.check.case import Case
 from tightrope.check.changes import steps_of
 from tightrope.check.rule import Found, finding, rule
-from tightrope.model import Done, Sight, Step
+from tightrope.model import CpuVendor, Done, Sight, Step
 from tightrope.x86.cpu import CR4_CET
 
-INDIRECT = re.compile(r"(notrack )?(jmp|call)[a-z]* \*")
+INDIRECT = re.compile(r"(notrack |rex\.w )?l?(jmp|call)[a-z]* \*")
 RETURN = re.compile(r"(l?ret|iret)")
 
 
@@ -63,3 +63,26 @@ def branches_untracked(case: Case) -> Iterator[Found]:
 
 def _to_endbr(case: Case, index: int) -> bool:
     return case.text(index + 1).startswith("endbr")
+
+
+FAR_64 = re.compile(r"rex\.w l?(jmp|call)|l(jmp|call)q \*")
+
+
+@rule(
+    "far-branch-alike",
+    Step.CALL,
+    says="No far jump or call takes 64 bits of offset from memory, of which AMD's CPUs read 32.",
+    source="AMD APM volume 3 (24594), JMP (Far) and CALL (Far): no mem16:64; SDM volume 2A has one",
+    needs={Sight.INSTRUCTIONS},
+)
+def far_branch_alike(case: Case) -> Iterator[Found]:
+    """Asked unless the host says that its CPU is Intel's."""
+    if case.host.cpu.vendor is CpuVendor.INTEL:
+        return
+    for rip, text in sorted(case.run.texts.items()):
+        if FAR_64.match(text):
+            yield finding(
+                f"`{text}` at {rip:#x} takes ten bytes from memory on Intel's CPUs, and six on AMD's",
+                mend="push selector and offset, and return far: lretq is the same on both",
+            )
+            return

@@ -255,9 +255,10 @@ class Case:
         if mmu is None:
             registers = self.handover.registers
             left = EFER_LME | EFER_LMA if self.handover.world.way_out else 0
+            then = registers.mmu(self.host.cpu, root=tables.root)
             mmu = self._mmus[tables.root] = replace(
-                registers.mmu(self.host.cpu, root=tables.root),
-                cr4=registers.cr4 & (CR4_PAE if left else ~CR4_PGE),
+                then,
+                cr4=then.cr4 & (CR4_PAE if left else ~CR4_PGE),
                 efer=registers.efer & ~left,
             )
         return mmu

@@ -16,7 +16,7 @@ from tightrope.check.rule import Found, finding, rule
 from tightrope.check.switching import x86_flags
 from tightrope.errors import MachineError
 from tightrope.memory import Extent
-from tightrope.model import Protocol, Step, Stop
+from tightrope.model import Confidential, Protocol, Step, Stop
 from tightrope.x86 import cpu as x86
 from tightrope.x86.bits import named_bits
 from tightrope.x86.walk import Access, ReadEntry, Refused, walk
@@ -112,6 +112,8 @@ def known_state(case: Case) -> Iterator[Found]:
     registers = case.run.registers
     wanted = contract(case)
     kept = case.handover.registers.cr4 & x86.CR4_LA57 if wanted.paging else 0
+    if case.host.confidential is Confidential.TDX:
+        kept |= x86.CR4_MCE  # such a guest cannot clear it
     cr0_on = x86.CR0_PE | (x86.CR0_PG if wanted.paging else 0)
     cr0_off = CR0_OFF | wanted.cr0_off | (0 if wanted.paging else x86.CR0_PG)
     problems = []

@@ -13,7 +13,7 @@ import numpy as np
 from tightrope.check.case import Case
 from tightrope.check.rule import Found, finding, rule
 from tightrope.memory import PAGE_SIZE, Extent, Phys, RegionKind, subtract, union
-from tightrope.model import Paging, Promise, Step, Stop, Tables
+from tightrope.model import CpuVendor, Paging, Promise, Step, Stop, Tables
 from tightrope.model.modes import MODES
 from tightrope.x86.cpu import CR0_PG
 from tightrope.x86.walk import Access, Refused, Translated
@@ -198,7 +198,7 @@ def _bit_8(case: Case, tables: Tables) -> Iterator[tuple[int, int]]:
     """Present entries of PML5 and PML4 tables with bit 8: ignored by Intel's CPUs (SDM 4.5.4), and to
     be zero on AMD's (APM volume 2, 5.3.3: PML4E and PML5E, long mode).
     """
-    if not case.host.paging.long_mode:
+    if not case.host.paging.long_mode or case.host.cpu.vendor is CpuVendor.INTEL:
         return
     levels = MODES[case.host.paging].levels - 3
     frames = [int(tables.root)]

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from tightrope.host.schema import At
 from tightrope.memory import PAGE_SIZE, Extent, covered
-from tightrope.model import Host, Paging
+from tightrope.model import Confidential, CpuVendor, Host, Paging
 from tightrope.model.modes import MODES, text_page_size
 from tightrope.x86 import cpu as x86
+from tightrope.x86.control import CR4, EFER, Vendor
 
 
 def check(host: Host) -> None:
@@ -166,6 +167,15 @@ def _registers(host: Host, registers: At) -> None:
         unknown = value & ~sum(names.values())
         if unknown:
             (registers / field).refuse(f"bits {unknown:#x} are reserved")
+    for vendor, whose in ((Vendor.INTEL, CpuVendor.INTEL), (Vendor.AMD, CpuVendor.AMD)):
+        for field, value, bits in (("cr4", host.cr4, CR4), ("efer", host.efer, EFER)):
+            alien = [e.name for e in bits if value & e.mask and not e.vendor & vendor]
+            if alien and host.cpu.vendor is whose:
+                (registers / field).refuse(
+                    f"{value:#x} has {' and '.join(alien)}, which no CPU of {whose} has"
+                )
+    if host.cpu.guest is Confidential.TDX and not host.cr4 & x86.CR4_MCE:
+        (registers / "cr4").refuse("lacks MCE, which is always set in a TDX guest")
     if host.efer & x86.EFER_NXE and not host.cpu.nx:
         (registers / "efer").refuse("NXE is set, and cpu.nx is false")
     if host.paging is Paging.I386 and host.cpu.pse and not host.cr4 & x86.CR4_PSE:

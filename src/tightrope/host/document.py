@@ -13,7 +13,7 @@ from typing import Annotated
 from tightrope.host.schema import At, Choice, Number, NumberOr, Says, Text, either, quoted
 from tightrope.host.xen.document import XenTable
 from tightrope.memory import PAGE_SIZE, Extent, RegionKind
-from tightrope.model import Confidential, Paging
+from tightrope.model import Confidential, CpuVendor, Paging
 
 LINEAR = Number(high=(1 << 64) - 1, multiple=PAGE_SIZE)
 PAGES = Number(multiple=PAGE_SIZE)
@@ -35,6 +35,9 @@ class CpuTable:
     pge: Annotated[bool, Says("global pages")]
     gbpages: Annotated[bool, Says("1 GiB pages")]
     la57: Annotated[bool, Says("can run 5-level tables")]
+    vendor: Annotated[
+        CpuVendor | None, Choice(CpuVendor), Says("whose CPU it is; without it either's")
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -140,7 +140,7 @@ def described(
         document = replace(
             document,
             paging=paging,
-            cpu=replace(document.cpu, **({mode.feature: True} if mode.feature else {})),
+            cpu=replace(document.cpu, la57=document.cpu.la57 or mode.feature == "la57"),
             registers=replace(document.registers, cr4=mode.example_cr4),
             direct_map=replace(document.direct_map, virt=mode.direct_map),
         )

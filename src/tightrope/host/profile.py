@@ -71,7 +71,7 @@ def host_of(document: Document, source: str) -> Host:
     host = Host(
         source=source,
         paging=document.paging,
-        cpu=Cpu(**asdict(document.cpu)),
+        cpu=Cpu(**asdict(document.cpu), guest=document.confidential),
         **asdict(document.registers),
         memory=_memory_map(document, source),
         text=KernelText(
@@ -100,7 +100,6 @@ def host_of(document: Document, source: str) -> Host:
         crash_notes=_named(document.crash_note),
         crash_memory=_named(document.crash_memory),
         preserved=_named([*document.preserved, *filter(_handed_over, document.busy)]),
-        confidential=document.confidential,
         screen=bytes.fromhex(document.screen_info or ""),
         facts=tuple(_facts(document, At(source, "facts"))),
     )
@@ -190,7 +189,7 @@ def document_of(host: Host) -> Document:
         paging=host.paging,
         relocation=host.relocation,
         rsdp=host.rsdp,
-        cpu=CpuTable(**asdict(host.cpu)),
+        cpu=CpuTable(**{key: value for key, value in asdict(host.cpu).items() if key != "guest"}),
         registers=RegistersTable(cr0=host.cr0, cr4=host.cr4, efer=host.efer),
         text=TextTable(**asdict(host.text)),
         direct_map=DirectMapTable(

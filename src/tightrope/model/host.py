@@ -11,12 +11,15 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from tightrope.memory import Extent, MemoryMap, Phys, Virt
+from tightrope.x86 import control
 from tightrope.x86.walk import Mmu
 
 if TYPE_CHECKING:
     from tightrope.model.walk import Paging
     from tightrope.model.xen import Xen
 
+LASS = 1 << 27
+"""CR4.LASS (SDM 2.5)."""
 FOUR_FOUR = 0x0200_0000
 """PAGE_OFFSET of the 4G/4G patch (2003): kernel and user each have all 4 GiB, and what has to be mapped
 in both lies in a fixmap.  V does here."""
@@ -39,15 +42,46 @@ class Registers:
     idt: tuple[int, int]
 
     def mmu(self, cpu: Cpu, *, root: int | None = None) -> Mmu:
-        """The MMU of a CPU that holds these, under the tables at `root` or, without it, at CR3's."""
+        """The MMU of a CPU that holds these, under the tables at `root` or, without it, at CR3's.
+
+        Other tables than those in use are asked what they map: that the kernel keeps off the lower half
+        (LASS) is no matter of theirs.
+        """
         return Mmu(
             cr0=self.cr0,
             cr3=self.cr3 if root is None else root,
-            cr4=self.cr4,
+            cr4=self.cr4 if root is None else self.cr4 & ~LASS,
             efer=self.efer,
             physical_bits=cpu.physical_bits,
             gbpages=cpu.gbpages,
+            bit_8_reserved=cpu.vendor is CpuVendor.AMD,
         )
+
+
+class CpuVendor(StrEnum):
+    """Whose CPU it is, where that makes a difference (docs/machines.md); the value is the host file's."""
+
+    INTEL = "intel"
+    AMD = "amd"
+
+
+class Confidential(StrEnum):
+    """A guest whose memory its host cannot read; what its kexec needs besides is described by no file."""
+
+    TDX = "TDX"
+    SNP = "SEV-SNP"
+    ES = "SEV-ES"
+    SEV = "SEV"
+
+
+FACTS: Mapping[StrEnum | None, int] = {
+    CpuVendor.INTEL: control.IS_INTEL,
+    CpuVendor.AMD: control.IS_AMD,
+    Confidential.TDX: control.IN_TDX,
+    Confidential.SNP: control.IN_SEV_ES,
+    Confidential.ES: control.IN_SEV_ES,
+}
+"""What `x86.control` calls it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,6 +94,15 @@ class Cpu:
     pge: bool
     gbpages: bool
     la57: bool
+    vendor: CpuVendor | None = None
+    """None: nobody says, and what only one of them refuses is left to the rules."""
+    guest: Confidential | None = None
+    """The old kernel is such a guest."""
+
+    @property
+    def facts(self) -> int:
+        """Vendor and guest as `x86.control` has them: a word of IS_INTEL to IN_SEV_ES."""
+        return FACTS.get(self.vendor, 0) | FACTS.get(self.guest, 0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,15 +171,6 @@ class Fact:
     """What would tell it, of an assumed one; a phrase for reports."""
 
 
-class Confidential(StrEnum):
-    """A guest whose memory its host cannot read; what its kexec needs besides is described by no file."""
-
-    TDX = "TDX"
-    SNP = "SEV-SNP"
-    ES = "SEV-ES"
-    SEV = "SEV"
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Host:
     """The old kernel's world as a description; `world` turns it into bytes."""
@@ -170,11 +204,15 @@ class Host:
     """RAM that a crash kernel has besides the region that its image lies in: `crashkernel=,low` and CMA."""
     preserved: tuple[Named, ...] = ()
     """Memory that the old kernel keeps for the new one, as KHO does: nobody's destination."""
-    confidential: Confidential | None = None
     screen: bytes = b""
     """struct screen_info, for the new kernel's boot_params; empty where nothing tells it."""
     facts: tuple[Fact, ...] = ()
     """What is known of the fields above; one that is not named is as the description's writer knows it."""
+
+    @property
+    def confidential(self) -> Confidential | None:
+        """What kind of guest the old kernel is, if any."""
+        return self.cpu.guest
 
     def assumed(self) -> tuple[Fact, ...]:
         """The facts that nothing says."""

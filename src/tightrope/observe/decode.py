@@ -57,10 +57,19 @@ class Kind(Enum):
     HALT = auto()
     STAYS = auto()
     """A jump to itself."""
+    HOSTED = auto()
+    """A confidential guest cannot do it without its host."""
 
 
 _FLAGS = {Mnemonic.CLI, Mnemonic.STI, Mnemonic.POPFQ, Mnemonic.POPF, Mnemonic.POPFD}
 _TABLES = {Mnemonic.LGDT: "gdt", Mnemonic.LIDT: "idt"}
+_HOSTED = {
+    Mnemonic.CPUID, Mnemonic.INVD, Mnemonic.WBINVD, Mnemonic.RDPMC, Mnemonic.MONITOR, Mnemonic.MWAIT,
+    Mnemonic.IN, Mnemonic.OUT, Mnemonic.INSB, Mnemonic.INSW, Mnemonic.INSD,
+    Mnemonic.OUTSB, Mnemonic.OUTSW, Mnemonic.OUTSD,
+}  # fmt: skip
+"""#VE in a TDX guest (TDX Module specification 348549, "instructions that cause #VE") and #VC in a SEV-ES
+guest (AMD APM volume 2, table 15-36) alike."""
 _FAR = {Mnemonic.RETF, Mnemonic.IRET, Mnemonic.IRETD, Mnemonic.IRETQ}
 _FAR_JUMPS = {
     Code.JMP_M1616: 2,
@@ -233,6 +242,8 @@ def _sort(instruction: Instruction, bits: int) -> tuple[Kind, str, str]:
         return Kind.RDMSR, "", ""
     if mnemonic == Mnemonic.INVLPG:
         return Kind.INVLPG, "", ""
+    if mnemonic in _HOSTED:
+        return Kind.HOSTED, "", ""
     if mnemonic == Mnemonic.HLT:
         return Kind.HALT, "", ""
     if mnemonic in _FAR:

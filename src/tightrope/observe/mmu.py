@@ -73,7 +73,13 @@ class WatchedMmu:
             code64=code64,
             physical_bits=self._cpu.physical_bits,
             la57=self._cpu.la57,
+            facts=self._cpu.facts,
         )
+
+    @property
+    def facts(self) -> int:
+        """Whose CPU it is and what guest runs on it: see `x86.control`."""
+        return self._cpu.facts
 
     # ------------------------------------------------------------------- what changes the tables
 
@@ -119,8 +125,10 @@ class WatchedMmu:
         elif not keeps_all:
             self.contexts = []
         if keeps_all or keeps_global:
+            # Whether the lower half may be used is asked at each access, of CR4 as it is then.
+            cached = replace(before, cr4=before.cr4 & ~x86.CR4_LASS)
             self.contexts.append(
-                Context(mmu=before, read=self.entry_before, only_global=not keeps_all)
+                Context(mmu=cached, read=self.entry_before, only_global=not keeps_all)
             )
         self.mmu = self._loaded(replace(before, cr3=value & ~x86.CR3_NO_FLUSH))
         self._forget()

@@ -18,15 +18,24 @@ from tightrope.observe.mmu import WatchedMmu
 from tightrope.observe.observed import ObservedCpu
 from tightrope.observe.steps import StepTracker
 from tightrope.x86 import cpu as x86
+from tightrope.x86.control import (
+    GENERAL_PROTECTION,
+    IN_SEV_ES,
+    IN_TDX,
+    VIRTUALIZATION,
+    VMM_COMMUNICATION,
+)
 from tightrope.x86.walk import Refused
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """#GP before the instruction ran: its error code, and the manual's reason."""
+    """An exception before the instruction ran: its error code, the manual's reason, and #GP's vector
+    or another."""
 
     error_code: int
     reason: str
+    vector: int = GENERAL_PROTECTION
 
 
 class Privileged:
@@ -91,19 +100,19 @@ class Privileged:
         self._steps.control_write(self.index, register, self.rip)
         state = mmu.state(code64=self.bits == 64)
         if register == "cr0":
-            reason, before = x86.cr0_refusal(state, value), state.cr0
-            reason = reason or mmu.pdpte_refusal(cr0=value)
+            before, pdpte = state.cr0, mmu.pdpte_refusal(cr0=value)
         elif register == "cr3":
-            reason, before = x86.cr3_refusal(state, value), state.cr3
-            reason = reason or mmu.pdpte_refusal(cr3=value)
+            before, pdpte = state.cr3, mmu.pdpte_refusal(cr3=value)
         elif register == "cr4":
-            reason, before = x86.cr4_refusal(state, value), state.cr4
-            reason = reason or mmu.pdpte_refusal(cr4=value)
+            before, pdpte = state.cr4, mmu.pdpte_refusal(cr4=value)
         else:
-            reason, before = None, self._engine.read(register)
+            before, pdpte = self._engine.read(register), None
         self.record(register, before, value)
-        if reason:
-            return Refusal(0, reason)
+        refused = x86.refused(state, register, value) if register in x86.RULED else None
+        if refused:
+            return Refusal(0, refused[1], refused[0])
+        if pdpte:
+            return Refusal(0, pdpte)
         if register == "cr0":
             mmu.write_cr0(value)
         elif register == "cr3":
@@ -136,10 +145,28 @@ class Privileged:
             return None
         state = self._mmu.state(code64=self.bits == 64)
         self.record("efer", state.efer, value)
-        reason = x86.efer_refusal(state, value)
-        if reason:
-            return Refusal(0, reason)
+        refused = x86.refused(state, "efer", value)
+        if refused:
+            return Refusal(0, refused[1], refused[0])
         self._mmu.write_efer(value)
+        return None
+
+    def debug_write(self, register: str, source: str) -> Refusal | None:
+        """MOV to a debug register: a guest whose registers are encrypted asks its host (AMD APM, 15.35.5)."""
+        self.record(register, self._engine.read("dr7"), self._engine.read(source))
+        if register == "dr7" and self._mmu.facts & IN_SEV_ES:
+            return Refusal(0, "DR7 cannot be written in a SEV-ES guest", VMM_COMMUNICATION)
+        return None
+
+    def asks_the_host(self) -> Refusal | None:
+        """CPUID, WBINVD, a port: in a confidential guest an exception, and its handler asks the host."""
+        facts = self._mmu.facts
+        if facts & IN_TDX:
+            return Refusal(0, "it asks the host, which a TDX guest does by #VE", VIRTUALIZATION)
+        if facts & IN_SEV_ES:
+            return Refusal(
+                0, "it asks the host, which a SEV-ES guest does by #VC", VMM_COMMUNICATION
+            )
         return None
 
     def descriptor_table(self, operation: Operation) -> Refusal | None:

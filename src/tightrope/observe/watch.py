@@ -263,7 +263,9 @@ class Watch:
                 if refusal is None:
                     self._mark_descriptor(selector)
         elif kind is Kind.DEBUG_WRITE:
-            privileged.record(operation.target, read("dr7"), read(operation.source))
+            refusal = privileged.debug_write(operation.target, operation.source)
+        elif kind is Kind.HOSTED:
+            refusal = privileged.asks_the_host()
         elif kind in (Kind.FLAGS, Kind.STACK):
             privileged.record_later(operation.target)
         elif kind is Kind.HALT or (kind is Kind.STAYS and self.rip in self.settled.program):
@@ -273,7 +275,7 @@ class Watch:
             if address is not None:
                 self._mmu.invlpg(address)
         if refusal:
-            self._trouble(GENERAL_PROTECTION, refusal.error_code, refusal.reason)
+            self._trouble(refusal.vector, refusal.error_code, refusal.reason)
             self._engine.stop()
 
     def _mark_descriptor(self, selector: int) -> None:

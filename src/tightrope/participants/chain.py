@@ -16,6 +16,7 @@ from tightrope.errors import DesignError
 from tightrope.model import Bare, Participant, Plan, Trees, XenCompat, XenV1, XenV2
 from tightrope.participants.purgatory.ours import purgatory
 from tightrope.participants.relocation import named
+from tightrope.participants.relocation.in_guest import in_guest
 from tightrope.participants.relocation.xen_v1 import TAKES, xen_v1
 from tightrope.participants.relocation.xen_v2 import xen_v2
 from tightrope.participants.stubs import stub
@@ -32,7 +33,10 @@ def chain(plan: Plan, design: str | Participant) -> tuple[Participant, ...]:
         raise _refused(plan, f"no hypervisor calls {code.name}: it has code of its own, or dom0's")
     match plan.through:
         case Bare():
-            return code, *_before_the_entry(plan)
+            # What a user wrote is walked as it is written.
+            written = code is design and code.image is None
+            own = code if written else in_guest(code, plan.host.confidential)
+            return own, *_before_the_entry(plan)
         case XenV1():
             return xen_v1(_handed_over(plan, code), plan.paging), stub(plan.stub)
         case XenCompat():

@@ -52,6 +52,7 @@ after_table_a:
 	 * be cleared below, and PCIDE.  PAE and LA57 cannot change in long mode.
 	 */
 	mov	%cr4, %rax
+cr4_kept:
 	and	$CR4_KEPT, %eax
 clear_pge:
 	mov	%rax, %cr4
@@ -63,6 +64,7 @@ set_stack:
 	popfq
 	/* A hardware breakpoint of the old kernel's debugger would raise #DB with no handler. */
 	xor	%eax, %eax
+debug_off:
 	mov	%rax, %dr7
 	/* idt: base 0, limit 0.  An exception from here on is a triple fault, not a stale handler. */
 	sub	$16, %rsp

@@ -5,13 +5,16 @@
 
 A rule asks masks of words, so numbers (`x86.cpu`) and a solver's terms (`prove.isa`) read the same
 rows.  The words are `new` (the value written), `change` (new ^ old), `beyond` (the bits of new at
-and above MAXPHYADDR), the four registers before the write, and `cpu` (facts: CODE64, HAS_LA57).
+and above MAXPHYADDR), the four registers before the write, and `cpu` (facts: CODE64, HAS_LA57,
+whose CPU it is where a host says so, and what kind of guest runs on it).
 
 Rules: data only.  A bit that some CPU has is known here, whether or not Linux sets it; what a CPU
-lacks is refused only where a host says so (5 levels).
+lacks is refused only where a host says so (5 levels, its vendor).
 
 Sources: Intel SDM (325462) 2.5 control registers, 2.2.1 EFER, volume 2B MOV to control registers,
 volume 4 IA32_EFER; FRED (346446) for CR4.FRED; AMD APM volume 2 (24593) 3.1.3 CR4, 3.1.7 EFER.
+TDX: Linux 5.19, "x86/boot: Avoid #VE during boot for TDX platforms" (EFER, CR4.MCE) and "Set CR0.NE
+early and keep it set during the boot"; commit de60613173df (kexec).
 Linux sets FRED since 6.9, EFER.AIBRSE since 6.3, EFER.TCE since 6.15, LASS since 6.19.
 """
 
@@ -123,8 +126,11 @@ def defined(bits: tuple[ControlBit, ...], vendor: Vendor = BOTH) -> int:
 # ------------------------------------------------------------------------------ the rules
 
 NEW, CHANGE, BEYOND, CPU = "new", "change", "beyond", "cpu"
-CODE64, HAS_LA57 = 1, 2
-"""Bits of the word `cpu`: CS.L is set in long mode; the CPU has 5 levels."""
+CODE64, HAS_LA57, IS_INTEL, IS_AMD, IN_TDX, IN_SEV_ES = 1, 2, 4, 8, 16, 32
+"""Bits of the word `cpu`: CS.L is set in long mode; the CPU has 5 levels; whose it is, neither bit where
+nobody says; a guest of TDX's; a guest of SEV-ES or SEV-SNP."""
+GENERAL_PROTECTION, VIRTUALIZATION, VMM_COMMUNICATION = 13, 20, 29
+"""#GP, and what a confidential guest meets instead: #VE under TDX, #VC under SEV-ES and SEV-SNP."""
 CR3_NO_FLUSH = 1 << 63
 """With CR4.PCIDE: keep the translations of the new PCID (SDM 4.10.4.1)."""
 
@@ -149,6 +155,7 @@ class Rule:
     says: str
     when: tuple[Asked, ...]
     shown: str = ""
+    vector: int = GENERAL_PROTECTION
 
 
 def on(word: str, *bits: ControlBit | int) -> Asked:
@@ -183,6 +190,7 @@ def _rules() -> Iterator[tuple[str, tuple[Rule, ...]]]:
             Rule("CR0 bits 63:32 must be zero", (some(NEW, ALL ^ 0xFFFF_FFFF),)),
             Rule("CR0.PG needs CR0.PE", (on(NEW, PG), off(NEW, cr0["PE"]))),
             Rule("CR0.NW needs CR0.CD", (on(NEW, cr0["NW"]), off(NEW, cr0["CD"]))),
+            Rule("CR0.NE cannot be cleared in a TDX guest", (off(NEW, cr0["NE"]), on(CPU, IN_TDX))),
             Rule(
                 "CR0.WP cannot be cleared while CR4.CET is set",
                 (off(NEW, cr0["WP"]), on("cr4", cr4["CET"])),
@@ -216,6 +224,16 @@ def _rules() -> Iterator[tuple[str, tuple[Rule, ...]]]:
                 (some(NEW, ALL ^ defined(CR4)),),
                 "CR4 bits {bits:#x} are reserved",
             ),
+            Rule(
+                "CR4 bits that AMD's CPUs do not have",
+                (some(NEW, defined(CR4) & ~defined(CR4, AMD)), on(CPU, IS_AMD)),
+                "CR4 bits {bits:#x} are reserved on AMD's CPUs",
+            ),
+            Rule(
+                "CR4.MCE cannot be cleared in a TDX guest",
+                (off(NEW, cr4["MCE"]), on(CPU, IN_TDX)),
+                vector=VIRTUALIZATION,
+            ),
             Rule("CR4.LA57 is reserved on this CPU", (on(NEW, cr4["LA57"]), off(CPU, HAS_LA57))),
             Rule("CR4.CET needs CR0.WP", (on(NEW, cr4["CET"]), off("cr0", cr0["WP"]))),
             Rule("CR4.PAE cannot be cleared in long mode", (off(NEW, cr4["PAE"]), on("efer", LMA))),
@@ -237,6 +255,16 @@ def _rules() -> Iterator[tuple[str, tuple[Rule, ...]]]:
                 "EFER bits that are reserved",
                 (some(NEW, ALL ^ defined(EFER)),),
                 "EFER bits {bits:#x} are reserved",
+            ),
+            Rule(
+                "EFER cannot be written in a TDX guest",
+                (on(CPU, IN_TDX),),
+                vector=VIRTUALIZATION,
+            ),
+            Rule(
+                "EFER bits that Intel's CPUs do not have",
+                (some(NEW, defined(EFER) & ~defined(EFER, INTEL)), on(CPU, IS_INTEL)),
+                "EFER bits {bits:#x} are reserved on Intel's CPUs",
             ),
             Rule(
                 "EFER.LME cannot be changed while paging is on",

@@ -62,10 +62,10 @@ SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs")
 VECTORS = {
     0: "#DE", 1: "#DB", 2: "NMI", 3: "#BP", 4: "#OF", 5: "#BR", 6: "#UD", 7: "#NM", 8: "#DF",
     10: "#TS", 11: "#NP", 12: "#SS", 13: "#GP", 14: "#PF", 16: "#MF", 17: "#AC", 18: "#MC",
-    19: "#XM", 21: "#CP",
+    19: "#XM", 20: "#VE", 21: "#CP", 29: "#VC",
 }  # fmt: skip
 """Names of the exception vectors (SDM table 6-1)."""
-WITH_ERROR_CODE = frozenset({8, 10, 11, 12, 13, 14, 17, 21})
+WITH_ERROR_CODE = frozenset({8, 10, 11, 12, 13, 14, 17, 21, 29})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,6 +79,15 @@ class ControlState:
     code64: bool
     physical_bits: int
     la57: bool
+    facts: int = 0
+    """Whose CPU it is and what guest runs on it: IS_INTEL to IN_SEV_ES of `control`."""
+
+
+def refused(now: ControlState, register: str, value: int) -> tuple[int, str] | None:
+    """The vector and the reason with which a write of cr0, cr3, cr4 or efer is refused."""
+    before = {"cr0": now.cr0, "cr3": now.cr3, "cr4": now.cr4, "efer": now.efer}[register]
+    found = _applies(now, register, before, value)
+    return None if found is None else (found[0].vector, found[1])
 
 
 def cr0_refusal(now: ControlState, value: int) -> str | None:
@@ -101,6 +110,8 @@ def efer_refusal(now: ControlState, value: int) -> str | None:
     return _refusal(now, "efer", now.efer, value)
 
 
+RULED = frozenset(control.RULES)
+"""Registers whose writes have rules."""
 _WORDS = (control.NEW, control.CHANGE, control.BEYOND, control.CPU, "cr0", "cr3", "cr4", "efer")
 _Numbered = tuple[tuple[int, int, int, bool], ...]
 """What a rule asks, words by number: (word, mask, wanted bits, whether other bits are wanted)."""
@@ -120,13 +131,20 @@ _FLUSHES = tuple(map(_numbered, control.FLUSHES))
 
 
 def _refusal(now: ControlState, register: str, old: int, value: int) -> str | None:
-    """The first of the rules for a register that applies."""
+    """The reason of the first of the rules for a register that applies."""
+    found = _applies(now, register, old, value)
+    return None if found is None else found[1]
+
+
+def _applies(
+    now: ControlState, register: str, old: int, value: int
+) -> tuple[control.Rule, str] | None:
     top = now.physical_bits
-    facts = control.CODE64 * now.code64 | control.HAS_LA57 * now.la57
+    facts = control.CODE64 * now.code64 | control.HAS_LA57 * now.la57 | now.facts
     words = (value, value ^ old, value >> top << top, facts, now.cr0, now.cr3, now.cr4, now.efer)
     for asked, rule in _RULES[register]:
         if _so(asked, words):
-            return rule.shown.format(bits=value & asked[0][1], top=top) or rule.says
+            return rule, rule.shown.format(bits=value & asked[0][1], top=top) or rule.says
     return None
 
 

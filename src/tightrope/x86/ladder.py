@@ -74,15 +74,20 @@ class Ladder:
 
 
 @lru_cache(maxsize=64)
-def ladder(efer: int, cr4: int, gbpages: bool, physical_bits: int) -> Ladder:
-    """The mode of EFER's LMA and NXE, and of CR4's PSE, PAE and LA57 (SDM 4.1.1)."""
+def ladder(
+    efer: int, cr4: int, gbpages: bool, physical_bits: int, bit_8_reserved: bool = False
+) -> Ladder:
+    """The mode of EFER's LMA and NXE, and of CR4's PSE, PAE and LA57 (SDM 4.1.1).
+
+    `bit_8_reserved`: bit 8 of a PML4E and a PML5E has to be 0 (AMD APM volume 2, 5.3.3).
+    """
     long_mode = bool(efer & EFER_LMA)
     pae, la57 = bool(cr4 & CR4_PAE), bool(cr4 & CR4_LA57)
     wide = long_mode or pae
     nxe = wide and bool(efer & EFER_NXE)
     frame_mask = (1 << physical_bits) - 1 & ~0xFFF if wide else 0xFFFF_F000
     return Ladder(
-        rungs=_rungs(long_mode, pae, la57, nxe, gbpages, physical_bits),
+        rungs=_rungs(long_mode, pae, la57, nxe, gbpages, physical_bits, bit_8_reserved),
         entry_size=8 if wide else 4,
         pae=wide and not long_mode,
         nxe=nxe,
@@ -103,7 +108,13 @@ def without_bits(found: Ladder, bits: int) -> Ladder:
 
 
 def _rungs(
-    long_mode: bool, pae: bool, la57: bool, nxe: bool, gbpages: bool, physical_bits: int
+    long_mode: bool,
+    pae: bool,
+    la57: bool,
+    nxe: bool,
+    gbpages: bool,
+    physical_bits: int,
+    bit_8_reserved: bool,
 ) -> tuple[Rung, ...]:
     """The levels of a paging mode, top first, with their reserved bits (SDM 4.3, 4.4.2, 4.5.5)."""
     rungs: tuple[Rung, ...]
@@ -127,6 +138,8 @@ def _rungs(
             table = page = above | PAE_PDPTE_RESERVED | XD
         elif not rung.page or (rung.low == 30 and not gbpages):
             table, page = table | PS, page | PS
+            if bit_8_reserved and rung.low >= 39:
+                table, page = table | G, page | G
         elif rung.low > 12:
             page |= (1 << rung.low) - 1 & ~0x1FFF
         out.append(replace(rung, in_table=table, in_page=page))

@@ -78,12 +78,18 @@ class Mmu:
     ac: bool = False
     pdptes: tuple[int, ...] | None = None
     """PAE: the four PDPTEs that the CPU holds since CR3 was loaded (SDM 4.4.1); None reads memory."""
+    bit_8_reserved: bool = False
+    """Bit 8 of a PML4E and a PML5E has to be 0 (AMD APM volume 2, 5.3.3); Intel's CPUs ignore it."""
 
     @property
     def ladder(self) -> Ladder:
         """The paging mode."""
         return ladder(
-            self.efer & _DECIDES_EFER, self.cr4 & _DECIDES_CR4, self.gbpages, self.physical_bits
+            self.efer & _DECIDES_EFER,
+            self.cr4 & _DECIDES_CR4,
+            self.gbpages,
+            self.physical_bits,
+            self.bit_8_reserved,
         )
 
 
@@ -112,7 +118,7 @@ class Refused:
 
 
 _CR0_WP, _CR0_PG = 0x1_0000, 0x8000_0000
-_CR4_PGE, _CR4_SMEP, _CR4_SMAP = 0x80, 0x10_0000, 0x20_0000
+_CR4_PGE, _CR4_SMEP, _CR4_SMAP, _CR4_LASS = 0x80, 0x10_0000, 0x20_0000, 0x800_0000
 _DECIDES_EFER = EFER_LMA | EFER_NXE
 _DECIDES_CR4 = CR4_PSE | CR4_PAE | CR4_LA57
 
@@ -125,6 +131,16 @@ def canonical(virt: int, mmu: Mmu) -> bool:
         return virt < 1 << 32
     top = 56 if mmu.cr4 & CR4_LA57 else 47
     return virt >> top in (0, (1 << (64 - top)) - 1)
+
+
+def _kept_off(mmu: Mmu, virt: Virt | int, access: Access) -> bool:
+    """Linear-address-space separation: long mode's kernel and the lower half (SDM volume 3, 4.12).
+
+    Fetches are refused; data, only where CR4.SMAP is set and RFLAGS.AC is clear.
+    """
+    if mmu.user or not mmu.efer & EFER_LMA or virt >> 63:
+        return False
+    return access is Access.FETCH or bool(mmu.cr4 & _CR4_SMAP and not mmu.ac)
 
 
 def load_pdptes(read: ReadEntry, mmu: Mmu) -> tuple[int, ...] | Refused | None:
@@ -173,6 +189,13 @@ def walk(read: ReadEntry, mmu: Mmu, virt: Virt | int, access: Access) -> Transla
             vector=GENERAL_PROTECTION,
             error_code=0,
             reason=f"{virt:#x} is not canonical",
+            visits=(),
+        )
+    if mmu.cr4 & _CR4_LASS and _kept_off(mmu, virt, access):
+        return Refused(
+            vector=GENERAL_PROTECTION,
+            error_code=0,
+            reason=f"CR4.LASS is set, and {virt:#x} is in the lower half",
             visits=(),
         )
     mode = mmu.ladder

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 
-from tightrope.model import Confidential
+from tightrope.model import Confidential, CpuVendor
 from tightrope.x86 import cpu as x86
 
 CR0 = 0x8005_0033
@@ -42,9 +42,18 @@ def cpu_flags(text: str) -> frozenset[str] | None:
     return frozenset(found[1].split()) if found else None
 
 
-def is_amd(text: str) -> bool:
-    """Whether /proc/cpuinfo is of a CPU by AMD."""
-    return re.search(r"^vendor_id\s*: AuthenticAMD$", text, re.MULTILINE) is not None
+_VENDORS = {
+    "GenuineIntel": CpuVendor.INTEL,
+    "AuthenticAMD": CpuVendor.AMD,
+    "HygonGenuine": CpuVendor.AMD,
+}
+"""vendor_id, CPUID leaf 0.  Hygon's are AMD's, bit for bit, as far as a walk goes."""
+
+
+def vendor(text: str) -> CpuVendor | None:
+    """Whose CPU /proc/cpuinfo is of; None for the others' (Zhaoxin), and for text that does not say."""
+    found = re.search(r"^vendor_id\s*: (\w{1,40})$", text, re.MULTILINE)
+    return _VENDORS.get(found[1]) if found else None
 
 
 def confidential(flags: frozenset[str]) -> Confidential | None:

@@ -30,7 +30,7 @@ from tightrope.host.document import (
 from tightrope.host.profile import read, written
 from tightrope.host.schema import Comments
 from tightrope.memory import PAGE_SIZE, Extent, RegionKind, align_down, subtract, union
-from tightrope.model import Paging
+from tightrope.model import CpuVendor, Paging
 from tightrope.model.modes import MODES
 
 SOURCE = "this machine"
@@ -226,7 +226,10 @@ def _cpu(said: Sources, memory_end: int, paging: Paging, origins: Origins) -> Cp
             origins.assumed(f"cpu.{key}", what, "/proc/cpuinfo")
         else:
             origins.read(f"cpu.{key}", f"/proc/cpuinfo (flag {flag})")
-    return CpuTable(physical_bits=bits, **has)
+    vendor = cpuinfo.vendor(said.cpuinfo)
+    if vendor is not None:
+        origins.read("cpu.vendor", "/proc/cpuinfo (vendor_id)")
+    return CpuTable(physical_bits=bits, vendor=vendor, **has)
 
 
 def _registers(said: Sources, origins: Origins) -> RegistersTable:
@@ -241,7 +244,7 @@ def _registers(said: Sources, origins: Origins) -> RegistersTable:
         flags -= {"la57"}
     values = cpuinfo.control_registers(
         flags,
-        amd=cpuinfo.is_amd(said.cpuinfo),
+        amd=cpuinfo.vendor(said.cpuinfo) is CpuVendor.AMD,
         release=said.release,
         spectre_v2=said.word(SPECTRE_V2),
     )

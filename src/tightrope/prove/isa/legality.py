@@ -13,6 +13,8 @@ from tightrope.prove.isa.algebra import Algebra, Truth, Word
 from tightrope.x86 import control
 from tightrope.x86.control import ALL, CR3_NO_FLUSH, Asked
 
+PROFILE = (control.IS_INTEL, control.IS_AMD, control.IN_TDX, control.IN_SEV_ES)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Now(Generic[Word, Truth]):
@@ -26,6 +28,8 @@ class Now(Generic[Word, Truth]):
     code64: bool
     physical: Word
     la57: Truth
+    facts: int = 0
+    """Whose CPU it is, and what guest runs on it: IS_INTEL to IN_SEV_ES of `control`."""
 
 
 def refusals(
@@ -40,7 +44,11 @@ def refusals(
         control.CHANGE: a.differ(value, now.control[register]),
         control.BEYOND: _beyond(a, now, value),
     }
-    facts = {control.CODE64: a.truth(now.code64), control.HAS_LA57: now.la57}
+    facts = {
+        control.CODE64: a.truth(now.code64),
+        control.HAS_LA57: now.la57,
+        **{bit: a.truth(bool(now.facts & bit)) for bit in PROFILE},
+    }
     for rule in control.RULES[register]:
         yield rule.says, _all(a, rule.when, words, facts, now.bits)
 

@@ -54,6 +54,7 @@ class Machine:
     is_table: Callable[[Word], Truth]
     global_at: Callable[[Word], Truth]
     global_to: Callable[[Word], Word]
+    facts: int = 0
     lent: tuple[Word, int] | None = None
     """Another page and the first offset in it from which its bytes may be written:
     a caller's stack.

@@ -17,6 +17,7 @@ from tightrope.prove.isa.semantics import Refused
 from tightrope.prove.isa.symbolic import OFF, OLD, TABLE_A, TABLE_B, Symbolic
 from tightrope.prove.isa.terms import Word, value
 from tightrope.x86 import cpu as x86
+from tightrope.x86.control import IN_SEV_ES
 
 if TYPE_CHECKING:
     from tightrope.prove.isa.machine import Machine
@@ -27,6 +28,9 @@ def write_control(
 ) -> None:
     """MOV to CR0, CR3, CR4, DR7."""
     if register == "dr7":
+        if machine.facts & IN_SEV_ES:
+            says = "#VC: DR7 cannot be written in a SEV-ES guest"
+            machine.require(state, at, says, z3.BoolVal(False))
         if machine.bits == 64:
             high = z3.Extract(63, 32, written) == 0
             machine.require(state, at, "#GP: DR7 bits 63:32 must be zero", high)
@@ -48,6 +52,7 @@ def _legal(
         code64=machine.bits == 64,
         physical=machine.physical,
         la57=machine.la57,
+        facts=machine.facts,
     )
     for reason, when in refusals(machine.terms, now, register, written):
         machine.require(state, at, f"#GP: {reason}", z3.Not(when))

@@ -24,6 +24,7 @@ from tightrope.prove.isa.memory import Memory
 from tightrope.prove.isa.state import FLAG_BITS, general
 from tightrope.prove.isa.terms import Truth, Word
 from tightrope.x86 import cpu as x86
+from tightrope.x86.control import IN_TDX
 
 CODE_SELECTOR, DATA_SELECTOR = 0x10, 0x18
 CR0_AT_ENTRY = x86.CR0_PE | x86.CR0_MP | x86.CR0_ET | x86.CR0_NE
@@ -65,6 +66,8 @@ class Contract:
     paging: Paging | None
     names: dict[str, Word] = field(default_factory=dict)
     hypotheses: list[Hypothesis] = field(default_factory=list)
+    facts: int = 0
+    """Whose CPU it is, and what guest runs on it: IS_INTEL to IN_SEV_ES of `x86.control`; 0, any."""
 
     def __post_init__(self) -> None:
         bits = self.bits
@@ -153,6 +156,8 @@ class Contract:
             cr4 & ~x86.CR4_DEFINED & ((1 << self.bits) - 1) == 0,
             z3.Implies(bit(cr4, x86.CR4_LA57), self.la57),
         ]
+        if self.facts & IN_TDX:
+            legal += [bit(cr4, x86.CR4_MCE), bit(cr0, x86.CR0_NE)]
         if self.bits == 64:
             legal += [
                 z3.Extract(63, 32, cr0) == 0,
@@ -219,6 +224,7 @@ class Contract:
             start=n["start"],
             physical=n["physical"],
             la57=self.la57,
+            facts=self.facts,
             reachable=self.reachable,
             is_table=self.is_table,
             global_at=self.global_at,
