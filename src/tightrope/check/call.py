@@ -13,7 +13,7 @@ from tightrope.check.case import Case
 from tightrope.check.rule import Found, finding, rule
 from tightrope.model import Registers, Step
 from tightrope.model.participant import Done
-from tightrope.x86.cpu import RFLAGS_IF
+from tightrope.x86.cpu import CR4_CET, RFLAGS_IF
 
 KERNEL_DATA: Mapping[int, int] = {8: 3 << 3, 4: 13 << 3}
 """__KERNEL_DS by bytes of a word: GDT_ENTRY_KERNEL_DS (Linux arch/x86/include/asm/segment.h)."""
@@ -44,6 +44,8 @@ def _left(registers: Registers, done: frozenset[Done], word: int) -> Registers:
         registers = replace(registers, rflags=registers.rflags & ~RFLAGS_IF)
     if Done.DESCRIPTORS_GONE in done:
         registers = replace(registers, gdt=(0, 0), idt=(0, 0))
+    if Done.CET_OFF in done:
+        registers = replace(registers, cr4=registers.cr4 & ~CR4_CET)
     if Done.SEGMENTS_LOADED in done:
         data = dict.fromkeys(("ds", "es", "fs", "gs", "ss"), KERNEL_DATA[word])
         registers = replace(registers, segments={**registers.segments, **data})

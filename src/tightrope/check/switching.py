@@ -212,6 +212,8 @@ def x86_flags(value: int) -> str:
     says="The idt has limit 0 before the old kernel's handlers are out of reach.",
     source="the thread, step 3",
     needs={Sight.INSTRUCTIONS, Sight.REGISTER_WRITES},
+    promise=Promise.IDT_DROPPED,
+    weak=True,
 )
 def idt_gone(case: Case) -> Iterator[Found]:
     """Before the identity jump the idt has limit 0: no exception can find the old kernel's handlers."""

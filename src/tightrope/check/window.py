@@ -12,7 +12,7 @@ import numpy as np
 from tightrope.check.case import Case, owner
 from tightrope.check.rule import Found, finding, rule
 from tightrope.memory import PAGE_SIZE, align_down
-from tightrope.model import SegmentRole, Sight, Step
+from tightrope.model import Promise, SegmentRole, Sight, Step
 from tightrope.x86.cpu import CR4_FRED
 from tightrope.x86.walk import Access
 
@@ -58,6 +58,8 @@ def fetch_owned(case: Case) -> Iterator[Found]:
     says="Between the old kernel's stack and a dead idt nothing is done that may fault.",
     source="SDM volume 3, 6.14: an exception pushes onto the stack in use; FRED (346446), 5.1",
     needs={Sight.INSTRUCTIONS, Sight.REGISTER_WRITES, Sight.STORES, Sight.LOADS},
+    promise=Promise.IDT_DROPPED,
+    weak=True,
 )
 def fault_window(case: Case) -> Iterator[Found]:
     """From the first write of rsp to the instruction that disarms idt and FRED, only the own stack is used."""

@@ -24,7 +24,7 @@ MOST_TEXT = 16 << 20
 """Bytes of a host file; one with every row that a machine can have is far smaller."""
 
 if TYPE_CHECKING:
-    from tightrope.deeds.old_kernel import OldKernel
+    from tightrope.deeds.old_kernel import OldHypervisor, OldKernel
     from tightrope.deeds.unpacking import Unpacking
     from tightrope.model import Buffer, Host, Image, Paging, Participant
     from tightrope.plan import Module, Request
@@ -159,8 +159,8 @@ def relocation(options: argparse.Namespace, paging: Paging) -> str | Participant
     )
 
 
-def old_code(options: argparse.Namespace) -> OldKernel:
-    """The relocation code of an old kernel's image, or of the running one.  Raises BadInput."""
+def old_code(options: argparse.Namespace) -> OldKernel | OldHypervisor:
+    """The relocation code of an old kernel's image, a hypervisor's, or the running one's.  Raises BadInput."""
     from tightrope.deeds import defaults, old_kernel
 
     if options.relocation is not None or options.contract is not None:
@@ -168,7 +168,7 @@ def old_code(options: argparse.Namespace) -> OldKernel:
     path: str = options.old_code
     if path == "running":
         path = defaults.running_kernel()
-    return old_kernel.read(read(path), path)
+    return old_kernel.code_of(read(path), path)
 
 
 def _module(text: str) -> Module:

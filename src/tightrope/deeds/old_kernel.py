@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 from tightrope.errors import BadInput
 from tightrope.image import vmlinux
 from tightrope.memory import PAGE_SIZE, Virt
-from tightrope.model import Buffer, Host, Participant, Trees
+from tightrope.model import Buffer, Host, Participant, Trees, XenInterface
 from tightrope.model.vmlinux import Symbols
+from tightrope.participants import xen
 from tightrope.participants.linux import Convention, Found, find
 from tightrope.participants.linux import participant as as_participant
 from tightrope.plan import Request
@@ -52,6 +53,38 @@ class OldKernel:
         """The request with the tables that this kernel's C code builds."""
         trees = self.participant.contract.trees
         return replace(request, whole_memory=trees is Trees.WHOLE_MEMORY)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OldHypervisor:
+    """A hypervisor's relocation code; its host file says where V is."""
+
+    source: str
+    participant: Participant
+
+    def host(self, host: Host) -> Host:
+        """The host itself.  Raises BadInput for one that is no hypervisor."""
+        if host.xen is None:
+            raise BadInput(
+                f"is a hypervisor, and {host.source} describes none: --xen v2", source=self.source
+            )
+        return host
+
+    def request(self, request: Request) -> Request:
+        """The request itself.  Raises BadInput for one that goes another way than by interface v2."""
+        if request.xen is not XenInterface.V2:
+            raise BadInput(
+                "is a hypervisor: its own code is called through interface v2", source=self.source
+            )
+        return request
+
+
+def code_of(data: Buffer, source: str) -> OldKernel | OldHypervisor:
+    """The relocation code of a hypervisor's image, or of an old kernel's.  Raises as `read` does."""
+    hypervisor = vmlinux.hypervisor(data, source)
+    if hypervisor is None:
+        return read(data, source)
+    return OldHypervisor(source=source, participant=xen.participant(xen.find(hypervisor, source)))
 
 
 def read(data: Buffer, source: str, symbols: Symbols | None = None) -> OldKernel:

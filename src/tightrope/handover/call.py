@@ -29,7 +29,7 @@ from tightrope.model import (
     Registers,
     World,
 )
-from tightrope.x86.cpu import RFLAGS_IF
+from tightrope.x86.cpu import CR4_CET, RFLAGS_IF
 
 DATA_SELECTOR: Mapping[int, int] = {8: 0x18, 4: 0x68}
 """__KERNEL_DS by bytes of a word (Linux asm/segment.h)."""
@@ -155,6 +155,8 @@ def _done(plan: Plan, contract: Contract, registers: Registers) -> Registers:
         registers = replace(registers, rflags=registers.rflags & ~RFLAGS_IF)
     if Done.DESCRIPTORS_GONE in contract.done:
         registers = replace(registers, idt=(0, 0), gdt=(0, 0))
+    if Done.CET_OFF in contract.done:
+        registers = replace(registers, cr4=registers.cr4 & ~CR4_CET)
     if Done.SEGMENTS_LOADED in contract.done:
         data = dict.fromkeys(("ds", "es", "ss", "fs", "gs"), DATA_SELECTOR[plan.word])
         registers = replace(registers, segments={**registers.segments, **data})

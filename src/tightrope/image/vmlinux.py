@@ -18,6 +18,8 @@ from tightrope.memory import Virt
 from tightrope.model import Buffer
 from tightrope.model.vmlinux import LinkedSegment, Symbols, Vmlinux
 
+XEN = re.compile(rb"Xen version %d\.%d")
+"""What a hypervisor says of itself (xen/common/kernel.c, xen/drivers/char/console.c)."""
 _LINE = re.compile(rb"([0-9a-f]{8,16}) ([A-Za-z?]) ([^\s]+)(?:\t\[[^\]\n]*\])?")
 """/proc/kallsyms and System.map: address, kind, name; a module's symbols have its name behind a tab."""
 
@@ -40,6 +42,27 @@ def read(data: Buffer, source: str, symbols: Symbols | None = None) -> Vmlinux:
     if not elf.is_elf(view):
         raise ImageError(looks_like(view), source=source)
     return _from_elf(view, source, symbols)
+
+
+def hypervisor(data: Buffer, source: str) -> tuple[LinkedSegment, ...] | None:
+    """The segments of a Multiboot ELF file that names itself Xen, or of a gzip file of one; else None.
+
+    Raises ImageError for a file that is cut.
+    """
+    view = memoryview(data).cast("B").toreadonly()
+    if compressed.is_compressed(view):
+        view = compressed.inflate(view, source)
+    if not elf.is_elf(view):
+        return None
+    file = elf.read(view, source)
+    if file.linux or not XEN.search(view):
+        return None
+    by_place = {piece.start: piece.data for piece in file.pieces}
+    return tuple(
+        LinkedSegment(virt=Virt(virt), data=by_place[phys])
+        for virt, phys, size in file.linked
+        if size
+    )
 
 
 def _from_elf(data: Buffer, source: str, symbols: Symbols | None) -> Vmlinux:

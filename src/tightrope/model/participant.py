@@ -119,6 +119,8 @@ class Promise(Enum):
 
     GLOBALS_DROPPED = "globals dropped"
     """CR4.PGE is cleared before an identity address is trusted."""
+    IDT_DROPPED = "idt dropped"
+    """The old kernel's idt is given up before its handlers are out of reach."""
     STACK_IN_CONTROL_PAGE = "stack in the control page"
     COPIES_ONCE = "copies once"
     """Every page that is not in place is copied once, in the list's order."""
@@ -138,6 +140,8 @@ class Done(Enum):
     SEGMENTS_LOADED = "data segments loaded"
     BRANCHES_UNTRACKED = "branch tracking off"
     """IA32_S_CET is 0: CR4.CET may be set, and tracks nothing."""
+    CET_OFF = "CET off"
+    """CR4.CET is cleared."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

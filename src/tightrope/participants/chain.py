@@ -29,12 +29,16 @@ def chain(plan: Plan, design: str | Participant) -> tuple[Participant, ...]:
     Raises BadInput for a design that is none, DesignError for one that cannot walk this way.
     """
     code = design if isinstance(design, Participant) else named(design)(plan.paging)
-    if code is design and not isinstance(plan.through, Bare):
+    theirs = code is design
+    hypervisors = theirs and code.contract.trees is Trees.SMALL_PAGES
+    if hypervisors and not isinstance(plan.through, XenV2):
+        raise _refused(plan, f"{code.name} is called by a hypervisor, through interface v2")
+    if theirs and not hypervisors and not isinstance(plan.through, Bare):
         raise _refused(plan, f"no hypervisor calls {code.name}: it has code of its own, or dom0's")
     match plan.through:
         case Bare():
             # What a user wrote is walked as it is written.
-            written = code is design and code.image is None
+            written = theirs and code.image is None
             own = code if written else in_guest(code, plan.host.confidential)
             return own, *_before_the_entry(plan)
         case XenV1():
@@ -42,6 +46,8 @@ def chain(plan: Plan, design: str | Participant) -> tuple[Participant, ...]:
         case XenCompat():
             return way_out(), xen_v1(_handed_over(plan, code), plan.paging), stub(plan.stub)
         case XenV2():
+            if hypervisors:
+                return code, stub(plan.stub)
             if code.contract.trees is not Trees.TWO:
                 raise _refused(
                     plan, f"under v2 the tables are the hypervisor's own: there is no {code.name}"

@@ -66,7 +66,7 @@ LINUX_6 = Contract(
     old={Old.STACK: Step.STATE},
     promises=COPIES_THROUGH_SWAP,
     same=CONTROL_CODE,
-    done=frozenset(Done),
+    done=frozenset(Done) - {Done.CET_OFF},
 )
 LINUX_I386 = replace(
     LINUX_6,
