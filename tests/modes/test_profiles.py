@@ -363,7 +363,7 @@ def test_without_a_word_it_is_eithers_and_another_word_is_an_error() -> None:
 
 def test_registers_that_no_cpu_of_the_vendor_has_are_refused() -> None:
     for vendor, field, value, says in (
-        ("amd", "cr4", "0x80037_06F0", "LASS"),
+        ("amd", "cr4", "0x837_06F0", "LASS"),
         ("intel", "efer", "0x8D01", "TCE"),
     ):
         text = document(f'vendor = "{vendor}"')

@@ -106,7 +106,10 @@ def _foreign_code(parser: ArgumentParser) -> None:
         " --mode an .o says its width, and the others are 64-bit code",
     )
     parser.add_argument(
-        "--contract", default="two-tables", help="what it is held to: two-tables (the default)"
+        "--contract",
+        default="two-tables",
+        help="what it is held to: two-tables (the default), or linux: FILE is a vmlinuz, and the code is"
+        " its own relocate_kernel",
     )
 
 

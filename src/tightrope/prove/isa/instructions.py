@@ -195,6 +195,17 @@ def _popf(m: Model[Word, Truth], state: State[Word, Truth], at: Instruction) -> 
     return Flow()
 
 
+def _pushf(m: Model[Word, Truth], state: State[Word, Truth], at: Instruction) -> Flow[Word, Truth]:
+    a, width = m.a, at.width
+    value = a.const(2, width)
+    for name, number in FLAG_BITS.items():
+        if number < width:
+            there = a.word(m.flag(state, name), width)
+            value = a.either(value, a.shift_left(there, number, width) if number else there)
+    m.push(state, at, value, width)
+    return Flow()
+
+
 def _set_flag(name: str, value: bool) -> Does:
     def do(m: Model[Word, Truth], state: State[Word, Truth], at: Instruction) -> Flow[Word, Truth]:
         state.flags[name] = m.a.truth(value)
@@ -352,6 +363,7 @@ _TABLE: dict[str, Does] = {
     "push": _push,
     "pop": _pop,
     **dict.fromkeys(("popfq", "popfd"), _popf),
+    **dict.fromkeys(("pushfq", "pushfd"), _pushf),
     "cli": _set_flag("IF", False),
     "sti": _set_flag("IF", True),
     "cld": _set_flag("DF", False),

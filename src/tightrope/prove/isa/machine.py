@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import z3
 
 from tightrope.memory import PAGE_SIZE
-from tightrope.prove.isa import privileged
+from tightrope.prove.isa import copying, old_stack, privileged
 from tightrope.prove.isa.decode import Instruction, Undecodable, decode
 from tightrope.prove.isa.instructions import execute
 from tightrope.prove.isa.memory import same, split
@@ -55,6 +55,14 @@ class Machine:
     global_at: Callable[[Word], Truth]
     global_to: Callable[[Word], Word]
     facts: int = 0
+    one_tree: bool = False
+    """page_table_b maps V too, and is loaded at V: there is no page_table_a."""
+    untracked: bool = False
+    """IA32_S_CET is 0: CR4.CET may be set, and no branch is tracked."""
+    stack: Word | None = None
+    """The old kernel's stack pointer at the call, where what lies below it may be used."""
+    variables: tuple[int, int] = (0, 0)
+    """Offsets of what may be written in the image itself."""
     lent: tuple[Word, int] | None = None
     """Another page and the first offset in it from which its bytes may be written:
     a caller's stack.
@@ -92,7 +100,9 @@ class Machine:
         idt.
         """
         fred = self.enabled(state, x86.CR4_FRED)
-        disarmed = value(state.tables["idt"][1]) == 0 and z3.is_false(fred)
+        base, limit = state.tables["idt"]
+        own = same(split(base)[0], self.P)
+        disarmed = (own or value(limit) == 0) and z3.is_false(fred)
         return state.stack_gone and not disarmed
 
     # ------------------------------------------------------------------------------ one step
@@ -144,11 +154,12 @@ class Machine:
 
     def _arrive(self, state: Symbolic, at: Instruction, address: Word) -> None:
         """Control goes to a computed address: the entry, or an offset of the image at V or P."""
+        tracked = self.enabled(state, x86.CR4_CET)
         self.require(
             state,
             at,
             "CR4.CET may be set: #CP, the target has no ENDBR and the shadow stack no such return",
-            z3.Not(self.enabled(state, x86.CR4_CET)),
+            z3.Not(tracked) if not self.untracked else z3.BoolVal(True),
         )
         address = self._whole(state, at, address)
         if z3.eq(address, self.start):
@@ -210,7 +221,7 @@ class Machine:
         if state.tables_in_use == OLD and state.home != "V":
             raise self.stop(state, at, "the old tables need not map P: this fetch may fault")
         if state.tables_in_use in (TABLE_B, OFF):
-            if state.home == "V":
+            if state.home == "V" and not self.one_tree:
                 self.require(
                     state,
                     at,
@@ -263,6 +274,8 @@ class Machine:
                 z3.Or(page == self.V, page == self.P),
             )
             phys = self.P + low
+        elif self.one_tree and same(known, self.V):
+            phys = self.P + low
         else:
             self.require(
                 state,
@@ -290,6 +303,9 @@ class Machine:
 
     def load(self, state: State[Word, Truth], at: Instruction, address: Word, width: int) -> Word:
         assert isinstance(state, Symbolic)
+        below = old_stack.distance(self.stack, state, address, width // 8)
+        if below is not None:
+            return old_stack.word(state, below, width)
         phys = self.translate(state, at, address, width // 8, "reads")
         return state.memory.load(phys, width)
 
@@ -298,9 +314,16 @@ class Machine:
     ) -> None:
         assert isinstance(state, Symbolic)
         size = width // 8
+        below = old_stack.distance(self.stack, state, address, size)
+        if below is not None:
+            old_stack.put(state, below, value, size)
+            return
         phys = self.translate(state, at, address, size, "writes")
         into = z3.simplify(phys - self.P)
         owned = z3.And(z3.ULE(len(self.image), into), z3.ULE(into, PAGE_SIZE - size))
+        if self.variables[1]:
+            first, end = self.variables
+            owned = z3.Or(owned, z3.And(z3.ULE(first, into), z3.ULE(into, end - size)))
         if self.lent is not None:
             page, first = self.lent
             there = z3.simplify(phys - page)
@@ -314,34 +337,7 @@ class Machine:
     def copy(self, state: State[Word, Truth], at: Instruction) -> None:
         """REP MOVS of a page: theorem 4's lemma says that it is one page copy."""
         assert isinstance(state, Symbolic)
-        a, bits = self.terms, self.bits
-        into, out_of = state.registers["rdi"], state.registers["rsi"]
-        count, size = value(state.registers["rcx"]), at.width // 8
-        if state.tables_in_use in (OLD, TABLE_A):
-            raise self.stop(state, at, f"it copies with {state.tables_in_use} in use")
-        model = Model(a, self)
-        self.require(state, at, "the direction flag may be set", z3.Not(model.flag(state, "DF")))
-        if count is None or count * size != PAGE_SIZE:
-            what = "an unknown number of" if count is None else f"{count * size}"
-            raise self.stop(state, at, f"it copies {what} bytes, not one page")
-        self.require(
-            state,
-            at,
-            "source or destination is not page aligned",
-            z3.And(z3.Extract(11, 0, into) == 0, z3.Extract(11, 0, out_of) == 0),
-        )
-        for address, verb in ((out_of, "copies from"), (into, "copies to")):
-            self.require(
-                state, at, f"it {verb} a page that is not reachable", self.reachable(address)
-            )
-        self.require(state, at, "the copy overwrites the control page", into != self.P)
-        self.require(state, at, "the copy overwrites a page table", z3.Not(self.is_table(into)))
-        state.unserialized = True
-        state.memory = state.memory.copied(into, out_of)
-        page = a.const(PAGE_SIZE, bits)
-        state.registers["rdi"] = a.add(into, page, bits)
-        state.registers["rsi"] = a.add(out_of, page, bits)
-        state.registers["rcx"] = a.const(0, bits)
+        copying.copy_page(self, state, at)
 
     def serialize(self, state: State[Word, Truth]) -> None:
         assert isinstance(state, Symbolic)

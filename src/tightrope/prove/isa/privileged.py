@@ -19,6 +19,9 @@ from tightrope.prove.isa.terms import Word, value
 from tightrope.x86 import cpu as x86
 from tightrope.x86.control import IN_SEV_ES
 
+ACCESS_BYTE = 5
+"""Of a descriptor: type, S, DPL, P (SDM figure 3-8)."""
+
 if TYPE_CHECKING:
     from tightrope.prove.isa.machine import Machine
 
@@ -160,7 +163,11 @@ def load_segment(
     if reason:
         raise machine.stop(state, at, f"#GP: {reason}")
     if descriptor is not None and not descriptor >> 40 & x86.TYPE_ACCESSED:
-        raise Refused("a descriptor without its accessed bit: the CPU writes into the gdt")
+        if not machine.variables[1]:
+            raise Refused("a descriptor without its accessed bit: the CPU writes into the gdt")
+        descriptor |= x86.TYPE_ACCESSED << 40
+        access = machine.terms.const(descriptor >> 40 & 0xFF, 8)
+        machine.store(state, at, z3.simplify(where + ACCESS_BYTE), 8, access)
     if register == "cs" and descriptor is not None:
         seen = x86.Descriptor.decode(descriptor)
         if (64 if seen.long else 32) != machine.bits and not machine.leaves_long_mode:

@@ -58,6 +58,8 @@ class Symbolic(State[Word, Truth]):
     """The descriptors that were loaded, as numbers."""
     stack_gone: bool = False
     """rsp is no longer the old kernel's."""
+    old_stack: dict[int, Word] = field(default_factory=dict)
+    """Bytes on the old kernel's stack, by their distance from its pointer at the call."""
     unserialized: bool = True
     """Something may have been copied since the last serializing instruction."""
 

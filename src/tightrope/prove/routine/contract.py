@@ -55,6 +55,18 @@ class ListState:
     destination: Word
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Owed:
+    """What code owes at the entry where it is not what our own does."""
+
+    cr0_kept: int = 0
+    """Bits of CR0 that may be as they were; 0: CR0 is a constant."""
+    idt: tuple[int, int] | None = None
+    """Where in the control page its idt lies, and its limit; None: it is empty."""
+    cursor: bool = True
+    """The list's cursor is 0 until an indirection sets it."""
+
+
 @dataclass
 class Contract:
     """Names of everything that is arbitrary, and the hypotheses about it.
@@ -66,6 +78,7 @@ class Contract:
     paging: Paging | None
     names: dict[str, Word] = field(default_factory=dict)
     hypotheses: list[Hypothesis] = field(default_factory=list)
+    owed: Owed = Owed()
     facts: int = 0
     """Whose CPU it is, and what guest runs on it: IS_INTEL to IN_SEV_ES of `x86.control`; 0, any."""
 
@@ -231,6 +244,14 @@ class Contract:
             global_to=self.global_to,
         )
 
+    def at_call(self) -> dict[str, Word]:
+        """DR7 at the call."""
+        return {"dr7": z3.BitVec("dr7", self.bits)}
+
+    def selectors(self) -> tuple[dict[str, Word], dict[str, int]]:
+        """The segment registers at the call, and the descriptors that are known to be in them."""
+        return {name: z3.BitVec(name, 16) for name in x86.SEGMENTS}, {}
+
     def arguments(self) -> dict[str, Word]:
         """The registers of the call (handover/build.py, and the routines' own comments)."""
         n = self.names
@@ -260,7 +281,7 @@ class Contract:
             Hypothesis(
                 "cursor-aligned",
                 "a word of the list is aligned to its size",
-                at.cursor & low == 0,
+                z3.Or(jumps(at.word), at.cursor & low == 0),
                 ("list-ends",),
             ),
             Hypothesis(
@@ -326,6 +347,11 @@ def page_of(x: Word) -> Word:
 def bit_of(x: Word, number: int) -> Truth:
     """Whether a bit is set."""
     return z3.Extract(number, number, x) == 1
+
+
+def jumps(e: Word) -> Truth:
+    """IND_INDIRECTION counts: the cursor is set anew, whatever it was."""
+    return z3.And(z3.Not(bit_of(e, 0)), bit_of(e, 1))
 
 
 def is_done(e: Word) -> Truth:

@@ -24,7 +24,6 @@ from tightrope.prove.isa.symbolic import ENTRY, OLD, Ends, Obligation, Symbolic
 from tightrope.prove.isa.terms import Truth
 from tightrope.prove.routine.contract import Contract, ListState
 from tightrope.prove.routine.promises import Roles, entered, established, stepped
-from tightrope.x86 import cpu as x86
 
 LONGEST = 600
 """Instructions of a path between cutpoints; the shipped routines need 60."""
@@ -124,9 +123,10 @@ class Walker:
             flags=dict(c.flags),
             control={
                 **{name: names[name] for name in ("cr0", "cr3", "cr4", "efer")},
-                "dr7": z3.BitVec("dr7", c.bits),
+                **c.at_call(),
             },
-            segments={name: z3.BitVec(name, 16) for name in x86.SEGMENTS},
+            segments=c.selectors()[0],
+            hidden=c.selectors()[1],
             tables={
                 name: (z3.BitVec(f"{name} base", c.bits), z3.BitVec(f"{name} limit", 16))
                 for name in ("gdt", "idt")

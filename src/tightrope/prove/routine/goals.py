@@ -22,6 +22,7 @@ from tightrope.prove.routine import stub_goals
 from tightrope.prove.solver import solver_library, written
 
 if TYPE_CHECKING:
+    from tightrope.model import Participant
     from tightrope.prove.routine.contract import Contract
     from tightrope.prove.routine.decide import Failure, Known
     from tightrope.prove.routine.foreign import Foreign
@@ -37,6 +38,8 @@ WINDOW = (
     "from the instruction that gives up the old kernel's stack to the one that disarms its idt, and"
     " FRED, nothing can fault: no handler of the old kernel's runs on a stack that is not its own"
 )
+LINUX = "linux"
+"""The contract of an old kernel's own code: its image says which."""
 NEEDED = "each hypothesis about the plan and the old kernel is needed: without it the code fails"
 BITS = {routines.RELOCATE_X86_64: 64, routines.RELOCATE_I386: 32}
 MODES = {
@@ -257,8 +260,11 @@ def foreign(path: Path, contract: str, mode: Paging | None) -> Iterator[Goal]:
     """
     from tightrope.prove.routine import foreign as files
 
+    if contract == LINUX:
+        yield from _linux(path, mode)
+        return
     if contract not in files.CONTRACTS:
-        known = ", ".join(files.CONTRACTS)
+        known = ", ".join((*files.CONTRACTS, LINUX))
         raise BadInput(f"{contract!r} is no contract; there is {known}", source="--contract")
     read = files.read(path, mode)
     for each in (mode,) if mode else tuple(Paging):
@@ -278,6 +284,44 @@ def foreign(path: Path, contract: str, mode: Paging | None) -> Iterator[Goal]:
             decide=partial(_foreign, read, each),
             mode=each,
         )
+
+
+def _linux(path: Path, mode: Paging | None) -> Iterator[Goal]:
+    """The theorem about an old kernel's own relocation code, in its image."""
+    from tightrope.deeds import old_kernel
+    from tightrope.participants.linux import Convention
+
+    try:
+        data = path.read_bytes()
+    except OSError as err:
+        raise BadInput(err.strerror or "cannot be read", source=str(path)) from err
+    found = old_kernel.read(data, str(path))
+    if found.found.convention is not Convention.LINUX_7:
+        raise BadInput(
+            f"its relocate_kernel is that of {found.found.convention.value}, and there is a proof for"
+            f" {Convention.LINUX_7.value} alone: rehearse --from walks it",
+            source=str(path),
+        )
+    if mode is not None and not mode.long_mode:
+        raise BadInput(f"its code is 64-bit, and {mode.value} is not", source=str(path))
+    for each in (mode,) if mode else (Paging.X86_64, Paging.LA57):
+        yield Goal(
+            theorem="code",
+            name=path.name,
+            statement=f"{found.participant.name}, as it lies in the image, for all V, P, lists and old"
+            " TLBs, under what its C code has done before: it does what theorem 5 says of ours",
+            decide=partial(_linux_7, found.participant, each),
+            mode=each,
+        )
+
+
+def _linux_7(participant: Participant, mode: Paging, limits: Limits) -> Result:
+    solver_library()
+    from tightrope.prove.routine.linux import linux_7
+    from tightrope.prove.routine.verify import verify
+
+    contract = linux_7(participant, mode)
+    return _result(contract, verify(participant.code.data, contract, limits))
 
 
 def _foreign(code: Foreign, mode: Paging, limits: Limits) -> Result:

@@ -22,6 +22,7 @@ from tightrope.prove.routine.contract import (
     ListState,
     is_copy,
     is_done,
+    jumps,
 )
 from tightrope.x86 import cpu as x86
 
@@ -60,10 +61,15 @@ def established(c: Contract, machine: Machine, state: Symbolic, roles: Roles) ->
         " anywhere",
         registers[roles.destination] == 0,
     )
+    begins = (
+        z3.BoolVal(False)
+        if c.owed.cursor
+        else z3.Or(jumps(c.names["head"]), is_done(c.names["head"]))
+    )
     must(
         f"{spoken(c, roles.cursor)} is not 0: a list that does not begin with an indirection is"
         " read anywhere",
-        registers[roles.cursor] == 0,
+        z3.Or(registers[roles.cursor] == 0, begins),
     )
     must("DR7 is not 0: an old breakpoint may fire", state.control["dr7"] == 0)
 
@@ -155,13 +161,21 @@ def entered(
         wanted = {"cr0": z3.BitVecVal(CR0_AT_ENTRY, 32), "cr4": zero, "cr3": zero}
     for name, value in wanted.items():
         right = way.control[name] == value
+        if name == "cr0" and c.owed.cr0_kept:
+            # The bits that no CPU has read as 0, whatever the model's old kernel had.
+            asked = x86.CR0_DEFINED & ~c.owed.cr0_kept | 0xFFFF_FFFF << 32
+            right = way.control[name] & asked == value & asked
         if name == "cr4":
             # Kept as it was, it is right as well: a TDX guest may not clear it.
             right = z3.Or(right, way.control[name] == value | names["cr4"] & x86.CR4_MCE)
         must(f"{name} is not what the contract says", right)
     must("DR7 is not 0", way.control["dr7"] == 0)
     idt, gdt = way.tables["idt"], way.tables["gdt"]
-    must("the idt is not empty", z3.And(idt[0] == 0, idt[1] == 0))
+    if c.owed.idt is None:
+        must("the idt is not empty", z3.And(idt[0] == 0, idt[1] == 0))
+    else:
+        gates = z3.And(idt[0] == P + c.owed.idt[0], idt[1] == c.owed.idt[1])
+        must("the idt is not the control page's", gates)
     inside = z3.simplify(gdt[0] - P)
     must("the gdt is not on the control page", z3.ULT(inside, PAGE_SIZE - 32))
     must("the gdt is shorter than its descriptors", z3.UGE(gdt[1], DATA_SELECTOR | 7))
