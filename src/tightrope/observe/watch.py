@@ -270,10 +270,8 @@ class Watch:
             privileged.record_later(operation.target)
         elif kind is Kind.HALT or (kind is Kind.STAYS and self.rip in self.settled.program):
             self.halted = True
-        elif kind is Kind.INVLPG:
-            address = operation.memory_operand(read)
-            if address is not None:
-                self._mmu.invlpg(address)
+        elif kind is Kind.INVLPG and (address := operation.memory_operand(read)) is not None:
+            self._mmu.invlpg(address)
         if refusal:
             self._trouble(refusal.vector, refusal.error_code, refusal.reason)
             self._engine.stop()
