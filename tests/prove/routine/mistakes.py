@@ -41,7 +41,9 @@ class Mistake:
 
 
 _LONG, _SHORT, _PAE = Paging.X86_64, Paging.I386, Paging.PAE
-_TURN_OFF_CET = "\tmov\t%cr4, %rax\n\tand\t$CR4_KEPT, %eax\nclear_pge:\n\tmov\t%rax, %cr4\n"
+_TURN_OFF_CET = (
+    "\tmov\t%cr4, %rax\ncr4_kept:\n\tand\t$CR4_KEPT, %eax\nclear_pge:\n\tmov\t%rax, %cr4\n"
+)
 _CR0 = "\tmov\t$CR0_KNOWN, %eax\n\tmov\t%rax, %cr0\n"
 STACK, READ = "\tlea\tPAGE(%rsi), %rsp\n", "\tmov\t(%rdx), %al\n"
 _FIRST, _SECOND = "\ttest\t$1, %cl", "\ttest\t$2, %cl"
