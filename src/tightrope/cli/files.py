@@ -160,7 +160,10 @@ def relocation(options: argparse.Namespace, paging: Paging) -> str | Participant
 
 
 def old_code(options: argparse.Namespace) -> OldKernel | OldHypervisor:
-    """The relocation code of an old kernel's image, a hypervisor's, or the running one's.  Raises BadInput."""
+    """The relocation code of an old kernel's image, a hypervisor's, or the running one's.
+
+    Raises BadInput.
+    """
     from tightrope.deeds import defaults, old_kernel
 
     if options.relocation is not None or options.contract is not None:
