@@ -51,6 +51,8 @@ class FakeLinux:
     loads: list[tuple[int, list[tuple[int, int, bytes]], int]] = field(default_factory=list)
     file_loads: list[tuple[int, int, bytes, FileFlag]] = field(default_factory=list)
     jumps: int = 0
+    log: list[str] = field(default_factory=list)
+    """Lines of the system's log, where a test keeps them here."""
     runs: list[Sequence[str]] = field(default_factory=list)
     brings_back: bool = True
     """Whether a program that is run loads a crash image."""

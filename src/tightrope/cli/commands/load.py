@@ -86,8 +86,8 @@ def unrehearsed(parser: ArgumentParser) -> None:
     description="Survey this machine, plan, rehearse the plan through the running kernel's own relocation"
     " code, and load it.  A plan that falls is not loaded; every refusal that can be told is told first.",
     epilog="examples: tightrope load /boot/vmlinuz --initrd /boot/initrd.img --reuse-cmdline --really"
-    "    tightrope load plan --really    Exit status: 0 done, or told; 1 the rehearsal falls; 2 refused,"
-    " with the reason.",
+    "    tightrope load plan --really    Exit status: 0 done, or told; 2 refused, or the"
+    " rehearsal falls, with the reason.",
     takes=(image, unrehearsed, word),
 )
 def load(options: Namespace) -> int:

@@ -1,0 +1,131 @@
+"""`tightrope load` as a user has it, on a Linux that is not there: what reaches the kernel is what was rehearsed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import debian_kernel
+from tests.perform.fake_linux import FakeLinux
+from tightrope import host
+from tightrope.cli import main
+from tightrope.deeds import old_kernel, surveyed
+from tightrope.deeds.surveyed import Survey
+from tightrope.memory import Extent
+from tightrope.model import Host, Named
+from tightrope.perform.linux import calls, lock, state
+
+MIB = 1 << 20
+PC = 640
+KERNEL = "cloud-amd64"
+
+
+@contextmanager
+def nobodys() -> Iterator[None]:
+    yield
+
+
+@pytest.fixture
+def linux(monkeypatch: pytest.MonkeyPatch) -> FakeLinux:
+    """A machine with the memory of QEMU's pc, its kernel Debian's 6.12, and a log that is kept."""
+    fake = FakeLinux()
+    fake.files["/proc/iomem"] = (
+        f"00001000-0009fbff : System RAM\n00100000-{PC * MIB - 1:08x} : System RAM\n".encode()
+    )
+    path = debian_kernel("amd64-6.12")
+    code = old_kernel.read(path.read_bytes(), path.name)
+    monkeypatch.setattr(calls, "Linux", lambda: fake)
+    monkeypatch.setattr(state, "machine_file", fake.file)
+    monkeypatch.setattr(lock, "locked", nobodys)
+    monkeypatch.setattr(surveyed, "running", lambda: code)
+    as_surveyed(monkeypatch, host.read(host.example(pc=PC), "a PC"))
+    monkeypatch.setattr("syslog.syslog", fake.log.append)
+    return fake
+
+
+def as_surveyed(monkeypatch: pytest.MonkeyPatch, old: Host) -> None:
+    monkeypatch.setattr(surveyed, "survey", lambda *_: Survey(host=old, notes=()))
+
+
+def load(*words: str) -> int:
+    return main(["load", str(debian_kernel(KERNEL)), *words])
+
+
+def test_what_was_rehearsed_is_what_is_loaded(
+    linux: FakeLinux, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert load("--append", "quiet secret=word") == 0
+    shown = capsys.readouterr()
+    assert linux.loads == []
+    assert "rehearsed: holds" in shown.out
+    assert "say --really" in shown.err
+    assert load("--append", "quiet secret=word", "--really", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["rehearsed"], told["done"], told["call"]) == ("holds", True, "kexec_load")
+    ((entry, rows, flags),) = linux.loads
+    assert (entry, flags) == (told["entry"], 0)
+    assert [(start, size, len(data)) for start, size, data in rows] == [
+        (each["start"], each["size"], each["bytes"]) for each in told["segments"]
+    ]
+    # The entry is the purgatory, which has the digest of every other segment.
+    (purgatory,) = [data for start, _, data in rows if start == entry]
+    assert b"tightrope: " in purgatory
+    (line,) = linux.log
+    assert told["files"][0]["sha256"] in line
+    assert "secret" not in line
+
+
+def test_without_verification_there_is_a_segment_less(
+    linux: FakeLinux, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert load("--really") == 0
+    assert load("--really", "--no-verify") == 0
+    (_, verified, _), (_, bare, _) = linux.loads
+    assert len(verified) == len(bare) + 1
+    assert not any(b"tightrope: " in data for _, _, data in bare)
+    assert capsys.readouterr().err == ""
+
+
+def test_what_falls_is_not_loaded(
+    linux: FakeLinux, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    initrd = debian_kernel(KERNEL).parent / f"config-{debian_kernel(KERNEL).name.split('-', 1)[1]}"
+    assert load("--initrd", str(initrd), "--really") == 2
+    said = capsys.readouterr().err
+    assert "the rehearsal says that it falls" in said
+    assert "initrd-unpacks" in said
+    assert linux.loads == []
+
+
+def test_where_nothing_fits_the_reason_is_a_plans(
+    linux: FakeLinux, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = host.read(host.example(pc=PC), "a PC")
+    everything = Named(extent=Extent(2 * MIB, PC * MIB), what="somebody's")
+    as_surveyed(monkeypatch, replace(old, preserved=(everything,)))
+    assert load("--really") == 2
+    assert "needs 0x" in capsys.readouterr().err
+    assert linux.loads == []
+
+
+def test_where_only_signed_images_are_taken_the_call_is_the_other_one(
+    linux: FakeLinux, capsys: pytest.CaptureFixture[str]
+) -> None:
+    linux.files["/sys/kernel/security/lockdown"] = b"none [integrity] confidentiality\n"
+    assert load("--really") == 2
+    assert "say --no-rehearsal" in capsys.readouterr().err
+    assert load("--really", "--no-rehearsal") == 0
+    assert (len(linux.file_loads), linux.loads) == (1, [])
+
+
+def test_who_may_not_is_told_before_anything_is_read(
+    linux: FakeLinux, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    linux.files["/proc/self/status"] = b"CapEff:\t0000000000000000\n"
+    assert main(["load", str(tmp_path / "none"), "--really"]) == 2
+    assert "no CAP_SYS_BOOT" in capsys.readouterr().err
