@@ -15,6 +15,8 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import debian_kernel
 from tests.perform.dom0 import BOOT_SECONDS, MIB, BareLinux, initramfs
 from tightrope import host, image
@@ -135,6 +137,7 @@ def told_by(verdict: Verdict) -> list[str]:
     return rows
 
 
+@pytest.mark.timeout(900)
 def test_three_kernels_one_plan_and_a_damaged_one(tmp_path: Path) -> None:
     verdict = rehearsed()
     assert verdict.outcome is Outcome.HOLDS, verdict.findings
@@ -161,7 +164,7 @@ def test_three_kernels_one_plan_and_a_damaged_one(tmp_path: Path) -> None:
         guest.pc.break_at(verdict.handover.plan.kernel_entry)
         guest.pc.go(seconds=0.01, interrupt=False)
         guest.pc.say("tightrope exec --really\n")
-        assert guest.pc.go(seconds=BOOT_SECONDS) is not None
+        assert guest.pc.go(seconds=BOOT_SECONDS) is not None, guest.pc.lines[-10:]
         look_at_the_entry(guest, verdict)
         guest.pc.unbreak_all()
         guest.wait(guest.greeting)
