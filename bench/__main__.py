@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench import cases, cpus, flips, pcs, plain_unicorn, proofs
+from bench import cases, cpus, flips, kexec, pcs, plain_unicorn, proofs
 from bench.clock import seconds, show
 from tests.makers import cpio
 from tests.makers.bzimage import bzimage
@@ -216,6 +216,7 @@ def main() -> None:
         cpus.agreement,
         pcs.walks,
         pcs.boots,
+        kexec.loads_and_jumps,
         proofs.theorems,
         proofs.mutants,
     ):
