@@ -176,7 +176,7 @@ def test_another_byte_of_it_is_found_by_its_rule(offset: int | None, rule: str) 
 
 
 def test_instruction_by_instruction_it_does_what_it_does_in_one_step() -> None:
-    """The digest's own instructions, all of them watched: the same end, and stores in its second page."""
+    """The digest's own instructions, watched until they are familiar: the same end, stores in its second page."""
     built = handover()
     small = [
         each
@@ -208,7 +208,7 @@ def test_instruction_by_instruction_it_does_what_it_does_in_one_step() -> None:
     place = purgatory.destination
     stores = whole.stores[whole.stores[:, 2] >= place.start]
     mine = stores[stores[:, 2] < place.end]
-    assert len(mine) > 1000
+    assert len(mine) > 500
     assert bool((mine[:, 2] >= place.start + PAGE_SIZE).all())
     copies = {row[1] for row in whole.copies.tolist() if place.start <= row[1] < place.end}
     assert all(each >= place.start for each in copies)
