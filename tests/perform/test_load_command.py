@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import debian_kernel
+from tests.perform.fake import Held
 from tests.perform.fake_linux import FakeLinux
 from tightrope import host
 from tightrope.cli import main
@@ -18,6 +19,7 @@ from tightrope.deeds import old_kernel, surveyed
 from tightrope.deeds.surveyed import Survey
 from tightrope.memory import Extent
 from tightrope.model import Host, Named
+from tightrope.perform import privcmd
 from tightrope.perform.linux import calls, lock, state
 
 MIB = 1 << 20
@@ -129,3 +131,30 @@ def test_who_may_not_is_told_before_anything_is_read(
     linux.files["/proc/self/status"] = b"CapEff:\t0000000000000000\n"
     assert main(["load", str(tmp_path / "none"), "--really"]) == 2
     assert "no CAP_SYS_BOOT" in capsys.readouterr().err
+
+
+def test_in_dom0_the_plan_goes_to_the_hypervisor(
+    linux: FakeLinux, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    xen = Held(memory=((0, 0x9F000, 1), (MIB, 0x3FF0_0000, 1)))
+    files = {
+        "/sys/hypervisor/type": "xen\n",
+        "/proc/xen/capabilities": "control_d\n",
+        "/proc/cpuinfo": "flags\t: fpu pse pae lm nx pdpe1gb\naddress sizes\t: 40 bits physical\n",
+        "/proc/xen/xensyms": "ffff82d040200000 T kexec_reloc\n",
+    }
+    linux.files |= {name: text.encode() for name, text in files.items()}
+    monkeypatch.setattr(privcmd, "Privcmd", lambda: nullcontext(xen))
+    monkeypatch.setattr("tightrope.cli.files.text_or_none", files.get)
+    assert load("--append", "quiet") == 0
+    assert xen.loads == []
+    assert "would load it by hypercall" in capsys.readouterr().err
+    assert load("--append", "quiet", "--really") == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "loaded: a kexec image, in Xen"
+    ((kind, machine, entry, segments),) = xen.loads
+    assert (kind, machine) == (0, 62)
+    assert any(to <= entry < to + room for _, to, room in segments)
+    assert (linux.loads, linux.file_loads) == ([], [])
+    assert len(linux.log) == 1
+    assert load("--no-rehearsal", "--really") == 2
+    assert "tightrope perform xen" in capsys.readouterr().err
