@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import debian_kernel
+from tests.makers import trees
 from tests.perform.fake import Held
 from tests.perform.fake_linux import FakeLinux
 from tightrope import host
@@ -158,3 +159,17 @@ def test_in_dom0_the_plan_goes_to_the_hypervisor(
     assert len(linux.log) == 1
     assert load("--no-rehearsal", "--really") == 2
     assert "tightrope perform xen" in capsys.readouterr().err
+
+
+def test_refusals_of_a_captured_machine_are_told_of_the_plan_for_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trees.plant(tmp_path, trees.machine())
+    words = ["refusals", str(debian_kernel(KERNEL)), "--root", str(tmp_path)]
+    assert main([*words, "--via", "kexec_load"]) == 0
+    assert "nothing is known that speaks against it" in capsys.readouterr().out
+    limit = tmp_path / "proc" / "sys" / "kernel" / "kexec_load_limit_reboot"
+    limit.parent.mkdir(parents=True, exist_ok=True)
+    limit.write_text("0\n")
+    assert main([*words, "--via", "kexec_load"]) == 1
+    assert "kexec_load: EPERM: kernel.kexec_load_limit_reboot is 0" in capsys.readouterr().out
