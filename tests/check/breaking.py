@@ -268,6 +268,9 @@ class Patched:
                 data[at - extent.start : at - extent.start + 8] = value.to_bytes(8, "little")
         return memoryview(bytes(data))
 
+    def held(self, extent: Extent) -> tuple[Extent, ...]:
+        return (extent,)
+
     def written(self) -> frozenset[int] | None:
         return self._memory.written()
 

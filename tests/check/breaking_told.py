@@ -40,6 +40,9 @@ class Overlaid:
                 out[at - extent.start] = byte
         return memoryview(bytes(out))
 
+    def held(self, extent: Extent) -> tuple[Extent, ...]:
+        return (extent,)
+
     def written(self) -> frozenset[int] | None:
         return self._memory.written()
 

@@ -21,8 +21,10 @@ def alike(one: Buffer, other: Buffer) -> bool:
     if len(one) <= SMALL:
         return len(one) == len(other) and bytes(one) == bytes(other)
     a, b = np.frombuffer(one, np.uint8), np.frombuffer(other, np.uint8)
+    if len(a) != len(b) or a.ctypes.data == b.ctypes.data:
+        return len(a) == len(b)  # one buffer is like itself
     whole = len(a) & ~7
-    return len(a) == len(b) and bool(
+    return bool(
         np.array_equal(a[:whole].view(np.uint64), b[:whole].view(np.uint64))
         and np.array_equal(a[whole:], b[whole:])
     )

@@ -13,7 +13,7 @@ from typing import TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from tightrope.check.alike import among, wrong
+from tightrope.check.alike import alike, among, any_set, wrong
 from tightrope.check.changes import Change, changes
 from tightrope.check.page_list import INDIRECTION, Copies, follow
 from tightrope.errors import MachineError
@@ -197,6 +197,8 @@ class Case:
                 continue  # it is no memory: see placed-in-ram
             if segment.role in OWN_STACK or segment.destination.start == self.intent.entry:
                 got = got[: len(segment.data)]
+            if self._whole(segment, got):
+                continue
             bad = wrong(got, segment.data)
             if segment.role is SegmentRole.PURGATORY:
                 # Its variables and its stack are its own.
@@ -206,6 +208,23 @@ class Case:
             if len(bad):
                 out.append((segment, bad))
         return tuple(out)
+
+    def _whole(self, segment: Segment, got: memoryview) -> bool:
+        """Whether memory has the segment's data, and zeros behind them as far as `got` goes."""
+        size, start = len(segment.data), segment.destination.start
+        memory = self.run.memory
+        behind = memory.held(Extent(start + size, start + max(size, len(got))))
+        return alike(got[:size], segment.data) and not any(
+            any_set(memory.read(each)) for each in behind
+        )
+
+    def planned(self, extent: Extent) -> Buffer | None:
+        """What a segment that was found to be whole has there, without the zeros behind it; else None."""
+        for segment in self.intent.segments if self.intact(extent) else ():
+            first = extent.start - segment.destination.start
+            if segment.destination.covers(extent):
+                return memoryview(segment.data)[first : first + extent.size]
+        return None
 
     def intact(self, extent: Extent) -> bool:
         """No segment there is spoilt: whatever is wrong with it was planned so."""

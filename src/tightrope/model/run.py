@@ -33,6 +33,9 @@ class Memory(typing.Protocol):
         kernel was laid into it; None where it was not, as where a real kernel has booted.
         """
 
+    def held(self, extent: Extent) -> tuple[Extent, ...]:
+        """The parts of an extent that may hold something; the others are zeros, and need no look."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stale:

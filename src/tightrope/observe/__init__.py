@@ -11,6 +11,10 @@
     read_ahead    pages that an engine looks into too early
     at_call       states that no CPU can be in
     privileged    the checks of control registers, EFER, segments and descriptor tables
+    touches       the memory that an instruction is about to touch
+    loops         what one turn of a copy loop does, read from its instructions
+    bulk, pages   many turns of such a loop done at once, recorded as if one by one
+    trouble       what a walk was stopped by
     watch         what happens before each instruction of a watched walk
     interrupted   the old kernel's handlers, and what an exception pushed for them
     lookout       the watch of a CPU that reports nothing while it runs

@@ -131,7 +131,8 @@ class WatchedMmu:
                 Context(mmu=cached, read=self.entry_before, only_global=not keeps_all)
             )
         self.mmu = self._loaded(replace(before, cr3=value & ~x86.CR3_NO_FLUSH))
-        self._forget()
+        if before.cr0 & x86.CR0_PG:
+            self._forget()
 
     def write_cr4(self, value: int) -> None:
         """MOV to CR4; see `x86.cpu.flushes_everything`."""
@@ -181,8 +182,15 @@ class WatchedMmu:
         if known is not None:
             return known
         got = walk(self._ram.word, self.mmu, virt, access)
-        if isinstance(got, Refused):
-            return got
+        if isinstance(got, Translated):
+            self.note(virt, access, got, instruction=instruction, step=step)
+            return got.phys
+        return got
+
+    def note(
+        self, virt: int, access: Access, got: Translated, *, instruction: int, step: Step
+    ) -> None:
+        """Record a first question and its answer, which `ask` has given."""
         stale = self._stale(virt, access, got) if self.contexts else ()
         self._pages[access][virt >> PAGE_SHIFT] = got.phys & -PAGE_SIZE
         # With a stale context the answer may differ from one 4 KiB page to the next.
@@ -203,7 +211,13 @@ class WatchedMmu:
                 stale=stale,
             )
         )
-        return got.phys
+
+    def ask(self, virt: int, access: Access) -> Translated | None:
+        """The answer to a first question, without a trace in the log; None where a CPU faults, and where
+        older tables may answer as well.
+        """
+        got = None if self.contexts else walk(self._ram.word, self.mmu, virt, access)
+        return got if isinstance(got, Translated) else None
 
     def refusal(self, virt: int, access: Access) -> Refused | None:
         """Why an access would fault, without a trace in the log."""
@@ -219,6 +233,17 @@ class WatchedMmu:
             page = large.get((access, virt >> shift))
             if page is not None:
                 return Phys(page | virt & (1 << shift) - 1)
+        return None
+
+    def mapping(self, virt: int, access: Access) -> tuple[int, int, Phys] | None:
+        """The cached translation of an address: where it begins, its size, where it leads."""
+        for shift, large in self._large.items():
+            page = large.get((access, virt >> shift))
+            if page is not None:
+                return virt >> shift << shift, 1 << shift, Phys(page)
+        page = self._pages[access].get(virt >> PAGE_SHIFT)
+        if page is not None:
+            return virt & -PAGE_SIZE, PAGE_SIZE, Phys(page)
         return None
 
     def _forget(self) -> None:

@@ -14,9 +14,10 @@ from bisect import bisect_right
 from collections.abc import Iterable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tightrope.errors import MachineError
-from tightrope.memory import PAGE_SIZE, Extent, MemoryMap, RegionKind, union
+from tightrope.memory import PAGE_SHIFT, PAGE_SIZE, Extent, MemoryMap, RegionKind, union
 from tightrope.model import Buffer, Named
 
 MAP_NORESERVE = 0x4000
@@ -77,6 +78,14 @@ class Ram:
         start = phys - self._starts[at]
         return self._views[at][start : start + size]
 
+    def together(self, pages: NDArray[np.int64]) -> int:
+        """How many pages, of those one after the other in `pages`, are memory of one extent."""
+        at = bisect_right(self._starts, int(pages[0])) - 1 if len(pages) else -1
+        if at < 0:
+            return 0
+        good = (pages >= self._starts[at]) & (pages + PAGE_SIZE <= self._ends[at])
+        return len(good) if good.all() else int(np.argmin(good))
+
     def word(self, phys: int, size: int) -> int | None:
         """A little-endian number, or None in a hole: what a page walk reads."""
         at = bisect_right(self._starts, phys) - 1
@@ -110,17 +119,36 @@ class Ram:
         """
         out: set[int] = set()
         for number, extent in enumerate(self.extents):
-            first = self.address_in_process(number) // PAGE_SIZE
-            count = extent.size // PAGE_SIZE
-            try:
-                with open(PAGEMAP, "rb", buffering=0) as pagemap:
-                    pagemap.seek(8 * first)
-                    entries = np.frombuffer(pagemap.read(8 * count), "<u8")
-            except OSError:
-                entries = np.full(count, IN_USE, np.uint64)
-            at = extent.start // PAGE_SIZE
-            out.update((np.nonzero(entries & np.uint64(IN_USE))[0] + at).tolist())
+            used = self._used(number, 0, extent.size // PAGE_SIZE)
+            out.update((used + extent.start // PAGE_SIZE).tolist())
         return frozenset(out)
+
+    def held(self, extent: Extent) -> tuple[Extent, ...]:
+        """See `model.Memory`."""
+        at = bisect_right(self._starts, extent.start) - 1
+        if not extent.size or at < 0 or extent.end > self._ends[at]:
+            return (extent,)
+        first = (extent.start - self._starts[at]) // PAGE_SIZE
+        frames = self._used(at, first, len(extent.pages)) + self._starts[at] // PAGE_SIZE
+        cuts = np.nonzero(np.diff(frames) != 1)[0] + 1
+        runs = np.split(frames, cuts) if len(frames) else []
+        return tuple(
+            Extent(
+                max(extent.start, int(run[0]) << PAGE_SHIFT),
+                min(extent.end, int(run[-1]) + 1 << PAGE_SHIFT),
+            )
+            for run in runs
+        )
+
+    def _used(self, number: int, first: int, count: int) -> NDArray[np.intp]:
+        """Which of `count` pages of an extent hold something, from its page `first` on."""
+        try:
+            with open(PAGEMAP, "rb", buffering=0) as pagemap:
+                pagemap.seek(8 * (self.address_in_process(number) // PAGE_SIZE + first))
+                entries = np.frombuffer(pagemap.read(8 * count), "<u8")
+        except OSError:
+            entries = np.full(count, IN_USE, np.uint64)
+        return np.nonzero(entries & np.uint64(IN_USE))[0] + first
 
     def clear(self) -> None:
         """Make all of it read as zeros, giving back what it held."""

@@ -16,6 +16,7 @@ from dataclasses import replace
 
 from tightrope.memory import PAGE_SIZE
 from tightrope.model import Buffer, RegisterWrite
+from tightrope.observe.bulk import Bulk
 from tightrope.observe.decode import Kind, Operation, decoded
 from tightrope.observe.digest import Digests
 from tightrope.observe.expectations import Expectations
@@ -28,6 +29,7 @@ from tightrope.observe.privileged import Privileged
 from tightrope.observe.read_ahead import ReadAhead
 from tightrope.observe.settled import Settled
 from tightrope.observe.steps import StepTracker
+from tightrope.observe.touches import Touch, exactly, touches
 from tightrope.observe.trouble import Trouble
 from tightrope.x86 import cpu as x86
 from tightrope.x86.walk import Access, Refused
@@ -52,8 +54,9 @@ class Watch:
         expected: Expectations,
         limit: int,
         code: KnownCode,
+        in_bulk: bool = False,
     ) -> None:
-        """`code` has what was decoded in this walk or an earlier one, and is added to."""
+        """`code` has what was decoded in this walk or an earlier one, and is added to; `in_bulk`: see `bulk`."""
         self._expects = expected.frames
         self._code = code
         self._engine = engine
@@ -81,6 +84,7 @@ class Watch:
         """Code that had been executed was written over: Unicorn may have translated both."""
         self._astray = 0
         self._ahead = ReadAhead(engine, mmu, self._privileged)
+        self._bulk = Bulk(engine, mmu, code, on=in_bulk)
         self._plain: set[int] = set()
         self.familiar = Familiar(NONE, self.trace, limit)
         self.settled = Settled(expected.program, self.familiar)
@@ -93,21 +97,21 @@ class Watch:
         if self.arrived or (self.index >= self.settled.pause and self.settled.stands(rip)):
             self._engine.stop()
             return
+        if self._bulk.on and rip < self.rip:
+            self._go_round(rip)
         self.trace.append(rip)
         if self._privileged.unsettled:
             self._privileged.settle(self.index)
         operation = self._operations.get(rip)
         if operation is None:
-            operation = self._operations[rip] = self._decode(rip)
-            if operation.plain and rip not in self.digests.starts:
-                self._plain.add(rip)
+            operation = self._met(rip)
         if self._ahead.pages and (beyond := self._ahead.beyond(rip, operation)):
             self._refused(*beyond, Access.FETCH)
             self._engine.stop()
             return
         if not operation.plain:
             self._special(operation)
-        calm = not self._privileged.unsettled and not self._ahead.pages
+        calm = not (self._privileged.unsettled or self._ahead.pages or self._bulk.wanted)
         self.familiar.rips = self._plain if calm else NONE
         if rip in self.digests.starts:
             self.digests.make()
@@ -204,6 +208,13 @@ class Watch:
 
     # ---------------------------------------------------------------------------------- private
 
+    def _met(self, rip: int) -> Operation:
+        """The instruction at `rip`, met for the first time."""
+        operation = self._operations[rip] = self._decode(rip)
+        if operation.plain and rip not in self.digests.starts and not self._bulk.head(rip):
+            self._plain.add(rip)
+        return operation
+
     def _decode(self, rip: int) -> Operation:
         """The instruction at `rip`, whose page the CPU has just fetched from."""
         phys = self._mmu.cached(rip, Access.FETCH)
@@ -230,6 +241,20 @@ class Watch:
             self._plain.clear()
             self._code.drop_instructions()
             self.code_overwritten = True
+            self._bulk.forget()
+
+    def _go_round(self, head: int) -> None:
+        """The CPU stands at what may be a loop's head: do what turns of it only copy."""
+        calm = not (self._privileged.unsettled or self._ahead.pages)
+        left, step = self._limit - self.index - 1 if calm else 0, self._steps.step
+        for turns in self._bulk.turns(head, self._privileged.bits, left):
+            for rip in turns.instructions_at:
+                self._operations.get(rip) or self._met(rip)
+            for at, news in turns.questions(len(self.trace)):
+                self._mmu.note(news.virt, news.access, news.got, instruction=at, step=step)
+            turns.record(self.trace, self.loads, self.copies, step)
+        if self._bulk.head(head):
+            self._plain.discard(head)
 
     def _special(self, operation: Operation) -> None:
         if operation.sets_state:
@@ -238,6 +263,7 @@ class Watch:
         privileged, refusal = self._privileged, None
         privileged.index, privileged.rip = self.index, self.rip
         if kind is Kind.STRING:
+            self._bulk.wanted = self._bulk.on
             self._string_move(operation)
         elif kind is Kind.INDIRECT:
             self._steps.indirect_jump(self.index, self.rip)
@@ -330,26 +356,9 @@ class Watch:
         values[0], values[1], values[2] = left // width, source, destination
         self._string.write()
 
-    def touches(self, operation: Operation) -> list[tuple[int, int, Access]]:
-        """What the operands name, and the descriptor that a segment register is loaded from."""
-        read = self._engine.read
-        if operation.kind is Kind.INVLPG:
-            return []  # it names a page and touches nothing
-        out = operation.accesses(read)
-        if operation.kind is Kind.DESCRIPTOR_TABLE:
-            # The limit, then the base: two reads, as every CPU here makes them.
-            out = [(at, 2, access) for at, _, access in out]
-            out += [(at + 2, self._privileged.bits // 8, access) for at, _, access in out]
-        selector = 0
-        if operation.kind is Kind.SEGMENT_LOAD and operation.source != "none":
-            selector = read(operation.source)
-        elif operation.kind in (Kind.FAR_RETURN, Kind.FAR_JUMP):
-            raw = self._mmu.look(operation.selector_at(read), 2)
-            selector = 0 if isinstance(raw, Refused) else int.from_bytes(raw, "little")
-        if selector & 0xFFF8:
-            slot = self._engine.table("gdtr")[0] + (selector & 0xFFF8)
-            out += [(slot, 4, Access.READ), (slot + 4, 4, Access.READ)]
-        return out
+    def touches(self, operation: Operation) -> list[Touch]:
+        """What the instruction is about to touch."""
+        return touches(operation, self._engine, self._mmu, self._privileged.bits)
 
     def copy(self, into: memoryview, what: Buffer) -> None:
         """Do a part of a string move: `what`, over and over, into a piece of memory."""
@@ -369,20 +378,13 @@ class Watch:
         if access is Access.FETCH:
             rip = self._engine.read("rip")
             address = rip if rip & -PAGE_SIZE == page & -PAGE_SIZE else page
-        elif not exact:
-            operation = self.current()
-            for at, size, kind in self.touches(operation) if operation else ():
-                if at & -PAGE_SIZE <= page <= at + size - 1 and page & -PAGE_SIZE <= at + size - 1:
-                    address = max(at, page)
-                    if operation and got.vector == GENERAL_PROTECTION:
-                        if at in operation.on_stack(self._engine.read):
-                            got = replace(got, vector=STACK_FAULT)
-                        break
-                    if kind is Access.WRITE and access is Access.READ:
-                        # It reads and writes in one: to a CPU that is a write (SDM 4.7, W/R).
-                        again = self._mmu.refusal(page, kind)
-                        got, access = again or got, kind if again else access
-                    break
+        elif not exact and (operation := self.current()):
+            touched = self.touches(operation)
+            address, access, got = exactly(page, access, got, touched, self._mmu.refusal)
+            if got.vector == GENERAL_PROTECTION and address in operation.on_stack(
+                self._engine.read
+            ):
+                got = replace(got, vector=STACK_FAULT)
         self.trouble = Trouble(
             vector=got.vector,
             error_code=got.error_code,
@@ -392,9 +394,7 @@ class Watch:
             visits=got.visits,
         )
 
-    def _trouble(
-        self, vector: int, error_code: int | None, reason: str, address: int | None = None
-    ) -> None:
+    def _trouble(self, vector: int, error_code: int | None, reason: str) -> None:
         self.trouble = Trouble(
-            vector=vector, error_code=error_code, address=address, access=None, reason=reason
+            vector=vector, error_code=error_code, address=None, access=None, reason=reason
         )

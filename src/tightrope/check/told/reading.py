@@ -72,5 +72,9 @@ class AsLoaded:
                 return memoryview(part.ljust(extent.size, b"\0"))
         raise MachineError(f"no segment has {extent}")
 
+    def held(self, extent: Extent) -> tuple[Extent, ...]:
+        """All of it."""
+        return (extent,)
+
     def written(self) -> None:
         """Nobody has written to it."""

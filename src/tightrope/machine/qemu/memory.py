@@ -86,6 +86,10 @@ class SharedRam(Ram):
                 out.update(Extent(start + moved, at + moved).pages)
         return frozenset(out)
 
+    def held(self, extent: Extent) -> tuple[Extent, ...]:
+        """See `model.Memory`: what is in our page tables says nothing of what QEMU wrote."""
+        return (extent,)
+
     def _give_back(self, number: int, start: int, size: int) -> None:
         """See `physical.Ram`: a hole in the file reads as zeros, for QEMU too."""
         self._maps[number].madvise(mmap.MADV_REMOVE, start, size)

@@ -39,8 +39,10 @@ class Emulator:
         "breakpoints that the old kernel left in DR0 to DR7",
     )
 
-    def __init__(self, *, instruction_limit: int = INSTRUCTION_LIMIT) -> None:
+    def __init__(self, *, instruction_limit: int = INSTRUCTION_LIMIT, in_bulk: bool = True) -> None:
+        """With `in_bulk` turns of a loop that only copy are done many at a time, see `observe.bulk`."""
         self._limit = instruction_limit
+        self._in_bulk = in_bulk
         self._bench: Bench | None = None
         self._entered = False
 
@@ -70,7 +72,7 @@ class Emulator:
         if why is not None:
             return refused(self.name, why, handover.registers, ram, self.blind)
         bench.load(handover, mmu)
-        watch = Watch(engine, mmu, steps, expected, self._limit, bench.code)
+        watch = Watch(engine, mmu, steps, expected, self._limit, bench.code, in_bulk=self._in_bulk)
         try:
             bench.start(watch, handover.registers.rip)
         except Failed as err:

@@ -1,0 +1,359 @@
+"""Turns of a loop over a page list done many at a time, with all that a watch would have recorded of each.
+
+    the CPU stands at a loop's head ->  the words that follow, as far as all of them take one path
+                                    ->  the instructions, loads and copies of these turns, as rows
+                                    ->  the pages copied, the registers as they are behind the last turn
+
+A turn is done here only where nothing but that can happen in it: its path is known (`loops`), every page it
+touches can be translated by tables that no turn writes, is memory, and is neither code that was executed nor
+the page of the list that is being read.  All others, and the turn that leaves the loop, are the CPU's.
+
+Rules: what a walk records is the same, byte for byte, whether a turn is done here or by the CPU.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tightrope.memory import PAGE_SHIFT, PAGE_SIZE
+from tightrope.observe.known_code import KnownCode
+from tightrope.observe.loops import WINDOW, WORD, Asks, Loop, Path, Question, Term, loop
+from tightrope.observe.mmu import WatchedMmu
+from tightrope.observe.observed import ObservedCpu
+from tightrope.observe.pages import copy_in_order
+from tightrope.x86.cpu import GENERAL, RFLAGS_DF
+from tightrope.x86.flags import flags_after
+from tightrope.x86.walk import Access, Translated
+
+Values = NDArray[np.uint64]
+Places = NDArray[np.int64]
+"""Physical addresses."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class News:
+    """A first question to the MMU: in which turn, by which instruction of the path."""
+
+    turn: int
+    at: int
+    virt: int
+    access: Access
+    got: Translated
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Turns:
+    """Turns that all take one path: how often, and what they did."""
+
+    head: int
+    path: Path
+    count: int
+    reads: int
+    """The physical address of the first word; the others follow it."""
+    word: int
+    pages: tuple[tuple[Places, Places], ...]
+    """Destination and source of each copy of the path, turn by turn."""
+    news: tuple[News, ...]
+    """What was asked of the MMU for the first time, in order."""
+
+    @property
+    def instructions(self) -> int:
+        """How many were gone over."""
+        return self.count * len(self.path.where)
+
+    @property
+    def instructions_at(self) -> Iterator[int]:
+        """The address of each instruction of one turn."""
+        return (self.head + offset for offset in self.path.where)
+
+    def questions(self, first: int) -> Iterator[tuple[int, News]]:
+        """What was asked of the MMU, each with the number of its instruction."""
+        return ((first + each.turn * len(self.path.where) + each.at, each) for each in self.news)
+
+    def record(self, trace: array[int], loads: array[int], copies: array[int], step: int) -> None:
+        """Write the turns down, as a watch does one instruction after the other."""
+        first = len(trace)
+        trace.frombytes(self.trace())
+        loads.frombytes(self.loads(first, step))
+        copies.frombytes(self.copies(first))
+
+    def trace(self) -> bytes:
+        """The address of each instruction, as the trace has them."""
+        if self.count == 1:
+            return array("Q", self.instructions_at).tobytes()
+        once = np.array(self.path.where, np.uint64) + np.uint64(self.head)
+        return np.tile(once, self.count).tobytes()
+
+    def loads(self, first: int, step: int) -> bytes:
+        """The rows of the loads; `first` is the number of the first instruction."""
+        if self.count == 1:
+            row = (first + self.path.read_at, step, self.reads, self.word)
+            return array("q", row).tobytes()
+        rows = np.empty((self.count, 4), np.int64)
+        turns = np.arange(self.count)
+        rows[:, 0] = first + len(self.path.where) * turns + self.path.read_at
+        rows[:, 1] = step
+        rows[:, 2] = self.reads + self.word * turns
+        rows[:, 3] = self.word
+        return rows.tobytes()
+
+    def copies(self, first: int) -> bytes:
+        """The rows of the copies."""
+        if not self.pages:
+            return b""
+        rows = np.empty((self.count, len(self.pages), 4), np.int64)
+        turns = first + len(self.path.where) * np.arange(self.count)
+        for number, (copy, (to, of)) in enumerate(zip(self.path.copies, self.pages, strict=True)):
+            rows[:, number, 0] = turns + copy.at
+            rows[:, number, 1] = to
+            rows[:, number, 2] = of
+        rows[:, :, 3] = PAGE_SIZE
+        return rows.tobytes()
+
+
+class Bulk:
+    """The loops of one walk."""
+
+    def __init__(self, cpu: ObservedCpu, mmu: WatchedMmu, code: KnownCode, *, on: bool) -> None:
+        """`on`: whether any is done here at all."""
+        self.on = on
+        self.wanted = False
+        """A page was copied, and the next jump backwards may lead to the head of the loop that does so."""
+        self._ram = cpu.ram
+        self._mmu = mmu
+        self._code = code
+        self._names = GENERAL if cpu.bits == 64 else GENERAL[:8]
+        self._registers = cpu.batch(*self._names, "rflags")
+        self._loops: dict[int, Loop | None] = {}
+
+    def head(self, rip: int) -> bool:
+        """Whether a loop begins there."""
+        return self._loops.get(rip) is not None
+
+    def forget(self) -> None:
+        """Code was written over."""
+        self._loops.clear()
+
+    def turns(self, head: int, bits: int, most: int) -> Iterator[Turns]:
+        """The turns that the CPU need not do, `most` instructions at the most, as they are done."""
+        self.wanted = False
+        if head not in self._loops:
+            self._loops[head] = self._loop(head, bits)
+        found = self._loops[head]
+        if found is None:
+            return
+        words = self._registers.read()
+        while True:
+            state = dict(zip((*self._names, "rflags"), words, strict=True))
+            if state["rflags"] & RFLAGS_DF:
+                return
+            next_ones = self._next(found, head, state)
+            if next_ones is None or next_ones.instructions > most:
+                return
+            most -= next_ones.instructions
+            last = self._last(next_ones, state, bits)
+            copy_in_order(self._ram, next_ones.pages, next_ones.count)
+            for name, term in next_ones.path.after:
+                words[self._names.index(name)] = _value(term, last, bits)
+            by = next_ones.path.flags
+            left, right = (_value(each, last, bits) for each in (by.left, by.right))
+            words[len(self._names)] = flags_after(by.by, left, right, by.bits, state["rflags"])
+            self._registers.write()
+            yield next_ones
+
+    def _last(self, turns: Turns, state: Mapping[str, int], bits: int) -> dict[str, int]:
+        """What the terms of the last turn began with."""
+        before, mask = turns.count - 1, (1 << bits) - 1
+        last = dict(state)
+        for name, step in _steps(turns.path, bits).items():
+            last[name] = state[name] + (step or 0) * before & mask
+        last[WORD] = self._ram.word(turns.reads + turns.word * before, turns.word) or 0
+        return last
+
+    def _loop(self, head: int, bits: int) -> Loop | None:
+        """The loop at `head`, as far as its bytes lie in the page that they begin in."""
+        phys = self._mmu.cached(head, Access.FETCH)
+        size = min(WINDOW, PAGE_SIZE - head % PAGE_SIZE)
+        view = None if phys is None else self._ram.view(phys, size)
+        return None if view is None else loop(bytes(view), bits)
+
+    def _next(self, found: Loop, head: int, state: Mapping[str, int]) -> Turns | None:
+        """The next turns that take one path; None where the CPU has to go on."""
+        size = found.bits // 8
+        for path in found.paths:
+            at = _value(path.read_from, state, found.bits)
+            phys = self._mmu.cached(at, Access.READ)
+            view = None
+            if phys is not None and at % size == 0:
+                view = self._ram.view(phys, PAGE_SIZE - at % PAGE_SIZE)
+            if phys is None or view is None:
+                continue
+            word, after = (int.from_bytes(view[n * size :][:size], "little") for n in (0, 1))
+            if word & path.bits != path.set:
+                continue
+            if not _answered(path, {**state, WORD: word}, found.bits):
+                continue
+            one = Turns(head=head, path=path, count=1, reads=phys, word=size, pages=(), news=())
+            alone = len(view) == size or after & path.bits != path.set
+            if alone and not path.copies:
+                return one
+            words = np.frombuffer(view, f"<u{size}").astype(np.uint64)
+            return self._turns(one, _Series(state, path, found.bits, words))
+        return None
+
+    def _turns(self, begun: Turns, series: _Series) -> Turns | None:
+        """The same turns with their pages, as many as can be done."""
+        path, count = begun.path, series.count
+        pages: list[tuple[Places, Places]] = []
+        if count > 1:
+            count = _run(series.words[:count] & np.uint64(path.bits) == np.uint64(path.set))
+        for question, yes in path.whether:
+            count = _run(series.answers(question)[:count] == yes)
+        first = Asked(self._mmu)
+        for copy in path.copies:
+            to, of = (
+                self._places(series.of(term)[:count], access, copy.at, first)
+                for term, access in ((copy.to, Access.WRITE), (copy.of, Access.READ))
+            )
+            count = min(len(to), len(of))
+            low, high = (int(to.min()), int(to.max())) if count else (0, 0)
+            for frame in (begun.reads >> PAGE_SHIFT, *self._code.frames):
+                if low <= frame << PAGE_SHIFT <= high:
+                    count = _run(to[:count] != frame << PAGE_SHIFT)
+            pages.append((to, of))
+        news = first.in_order(count)
+        tables = {visit.at & -PAGE_SIZE for each in news for visit in each.got.visits}
+        if any((to[:count] == table).any() for table in tables for to, _ in pages):
+            # A turn writes a table that a later one is translated by.
+            count, news = news[0].turn, ()
+        if not count:
+            return None
+        kept = tuple((to[:count], of[:count]) for to, of in pages)
+        return replace(begun, count=count, pages=kept, news=news)
+
+    def _places(self, virtual: Values, access: Access, at: int, first: Asked) -> Places:
+        """Where whole pages lie, as far as they have a translation and are memory."""
+        virtual = virtual[: _run(virtual & np.uint64(PAGE_SIZE - 1) == 0)]
+        places = first.places(virtual.astype(np.int64), access, at)
+        return places[: self._ram.together(places)]
+
+
+class Asked:
+    """The questions of some turns to the MMU, of which nothing is recorded yet."""
+
+    def __init__(self, mmu: WatchedMmu) -> None:
+        self._mmu = mmu
+        self._news: list[News] = []
+
+    def places(self, virtual: Places, access: Access, at: int) -> Places:
+        """Where pages lie, as far as a CPU does not fault."""
+        out = np.empty_like(virtual)
+        done = 0
+        while done < len(virtual):
+            found = self._mapping(int(virtual[done]), access, done, at)
+            if found is None:
+                break
+            first, size, phys = found
+            inside = (virtual[done:] >= first) & (virtual[done:] < first + size)
+            end = done + _run(inside)
+            out[done:end] = virtual[done:end] - first + phys
+            done = end
+        return out[:done]
+
+    def _mapping(
+        self, virt: int, access: Access, turn: int, at: int
+    ) -> tuple[int, int, int] | None:
+        known = self._mmu.mapping(virt, access)
+        if known is not None:
+            return known
+        for each in self._news:
+            first = each.virt & -each.got.page_size
+            if each.access is access and first <= virt < first + each.got.page_size:
+                return first, each.got.page_size, each.got.phys & -each.got.page_size
+        got = self._mmu.ask(virt, access)
+        if got is None:
+            return None
+        self._news.append(News(turn=turn, at=at, virt=virt, access=access, got=got))
+        return virt & -got.page_size, got.page_size, got.phys & -got.page_size
+
+    def in_order(self, turns: int) -> tuple[News, ...]:
+        """Those of the first turns, as a CPU would ask them; of one copy the destination's first."""
+        asked = [each for each in self._news if each.turn < turns]
+        return tuple(sorted(asked, key=lambda each: (each.turn, each.at)))
+
+
+class _Series:
+    """What terms are, turn by turn, while one path is taken."""
+
+    def __init__(self, state: Mapping[str, int], path: Path, bits: int, words: Values) -> None:
+        self.words = words
+        self._state = state
+        self._bits = bits
+        self._known: dict[Term, Values] = {}
+        self._step = steps = _steps(path, bits)
+        used = {path.read_from.base}
+        used |= {each.base for copy in path.copies for each in (copy.to, copy.of)}
+        used |= {each.base for asked, _ in path.whether for each in (asked.left, asked.right)}
+        # Where the next turn's registers come out of this one's word, there is one turn at a time.
+        steady = all(steps.get(name or "", 0) is not None for name in used)
+        goes_on = steps.get(path.read_from.base or "") == bits // 8
+        self.count = len(words) if goes_on and steady else 1
+
+    def of(self, term: Term) -> Values:
+        """A term in each turn."""
+        known = self._known.get(term)
+        if known is None:
+            known = self._known[term] = self._of(term) & np.uint64((1 << self._bits) - 1)
+        return known
+
+    def _of(self, term: Term) -> Values:
+        if term.base is None:
+            return np.full(self.count, term.plus, np.uint64)
+        if term.base == WORD:
+            base = self.words[: self.count]
+        else:
+            by = np.uint64(self._step.get(term.base, 0) or 0)
+            base = np.uint64(self._state[term.base]) + by * np.arange(self.count, dtype=np.uint64)
+        return (base & np.uint64(term.mask)) + np.uint64(term.plus)
+
+    def answers(self, question: Question) -> NDArray[np.bool_]:
+        """Whether the zero flag is set, in each turn."""
+        left, right = self.of(question.left), self.of(question.right)
+        answers: NDArray[np.bool_] = (
+            left & right == 0 if question.asks is Asks.BITS else left == right
+        )
+        return answers
+
+
+def _steps(path: Path, bits: int) -> dict[str, int | None]:
+    """What each turn adds to the registers that it changes; None where it is no number."""
+    ones = (1 << bits) - 1
+    return {
+        name: term.plus if term.base == name and term.mask == ones else None
+        for name, term in path.after
+    }
+
+
+def _value(term: Term, state: Mapping[str, int], bits: int) -> int:
+    """A term's number, out of the registers and the word at the head."""
+    known = 0 if term.base is None else state[term.base] & term.mask
+    return (known + term.plus) & (1 << bits) - 1
+
+
+def _answered(path: Path, state: Mapping[str, int], bits: int) -> bool:
+    """Whether a turn that begins so takes the path."""
+    for question, yes in path.whether:
+        left, right = _value(question.left, state, bits), _value(question.right, state, bits)
+        if (not left & right if question.asks is Asks.BITS else left == right) is not yes:
+            return False
+    return True
+
+
+def _run(good: NDArray[np.bool_]) -> int:
+    """How many are true before the first that is not."""
+    return len(good) if good.all() else int(np.argmin(good))
