@@ -23,7 +23,6 @@ from tests.makers.designs import DESIGNS, TWO_TABLES
 from tightrope import host, image
 from tightrope.deeds import old_kernel
 from tightrope.deeds.rehearse import build
-from tightrope.errors import DesignError, PlanError
 from tightrope.machine.unicorn import Emulator
 from tightrope.memory import Extent
 from tightrope.model import Handover, Host, Named, Paging, Run, Stop, XenInterface
@@ -81,6 +80,17 @@ def both(built: Handover) -> Run:
     frames = stepped.memory.written() or _touched(built, stepped)
     kept = {frame: bytes(stepped.memory.read(Extent.sized(frame << 12, PAGE))) for frame in frames}
     got = IN_BULK.run(built)
+    code = built.intent.control_page
+    over = stepped.copies[stepped.copies[:, 1] == code]
+    if len(over):
+        # The running code is copied over: what Unicorn still executes of it is its own affair.
+        last = int(over[0][0])
+        assert got.stop is stepped.stop
+        assert np.array_equal(got.trace[: last + 1], stepped.trace[: last + 1])
+        for name in ("loads", "stores", "copies"):
+            one, other = getattr(got, name), getattr(stepped, name)
+            assert np.array_equal(one[one[:, 0] <= last], other[other[:, 0] <= last]), name
+        return got
     same(got, stepped)
     for frame, was in kept.items():
         assert bytes(got.memory.read(Extent.sized(frame << 12, PAGE))) == was, hex(frame << 12)
@@ -166,15 +176,13 @@ def test_any_plan_is_recorded_alike(
     both(handover(paging, flavour, size=size, initrd=initrd, scatter=scatter))
 
 
-@pytest.mark.parametrize("name", SABOTAGES)
+@pytest.mark.parametrize("name", [n for n, s in SABOTAGES.items() if not (s.crash or s.backup)])
 def test_whatever_is_broken_is_recorded_alike(name: str) -> None:
+    broken = SABOTAGES[name]
+    paging = Paging.X86_64 if Paging.X86_64 in broken.modes else broken.modes[0]
     new = image.read(bzimage(init_size=60 * PAGE, pref_address=16 * MIB), "made")
-    the_plan = prepare(new, old(Paging.X86_64), Request(initrd=bytes(9000), scatter=5))
-    try:
-        built = build(the_plan, design=TWO_TABLES, sabotage=SABOTAGES[name])
-    except (PlanError, DesignError) as err:
-        pytest.skip(str(err))
-    both(built)
+    the_plan = prepare(new, old(paging), Request(initrd=bytes(9000), scatter=5))
+    both(build(the_plan, design=TWO_TABLES, sabotage=broken))
 
 
 Edit = Callable[[Handover, int], int]
@@ -223,7 +231,7 @@ def test_a_limit_is_met_at_the_same_instruction(limit: int) -> None:
 
 
 def test_a_loop_that_does_more_than_copy_is_the_cpus() -> None:
-    turn = bytes.fromhex("488b0b 4883c308 f6c108 7409 b900020000 f348a5 ebeb 90 ebe8")
+    turn = bytes.fromhex("488b0b 4883c308 f6c108 740a b900020000 f348a5 ebea ebe8")
     assert loop(turn + bytes(64), 64) is not None
     # The same with a store among its instructions: mov %rcx, (%rdi).
     assert loop(turn.replace(b"\x48\x83\xc3\x08", b"\x48\x89\x0f\x90") + bytes(64), 64) is None

@@ -249,9 +249,11 @@ class Asked:
     def __init__(self, mmu: WatchedMmu) -> None:
         self._mmu = mmu
         self._news: list[News] = []
+        self._asked: list[tuple[Places, Access, int]] = []
 
     def places(self, virtual: Places, access: Access, at: int) -> Places:
         """Where pages lie, as far as a CPU does not fault."""
+        self._asked.append((virtual, access, at))
         out = np.empty_like(virtual)
         done = 0
         while done < len(virtual):
@@ -283,8 +285,23 @@ class Asked:
 
     def in_order(self, turns: int) -> tuple[News, ...]:
         """Those of the first turns, as a CPU would ask them; of one copy the destination's first."""
-        asked = [each for each in self._news if each.turn < turns]
-        return tuple(sorted(asked, key=lambda each: (each.turn, each.at)))
+        asked = (self._first(each, turns) for each in self._news)
+        there = [each for each in asked if each.turn < turns]
+        return tuple(
+            sorted(there, key=lambda each: (each.turn, each.at, each.access is Access.READ))
+        )
+
+    def _first(self, news: News, turns: int) -> News:
+        """The same question by who asks it first: another copy of an earlier turn, of the same page."""
+        size = news.got.page_size
+        for virtual, access, at in self._asked:
+            inside = np.nonzero(virtual[:turns] & -size == news.virt & -size)[0]
+            if access is news.access and len(inside) and (inside[0], at) < (news.turn, news.at):
+                virt = int(virtual[inside[0]])
+                got = self._mmu.ask(virt, access)
+                if got is not None:
+                    news = News(turn=int(inside[0]), at=at, virt=virt, access=access, got=got)
+        return news
 
 
 class _Series:
