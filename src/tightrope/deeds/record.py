@@ -25,6 +25,8 @@ class Recorded:
     loads: int
     unloads: int
     jumps: int
+    asked: int
+    """How often it asked another process, init above all, to do something."""
 
 
 def record(
@@ -52,4 +54,10 @@ def record(
     if not holder.loads:
         how = f"ended with status {status}" if status >= 0 else f"was ended by signal {-status}"
         raise BadInput(f"{how} and asked for no load", source=os.path.basename(command[0]))
-    return Recorded(status=status, loads=holder.loads, unloads=holder.unloads, jumps=holder.jumps)
+    return Recorded(
+        status=status,
+        loads=holder.loads,
+        unloads=holder.unloads,
+        jumps=holder.jumps,
+        asked=holder.fence.asked,
+    )

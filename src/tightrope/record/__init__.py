@@ -8,6 +8,7 @@ away, the capability is gone before the command begins) would be wrong there.
 
     tracer   ptrace: a command and all its children, stopped at each system call
     held     the calls that load, read out of the process that makes them
+    fence    what it would have others do, refused
     shown    another machine's files in place of this one's
     file     a segments file, written and read
 

@@ -5,7 +5,7 @@
     reboot(...)
 
 Rules: a load is told that it went well, so that a command goes on as it would have; reboot(2) is refused,
-since it would not come back.  Bytes are read while the process stands at the call.
+since it would not come back; so is what init would do instead, see `fence`.  Bytes are read while the process stands at the call.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from tightrope.abi.kexec import (
 )
 from tightrope.errors import BadInput
 from tightrope.memory import Extent
+from tightrope.record.fence import Fence
 from tightrope.record.tracer import Instead, Stop
 
 CHUNK = 1 << 20
@@ -92,6 +93,7 @@ class Holder:
     loads: int = 0
     unloads: int = 0
     jumps: int = 0
+    fence: Fence = field(default_factory=Fence)
     heard: Callable[[int], None] = field(default=lambda _answer: None)
     """Called with what the kernel says of each call that was taken away."""
     before: Callable[[Stop], Instead | None] = field(default=lambda _stop: None)
@@ -120,7 +122,7 @@ class Holder:
         if stop.number == REBOOT[stop.machine]:
             self.jumps += 1
             return Instead(taken=True, answer=-errno.EPERM, heard=self.heard)
-        return self.before(stop)
+        return self.fence.refuses(stop) or self.before(stop)
 
     def _take(self, stop: Stop, call: HeldSegments | HeldFiles) -> None:
         self.loads += 1

@@ -6,7 +6,8 @@
 Three locks, each enough alone, so that nothing is loaded on any machine:
 - the number of a call that is held is replaced by -1 before the kernel sees it (PTRACE_SETREGS);
 - CAP_SYS_BOOT is dropped from the bounding set first, so that the command cannot have it after its exec
-  (capabilities(7)), and kexec_load() would be EPERM; a root that cannot drop it is not served at all;
+  (capabilities(7)), and kexec_load() would be EPERM; a root that cannot drop it is not served at all.
+  CAP_NET_ADMIN goes with it, since `kexec -e` takes the networks down before it asks for the jump;
 - PTRACE_O_EXITKILL ends everything with this process, and what is forked is traced from its first instruction.
 
 Sources: ptrace(2); <linux/ptrace.h>; struct user_regs_struct (arch/x86/include/asm/user_64.h).
@@ -27,6 +28,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import IO, Protocol
 
+from tightrope.abi.asking import CAP_NET_ADMIN, CAP_SYS_MODULE
 from tightrope.abi.kexec import CAP_SYS_BOOT
 from tightrope.errors import BadInput, MissingPart
 
@@ -37,6 +39,7 @@ _OPTIONS = 0x10_0000 | 1 | 0xE
 _SYSCALL_STOP = signal.SIGTRAP | 0x80
 _WALL = 0x4000_0000
 _PR_CAPBSET_READ, _PR_CAPBSET_DROP = 23, 24
+_DROPPED = (CAP_SYS_BOOT, CAP_NET_ADMIN, CAP_SYS_MODULE)
 _ENTRY, _EXIT = 1, 2
 """ptrace_syscall_info.op."""
 _INFO = struct.Struct("<B3xIQQQ6Q")
@@ -129,7 +132,7 @@ def trace(command: Sequence[str], watcher: Watcher, output: IO[bytes] | None = N
             )
         except subprocess.SubprocessError as err:
             raise MissingPart(
-                f"{command[0]} cannot be traced, or keeps CAP_SYS_BOOT: it is not run here"
+                f"{command[0]} cannot be traced, or keeps its capabilities: it is not run here"
             ) from err
         except (OSError, ValueError) as err:
             reason = err.strerror if isinstance(err, OSError) and err.strerror else str(err)
@@ -146,11 +149,12 @@ def trace(command: Sequence[str], watcher: Watcher, output: IO[bytes] | None = N
 
 
 def _locked(mask: set[int | signal.Signals]) -> None:
-    """In the child, before its exec: without CAP_SYS_BOOT, and traced."""
+    """In the child, before its exec: without what could change the machine, and traced."""
     libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_PR_CAPBSET_DROP, CAP_SYS_BOOT, 0, 0, 0)
-    if libc.prctl(_PR_CAPBSET_READ, CAP_SYS_BOOT, 0, 0, 0) and os.geteuid() == 0:
-        raise PermissionError("CAP_SYS_BOOT cannot be dropped")
+    for each in _DROPPED:
+        libc.prctl(_PR_CAPBSET_DROP, each, 0, 0, 0)
+        if libc.prctl(_PR_CAPBSET_READ, each, 0, 0, 0) and os.geteuid() == 0:
+            raise PermissionError(f"capability {each} cannot be dropped")
     if libc.ptrace(_TRACEME, 0, None, None):
         raise PermissionError("not traced")
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)

@@ -58,6 +58,7 @@ def record(options: Namespace) -> int:
         (done.loads - 1, "loads before that one were left out"),
         (done.unloads, "unloads were taken away"),
         (done.jumps, "jumps were refused"),
+        (done.asked, "calls to other processes, such as init, were refused"),
     ):
         if count > 0:
             print(f"{count} {said}")
