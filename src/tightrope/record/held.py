@@ -4,8 +4,9 @@
     kexec_file_load(kernel, initrd, length, command line, flags)
     reboot(...)
 
-Rules: a load is told that it went well, so that a command goes on as it would have; reboot(2) is refused,
-since it would not come back; so is what init would do instead, see `fence`.  Bytes are read while the process stands at the call.
+Rules: a load is told that it went well, so that a command goes on as it would have; reboot(2) is
+refused, since it would not come back, and so is what init would do instead, see `fence`.  Bytes are
+read while the process stands at the call.
 """
 
 from __future__ import annotations
