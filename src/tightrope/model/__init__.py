@@ -1,4 +1,4 @@
-"""The finished values that flow between rooms.  Nouns only: nothing here does anything.
+"""The finished values that flow between rooms: nouns, and what can be told of one by itself.
 
     bytes -> Image -+
                     +-> Plan -> Handover -> Run -> Findings -> Verdict
@@ -6,6 +6,7 @@
 
 Rules: everything is frozen, keyword-only and slotted.  Addresses are bytes, `Phys` or `Virt`;
 extents are [start, end); frame numbers are address >> 12.  Arrays are numpy, read-only by custom.
+Nothing here knows a file, a machine or another room; what takes two values to work out is a room's.
 Whoever needs a new fact adds a field here, not a side channel.
 
 Whoever adds a noun puts it beside its like; what many rooms use is named here too.  What needs numpy or

@@ -232,27 +232,6 @@ def facts(kexec: XenKexec, read: ReadFile) -> dict[str, object]:
     }
 
 
-def told(said: dict[str, object]) -> list[str]:
-    """`facts` as lines."""
-    lines = [f"Xen {said['version']}"]
-    for name in ("ranges", "loaded"):
-        table = said[name]
-        assert isinstance(table, dict)
-        lines += [f"  {name:7} {key:11} {_words(value)}" for key, value in table.items()]
-    for name in ("cpu_notes", "memory"):
-        rows = said[name]
-        assert isinstance(rows, list)
-        lines += [f"  {name:9} {_words(row)}" for row in rows]
-    return lines
-
-
-def _words(value: object) -> str:
-    if isinstance(value, dict):
-        kind = f" type {value['type']}" if "type" in value else ""
-        return f"{Extent.sized(value['start'], value['size'])}{kind}"
-    return "yes" if value else "no"
-
-
 def load_told(load: Load) -> list[str]:
     """What a load is, segment by segment, as lines."""
     kind = "a crash load" if load.crash else "a kexec load"

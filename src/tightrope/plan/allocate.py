@@ -1,7 +1,8 @@
 """Frames for everything that is not a destination: sources, the list, the control page, the tables.
 
 Rules: destinations come first, because the free frames are what is left; everything else is taken from
-one pool that holds no destination, in the order sources, list, control page, tables.
+one pool that holds no destination, in the order sources, list, control page, tables.  Where the control
+page has to be mapped at its own address, as Linux has it since 6.14, it is taken before the pool is made.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a Xen says of itself: the shape of `tightrope perform xen --json`.
+"""What a Xen says of itself: the shape of `tightrope perform xen --json`, and its lines.
 
 Rules: `perform` makes these facts with nothing but Python at hand; the shape is written down here,
 so that it is exported with the others.
@@ -7,6 +7,8 @@ so that it is exported with the others.
 from __future__ import annotations
 
 from typing import TypedDict
+
+from tightrope.memory import Extent
 
 
 class SaidExtentFacts(TypedDict):
@@ -31,3 +33,20 @@ class XenSaysFacts(TypedDict):
 
 
 NAME, VERSION = "perform xen", 1
+
+
+def told(said: XenSaysFacts) -> list[str]:
+    """The facts as lines."""
+    ranges = {name: _extent(each) for name, each in said["ranges"].items()}
+    loaded = {name: "yes" if each else "no" for name, each in said["loaded"].items()}
+    return [
+        f"Xen {said['version']}",
+        *(f"  ranges  {name:11} {text}" for name, text in ranges.items()),
+        *(f"  loaded  {name:11} {text}" for name, text in loaded.items()),
+        *(f"  cpu_notes {_extent(each)}" for each in said["cpu_notes"]),
+        *(f"  memory    {_extent(each)} type {each['type']}" for each in said["memory"]),
+    ]
+
+
+def _extent(said: SaidExtentFacts) -> Extent:
+    return Extent.sized(said["start"], said["size"])

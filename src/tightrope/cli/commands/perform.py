@@ -6,6 +6,7 @@ Rules: nothing is changed without `--really`; what it says it would do is what i
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from typing import cast
 
 from tightrope.cli import files
 from tightrope.cli.command import HOLDS, command, really
@@ -69,7 +70,7 @@ def xen(options: Namespace) -> int:
             if options.json:
                 print(json.document(xen_says.NAME, xen_says.VERSION, said))
             else:
-                print("\n".join(room.told(said)))
+                print("\n".join(xen_says.told(cast("xen_says.XenSaysFacts", said))))
             return HOLDS
         kexec.refuse(load)
         print("\n".join(room.load_told(load)), flush=True)

@@ -23,6 +23,7 @@ from tightrope.machine.kvm.vcpu import VirtualCpu
 from tightrope.machine.kvm.watchdog import Watchdog
 from tightrope.memory import PAGE_SIZE, Extent
 from tightrope.model import Cpu, Paging, Registers
+from tightrope.model.modes import MODES
 from tightrope.observe.physical import Ram
 from tightrope.x86 import cpu as x86
 
@@ -34,7 +35,6 @@ PRESENT_WRITABLE, LARGE = 0x63, 0xE3
 """Accessed and dirty are preset; bit 7 makes it a large page (SDM 4.5)."""
 RELOAD = bytes.fromhex("0f20d8 0f22d8 b801000000 90")
 """mov %cr3, %eax; mov %eax, %cr3; mov $1, %eax; nop: the same bytes in 32 and in 64 bits."""
-LONG = x86.EFER_LME | x86.EFER_LMA
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Capability:
 
 @dataclass(frozen=True, slots=True)
 class _Mode:
-    """How a probe of a paging mode looks: control registers and levels of table entries."""
+    """How a probe of a paging mode looks: control registers and levels of tables above a large page."""
 
     cr4: int
     efer: int
@@ -60,10 +60,15 @@ class _Mode:
 
 
 _MODES = {
-    Paging.I386: _Mode(x86.CR4_PSE, 0, 32, "<I", 1),
-    Paging.PAE: _Mode(x86.CR4_PAE, 0, 32, "<Q", 2),
-    Paging.X86_64: _Mode(x86.CR4_PAE, LONG, 64, "<Q", 3),
-    Paging.LA57: _Mode(x86.CR4_PAE | x86.CR4_LA57, LONG, 64, "<Q", 4),
+    paging: _Mode(
+        # Without PSE 32-bit paging has no large pages (SDM 4.3).
+        cr4=mode.cr4_on or x86.CR4_PSE,
+        efer=mode.efer_on,
+        bits=64 if paging.long_mode else 32,
+        entry="<Q" if mode.format.entry_size == 8 else "<I",
+        levels=mode.levels - 1,
+    )
+    for paging, mode in MODES.items()
 }
 
 

@@ -1,8 +1,10 @@
 """The walk on a PC: from V to the new kernel's first instruction, seen at a handful of places.
 
-    V, after_table_a, set_stack     by the old kernel's address
-    P + identity, after_table_b     by the identity address
+    V, and the landmarks before step 4      by the old kernel's address
+    the landmarks from step 4 on            by the identity address
     the entry stub, the kernel's entry
+
+Which landmarks there are is the participant's to say: somebody else's code may have fewer.
 
 Rules: hardware breakpoints stop the CPU at these places once each; between them it runs as fast as it
 can.  What a fall leaves is read from the machine as it stands.  Nothing is judged here.

@@ -24,8 +24,11 @@ LACKING = ("shlx", "adcx", "movbe", "crc32")
 """How the text of these instructions begins."""
 _CODE = 0x1000
 _BMI2, _ADX, _MOVBE = 1 << 8, 1 << 19, 1 << 22
+_NOTHING = (0, 0, 0, 0)
 _WITHDRAWN = {1: (0, 0, _MOVBE, 0), 7: (0, _BMI2 | _ADX, 0, 0)}
-"""Leaf -> bits of eax, ebx, ecx and edx (SDM volume 2A, table 3-8)."""
+"""Leaf -> bits of eax, ebx, ecx and edx, in its subleaf 0 (SDM volume 2A, table 3-8)."""
+_WITH_SUBLEAVES = (7,)
+"""Of these leaves; CPUID does not look at ecx for the others."""
 
 
 @cache
@@ -38,7 +41,8 @@ def cpuid(leaf: int, subleaf: int) -> tuple[int, int, int, int]:
     engine.write("rax", leaf)
     engine.write("rcx", subleaf)
     engine.start(_CODE, count=1)
-    withdrawn = _WITHDRAWN.get(leaf, (0, 0, 0, 0))
+    other = leaf in _WITH_SUBLEAVES and subleaf
+    withdrawn = _NOTHING if other else _WITHDRAWN.get(leaf, _NOTHING)
     eax, ebx, ecx, edx = (
         engine.read(name) & ~bits
         for name, bits in zip(("rax", "rbx", "rcx", "rdx"), withdrawn, strict=True)

@@ -57,7 +57,7 @@ class LinuxKexec:
 
     def refuse(self, load: Load | FileLoad) -> None:
         """Raise BadInput with every reason why this load would not be taken, or should not be."""
-        found = refusals(self.state(), request_of(load))
+        found = reasons(self.state(), load)
         if found:
             raise BadInput("; ".join(map(str, found)), source="the load")
 
