@@ -24,11 +24,11 @@ from tightrope.deeds import machines
 from tightrope.deeds.compare import compare
 from tightrope.deeds.rehearse import build
 from tightrope.errors import MachineError, MissingPart
-from tightrope.handover import DESIGNS
 from tightrope.machine.port import Machine
 from tightrope.machine.unicorn import Emulator
 from tightrope.memory import Extent, MemoryMap, Region, RegionKind
 from tightrope.model import Handover, Host, Paging
+from tightrope.participants import DESIGNS
 from tightrope.plan import Request
 from tightrope.x86.survey import survey
 from tightrope.x86.walk import Access, Mmu, walk
@@ -186,7 +186,7 @@ def walker() -> None:
 
     def thousand() -> None:
         for _ in range(1000):
-            walk(read, mmu, old.relocation, Access.FETCH)
+            walk(read, mmu, world.registers.rip, Access.FETCH)
 
     one = seconds(thousand) / 1000
     mappings = survey(world.tables.get, mmu)

@@ -92,6 +92,22 @@ def laid_in_a_hole(handover: Handover, run: Run) -> Walked:
     return replace(handover, extra=(other,)), run
 
 
+def copied_into_a_hole(handover: Handover, run: Run) -> Walked:
+    """The plan has the first page that is copied go where no memory is, whatever its segment says."""
+    destinations = handover.intent.destinations.copy()
+    moved = np.nonzero(handover.intent.sources != destinations)[0]
+    destinations[moved[0]] = 0xC_0000 // PAGE
+    return replace(handover, intent=replace(handover.intent, destinations=destinations)), run
+
+
+def source_in_a_hole(handover: Handover, run: Run) -> Walked:
+    """The first page that is copied comes from where no memory is."""
+    sources = handover.intent.sources.copy()
+    moved = np.nonzero(sources != handover.intent.destinations)[0]
+    sources[moved[0]] = 0xC_0000 // PAGE
+    return replace(handover, intent=replace(handover.intent, sources=sources)), run
+
+
 def called(change: Callable[[Registers], Registers]) -> Change:
     """The CPU was in another state at the call."""
 
@@ -196,6 +212,13 @@ def no_execute(handover: Handover, run: Run) -> Walked:
     entry = entry_of(table_b(handover), kernel(handover.plan) + PAGE)[2] | 1 << 63
     memory = Overlaid(run.memory, kernel_entry_in_b(handover), entry.to_bytes(8, "little"))
     return handover, replace(run, memory=memory)
+
+
+def low_memory_no_execute(handover: Handover, run: Run) -> Walked:
+    """The same in the entry for 64 KiB: the decompressor's trampoline is somewhere there."""
+    frame, at, entry = entry_of(table_b(handover), 0x1_0000)
+    data = (entry | 1 << 63).to_bytes(8, "little")
+    return handover, replace(run, memory=Overlaid(run.memory, frame + at, data))
 
 
 PLACED = (
@@ -303,6 +326,22 @@ PLACED = (
         says="a source is laid at 0x",
     ),
     Breach(
+        rule="placed-in-ram",
+        name="a page that is copied into a hole",
+        change=copied_into_a_hole,
+        step=Step.PREPARE,
+        says="a page is copied to 0xc0000, and that is a hole",
+        also=frozenset({"copies-owned", "list-covers"}),
+    ),
+    Breach(
+        rule="laid-free",
+        name="a source in a hole",
+        change=source_in_a_hole,
+        step=Step.PREPARE,
+        says="a source is laid at 0xc0000, and that is a hole",
+        also=frozenset({"copies-owned"}),
+    ),
+    Breach(
         rule="laid-free",
         name="two things in one frame",
         change=laid_twice,
@@ -322,6 +361,13 @@ PLACED = (
         change=no_execute,
         step=Step.COPY,
         says="0x1001000 of the kernel cannot be executed by the new kernel",
+    ),
+    Breach(
+        rule="entry-mapped",
+        name="low memory cannot be executed",
+        change=low_memory_no_execute,
+        step=Step.COPY,
+        says="0x10000 of low memory, for the decompressor cannot be executed by the new kernel",
     ),
     Breach(
         rule="stub-as-known",

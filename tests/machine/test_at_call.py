@@ -96,6 +96,31 @@ def test_a_long_mode_that_is_none_is_a_finding() -> None:
     assert "EFER.LMA is not what EFER.LME and CR0.PG make it" in fault.reason
 
 
+def test_a_gdt_without_the_descriptors_that_were_loaded_is_a_finding() -> None:
+    """Moved by one bit, it has nothing at the selectors: that is no gdt that was given up."""
+    built = handover(Paging.X86_64)
+    base, limit = built.registers.gdt
+    wrong = replace(built.registers, gdt=(base ^ 0x100, limit))
+    fault = walks.fault_of(emulator().run(replace(built, registers=wrong)))
+    assert "cs cannot hold 0x10" in fault.reason
+
+
+@pytest.mark.parametrize("bit", [1, 3, 5, 15, 17, 22, 31])
+def test_flags_that_no_cpu_has_are_a_finding(bit: int) -> None:
+    built = handover(Paging.I386)
+    wrong = replace(built.registers, rflags=built.registers.rflags ^ 1 << bit)
+    run = emulator().run(replace(built, registers=wrong))
+    assert walks.fault_of(run).reason.startswith("no CPU is in this state: RFLAGS")
+    assert "legal-writes" in {each.rule for each in check.check(built, run)}
+
+
+@pytest.mark.parametrize("bit", [0, 2, 4, 6, 7, 11, 21])
+def test_status_flags_are_the_callers_own(bit: int) -> None:
+    built = handover(Paging.I386)
+    changed = replace(built.registers, rflags=built.registers.rflags ^ 1 << bit)
+    assert emulator().run(replace(built, registers=changed)).stop is Stop.ENTRY
+
+
 @pytest.mark.parametrize("paging", list(Paging))
 def test_what_linux_has_at_the_call_is_no_such_state(paging: Paging) -> None:
     assert emulator().run(handover(paging)).stop is Stop.ENTRY

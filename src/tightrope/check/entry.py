@@ -15,7 +15,7 @@ from tightrope.check.case import Case
 from tightrope.check.rule import Found, finding, rule
 from tightrope.check.switching import x86_flags
 from tightrope.errors import MachineError
-from tightrope.memory import Extent
+from tightrope.memory import Extent, covered
 from tightrope.model import Confidential, Protocol, Step, Stop
 from tightrope.x86 import cpu as x86
 from tightrope.x86.bits import named_bits
@@ -288,19 +288,33 @@ def zeroed(case: Case) -> Iterator[Found]:
 @rule(
     "entry-mapped",
     Step.COPY,
-    says="All segments, the kernel's init_size included, are mapped to themselves.",
-    source=BOOT_64,
+    says="All segments, the kernel's init_size and the trampoline's place are mapped to themselves.",
+    source=f"{BOOT_64}; find_trampoline_placement() in Linux arch/x86/boot/compressed/pgtable_64.c",
 )
 def reachable(case: Case) -> Iterator[Found]:
-    """The kernel's [load, load + init_size), boot_params and the command line are mapped to themselves."""
+    """The kernel's [load, load + init_size), boot_params and the command line are mapped to themselves.
+
+    So is low memory: a decompressor copies code there, and runs it, to change the levels of paging.
+    """
     if case.run.stop is not Stop.ENTRY:
         return
+    # The kernel runs where it lies, and writes over itself; what it is handed is its to change.
+    wanted = [
+        (each.destination, f"the {each.name}", case.intent.kernel_entry in each.destination)
+        for each in case.intent.segments
+    ]
+    if case.intent.protocol is Protocol.LINUX_64:
+        wanted += [
+            (each.extent, each.what, True)
+            for each in case.intent.identity
+            if each.extent.end <= TRAMPOLINE_END
+            and covered(each.extent, case.host.memory.ram)
+            and case.control_page != each.extent
+        ]
     mmu, read = case.run.registers.mmu(case.host.cpu), case.once(_entries)
-    for segment in case.intent.segments:
-        # The kernel runs where it lies, and writes over itself; what it is handed is its to change.
-        runs = case.intent.kernel_entry in segment.destination
-        virt = segment.destination.start
-        while virt < segment.destination.end:
+    for extent, what, runs in wanted:
+        virt = extent.start
+        while virt < extent.end:
             access = Access.WRITE
             got = walk(read, mmu, virt, access)
             if runs and not isinstance(got, Refused) and not got.executable:
@@ -309,14 +323,17 @@ def reachable(case: Case) -> Iterator[Found]:
             if isinstance(got, Refused) or got.phys != virt:
                 why = got.reason if isinstance(got, Refused) else f"leads to {got.phys:#x}"
                 yield finding(
-                    f"{virt:#x} of the {segment.name} cannot be {_USE[access]} by the new kernel: {why}",
-                    mend="map [load, load + init_size), boot_params and the command line 1:1",
+                    f"{virt:#x} of {what} cannot be {_USE[access]} by the new kernel: {why}",
+                    mend="map [load, load + init_size), boot_params, the command line and low memory"
+                    " 1:1, to be written and executed",
                 )
                 return
             virt = (virt & -got.page_size) + got.page_size
 
 
 _USE = {Access.WRITE: "used", Access.FETCH: "executed"}
+TRAMPOLINE_END = 0xA_0000
+"""find_trampoline_placement() stays below BIOS_START_MAX, 0x9f000, whatever the BIOS says."""
 
 
 @rule(

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tightrope.check.alike import among
 from tightrope.check.case import Case, owner
@@ -194,6 +195,17 @@ def placed_in_ram(case: Case) -> Iterator[Found]:
                     mend=mend,
                 )
                 return
+    for frame in _no_ram(case, case.intent.destinations)[:1].tolist():
+        at = frame << PAGE_SHIFT
+        yield finding(f"a page is copied to {at:#x}, and that is {owner_of(case, at)}", mend=mend)
+
+
+def _no_ram(case: Case, frames: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Which frames are not whole pages of RAM."""
+    ram = np.zeros(len(frames), np.bool_)
+    for region in union(case.host.memory.ram):
+        ram |= (frames >= -(-region.start // PAGE_SIZE)) & (frames < region.end // PAGE_SIZE)
+    return frames[~ram]
 
 
 @rule(
@@ -249,6 +261,10 @@ def _sources(case: Case, used: list[Named], owners: dict[int, str], mend: str) -
     count = min(len(plan.sources), len(plan.destinations))
     moved = plan.sources[:count] != plan.destinations[:count]
     frames = np.unique(plan.sources[:count][moved & (plan.sources[:count] >= 0)])
+    for frame in _no_ram(case, frames)[:1].tolist():
+        at = frame << PAGE_SHIFT
+        yield finding(f"a source is laid at {at:#x}, and that is {owner_of(case, at)}", mend=mend)
+        return
     hit = frames[among(frames, np.array(sorted(owners), np.int64))]
     for frame in hit[:1].tolist():
         yield finding(

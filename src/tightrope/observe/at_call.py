@@ -2,8 +2,10 @@
 
     a segment register whose selector its gdt does not bear out     whoever loaded it has met #GP
     EFER.LMA that is not LME and CR0.PG                             the CPU keeps that bit itself
+    a reserved bit of RFLAGS, or virtual-8086 mode                  POPF changes none of them
 
-A gdt that cannot be read for any of them is none of these: kernels give theirs up before the call.
+A gdt that cannot be read for any of them is none of these: kernels give theirs up before the call.  What
+they had loaded from it was flat; the ring and the table that a selector names are in the selector itself.
 
 Rules: asked before anything is executed; legality is `x86.cpu`'s.
 """
@@ -25,9 +27,18 @@ def impossible(mmu: WatchedMmu, registers: Registers) -> Refusal | None:
     long_mode = bool(registers.efer & x86.EFER_LME and registers.cr0 & x86.CR0_PG)
     if bool(registers.efer & x86.EFER_LMA) != long_mode:
         return Refusal(0, "EFER.LMA is not what EFER.LME and CR0.PG make it")
+    flags = registers.rflags
+    if flags & x86.RFLAGS_RESERVED or not flags & x86.RFLAGS_FIXED:
+        return Refusal(0, f"RFLAGS = {flags:#x} has a reserved bit that is not what it always is")
+    if flags & x86.RFLAGS_VM:
+        return Refusal(0, "RFLAGS.VM is set, and no kernel runs in virtual-8086 mode")
     known = known_descriptors(mmu, registers)
-    if known and not any(known.values()):
-        return None
+    if known and all(each is None for each in known.values()):
+        wide = 64 if registers.efer & x86.EFER_LMA else 32
+        known = {
+            name: x86.flat_descriptor(code=name == "cs", bits=wide if name == "cs" else 32)
+            for name in known
+        }
     for name, selector in registers.segments.items():
         if not selector & ~3 and name not in ("cs", "ss"):
             continue

@@ -152,6 +152,7 @@ class Ram:
 
     def clear(self) -> None:
         """Make all of it read as zeros, giving back what it held."""
+        self.laid = 0
         for extent in self.extents:
             self.zero(extent)
 

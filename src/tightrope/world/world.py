@@ -38,6 +38,8 @@ GDT_SLOTS = 16
 SELECTORS = {64: (0x10, 0x18), 32: (0x60, 0x68)}
 """__KERNEL_CS and __KERNEL_DS of a 64-bit and of a 32-bit Linux (asm/segment.h)."""
 GATES = 256
+LEFTOVER = {64: 0x0A57_E1F7_0B0E_C0DB, 32: 0x0B0E_C0DB}
+"""What a register of each width is left with, times its number; each byte of a product is seldom 0."""
 STACK_PAGES = 4
 
 
@@ -93,7 +95,7 @@ def lay(
             role=PieceRole.CODE_AT_V,
         ),
     )
-    general = dict.fromkeys(GENERAL, 0)
+    general = _left_behind(bits)
     general["rsp"] = direct + stack_top
     # A 32-bit kernel has flat data segments; a 64-bit one leaves all but SS null.
     others = 0 if bits == 64 else data_selector
@@ -133,6 +135,19 @@ def lay(
         registers=registers,
         stack=Extent.sized(stack, STACK_PAGES * PAGE_SIZE),
     )
+
+
+def _left_behind(bits: int) -> dict[str, int]:
+    """General registers as C code leaves them: something, and in each something else.
+
+    A calling convention says nothing of those that are no arguments, so a word that gets through the
+    walk from one of them is nobody's zero.  No value is an address: whoever follows one faults.
+    """
+    wide = bits == 64
+    return {
+        name: 0 if not wide and name[1:].isdigit() else (number + 1) * LEFTOVER[bits]
+        for number, name in enumerate(GENERAL)
+    }
 
 
 def _behind(host: Host, virt: Virt) -> Phys:

@@ -46,10 +46,13 @@ EFER_DEFINED = control.defined(control.EFER)
 # RFLAGS (SDM volume 1, 3.4.3)
 RFLAGS_FIXED, RFLAGS_TF, RFLAGS_IF, RFLAGS_DF = bit(1), bit(8), bit(9), bit(10)
 RFLAGS_NT, RFLAGS_AC = bit(14), bit(18)
+RFLAGS_VM = bit(17)
+RFLAGS_RESERVED = (1 << 64) - (1 << 22) | bit(15) | bit(5) | bit(3)
+"""Always 0; `RFLAGS_FIXED` is always 1."""
 RFLAGS_NAMES = {
     "CF": bit(0), "PF": bit(2), "AF": bit(4), "ZF": bit(6), "SF": bit(7), "TF": RFLAGS_TF,
     "IF": RFLAGS_IF, "DF": RFLAGS_DF, "OF": bit(11), "NT": RFLAGS_NT, "RF": bit(16),
-    "VM": bit(17), "AC": RFLAGS_AC,
+    "VM": RFLAGS_VM, "AC": RFLAGS_AC,
 }  # fmt: skip
 
 GENERAL = (

@@ -80,7 +80,8 @@ def list_machine(case: Case) -> Iterator[Found]:
         return
     pages = list(case.handover.page_list.values())
     last = [int.from_bytes(each[PAGE_SIZE - case.word :], "little") for each in pages[:-1]]
-    links = np.array([case.head, *last][: len(pages)], np.int64) >> PAGE_SHIFT
+    words_of_links = np.array([case.head, *last][: len(pages)], np.uint64)
+    links = (words_of_links >> np.uint64(PAGE_SHIFT)).astype(np.int64)
     copies = case.copies
     count = 0 if case.intent.crash else len(case.intent.sources)
     for what, got, wanted in (

@@ -81,11 +81,14 @@ def _draw(random: Random, paging: Paging) -> tuple[str, Handover]:
     return f"{design}, {says}", build(the_plan, design=design, sabotage=sabotage)
 
 
-def made_image(random: Random) -> Image:
-    """The shipped kernel's header over other bytes, of another size, for another place."""
+def made_image(random: Random, *, pages: int = 64) -> Image:
+    """The shipped kernel's header over other bytes, of another size, for another place.
+
+    `pages` is how large it may be once it runs.
+    """
     real = _shipped()
     size = random.randint(0x300, 0x6000)
-    init_size = max(size, random.randint(3, 64) * PAGE_SIZE)
+    init_size = max(size, random.randint(3, pages) * PAGE_SIZE)
     return replace(
         real,
         source="made",
@@ -96,10 +99,11 @@ def made_image(random: Random) -> Image:
     )
 
 
-def made_request(random: Random, *, crash: bool) -> Request:
-    initrd = random.randbytes(random.randint(1, 40_000)) if random.random() < 0.5 else None
+def made_request(random: Random, *, crash: bool, initrd: int = 40_000) -> Request:
+    """An initrd of at most so many bytes, or none, and a command line."""
+    given = random.randbytes(random.randint(1, initrd)) if random.random() < 0.5 else None
     return Request(
-        initrd=initrd,
+        initrd=given,
         command_line="x" * random.randint(0, 200),
         scatter=random.choice([None, random.randrange(1 << 32)]),
         protocol=random.choice([None, None, Protocol.LINUX_32]),

@@ -1,6 +1,7 @@
 """Single bits flipped in a sound handover: what holds must change nothing, and what changes is told.
 
-    subjects   what can be flipped: bytes in memory, bytes as they were planned, registers, tables
+    subjects   what can be flipped
+    in_memory, planned, at_call   how: memory alone, plan and memory alike, the CPU at the call
     bases      sound handovers to begin with, from a seed
     ends       what the new kernel finds at its first instruction, and what is left of the old one
     deed       flip, walk on our emulator with all rules, and on machines that know none of them
@@ -8,9 +9,10 @@
 Rules: the oracles are Unicorn by itself and, where there is one, this computer's CPU; a flip is *unseen*
 where we say that it holds and an oracle ends otherwise than it does without the flip.
 
-May import: check, deeds.agree, errors, handover, machine, memory, model, observe, participants, plan
+May import: abi, check, deeds.agree, errors, handover, host, machine, memory, model, observe,
+participants, plan, x86
 """
 
-from tightrope.deeds.flips.deed import Fate, Flipped, flip
+from tightrope.deeds.flips.deed import Fate, Flipped, Trial, walkers
 
-__all__ = ["Fate", "Flipped", "flip"]
+__all__ = ["Fate", "Flipped", "Trial", "walkers"]

@@ -3,22 +3,81 @@
     stop        entry, or how it ended otherwise
     registers   all but CR2, which is only defined after a page fault
     segments    the descriptors that the selectors name
+    tables      where each page that was promised leads, and what may be done there
     memory      every destination, and every piece of the old kernel
+
+A difference counts where somebody promised it: the entry's protocol, the plan, or the thread (nothing of
+the old kernel's is written).  What nobody promised has its reason, `Open`, and who says so.
 
 Rules: an end is compared with another as a whole; memory that was flipped itself is left out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tightrope.check.alike import Bytes
 from tightrope.errors import MachineError
-from tightrope.memory import PAGE_SIZE, Extent
-from tightrope.model import Handover, Registers, Run, Stop
+from tightrope.memory import PAGE_SHIFT, PAGE_SIZE, Extent, covered
+from tightrope.model import Handover, Protocol, Registers, Run, Stop
+from tightrope.model.modes import MODES
+from tightrope.x86 import cpu as x86
+from tightrope.x86.survey import survey
+
+STACK = 64
+"""Bytes at the end of the stub's page that it pushes its words to."""
+
+
+class Open(StrEnum):
+    """Why nobody is bound by a difference; the value is what a report calls it."""
+
+    REGISTER = "a general register that the entry's protocol leaves undefined"
+    SEGMENT = "FS, GS or what they name, which the entry's protocol leaves undefined"
+    FLAGS = "a status flag, which the entry's protocol leaves undefined"
+    EFER = "a bit of EFER that is not long mode's: every kernel writes EFER before it relies on it"
+    CR3 = "a bit of CR3 that is ignored, or says how tables are cached"
+    USER = "a page open to user mode: CR4 has no SMEP and no SMAP at the entry, and nobody is user there"
+    BEYOND = "an address that nobody promised is mapped, or mapped otherwise"
+
+
+SOURCES: Mapping[Open, str] = {
+    Open.REGISTER: "Linux Documentation/arch/x86/boot.rst, 64-bit Boot Protocol (rsi alone) and 32-bit Boot"
+    " Protocol (esi; ebp, edi and ebx zero); Multiboot 0.6.96, 3.2",
+    Open.SEGMENT: "boot.rst, 64-bit Boot Protocol: CS, DS, ES and SS are named; Linux"
+    " arch/x86/boot/compressed/head_64.S and head_32.S load the others themselves",
+    Open.FLAGS: "boot.rst, 64-bit Boot Protocol: interrupts have to be off, and no more is said",
+    Open.EFER: "boot.rst, 64-bit Boot Protocol; Linux arch/x86/kernel/head_64.S sets SCE and NX itself",
+    Open.CR3: "SDM volume 3, table 4-12 and 4.9: bits 2:0 and 11:5 are ignored, PWT and PCD are of memory types,"
+    " which no report here sees; where a new kernel reads CR3 for an address, table-b-top binds them",
+    Open.USER: "SDM volume 3, 4.6.1: a supervisor may use user pages where SMEP and SMAP are off",
+    Open.BEYOND: "boot.rst, 64-bit Boot Protocol names what is mapped, and nothing that is not",
+}
+"""Who says that it is open."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """What of an end is not as in another; `open` None where somebody promised it."""
+
+    says: str
+    open: Open | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mapped:
+    """Each promised page, in order: where it leads, and whether it is there and may be used so."""
+
+    virt: NDArray[np.uint64]
+    phys: NDArray[np.uint64]
+    rights: NDArray[np.uint8]
+    """Bit 0 present, 1 writable, 2 executable, 3 open to user mode."""
+    beyond: bytes
+    """All else that is mapped, as it is compared."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,69 +85,206 @@ class End:
     """Where a walk ended, as far as anybody can see it."""
 
     stop: Stop
-    state: tuple[tuple[str, object], ...]
+    registers: Registers | None
+    descriptors: Mapping[str, int]
+    protocol: Protocol
+    bits: int
+    reads_root: bool
+    """The new kernel takes what CR3 holds for an address."""
+    tables: Mapped | None
     memory: tuple[tuple[Extent, Bytes], ...]
+
+
+READ, WRITABLE, EXECUTABLE, USER = 1, 2, 4, 8
+ALL = READ | WRITABLE | EXECUTABLE | USER
 
 
 def end_of(handover: Handover, run: Run) -> End:
     """The end of a run.  Where it did not get there, only that counts."""
-    if run.stop is not Stop.ENTRY:
-        return End(stop=run.stop, state=(), memory=())
-    registers = run.registers
-    state: list[tuple[str, object]] = []
-    for field in fields(Registers):
-        value = getattr(registers, field.name)
-        if field.name == "cr2":
-            continue
-        if field.name in ("gdt", "idt") and value[1] == 0:
-            value = (0, 0)  # where a table without a single entry begins is nobody's business
-        state.append(
-            (field.name, tuple(sorted(value.items())) if isinstance(value, dict) else value)
-        )
-    # What a null selector names is no part of a segment.
-    state.append(("descriptors", tuple(sorted(run.descriptors.items()))))
-    return End(stop=run.stop, state=tuple(state), memory=tuple(_memory(handover, run)))
+    arrived = run.stop is Stop.ENTRY
+    return End(
+        stop=run.stop,
+        registers=run.registers if arrived else None,
+        descriptors=run.descriptors if arrived else {},
+        protocol=handover.intent.protocol,
+        bits=handover.intent.entry_bits,
+        reads_root=MODES[handover.host.paging].reads_root,
+        tables=_tables(handover, run) if arrived and run.registers.cr0 & x86.CR0_PG else None,
+        memory=tuple(_memory(handover, run)) if arrived else (),
+    )
 
 
-def _memory(handover: Handover, run: Run) -> list[tuple[Extent, Bytes]]:
-    places = [each.destination for each in handover.intent.segments]
-    places += [each.extent for each in handover.world.pieces]
-    out = []
-    for place in sorted(set(places)):
+def _memory(handover: Handover, run: Run) -> Iterator[tuple[Extent, Bytes]]:
+    places = {each.destination for each in handover.intent.segments}
+    # The control page is the walk's own, where V is in it as well.
+    own = handover.intent.control_page
+    places |= {each.extent for each in handover.world.pieces if each.phys != own}
+    for place in sorted(places, key=lambda each: (each.start, each.end)):
         try:
-            data = np.frombuffer(run.memory.read(place), np.uint8).copy()
+            data = np.frombuffer(bytes(run.memory.read(place)), np.uint8)
         except MachineError:
             continue
         if place.start == handover.intent.stub_at & -PAGE_SIZE:
-            data[-64:] = 0  # the stub's stack
-        out.append((place, data))
-    return out
+            data = data[:-STACK]
+        yield place, data
 
 
-def differ(one: End, other: End, flipped: Sequence[Extent]) -> str | None:
-    """What of the second end is not as in the first, but for what was flipped; None if nothing is."""
-    if one.stop is not other.stop:
-        return f"ends in {other.stop.value}"
-    if one.state != other.state:
-        name = next(
-            a for (a, was), (_, now) in zip(one.state, other.state, strict=True) if was != now
+def _tables(handover: Handover, run: Run) -> Mapped:
+    """What the tables in use map, read from memory as it is."""
+
+    def read(frame: int) -> bytes | None:
+        try:
+            return bytes(run.memory.read(Extent.sized(frame, PAGE_SIZE)))
+        except MachineError:
+            return None
+
+    mapped = survey(read, run.registers.mmu(handover.host.cpu))
+    order = np.argsort(mapped.virt, kind="stable")
+    starts, sizes = mapped.virt[order], mapped.size[order]
+    wanted, mask = _promised(handover)
+    at = np.searchsorted(starts, wanted, side="right") - 1
+    found = np.maximum(at, 0)
+    there = np.zeros(len(wanted), np.bool_)
+    phys, rights = np.zeros(len(wanted), np.uint64), np.zeros(len(wanted), np.uint8)
+    if len(starts):
+        inside = wanted - starts[found]
+        there = (at >= 0) & (inside < sizes[found])
+        leads = mapped.phys[order][found] + inside
+        may = (
+            mapped.writable[order][found] * np.uint8(WRITABLE)
+            | mapped.executable[order][found] * np.uint8(EXECUTABLE)
+            | mapped.user[order][found] * np.uint8(USER)
         )
-        was, now = dict(one.state)[name], dict(other.state)[name]
-        return f"{name}: {_short(was, now)}"
+        phys[there] = leads[there]
+        rights[there] = (may[there] | np.uint8(READ)) & mask[there]
+    columns = (mapped.virt, mapped.phys, mapped.size, mapped.writable, mapped.executable)
+    beyond = b"".join(each.tobytes() for each in columns)
+    return Mapped(virt=wanted, phys=phys, rights=rights, beyond=beyond)
+
+
+def _promised(handover: Handover) -> tuple[NDArray[np.uint64], NDArray[np.uint8]]:
+    """The pages that the new kernel was promised, each once, and the rights that it has there.
+
+    Those of the walk are not among them: its own pages and the sources.  What is no RAM is to be read.
+    """
+    intent, ram = handover.intent, handover.host.memory.ram
+    own = {each.phys for each in handover.pieces}
+    own.update((intent.sources << PAGE_SHIFT).tolist())
+    extents = [each.extent for each in intent.identity if each.extent.start not in own]
+    extents += [each.destination for each in intent.segments]
+    pages = [np.arange(each.pages.start, each.pages.stop, dtype=np.uint64) for each in extents]
+    rights = [
+        np.full(len(each.pages), ALL if covered(each, ram) else READ, np.uint8) for each in extents
+    ]
+    every, at = np.unique(np.concatenate(pages), return_index=True)
+    return every * np.uint64(PAGE_SIZE), np.concatenate(rights)[at]
+
+
+def differences(one: End, other: End, flipped: Sequence[Extent]) -> Iterator[Difference]:
+    """What of the second end is not as in the first, but for what was flipped."""
+    if one.stop is not other.stop:
+        yield Difference(says=f"ends in {other.stop.value}")
+        return
+    if one.registers is not None and other.registers is not None:
+        yield from _registers(one, one.registers, other.registers)
+    for name in one.descriptors.keys() | other.descriptors.keys():
+        was, now = one.descriptors.get(name), other.descriptors.get(name)
+        if was != now:
+            yield Difference(
+                says=f"what {name} names: {_hex(was)} -> {_hex(now)}",
+                open=Open.SEGMENT if name in ("fs", "gs") else None,
+            )
+    if one.tables is not None and other.tables is not None:
+        yield from _mapped(one.tables, other.tables)
+    yield from _bytes(one, other, flipped)
+
+
+def _hex(value: int | None) -> str:
+    return "nothing" if value is None else f"{value:#x}"
+
+
+BOUND: Mapping[tuple[Protocol, int], frozenset[str]] = {
+    (Protocol.LINUX_64, 64): frozenset({"rsp", "rsi"}),
+    (Protocol.LINUX_32, 32): frozenset({"rsp", "rsi", "rbp", "rdi", "rbx"}),
+    (Protocol.MULTIBOOT, 32): frozenset({"rsp", "rax", "rbx"}),
+    (Protocol.MULTIBOOT2, 32): frozenset({"rsp", "rax", "rbx"}),
+    (Protocol.PVH, 32): frozenset({"rsp", "rbx"}),
+}
+"""The general registers of each entry that somebody reads: rsp is every purgatory's."""
+STATUS = 0x8D5
+"""CF, PF, AF, ZF, SF and OF (SDM 3.4.3.1)."""
+
+
+def _registers(end: End, was: Registers, now: Registers) -> Iterator[Difference]:
+    bound = BOUND.get((end.protocol, end.bits), frozenset({"rsp"}))
+    mask = (1 << end.bits) - 1
+    for name, before in was.general.items():
+        after = now.general[name]
+        if (before ^ after) & mask and not (end.bits == 32 and name[1:].isdigit()):
+            yield Difference(
+                says=f"{name}: {before:#x} -> {after:#x}",
+                open=None if name in bound else Open.REGISTER,
+            )
+    for name, before in was.segments.items():
+        if before != now.segments[name]:
+            yield Difference(
+                says=f"{name}: {before:#x} -> {now.segments[name]:#x}",
+                open=Open.SEGMENT if name in ("fs", "gs") else None,
+            )
+    for name, before, after, free, why in (
+        ("rip", was.rip, now.rip, 0, None),
+        ("rflags", was.rflags, now.rflags, STATUS, Open.FLAGS),
+        # Unicorn keeps reserved bits of CR0, and a CPU does not (SDM 2.5).
+        ("cr0", was.cr0 & x86.CR0_DEFINED, now.cr0 & x86.CR0_DEFINED, 0, None),
+        ("cr3", was.cr3, now.cr3, 0 if end.reads_root else PAGE_SIZE - 1, Open.CR3),
+        ("cr4", was.cr4, now.cr4, 0, None),
+        ("efer", was.efer, now.efer, ~(x86.EFER_LME | x86.EFER_LMA), Open.EFER),
+    ):
+        if before != after:
+            yield Difference(
+                says=f"{name}: {before:#x} -> {after:#x}",
+                open=None if (before ^ after) & ~free else why,
+            )
+    for name, table, other in (("gdt", was.gdt, now.gdt), ("idt", was.idt, now.idt)):
+        # Where a table without a single entry begins is nobody's business.
+        if table != other and (table[1] or other[1]):
+            yield Difference(says=f"{name}: {table} -> {other}")
+
+
+def _mapped(one: Mapped, other: Mapped) -> Iterator[Difference]:
+    apart = (one.phys != other.phys) | ((one.rights ^ other.rights) & ~np.uint8(USER) != 0)
+    for at in np.nonzero(apart)[0][:1].tolist():
+        if not other.rights[at]:
+            says = "is mapped no longer"
+        elif one.phys[at] != other.phys[at]:
+            says = f"leads to {int(other.phys[at]):#x}"
+        elif one.rights[at] & ~other.rights[at] & WRITABLE:
+            says = "can no longer be written"
+        elif one.rights[at] & ~other.rights[at] & EXECUTABLE:
+            says = "can no longer be executed"
+        else:
+            says = "may be used otherwise"
+        yield Difference(says=f"{int(one.virt[at]):#x} {says}")
+    if not apart.any() and (one.rights != other.rights).any():
+        yield Difference(says="a page is open to user mode, or no longer", open=Open.USER)
+    if not apart.any() and one.beyond != other.beyond:
+        yield Difference(says="something else is mapped", open=Open.BEYOND)
+
+
+def _bytes(one: End, other: End, flipped: Sequence[Extent]) -> Iterator[Difference]:
     there = dict(other.memory)
     for place, was in one.memory:
         now = there.get(place)
         if now is None:
-            return f"{place} cannot be read"
-        for at in np.nonzero(was != now)[0].tolist():
-            if not any(place.start + at in each for each in flipped):
-                return f"memory at {place.start + at:#x}"
-    return None
+            yield Difference(says=f"{place} cannot be read")
+        elif not np.array_equal(was, now):
+            for at in np.nonzero(was != now)[0].tolist():
+                if not any(place.start + at in each for each in flipped):
+                    yield Difference(says=f"memory at {place.start + at:#x}")
+                    return
 
 
-def _short(was: object, now: object) -> str:
-    if isinstance(was, tuple) and isinstance(now, tuple) and was and isinstance(was[0], tuple):
-        before, after = dict(was), dict(now)
-        names = [each for each in before if before[each] != after.get(each)]
-        return ", ".join(f"{each} {before[each]:#x} -> {after.get(each, 0):#x}" for each in names)
-    return f"{was} -> {now}"
+def first(one: End, other: End, flipped: Sequence[Extent]) -> Difference | None:
+    """The first difference that somebody promised there would not be, else the first open one."""
+    found = list(differences(one, other, flipped))
+    return next((each for each in found if each.open is None), found[0] if found else None)

@@ -2,6 +2,7 @@
 
     engine      the Unicorn instance: registers, memory, hooks
     callbacks   what Unicorn calls most often
+    at_call     the CPU put where the old kernel calls V
     bench       what stays between two runs on the same memory
     context     two facts about an exception that Unicorn keeps to itself
     widen       a 64-bit engine in the state of a 32-bit one

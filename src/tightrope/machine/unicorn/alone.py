@@ -4,7 +4,9 @@ This is what somebody would run who had no rehearsal, and a second opinion on ou
 same, but no translation, no legality of a control register and no copy comes from our code.  What it
 lets pass that a CPU would not is listed in `agree.known`.
 
-Rules: only where the walk ended, and the exception that ended it, are observed.
+Rules: only where the walk ended, and the exception that ended it, are observed.  Memory and engine are
+those of the run before where the host has the same memory, and are as new: a run's memory is good until
+the next one.
 """
 
 from __future__ import annotations
@@ -15,9 +17,10 @@ from tightrope.errors import MachineError
 from tightrope.machine.expected import expectations
 from tightrope.machine.layout import lay
 from tightrope.machine.port import Ends, Progress
-from tightrope.machine.unicorn.bench import put_at_call
+from tightrope.machine.unicorn.at_call import AtCall
 from tightrope.machine.unicorn.context import ExceptionState
 from tightrope.machine.unicorn.engine import Engine, Failed
+from tightrope.memory import Extent
 from tightrope.model import Console, Fault, Handover, Run, Step, Stop
 from tightrope.observe.expectations import Expectations
 from tightrope.observe.mmu import WatchedMmu
@@ -60,10 +63,12 @@ class Alone:
     def __init__(self, *, instruction_limit: int = INSTRUCTION_LIMIT) -> None:
         self._limit = instruction_limit
         self._engine: Engine | None = None
+        self._exceptions: ExceptionState | None = None
+        self._end = _End()
 
     def close(self) -> None:
         """Forget the engine and its memory."""
-        self._engine = None
+        self._engine = self._exceptions = None
 
     def console(self, *, seconds: float, ends: Ends, progress: Progress) -> Console:
         """Raises MachineError: the emulator's own console is the better one."""
@@ -72,42 +77,59 @@ class Alone:
     def run(self, handover: Handover) -> Run:
         """Walk.  Raises MachineError for a host that Unicorn cannot be."""
         host, registers = handover.host, handover.registers
-        ram = Ram(backed(host.memory, host.firmware))
+        extents = backed(host.memory, host.firmware)
+        engine = self._as_new(extents, 64 if host.efer & EFER_LMA else 32)
+        ram = engine.ram
         lay(handover, ram)
         expected = expectations(handover)
         mmu = WatchedMmu(ram, host.cpu, registers, expected.tables)
-        engine = self._engine = Engine(ram, 64 if host.efer & EFER_LMA else 32)
-        end = _End()
-        setting_up = engine.on_translation(lambda page, _access: mmu.before_the_walk(page))
-        put_at_call(engine, mmu, registers)
-        engine.unhook(setting_up)
+        engine.own_mmu(True)
+        call = AtCall(engine, mmu)
+        setting_up = engine.on_translation(lambda page, _access: call.translation(page))
+        try:
+            call.put(registers)
+        finally:
+            engine.unhook(setting_up)
         engine.own_mmu(False)
-        exceptions = ExceptionState(engine)
-
-        def raised(vector: int) -> None:
-            if end.vector is None:
-                end.vector = vector
-                if vector in WITH_ERROR_CODE:
-                    end.error_code = exceptions.error_code()
-                end.address = engine.read("cr2")
-            engine.stop()
-
-        def nothing(phys: int) -> bool:
-            end.vector, end.hole = MACHINE_CHECK, phys
-            return False
-
-        def invalid() -> None:
-            end.vector = INVALID_OPCODE
-
-        engine.on_exception(raised)
-        engine.on_hole(nothing)
-        engine.on_invalid(invalid)
+        end = self._end = _End()
         try:
             engine.start(registers.rip, until=expected.entry, count=self._limit)
         except Failed as err:
             if end.vector is None:
                 raise MachineError(f"Unicorn gave up at {engine.read('rip'):#x}: {err}") from err
         return self._run(expected, ram, engine, end)
+
+    def _as_new(self, extents: tuple[Extent, ...], bits: int) -> Engine:
+        """An engine that has run nothing, over memory that holds nothing."""
+        engine = self._engine
+        if engine is not None and (engine.ram.extents, engine.bits) == (extents, bits):
+            engine.ram.clear()
+            engine.forget_code()
+            return engine
+        engine = self._engine = Engine(Ram(extents), bits)
+        self._exceptions = ExceptionState(engine)
+        engine.on_exception(self._raised)
+        engine.on_hole(self._hole)
+        engine.on_invalid(self._invalid)
+        return engine
+
+    def _raised(self, vector: int) -> None:
+        end, engine = self._end, self._engine
+        assert engine is not None
+        assert self._exceptions is not None
+        if end.vector is None:
+            end.vector = vector
+            if vector in WITH_ERROR_CODE:
+                end.error_code = self._exceptions.error_code()
+            end.address = engine.read("cr2")
+        engine.stop()
+
+    def _hole(self, phys: int) -> bool:
+        self._end.vector, self._end.hole = MACHINE_CHECK, phys
+        return False
+
+    def _invalid(self) -> None:
+        self._end.vector = INVALID_OPCODE
 
     def _run(self, expected: Expectations, ram: Ram, engine: Engine, end: _End) -> Run:
         registers = engine.registers()

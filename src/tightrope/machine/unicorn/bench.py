@@ -11,29 +11,23 @@ holds whatever was there, as on a real machine.
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import replace
 
-from tightrope.errors import MachineError
 from tightrope.machine.port import no_progress
+from tightrope.machine.unicorn.at_call import AtCall
 from tightrope.machine.unicorn.engine import Engine, Failed
 from tightrope.machine.unicorn.ticker import Ticker
-from tightrope.memory import PAGE_SIZE
 from tightrope.model import Handover, Registers, World
 from tightrope.observe.known_code import KnownCode
 from tightrope.observe.mmu import WatchedMmu
 from tightrope.observe.physical import Ram
-from tightrope.observe.record import known_descriptors
 from tightrope.observe.unseen import Fence
 from tightrope.observe.watch import Watch
-from tightrope.x86.cpu import EFER_LMA, flat_descriptor
 from tightrope.x86.walk import Access
 
 IDLE = {0x3FD: 0x60, 0x71: 0}
 """What ports answer: an idle 16550's line status, an RTC without an alarm; nobody at the others: ones."""
 UNSEEN_SECONDS = 600.0
 """How long a loader's program may go round at full speed."""
-_SCRATCH = 0x1000
-"""The linear address of a gdt that is there only while registers are set up."""
 
 
 class Bench:
@@ -43,8 +37,7 @@ class Bench:
         self.ram = ram
         self.engine = Engine(ram, bits)
         self._watch: Watch | None = None
-        self._scratch: int | None = None
-        self._mmu: WatchedMmu | None = None
+        self._call: AtCall | None = None
         self.code = KnownCode(ram)
         """What was executed since Unicorn's translated code was dropped."""
         self._stale = False
@@ -89,10 +82,8 @@ class Bench:
             return self._fence.translation(page, access)
         if self._watch is not None:
             return self._watch.translation(page, access)
-        assert self._mmu is not None
-        if self._scratch is not None and page == _SCRATCH:
-            return self._scratch
-        return self._mmu.before_the_walk(page)
+        assert self._call is not None
+        return self._call.translation(page)
 
     def forget_changed_code(self) -> None:
         """Drop translated code unless every frame that was executed holds the same bytes again."""
@@ -112,40 +103,10 @@ class Bench:
         if known and known[0] is handover.world and known[1] == handover.registers:
             self.engine.restore(known[2])
         else:
-            self._mmu = mmu
-            # Unicorn reads the descriptors of the selectors, and dies where it cannot.
-            try:
-                if all(known_descriptors(mmu, handover.registers).values()):
-                    self.engine.load(handover.registers)
-                else:
-                    self._load_without_gdt(handover.registers)
-            except Failed as err:
-                raise MachineError(f"the emulated CPU does not take the registers: {err}") from err
+            self._call = AtCall(self.engine, mmu)
+            self._call.put(handover.registers)
             self._at_call = (handover.world, handover.registers, self.engine.saved())
         self.engine.forget_translations()
-
-    def _load_without_gdt(self, registers: Registers) -> None:
-        """Put the CPU into a state whose segments were loaded before the gdt was given up.
-
-        That is how Linux calls V: machine_kexec() loads its segments and then a gdt of nothing.  Flat
-        descriptors lie in the first page of memory while Unicorn reads them, seen at `_SCRATCH`.
-        """
-        page = self.ram.extents[0].start
-        view = self.ram.view(page, PAGE_SIZE)
-        assert view is not None, "memory consists of whole pages"
-        kept = bytes(view)
-        bits = 64 if registers.efer & EFER_LMA else 32
-        for name, selector in registers.segments.items():
-            if selector & ~7:
-                flat = flat_descriptor(code=name == "cs", bits=bits if name == "cs" else 32)
-                view[selector & 0xFF8 :][:8] = flat.to_bytes(8, "little")
-        self._scratch = page
-        try:
-            self.engine.load(replace(registers, gdt=(_SCRATCH, PAGE_SIZE - 1)))
-        finally:
-            self._scratch = None
-            view[:] = kept
-        self.engine.set_table("gdtr", *registers.gdt)
 
     def start(self, watch: Watch, rip: int) -> None:
         """Walk, watched.  Raises what Unicorn raises when it stops badly."""
@@ -207,14 +168,3 @@ class Bench:
         self.engine.unhook(*self._hooks, *self._watching)
         self._hooks.clear()
         self._watching.clear()
-
-
-def put_at_call(engine: Engine, mmu: WatchedMmu, registers: Registers) -> None:
-    """Load a CPU that nobody watches.  Raises MachineError for a state that it cannot be put into."""
-    # Unicorn reads the descriptors of the selectors, and dies where it cannot.
-    if not all(known_descriptors(mmu, registers).values()):
-        raise MachineError(f"the gdt at {registers.gdt[0]:#x} cannot be read")
-    try:
-        engine.load(registers)
-    except Failed as err:
-        raise MachineError(f"the emulated CPU cannot be put at the call: {err}") from err

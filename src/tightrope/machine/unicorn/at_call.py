@@ -1,0 +1,67 @@
+"""The CPU put where `machine_kexec` calls V.
+
+Unicorn reads the descriptors of the selectors from the gdt, and dies where it cannot.  A kernel may have
+loaded its segments and then given its gdt up, as Linux does before the call: then flat descriptors lie in
+the first page of memory while Unicorn reads them, seen at an address that is nobody's.
+
+Rules: translations are asked of `translation` while registers are set up; memory is as it was afterwards.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tightrope.errors import MachineError
+from tightrope.machine.unicorn.engine import Engine, Failed
+from tightrope.memory import PAGE_SIZE
+from tightrope.model import Registers
+from tightrope.observe.mmu import WatchedMmu
+from tightrope.observe.record import known_descriptors
+from tightrope.x86.cpu import EFER_LMA, flat_descriptor
+
+SCRATCH = 0x1000
+"""The linear address of a gdt that is there only while registers are set up."""
+
+
+class AtCall:
+    """An engine on its way to the call, under the old kernel's tables."""
+
+    def __init__(self, engine: Engine, mmu: WatchedMmu) -> None:
+        self._engine = engine
+        self._mmu = mmu
+        self._scratch: int | None = None
+
+    def translation(self, page: int) -> int | None:
+        """Where a page leads meanwhile: descriptors are only looked at."""
+        if self._scratch is not None and page == SCRATCH:
+            return self._scratch
+        return self._mmu.before_the_walk(page)
+
+    def put(self, registers: Registers) -> None:
+        """Load the CPU.  Raises MachineError for a state that it cannot be put into."""
+        try:
+            if all(known_descriptors(self._mmu, registers).values()):
+                self._engine.load(registers)
+            else:
+                self._without_gdt(registers)
+        except Failed as err:
+            raise MachineError(f"the emulated CPU does not take the registers: {err}") from err
+
+    def _without_gdt(self, registers: Registers) -> None:
+        """Into a state whose segments were loaded before the gdt was given up."""
+        page = self._engine.ram.extents[0].start
+        view = self._engine.ram.view(page, PAGE_SIZE)
+        assert view is not None, "memory consists of whole pages"
+        kept = bytes(view)
+        bits = 64 if registers.efer & EFER_LMA else 32
+        for name, selector in registers.segments.items():
+            if selector & ~7:
+                flat = flat_descriptor(code=name == "cs", bits=bits if name == "cs" else 32)
+                view[selector & 0xFF8 :][:8] = flat.to_bytes(8, "little")
+        self._scratch = page
+        try:
+            self._engine.load(replace(registers, gdt=(SCRATCH, PAGE_SIZE - 1)))
+        finally:
+            self._scratch = None
+            view[:] = kept
+        self._engine.set_table("gdtr", *registers.gdt)
