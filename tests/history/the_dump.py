@@ -9,11 +9,11 @@ import struct
 from collections.abc import Callable
 from dataclasses import replace
 
-from tests.history.rebuilt import Change, Entry, Findings, loaded, walked
+from tests.history.rebuilt import Change, Entry, Findings, loaded, same, walked
 from tests.modes.runs import kernel
 from tests.rehearse.runs import crash_host
 from tightrope.memory import Extent, MemoryMap, Region, RegionKind
-from tightrope.model import Handover, Host, Named, SegmentRole, Step
+from tightrope.model import Handover, Host, Named, OnDamage, SegmentRole, Step
 from tightrope.plan import Request
 from tightrope.sabotage.edits import edit_segment
 
@@ -64,6 +64,21 @@ def of_i386(data: bytearray) -> None:
 def fewer_rows(data: bytearray) -> None:
     """As an array that is too small leaves it: the last range of memory is not there."""
     data[E_PHNUM] -= 1
+
+
+def hotplug(data: bytearray) -> None:
+    """The kernel writes the header anew when memory goes: the last range is a page shorter."""
+    at = 64 + ROW.size * (data[E_PHNUM] - 1)
+    row = list(ROW.unpack_from(data, at))
+    row[5] -= 4096
+    row[6] -= 4096
+    ROW.pack_into(data, at, *row)
+
+
+def verified(change: Change | None = None) -> Findings:
+    """With a purgatory that has the digest of every segment, the header's too."""
+    asked = replace(CRASH, verify=OnDamage.HALT)
+    return walked(crash_host(), request=asked, change=change or same)
 
 
 def aperture() -> Host:
@@ -136,6 +151,14 @@ ENTRIES = (
         step=Step.COPY,
         broken=lambda: crashed(header(fewer_rows)),
         fixed=crashed,
+    ),
+    Entry(
+        id="B68",
+        what="a digest of what is changed behind it",
+        rule="arrived",
+        step=Step.COPY,
+        broken=lambda: verified(header(hotplug)),
+        fixed=verified,
     ),
     Entry(
         id="B73",
