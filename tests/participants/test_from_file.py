@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import struct
 from dataclasses import replace
 from pathlib import Path
 
@@ -126,6 +127,51 @@ def test_the_report_says_whose_code_was_walked(
     assert Outcome.HOLDS.value in out
 
 
+def object_file(machine: int) -> bytes:
+    """An ELF64 header of an object file with its null section and nothing else (System V ABI)."""
+    head = struct.pack(
+        "<16sHHIQQQIHHHHHH",
+        b"\x7fELF\2\1\1" + bytes(9),
+        1,
+        machine,
+        1,
+        0,
+        0,
+        64,
+        0,
+        64,
+        0,
+        0,
+        64,
+        1,
+        0,
+    )
+    return head + bytes(64)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("foo %rax\n", "GNU as refuses it: line 1: Error: no such instruction"),
+        ("call elsewhere\n", "its .text has relocations"),
+        (".data\n.quad 1\n", "there is no code in it"),
+        (".fill 4000, 1, 0x90\n", "do not fit on a control page"),
+    ],
+)
+def test_a_source_that_is_no_code_for_a_page_is_one_line(
+    text: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    needs_as()
+    (tmp_path / "theirs.S").write_text(text)
+    status, out, err = run(
+        capsys, "--relocation", tmp_path / "theirs.S", "--contract", "two-tables"
+    )
+    assert (status, out) == (2, "")
+    assert says in err
+    assert len(err.splitlines()) == 1
+    assert [each.name for each in tmp_path.iterdir()] == ["theirs.S"]
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
@@ -136,6 +182,10 @@ def test_the_report_says_whose_code_was_walked(
         (["--relocation", "empty.bin", "--contract", "two-tables"], "there is no code in it"),
         (["--relocation", "large.bin", "--contract", "two-tables"], "do not fit on a control page"),
         (["--relocation", "other.o", "--contract", "two-tables"], "not an object file"),
+        (["--relocation", "arm.o", "--contract", "two-tables"], "machine EM_AARCH64 is not x86"),
+        (["--relocation", "huge.bin", "--contract", "two-tables"], "in so large a file"),
+        (["--relocation", "/dev/zero", "--contract", "two-tables"], "in so large a file"),
+        (["--relocation", ".", "--contract", "two-tables"], "Is a directory"),
         (
             ["--xen", "v2", "--relocation", "code.bin", "--contract", "two-tables"],
             "no hypervisor calls two-tables by code.bin",
@@ -154,6 +204,8 @@ def test_what_cannot_be_walked_is_one_line_and_no_verdict(
     Path("empty.bin").write_bytes(b"")
     Path("large.bin").write_bytes(bytes(4096))
     Path("other.o").write_bytes(b"\x7fELF" + bytes(10))
+    Path("arm.o").write_bytes(object_file(machine=183))
+    Path("huge.bin").write_bytes(bytes((4 << 20) + 1))
     status, out, err = run(capsys, *words)
     assert (status, out) == (2, "")
     assert says in err

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 LARGEST = PAGE_SIZE - 256
 """Bytes of code: the control page also holds the stack."""
+LARGEST_FILE = 4 << 20
+"""Bytes of a source or an object file, comments and debugging information with it."""
 ASSEMBLER_SECONDS = 60
 
 
@@ -72,9 +74,14 @@ def read(path: Path, mode: Paging | None) -> Written:
     """The code in a file.  Raises BadInput, and MissingPart where there is no GNU as."""
     source = str(path)
     try:
-        raw = path.read_bytes()
+        with path.open("rb") as file:
+            raw = file.read(LARGEST_FILE + 1)
     except OSError as err:
         raise BadInput(err.strerror or "cannot be read", source=source) from err
+    if len(raw) > LARGEST_FILE:
+        raise BadInput(
+            "no code for one page is in so large a file", source=source, limit=LARGEST_FILE
+        )
     if path.suffix in (".S", ".s"):
         bits = 32 if mode and not mode.long_mode else 64
         found = code_of(assemble(raw, source, bits), source)
