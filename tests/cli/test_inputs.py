@@ -123,6 +123,21 @@ def test_what_is_added_for_us_is_added_to_the_images_own_command_line(tightrope:
     assert f"'mine {CONSOLE_WORDS}'" in again.err
 
 
+def test_a_console_is_added_where_nobody_asked_for_one() -> None:
+    from tests.makers.hosts import read_image
+    from tightrope.deeds import defaults
+    from tightrope.plan import Request
+
+    for asked, line in (
+        ("", "console=ttyS0"),
+        ("quiet", "quiet console=ttyS0"),
+        ("console=tty1 quiet", "console=tty1 quiet"),
+        ("noconsole=1", "noconsole=1 console=ttyS0"),
+    ):
+        got = defaults.with_console(read_image(), Request(command_line=asked))
+        assert got.command_line == line
+
+
 def test_a_token_is_added_to_the_images_own_command_line_and_said() -> None:
     from tests.makers.hosts import read_image
     from tightrope import image

@@ -200,3 +200,36 @@ def test_a_kernel_file_is_none_of_these(tmp_path: Path) -> None:
     path = tmp_path / "kernel"
     path.write_bytes(bzimage())
     assert main(["host", "check", str(path)]) == 2
+
+
+@pytest.mark.parametrize(
+    ("registers", "field", "problem"),
+    [
+        (
+            {"cr0": 0x8004_0033, "cr4": 0x80_06F0},
+            "cr0",
+            "CR0.WP cannot be cleared while CR4.CET is set",
+        ),
+        ({"cr0": 0xA005_0033}, "cr0", "CR0.NW needs CR0.CD"),
+        ({"cr4": 0x100_0037_06F0}, "cr4", "bits 0x10000000000 are reserved"),
+    ],
+)
+def test_registers_that_no_cpu_can_have_together_are_refused(
+    registers: dict[str, int], field: str, problem: str
+) -> None:
+    with pytest.raises(HostError, match=problem) as caught:
+        read(registers=registers)
+    assert caught.value.field == f"registers.{field}"
+    right = {"cr0": 0x8005_0033, "cr4": registers.get("cr4", 0x37_06F0) & 0xFFFF_FFFF}
+    assert read(registers=right).cr0 == right["cr0"]
+
+
+@pytest.mark.parametrize("kind", ["TDX", "SEV-SNP", "SEV-ES", "SEV"])
+def test_what_is_not_known_of_a_confidential_guest_is_in_the_verdict_whoever_wrote_the_file(
+    kind: str,
+) -> None:
+    (assumed,) = holds(read(confidential=kind)).assumed
+    assert (assumed.field, kind in assumed.source) == ("confidential", True)
+    assert assumed.settle
+    settled = {"confidential": {"read": "the guest's own kernel, asked by hand"}}
+    assert not holds(read(confidential=kind, facts=settled)).assumed

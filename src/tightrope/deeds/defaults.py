@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 KERNELS = ("boot/vmlinuz-*", "usr/lib/modules/*/vmlinuz")
 """Where distributions keep kernels; Debian's since 7.x lie with their modules alone."""
 SHIPPED = "the shipped kernel"
+CONSOLE = "console=ttyS0"
+"""Where a Linux kernel's own messages go, and what its init says: without it to a screen that no PC here has."""
 TOKEN = "tightrope.token="
 """The word of the command line that an init repeats."""
 
@@ -47,6 +49,15 @@ def audible(image: Image, request: Request) -> Request:
     if not asks or "earlyprintk" in line:
         return request
     return replace(request, command_line=f"{line} {CONSOLE_WORDS}".strip())
+
+
+def with_console(image: Image, request: Request) -> Request:
+    """The request whose command line lets a Linux kernel's init be heard on the first serial port."""
+    line = own_line(image, request)
+    asks = is_linux(image) and not speaks_for_itself(image)
+    if not asks or any(word.startswith("console=") for word in line.split()):
+        return request
+    return replace(request, command_line=f"{line} {CONSOLE}".strip())
 
 
 def with_token(image: Image, request: Request) -> tuple[str, Request]:

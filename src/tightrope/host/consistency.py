@@ -176,7 +176,27 @@ def _registers(host: Host, registers: At) -> None:
                 )
     if host.cpu.guest is Confidential.TDX and not host.cr4 & x86.CR4_MCE:
         (registers / "cr4").refuse("lacks MCE, which is always set in a TDX guest")
+    _together(host, registers)
     if host.efer & x86.EFER_NXE and not host.cpu.nx:
         (registers / "efer").refuse("NXE is set, and cpu.nx is false")
     if host.paging is Paging.I386 and host.cpu.pse and not host.cr4 & x86.CR4_PSE:
         (registers / "cr4").refuse(f"{host.cr4:#x} lacks PSE, and cpu.pse is true")
+
+
+def _together(host: Host, registers: At) -> None:
+    """No CPU has one of them as it is while the others are as they are (SDM volume 2B, MOV to CR0 and CR4)."""
+    now = x86.ControlState(
+        cr0=host.cr0,
+        cr3=0,
+        cr4=host.cr4,
+        efer=host.efer,
+        code64=bool(host.efer & x86.EFER_LMA),
+        physical_bits=host.cpu.physical_bits,
+        la57=host.cpu.la57,
+    )
+    for field, refusal in (
+        ("cr0", x86.cr0_refusal(now, host.cr0)),
+        ("cr4", x86.cr4_refusal(now, host.cr4)),
+    ):
+        if refusal is not None:
+            (registers / field).refuse(refusal)

@@ -53,6 +53,8 @@ from tightrope.model.modes import MODES, text_page_size
 from tightrope.x86 import cpu as x86
 
 EVERYTHING_MAPPED = 1 << 52
+AS_ANY_GUEST = "tables and memory of a {kind} guest are as in any other guest"
+SHARING = "the guest's own kernel: no file tells how it shares"
 """`direct_map.size` of a kernel that maps all of RAM."""
 
 
@@ -141,6 +143,14 @@ def _facts(document: Document, at: At) -> Iterator[Fact]:
             (basis, said) for basis in Basis if (said := getattr(row, basis.value)) is not None
         ]
         yield Fact(field=key, basis=basis, source=source, settle=row.settle or "")
+    if document.confidential is not None and "confidential" not in document.facts:
+        # Whoever wrote it knows that it is one; how such a guest shares its memory no field can say.
+        yield Fact(
+            field="confidential",
+            basis=Basis.ASSUMED,
+            source=AS_ANY_GUEST.format(kind=document.confidential.value),
+            settle=SHARING,
+        )
 
 
 # ---------------------------------------------------------------------------------------- writing

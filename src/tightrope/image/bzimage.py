@@ -116,6 +116,8 @@ def _header_end(header: _Header) -> int:
             f"boot protocol {major}.{minor:02} does not say how much memory the kernel needs: "
             "that came with 2.10 (Linux 2.6.31)"
         )
+        if not header["code32_start"]:
+            problem += "; and its code32_start is 0: it has one entry, in real mode, as iPXE has"
         raise header.refusal("version", problem, OLDEST)
     if major != _MAJOR:
         raise header.refusal(

@@ -149,7 +149,7 @@ def rehearse(options: Namespace) -> int:
     if options.until == "console":
         until, request = Spoken(seconds=options.limit), defaults.audible(image, request)
     elif options.until == "userspace":
-        token, request = defaults.with_token(image, request)
+        token, request = defaults.with_token(image, defaults.with_console(image, request))
         until = Userspace(token=token, seconds=options.limit)
     if request is not asked:
         _said(request)
@@ -190,7 +190,7 @@ def _booted(options: Namespace) -> int:
     from tightrope.report.progress import Bar
 
     image, _, request = files.inputs(options)
-    token, request = defaults.with_token(image, request)
+    token, request = defaults.with_token(image, defaults.with_console(image, request))
     _said(request)
     mebibytes = options.old_memory or defaults.old_memory(crash=options.crash)
     old = OldKernel(

@@ -27,7 +27,7 @@ from tightrope.host.document import (
     RegistersTable,
     TextTable,
 )
-from tightrope.host.profile import read, written
+from tightrope.host.profile import AS_ANY_GUEST, SHARING, read, written
 from tightrope.host.schema import Comments
 from tightrope.memory import PAGE_SIZE, Extent, RegionKind, align_down, subtract, union
 from tightrope.model import CpuVendor, Paging
@@ -100,8 +100,7 @@ def _document(said: Sources, origins: Origins) -> Document:
     kind = cpuinfo.confidential(said.flags or frozenset())
     if kind is not None:
         origins.note(f"this is a confidential guest ({kind.value})")
-        what = f"tables and memory of a {kind.value} guest are as in any other guest"
-        origins.assumed("confidential", what, "the guest's own kernel: no file tells how it shares")
+        origins.assumed("confidential", AS_ANY_GUEST.format(kind=kind.value), SHARING)
     return Document(
         paging=paging,
         relocation=relocation,
