@@ -31,10 +31,11 @@ def dying(size: int, start: int = BELOW) -> Host:
     return host_room.read(text, f"a host with {size} MiB for a crash")
 
 
-def walked(machine: Emulator, old: Host, initrd: bytes | None = None) -> Verdict:
+def walked(machine: Emulator, old: Host, initrd: bytes | None = None, line: str = "") -> Verdict:
     """A kernel with 32 MiB of init_size."""
     kernel = image_room.read(bzimage(init_size=32 * MIB), "vmlinuz")
-    return rehearse(kernel, old, Request(crash=True, initrd=initrd), machine=machine)
+    request = Request(crash=True, initrd=initrd, command_line=line)
+    return rehearse(kernel, old, request, machine=machine)
 
 
 def said(found: tuple[Finding, ...]) -> list[str]:
@@ -64,11 +65,23 @@ def test_the_initrd_counts_packed_and_as_the_files_that_it_unpacks_to(machine: E
     files = cpio.archive({f"file{n}": bytes(4 * MIB) for n in range(4)})
     packed = gzip.compress(files, 9)
     assert len(packed) < MIB < 16 * MIB < len(files)
-    assert said(walked(machine, dying(56), packed).findings) == ["crash-region-room"]
+    assert said(walked(machine, dying(56), packed, "root=/dev/sda1").findings) == [
+        "crash-region-room"
+    ]
     assert walked(machine, dying(56), packed[:-9]).findings[0].rule == "initrd-unpacks"
-    held = walked(machine, dying(60), packed)
+    held = walked(machine, dying(60), packed, "root=/dev/sda1")
     assert (held.outcome, said(held.advice)) == (Outcome.HOLDS, ["crash-region-room"])
-    assert not walked(machine, dying(74), packed).advice
+    assert not walked(machine, dying(74), packed, "root=/dev/sda1").advice
+
+
+def test_without_root_the_files_lie_in_a_tmpfs_which_takes_half_of_the_memory(
+    machine: Emulator,
+) -> None:
+    packed = gzip.compress(cpio.archive({"file": bytes(16 * MIB)}), 9)
+    (found,) = walked(machine, dying(64), packed).findings
+    assert (found.rule, "tmpfs" in found.evidence["initrd"]) == ("crash-region-room", True)
+    assert not walked(machine, dying(66), packed).findings
+    assert not walked(machine, dying(82), packed).advice
 
 
 def test_a_low_part_is_memory_of_the_crash_kernel_too(machine: Emulator) -> None:

@@ -25,9 +25,11 @@ LEAST, ENOUGH = 8 * MIB, 24 * MIB
 """What a kernel takes besides until its init runs: no less than the first, and seldom more than the second.
 
 Seen in QEMU on a PC with one CPU and an initrd of 2 MiB that unpacks to as much, region by region in steps
-of 2 MiB: above init_size and initrd Debian's kernels for amd64 came to their init with 8 MiB and more (6.12),
-with 18 (7.3) and with 19 (6.1, and 6.1 for the cloud); with 2 MiB less they ran out of memory.
+of 2 MiB: above init_size and initrd Debian's kernels came to their init with 8 MiB and more (6.12), with 15
+(6.1 for 686-pae), 18 (7.3) and 19 (6.1 for amd64); with 2 MiB less they ran out of memory.
 """
+SPARE = 16 * MIB
+"""The same where it is the root file system's limit that counts: between what surely fails and what holds."""
 
 
 @rule(
@@ -79,26 +81,32 @@ def crash_region_room(case: Case) -> Iterator[Found]:
     files = (packed if case.unpacked is None else case.unpacked) if packed else 0
     used = sum(each.size for each in union(each.destination for each in case.intent.segments))
     there = region.size + sum(each.extent.size for each in case.host.crash_memory)
+    # A root file system of tmpfs takes half of the memory that is there (mm/shmem.c); root= makes it ramfs
+    # (init/do_mounts.c, init_rootfs), which takes all.  6.12 says "write error" to one that is larger.
+    halved = 0 if any(word.startswith(b"root=") for word in _words(case)) else files
     certain = image.init_size + packed + files
+    needed = certain + max(LEAST, halved)
+    wanted = certain + max(ENOUGH, halved + SPARE if halved else 0)
     evidence = {
         "used": _mib(used),
         "left": _mib(there - used),
         "decompressor": f"{_mib(image.init_size)} (init_size)",
-        "initrd": f"{_mib(packed)} packed, {_mib(files)} unpacked",
+        "initrd": f"{_mib(packed)} packed, {_mib(files)} unpacked"
+        + (", in a tmpfs that takes half of the memory" if halved > LEAST else ""),
         "to init": f"{_mib(LEAST)} at least",
     }
-    mend = f"crashkernel={-(-(certain + ENOUGH) >> 20)}M or more"
-    if certain + LEAST > there:
+    mend = f"crashkernel={-(-wanted >> 20)}M or more"
+    if needed > there:
         yield finding(
             f"the crash region {region} has {_mib(there)}, and this kernel needs at least"
-            f" {_mib(certain + LEAST)} until its init runs",
+            f" {_mib(needed)} until its init runs",
             evidence=evidence,
             mend=mend,
         )
-    elif certain + ENOUGH > there:
+    elif wanted > there:
         yield advice(
             f"the crash region {region} has {_mib(there)}, which may be too small: kernels have been"
-            f" seen to want {_mib(certain + ENOUGH)} until their init runs",
+            f" seen to want {_mib(wanted)} until their init runs",
             evidence=evidence,
             mend=mend,
         )
@@ -124,6 +132,13 @@ def crash_region_low(case: Case) -> Iterator[Found]:
             " devices that reach 4 GiB alone cannot be used, the dump's disk perhaps among them",
             mend="reserve some below as well: crashkernel=256M,low",
         )
+
+
+def _words(case: Case) -> list[bytes]:
+    """The words of the command line as it is planned."""
+    role = SegmentRole.COMMAND_LINE
+    lines = (bytes(each.data) for each in case.intent.segments if each.role is role)
+    return next(lines, b"").split()
 
 
 def _mib(size: int) -> str:
