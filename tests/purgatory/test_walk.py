@@ -214,3 +214,29 @@ def test_instruction_by_instruction_it_does_what_it_does_in_one_step() -> None:
     assert all(each >= place.start for each in copies)
     bad = [f for f in check.check(slow, whole) if f.rule == "stores-owned"]
     assert bad == []
+
+
+def test_where_the_cpu_has_sha_the_new_kernel_is_entered_in_the_same_state() -> None:
+    """CR4.OSFXSR goes on for the digest and off before the stub; the CPUID of the emulator has no SHA, so
+    that the question is answered here by other bytes."""
+    built = handover()
+    (purgatory,) = [each for each in built.segments if each.role is SegmentRole.PURGATORY]
+    symbols = built.chain[1].code.symbols
+    at = symbols["look_for_sha"]
+    told = symbols["has_sha"] - (at + 11)
+    yes = (
+        b"\x48\xc7\x05" + told.to_bytes(4, "little") + b"\1\0\0\0\xc3"
+    )  # movq $1, has_sha(%rip); ret
+    data = bytearray(purgatory.data)
+    data[at : at + len(yes)] = yes
+    segments = tuple(
+        replace(each, data=bytes(data)) if each is purgatory else each for each in built.segments
+    )
+    own = replace(built.intent, segments=segments)
+    changed = replace(built, intent=own, segments=segments)
+    run = shared().run(changed)
+    assert run.stop is Stop.ENTRY
+    osfxsr = 1 << 9
+    writes = [each for each in run.register_writes if each.register == "cr4"][-2:]
+    assert [bool(each.after & osfxsr) for each in writes] == [True, False]
+    assert {each.rule for each in check.check(changed, run)} == {"purgatory-as-known"}
