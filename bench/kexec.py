@@ -71,6 +71,7 @@ def planned(*, verify: bool, unpack: bool = False) -> Plan:
         initrd=gzip.compress(initramfs("amd64")),
         command_line=LINE,
         verify=OnDamage.HALT if verify else None,
+        from_top=True,
     )
     old = code.host(host.read(host.example(pc=MEBIBYTES), "a PC"))
     return plan.prepare(image.unpacked(new) if unpack else new, old, code.request(request))

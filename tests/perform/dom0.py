@@ -43,8 +43,8 @@ MIB: int = MACHINE.MIB
 
 
 @functools.cache
-def initramfs(files: tuple[tuple[str, Path], ...] = ()) -> bytes:
-    """What scripts/build-dom0 makes, with each file under its name."""
+def initramfs(files: tuple[tuple[str, Path], ...] = (), *, rehearse: bool = False) -> bytes:
+    """What scripts/build-dom0 makes, with each file under its name; with what a rehearsal takes."""
     kernel = debian_kernel("amd64")
     if not (kernel.parent.parent / "modules").is_dir():
         lacking("no modules of Debian's amd64 kernel here: run scripts/fetch-kernels")
@@ -52,7 +52,8 @@ def initramfs(files: tuple[tuple[str, Path], ...] = ()) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "dom0.cpio"
         given = [f"home/{name}={path}" for name, path in files]
-        subprocess.run([sys.executable, script, out, *given], check=True)
+        flags = ["--rehearse"] if rehearse else []
+        subprocess.run([sys.executable, script, *flags, out, *given], check=True)
         return out.read_bytes()
 
 
@@ -129,10 +130,10 @@ class Guest:
             raise AssertionError(f"{word!r} was not said in {seconds:.0f} s: {lines[-20:]}")
         return lines
 
-    def do(self, command: str) -> tuple[int, list[str]]:
+    def do(self, command: str, seconds: float = BOOT_SECONDS) -> tuple[int, list[str]]:
         """One command's status and the lines that it said."""
         self.pc.say(f"{command}\n")
-        lines = self.wait("tightrope: did ")
+        lines = self.wait("tightrope: did ", seconds)
         # The terminal echoes the command.
         said = [each for each in lines[:-1] if command not in each]
         return int(lines[-1].rsplit(" ", 1)[1]), said
@@ -183,14 +184,18 @@ class BareLinux(Guest):
         crash: str = "",
         mebibytes: int = 640,
         files: tuple[tuple[str, Path], ...] = (),
+        rehearse: bool = False,
     ) -> None:
-        """`crash`: what crashkernel= says; none without it.  `files` lie in /home from the beginning."""
+        """`crash`: what crashkernel= says; none without it.  `files` lie in /home from the beginning.
+
+        With `rehearse` it has the packages that a rehearsal takes.
+        """
         disk = Disk(MACHINE.RAM)
         reserve = f" crashkernel={crash}" if crash else ""
         board = Board(
             size=mebibytes * MIB,
             kernel=unpacked(flavour),
-            initrd=initramfs(files),
+            initrd=initramfs(files, rehearse=rehearse),
             command_line=f"console=ttyS0 quiet panic=-1{reserve}",
             drive=disk.descriptor,
         )

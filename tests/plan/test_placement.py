@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.makers.hosts import MIB, PAGE, hosts, make_host, small_host
+from tests.rehearse.runs import example_host, shared, shipped_kernel, shipped_request
+from tightrope.deeds.rehearse import prepare, rehearse
 from tightrope.memory import Extent
-from tightrope.model import Host
+from tightrope.model import Host, Outcome, SegmentRole
 from tightrope.plan.placement import (
     FIRST_MIB,
     find_hole,
@@ -168,3 +172,19 @@ def test_a_page_is_free_when_every_byte_of_it_is_ram_that_nobody_needs(
 def test_the_largest_of_none_is_nothing() -> None:
     assert largest([]) == 0
     assert largest(TWO) == 0x18000
+
+
+def test_a_kernel_from_the_top_lies_where_the_old_kernel_gives_away_and_holds() -> None:
+    """The highest aligned free place, what it is handed below it; a crash kernel has its region alone."""
+    request = replace(shipped_request(), from_top=True)
+    plan = prepare(shipped_kernel(), example_host(), request)
+    low = prepare(shipped_kernel(), example_host(), shipped_request())
+    (kernel,) = [each for each in plan.segments if each.role is SegmentRole.KERNEL]
+    (usual,) = [each for each in low.segments if each.role is SegmentRole.KERNEL]
+    assert usual.destination.start == shipped_kernel().pref_address
+    assert kernel.destination.start > usual.destination.start
+    assert kernel.destination.start % shipped_kernel().alignment == 0
+    assert plan.in_place == len(plan.destinations)
+    assert low.in_place < len(low.destinations)
+    verdict = rehearse(shipped_kernel(), example_host(), request, machine=shared())
+    assert verdict.outcome is Outcome.HOLDS, verdict.findings

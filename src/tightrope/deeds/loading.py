@@ -192,8 +192,9 @@ def _planned(
         )
     if via is Via.FILE_LOAD:
         raise BadInput("has its places already: kexec_file_load would find others", source=path)
-    digest, size = _digest(at)
-    load = load_file.read(os.pread(at, size, 0), path)
+    data = _whole(at)
+    name, digest, size = _hashed(path, data)
+    load = load_file.read(data, path)
     if load.taker is not Taker.LINUX:
         raise BadInput("was written for a hypervisor: `tightrope perform xen`", source=path)
     if rehearsed and load.rehearsed != HOLDS:
@@ -201,7 +202,7 @@ def _planned(
         raise BadInput(
             f"the rehearsal said {said!r}" if said else "it was not rehearsed", source=path
         )
-    return Loading(load=load, digests=((path, digest, size),))
+    return Loading(load=load, digests=((name, digest, size),))
 
 
 def _via(via: Via, state: State, planner: Planner | None, source: str) -> Via:

@@ -125,5 +125,6 @@ def _asked(files: Files, *, unpack: bool) -> tuple[Image, Request]:
         initrd_source=files.initrd_name,
         command_line=files.command_line,
         crash=files.crash,
+        from_top=True,
     )
     return new, request

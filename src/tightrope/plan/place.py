@@ -37,7 +37,14 @@ class Placed:
 
 def place(image: Image, host: Host, walked: Host, request: Request, way: Way) -> Placed:
     """Room for everything.  `walked` is the host as the code sees it that walks.  Raises PlanError."""
-    room = Room(walked, image, below_4g=way.below_4g, fixed=way.fixed, crash=request.crash)
+    room = Room(
+        walked,
+        image,
+        below_4g=way.below_4g,
+        fixed=way.fixed,
+        crash=request.crash,
+        from_top=request.from_top,
+    )
     load = room.kernel()
     base = Phys(image.pref_address if image.pref_address in load else load.start)
     segments = _kernel(image, base)

@@ -27,9 +27,18 @@ class Room:
     """What is still free for destinations.  Raises PlanError when something does not fit."""
 
     def __init__(
-        self, host: Host, image: Image, *, below_4g: bool, crash: bool, fixed: bool = False
+        self,
+        host: Host,
+        image: Image,
+        *,
+        below_4g: bool,
+        crash: bool,
+        fixed: bool = False,
+        from_top: bool = False,
     ) -> None:
-        """`fixed`: the kernel has to lie at pref_address, relocatable or not."""
+        """`fixed`: the kernel has to lie at pref_address, relocatable or not; `from_top`: it goes to the
+        highest free place where it need not."""
+        self._from_the_top = from_top
         self._image = image
         self._fixed = fixed or not image.relocatable
         self._above_4g = image.above_4g and not below_4g
@@ -53,6 +62,14 @@ class Room:
         image = self._image
         size = align_up(image.init_size, PAGE_SIZE)
         wanted = Extent.sized(image.pref_address, image.init_size).page_aligned()
+        if self._from_the_top and not self._fixed and image.reach is None:
+            align = max(image.alignment, PAGE_SIZE)
+            low = max(boot.MIN_KERNEL_LOAD_ADDR, image.pref_address)
+            hole = find_hole(
+                self._free, size, alignment=align, low=low, high=FOUR_GIB, from_top=True
+            )
+            if hole:
+                return self._take(hole)
         needed = [wanted] if image.solid else [self._part(each) for each in image.parts]
         linked = self._ram if self._crash else (*low_ram(self._host), *self._ram)
         if all(any(ram.covers(each) for ram in linked) for each in needed):

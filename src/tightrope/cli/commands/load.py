@@ -133,7 +133,7 @@ def _load(options: Namespace, kexec: LinuxKexec, state: State) -> int:
             raise BadInput("kexec_file_load takes a bzImage as it is", source="--unpack")
         if not options.json:
             print("\n".join((*_told(what), *survey.told())), flush=True)
-        kexec.refuse(what.load)
+        kexec.refuse(what.load, state)
         kind = "crash image" if what.request.crash else "kexec image"
         if done := really(options, f"load it by {what.via.value}"):
             with signals.sheltered(f"a {kind} is loaded, `tightrope unload` forgets it"):

@@ -55,9 +55,9 @@ class LinuxKexec:
         """What the kernel says now."""
         return read_state(self._files)
 
-    def refuse(self, load: Load | FileLoad) -> None:
+    def refuse(self, load: Load | FileLoad, state: State | None = None) -> None:
         """Raise BadInput with every reason why this load would not be taken, or should not be."""
-        found = reasons(self.state(), load)
+        found = reasons(self.state() if state is None else state, load)
         if found:
             raise BadInput("; ".join(map(str, found)), source="the load")
 
@@ -66,8 +66,8 @@ class LinuxKexec:
 
         Raises BadInput for what it would refuse, PerformError for what it does refuse.
         """
-        self.refuse(load)
         before = self.state()
+        self.refuse(load, before)
         try:
             with _undisturbed():
                 try:
