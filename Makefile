@@ -15,14 +15,14 @@ test:
 	@scripts/setup test
 	@scripts/system-packages
 	@scripts/fetch-kernels
-	@.venv/bin/python -m pytest -n 2 --dist loadfile $(ARGS)
+	@.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # The quick part, under a minute on two quiet cores: everything but the tests that tests/slow.txt lists.
 quick:
 	@scripts/setup test
 	@scripts/system-packages
 	@scripts/fetch-kernels
-	@.venv/bin/python -m pytest -n 2 --dist loadfile -m "not slow" --quiet $(ARGS)
+	@.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" --quiet $(ARGS)
 
 # Which lines and branches the tests reach: .venv/bin/python -m pytest's own arguments by ARGS=... .
 coverage:

@@ -27,12 +27,22 @@ settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True
 settings.load_profile("ci" if IN_CI else "laptop")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as slow what tests/slow.txt lists; `make quick` leaves it out."""
-    listed = frozenset((REPOSITORY / "tests" / "slow.txt").read_text(encoding="utf-8").split())
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark as slow what tests/slow.txt lists; `make quick` leaves it out.
+
+    Workers that share the files begin with the slowest (they are listed first), so that none of them is
+    left alone with one at the end.
+    """
+    listed = (REPOSITORY / "tests" / "slow.txt").read_text(encoding="utf-8").split()
+    place = {name: number for number, name in enumerate(listed)}
+    first: dict[str, int] = {}
+    for name, number in place.items():
+        first.setdefault(name.partition("::")[0], number)
     for item in items:
-        if item.nodeid.partition("[")[0] in listed:
+        if item.nodeid.partition("[")[0] in place:
             item.add_marker(pytest.mark.slow)
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: first.get(item.nodeid.partition("::")[0], len(place)))
 
 
 def lacking(what: str) -> NoReturn:
