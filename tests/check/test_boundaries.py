@@ -36,6 +36,9 @@ class Setup:
         assert len(got) == extent.size
         return got
 
+    def held(self, extent: Extent) -> tuple[Extent, ...]:
+        return (extent,)
+
     def written(self) -> frozenset[int] | None:
         return None
 
