@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import resource
 import sys
 import time
 from collections import Counter
@@ -112,7 +113,8 @@ class Tally:
             self.alarms[each.rules[0]] += 1
         if each.open is not None:
             self.open[each.open] += 1
-        if each.fate in (Fate.UNSEEN, Fate.ERROR):
+        silent = each.fate is Fate.UNASKED and not each.rules
+        if silent or each.fate in (Fate.UNSEEN, Fate.ERROR):
             self.bad.append(each)
 
 
@@ -149,6 +151,9 @@ def _report(tally: Tally, taken: float, cores: int) -> None:
         f"{total / taken:.0f} /s",
         f"{total} in {taken:.0f} s, {cores} processes",
     )
+    # Elsewhere than on an idle computer that tells more than the clock.
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    show("  a second of one core's own time", f"{total / (used.ru_utime + used.ru_stime):.0f}")
     for fate in Fate:
         show(f"  {fate}", str(tally.fates[fate]))
     for subject in Subject:

@@ -105,6 +105,23 @@ def test_a_gdt_without_the_descriptors_that_were_loaded_is_a_finding() -> None:
     assert "cs cannot hold 0x10" in fault.reason
 
 
+def test_address_bits_of_cr3_that_the_cpu_lacks_are_a_finding() -> None:
+    built = handover(Paging.X86_64)
+    lacks = 1 << built.host.cpu.physical_bits
+    wrong = replace(built.registers, cr3=built.registers.cr3 | lacks)
+    run = emulator().run(replace(built, registers=wrong))
+    assert "address bits that this CPU lacks" in walks.fault_of(run).reason
+
+
+def test_a_cr3_that_leads_nowhere_is_a_finding_with_a_hypervisors_selectors_too() -> None:
+    """The gdt cannot be read for any of them, and they lie above its first pages."""
+    built = handover(Paging.I386)
+    segments = {"cs": 0xE008, **dict.fromkeys(("ss", "ds", "es", "fs", "gs"), 0xE010)}
+    wrong = replace(built.registers, cr3=built.registers.cr3 ^ 1 << 22, segments=segments)
+    built = replace(built, registers=wrong)
+    assert check.check(built, emulator().run(built))
+
+
 @pytest.mark.parametrize("bit", [1, 3, 5, 15, 17, 22, 31])
 def test_flags_that_no_cpu_has_are_a_finding(bit: int) -> None:
     built = handover(Paging.I386)

@@ -2,6 +2,7 @@
 
     a segment register whose selector its gdt does not bear out     whoever loaded it has met #GP
     EFER.LMA that is not LME and CR0.PG                             the CPU keeps that bit itself
+    a bit of CR3 above the CPU's addresses                          MOV to CR3 has met #GP
     a reserved bit of RFLAGS, or virtual-8086 mode                  POPF changes none of them
 
 A gdt that cannot be read for any of them is none of these: kernels give theirs up before the call.  What
@@ -20,6 +21,8 @@ from tightrope.observe.record import known_descriptors
 from tightrope.x86 import cpu as x86
 
 GENERAL_PROTECTION = 13
+CR3_LAM = 3 << 61
+"""LAM_U57 and LAM_U48 (SDM volume 3, table 4-12): the only bits above the address that CR3 is read with."""
 
 
 def impossible(mmu: WatchedMmu, registers: Registers) -> Refusal | None:
@@ -27,6 +30,9 @@ def impossible(mmu: WatchedMmu, registers: Registers) -> Refusal | None:
     long_mode = bool(registers.efer & x86.EFER_LME and registers.cr0 & x86.CR0_PG)
     if bool(registers.efer & x86.EFER_LMA) != long_mode:
         return Refusal(0, "EFER.LMA is not what EFER.LME and CR0.PG make it")
+    beyond = (registers.cr3 & ~CR3_LAM) >> mmu.mmu.physical_bits
+    if long_mode and beyond:
+        return Refusal(0, f"CR3 = {registers.cr3:#x} has address bits that this CPU lacks")
     flags = registers.rflags
     if flags & x86.RFLAGS_RESERVED or not flags & x86.RFLAGS_FIXED:
         return Refusal(0, f"RFLAGS = {flags:#x} has a reserved bit that is not what it always is")

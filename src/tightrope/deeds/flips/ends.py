@@ -42,7 +42,7 @@ class Open(StrEnum):
     EFER = "a bit of EFER that is not long mode's: every kernel writes EFER before it relies on it"
     CR3 = "a bit of CR3 that is ignored, or says how tables are cached"
     USER = "a page open to user mode: CR4 has no SMEP and no SMAP at the entry, and nobody is user there"
-    BEYOND = "an address that nobody promised is mapped, or mapped otherwise"
+    BEYOND = "what nobody promised is mapped, or a page is read-only where CR0.WP is 0"
 
 
 SOURCES: Mapping[Open, str] = {
@@ -55,7 +55,8 @@ SOURCES: Mapping[Open, str] = {
     Open.CR3: "SDM volume 3, table 4-12 and 4.9: bits 2:0 and 11:5 are ignored, PWT and PCD are of memory types,"
     " which no report here sees; where a new kernel reads CR3 for an address, table-b-top binds them",
     Open.USER: "SDM volume 3, 4.6.1: a supervisor may use user pages where SMEP and SMAP are off",
-    Open.BEYOND: "boot.rst, 64-bit Boot Protocol names what is mapped, and nothing that is not",
+    Open.BEYOND: "boot.rst, 64-bit Boot Protocol names what is mapped, and nothing that is not; SDM volume 3,"
+    " 4.6.1: without CR0.WP a supervisor writes read-only pages",
 }
 """Who says that it is open."""
 
@@ -150,8 +151,10 @@ def _tables(handover: Handover, run: Run) -> Mapped:
         inside = wanted - starts[found]
         there = (at >= 0) & (inside < sizes[found])
         leads = mapped.phys[order][found] + inside
+        # A supervisor writes wherever it may read, unless CR0.WP is set (SDM 4.6.1).
+        writable = mapped.writable | (not run.registers.cr0 & x86.CR0_WP)
         may = (
-            mapped.writable[order][found] * np.uint8(WRITABLE)
+            writable[order][found] * np.uint8(WRITABLE)
             | mapped.executable[order][found] * np.uint8(EXECUTABLE)
             | mapped.user[order][found] * np.uint8(USER)
         )

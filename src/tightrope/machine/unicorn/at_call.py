@@ -21,6 +21,8 @@ from tightrope.x86.cpu import EFER_LMA, flat_descriptor
 
 SCRATCH = 0x1000
 """The linear address of a gdt that is there only while registers are set up."""
+LIMIT = 0xFFFF
+"""Its limit: a hypervisor's selectors are above 0xe000.  All its pages are one, seen again and again."""
 
 
 class AtCall:
@@ -33,7 +35,7 @@ class AtCall:
 
     def translation(self, page: int) -> int | None:
         """Where a page leads meanwhile: descriptors are only looked at."""
-        if self._scratch is not None and page == SCRATCH:
+        if self._scratch is not None and SCRATCH <= page <= SCRATCH + LIMIT:
             return self._scratch
         return self._mmu.before_the_walk(page)
 
@@ -60,7 +62,7 @@ class AtCall:
                 view[selector & 0xFF8 :][:8] = flat.to_bytes(8, "little")
         self._scratch = page
         try:
-            self._engine.load(replace(registers, gdt=(SCRATCH, PAGE_SIZE - 1)))
+            self._engine.load(replace(registers, gdt=(SCRATCH, LIMIT)))
         finally:
             self._scratch = None
             view[:] = kept
