@@ -13,7 +13,7 @@ from random import Random
 
 import pytest
 
-from tests.conftest import debian_kernel
+from tests.conftest import REPOSITORY, debian_kernel
 from tightrope import check
 from tightrope.check import RULES
 from tightrope.deeds import old_kernel
@@ -235,3 +235,14 @@ def test_the_highest_bit_of_the_lists_head_is_told_under_xen_too(
 def test_every_reason_is_a_rules_or_has_its_source() -> None:
     assert set(WANTED) <= {rule.id for rule in RULES}
     assert set(SOURCES) == set(Open)
+
+
+def test_the_document_has_the_reasons_as_they_are() -> None:
+    text = (REPOSITORY / "docs" / "flips.md").read_text(encoding="utf-8")
+    for rule, why in WANTED.items():
+        assert f"| `{rule}` | {why} |\n" in text
+    assert text.count("| `") == len(WANTED)
+    for why, source in SOURCES.items():
+        assert f"| {why} | {source} |\n" in text
+    for subject in Subject:
+        assert f"- {subject}\n" in text
