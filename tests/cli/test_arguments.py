@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,12 +111,51 @@ def test_every_deed_has_help(tightrope: Shell, deed: str) -> None:
         ("rehearse", "a", "b"),
     ],
 )
-def test_a_wrong_usage_is_status_2_and_shows_the_usage(
+def test_a_wrong_usage_is_status_2_and_says_where_to_look(
     tightrope: Shell, arguments: tuple[str, ...]
 ) -> None:
     done = tightrope(*arguments)
     assert (done.status, done.out) == (2, "")
-    assert done.err.startswith("usage: tightrope")
+    said, hint = done.err.splitlines()
+    assert said.startswith("tightrope: ")
+    assert re.fullmatch(r"tightrope: `tightrope [a-z ]*--help` says what can be said", hint)
+
+
+def test_a_wrong_word_is_told_its_neighbours_and_its_command(tightrope: Shell) -> None:
+    assert "no command 'plam'; near it: plan" in tightrope("plam").err
+    said = tightrope("plan", "--shiped").err
+    assert said == (
+        "tightrope: does not know --shiped\ntightrope: `tightrope plan --help` says what can be said\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "size"),
+    [
+        (("--crash", "256M"), 256 << 20),
+        (("--crash=0.25GiB",), 256 << 20),
+        (("--crash", "65536k"), 64 << 20),
+    ],
+)
+def test_a_crash_region_s_size_may_be_said(
+    tightrope: Shell, words: tuple[str, ...], size: int
+) -> None:
+    example = tightrope.file("host.toml", host.example())
+    assert "`--crash 256M` takes one" in tightrope("plan", "--host", example, "--crash").err
+    done = tightrope("plan", "--shipped", "--host", example, *words)
+    found = re.search(r"crash region \[(0x[0-9a-f]+), (0x[0-9a-f]+)\)", done.out)
+    assert found is not None
+    start, end = (int(each, 16) for each in found.groups())
+    assert end - start == size
+    assert start % (16 << 20) == 0
+    assert end <= 1 << 32
+
+
+def test_a_kernel_behind_crash_is_a_kernel(tightrope: Shell) -> None:
+    kernel = tightrope.file("256", bzimage())
+    assert tightrope("plan", "--crash", kernel).status == 0
+    assert "no free RAM below 4 GiB" in tightrope("plan", "--shipped", "--crash", "9T").err
+    assert "is no size of memory" in tightrope("plan", "--shipped", "--crash=0").err
 
 
 def test_the_example_host_comes_out_as_it_is_and_can_be_used(tightrope: Shell) -> None:

@@ -29,7 +29,7 @@ import traceback
 from collections.abc import Sequence
 
 from tightrope.cli import signals, streams
-from tightrope.cli.parser import Usage, parser
+from tightrope.cli.parser import Usage, parser, with_sizes
 from tightrope.errors import TightropeError, visible
 
 UNKNOWN = 2
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with signals.Signals() as heard, streams.ready(lambda: heard.seen):
         try:
             try:
-                options = parser(words).parse_args(words)
+                options = parser(words).parse_args([*with_sizes(words)])
                 status = int(options.command.run(options))
             finally:
                 # Here, where what is wrong with our output can still be told, not at exit.
@@ -67,9 +67,9 @@ def _failed(error: BaseException, *, as_json: bool) -> int:
     if os.environ.get(TRACEBACK):
         traceback.print_exception(error)
     message = visible(_message(error))
-    if isinstance(error, Usage):
-        print(error.usage, end="", file=sys.stderr)
     print(f"tightrope: {message}", file=sys.stderr)
+    if isinstance(error, Usage):
+        print(f"tightrope: `{error.hint}` says what can be said", file=sys.stderr)
     if as_json and not isinstance(error, streams.OutputFailed):
         from tightrope.report import json
 

@@ -11,8 +11,10 @@ from argparse import ArgumentParser
 from collections.abc import Iterable
 from pathlib import Path
 
-from tightrope.cli.values import number
+from tightrope.cli.values import number, size
 
+CRASH_SIZE = "crash-size"
+"""What `--crash SIZE` is to argparse, which would take any word behind `--crash` for its value."""
 FORMATS = "a bzImage, an ELF vmlinux, a Multiboot kernel or a unified kernel image"
 
 
@@ -171,8 +173,10 @@ def old_kernel(parser: ArgumentParser) -> None:
     old.add_argument(
         "--crash",
         action="store_true",
-        help="a crash kexec: everything lies in the host's crash region beforehand",
+        help="a crash kexec: everything lies in the host's crash region beforehand; `--crash 256M` gives"
+        " the host one of that size, where crashkernel=256M would have put it",
     )
+    old.add_argument(f"--{CRASH_SIZE}", type=size, metavar="SIZE", help=argparse.SUPPRESS)
     old.add_argument(
         "--backup",
         action=argparse.BooleanOptionalAction,

@@ -80,6 +80,8 @@ def inputs(options: argparse.Namespace, begun: Early | None = None) -> tuple[Ima
             dom0_bits=options.dom0,
             crash=options.crash,
         )
+    if options.crash_size is not None:
+        old = defaults.with_crash_region(old, options.crash_size)
     kernel = options.kernel
     if options.flat is not None and kernel is None:
         raise BadInput("a flat binary has to be named", source="command line", field="--flat")

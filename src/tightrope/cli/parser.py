@@ -7,12 +7,15 @@ stands beside the command.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
 from typing import NoReturn
 
 from tightrope import __version__
 from tightrope.cli import commands  # noqa: F401 - registers them
+from tightrope.cli.arguments import CRASH_SIZE
 from tightrope.cli.command import COMMANDS, Command
+from tightrope.cli.values import is_size
 
 GROUPS = {
     "host": ("descriptions of old kernels", None, "commands", "COMMAND"),
@@ -27,12 +30,15 @@ GROUPS = {
 """
 
 
-class Usage(Exception):
-    """A command line that is none; `usage` are the lines that say what would be one."""
+Subparsers = argparse._SubParsersAction
 
-    def __init__(self, message: str, usage: str) -> None:
+
+class Usage(Exception):
+    """A command line that is none; `hint` is what to type to learn more."""
+
+    def __init__(self, message: str, hint: str) -> None:
         super().__init__(message)
-        self.usage = usage
+        self.hint = hint
 
 
 class Parser(argparse.ArgumentParser):
@@ -40,7 +46,23 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise Usage."""
-        raise Usage(message, self.format_usage())
+        raise Usage(message, f"{self.prog} --help")
+
+    def parse_args(self, args: Sequence[str]) -> argparse.Namespace:  # type: ignore[override]
+        """As argparse's; what is left over is told with the command whose help to look at."""
+        options, rest = self.parse_known_args(args)
+        if rest:
+            names = f"{self.prog} {options.command.name} --help"
+            raise Usage(f"does not know {' '.join(rest)}", names)
+        return options
+
+    def _check_value(self, action: argparse.Action, value: object) -> None:
+        """Name the nearest of the choices instead of all of them, where they are commands."""
+        if isinstance(action, Subparsers) and value not in action.choices:
+            near = get_close_matches(str(value), action.choices, n=2, cutoff=0.5)
+            hint = f"; near it: {', '.join(near)}" if near else ""
+            raise argparse.ArgumentError(None, f"no command {value!r}{hint}")
+        super()._check_value(action, value)
 
     def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> object:
         """Refuse `--option=--`, of which argparse makes an option without a value (bpo-14364)."""
@@ -50,7 +72,18 @@ class Parser(argparse.ArgumentParser):
         return values
 
 
-Subparsers = argparse._SubParsersAction
+def with_sizes(words: Sequence[str]) -> Iterator[str]:
+    """`--crash 256M` as argparse can have it: see `arguments.CRASH_SIZE`."""
+    waiting = False
+    for each in words:
+        option, joined, value = each.partition("=")
+        if waiting and is_size(each):
+            yield f"--{CRASH_SIZE}={each}"
+        elif option == "--crash" and joined:
+            yield from ("--crash", f"--{CRASH_SIZE}={value}")
+        else:
+            yield each
+        waiting = each == "--crash"
 
 
 def parser(words: Sequence[str] | None = None) -> Parser:

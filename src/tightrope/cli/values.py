@@ -6,6 +6,7 @@ Rules: text in, a value out, or argparse's own error, which names the argument.
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from typing import TypeVar
@@ -14,6 +15,8 @@ from tightrope.errors import BadInput
 
 Value = TypeVar("Value")
 
+SIZE = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?) ?([KkMmGgTt])(?:i?[Bb])?")
+UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 LONGEST = 40
 """Characters of an argument that an error repeats."""
 
@@ -42,12 +45,26 @@ def number(text: str) -> int:
         raise argparse.ArgumentTypeError(f"{_shown(text)} is no number") from err
 
 
+def is_size(text: str) -> bool:
+    """A number of bytes with its unit: `256M`, `1.5GiB`; not a number alone, which may be a name."""
+    return SIZE.fullmatch(text) is not None
+
+
+def size(text: str) -> int:
+    """Bytes: a number, or one with K, M, G or T behind it, of 1024, 1024^2 and so on."""
+    found = SIZE.fullmatch(text)
+    bytes = int(float(found[1]) * UNITS[found[2].upper()]) if found else number(text)
+    if not 0 < bytes < 1 << 64:
+        raise argparse.ArgumentTypeError(f"{_shown(text)} is no size of memory")
+    return bytes
+
+
 def extent(text: str) -> tuple[int, int]:
     """START+SIZE, both in bytes, of which there are some below 2^64."""
-    start, plus, size = text.partition("+")
+    start, plus, length_text = text.partition("+")
     if not plus:
         raise argparse.ArgumentTypeError(f"{_shown(text)} is not START+SIZE")
-    first, length = number(start), number(size)
+    first, length = number(start), size(length_text)
     if first < 0 or length < 1 or first + length > 1 << 64:
         raise argparse.ArgumentTypeError(f"{_shown(text)} is no memory")
     return first, length

@@ -3,6 +3,7 @@
     request    audible, with_token      words without which a kernel cannot be heard, or not be told apart
     kernel     newest_kernel, shipped   of this machine, or the one that comes with tightrope
     host       example                  of a mode, with what the request needs
+               with_crash_region        as crashkernel=SIZE would have reserved it
     reserve    crashkernel              what an old kernel that is booted keeps for the new one
 
 Rules: nothing here is silent about what it changed: what comes back differs from what went in, and
@@ -22,7 +23,8 @@ from tightrope import host
 from tightrope.deeds.matrix import CRASH_REGION
 from tightrope.deeds.rehearse import CONSOLE_WORDS
 from tightrope.deeds.unpacking import is_linux, speaks_for_itself
-from tightrope.errors import BadInput
+from tightrope.errors import BadInput, HostError
+from tightrope.memory import Extent, align_down, subtract
 from tightrope.model import Paging
 
 if TYPE_CHECKING:
@@ -129,7 +131,26 @@ def example(
         return host.read(host.example(paging, crash=region), f"the example host ({paging.value})")
     if dom0_bits:
         raise BadInput("there is no dom0 without --xen", source="--dom0")
-    return host.read(host.example(), "the default host")
+    return host.read(host.example(crash=region), "the default host")
+
+
+CRASH_ALIGN, CRASH_BELOW = 16 << 20, 1 << 32
+"""Where Linux puts crashkernel=SIZE: aligned, and below 4 GiB while there is room
+(arch/x86/include/asm/crash_reserve.h; reserve_crashkernel_generic searches from the top)."""
+
+
+def with_crash_region(old: Host, size: int) -> Host:
+    """The host with another crash region, where crashkernel=SIZE would be put.  Raises HostError."""
+    taken = [Extent.sized(old.text.phys, old.text.size), old.private]
+    taken += [each.extent for each in (*old.busy, *old.firmware, *old.preserved)]
+    taken.append(Extent(CRASH_BELOW, 1 << 64))
+    for free in reversed(subtract(old.memory.ram, taken)):
+        start = align_down(free.end - size, CRASH_ALIGN) if free.size >= size else -1
+        if start >= free.start:
+            return replace(old, crash_region=Extent.sized(start, size))
+    raise HostError(
+        "no free RAM below 4 GiB for a crash region", source=old.source, field="--crash", limit=size
+    )
 
 
 def old_memory(*, crash: bool) -> int:

@@ -68,7 +68,11 @@ def crash_ram(host: Host) -> tuple[Extent, ...]:
     Raises PlanError when there is no region, or one that the old kernel's walk cannot reach.
     """
     if host.crash_region is None:
-        raise PlanError("there is no crash region", source=host.source, field="crash_region")
+        raise PlanError(
+            "there is no crash region; `--crash 256M` takes one of that size",
+            source=host.source,
+            field="crash_region",
+        )
     reach = Extent(0, 1 << FORMATS[host.paging].identity_bits)
     if not reach.covers(host.crash_region):
         raise PlanError(

@@ -54,7 +54,8 @@ def sheet(verdict: Verdict) -> Sheet:
 
 def headline(verdict: Verdict) -> Text:
     """The answer in one line that stands alone: what holds, on whose code, resting on what."""
-    who = f"{_kernel(verdict)} from {verdict.handover.host.source}"
+    crash = " after a crash" if verdict.handover.intent.crash else ""
+    who = f"{_kernel(verdict)} from {verdict.handover.host.source}{crash}"
     if verdict.outcome is Outcome.FALLS:
         first = verdict.findings[0]
         where = f"at step {int(first.step)}" if first.step else "before the walk"
