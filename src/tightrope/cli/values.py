@@ -46,7 +46,7 @@ def number(text: str) -> int:
 
 
 def is_size(text: str) -> bool:
-    """A number of bytes with its unit: `256M`, `1.5GiB`; not a number alone, which may be a name."""
+    """A number of bytes with its unit: `256M`, `1.5GiB`; a number alone may be a file's name."""
     return SIZE.fullmatch(text) is not None
 
 
