@@ -50,6 +50,19 @@ def _places(case: Case, wanted: frozenset[Place], *, to_write: bool) -> list[Ext
     return [extent for place in wanted for extent in where[place]]
 
 
+def _unseen(case: Case, wanted: frozenset[Place], *, to_write: bool) -> NDArray[np.int64]:
+    """The pages that a stretch touched where nothing is that the walk owns; rows as of loads and stores."""
+    merged = [each.page_aligned() for each in _places(case, wanted, to_write=to_write)]
+    out = [np.zeros((0, 4), np.int64)]
+    for each in case.run.stretches:
+        frames = each.writes if to_write else each.reads
+        row = (each.instruction, int(each.step), 0, PAGE_SIZE)
+        rows = np.tile(np.array(row, np.int64), (len(frames), 1))
+        rows[:, 2] = frames << PAGE_SHIFT
+        out.append(outside(rows, merged))
+    return np.concatenate(out)
+
+
 def off_old_stack(case: Case, rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """The accesses that are not the contract's own to the old kernel's stack, while it may be in use."""
     last, stack = case.contract.old.get(Old.STACK), case.handover.world.stack
@@ -69,6 +82,7 @@ def off_old_stack(case: Case, rows: NDArray[np.int64]) -> NDArray[np.int64]:
 def stores_owned(case: Case) -> Iterator[Found]:
     """Every store goes to the control page or the stub's page."""
     rows = off_old_stack(case, outside(case.run.stores, _places(case, case.writes, to_write=True)))
+    rows = np.concatenate([rows, _unseen(case, case.writes, to_write=True)])
     for index, step, phys, size in rows[:1].tolist():
         yield finding(
             f"`{case.text(index)}` writes {size} bytes at {phys:#x}, which the walk does not own",
@@ -90,6 +104,7 @@ def loads_owned(case: Case) -> Iterator[Found]:
     rows = off_old_stack(case, outside(case.run.loads, _places(case, case.reads, to_write=False)))
     # Under its own pgd it is the old kernel that reads its own gdt and text.
     rows = rows[rows[:, 1] > case.contract.old.get(Old.MEMORY, Step.PREPARE)]
+    rows = np.concatenate([rows, _unseen(case, case.reads, to_write=False)])
     for index, step, phys, size in rows[:1].tolist():
         yield finding(
             f"`{case.text(index)}` reads {size} bytes at {phys:#x}, which the walk does not own",
@@ -109,6 +124,8 @@ def loads_owned(case: Case) -> Iterator[Found]:
 def copies_owned(case: Case) -> Iterator[Found]:
     """Every copy reads a source and writes a destination of the plan."""
     seen = case.run.copies
+    for own in case.purgatory_own if case.loaded else ():  # a digest clears what it has worked with
+        seen = seen[(seen[:, 1] < own.start) | (seen[:, 1] + seen[:, 3] > own.end)]
     if not len(seen):
         return
     saved = [np.array(each.source.pages, np.int64) for each in case.intent.backup]

@@ -53,6 +53,13 @@ def modes() -> list[str]:
     return [each.value for each in Paging]
 
 
+def loaders() -> list[str]:
+    """Who may choose where segments go, by name."""
+    from tightrope.model import Loader
+
+    return [each.value for each in Loader]
+
+
 def interfaces() -> list[str]:
     """The ways of asking a hypervisor by name."""
     from tightrope.model import XenInterface

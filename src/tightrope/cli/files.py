@@ -131,7 +131,16 @@ def host_file(path: str) -> Host:
 
 def named(options: argparse.Namespace) -> list[str]:
     """The files that a command reads, as they were named."""
-    names = ("kernel", "host", "initrd", "relocation", "old_kernel", "old_initrd", "file")
+    names = (
+        "kernel",
+        "host",
+        "initrd",
+        "segments",
+        "relocation",
+        "old_kernel",
+        "old_initrd",
+        "file",
+    )
     given = [getattr(options, name, None) for name in names]
     modules = [each.strip().partition(" ")[0] for each in getattr(options, "module", ())]
     return [str(each) for each in (*given, *modules) if each]
@@ -166,14 +175,20 @@ def old_code(options: argparse.Namespace) -> OldKernel | OldHypervisor:
 
     Raises BadInput.
     """
-    from tightrope.deeds import defaults, old_kernel
+    from tightrope.deeds import old_kernel
 
     if options.relocation is not None or options.contract is not None:
         raise BadInput("is the old kernel's code, and --relocation is another", source="--from")
-    path: str = options.old_code
-    if path == "running":
-        path = defaults.running_kernel()
+    path = old_image(options)
     return old_kernel.code_of(read(path), path)
+
+
+def old_image(options: argparse.Namespace) -> str:
+    """The file of the old kernel's image.  Raises BadInput."""
+    from tightrope.deeds import defaults
+
+    path: str = options.old_code
+    return defaults.running_kernel() if path == "running" else path
 
 
 def _module(text: str) -> Module:

@@ -14,6 +14,7 @@ May import: abi, errors, memory, model, x86
 
 from tightrope.host.capture import Captured, capture, read_copy, read_tree
 from tightrope.host.examples import PAGE_OFFSETS, SPLITS, example
+from tightrope.host.files import files
 from tightrope.host.guest import Guest, Told, read_guest, with_code
 from tightrope.host.profile import read, schema, write
 from tightrope.host.xen.capture import xen_file
@@ -29,6 +30,7 @@ __all__ = [
     "Told",
     "capture",
     "example",
+    "files",
     "read",
     "read_copy",
     "read_guest",

@@ -85,7 +85,7 @@ def boot_params(
             field="memory",
             limit=boot.E820_MAX_ENTRIES,
         )
-    rows = _rows(regions[: boot.E820_MAX_ENTRIES])
+    rows = rows_of(regions[: boot.E820_MAX_ENTRIES])
     put("e820_entries", len(rows) // boot.E820_ENTRY.size)
     page[boot.E820_TABLE : boot.E820_TABLE + len(rows)] = rows
     return bytes(page)
@@ -93,12 +93,13 @@ def boot_params(
 
 def more_rows(memory: MemoryMap) -> bytes:
     """A setup_data list with the rows that boot_params has no room for; nothing where it has."""
-    rows = _rows(memory.regions[boot.E820_MAX_ENTRIES :])
+    rows = rows_of(memory.regions[boot.E820_MAX_ENTRIES :])
     head = boot.SETUP_DATA.pack(NO_LIST, boot.SETUP_E820_EXT, len(rows))
     return head + rows if rows else b""
 
 
-def _rows(regions: Sequence[Region]) -> bytes:
+def rows_of(regions: Sequence[Region]) -> bytes:
+    """Rows of an e820 table."""
     return b"".join(
         boot.E820_ENTRY.pack(each.extent.start, each.extent.size, _TYPES[each.kind])
         for each in regions

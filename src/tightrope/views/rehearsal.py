@@ -13,6 +13,7 @@ from tightrope.model import (
     Finding,
     Outcome,
     Run,
+    SegmentRole,
     Sight,
     Speaker,
     Stop,
@@ -22,7 +23,7 @@ from tightrope.model import (
 )
 from tightrope.model.handover import Handover
 from tightrope.model.sheet import Block, Line, Pairs, Section, Sheet, Span, Text, Tone
-from tightrope.views import host, registers, steps, trees, words, xen
+from tightrope.views import host, registers, segments, steps, trees, words, xen
 from tightrope.views.pictures import memory_map
 from tightrope.views.rehearsal_facts import RehearsalFacts, facts
 from tightrope.views.view import View
@@ -118,6 +119,7 @@ def _programs(verdict: Verdict) -> Iterator[tuple[str, str]]:
         yield "code", f"the old kernel's own, out of {image}"
     elif isinstance(plan.through, Bare):
         yield "code", "our own; --from FILE walks that of an old kernel's image"
+    yield from segments.lines(verdict)
 
 
 def _places(built: Handover) -> Iterator[tuple[str, str]]:
@@ -153,7 +155,8 @@ def _end(verdict: Verdict) -> Iterator[Section]:
     run, plan = verdict.run, verdict.handover.intent
     cpu = tuple(Line(line, steps.INDENT) for line in registers.lines(run.registers))
     if run.stop is Stop.ENTRY:
-        offset = plan.kernel_entry - plan.segments[0].destination.start
+        kernel = next(each for each in plan.segments if each.role is SegmentRole.KERNEL)
+        offset = plan.kernel_entry - kernel.destination.start
         where = (
             f"at the new kernel's first instruction, {run.registers.rip:#x} (load + {offset:#x})"
         )

@@ -10,7 +10,7 @@ from typing import TypedDict
 
 from tightrope.model import Finding, Sight, Step, Stop, Verdict
 from tightrope.model.handover import Tables
-from tightrope.views import host, plan, registers, steps, words, xen
+from tightrope.views import host, plan, registers, segments, steps, words, xen
 
 
 class StepFacts(TypedDict):
@@ -80,6 +80,7 @@ class RehearsalFacts(TypedDict):
     facts: list[host.FactFacts]
     advice: list[FindingFacts]
     relocation_code: str | None
+    segments: segments.SegmentsFacts
     rules: list[str]
     unasked: dict[str, str]
     unpacked: list[UnpackedFacts]
@@ -109,6 +110,7 @@ def facts(verdict: Verdict) -> RehearsalFacts:
         "facts": host.facts_of(verdict.handover.host),
         "advice": [_finding(each) for each in verdict.advice],
         "relocation_code": built.relocation_code.image,
+        "segments": segments.facts(verdict),
         "rules": list(verdict.rules),
         "unasked": dict(verdict.unasked),
         "unpacked": [

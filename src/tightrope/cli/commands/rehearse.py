@@ -6,11 +6,12 @@ from __future__ import annotations
 import sys
 from argparse import ArgumentParser, Namespace
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tightrope.cli import files, outputs
-from tightrope.cli.arguments import design, new_kernel, old_kernel, shown, verify
+from tightrope.cli import files, outputs, segments
+from tightrope.cli.arguments import design, loaders, new_kernel, old_kernel, shown, verify
 from tightrope.cli.command import HOLDS, UNKNOWN, command, status
 from tightrope.cli.show import show
 from tightrope.cli.values import seconds
@@ -63,6 +64,18 @@ def walk(parser: ArgumentParser) -> None:
         metavar="FILE",
         help="walk the relocation code of the old kernel in FILE, a vmlinuz or a vmlinux, with the tables"
         " and the call of its version, instead of ours; `running` is the kernel that runs here",
+    )
+    group.add_argument(
+        "--loader",
+        choices=loaders(),
+        help="whose segments: our own (tightrope), those of the installed kexec, asked under the recorder with"
+        " nothing loaded (kexec-tools), or those that kexec_file_load of the kernel of --from would place"
+        " (file-load); the latter two with their purgatory",
+    )
+    group.add_argument(
+        "--segments",
+        metavar="FILE",
+        help="walk the segments that `tightrope record` wrote to FILE, with their purgatory",
     )
     group.add_argument(
         "--until",
@@ -147,12 +160,16 @@ def rehearse(options: Namespace) -> int:
     until: Until = ENTRY
     asked = request
     if options.until == "console":
-        until, request = Spoken(seconds=options.limit), defaults.audible(image, request)
+        until = Spoken(seconds=options.limit)
+        if options.segments is None:  # those have their command line already
+            request = defaults.audible(image, request)
     elif options.until == "userspace":
         token, request = defaults.with_token(image, defaults.with_console(image, request))
         until = Userspace(token=token, seconds=options.limit)
     if request is not asked:
         _said(request)
+    if (loaded := segments.asked(options, image, old, request.command_line)) is not None:
+        request = replace(request, loaded=loaded, crash=loaded.crash)
     with machines.opened(options.on) as machine:
         with closing(Bar()) as bar:
             verdict = deed(

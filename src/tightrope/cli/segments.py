@@ -1,0 +1,86 @@
+"""Whose segments a rehearsal walks: what `--loader` and `--segments` ask for.
+
+Rules: a word or a file becomes Loaded, or BadInput; how a loader places is not known here.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from tightrope.cli import files
+from tightrope.errors import BadInput
+
+if TYPE_CHECKING:
+    from tightrope.model import Host, Image, Loaded
+
+
+def asked(options: argparse.Namespace, image: Image, old: Host, line: str) -> Loaded | None:
+    """Somebody else's segments, None for our own; `line` is the command line that a loader is given.
+
+    Raises BadInput, and MissingPart.
+    """
+    from tightrope.model import Loader
+
+    loader = Loader(options.loader) if options.loader else None
+    if options.segments is None and loader in (None, Loader.TIGHTROPE):
+        return None
+    where = "--segments" if options.segments else "--loader"
+    if options.xen or options.old_kernel or options.flat is not None or options.module:
+        raise BadInput("walks on a bare machine, and hands over an initrd alone", source=where)
+    if options.verify or options.scatter is not None or options.entry or options.unpack:
+        raise BadInput("has its places: none of ours can be asked for beside it", source=where)
+    if options.segments is not None and options.until == "userspace":
+        raise BadInput("has its command line: no word can be added to it", source=where)
+    if options.segments is not None:
+        return _recorded(options, loader)
+    if options.kernel is None:
+        raise BadInput("needs the KERNEL to be named", source="--loader")
+    if loader is Loader.FILE_LOAD and not options.crash:
+        return _file_load(options, image, old, line)
+    if options.crash and loader is Loader.FILE_LOAD:
+        raise BadInput("is not worked out for a crash", source="--loader file-load")
+    if options.crash:
+        raise BadInput(
+            "is recorded for a crash on the machine itself: tightrope record -o FILE -- kexec -p ..., then"
+            " --segments FILE",
+            source="--loader kexec-tools",
+        )
+    from tightrope.deeds import kexec_tools
+
+    return kexec_tools.load(options.kernel, options.initrd, line, old)
+
+
+def _recorded(options: argparse.Namespace, loader: object) -> Loaded:
+    """What a segments file has."""
+    from tightrope.deeds import segments
+    from tightrope.record import file
+
+    if options.initrd or options.append or options.crash:
+        raise BadInput(
+            "says itself what is loaded: no --initrd, --append or --crash goes with it",
+            source="--segments",
+        )
+    if loader is not None:
+        raise BadInput("has its places already: no --loader goes with it", source="--segments")
+    return segments.recorded(file.read(files.read(options.segments), options.segments))
+
+
+def _file_load(options: argparse.Namespace, image: Image, old: Host, line: str) -> Loaded:
+    """What kexec_file_load of the kernel of --from would place."""
+    from tightrope.deeds import file_load
+
+    if not options.old_code:
+        raise BadInput(
+            "places as the old kernel does: say which it is, --from VMLINUZ or --from running",
+            source="--loader file-load",
+        )
+    path = files.old_image(options)
+    return file_load.load(
+        files.read(path),
+        path,
+        image,
+        options.initrd and files.read(options.initrd),
+        line,
+        old,
+    )

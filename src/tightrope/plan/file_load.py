@@ -1,0 +1,177 @@
+"""Where kexec_file_load puts a bzImage: Linux's own placement on x86_64, worked out without asking it.
+
+    order          from            what
+    core header    kexec_file.c    of a crash load: not done here
+    purgatory      0x3000 up       top down
+    boot_params    0x3000 up       the page, the command line, room for EFI's map, EFI and a seed
+    kernel         1 MiB up        init_size, at kernel_alignment
+    initrd         16 MiB up       below what is taken already
+
+Each goes as high as it fits in one range of System RAM.  Up to 6.7 ranges are looked through from the lowest
+up and the page below a range's end is lost; from 6.8 on from the highest down (commit bf454ec31add, and
+"kexec_file: fix incorrect temp_start value in locate_mem_hole_top_down()").
+
+Sources: arch/x86/kernel/kexec-bzimage64.c; kernel/kexec_file.c; measured on 7.3.4 (docs/loaders.md).
+
+Rules: addresses and bytes; the purgatory's are the caller's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from tightrope.abi import boot
+from tightrope.abi.kexec import ELFCOREHDR_ROOM
+from tightrope.errors import PlanError
+from tightrope.memory import PAGE_SIZE, Extent, RegionKind, align_down, align_up
+from tightrope.model import Buffer, Host, Image, Protocol
+from tightrope.model.recording import HeldSegment
+from tightrope.plan.boot_params import rows_of
+
+PURGATORY_FROM = PARAMS_FROM = 0x3000
+INITRD_FROM = 0x100_0000
+SETUP_DATA_HEAD, EFI_SETUP_DATA, SEED = 16, 96, 32
+"""sizeof(struct setup_data), sizeof(struct efi_setup_data), RNG_SEED_LENGTH."""
+FROM_THE_TOP = (6, 8)
+"""The first Linux that begins with the highest range."""
+MOST_EXTENDED = 0xFC00
+"""KiB: what screen_info.ext_mem_k holds at the most."""
+EXT_MEM_K, ALT_MEM_K = 0x002, 0x1E0
+"""screen_info.ext_mem_k and alt_mem_k: KiB of RAM above 1 MiB (Documentation/arch/x86/zero-page.rst)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Placed:
+    """What Linux would hand to itself, in its order; the purgatory's words are filled in."""
+
+    segments: tuple[HeldSegment, ...]
+    entry: int
+
+
+Laid = Callable[[Extent, int, int, Sequence[HeldSegment]], tuple[bytes, int]]
+"""(where, boot_params, the kernel's entry, all other segments) -> the purgatory's bytes, its entry."""
+
+
+def file_load(
+    image: Image,
+    host: Host,
+    *,
+    release: tuple[int, int],
+    initrd: Buffer | None,
+    command_line: str,
+    size: int,
+    purgatory: Laid,
+) -> Placed:
+    """The segments of a plain load; `size` is the purgatory's.  Raises PlanError for what Linux refuses."""
+    line = _line(image, command_line)
+    room = _Room(host, from_the_top=release >= FROM_THE_TOP)
+    where = room.take(size, PURGATORY_FROM, what="purgatory")
+    params_size = align_up(boot.BOOT_PARAMS_SIZE + len(line) + ELFCOREHDR_ROOM, 16)
+    params_size += 2 * SETUP_DATA_HEAD + EFI_SETUP_DATA + SEED
+    params_at = room.take(params_size, PARAMS_FROM, what="boot_params")
+    low = max(boot.MIN_KERNEL_LOAD_ADDR, image.pref_address)
+    kernel_at = room.take(image.init_size, low, image.alignment, what="kernel")
+    initrd_at = None if initrd is None else room.take(len(initrd), INITRD_FROM, what="initrd")
+    page = _params(image, host, params_at.start, line, initrd, initrd_at)
+    others = [
+        HeldSegment(destination=params_at, data=page + line.ljust(params_size - len(page), b"\0")),
+        HeldSegment(destination=kernel_at, data=image.parts[0].data),
+    ]
+    if initrd is not None and initrd_at is not None:
+        others.append(HeldSegment(destination=initrd_at, data=initrd))
+    entry = next(each for each in image.entries if each.protocol is Protocol.LINUX_64)
+    data, enters = purgatory(where, params_at.start, kernel_at.start + entry.offset, others)
+    return Placed(segments=(HeldSegment(destination=where, data=data), *others), entry=enters)
+
+
+def _line(image: Image, command_line: str) -> bytes:
+    """The command line with its zero.  Raises PlanError as bzImage64_load() refuses."""
+    try:
+        line = command_line.encode() + b"\0"
+    except UnicodeEncodeError as err:
+        raise PlanError("is not UTF-8 text", source="command line", offset=err.start) from err
+    wide = any(each.protocol is Protocol.LINUX_64 for each in image.entries)
+    if not wide or not image.setup_header or not image.relocatable or not image.above_4g:
+        raise PlanError(
+            "kexec_file_load takes a relocatable 64-bit bzImage and nothing else (ENOEXEC)",
+            source=image.source,
+        )
+    limit = image.cmdline_limit + 1 - ELFCOREHDR_ROOM
+    if len(line) > limit:
+        raise PlanError(
+            f"{len(line)} bytes with the zero are more than kexec_file_load takes",
+            source="command line",
+            limit=limit,
+        )
+    return line
+
+
+class _Room:
+    """System RAM, given out as locate_mem_hole_top_down() does."""
+
+    def __init__(self, host: Host, *, from_the_top: bool) -> None:
+        # The kernel keeps page 0 for itself (e820__update_range() in setup_arch()).
+        ram = [Extent(max(each.start, PAGE_SIZE), each.end) for each in host.memory.ram]
+        self._ram = ram[::-1] if from_the_top else ram
+        self._lost = 0 if from_the_top else 1
+        self._taken: list[Extent] = []
+        self._source = host.source
+
+    def take(self, size: int, low: int, alignment: int = PAGE_SIZE, *, what: str) -> Extent:
+        """The place for `size` bytes, whole pages.  Raises PlanError."""
+        size, alignment = align_up(size, PAGE_SIZE), max(alignment, PAGE_SIZE)
+        for ram in self._ram:
+            start = align_down(ram.end - self._lost - size, alignment)
+            while start >= max(ram.start, low):
+                place = Extent.sized(start, size)
+                if not any(each.overlaps(place) for each in self._taken):
+                    self._taken.append(place)
+                    return place
+                start = align_down(start - PAGE_SIZE, alignment)
+        raise PlanError(
+            f"Linux finds no room for {size:#x} bytes of {what} (EADDRNOTAVAIL)",
+            source=self._source,
+            field="memory",
+        )
+
+
+def _params(
+    image: Image,
+    host: Host,
+    at: int,
+    line: bytes,
+    initrd: Buffer | None,
+    initrd_at: Extent | None,
+) -> bytes:
+    """struct boot_params as setup_boot_parameters() fills it in, without what the host does not know of."""
+    page = bytearray(boot.BOOT_PARAMS_SIZE)
+    # The image's file up to what its jump says (setup_header_size), not the whole header.
+    length = min(len(image.setup_header), 0x202 + image.setup_header[0x10] - boot.SETUP_HEADER)
+    page[boot.SETUP_HEADER : boot.SETUP_HEADER + length] = image.setup_header[:length]
+
+    def put(name: str, value: int) -> None:
+        boot.field(name).write(page, value)
+
+    def put_wide(low: str, high: str, value: int) -> None:
+        put(low, value & 0xFFFF_FFFF)
+        put(high, value >> 32)
+
+    put("type_of_loader", boot.TYPE_OF_LOADER_KEXEC)
+    put("loadflags", 0)
+    put_wide("cmd_line_ptr", "ext_cmd_line_ptr", at + boot.BOOT_PARAMS_SIZE)
+    put_wide("ramdisk_image", "ext_ramdisk_image", initrd_at.start if initrd_at else 0)
+    put_wide("ramdisk_size", "ext_ramdisk_size", len(initrd) if initrd is not None else 0)
+    page[: len(host.screen)] = host.screen
+    if host.rsdp is not None:
+        put("acpi_rsdp_addr", host.rsdp)
+    extended = 0
+    for each in host.memory.of(RegionKind.RAM):
+        if each.start <= 1 << 20 < each.end:
+            extended = (each.end >> 10) - 1024
+    page[EXT_MEM_K : EXT_MEM_K + 2] = min(extended, MOST_EXTENDED).to_bytes(2, "little")
+    page[ALT_MEM_K : ALT_MEM_K + 4] = min(extended, 0xFFFF_FFFF).to_bytes(4, "little")
+    rows = rows_of(host.memory.regions[: boot.E820_MAX_ENTRIES])
+    put("e820_entries", len(rows) // boot.E820_ENTRY.size)
+    page[boot.E820_TABLE : boot.E820_TABLE + len(rows)] = rows
+    return bytes(page)
