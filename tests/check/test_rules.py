@@ -114,6 +114,8 @@ def test_the_table_of_cases_has_every_rule_and_no_other() -> None:
     # are in tests/purgatory.
     here = {rule.id for rule in RULES if not rule.id.startswith("xen-")}
     here -= {"purgatory-as-known", "digests-right"}
+    # A loader's purgatory has its own in tests/segments.
+    here -= {"digest-agrees", "digest-covers"}
     assert {breach.rule for breach in CASES} == here
 
 

@@ -25,7 +25,7 @@ FREE = {"general", "arguments", "segments", "seconds", "evidence", "unasked"}
 TEXTS = {
     "verdict", "name", "rule", "message", "mend", "why", "image", "host", "command_line", "what",
     "machine", "stopped", "evidence", "rules", "unasked", "lines", "blind", "sees",
-    "protocol", "ending", "speaker",
+    "protocol", "ending", "speaker", "loader",
 }  # fmt: skip
 
 
@@ -97,6 +97,7 @@ def test_numbers_are_ints_and_names_are_strings(name: str | None) -> None:
             ("console", "exception"),
             ("xen",),
             ("relocation_code",),
+            *(("segments", key) for key in ("by", "purgatory", "digested", "instructions")),
         ):
             assert value is None
         elif path == ("plan", "page_table_b") and value is None:

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from tightrope.model import Host, Image, Loaded
 
 
+COUNTING = ("kvm", "unicorn")
+"""Machines that take so many instructions for a walk in circles."""
+
+
 def asked(options: argparse.Namespace, image: Image, old: Host, line: str) -> Loaded | None:
     """Somebody else's segments, None for our own; `line` is the command line that a loader is given.
 
@@ -30,6 +34,12 @@ def asked(options: argparse.Namespace, image: Image, old: Host, line: str) -> Lo
         raise BadInput("walks on a bare machine, and hands over an initrd alone", source=where)
     if options.verify or options.scatter is not None or options.entry or options.unpack:
         raise BadInput("has its places: none of ours can be asked for beside it", source=where)
+    if options.on in COUNTING:
+        raise BadInput(
+            f"has a purgatory, whose instructions {options.on} counts up to a limit: walk it on the emulator, or"
+            " on qemu",
+            source=where,
+        )
     if options.segments is not None and options.until == "userspace":
         raise BadInput("has its command line: no word can be added to it", source=where)
     if options.segments is not None:

@@ -97,7 +97,7 @@ def _line(image: Image, command_line: str) -> bytes:
             "kexec_file_load takes a relocatable 64-bit bzImage and nothing else (ENOEXEC)",
             source=image.source,
         )
-    limit = image.cmdline_limit + 1 - ELFCOREHDR_ROOM
+    limit = image.cmdline_limit - ELFCOREHDR_ROOM
     if len(line) > limit:
         raise PlanError(
             f"{len(line)} bytes with the zero are more than kexec_file_load takes",

@@ -36,13 +36,13 @@ def prepare(image: Image, host: Host, request: Request) -> Plan:
     _refuse(host, request)
     walked = xen.as_walked(host, request.xen)
     if request.loaded is not None:
-        request = replace(request, protocol=taken.protocol(image, request.loaded))
+        request = replace(request, protocol=taken.protocol(image, walked, request.loaded))
     image, way = _way(image, host, walked, request)
     request = _carried(image, request)
     if request.loaded is None:
         placed = place(image, host, walked, request, way)
     else:
-        placed = taken.take(image, walked, request.loaded, way.entry)
+        placed = taken.take(image, request.loaded, way.entry)
         request = taken.told(placed, request)
     inputs = Inputs(
         command_line=request.command_line, initrd=request.initrd, modules=request.modules

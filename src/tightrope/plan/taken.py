@@ -43,8 +43,12 @@ WORD = b"elfcorehdr="
 _LONGEST = 4096
 
 
-def protocol(image: Image, loaded: Loaded) -> Protocol:
-    """The entry that the purgatory leads to.  Raises PlanError where the image is not among the segments."""
+def protocol(image: Image, walked: Host, loaded: Loaded) -> Protocol:
+    """The entry that the purgatory leads to.
+
+    Raises PlanError where the segments are for another machine, or the image is not among them.
+    """
+    _judge(walked, loaded)
     if loaded.narrow:
         return Protocol.LINUX_32
     kernel = _kernel(image, loaded)
@@ -63,9 +67,8 @@ def protocol(image: Image, loaded: Loaded) -> Protocol:
     return Protocol.LINUX_64 if here or where in bytes(entered.data) else Protocol.LINUX_32
 
 
-def take(image: Image, walked: Host, loaded: Loaded, entry: EntryPoint) -> Placed:
+def take(image: Image, loaded: Loaded, entry: EntryPoint) -> Placed:
     """The segments with their roles.  Raises PlanError for what cannot be told apart, or has no room."""
-    _judge(walked, loaded)
     kernel = _kernel(image, loaded)
     params = _boot_params(image, loaded, kernel)
     page = bytes(params.data[: boot.BOOT_PARAMS_SIZE]).ljust(boot.BOOT_PARAMS_SIZE, b"\0")
@@ -150,7 +153,8 @@ def _kernel(image: Image, loaded: Loaded) -> HeldSegment:
     wanted = memoryview(image.parts[0].data)
     for each in loaded.segments:
         data = memoryview(each.data)
-        if data[:64] == wanted[:64] and data[: len(wanted)] == wanted:
+        same = data[:64] == wanted[:64] and data[: len(wanted)] == wanted
+        if same and not any(data[len(wanted) :]):
             return each
     raise PlanError(f"is in none of the segments of {loaded.source}", source=image.source)
 

@@ -81,7 +81,9 @@ def _wanted(case: Case, told: Told, memory: Memory) -> dict[int, tuple[Extent, .
         listed.setdefault(number, []).append(region.extent)
     out = {number: union(extents) for number, extents in listed.items()}
     if case.loaded is not None:
-        out[RAM] = subtract(out.get(RAM, ()), [Extent(0, case.loaded.habits.first_ram)])
+        below = Extent(0, case.loaded.habits.first_ram)
+        if not any(each.overlaps(below) for each in of_type(told.rows, RAM)):
+            out[RAM] = subtract(out.get(RAM, ()), [below])
     own = case.host.crash_region
     if case.intent.crash and own is not None:
         kept = _kept(told, memory)

@@ -1,0 +1,76 @@
+"""`rehearse --loader`, `--segments` and `record`: what goes with what, in one line each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.makers.bzimage import bzimage
+from tests.segments import made
+from tightrope.cli import main
+
+
+def said(words: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    status = main(words)
+    out = capsys.readouterr()
+    return status, out.out, out.err
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, str]:
+    kernel, segments = tmp_path / "kernel", tmp_path / "made.segments"
+    kernel.write_bytes(bzimage(kernel_size=9000, init_size=0x1_0000))
+    segments.write_bytes(made.load())
+    cut = tmp_path / "cut.segments"
+    cut.write_bytes(made.load()[:-900])
+    return {"K": str(kernel), "S": str(segments), "CUT": str(cut), "NEW": str(tmp_path / "new")}
+
+
+def test_recorded_segments_are_walked_and_said_whose_they_are(
+    files: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, out, _ = said(["rehearse", files["K"], "--segments", files["S"]], capsys)
+    assert status == 0
+    assert "segments        5 of a made loader 1.0" in out
+    assert "purgatory       a purgatory of a made loader 1.0: digests" in out
+
+
+def test_a_report_without_them_says_how_to_ask(
+    files: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, out, _ = said(["rehearse", files["K"]], capsys)
+    assert status == 0
+    assert "segments        our own; --loader kexec-tools or file-load" in out
+    assert "purgatory       none: our entry stub stands in its place" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "wrong"),
+    [
+        ("rehearse K --segments CUT", "cut.segments: "),
+        ("rehearse K --segments S --append x", "no --initrd, --append or --crash"),
+        ("rehearse K --segments S --crash", "no --initrd, --append or --crash"),
+        ("rehearse K --segments S --loader kexec-tools", "no --loader goes with it"),
+        ("rehearse K --segments S --scatter 1", "none of ours can be asked for"),
+        ("rehearse K --segments S --on kvm", "walk it on the emulator"),
+        ("rehearse K --segments S --mode pae", "was recorded for a 64-bit kernel"),
+        ("rehearse K --segments K", "no segments file"),
+        ("rehearse --shipped --segments S", "is in none of the segments"),
+        ("rehearse --shipped --loader file-load", "needs the KERNEL to be named"),
+        ("rehearse K --loader file-load", "say which it is, --from VMLINUZ"),
+        ("rehearse K --loader file-load --from K", "kernel"),
+        ("rehearse K --loader kexec-tools --crash", "tightrope record -o FILE -- kexec -p"),
+        ("record -o NEW --", "names no command to run"),
+        ("record -o NEW -- true", "asked for no load"),
+        ("record -o S -- true", "exists: say --force"),
+    ],
+)
+def test_what_cannot_be_asked_is_one_line_and_leaves_nothing(
+    words: str, wrong: str, files: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, out, err = said([files.get(word, word) for word in words.split()], capsys)
+    assert (status, out) == (2, "")
+    assert wrong in err
+    assert len([line for line in err.splitlines() if line.startswith("tightrope: ")]) >= 1
+    assert not Path(files["NEW"]).exists()
