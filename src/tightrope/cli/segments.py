@@ -20,7 +20,7 @@ COUNTING = ("kvm", "unicorn")
 
 
 def asked(options: argparse.Namespace, image: Image, old: Host, line: str) -> Loaded | None:
-    """Somebody else's segments, None for our own; `line` is the command line that a loader is given.
+    """Somebody else's segments, None for our own; `line` is the command line for a loader.
 
     Raises BadInput, and MissingPart.
     """

@@ -1,6 +1,7 @@
 """Whose segments and whose purgatory were walked, in a line each, and what the purgatory did.
 
-Rules: what it did is what the machine saw of it: the pages of other segments that it read are what it digested.
+Rules: what it did is what the machine saw of it: the pages of other segments that it read are what
+it digested.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from tightrope.model.handover import Handover
 from tightrope.views import words
 
 RATE = 113 << 20
-"""Bytes a second that kexec-tools' SHA-256 does on one server (an EPYC, gcc -O2; docs/loaders.md)."""
+"""Bytes a second of kexec-tools' SHA-256 on one server (an EPYC, gcc -O2; docs/loaders.md)."""
 
 
 class SegmentsFacts(TypedDict):
