@@ -16,6 +16,7 @@ from tests.rehearse.runs import shipped_kernel
 from tightrope import host
 from tightrope.cli import main
 from tightrope.deeds.rehearse import rehearse
+from tightrope.host.capture import capture, read_copy
 from tightrope.memory import Extent, RegionKind
 from tightrope.model import Basis, Confidential, Host, Outcome, Paging, Verdict
 from tightrope.plan import Request
@@ -181,6 +182,51 @@ def test_an_rsdp_that_only_efi_names_is_read(tmp_path: Path) -> None:
     assert tables["EFI configuration tables"] == 0x7F9E_E018
     tree["/sys/firmware/efi/systab"] = "ACPI=0x7ff00000\n"
     assert captured(tmp_path / "old", tree).rsdp == 0x7FF0_0000
+
+
+def runtime_map(*rows: tuple[int, int, int]) -> dict[str, str]:
+    """/sys/firmware/efi/runtime-map, as drivers/firmware/efi/runtime-map.c prints (type, address, pages)."""
+    base = "/sys/firmware/efi/runtime-map"
+    tree: dict[str, str] = {}
+    for number, (kind, start, pages) in enumerate(rows):
+        for key, value in (
+            ("type", kind),
+            ("phys_addr", start),
+            ("virt_addr", 0xFFFF_FFFE_F000_0000 + start),
+            ("num_pages", pages),
+            ("attribute", 0x8000_0000_0000_000F),
+        ):
+            tree[f"{base}/{number}/{key}"] = f"{value:#x}\n"
+    return tree
+
+
+def test_memory_of_efis_runtime_services_is_firmwares(tmp_path: Path) -> None:
+    rows = [(6, 0x7F00_0000, 0x10), (5, 0x7F10_0000, 8), (11, 0xE000_0000, 0x1000)]
+    odd = [(5, 0x123, 1), (5, 1 << 51, 1 << 51), (6, 0x7F20_0000, 0), (2, 0x7F30_0000, 1)]
+    old = captured(tmp_path, machine() | runtime_map(*rows, *odd))
+    theirs = [each for each in old.firmware if each.what.startswith("EFI runtime")]
+    assert [(each.extent.start, each.extent.size, each.what) for each in theirs] == [
+        (0x7F00_0000, 0x1_0000, "EFI runtime services' data"),
+        (0x7F10_0000, 0x8000, "EFI runtime services' code"),
+    ]
+    got = walked(old)
+    assert got.outcome is Outcome.HOLDS
+    for segment in got.handover.plan.segments:
+        assert not any(segment.destination.overlaps(each.extent) for each in theirs)
+
+
+def test_what_the_old_kernels_loader_left_is_named_and_not_handed_on(tmp_path: Path) -> None:
+    base = "/sys/kernel/boot_params/setup_data"
+    tree = machine() | {
+        f"{base}/0/type": "0x9\n",
+        f"{base}/1/type": "0x77\n",
+        f"{base}/2/type": "?",
+    }
+    notes = capture(read_copy(str(plant(tmp_path, tree)))).notes
+    assert [note for note in notes if "setup_data" in note] == [
+        "setup_data of the old kernel's loader is not handed on: a seed for random numbers (type 0x9)",
+        "setup_data of the old kernel's loader is not handed on: of a kind not known here (type 0x77)",
+    ]
 
 
 def test_soft_reserved_and_persistent_memory_have_kinds_of_their_own(tmp_path: Path) -> None:

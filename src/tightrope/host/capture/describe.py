@@ -10,13 +10,16 @@ is a host, or it is a HostError.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tightrope.host.capture import cpuinfo, efi, places
+from tightrope.host.capture.efi import hex_number
 from tightrope.host.capture.origins import AS_ROOT, Origins
 from tightrope.host.capture.places import GIB, LARGE
 from tightrope.host.capture.sources import Sources
-from tightrope.host.capture.tree import BOOT_PARAMS, LOCKDOWN, SPECTRE_V2, Files
+from tightrope.host.capture.tree import BOOT_PARAMS, LOCKDOWN, SETUP_DATA, SPECTRE_V2, Files
 from tightrope.host.capture.under_xen import under_xen
 from tightrope.host.document import (
     CpuTable,
@@ -143,10 +146,34 @@ def _state(said: Sources, origins: Origins) -> list[str]:
         origins.note("the kernel is locked down: it takes signed kernels by kexec_file_load")
     if said.flags and "hypervisor" in said.flags:
         lines.append("a virtual machine: /proc/cpuinfo (flag hypervisor)")
+    for node in _setup_data(said):
+        origins.note(f"setup_data of the old kernel's loader is not handed on: {node}")
     if "kho=" in said.word("/proc/cmdline"):
         what = "nothing is kept for the next kernel, though kho= is on the command line"
         origins.assumed("preserved", what, "what KHO keeps, written as [[preserved]]")
     return lines
+
+
+SETUP_DATA_KINDS = {
+    1: "more rows of the memory map, which come with it",
+    2: "a device tree",
+    3: "a PCI device's ROM",
+    4: "EFI's tables",
+    5: "Apple's device properties",
+    6: "Jailhouse's",
+    7: "a secrets page of SEV-SNP",
+    8: "IMA's measurements",
+    9: "a seed for random numbers",
+    10: "what KHO keeps",
+}
+"""Types of a node of setup_data (asm/setup_data.h, Linux 7.3)."""
+
+
+def _setup_data(said: Sources) -> Iterator[str]:
+    """Each node that the old kernel's loader left, in words."""
+    for path, text in sorted(said.texts().items()):
+        if re.fullmatch(rf"{SETUP_DATA}/\d+/type", path) and (kind := hex_number(text)) is not None:
+            yield f"{SETUP_DATA_KINDS.get(kind, 'of a kind not known here')} (type {kind:#x})"
 
 
 def _paging(said: Sources, origins: Origins) -> Paging:
@@ -283,7 +310,15 @@ def _firmware(
     tables = efi.config_table(said.word(efi.CONFIG_TABLE))
     if tables:
         found.append((Extent.sized(tables, efi.TABLE_BYTES), "EFI configuration tables"))
-    origins.derived("firmware", f"the BIOS area; {BOOT_PARAMS} (efi_info); {efi.CONFIG_TABLE}")
+    found += efi.runtime(said.texts())
+    if said.params and said.params.efi:
+        origins.note(
+            "EFI's runtime services are not handed on: the new kernel comes up without them"
+        )
+    origins.derived(
+        "firmware",
+        f"the BIOS area; {BOOT_PARAMS} (efi_info); {efi.CONFIG_TABLE}; {efi.RUNTIME_MAP}",
+    )
     return tuple(
         NamedTable(start=extent.start, size=extent.size, what=what)
         for extent, what in found

@@ -4,18 +4,30 @@
     /sys/firmware/efi/config_table    the physical address of the array of tables, in hex
     /sys/firmware/efi/fw_vendor       the address of the vendor's name
     /sys/firmware/efi/runtime         the address of the table of runtime services
+    /sys/firmware/efi/runtime-map/N/  one descriptor of the map that runtime services were given: type,
+                                      phys_addr, virt_addr, num_pages, attribute, each in hex
 
 Rules: as `iomem`.  Linux puts its own RSDP pointer into boot_params only when a loader did: a kernel
 that EFI started finds it in the system table, and a kernel that kexec started has neither.  Sources:
-drivers/firmware/efi/efi.c, arch/x86/platform/efi/efi.c; ABI/testing/sysfs-firmware-efi.
+drivers/firmware/efi/efi.c, arch/x86/platform/efi/efi.c; ABI/testing/sysfs-firmware-efi,
+sysfs-firmware-efi-runtime-map.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
+
+from tightrope.memory import Extent
 
 SYSTAB = "/sys/firmware/efi/systab"
 CONFIG_TABLE = "/sys/firmware/efi/config_table"
+RUNTIME_MAP = "/sys/firmware/efi/runtime-map"
+RUNTIME_KEYS = ("type", "phys_addr", "num_pages")
+_RUNTIME = {5: "EFI runtime services' code", 6: "EFI runtime services' data"}
+"""EFI_MEMORY_TYPE of what the firmware goes on to use (UEFI 2.10, 7.2)."""
+_EFI_PAGE = 4096
+_TOP = 1 << 52
 TABLE_BYTES = 4096
 """Assumed of the array: no file says how many tables it has; 4 KiB are 170 of 24 bytes."""
 
@@ -33,3 +45,24 @@ def config_table(text: str) -> int:
     """Where the array of configuration tables lies, 0 where nothing says."""
     found = re.fullmatch(r"0x([0-9a-f]{1,13})", text)
     return int(found[1], 16) if found else 0
+
+
+def runtime(texts: Mapping[str, str]) -> Iterator[tuple[Extent, str]]:
+    """Memory that belongs to EFI's runtime services, whichever kernel runs; what is odd is left out."""
+    numbers = [
+        path.split("/")[-2] for path in texts if re.fullmatch(rf"{RUNTIME_MAP}/\d+/type", path)
+    ]
+    for number in sorted(numbers, key=int):
+        kind, start, pages = (
+            hex_number(texts.get(f"{RUNTIME_MAP}/{number}/{key}", "")) for key in RUNTIME_KEYS
+        )
+        if kind not in _RUNTIME or start is None or not pages:
+            continue
+        if start % _EFI_PAGE == 0 and start + pages * _EFI_PAGE <= _TOP:
+            yield Extent.sized(start, pages * _EFI_PAGE), _RUNTIME[kind]
+
+
+def hex_number(text: str) -> int | None:
+    """A number as these files have one; None where it is none."""
+    found = re.fullmatch(r"0x([0-9a-f]{1,16})\s*", text)
+    return int(found[1], 16) if found else None

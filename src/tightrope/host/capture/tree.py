@@ -25,6 +25,8 @@ Files = Mapping[str, "str | OSError"]
 MEMMAP = "/sys/firmware/memmap"
 """A directory: N/start, N/end, N/type for each entry (ABI/testing/sysfs-firmware-memmap)."""
 BOOT_PARAMS = "/sys/kernel/boot_params/data"
+SETUP_DATA = "/sys/kernel/boot_params/setup_data"
+"""A directory: N/type and N/data for each node that the loader left (ABI/testing/sysfs-kernel-boot_params)."""
 LOCKDOWN = "/sys/kernel/security/lockdown"
 OSRELEASE = "/proc/sys/kernel/osrelease"
 SPECTRE_V2 = "/sys/devices/system/cpu/vulnerabilities/spectre_v2"
@@ -62,6 +64,8 @@ def read_tree(root: str = "/") -> dict[str, str | OSError]:
     for directory, pattern, keys in (
         (MEMMAP, r"\d+", ("start", "end", "type")),
         (kexec.CPUS, r"cpu\d+", ("crash_notes", "crash_notes_size")),
+        (efi.RUNTIME_MAP, r"\d+", efi.RUNTIME_KEYS),
+        (SETUP_DATA, r"\d+", ("type",)),
     ):
         try:
             entries = sorted(_entries(base / directory[1:], pattern))
