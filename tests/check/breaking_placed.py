@@ -29,6 +29,7 @@ from tightrope.model import (
     SegmentRole,
     Step,
 )
+from tightrope.sabotage.edits import with_tables
 from tightrope.x86.walk import Access
 
 PAGE = 4096
@@ -217,8 +218,9 @@ def no_execute(handover: Handover, run: Run) -> Walked:
 def low_memory_no_execute(handover: Handover, run: Run) -> Walked:
     """The same in the entry for 64 KiB: the decompressor's trampoline is somewhere there."""
     frame, at, entry = entry_of(table_b(handover), 0x1_0000)
-    data = (entry | 1 << 63).to_bytes(8, "little")
-    return handover, replace(run, memory=Overlaid(run.memory, frame + at, data))
+    page = bytearray(table_b(handover).pages[frame])
+    page[at : at + 8] = (entry | 1 << 63).to_bytes(8, "little")
+    return with_tables(handover, frame, bytes(page)), run
 
 
 PLACED = (

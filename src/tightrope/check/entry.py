@@ -10,12 +10,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 
+import numpy as np
+
 from tightrope.abi import boot
 from tightrope.check.case import Case
 from tightrope.check.rule import Found, finding, rule
 from tightrope.check.switching import x86_flags
 from tightrope.errors import MachineError
-from tightrope.memory import Extent, covered
+from tightrope.memory import Extent
 from tightrope.model import Confidential, Protocol, Step, Stop
 from tightrope.x86 import cpu as x86
 from tightrope.x86.bits import named_bits
@@ -298,23 +300,12 @@ def reachable(case: Case) -> Iterator[Found]:
     """
     if case.run.stop is not Stop.ENTRY:
         return
-    # The kernel runs where it lies, and writes over itself; what it is handed is its to change.
-    wanted = [
-        (each.destination, f"the {each.name}", case.intent.kernel_entry in each.destination)
-        for each in case.intent.segments
-    ]
-    if case.intent.protocol is Protocol.LINUX_64:
-        wanted += [
-            (each.extent, each.what, True)
-            for each in case.intent.identity
-            if each.extent.end <= TRAMPOLINE_END
-            and covered(each.extent, case.host.memory.ram)
-            and case.control_page != each.extent
-        ]
     mmu, read = case.run.registers.mmu(case.host.cpu), case.once(_entries)
-    for extent, what, runs in wanted:
-        virt = extent.start
-        while virt < extent.end:
+    for segment in case.intent.segments:
+        # The kernel runs where it lies, and writes over itself; what it is handed is its to change.
+        runs = case.intent.kernel_entry in segment.destination
+        virt = segment.destination.start
+        while virt < segment.destination.end:
             access = Access.WRITE
             got = walk(read, mmu, virt, access)
             if runs and not isinstance(got, Refused) and not got.executable:
@@ -323,12 +314,29 @@ def reachable(case: Case) -> Iterator[Found]:
             if isinstance(got, Refused) or got.phys != virt:
                 why = got.reason if isinstance(got, Refused) else f"leads to {got.phys:#x}"
                 yield finding(
-                    f"{virt:#x} of {what} cannot be {_USE[access]} by the new kernel: {why}",
-                    mend="map [load, load + init_size), boot_params, the command line and low memory"
-                    " 1:1, to be written and executed",
+                    f"{virt:#x} of the {segment.name} cannot be {_USE[access]} by the new kernel: {why}",
+                    mend="map [load, load + init_size), boot_params and the command line 1:1",
                 )
                 return
             virt = (virt & -got.page_size) + got.page_size
+    yield from _trampoline(case)
+
+
+def _trampoline(case: Case) -> Iterator[Found]:
+    """Low memory, by page_table_b as it was built: that it is there at all, `table-b-covers` asks."""
+    if case.intent.protocol is not Protocol.LINUX_64 or case.handover.page_table_b is None:
+        return
+    mapped = case.mapped_b
+    closed = ~mapped.executable & (mapped.virt < np.uint64(TRAMPOLINE_END))
+    for at in np.nonzero(closed)[0].tolist():
+        page = Extent.sized(int(mapped.virt[at]), int(mapped.size[at]))
+        for each in case.intent.identity:
+            if each.extent.end <= TRAMPOLINE_END and each.extent.overlaps(page):
+                yield finding(
+                    f"{page.start:#x} of {each.what} cannot be executed by the new kernel",
+                    mend="map low memory so that it can be executed: a trampoline is put there",
+                )
+                return
 
 
 _USE = {Access.WRITE: "used", Access.FETCH: "executed"}

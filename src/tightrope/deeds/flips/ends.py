@@ -38,7 +38,7 @@ class Open(StrEnum):
 
     REGISTER = "a general register that the entry's protocol leaves undefined"
     SEGMENT = "FS, GS or what they name, which the entry's protocol leaves undefined"
-    FLAGS = "a status flag, which the entry's protocol leaves undefined"
+    FLAGS = "a status flag, VIF or VIP, which the entry's protocol leaves undefined"
     EFER = "a bit of EFER that is not long mode's: every kernel writes EFER before it relies on it"
     CR3 = "a bit of CR3 that is ignored, or says how tables are cached"
     USER = "a page open to user mode: CR4 has no SMEP and no SMAP at the entry, and nobody is user there"
@@ -50,7 +50,8 @@ SOURCES: Mapping[Open, str] = {
     " Protocol (esi; ebp, edi and ebx zero); Multiboot 0.6.96, 3.2",
     Open.SEGMENT: "boot.rst, 64-bit Boot Protocol: CS, DS, ES and SS are named; Linux"
     " arch/x86/boot/compressed/head_64.S and head_32.S load the others themselves",
-    Open.FLAGS: "boot.rst, 64-bit Boot Protocol: interrupts have to be off, and no more is said",
+    Open.FLAGS: "boot.rst, 64-bit Boot Protocol: interrupts have to be off, and no more is said; VIF and VIP"
+    " count with CR4.VME or PVI alone (SDM volume 3, 2.3), and POPF leaves them",
     Open.EFER: "boot.rst, 64-bit Boot Protocol; Linux arch/x86/kernel/head_64.S sets SCE and NX itself",
     Open.CR3: "SDM volume 3, table 4-12 and 4.9: bits 2:0 and 11:5 are ignored, PWT and PCD are of memory types,"
     " which no report here sees; where a new kernel reads CR3 for an address, table-b-top binds them",
@@ -214,8 +215,8 @@ BOUND: Mapping[tuple[Protocol, int], frozenset[str]] = {
     (Protocol.PVH, 32): frozenset({"rsp", "rbx"}),
 }
 """The general registers of each entry that somebody reads: rsp is every purgatory's."""
-STATUS = 0x8D5
-"""CF, PF, AF, ZF, SF and OF (SDM 3.4.3.1)."""
+STATUS = 0x18_08D5
+"""CF, PF, AF, ZF, SF and OF (SDM volume 1, 3.4.3.1), VIF and VIP."""
 
 
 def _registers(end: End, was: Registers, now: Registers) -> Iterator[Difference]:
