@@ -18,7 +18,7 @@ from tightrope.check.rule import Found, finding, rule
 from tightrope.check.switching import x86_flags
 from tightrope.errors import MachineError
 from tightrope.memory import Extent
-from tightrope.model import Confidential, Protocol, Step, Stop
+from tightrope.model import Confidential, Memory, Protocol, Step, Stop
 from tightrope.x86 import cpu as x86
 from tightrope.x86.bits import named_bits
 from tightrope.x86.walk import Access, ReadEntry, Refused, walk
@@ -378,11 +378,12 @@ def stack_readable(case: Case) -> Iterator[Found]:
 
 def _entries(case: Case) -> ReadEntry:
     """Memory as the walk left it, for walks that ask for the same tables again and again."""
-    return cache(partial(_entry, case))
+    # Of the memory alone: a case that held itself would keep a machine's memory until it is collected.
+    return cache(partial(_entry, case.run.memory))
 
 
-def _entry(case: Case, phys: int, size: int) -> int | None:
+def _entry(memory: Memory, phys: int, size: int) -> int | None:
     try:
-        return int.from_bytes(case.run.memory.read(Extent.sized(phys, size)), "little")
+        return int.from_bytes(memory.read(Extent.sized(phys, size)), "little")
     except MachineError:
         return None
