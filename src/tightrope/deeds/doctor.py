@@ -1,7 +1,7 @@
 """What this computer has of what tightrope uses: packages, machines, programs, kernels, rights.
 
-Rules: it looks and changes nothing; a package is looked up and not imported, a machine is opened and
-closed again.
+Rules: it looks and changes nothing, and answers where no package is there at all; a package is looked
+up and not imported, a machine is opened and closed again.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from tightrope.deeds import defaults, machines
-from tightrope.errors import TightropeError
+from tightrope.errors import MissingPart, TightropeError
 from tightrope.model.health import Part
 
 REHEARSE = "rehearsals on the emulator: the walk, the checks, the verdict"
@@ -56,20 +55,22 @@ def _packages() -> Iterator[Part]:
 
 def _machines() -> Iterator[Part]:
     def opened() -> str:
+        from tightrope.deeds import machines
+
         with machines.opened("kvm"):
             return "this computer's CPU"
 
-    yield _tried(
-        "KVM", opened, costs="--on kvm and kvm-free: the same walk on a real CPU", mend="/dev/kvm"
-    )
+    yield _tried("KVM", opened, costs="--on kvm and kvm-free: the same walk on a real CPU")
 
 
-def _tried(name: str, attempt: Callable[[], str], *, costs: str, mend: str) -> Part:
+def _tried(name: str, attempt: Callable[[], str], *, costs: str) -> Part:
     """What an attempt says, or the reason of its failure as what would mend it."""
     try:
-        return Part(name=name, found=attempt(), costs=costs, mend=mend)
+        return Part(name=name, found=attempt(), costs=costs, mend="")
     except TightropeError as err:
         return Part(name=name, found=None, costs=costs, mend=str(err))
+    except ModuleNotFoundError as err:
+        return Part(name=name, found=None, costs=costs, mend=f"{err.name}, which is missing, first")
 
 
 def _programs() -> Iterator[Part]:
@@ -84,12 +85,16 @@ def _programs() -> Iterator[Part]:
 
 
 def _this_linux() -> Iterator[Part]:
-    yield Part(
-        name="a readable kernel",
-        found=defaults.newest_kernel(),
-        costs="rehearse without KERNEL, other than of the shipped one; --from running",
-        mend="Debian's package linux-image-amd64, and the right to read it",
-    )
+    def newest() -> str:
+        from tightrope.deeds import defaults
+
+        found = defaults.newest_kernel()
+        if found is None:
+            raise MissingPart("Debian's package linux-image-amd64, and the right to read it")
+        return found
+
+    costs = "rehearse without KERNEL, other than of the shipped one; --from running"
+    yield _tried("a readable kernel", newest, costs=costs)
     root = os.geteuid() == 0
     yield Part(
         name="root",
