@@ -126,9 +126,14 @@ def new_kernel(parser: ArgumentParser) -> None:
 
 
 def verify(parser: ArgumentParser) -> None:
-    """`--verify`."""
+    """`--verify` and `--from-top`, which `tightrope load` has by itself."""
     from tightrope.model import OnDamage
 
+    parser.add_argument(
+        "--from-top",
+        action="store_true",
+        help="the kernel goes to the highest free place, where Linux loads most of it without a copy",
+    )
     parser.add_argument(
         "--verify",
         choices=[each.value for each in OnDamage],

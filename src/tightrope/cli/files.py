@@ -109,6 +109,7 @@ def inputs(options: argparse.Namespace, begun: Early | None = None) -> tuple[Ima
             command_line=line,
             scatter=options.scatter,
             crash=options.crash,
+            from_top=getattr(options, "from_top", False),
             verify=OnDamage(options.verify) if getattr(options, "verify", None) else None,
             backup=options.backup,
             protocol=Protocol(options.entry) if options.entry else None,

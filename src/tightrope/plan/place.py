@@ -47,7 +47,7 @@ def place(image: Image, host: Host, walked: Host, request: Request, way: Way) ->
     )
     load = room.kernel()
     base = Phys(image.pref_address if image.pref_address in load else load.start)
-    segments = _kernel(image, base)
+    segments = _kernel(image, base, from_top=request.from_top)
     memory = walked.memory
     backup: tuple[Backup, ...] = ()
     # Whoever has no command line cannot be told where a core header lies.
@@ -104,11 +104,13 @@ def _stub(
     )
 
 
-def _kernel(image: Image, base: Phys) -> list[Segment]:
+def _kernel(image: Image, base: Phys, *, from_top: bool) -> list[Segment]:
     """One segment for each part, whole pages; a part that begins inside a page has zeros before it."""
     parts = moved(image, base - image.pref_address)
     why = f"init_size {image.init_size:#x} from " + (
-        "pref_address" if base == image.pref_address else "the first place that fits"
+        "pref_address"
+        if base == image.pref_address
+        else f"the {'highest' if from_top else 'first'} place that fits"
     )
     segments = []
     for number, part in enumerate(parts, 1):
