@@ -180,8 +180,8 @@ class Rehearsing:
                     verify=damage(self._options),
                     progress=bar,
                 )
-        except (MissingPart, ModuleNotFoundError) as err:
-            what = f"needs {err.name}" if isinstance(err, ModuleNotFoundError) else str(err)
+        except (MissingPart, ImportError) as err:
+            what = f"needs {err.name}" if isinstance(err, ImportError) else str(err)
             raise MissingPart(
                 f"a rehearsal cannot run here ({what}): install tightrope[rehearse], or say"
                 " --no-rehearsal"
