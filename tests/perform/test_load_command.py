@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -14,7 +15,7 @@ from tests.conftest import debian_kernel
 from tests.makers import trees
 from tests.perform.fake import Held
 from tests.perform.fake_linux import FakeLinux
-from tightrope import host
+from tightrope import deeds, host
 from tightrope.cli import main
 from tightrope.deeds import old_kernel, surveyed
 from tightrope.deeds.surveyed import Survey
@@ -173,3 +174,15 @@ def test_refusals_of_a_captured_machine_are_told_of_the_plan_for_it(
     limit.write_text("0\n")
     assert main([*words, "--via", "kexec_load"]) == 1
     assert "kexec_load: EPERM: kernel.kexec_load_limit_reboot is 0" in capsys.readouterr().out
+
+
+def test_where_no_rehearsal_can_run_the_way_without_one_is_named(
+    linux: FakeLinux, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delattr(deeds, "surveyed")
+    monkeypatch.setitem(sys.modules, "tightrope.deeds.surveyed", None)
+    assert load("--really") == 2
+    said = capsys.readouterr().err
+    assert "a rehearsal cannot run here" in said
+    assert "say --no-rehearsal" in said
+    assert (linux.loads, linux.file_loads) == ([], [])
