@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -60,19 +60,36 @@ def tracked_text_files() -> Iterator[tuple[Path, str]]:
             yield path, data.decode("utf-8")
 
 
-def identifier(path: Path) -> str:
-    return path.relative_to(SOURCE).as_posix()
+def without_rules(files: Mapping[str, str]) -> list[str]:
+    """Modules, by name and text, that state no rules at their top."""
+    return [name for name, text in files.items() if not ast.get_docstring(ast.parse(text))]
 
 
-@pytest.mark.parametrize("path", MODULES, ids=identifier)
-def test_a_module_states_its_rules_at_the_top(path: Path) -> None:
-    assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+def too_long(files: Mapping[str, str]) -> list[str]:
+    """Those that nobody reads to their end, with their length."""
+    counted = {name: text.count("\n") for name, text in files.items()}
+    return [f"{name}: {lines} lines" for name, lines in counted.items() if lines > LONGEST]
 
 
-@pytest.mark.parametrize("path", WRITTEN, ids=identifier)
-def test_a_file_is_short_enough_to_be_read(path: Path) -> None:
-    lines = path.read_text(encoding="utf-8").count("\n")
-    assert lines <= LONGEST
+def read(paths: Iterable[Path]) -> dict[str, str]:
+    return {each.relative_to(SOURCE).as_posix(): each.read_text(encoding="utf-8") for each in paths}
+
+
+def test_every_module_states_its_rules_at_the_top() -> None:
+    assert len(MODULES) > 200
+    assert without_rules(read(MODULES)) == []
+
+
+def test_every_file_is_short_enough_to_be_read() -> None:
+    assert len(WRITTEN) > len(MODULES)
+    assert too_long(read(WRITTEN)) == []
+
+
+def test_a_module_without_rules_and_one_line_too_many_are_found_by_name() -> None:
+    files = {"a.py": '"""Rules."""\n', "b.py": "# Rules.\n", "c.py": "x = 1\n" * LONGEST}
+    assert without_rules(files) == ["b.py", "c.py"]
+    assert too_long(files) == []
+    assert too_long({"c.py": files["c.py"] + "\n"}) == [f"c.py: {LONGEST + 1} lines"]
 
 
 def test_no_file_names_one_machine_or_a_package_registry() -> None:

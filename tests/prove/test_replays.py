@@ -65,7 +65,7 @@ def old_kernel(layout: Layout, virt: int) -> Host:
 
 
 MOVED = frozenset({"memory-told", "laid-free"})
-"""What is said of either design where P became RAM behind the planner's back, as `moved` has it."""
+"""Rules that name the page at P, which became RAM behind the planner's back (`moved`), and no other page."""
 
 
 def moved(plan: Plan, phys: int) -> Plan:
@@ -113,8 +113,11 @@ def test_damm_v4_falls_at_step_2_on_every_counterexample(
         built = build(plan, design=design)
         assert (built.intent.relocation, built.intent.control_page) == (virt, phys)
         run = shared().run(built)
-        findings = tuple(each for each in check(built, run) if each.rule not in MOVED)
+        found = check(built, run)
+        findings = tuple(each for each in found if each.rule not in MOVED)
         seen[design] = (run.stop, findings)
+        for each in found:
+            assert each.rule not in MOVED or f"{phys:#x}" in str(each), each
     stop, findings = seen[DAMM_V4]
     assert stop is Stop.FAULT
     assert (findings[0].rule, findings[0].step) == ("table-a-maps-v", Step.TABLE_A)
