@@ -37,7 +37,7 @@ LOW_MEMORY = "a PC's firmware has left something in low memory"
 
 @pytest.fixture(scope="module")
 def machine() -> Iterator[Qemu]:
-    made = qemu(walk_seconds=20)
+    made = qemu(walk_seconds=120)
     yield made
     made.close()
 

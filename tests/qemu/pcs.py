@@ -26,7 +26,7 @@ from tightrope.sabotage import named
 
 MIB = 1 << 20
 QUIET = "console=ttyS0 quiet panic=-1"
-BOOT_SECONDS = 150.0
+BOOT_SECONDS = 600.0
 """Far above any boot, on a computer that does other things as well."""
 
 

@@ -90,7 +90,9 @@ def test_a_running_kernel_hands_over(machine: Qemu, old: str, new: str, paging: 
     assert (got.outcome, got.findings) == (Outcome.HOLDS, ())
     assert got.console is not None
     release = debian_kernel(new).name.removeprefix("vmlinuz-")
-    assert f"tightrope: userspace {word} {release}" in got.console.lines[-1]
+    # Among the lines: on a busy computer the guest says more before its CPU is stopped.
+    said = [each for each in got.console.lines if each.startswith(f"tightrope: userspace {word} ")]
+    assert [release in each for each in said] == [True]
     world, plan = got.handover.world, got.handover.intent
     assert world.host.paging is paging
     assert world.host.text.virt != NOWHERE[old], "KASLR is on"

@@ -48,7 +48,7 @@ def lives(number: int) -> bool:
 
 def gone(number: int) -> bool:
     """It is not there any more, within some time."""
-    limit = time.monotonic() + 20
+    limit = time.monotonic() + 120
     while lives(number) and time.monotonic() < limit:
         time.sleep(0.01)
     return not lives(number)

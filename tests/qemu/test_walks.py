@@ -27,7 +27,7 @@ from tightrope.sabotage import SABOTAGES
 
 @pytest.fixture(scope="module")
 def machine() -> Iterator[Qemu]:
-    made = qemu(walk_seconds=20)
+    made = qemu(walk_seconds=120)
     yield made
     made.close()
 

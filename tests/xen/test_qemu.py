@@ -31,7 +31,7 @@ from tightrope.x86.cpu import GENERAL
 
 @pytest.fixture(scope="module")
 def machine() -> Iterator[Qemu]:
-    made = qemu(walk_seconds=20)
+    made = qemu(walk_seconds=120)
     yield made
     made.close()
 
@@ -77,7 +77,7 @@ def test_a_real_32_bit_kernel_speaks_after_long_mode_was_left(
     image = image_room.read(debian_686_pae.read_bytes(), debian_686_pae.name)
     asked = replace(request(OUT), initrd=None, command_line="earlyprintk=ttyS0,115200")
     assert prepare(image, hypervisor(OUT), asked).entry_bits == 32
-    got = rehearse(image, hypervisor(OUT), asked, machine=machine, until=Spoken(seconds=60))
+    got = rehearse(image, hypervisor(OUT), asked, machine=machine, until=Spoken(seconds=240))
     assert [each.message for each in got.findings] == []
     assert got.console is not None
     assert got.console.lines
