@@ -111,14 +111,27 @@ def forked(work: Callable[[], T]) -> T | None:
 class Mutation:
     """The plugin: it takes the place of the loop over the tests."""
 
-    def __init__(self, changes: list[Change], tell: Callable[[int, bool | None], None]) -> None:
-        """`tell` hears of each change, by its number: killed, survived, or None where it is not judged."""
-        self.changes, self.tell = changes, tell
+    def __init__(
+        self, changes: list[Change], nearest: str, tell: Callable[[int, bool | None], None]
+    ) -> None:
+        """Of tests outside the folder `nearest` those of tests/slow.txt are left out.
+
+        `tell` hears of each change, by its number: killed, survived, or None where it is not judged.
+        """
+        self.changes, self.nearest, self.tell = changes, nearest, tell
         self.failed: list[str] = []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed:
             self.failed.append(report.nodeid)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        items[:] = [
+            each
+            for each in items
+            if each.nodeid.startswith(self.nearest) or each.get_closest_marker("slow") is None
+        ]
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
