@@ -158,6 +158,17 @@ def test_a_kernel_behind_crash_is_a_kernel(tightrope: Shell) -> None:
     assert "is no size of memory" in tightrope("plan", "--shipped", "--crash=0").err
 
 
+@pytest.mark.parametrize(
+    "words", [["--crash=0x33000000+0x10000000"], ["--crash", "0x33000000+0x10000000"]]
+)
+def test_an_example_s_crash_region_is_where_it_is_asked_for(
+    tightrope: Shell, words: list[str]
+) -> None:
+    done = tightrope("host", "example", *words)
+    assert (done.status, done.err) == (0, "")
+    assert "start = 0x3300_0000" in done.out
+
+
 def test_the_example_host_comes_out_as_it_is_and_can_be_used(tightrope: Shell) -> None:
     done = tightrope("host", "example")
     assert (done.status, done.out, done.err) == (0, host.example(), "")

@@ -73,7 +73,13 @@ class Parser(argparse.ArgumentParser):
 
 
 def with_sizes(words: Sequence[str]) -> Iterator[str]:
-    """`--crash 256M` as argparse can have it: see `arguments.CRASH_SIZE`."""
+    """`--crash 256M` as argparse can have it: see `arguments.CRASH_SIZE`.
+
+    `host example --crash=START+SIZE` says where, and stays as it is.
+    """
+    if next((each for each in words if each[:1] != "-"), "") == "host":
+        yield from words
+        return
     waiting = False
     for each in words:
         option, joined, value = each.partition("=")
