@@ -89,11 +89,11 @@ class MissingPart(TightropeError):
 
 
 class CannotBe(TightropeError):
-    """A machine that is here cannot be the host that it is to walk on: the reason, and what fits."""
+    """A machine that is here cannot be the host that it is to walk on: why, and what fits."""
 
 
 class MachineError(TightropeError):
-    """A machine was asked for something it cannot do (a bug in the caller, or a limit of its own)."""
+    """A machine was asked for what it cannot do (a bug in the caller, or a limit of its own)."""
 
 
 class WireError(MachineError):

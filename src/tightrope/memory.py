@@ -2,8 +2,9 @@
 
 Rules: an `Extent` is [start, end) in bytes, start inclusive, end exclusive, and never empty unless
 it says so.  This file does not know what a page table, a kernel or an image is.  Addresses have
-kinds: a `Phys` and a `Virt` are both ints at run time, and different types to mypy, so that a mix-up
-is a type error before it is a triple fault.  Arithmetic gives a plain int: name the kind again.
+kinds: a `Phys` and a `Virt` are both ints at run time, and different types to mypy, so that a
+mix-up is a type error before it is a triple fault.  Arithmetic gives a plain int: name the kind
+again.
 
             end ->  +-----------+
                     |           |   size = end - start
@@ -26,7 +27,8 @@ Virt = NewType("Virt", int)
 Machine = NewType("Machine", Phys)
 """Xen's word for a `Phys`: it may go wherever one may, into a table, a list, a control register."""
 PseudoPhys = NewType("PseudoPhys", int)
-"""What a Xen guest calls physical.  No CPU knows it: it is no `Phys`, and only a p2m makes it one."""
+"""What a Xen guest calls physical.  No CPU knows it: it is no `Phys`, and only a p2m makes it one.
+"""
 
 PAGE_SHIFT = 12
 PAGE_SIZE = 1 << PAGE_SHIFT
@@ -169,7 +171,8 @@ class Region:
 
 @dataclass(frozen=True, slots=True)
 class MemoryMap:
-    """The firmware's map: sorted regions that do not overlap (ValueError); what is in none is a hole."""
+    """The firmware's map: sorted regions that do not overlap (ValueError); what is in none is a
+    hole."""
 
     regions: tuple[Region, ...]
     ram: tuple[Extent, ...] = field(init=False, repr=False, compare=False)

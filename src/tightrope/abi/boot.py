@@ -19,8 +19,9 @@ Sources, named by their short names below: "boot.rst" is Linux Documentation/arc
           | PE certificates      |  signed kernels only
           +----------------------+
 
-Rules: numbers only.  A setup header field has the same offset in the file and in boot_params, so one
-declaration serves a reader and a loader.  This file judges nothing but whether a value fits a field.
+Rules: numbers only.  A setup header field has the same offset in the file and in boot_params, so
+one declaration serves a reader and a loader.  This file judges nothing but whether a value fits a
+field.
 """
 
 from __future__ import annotations
@@ -153,8 +154,8 @@ BOOT_PARAMS_FIELDS = (
 )
 """What a kexec loader fills in before the setup header (zero-page.rst).
 
-The sentinel is 0xff in a kernel file and has to be 0 in boot_params: a loader that copies more of the
-file than the setup header is found out by it.
+The sentinel is 0xff in a kernel file and has to be 0 in boot_params: a loader that copies more of
+the file than the setup header is found out by it.
 """
 
 check_layout(SETUP_HEADER_FIELDS, end=SETUP_HEADER_LIMIT, gaps=False)
@@ -184,7 +185,8 @@ def setup_size(setup_header: bytes) -> int:
     return ((sectors or DEFAULT_SETUP_SECTS) + 1) * SECTOR
 
 
-# ----------------------------------------------------------------- magic numbers and flags (boot.rst)
+# ----------------------------------------------------------------- magic numbers and flags
+# (boot.rst)
 
 BOOT_FLAG = 0xAA55
 HEADER_MAGIC = 0x53726448
@@ -233,9 +235,11 @@ class XLoadFlags(IntFlag):
 # ---------------------------------------------------------------------------- entering the kernel
 
 ENTRY_32_OFFSET = 0
-"""startup_32, from the load address (boot.rst, "32-bit Boot Protocol"); a 64-bit kernel has it too."""
+"""startup_32, from the load address (boot.rst, "32-bit Boot Protocol"); a 64-bit kernel has it too.
+"""
 ENTRY_64_OFFSET = 0x200
-"""startup_64, from the load address, where XLF_KERNEL_64 is set (boot.rst, "64-bit Boot Protocol")."""
+"""startup_64, from the load address, where XLF_KERNEL_64 is set (boot.rst, "64-bit Boot Protocol").
+"""
 BOOT_CS = 0x10
 BOOT_DS = 0x18
 """Selectors of flat 4 GiB segments; cs is BOOT_CS and ds, es, ss are BOOT_DS at either entry."""
@@ -246,7 +250,8 @@ TYPE_OF_LOADER_KEXEC = 0xD0
 VMLINUX_PROTOCOL = 0x0206
 """The protocol version that kexec-tools names in boot_params of a kernel without a setup header."""
 
-# ------------------------------------------------------------------- memory map and setup_data lists
+# ------------------------------------------------------------------- memory map and setup_data
+# lists
 
 E820_TABLE = 0x2D0
 E820_MAX_ENTRIES = 128
@@ -268,7 +273,8 @@ class E820Type(IntEnum):
 
 
 SETUP_DATA = Struct("<QII")
-"""Head of a setup_data node: physical address of the next (0 ends the list), type, bytes behind it."""
+"""Head of a setup_data node: physical address of the next (0 ends the list), type, bytes behind it.
+"""
 SETUP_E820_EXT = 1
 """Type of the node that carries the memory map's entries beyond E820_MAX_ENTRIES."""
 

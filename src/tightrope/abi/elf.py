@@ -141,8 +141,8 @@ XEN_NOTE_SIZES = frozenset({4, 8})
 COMMAND_LINE_SIZE = 2048
 """Bytes of command line with its terminating zero (Linux arch/x86/include/asm/setup.h)."""
 INITRD_ADDR_MAX: Mapping[int, int] = MappingProxyType({32: 0x37FF_FFFF, 64: 0x7FFF_FFFF})
-"""By bits of the kernel, where no setup header says it: boot.rst (initrd_addr_max, the default of old
-protocols) and what header.S has always had since."""
+"""By bits of the kernel, where no setup header says it: boot.rst (initrd_addr_max, the default of
+old protocols) and what header.S has always had since."""
 
 if (HEADER[32].size, HEADER[64].size) != (52, 64):
     raise ValueError("an ELF header does not have the size that the System V ABI gives it")

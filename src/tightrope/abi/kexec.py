@@ -6,9 +6,10 @@
     0x10  mem                           0x08     where they go: a physical address, page aligned
     0x18  memsz                         0x0c     whole pages; zeros behind the bytes
 
-Sources: include/uapi/linux/{kexec,reboot,capability}.h; arch/x86/entry/syscalls/syscall_{32,64}.tbl;
-kernel/kexec.c and kexec_file.c; arch/x86/kernel/kexec-bzimage64.c; Documentation/ABI/testing/
-sysfs-kernel-kexec-kdump.  What differs between 6.1, 6.12, 7.2 and 7.3 was tried on each.
+Sources: include/uapi/linux/{kexec,reboot,capability}.h;
+arch/x86/entry/syscalls/syscall_{32,64}.tbl; kernel/kexec.c and kexec_file.c;
+arch/x86/kernel/kexec-bzimage64.c; Documentation/ABI/testing/ sysfs-kernel-kexec-kdump.  What
+differs between 6.1, 6.12, 7.2 and 7.3 was tried on each.
 """
 
 from __future__ import annotations
@@ -57,7 +58,8 @@ CAP_SYS_BOOT = 22
 COMMAND_LINE_LIMIT = 2047
 """Bytes with the zero at the end: the bzImage's cmdline_size as kexec_file_load reads it."""
 ELFCOREHDR_ROOM = 30
-"""MAX_ELFCOREHDR_STR_LEN: left free in every command line, also of a kexec that is no crash kexec."""
+"""MAX_ELFCOREHDR_STR_LEN: left free in every command line, also of a kexec that is no crash kexec.
+"""
 DMCRYPT_ROOM = 31
 """MAX_DMCRYPTKEYS_STR_LEN: left free as well where dm-crypt keys are handed to a crash kernel."""
 

@@ -2,8 +2,8 @@
 
 Rules: numbers, layouts and encoders; nothing here opens a device.  Integers are little-endian.
 
-Sources: Linux include/uapi/linux/kvm.h and arch/x86/include/uapi/asm/kvm.h; the order and meaning of
-the calls is Documentation/virt/kvm/api.rst.
+Sources: Linux include/uapi/linux/kvm.h and arch/x86/include/uapi/asm/kvm.h; the order and meaning
+of the calls is Documentation/virt/kvm/api.rst.
 """
 
 from __future__ import annotations

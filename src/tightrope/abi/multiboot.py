@@ -1,7 +1,8 @@
-"""Multiboot 1 and Multiboot 2 as data: what a kernel asks of its boot loader, and what it is handed.
+"""Multiboot 1 and Multiboot 2 as data: what a kernel asks of its boot loader, and what it is
+handed.
 
-Sources: "Multiboot" is the Multiboot Specification version 0.6.96, sections 3.1.1 to 3.1.3, 3.2, 3.3;
-"Multiboot2" the Multiboot2 Specification version 2.0, sections 3.1.1 to 3.1.13, 3.3, 3.6.
+Sources: "Multiboot" is the Multiboot Specification version 0.6.96, sections 3.1.1 to 3.1.3, 3.2,
+3.3; "Multiboot2" the Multiboot2 Specification version 2.0, sections 3.1.1 to 3.1.13, 3.3, 3.6.
 
     Multiboot, 4-byte aligned, in the first 8192 bytes    Multiboot2, 8-byte aligned, in the first 32768
       0 magic                                               0 magic
@@ -30,11 +31,13 @@ REACH_1 = 8192
 HEADER_1 = Struct("<III")
 """magic, flags, checksum."""
 ADDRESSES_1 = Struct("<IIIII")
-"""Behind HEADER_1: header_addr, load_addr, load_end_addr, bss_end_addr, entry_addr, all physical."""
+"""Behind HEADER_1: header_addr, load_addr, load_end_addr, bss_end_addr, entry_addr, all physical.
+"""
 
 
 class Flags(IntFlag):
-    """The flags field: bits 0 to 15 are requirements, a loader ignores 16 to 31 that it does not know."""
+    """The flags field: bits 0 to 15 are requirements, a loader ignores 16 to 31 that it does not
+    know."""
 
     PAGE_ALIGN = 1 << 0
     MEMORY_INFO = 1 << 1
@@ -81,8 +84,9 @@ TAG_FIELDS = {
     Tag.CONSOLE_FLAGS: Struct("<I"),
     Tag.RELOCATABLE: Struct("<IIII"),
 }
-"""Behind TAG.  ADDRESS: header_addr, load_addr, load_end_addr, bss_end_addr.  RELOCATABLE: min_addr,
-max_addr, align, preference.  INFORMATION_REQUEST has a list of 32-bit Information types."""
+"""Behind TAG.  ADDRESS: header_addr, load_addr, load_end_addr, bss_end_addr.  RELOCATABLE:
+min_addr, max_addr, align, preference.  INFORMATION_REQUEST has a list of 32-bit Information types.
+"""
 
 CONSOLE_REQUIRED = 1
 """Bit 0 of the console flags: at least one supported console has to be there."""
@@ -115,7 +119,8 @@ class Information(IntEnum):
     LOAD_BASE = 21
 
 
-# --------------------------------------------------------------------- what a kernel is entered with
+# --------------------------------------------------------------------- what a kernel is entered
+# with
 
 LOADED_BY_1 = 0x2BADB002
 """eax at a Multiboot kernel's entry (Multiboot, 3.2); ebx is the address of its information."""
@@ -123,9 +128,10 @@ LOADED_BY_2 = 0x36D76289
 """eax at a Multiboot2 kernel's entry (Multiboot2, 3.3)."""
 
 INFORMATION_1 = Struct("<7I16x7I44x")
-"""The information structure (Multiboot, 3.3): flags, mem_lower and mem_upper (KiB), boot_device, cmdline,
-mods_count, mods_addr; behind the symbols, from 44 on, mmap_length, mmap_addr, drives_length, drives_addr,
-config_table, boot_loader_name, apm_table; symbols, VBE and framebuffer are left zero."""
+"""The information structure (Multiboot, 3.3): flags, mem_lower and mem_upper (KiB), boot_device,
+cmdline, mods_count, mods_addr; behind the symbols, from 44 on, mmap_length, mmap_addr,
+drives_length, drives_addr, config_table, boot_loader_name, apm_table; symbols, VBE and framebuffer
+are left zero."""
 
 
 class Given(IntFlag):
@@ -159,7 +165,8 @@ LOAD_BASE_2 = Struct("<I")
 
 
 class Memory(IntEnum):
-    """Types of a memory map entry, the same in both versions; whatever is none of them is reserved."""
+    """Types of a memory map entry, the same in both versions; whatever is none of them is
+    reserved."""
 
     AVAILABLE = 1
     RESERVED = 2

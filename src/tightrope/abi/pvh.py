@@ -1,7 +1,8 @@
 """Xen's direct boot (PVH) as data: what a kernel is handed at its PHYS32_ENTRY.
 
-Source: Xen's xen/include/public/arch-x86/hvm/start_info.h; the CPU's state is in docs/misc/pvh.pandoc:
-protected mode, paging off, ebx = the address of hvm_start_info, CR0 nothing but PE, CR4 zero.
+Source: Xen's xen/include/public/arch-x86/hvm/start_info.h; the CPU's state is in
+docs/misc/pvh.pandoc: protected mode, paging off, ebx = the address of hvm_start_info, CR0 nothing
+but PE, CR4 zero.
 
 Rules: numbers only.  All addresses are physical and 64 bits wide.
 """

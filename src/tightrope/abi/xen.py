@@ -1,9 +1,10 @@
 """Xen's kexec interface as data: hypercalls, structures v1 and v2, the crash notes, privcmd.
 
-Sources: xen/include/public/{kexec,memory,xen,errno,elfnote}.h and xen/include/xen/{elfcore,kimage}.h of
-xen-project/xen; v1 as of its commits a173b7d011, 6dd60f6880, 6fc8621b96 (2006), v2 as of 5813737f85
-(2013, Xen 4.4).  The slots of page_list are those of Linux include/asm-{i386,x86_64}/kexec.h as of
-2.6.20 (commits 3566561bfadf and 4bfaaef01a1b).  privcmd: Linux include/uapi/xen/privcmd.h.
+Sources: xen/include/public/{kexec,memory,xen,errno,elfnote}.h and
+xen/include/xen/{elfcore,kimage}.h of xen-project/xen; v1 as of its commits a173b7d011, 6dd60f6880,
+6fc8621b96 (2006), v2 as of 5813737f85 (2013, Xen 4.4).  The slots of page_list are those of Linux
+include/asm-{i386,x86_64}/kexec.h as of 2.6.20 (commits 3566561bfadf and 4bfaaef01a1b).  privcmd:
+Linux include/uapi/xen/privcmd.h.
 
     struct xen_kexec_load_v1, x86_64, 160 bytes        struct xen_kexec_load, 24 bytes
     0x00  int type                                     0x00  u8 type, u8 pad, u16 arch
@@ -15,13 +16,13 @@ xen-project/xen; v1 as of its commits a173b7d011, 6dd60f6880, 6fc8621b96 (2006),
                         4.4 to 4.22    only the list of pages is read; the code is Xen's, as in v2
                         4.23 on        -EOPNOTSUPP (commit 7702e782f3)
 
-v1 as 4.4 to 4.22 read it (kexec_do_load_v1 in xen/common/kexec.c, kimage_build_ind in kimage.c): only
-indirection_page and start_address count.  The first is taken for the machine address of a page of the
-list, its flags dropped: a head of just IND_DONE would be frame 0.  Every word has exactly one flag, a
-word without one is EINVAL (Linux skips it); each IND_DESTINATION that does not follow on begins a
-segment, of which there may be 16.  Sources have to be pages of the calling domain (EFAULT), and are
-copied when the image is loaded.  Mapped are the destinations and the first MiB.  EM_386 or EM_X86_64
-follows from dom0's width.
+v1 as 4.4 to 4.22 read it (kexec_do_load_v1 in xen/common/kexec.c, kimage_build_ind in kimage.c):
+only indirection_page and start_address count.  The first is taken for the machine address of a page
+of the list, its flags dropped: a head of just IND_DONE would be frame 0.  Every word has exactly
+one flag, a word without one is EINVAL (Linux skips it); each IND_DESTINATION that does not follow
+on begins a segment, of which there may be 16.  Sources have to be pages of the calling domain
+(EFAULT), and are copied when the image is loaded.  Mapped are the destinations and the first MiB.
+EM_386 or EM_X86_64 follows from dom0's width.
 
 Rules: numbers only, every structure checked to have the size that the header gives it.
 """
@@ -95,7 +96,8 @@ class Record:
 
 
 NO_PAGES = 17
-"""KEXEC_XEN_NO_PAGES: elements of page_list, also on i386, which uses 12 of them, or 8 without PAE."""
+"""KEXEC_XEN_NO_PAGES: elements of page_list, also on i386, which uses 12 of them, or 8 without PAE.
+"""
 
 KEXEC_EXEC = Record("xen_kexec_exec", (("type", "i"),), 4)
 KEXEC_LOAD_V1 = Record(
@@ -239,7 +241,8 @@ IND_ZERO = 0x10
 X86_64_SLOTS = ("CONTROL_PAGE", "PGD", "PUD_0", "PMD_0", "PTE_0", "PUD_1", "PMD_1", "PTE_1")
 PAE_SLOTS = ("CONTROL_PAGE", "PGD", "PTE_0", "PTE_1", "PMD_0", "PMD_1")
 I386_SLOTS = ("CONTROL_PAGE", "PGD", "PTE_0", "PTE_1")
-"""Each page has two slots: its machine address (PA_*, even), then its fixmap address (VA_*, odd)."""
+"""Each page has two slots: its machine address (PA_*, even), then its fixmap address (VA_*, odd).
+"""
 PA_CONTROL_PAGE, VA_CONTROL_PAGE, PA_PGD = 0, 1, 2
 PA_TABLE_PAGE = 16
 """x86_64: the root of the identity table, page_table_b.  It has no VA: slot 17 does not exist."""

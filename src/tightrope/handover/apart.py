@@ -4,9 +4,9 @@
     in the image      page_table_a is the old kernel's own from the beginning, and leads V and F, the
                       function's own address, to the function
 
-Rules: nothing here writes the current pgd: the routine at V does, instruction by instruction, while it
-is watched.  What the current pgd has to be after that is laid nowhere.  What a kernel has in its own
-image lies at the end of the host's private memory.
+Rules: nothing here writes the current pgd: the routine at V does, instruction by instruction, while
+it is watched.  What the current pgd has to be after that is laid nowhere.  What a kernel has in its
+own image lies at the end of the host's private memory.
 """
 
 from __future__ import annotations
@@ -85,7 +85,8 @@ def _offset(fmt: Format, level: int, address: int) -> int:
 
 
 def _static(world: World, count: int) -> range:
-    """The last pages of the old kernel's private memory.  Raises DesignError where they are taken."""
+    """The last pages of the old kernel's private memory.  Raises DesignError where they are
+    taken."""
     private = world.host.private.page_aligned()
     first = private.end - count * PAGE_SIZE
     place = Extent(first, private.end)

@@ -1,8 +1,8 @@
 """Building a handover: tables for a contract, control page, list, and the registers of the call.
 
-Rules: nothing is written anywhere.  The control page is byte for byte the old kernel's page at V, so
-that the switch to page_table_a at V changes nothing that is executed; where a contract has the code at V
-stay, it stays what it is and the control page holds other code.
+Rules: nothing is written anywhere.  The control page is byte for byte the old kernel's page at V,
+so that the switch to page_table_a at V changes nothing that is executed; where a contract has the
+code at V stay, it stays what it is and the control page holds other code.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def fitted(plan: Plan, chain: Sequence[Participant]) -> Plan:
 def build(plan: Plan, world: World, chain: tuple[Participant, ...]) -> Handover:
     """Everything `machine_kexec` needs.
 
-    `world` has the code that the relocation code is called by at V.  Raises DesignError for tables that
-    cannot exist on this host.
+    `world` has the code that the relocation code is called by at V.  Raises DesignError for tables
+    that cannot exist on this host.
     """
     relocation = relocation_code(chain)
     laid = trees(plan, world, relocation.contract)

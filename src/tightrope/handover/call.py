@@ -4,7 +4,8 @@
     stack          the array of pages where the contract has one; the words that it names by rsp+N
     code page      words and gates that are filled in when the image is loaded
 
-The old kernel's stack, four pages: the array lies at its beginning, the words of the call at its end.
+The old kernel's stack, four pages: the array lies at its beginning, the words of the call at its
+end.
 
 Rules: the contract says what, this file says where; a hypervisor's calls are laid by `world`.
 """

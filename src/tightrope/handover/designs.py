@@ -1,7 +1,8 @@
 """page_table_a and page_table_b as a contract wants them, filled entry by entry.
 
-Rules: each is a small function over a `TableStore`; it knows V, P and what has to be reachable, and no
-register.  All entries have accessed and dirty preset, so that the walker never writes into a table.
+Rules: each is a small function over a `TableStore`; it knows V, P and what has to be reachable, and
+no register.  All entries have accessed and dirty preset, so that the walker never writes into a
+table.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ CODE_AND_STACK = Rights(writable=True, executable=True)
 
 
 def one_tree(plan: Plan, frames: Iterator[int]) -> Tables:
-    """The identity map with V added.  Raises DesignError where V would have to lead to two places."""
+    """The identity map with V added.  Raises DesignError where V would have to lead to two
+    places."""
     store = _identity(plan, frames)
     if int(plan.relocation) != int(plan.control_page):  # V = P is there already
         _add_v(plan, store)
@@ -40,11 +42,12 @@ def one_tree(plan: Plan, frames: Iterator[int]) -> Tables:
 
 
 def whole_memory(plan: Plan, frames: Iterator[int]) -> Tables:
-    """All memory and all that has to be reachable, each address to itself, in large global pages; and V.
+    """All memory and all that has to be reachable, each address to itself, in large global pages;
+    and V.
 
     As Linux fills it: whole 2 MiB pages, whatever else lies in them (ident_pmd_init() in
-    arch/x86/mm/ident_map.c, which rounds down to PMD_SIZE), and 1 GiB pages where all of one is wanted.
-    Raises DesignError as `one_tree` does.
+    arch/x86/mm/ident_map.c, which rounds down to PMD_SIZE), and 1 GiB pages where all of one is
+    wanted.  Raises DesignError as `one_tree` does.
     """
     fmt = FORMATS[plan.paging]
     store = TableStore(fmt, frames.__next__)

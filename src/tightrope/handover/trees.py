@@ -1,7 +1,7 @@
 """The trees of page tables that a contract asks for, and what of them the call hands over.
 
-Rules: this file decides which trees there are and from whose frames; how one is filled is in `designs`,
-`apart` and `xen`.
+Rules: this file decides which trees there are and from whose frames; how one is filled is in
+`designs`, `apart` and `xen`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from tightrope.model import Bare, Contract, Place, Plan, Trees, World, XenCompat
 
 
 def trees(plan: Plan, world: World, contract: Contract) -> Laid:
-    """What `contract` wants for `plan`.  Raises DesignError where that cannot exist on this host."""
+    """What `contract` wants for `plan`.  Raises DesignError where that cannot exist on this
+    host."""
     match plan.through:
         case XenV1() | XenCompat():
             return xen.handed_over(plan, plan.through, contract.trees)

@@ -2,13 +2,13 @@
 
     v1   dom0 fills page_table_a for the V of bare Linux, and page_table_b, in machine addresses;
          the hypervisor takes the pages of page_table_a from page_list and fills them again, for the
-         fixmap's V.  It never parses a table: it knows each page by its slot (this is why the thread
-         passes an array of pages and not a root).
+         fixmap's V.  It never parses a table: it knows each page by its slot (this is why the
+         thread passes an array of pages and not a root).
     v2   the hypervisor's own single tree: V -> the code page, and in 4 KiB pages, each to itself, the
          code page, the list, the sources, the segments.
 
-Sources: the thread, its second half; machine_kexec_load of Xen 3.0.4 and machine_kexec_add_page of Xen
-4.4 (xen/arch/x86/machine_kexec.c).
+Sources: the thread, its second half; machine_kexec_load of Xen 3.0.4 and machine_kexec_add_page of
+Xen 4.4 (xen/arch/x86/machine_kexec.c).
 
 Rules: tables are filled by `designs`, with the pages that were handed over as their only frames.
 """
@@ -52,7 +52,8 @@ def _filled(plan: Plan, trees: Trees, own: list[int]) -> Tables:
 
 
 def own_tree(plan: Plan, frames: Iterator[int]) -> Tables:
-    """v2: all that is needed in pages of 4 KiB, and V.  Raises DesignError where something lies at V."""
+    """v2: all that is needed in pages of 4 KiB, and V.  Raises DesignError where something lies at
+    V."""
     fmt = FORMATS[plan.paging]
     store = TableStore(fmt, frames.__next__)
     for extent in union(each.extent for each in plan.identity):

@@ -1,7 +1,8 @@
 """What came out of a serial port, as lines that are safe to show.
 
-Rules: bytes in, text out.  Nothing that a terminal would obey is left: control characters are written
-as Python writes them (\\x1b), because a kernel's output is input from outside like any other.
+Rules: bytes in, text out.  Nothing that a terminal would obey is left: control characters are
+written as Python writes them (\\x1b), because a kernel's output is input from outside like any
+other.
 """
 
 from __future__ import annotations

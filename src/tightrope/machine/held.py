@@ -1,11 +1,11 @@
 """Signals held back while an engine runs our code from inside its own.
 
-A Python signal handler runs between two instructions of the interpreter, in a callback of an engine as
-anywhere else.  What it raises there passes through a C library: an exception is printed and lost, and
-the walk goes on with a step that nobody has recorded.
+A Python signal handler runs between two instructions of the interpreter, in a callback of an engine
+as anywhere else.  What it raises there passes through a C library: an exception is printed and
+lost, and the walk goes on with a step that nobody has recorded.
 
-Rules: a signal is only noted while it is held, the engine is told to stop, and what was to happen happens
-once it has.  Outside the main thread Python delivers no signals, and nothing is done.
+Rules: a signal is only noted while it is held, the engine is told to stop, and what was to happen
+happens once it has.  Outside the main thread Python delivers no signals, and nothing is done.
 """
 
 from __future__ import annotations

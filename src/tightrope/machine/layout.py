@@ -1,9 +1,10 @@
 """A handover's bytes, laid into physical memory.
 
-Rules: the old kernel's world and the handover's pieces go where they say; each segment goes into its
-source frames, page by page as the plan has them.  Destinations that a copy has to fill are poisoned
-first (xv6's habit), so that a page nobody copied cannot pass for zeros.  What a crash kexec is to back
-up is filled with words that say where they are, and what is in that place later can be compared.
+Rules: the old kernel's world and the handover's pieces go where they say; each segment goes into
+its source frames, page by page as the plan has them.  Destinations that a copy has to fill are
+poisoned first (xv6's habit), so that a page nobody copied cannot pass for zeros.  What a crash
+kexec is to back up is filled with words that say where they are, and what is in that place later
+can be compared.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The machine port: one method to walk, one to listen.
 
 Rules: a machine gets a finished `Handover` and gives back a `Run`; it finds nothing and judges
-nothing.  `Run.sees` names what it observed.  `Run.blind` says what it could not see, in phrases for a
-reader; no rule asks for them.  A machine that cannot be a given host, for want of a paging mode for
-instance, raises CannotBe from `run` with the reason.
+nothing.  `Run.sees` names what it observed.  `Run.blind` says what it could not see, in phrases for
+a reader; no rule asks for them.  A machine that cannot be a given host, for want of a paging mode
+for instance, raises CannotBe from `run` with the reason.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class Machine(Protocol):
     def console(self, *, seconds: float, ends: Ends, progress: Progress) -> Console:
         """Go on from the entry and listen to the first serial port.
 
-        Until `ends` of a whole line, or until the new kernel says no more.  Only after a run that stopped
-        at the entry.  Raises MachineError otherwise.
+        Until `ends` of a whole line, or until the new kernel says no more.  Only after a run that
+        stopped at the entry.  Raises MachineError otherwise.
         """
 
 
@@ -59,8 +59,9 @@ class WholeMachine(Machine, Protocol):
     """One that has all of a computer, so that a new kernel gets to its userspace."""
 
     def with_own_firmware(self, host: Host) -> Host:
-        """The host with what this computer has in the place of its firmware and screen: a new kernel
-        that is told of tables which are not there goes wrong where no handover is to blame."""
+        """The host with what this computer has in the place of its firmware and screen: a new
+        kernel that is told of tables which are not there goes wrong where no handover is to blame.
+        """
 
     def userspace(self, token: str, *, seconds: float, progress: Progress) -> Console:
         """Go on from the entry until a line of the console has `token`, which only an init says.

@@ -4,9 +4,9 @@
     QMP                   one JSON object a line                  (QEMU docs/interop/qmp-spec)
 
 Rules: nothing is sent or waited for here (sans-I/O): whoever has a socket feeds what it read and
-writes what it is given.  A reader that met an error is of no use any more.  The `qemu.qmp` package is
-not used: it wants an asyncio loop, and what is needed of QMP is the two dozen lines below, which are
-read in the same loop as gdb's packets and the guest's console.
+writes what it is given.  A reader that met an error is of no use any more.  The `qemu.qmp` package
+is not used: it wants an asyncio loop, and what is needed of QMP is the two dozen lines below, which
+are read in the same loop as gdb's packets and the guest's console.
 """
 
 from __future__ import annotations

@@ -9,9 +9,9 @@ extents are [start, end); frame numbers are address >> 12.  Arrays are numpy, re
 Nothing here knows a file, a machine or another room; what takes two values to work out is a room's.
 Whoever needs a new fact adds a field here, not a side channel.
 
-Whoever adds a noun puts it beside its like; what many rooms use is named here too.  What needs numpy or
-is made by one deed alone has a door of its own: `p2m`, `dump`, `pgd`, `proof`, `comparison`, `matrix`,
-`agreement`.
+Whoever adds a noun puts it beside its like; what many rooms use is named here too.  What needs
+numpy or is made by one deed alone has a door of its own: `p2m`, `dump`, `pgd`, `proof`,
+`comparison`, `matrix`, `agreement`.
 
 May import: errors, memory, x86
 """

@@ -24,7 +24,8 @@ class Rates:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Item:
-    """One thing that takes time; `bytes` that it goes through, `instructions` where they are counted."""
+    """One thing that takes time; `bytes` that it goes through, `instructions` where they are
+    counted."""
 
     what: str
     bytes: int

@@ -1,7 +1,7 @@
 """The words of this field that reports use, each explained in the fewest that are enough.
 
-Rules: frozen; nouns only, see the package.  A word is here when a reader of a report meets it; what it
-means is said without another word of this list, or with one that stands above it.
+Rules: frozen; nouns only, see the package.  A word is here when a reader of a report meets it; what
+it means is said without another word of this list, or with one that stands above it.
 
 May import: nothing
 """

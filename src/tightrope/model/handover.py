@@ -1,7 +1,7 @@
 """Everything that `machine_kexec` needs: programs, tables, page list.
 
-Rules: frozen, keyword-only, slotted; nouns only, see the package.  Every byte is stored once: what lies
-in memory before the walk, `pieces` and `static`, is put together from it.
+Rules: frozen, keyword-only, slotted; nouns only, see the package.  Every byte is stored once: what
+lies in memory before the walk, `pieces` and `static`, is put together from it.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ class Handover:
     intent: Intent
     world: World
     chain: tuple[Participant, ...]
-    """The programs between the call and the new kernel, in their order; one is the relocation code."""
+    """The programs between the call and the new kernel, in their order; one is the relocation code.
+    """
     page_table_a: Tables
     page_table_b: Tables | None
     """None where step 5 turns paging off."""
@@ -62,7 +63,8 @@ class Handover:
 
     @property
     def plan(self) -> Plan:
-        """The plan that the intent is.  Raises LookupError where it was observed and not planned."""
+        """The plan that the intent is.  Raises LookupError where it was observed and not
+        planned."""
         if isinstance(self.intent, Plan):
             return self.intent
         raise LookupError("the intent of this handover was observed: there is no plan")
@@ -84,7 +86,8 @@ class Handover:
 
     @property
     def at_v(self) -> Code | None:
-        """The code at V where it is not the control page's: then the old kernel's page stays behind V."""
+        """The code at V where it is not the control page's: then the old kernel's page stays behind
+        V."""
         return self.relocation_code.at_v
 
     @property

@@ -21,13 +21,14 @@ if TYPE_CHECKING:
 LASS = 1 << 27
 """CR4.LASS (SDM 2.5)."""
 FOUR_FOUR = 0x0200_0000
-"""PAGE_OFFSET of the 4G/4G patch (2003): kernel and user each have all 4 GiB, and what has to be mapped
-in both lies in a fixmap.  V does here."""
+"""PAGE_OFFSET of the 4G/4G patch (2003): kernel and user each have all 4 GiB, and what has to be
+mapped in both lies in a fixmap.  V does here."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Registers:
-    """What a CPU holds.  `general` has rax..r15; segments are selectors; tables are (base, limit)."""
+    """What a CPU holds.  `general` has rax..r15; segments are selectors; tables are (base,
+    limit)."""
 
     general: Mapping[str, int]
     rip: int
@@ -44,8 +45,8 @@ class Registers:
     def mmu(self, cpu: Cpu, *, root: int | None = None) -> Mmu:
         """The MMU of a CPU that holds these, under the tables at `root` or, without it, at CR3's.
 
-        Other tables than those in use are asked what they map: that the kernel keeps off the lower half
-        (LASS) is no matter of theirs.
+        Other tables than those in use are asked what they map: that the kernel keeps off the lower
+        half (LASS) is no matter of theirs.
         """
         return Mmu(
             cr0=self.cr0,
@@ -59,14 +60,16 @@ class Registers:
 
 
 class CpuVendor(StrEnum):
-    """Whose CPU it is, where that makes a difference (docs/machines.md); the value is the host file's."""
+    """Whose CPU it is, where that makes a difference (docs/machines.md); the value is the host
+    file's."""
 
     INTEL = "intel"
     AMD = "amd"
 
 
 class Confidential(StrEnum):
-    """A guest whose memory its host cannot read; what its kexec needs besides is described by no file."""
+    """A guest whose memory its host cannot read; what its kexec needs besides is described by no
+    file."""
 
     TDX = "TDX"
     SNP = "SEV-SNP"
@@ -119,7 +122,8 @@ class KernelText:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DirectMap:
-    """The old kernel maps RAM below `size` at `virt` + physical address, in pages of `page_size` bytes.
+    """The old kernel maps RAM below `size` at `virt` + physical address, in pages of `page_size`
+    bytes.
 
     On i386 `virt` is PAGE_OFFSET, the memory split, and `size` the end of lowmem.
     """
@@ -139,7 +143,8 @@ class Named:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LowMapping:
-    """Something the old kernel maps besides its text and direct map, such as EFI's 1:1 leftovers."""
+    """Something the old kernel maps besides its text and direct map, such as EFI's 1:1
+    leftovers."""
 
     virt: Virt
     phys: Phys
@@ -184,13 +189,14 @@ class Host:
     memory: MemoryMap
     text: KernelText
     relocation: Virt | None
-    """V: where the old kernel has `relocate_new_kernel` mapped, page aligned, in its text or in one of
-    `low_mappings`; None where it calls the control page itself, through its direct map."""
+    """V: where the old kernel has `relocate_new_kernel` mapped, page aligned, in its text or in one
+    of `low_mappings`; None where it calls the control page itself, through its direct map."""
     direct_map: DirectMap
     private: Extent
     """RAM that holds the old kernel's page tables, gdt, idt and stack."""
     busy: tuple[Named, ...]
-    """RAM that the old kernel cannot give away; text and `private` are busy without being listed."""
+    """RAM that the old kernel cannot give away; text and `private` are busy without being listed.
+    """
     crash_region: Extent | None
     firmware: tuple[Named, ...]
     """What new kernels read early outside plain RAM: EFI tables, setup_data."""
@@ -207,7 +213,8 @@ class Host:
     screen: bytes = b""
     """struct screen_info, for the new kernel's boot_params; empty where nothing tells it."""
     facts: tuple[Fact, ...] = ()
-    """What is known of the fields above; one that is not named is as the description's writer knows it."""
+    """What is known of the fields above; one that is not named is as the description's writer knows
+    it."""
 
     @property
     def confidential(self) -> Confidential | None:

@@ -81,7 +81,8 @@ class Contents:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Movable:
-    """Where a Multiboot2 header lets a loader put the kernel: [start, end), at multiples of `alignment`."""
+    """Where a Multiboot2 header lets a loader put the kernel: [start, end), at multiples of
+    `alignment`."""
 
     start: int
     end: int
@@ -131,7 +132,8 @@ class Image:
     `above_4g` lifts it for 64-bit entries.
     """
     above_4g: bool
-    """Kernel, boot_params, command line and initrd may lie above 4 GiB (XLF_CAN_BE_LOADED_ABOVE_4G)."""
+    """Kernel, boot_params, command line and initrd may lie above 4 GiB
+    (XLF_CAN_BE_LOADED_ABOVE_4G)."""
     loadflags: int
     xloadflags: int
     payload: Payload | None
@@ -140,11 +142,14 @@ class Image:
     command_line: str | None
     """What a unified kernel image carries, None when it carries none."""
     relocations: NDArray[np.int64] | None = None
-    """Offsets of 32-bit words to which the distance from `pref_address` is added, where it is moved."""
+    """Offsets of 32-bit words to which the distance from `pref_address` is added, where it is
+    moved."""
     reach: int | None = None
-    """Where the image ends at the latest, wherever it is moved; None: where its entry's mode does."""
+    """Where the image ends at the latest, wherever it is moved; None: where its entry's mode does.
+    """
     solid: bool = True
-    """All memory from the base to `init_size` is the kernel's; else its parts are, and no hole between."""
+    """All memory from the base to `init_size` is the kernel's; else its parts are, and no hole
+    between."""
     movable: Movable | None = None
     """What its Multiboot2 header says of moving it; a plan leaves it where it is linked."""
     doubt: str | None = None
@@ -152,7 +157,8 @@ class Image:
     signature: int = 0
     """Bytes of the PE certificate table behind a signed bzImage, which are loaded with it."""
     file: memoryview | None = None
-    """All of a bzImage, the setup code that no kexec loads included; None in an image that is none."""
+    """All of a bzImage, the setup code that no kexec loads included; None in an image that is none.
+    """
     remarks: tuple[str, ...] = ()
     """What a reader should know of the file that is no reason to refuse it, a clause each."""
     alternatives: tuple[Image, ...] = ()

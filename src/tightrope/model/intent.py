@@ -1,7 +1,9 @@
-"""What a handover is checked against: where everything has to go, and how the new kernel is entered.
+"""What a handover is checked against: where everything has to go, and how the new kernel is
+entered.
 
-A plan is an intent, with what it was made from.  Watching a running machine gives one without a plan:
-the page list's destinations and sources, the control page, the segments as the sources hold them.
+A plan is an intent, with what it was made from.  Watching a running machine gives one without a
+plan: the page list's destinations and sources, the control page, the segments as the sources hold
+them.
 
 Rules: frozen, keyword-only, slotted; nouns only, see the package.
 """
@@ -88,7 +90,8 @@ class Backup:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Intent:
-    """Where every byte has to go.  Arrays have one element per copied page, in the order of the copy."""
+    """Where every byte has to go.  Arrays have one element per copied page, in the order of the
+    copy."""
 
     image: Image
     """The new kernel's, as it was read."""

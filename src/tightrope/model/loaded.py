@@ -28,8 +28,8 @@ class Loader(StrEnum):
 class Habits:
     """What a loader writes into boot_params besides what the image's header and the host say.
 
-    `fields` has the values of a field that it may leave there, None for any; `setup_data` the types of the
-    nodes that it hangs on the list.
+    `fields` has the values of a field that it may leave there, None for any; `setup_data` the types
+    of the nodes that it hangs on the list.
     """
 
     fields: Mapping[str, frozenset[int] | None]
@@ -44,7 +44,8 @@ class Loaded:
 
     loader: Loader
     by: str
-    """Who has placed them, in words: "kexec-tools 2.0.25", "kexec_file_load of Linux 6.1.0-57-amd64"."""
+    """Who has placed them, in words: "kexec-tools 2.0.25", "kexec_file_load of Linux
+    6.1.0-57-amd64"."""
     source: str
     """Where they come from, for errors."""
     segments: tuple[HeldSegment, ...]

@@ -1,8 +1,9 @@
-"""The paging modes: what each demands of the control registers, its tables, and what kernels do in it.
+"""The paging modes: what each demands of the control registers, its tables, and what kernels do in
+it.
 
-Rules: one row a mode; whoever asks "which mode is this", "which bits does it need" or "what is particular
-about it" reads it here, and names no mode.  Sources: SDM volume 3, 4.1.1 (the paging modes); Linux
-Documentation/arch/x86/x86_64/mm.rst (where the direct map begins without KASLR).
+Rules: one row a mode; whoever asks "which mode is this", "which bits does it need" or "what is
+particular about it" reads it here, and names no mode.  Sources: SDM volume 3, 4.1.1 (the paging
+modes); Linux Documentation/arch/x86/x86_64/mm.rst (where the direct map begins without KASLR).
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ class Mode:
     direct_map: Virt
     """Where Linux maps all RAM without KASLR; 0 where the memory split says it."""
     reads_root: bool = False
-    """A new kernel reads the table that it is entered with, and the one behind its first entry, by their
-    own addresses: initialize_identity_maps() and paging_prepare() in Linux arch/x86/boot/compressed,
-    ident_map_64.c and pgtable_64.c."""
+    """A new kernel reads the table that it is entered with, and the one behind its first entry, by
+    their own addresses: initialize_identity_maps() and paging_prepare() in Linux
+    arch/x86/boot/compressed, ident_map_64.c and pgtable_64.c."""
     under_xen: bool = True
     """There has been a Xen that runs in it."""
     example_cr4: int
@@ -90,7 +91,8 @@ MODES: Mapping[Paging, Mode] = {
 
 
 def mode_of(cr4: int, efer: int) -> Paging:
-    """The mode that the control registers say, with paging on: the last one that has all its bits."""
+    """The mode that the control registers say, with paging on: the last one that has all its
+    bits."""
     return next(
         paging
         for paging, mode in reversed(list(MODES.items()))
@@ -99,7 +101,8 @@ def mode_of(cr4: int, efer: int) -> Paging:
 
 
 def text_page_size(paging: Paging, *, pse: bool) -> int:
-    """Bytes of the pages that the old kernel's text is mapped in: the mode's large ones below 1 GiB."""
+    """Bytes of the pages that the old kernel's text is mapped in: the mode's large ones below 1
+    GiB."""
     if paging is Paging.I386 and not pse:
         return PAGE_SIZE
     return MODES[paging].format.page_sizes(gbpages=False)[0]

@@ -5,8 +5,8 @@
     machine frame    0x9f 0x13ac12  0x4b 0x77d1           what the CPU calls physical; frame 2 is a hole
 
 Rules: frames are numbers (address >> 12) in int64 arrays; `HOLE` stands for none.  A translation is
-asked for by kind and answered by kind, and one that does not exist raises: nothing is guessed.  Whole
-arrays are translated at once.
+asked for by kind and answered by kind, and one that does not exist raises: nothing is guessed.
+Whole arrays are translated at once.
 
 May import: errors, memory
 """
@@ -120,9 +120,9 @@ def scattered(
     """The worst p2m there can be: `count` frames in no order, no two neighbours adjacent.
 
     `ram` are machine extents that the domain may have a part of; `holes` pseudo-physical extents
-    without memory.  The machine frames come from all of `ram`, each extent in proportion to its size,
-    and no frame has the number of its own machine frame: a raw pseudo-physical address never happens
-    to be right.  Raises HostError when there is not enough memory to be that bad.
+    without memory.  The machine frames come from all of `ram`, each extent in proportion to its
+    size, and no frame has the number of its own machine frame: a raw pseudo-physical address never
+    happens to be right.  Raises HostError when there is not enough memory to be that bad.
     """
     pages = [each.pages for each in ram]
     total = sum(map(len, pages))
@@ -153,12 +153,14 @@ def scattered(
 def _drawn(pages: Sequence[range], total: int, count: int, random: np.random.Generator) -> Frames:
     """`count` of the `total` frames in `pages`, none twice, in no order.
 
-    Memory is in proportion to `count`: of a machine much larger than the domain not every frame is listed.
+    Memory is in proportion to `count`: of a machine much larger than the domain not every frame is
+    listed.
     """
     if total <= max(LISTED, 4 * count):
         parts = [np.arange(each.start, each.stop, dtype=np.int64) for each in pages]
         return random.permutation(np.concatenate([*parts, np.zeros(0, np.int64)]))[:count]
-    # Twice as many as wanted of four times as many or more: those drawn twice leave enough, nearly always.
+    # Twice as many as wanted of four times as many or more: those drawn twice leave enough, nearly
+    # always.
     some = np.zeros(0, np.int64)
     while len(some) < count:
         some = np.sort(np.concatenate([some, random.integers(0, total, 2 * count)]))

@@ -1,4 +1,5 @@
-"""A participant: one of the programs that run between the call and the new kernel, and its contract.
+"""A participant: one of the programs that run between the call and the new kernel, and its
+contract.
 
     the call -> way out of long mode? -> relocation code -> purgatory? -> entry stub -> the new kernel
 
@@ -7,8 +8,8 @@
                   still be in use, and what it promises
     Participant   a name, its code, its landmarks, its contract
 
-Rules: frozen, keyword-only, slotted; nouns only, see the package.  Rules of `check` ask a contract and
-never a name, so that somebody else's code is judged by what it says of itself.  Whoever adds a
+Rules: frozen, keyword-only, slotted; nouns only, see the package.  Rules of `check` ask a contract
+and never a name, so that somebody else's code is judged by what it says of itself.  Whoever adds a
 participant writes one file in `participants`; a word that is missing here is added here.
 """
 
@@ -70,7 +71,8 @@ class Trees(Enum):
     """
 
     TWO = "two"
-    """page_table_a: V and P, each to the control page.  page_table_b: what is needed, each to itself."""
+    """page_table_a: V and P, each to the control page.  page_table_b: what is needed, each to
+    itself."""
     CHAINS = "chains"
     """The same, page_table_a's two chains written over one another where they share a slot."""
     ONE = "one"
@@ -82,7 +84,8 @@ class Trees(Enum):
     CURRENT = "current"
     """The current pgd, which the code at V itself overwrites, and a page_table_b."""
     IN_IMAGE = "in the image"
-    """page_table_a is the old kernel's from the beginning, and lies in its image; a page_table_b."""
+    """page_table_a is the old kernel's from the beginning, and lies in its image; a page_table_b.
+    """
 
 
 class Place(Enum):
@@ -115,7 +118,8 @@ class Old(Enum):
 
 
 class Promise(Enum):
-    """What a participant promises for the walk; a rule whose promise is not given is not broken by it."""
+    """What a participant promises for the walk; a rule whose promise is not given is not broken by
+    it."""
 
     GLOBALS_DROPPED = "globals dropped"
     """CR4.PGE is cleared before an identity address is trusted."""
@@ -148,7 +152,8 @@ class Done(Enum):
 class Gates:
     """An idt inside the code page, which is filled in when the image is loaded.
 
-    `count` gates from the label `idt`; gate N leads to `stride` * N bytes behind the label `handlers`.
+    `count` gates from the label `idt`; gate N leads to `stride` * N bytes behind the label
+    `handlers`.
     """
 
     idt: str
@@ -166,9 +171,9 @@ WALK_OWNS = frozenset({Place.CONTROL_PAGE})
 class Contract:
     """What a participant is handed, what it may touch, and what it owes.
 
-    `arguments` says where each thing is: a register of `Registers.general`, or "rsp+N" for the word N
-    bytes above the stack pointer at the call.  `old` has the last step in which something of the old
-    kernel's may be in use; what is not in it may not be used at all.
+    `arguments` says where each thing is: a register of `Registers.general`, or "rsp+N" for the word
+    N bytes above the stack pointer at the call.  `old` has the last step in which something of the
+    old kernel's may be in use; what is not in it may not be used at all.
     """
 
     arguments: Mapping[str, Given] = field(default_factory=dict)
@@ -187,10 +192,12 @@ class Contract:
     """Words of the code page that are filled in when the image is loaded, by their labels."""
     gates: Gates | None = None
     same: int = PAGE_SIZE
-    """Bytes of the control page that are those at V; what follows in it is the routine's to write."""
+    """Bytes of the control page that are those at V; what follows in it is the routine's to write.
+    """
     done: frozenset[Done] = frozenset()
     digest: str | None = None
-    """The label of a function that makes a SHA-256: rdi the result, rsi the first byte, rdx how many."""
+    """The label of a function that makes a SHA-256: rdi the result, rsi the first byte, rdx how
+    many."""
 
     def where(self, given: Given) -> str | None:
         """The register or word that has it; None where it is not handed over."""
@@ -211,8 +218,8 @@ class Contract:
 class Participant:
     """One program of the chain between call and entry.
 
-    `landmarks` name the labels at which a step has begun: those before step 4 are reached at V, in the
-    code there, the others at the control page's own address.
+    `landmarks` name the labels at which a step has begun: those before step 4 are reached at V, in
+    the code there, the others at the control page's own address.
     """
 
     name: str
@@ -221,7 +228,8 @@ class Participant:
     contract: Contract
     landmarks: Mapping[str, Step] = field(default_factory=dict)
     image: str | None = None
-    """The old kernel's image that its bytes were found in; None for code that is not an old kernel's."""
+    """The old kernel's image that its bytes were found in; None for code that is not an old
+    kernel's."""
     at_v: Code | None = None
     """The code at V where it is not the control page's."""
     own: tuple[Extent, ...] = ()
@@ -233,7 +241,8 @@ class Participant:
         return self.code if self.at_v is None else self.at_v
 
     def begins(self, step: Step) -> int | None:
-        """The offset at which a step has begun, in the page where it does; None where no label tells."""
+        """The offset at which a step has begun, in the page where it does; None where no label
+        tells."""
         symbols = (self.called if step < Step.IDENTITY else self.code).symbols
         named = (symbols.get(label) for label, at in self.landmarks.items() if at is step)
         return next((offset for offset in named if offset is not None), None)

@@ -86,7 +86,8 @@ class Sweep:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Range:
-    """[virt, virt + size) is [phys, phys + size); `rights` is "r" and letters of w, x, u, g or -."""
+    """[virt, virt + size) is [phys, phys + size); `rights` is "r" and letters of w, x, u, g or
+    -."""
 
     virt: Virt
     phys: Phys

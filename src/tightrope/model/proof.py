@@ -30,11 +30,12 @@ class Answer(StrEnum):
 class Result:
     """The outcome of one goal.
 
-    `how` says by what: "enumeration", "z3", "enumeration + z3", "execution".  `cases` counts what an
-    enumeration went through; None means for all values, by a solver.  `counterexample` maps a name
-    such as "V" to a printed value, None where there is none.  `detail` is one sentence or empty: the
-    reason of an answer that is not self-evident, always given with UNDECIDED.  `told` has more to say
-    about a counterexample, label to text; where it is given, `detail` is the heading above it.
+    `how` says by what: "enumeration", "z3", "enumeration + z3", "execution".  `cases` counts what
+    an enumeration went through; None means for all values, by a solver.  `counterexample` maps a
+    name such as "V" to a printed value, None where there is none.  `detail` is one sentence or
+    empty: the reason of an answer that is not self-evident, always given with UNDECIDED.  `told`
+    has more to say about a counterexample, label to text; where it is given, `detail` is the
+    heading above it.
     """
 
     answer: Answer
@@ -48,7 +49,8 @@ class Result:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Judged:
-    """A goal that was put to the test.  `expected` FAILS: the theorem is that the statement fails."""
+    """A goal that was put to the test.  `expected` FAILS: the theorem is that the statement
+    fails."""
 
     theorem: str
     name: str
@@ -75,8 +77,8 @@ class Fate(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Killed:
-    """A mutant and its fate.  `by` names the goal that refused it; `evidence` is a concrete input, or
-    the reason why an EQUIVALENT one does the same as the original."""
+    """A mutant and its fate.  `by` names the goal that refused it; `evidence` is a concrete input,
+    or the reason why an EQUIVALENT one does the same as the original."""
 
     subject: str
     name: str

@@ -3,8 +3,8 @@
     kexec_load        segments, an entry            the loader has chosen every place
     kexec_file_load   files, a command line         the kernel would choose
 
-Rules: frozen, keyword-only, slotted; nouns only, see the package.  Bytes are what the process had in its
-memory and in its open files at the call.
+Rules: frozen, keyword-only, slotted; nouns only, see the package.  Bytes are what the process had
+in its memory and in its open files at the call.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HeldSegment:
-    """One row of kexec_load(2): `data` first, zeros up to the end of `destination`, as it was asked for."""
+    """One row of kexec_load(2): `data` first, zeros up to the end of `destination`, as it was asked
+    for."""
 
     destination: Extent
     data: Buffer
@@ -69,4 +70,5 @@ class Recording:
     crash: bool
     call: SegmentsCall | FilesCall
     programs: tuple[Buffer, ...] = ()
-    """Relocatable ELF objects inside the loader: a purgatory is one, with the names of its parts."""
+    """Relocatable ELF objects inside the loader: a purgatory is one, with the names of its parts.
+    """

@@ -29,12 +29,13 @@ class Memory(typing.Protocol):
         """The bytes of an extent inside one RAM region.  Raises MachineError outside."""
 
     def written(self) -> frozenset[int] | None:
-        """Numbers of the frames that may hold something, of a memory that was all zeros when the old
-        kernel was laid into it; None where it was not, as where a real kernel has booted.
+        """Numbers of the frames that may hold something, of a memory that was all zeros when the
+        old kernel was laid into it; None where it was not, as where a real kernel has booted.
         """
 
     def held(self, extent: Extent) -> tuple[Extent, ...]:
-        """The parts of an extent that may hold something; the others are zeros, and need no look."""
+        """The parts of an extent that may hold something; the others are zeros, and need no
+        look."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,7 +67,8 @@ class Translation:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RegisterWrite:
-    """A write of a control register, EFER, DR7, a descriptor table or the flags, and its instruction."""
+    """A write of a control register, EFER, DR7, a descriptor table or the flags, and its
+    instruction."""
 
     instruction: int
     step: Step
@@ -102,9 +104,11 @@ class Fault:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stretch:
-    """A part of the walk in which only instructions ran that had been seen on it before, at full speed.
+    """A part of the walk in which only instructions ran that had been seen on it before, at full
+    speed.
 
-    What it touched is known page by page: arrays of frame numbers, each once, in the order of its first access.
+    What it touched is known page by page: arrays of frame numbers, each once, in the order of its
+    first access.
     """
 
     instruction: int
@@ -175,7 +179,8 @@ class Run:
     ports: tuple[tuple[int, int], ...] = ()
     """(port, value) of each OUT, in order."""
     stretches: tuple[Stretch, ...] = ()
-    """What ran unwatched on the way; `trace`, `loads`, `stores` and `instructions` are without it."""
+    """What ran unwatched on the way; `trace`, `loads`, `stores` and `instructions` are without it.
+    """
     blind: tuple[str, ...] = field(default=())
     """What this machine cannot see, one phrase each."""
     sees: frozenset[Sight] = EVERYTHING
@@ -196,7 +201,8 @@ class Run:
         step_starts: tuple[tuple[int, Step], ...],
         texts: Mapping[int, str] | None = None,
     ) -> Run:
-        """The run of a machine that only shows where a walk ended; `trace` has where it was seen to be."""
+        """The run of a machine that only shows where a walk ended; `trace` has where it was seen to
+        be."""
         import numpy as np
 
         none = np.zeros((0, 4), np.int64)

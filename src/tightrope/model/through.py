@@ -6,7 +6,8 @@
     XenV2      the hypervisor calls code of its own; dom0 hands over segments
 
 Rules: frozen, keyword-only, slotted.  Whoever decides by them matches all four, and ends in
-`assert_never`: there is no other way through.  Whoever has something to say of one alone asks for it.
+`assert_never`: there is no other way through.  Whoever has something to say of one alone asks for
+it.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ class XenV1:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class XenCompat:
-    """v1 for a 32-bit dom0 of a 64-bit hypervisor: the control page is called at its machine address."""
+    """v1 for a 32-bit dom0 of a 64-bit hypervisor: the control page is called at its machine
+    address."""
 
     interface: ClassVar[XenInterface] = XenInterface.V1
     xen: Xen
@@ -73,7 +75,8 @@ Through = Bare | XenV1 | XenCompat | XenV2
 def called_at(through: Through, host: Host, control_page: Phys, *, stays: bool = False) -> Virt:
     """V: where the code is called.  With `stays` it stays in the old kernel's text.
 
-    The host's own where it says one; else the text's last page, or the control page in the direct map.
+    The host's own where it says one; else the text's last page, or the control page in the direct
+    map.
     """
     match through:
         case XenV1():

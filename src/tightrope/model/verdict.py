@@ -28,7 +28,8 @@ class Finding:
     evidence: Mapping[str, str]
     mend: str
     advice: bool = False
-    """Nothing falls by it: a weakness of code whose contract does not promise better, or what may go wrong."""
+    """Nothing falls by it: a weakness of code whose contract does not promise better, or what may
+    go wrong."""
 
 
 class Outcome(StrEnum):

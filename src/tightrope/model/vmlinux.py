@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LinkedSegment:
-    """Bytes of the file that one PT_LOAD puts at the linear address `virt`; zeros behind them left out."""
+    """Bytes of the file that one PT_LOAD puts at the linear address `virt`; zeros behind them left
+    out."""
 
     virt: Virt
     data: memoryview
@@ -36,8 +37,8 @@ class LinkedSegment:
 class Symbols:
     """A kernel's symbols in the order of their addresses; names may stand several times.
 
-    `names` is one line a symbol, a newline before each: a letter for the kind (as `nm` prints it), then the
-    name.  `starts` has the offset of each line, `addresses` the address.
+    `names` is one line a symbol, a newline before each: a letter for the kind (as `nm` prints it),
+    then the name.  `starts` has the offset of each line, `addresses` the address.
     """
 
     names: bytes
@@ -69,7 +70,8 @@ class Symbols:
 class Vmlinux:
     """The uncompressed kernel inside an image.
 
-    `version` is what its banner says behind "Linux version"; `symbols` is None where the image has none.
+    `version` is what its banner says behind "Linux version"; `symbols` is None where the image has
+    none.
     """
 
     source: str
@@ -79,7 +81,8 @@ class Vmlinux:
     symbols: Symbols | None
 
     def at(self, address: int, size: int) -> bytes:
-        """`size` bytes from a linked address.  Raises ImageError where the file has none of them."""
+        """`size` bytes from a linked address.  Raises ImageError where the file has none of
+        them."""
         for segment in self.segments:
             if address in segment and address + size <= segment.virt + len(segment.data):
                 offset = address - segment.virt

@@ -36,7 +36,8 @@ PAGING_OFF = "turn paging off"
 
 
 class Paging(StrEnum):
-    """The four page-table formats; the value is the name used in host files and on the command line."""
+    """The four page-table formats; the value is the name used in host files and on the command
+    line."""
 
     I386 = "i386"
     PAE = "pae"

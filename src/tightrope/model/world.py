@@ -100,8 +100,8 @@ class World:
     tables: Mapping[int, memoryview]
     """Its page tables: frame address -> 4096 bytes."""
     code_phys: Phys
-    """The frame that backs V before the switch: the old kernel's own page of relocation code, or the
-    control page where V is in the direct map."""
+    """The frame that backs V before the switch: the old kernel's own page of relocation code, or
+    the control page where V is in the direct map."""
     registers: Registers
     arguments: tuple[Extent, ...] = ()
     """Memory that the call hands over besides registers: words on the stack, v1's page_list."""

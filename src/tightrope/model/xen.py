@@ -60,13 +60,15 @@ class Xen:
     virt_start: Virt
     """HYPERVISOR_VIRT_START: dom0's own mappings lie below it in 32 bits, around it in 64."""
     fixmap: Virt
-    """FIX_KEXEC_BASE_0: the fixmap of the first page of v1's list; each further one is a page lower."""
+    """FIX_KEXEC_BASE_0: the fixmap of the first page of v1's list; each further one is a page
+    lower."""
     dom0: Dom0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class XenPage:
-    """One page of v1's page_list: the machine address in its even slot, the fixmap's in its odd one."""
+    """One page of v1's page_list: the machine address in its even slot, the fixmap's in its odd
+    one."""
 
     name: str
     slot: int

@@ -1,12 +1,14 @@
-"""A state at the call that no CPU can be in: told as a fall, because nothing could be walked from it.
+"""A state at the call that no CPU can be in: told as a fall, because nothing could be walked from
+it.
 
     a segment register whose selector its gdt does not bear out     whoever loaded it has met #GP
     EFER.LMA that is not LME and CR0.PG                             the CPU keeps that bit itself
     a bit of CR3 above the CPU's addresses                          MOV to CR3 has met #GP
     a reserved bit of RFLAGS, or virtual-8086 mode                  POPF changes none of them
 
-A gdt that cannot be read for any of them is none of these: kernels give theirs up before the call.  What
-they had loaded from it was flat; the ring and the table that a selector names are in the selector itself.
+A gdt that cannot be read for any of them is none of these: kernels give theirs up before the call.
+What they had loaded from it was flat; the ring and the table that a selector names are in the
+selector itself.
 
 Rules: asked before anything is executed; legality is `x86.cpu`'s.
 """
@@ -22,7 +24,8 @@ from tightrope.x86 import cpu as x86
 
 GENERAL_PROTECTION = 13
 CR3_LAM = 3 << 61
-"""LAM_U57 and LAM_U48 (SDM volume 3, table 4-12): the only bits above the address that CR3 is read with."""
+"""LAM_U57 and LAM_U48 (SDM volume 3, table 4-12): the only bits above the address that CR3 is read
+with."""
 
 
 def impossible(mmu: WatchedMmu, registers: Registers) -> Refusal | None:

@@ -1,12 +1,14 @@
-"""Turns of a loop over a page list done many at a time, with all that a watch would have recorded of each.
+"""Turns of a loop over a page list done many at a time, with all that a watch would have recorded
+of each.
 
     the CPU stands at a loop's head ->  the words that follow, as far as all of them take one path
                                     ->  the instructions, loads and copies of these turns, as rows
                                     ->  the pages copied, the registers as they are behind the last turn
 
-A turn is done here only where nothing but that can happen in it: its path is known (`loops`), every page it
-touches can be translated by tables that no turn writes, is memory, and is neither code that was executed nor
-the page of the list that is being read.  All others, and the turn that leaves the loop, are the CPU's.
+A turn is done here only where nothing but that can happen in it: its path is known (`loops`), every
+page it touches can be translated by tables that no turn writes, is memory, and is neither code that
+was executed nor the page of the list that is being read.  All others, and the turn that leaves the
+loop, are the CPU's.
 
 Rules: what a walk records is the same, byte for byte, whether a turn is done here or by the CPU.
 """
@@ -123,7 +125,8 @@ class Bulk:
         """`on`: whether any is done here at all."""
         self.on = on
         self.wanted = False
-        """A page was copied, and the next jump backwards may lead to the head of the loop that does so."""
+        """A page was copied, and the next jump backwards may lead to the head of the loop that does
+        so."""
         self._ram = cpu.ram
         self._mmu = mmu
         self._code = code
@@ -284,7 +287,8 @@ class Asked:
         return virt & -got.page_size, got.page_size, got.phys & -got.page_size
 
     def in_order(self, turns: int) -> tuple[News, ...]:
-        """Those of the first turns, as a CPU would ask them; of one copy the destination's first."""
+        """Those of the first turns, as a CPU would ask them; of one copy the destination's
+        first."""
         asked = (self._first(each, turns) for each in self._news)
         there = [each for each in asked if each.turn < turns]
         return tuple(
@@ -292,7 +296,8 @@ class Asked:
         )
 
     def _first(self, news: News, turns: int) -> News:
-        """The same question by who asks it first: another copy of an earlier turn, of the same page."""
+        """The same question by who asks it first: another copy of an earlier turn, of the same
+        page."""
         size = news.got.page_size
         for virtual, access, at in self._asked:
             inside = np.nonzero(virtual[:turns] & -size == news.virt & -size)[0]

@@ -68,8 +68,8 @@ _HOSTED = {
     Mnemonic.IN, Mnemonic.OUT, Mnemonic.INSB, Mnemonic.INSW, Mnemonic.INSD,
     Mnemonic.OUTSB, Mnemonic.OUTSW, Mnemonic.OUTSD,
 }  # fmt: skip
-"""#VE in a TDX guest (TDX Module specification 348549, "instructions that cause #VE") and #VC in a SEV-ES
-guest (AMD APM volume 2, table 15-36) alike."""
+"""#VE in a TDX guest (TDX Module specification 348549, "instructions that cause #VE") and #VC in a
+SEV-ES guest (AMD APM volume 2, table 15-36) alike."""
 _FAR = {Mnemonic.RETF, Mnemonic.IRET, Mnemonic.IRETD, Mnemonic.IRETQ}
 _FAR_JUMPS = {
     Code.JMP_M1616: 2,
@@ -172,7 +172,8 @@ class Operation:
         return self.accesses(read)[1][0]
 
     def on_stack(self, read: ReadRegister) -> frozenset[int]:
-        """The addresses among `accesses` that go through SS: what is wrong with one is #SS, not #GP."""
+        """The addresses among `accesses` that go through SS: what is wrong with one is #SS, not
+        #GP."""
         out = set()
         for used in _information.info(self._instruction).used_memory():
             address = used.displacement
@@ -202,7 +203,8 @@ class Operation:
 def _goes_on(code: bytes, bits: int) -> bool:
     """Whether a byte could follow that makes an instruction of it.
 
-    iced-x86 1.21 asks for a second byte of opcodes that are none in 64-bit code whatever follows (06).
+    iced-x86 1.21 asks for a second byte of opcodes that are none in 64-bit code whatever follows
+    (06).
     """
     return any(
         Decoder(bits, code + bytes([after]) + bytes(15)).decode().code != Code.INVALID

@@ -1,12 +1,15 @@
-"""A digest that is done in one step, as a copy is: SHA-256 of millions of bytes, an event and not a loop.
+"""A digest that is done in one step, as a copy is: SHA-256 of millions of bytes, an event and not a
+loop.
 
     rdi   where the 32 bytes go        rsi   the first byte        rdx   how many
     (%rsp)   where it goes on
 
-A routine's own instructions would be thousands a page, each of them watched.  That both give the same is
-what tests/purgatory asks, of the bytes themselves on this computer's CPU and instruction by instruction here.
+A routine's own instructions would be thousands a page, each of them watched.  That both give the
+same is what tests/purgatory asks, of the bytes themselves on this computer's CPU and instruction by
+instruction here.
 
-Rules: every page is translated as a read of the CPU would be, and recorded; nothing here knows an engine.
+Rules: every page is translated as a read of the CPU would be, and recorded; nothing here knows an
+engine.
 """
 
 from __future__ import annotations
@@ -31,7 +34,8 @@ def pieces(start: int, size: int) -> Iterator[tuple[int, int]]:
 
 
 class Digests:
-    """The digests of one walk.  `starts` are the addresses at which a function begins to make one."""
+    """The digests of one walk.  `starts` are the addresses at which a function begins to make
+    one."""
 
     def __init__(
         self,

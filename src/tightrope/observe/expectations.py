@@ -1,4 +1,5 @@
-"""What a watcher knows of a walk before it begins, whoever says so: a plan, or a machine that is observed.
+"""What a watcher knows of a walk before it begins, whoever says so: a plan, or a machine that is
+observed.
 
 Rules: frozen values; this file knows neither a plan nor a handover.
 """
@@ -41,7 +42,8 @@ class Expectations:
     program: Extent = NOWHERE
     """Where a loader's own program lies, which may work on megabytes; empty without one."""
     way_out: frozenset[int] = frozenset()
-    """What CR3 holds on a hypervisor's way out of long mode, which comes before V; empty without one."""
+    """What CR3 holds on a hypervisor's way out of long mode, which comes before V; empty without
+    one."""
 
     def steps(self) -> StepTracker:
         """The steps of the walk, at its call."""

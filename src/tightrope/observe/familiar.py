@@ -1,7 +1,7 @@
 """Plain instructions that were met before: all that is to be known of them is that they run.
 
-Rules: most of a walk is a loop of such, so whoever comes to one does no more than `Familiar` says.  What
-makes an instruction plain, and when none may be passed over, is the watch's to say.
+Rules: most of a walk is a loop of such, so whoever comes to one does no more than `Familiar` says.
+What makes an instruction plain, and when none may be passed over, is the watch's to say.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""What an exception leaves for a handler of the old kernel: which gates there are, and the frame pushed.
+"""What an exception leaves for a handler of the old kernel: which gates there are, and the frame
+pushed.
 
-A machine that cannot report an exception stops at the handlers that the idt leads to; there the stack
-says what the CPU was doing.
+A machine that cannot report an exception stops at the handlers that the idt leads to; there the
+stack says what the CPU was doing.
 
 Rules: memory is only looked at; frames are those of an exception in ring 0, without a stack switch
 (SDM 6.12, 6.14).
@@ -26,7 +27,8 @@ INFERRED = ("the exception that came first: it is inferred from where the CPU st
 def handlers(
     mmu: WatchedMmu, registers: Registers, vectors: Iterable[int] = EXCEPTIONS
 ) -> tuple[int, ...]:
-    """Where the gates of some vectors lead to, each once: a fault that is delivered is seen there."""
+    """Where the gates of some vectors lead to, each once: a fault that is delivered is seen
+    there."""
     base, limit = registers.idt
     size = Gate.size(long_mode=bool(registers.efer & EFER_LMA))
     out: dict[int, None] = {}
@@ -52,7 +54,8 @@ def interrupted(mmu: WatchedMmu, registers: Registers) -> tuple[Registers, int |
         raise MachineError(f"a handler's frame at {stack:#x} cannot be read")
     words = [int.from_bytes(raw[n * word : n * word + word], "little") for n in range(6)]
     code = None
-    # In long mode the frame's start is aligned; a 32-bit one has CS where an error code moves it from.
+    # In long mode the frame's start is aligned; a 32-bit one has CS where an error code moves it
+    # from.
     if stack % 16 == 0 if long else words[1] != registers.segments["cs"]:
         code = words.pop(0)
     rip, _cs, flags, *rest = words

@@ -2,9 +2,9 @@
 
 A walk decodes the same few routines over and over, and so does the next walk on the same memory.
 
-Rules: an instruction is known by its linear address, its physical one and the CPU's mode; it is good
-as long as its bytes are the same, and whoever keeps one from walk to walk compares the frames first.
-An instruction is taken to be contiguous in physical memory.
+Rules: an instruction is known by its linear address, its physical one and the CPU's mode; it is
+good as long as its bytes are the same, and whoever keeps one from walk to walk compares the frames
+first.  An instruction is taken to be contiguous in physical memory.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from tightrope.observe.physical import Ram
 
 
 class KnownCode:
-    """What was decoded in some memory.  `frames` has the frames that it was decoded from, by number,
-    as they were then."""
+    """What was decoded in some memory.  `frames` has the frames that it was decoded from, by
+    number, as they were then."""
 
     def __init__(self, ram: Ram) -> None:
         self._ram = ram
@@ -45,7 +45,8 @@ class KnownCode:
         return any(self._frame(number) != was for number, was in self.frames.items())
 
     def drop_instructions(self) -> None:
-        """Code was written over: decode again.  The frames stay those that code was executed from."""
+        """Code was written over: decode again.  The frames stay those that code was executed
+        from."""
         self._operations.clear()
         self._bytes.clear()
 

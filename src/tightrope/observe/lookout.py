@@ -1,4 +1,5 @@
-"""A watch for a CPU that reports nothing while it runs, so everything is asked before an instruction.
+"""A watch for a CPU that reports nothing while it runs, so everything is asked before an
+instruction.
 
 Unicorn calls back for each access that it makes.  A virtual CPU does not, so what an instruction is
 going to fetch, read and write is worked out from its operands, and translated, before it runs.
@@ -67,8 +68,8 @@ class Lookout(Watch):
                 self._touch(address, size, access)
 
     def _moved(self) -> bool:
-        """The string move that is about to run was recorded as copies; otherwise its first element is
-        looked at, and the rest is the CPU's."""
+        """The string move that is about to run was recorded as copies; otherwise its first element
+        is looked at, and the rest is the CPU's."""
         return len(self.copies) > 0 and self.copies[-4] == self.index
 
     def copy(self, into: memoryview, what: Buffer) -> None:

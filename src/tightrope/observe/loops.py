@@ -8,11 +8,11 @@
                 rep movsq                 after        the registers when the head is reached again
                 jmp next_word
 
-Every value on a path is a term: a register as it was at the head, or the word that was read, masked, plus
-a number.  Everything that no term can say ends the path: an instruction that is not in `_EFFECTS`, a
-second word, a store, flags that nobody set on the path, a jump out of the loop.  Such a turn is left to
-the CPU, and so is the last one.  So nothing is known of anybody's routine here: ours, Linux's of each
-version and a user's own are read alike.
+Every value on a path is a term: a register as it was at the head, or the word that was read,
+masked, plus a number.  Everything that no term can say ends the path: an instruction that is not in
+`_EFFECTS`, a second word, a store, flags that nobody set on the path, a jump out of the loop.  Such
+a turn is left to the CPU, and so is the last one.  So nothing is known of anybody's routine here:
+ours, Linux's of each version and a user's own are read alike.
 
 Rules: no memory, no engine; the same bytes give the same loop.
 """
@@ -149,7 +149,8 @@ class _NotKnown(Exception):
 
 @lru_cache(maxsize=256)
 def loop(code: bytes, bits: int) -> Loop | None:
-    """The loop whose head `code` begins with, as far as it is known; None where no way leads round."""
+    """The loop whose head `code` begins with, as far as it is known; None where no way leads
+    round."""
     reader = _Reader(code, bits)
     paths = tuple(reader.paths())
     # A loop that copies nothing is none of ours; all of its turns are the CPU's.

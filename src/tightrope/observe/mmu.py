@@ -213,8 +213,8 @@ class WatchedMmu:
         )
 
     def ask(self, virt: int, access: Access) -> Translated | None:
-        """The answer to a first question, without a trace in the log; None where a CPU faults, and where
-        older tables may answer as well.
+        """The answer to a first question, without a trace in the log; None where a CPU faults, and
+        where older tables may answer as well.
         """
         got = None if self.contexts else walk(self._ram.word, self.mmu, virt, access)
         return got if isinstance(got, Translated) else None
@@ -276,12 +276,14 @@ class WatchedMmu:
         return out
 
     def before_the_walk(self, virt: int) -> Phys | None:
-        """Where the old kernel's tables led to while they were whole: it loaded its segments then."""
+        """Where the old kernel's tables led to while they were whole: it loaded its segments
+        then."""
         got = walk(self.entry_before, self.mmu, virt, Access.READ)
         return None if isinstance(got, Refused) else got.phys
 
     def look_before(self, virt: int, size: int) -> bytes | None:
-        """The bytes at a linear address of the old kernel's, on one page, by its tables as they were."""
+        """The bytes at a linear address of the old kernel's, on one page, by its tables as they
+        were."""
         phys = self.before_the_walk(virt)
         view = None if phys is None else self._ram.view(phys, size)
         return None if view is None else bytes(view)

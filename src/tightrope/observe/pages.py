@@ -2,9 +2,9 @@
 
     (to, of), (to, of), ...   the copies of one turn, each an array with a page for every turn
 
-Copies of a page onto itself do nothing.  Copies that walk through memory in step, page after page, and whose
-pages do not meet, are one move; a page that every turn goes through (Linux's swap page) needs only what
-the last turn leaves there.  Whatever is not of this kind is done page by page.
+Copies of a page onto itself do nothing.  Copies that walk through memory in step, page after page,
+and whose pages do not meet, are one move; a page that every turn goes through (Linux's swap page)
+needs only what the last turn leaves there.  Whatever is not of this kind is done page by page.
 
 Rules: `to` and `of` are physical addresses of whole pages that are memory.
 """

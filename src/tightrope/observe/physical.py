@@ -26,7 +26,8 @@ MAP_NORESERVE = 0x4000
 
 PAGEMAP = "/proc/self/pagemap"
 IN_USE = 3 << 62
-"""Bits 63 and 62 of a pagemap entry: present, swapped (Linux Documentation/admin-guide/mm/pagemap.rst)."""
+"""Bits 63 and 62 of a pagemap entry: present, swapped (Linux
+Documentation/admin-guide/mm/pagemap.rst)."""
 _WORDS = {struct.calcsize(code): struct.Struct(f"<{code}").unpack_from for code in "BHIQ"}
 """Bytes -> what reads a little-endian number of that size at an offset."""
 
@@ -39,7 +40,8 @@ def backed(memory: MemoryMap, firmware: Iterable[Named]) -> tuple[Extent, ...]:
 
 
 class Ram:
-    """The bytes of some extents of whole pages.  Raises MachineError when the machine has too little."""
+    """The bytes of some extents of whole pages.  Raises MachineError when the machine has too
+    little."""
 
     laid = 0
     """How many handovers were laid into it; what an earlier one left is not the last one's."""
@@ -71,7 +73,8 @@ class Ram:
         return ctypes.addressof(ctypes.c_char.from_buffer(self._maps[number]))
 
     def view(self, phys: int, size: int) -> memoryview | None:
-        """`size` writable bytes at a physical address, or None where they are not all in one extent."""
+        """`size` writable bytes at a physical address, or None where they are not all in one
+        extent."""
         at = bisect_right(self._starts, phys) - 1
         if at < 0 or phys + size > self._ends[at]:
             return None

@@ -1,11 +1,11 @@
 """What killed a CPU that is found dead: an exception inferred from where it stands.
 
 A machine that runs at full speed tells of a triple fault only that there was one.  The CPU still
-stands at the instruction that could not be executed, with its tables: so the same questions are asked
-that a watch asks ahead of an instruction.
+stands at the instruction that could not be executed, with its tables: so the same questions are
+asked that a watch asks ahead of an instruction.
 
-Rules: what the machine itself reported (that it fell, rip, CR2) is never overruled; where no reason can
-be found, the exception has none.  Nothing here changes memory.
+Rules: what the machine itself reported (that it fell, rip, CR2) is never overruled; where no reason
+can be found, the exception has none.  Nothing here changes memory.
 """
 
 from __future__ import annotations
@@ -145,8 +145,8 @@ def explain(
 ) -> Fault:
     """The exception of a CPU that fell at `registers.rip`.
 
-    `reset` says whether the machine saw it shut down, None that it stopped at the exception; `bits` how
-    CS makes it decode, where that is known; `error_code` what was pushed for a handler.
+    `reset` says whether the machine saw it shut down, None that it stopped at the exception; `bits`
+    how CS makes it decode, where that is known; `error_code` what was pushed for a handler.
     """
     mmu = mmu_of(expected, ram, registers)
     cpu = StandingCpu(ram, registers, bits or bits_of(mmu, registers))

@@ -1,10 +1,10 @@
 """Instructions that change what the CPU is: control registers, EFER, segments, descriptor tables.
 
-Unicorn lets every illegal one of them pass, and a virtual CPU does not say why it refused; so each is
-checked against `x86.cpu` before it runs, told to the MMU and the steps, and recorded.
+Unicorn lets every illegal one of them pass, and a virtual CPU does not say why it refused; so each
+is checked against `x86.cpu` before it runs, told to the MMU and the steps, and recorded.
 
-Rules: a refusal is returned, never raised; whoever watches ends the walk with it.  `index` and `rip`
-are those of the instruction that is about to run.
+Rules: a refusal is returned, never raised; whoever watches ends the walk with it.  `index` and
+`rip` are those of the instruction that is about to run.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from tightrope.x86.walk import Refused
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """An exception before the instruction ran: its error code, the manual's reason, and #GP's vector
-    or another."""
+    """An exception before the instruction ran: its error code, the manual's reason, and #GP's
+    vector or another."""
 
     error_code: int
     reason: str
@@ -122,7 +122,8 @@ class Privileged:
         return None
 
     def control_read(self, register: str, into: str) -> None:
-        """MOV from a control register: an engine may hold fewer bits of CR4 than the CPU that it plays."""
+        """MOV from a control register: an engine may hold fewer bits of CR4 than the CPU that it
+        plays."""
         now = self._mmu.mmu.cr4
         if register == "cr4" and self._engine.read("cr4") != now:
             self._shown.append((into, now))
@@ -152,14 +153,16 @@ class Privileged:
         return None
 
     def debug_write(self, register: str, source: str) -> Refusal | None:
-        """MOV to a debug register: a guest whose registers are encrypted asks its host (AMD APM, 15.35.5)."""
+        """MOV to a debug register: a guest whose registers are encrypted asks its host (AMD APM,
+        15.35.5)."""
         self.record(register, self._engine.read("dr7"), self._engine.read(source))
         if register == "dr7" and self._mmu.facts & IN_SEV_ES:
             return Refusal(0, "DR7 cannot be written in a SEV-ES guest", VMM_COMMUNICATION)
         return None
 
     def asks_the_host(self) -> Refusal | None:
-        """CPUID, WBINVD, a port: in a confidential guest an exception, and its handler asks the host."""
+        """CPUID, WBINVD, a port: in a confidential guest an exception, and its handler asks the
+        host."""
         facts = self._mmu.facts
         if facts & IN_TDX:
             return Refusal(0, "it asks the host, which a TDX guest does by #VE", VIRTUALIZATION)

@@ -1,8 +1,8 @@
 """Pages that an engine looks into ahead of the instruction that gets there.
 
-Unicorn translates a block at a time, and comes to an instruction that runs on into the next page before
-the ones in front of it are executed (2.1.4).  They may never let it get there: a CPU faults at the
-instruction that runs on, or not at all.
+Unicorn translates a block at a time, and comes to an instruction that runs on into the next page
+before the ones in front of it are executed (2.1.4).  They may never let it get there: a CPU faults
+at the instruction that runs on, or not at all.
 
 Rules: the engine is shown some page in place of one that may not be fetched; nothing of it is ever
 executed, because whoever watches asks here ahead of each instruction.
@@ -41,7 +41,8 @@ class ReadAhead:
         return phys & -PAGE_SIZE
 
     def beyond(self, rip: int, operation: Operation) -> tuple[Refused, int] | None:
-        """Why the instruction that is about to run cannot be fetched, and the page that it needs."""
+        """Why the instruction that is about to run cannot be fetched, and the page that it
+        needs."""
         page = rip & -PAGE_SIZE
         if operation.cut and page not in self.pages:
             page += PAGE_SIZE

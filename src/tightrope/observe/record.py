@@ -99,7 +99,8 @@ def descriptors(mmu: WatchedMmu, registers: Registers) -> dict[str, int]:
 
 
 def known_descriptors(mmu: WatchedMmu, registers: Registers) -> dict[str, int | None]:
-    """What the old kernel's gdt has for each selector that is not null, None where it cannot be read."""
+    """What the old kernel's gdt has for each selector that is not null, None where it cannot be
+    read."""
     return _slots(registers, mmu.look_before)
 
 

@@ -23,7 +23,8 @@ class Settled:
         self.pause = NEVER
         """The instruction from which on `stands` is to be asked."""
         self.now = False
-        """The walk was stopped, before an instruction of the program, with only known ones before it."""
+        """The walk was stopped, before an instruction of the program, with only known ones before
+        it."""
         self.rip = 0
         """Where it goes on then."""
         self.stretches: list[Stretch] = []

@@ -1,17 +1,19 @@
 """What has been seen may run unseen: a loader's program that goes round and round, at full speed.
 
-A purgatory digests all that was loaded, with tens of instructions for each byte of a hundred megabytes.  None of
-them is new after the first few thousand.  So the engine runs without a hook, behind a fence:
+A purgatory digests all that was loaded, with tens of instructions for each byte of a hundred
+megabytes.  None of them is new after the first few thousand.  So the engine runs without a hook,
+behind a fence:
 
     fetches   only instructions that this walk has executed already, and that are plain: arithmetic, moves,
-              branches.  At any other address the engine stops before the instruction, and is watched again
+              branches.  At any other address the engine stops before the instruction, and is
+              watched again
     reads     what the tables map; each page is asked for once, and recorded
     writes    only into pages that were written already, and that hold no instruction
 
     seen ----------------- SETTLED without a new one ---> unseen ---- a new one, or the fence ---> seen ...
 
-It is the same CPU on the same memory: nothing is put in the place of what the code does, and nothing has to be
-believed of it (docs/proof.md, "What has been seen").
+It is the same CPU on the same memory: nothing is put in the place of what the code does, and
+nothing has to be believed of it (docs/proof.md, "What has been seen").
 
 Rules: this file knows no engine; what it decides with is what the watch has recorded.
 """
@@ -93,7 +95,8 @@ class Fence:
         )
 
     def _instructions(self, reads: NDArray[np.int64]) -> int:
-        """By the last turn of the loop that was watched: its instructions for the bytes that it took in."""
+        """By the last turn of the loop that was watched: its instructions for the bytes that it
+        took in."""
         trace = np.array(self._watch.trace[-SETTLED:], np.uint64)
         loads = np.array(self._watch.loads, np.int64).reshape(-1, 4)
         mine = Extent(self._program.start >> PAGE_SHIFT, self._program.end >> PAGE_SHIFT)
@@ -118,7 +121,8 @@ def _done(loads: NDArray[np.int64], outside: NDArray[np.int64]) -> int:
 
 
 def _turns(trace: NDArray[np.uint64]) -> list[int]:
-    """How many instructions a turn of the loop has, by a trace that ends in it; the shortest first."""
+    """How many instructions a turn of the loop has, by a trace that ends in it; the shortest
+    first."""
     again = len(trace) - 1 - np.nonzero(trace[:-1] == trace[-1])[0][::-1]
     return [
         int(each)

@@ -1,8 +1,8 @@
 """What happens before each instruction of a watched walk.
 
 An engine executes; this file looks first.  Control registers, EFER, descriptors and far returns are
-checked against `x86.cpu` because Unicorn lets every one of those errors pass; a repeated string move
-is done as one memmove per page and recorded as one copy (that both are the same is `prove`'s lemma).
+checked against `x86.cpu` because Unicorn lets every one of those errors pass; a repeated string
+move is done as one memmove per page and recorded as one copy (both are the same: `prove`'s lemma).
 A CPU that does not need that does its copies itself (`copy` of a subclass).
 
 Rules: nothing is judged here but what a CPU refuses.  A refusal or a fault ends the walk with a
@@ -56,7 +56,7 @@ class Watch:
         code: KnownCode,
         in_bulk: bool = False,
     ) -> None:
-        """`code` has what was decoded in this walk or an earlier one, and is added to; `in_bulk`: see `bulk`."""
+        """`code` has what was decoded in this walk or before, and grows; `in_bulk`: see `bulk`."""
         self._expects = expected.frames
         self._code = code
         self._engine = engine
@@ -66,7 +66,7 @@ class Watch:
         self.digests = Digests(engine, expected.digests, self._data, self.access, self.hole)
         self._limit = limit
         self.arrived = False
-        """The next instruction is the new kernel's first.  No exit address: Unicorn asks for its page first."""
+        """The next instruction is the new kernel's.  No exit address: its page is asked first."""
         self.operations = self._operations = dict[int, Operation]()
         self._privileged = Privileged(engine, mmu, steps)
         self._string = engine.batch("rcx", "rsi", "rdi", "rax", "rflags")
@@ -153,7 +153,7 @@ class Watch:
         return False
 
     def exception(self, vector: int, *, explained: bool = False) -> None:
-        """Called for an exception that the CPU raises; `explained` where the instruction is there for it."""
+        """Called for an exception; `explained` where the instruction is there to raise it."""
         if self.trouble is None:
             self.trouble = Trouble(
                 vector=vector,
@@ -303,7 +303,7 @@ class Watch:
             self._engine.stop()
 
     def _mark_descriptor(self, selector: int) -> None:
-        """CS is about to be loaded: the CPU sets the accessed bit of its descriptor (SDM 3.4.5.1)."""
+        """CS is about to be loaded: a CPU sets its descriptor's accessed bit (SDM 3.4.5.1)."""
         at = self._engine.table("gdtr")[0] + (selector & 0xFFF8) + ACCESS_BYTE
         raw = self._mmu.look(at, 1)
         if selector & 0xFFF8 and isinstance(raw, bytes) and not raw[0] & x86.TYPE_ACCESSED:
@@ -318,7 +318,7 @@ class Watch:
         access_byte[0] |= x86.TYPE_ACCESSED
 
     def _string_move(self, operation: Operation) -> None:
-        """REP MOVS or STOS as memmoves, page by page; left to the CPU where that is not the same."""
+        """REP MOVS or STOS as memmoves by pages; left to the CPU where that is not the same."""
         values = self._string.read()
         mask = (1 << self._privileged.bits) - 1
         count, source, destination, accumulator, flags = (each & mask for each in values)
@@ -373,7 +373,7 @@ class Watch:
         return got
 
     def _refused(self, got: Refused, page: int, access: Access, *, exact: bool = False) -> None:
-        """Record a refused translation with the exact address, which a page question does not have."""
+        """Record a refused translation with the exact address, which a page's question lacks."""
         address = page
         if access is Access.FETCH:
             rip = self._engine.read("rip")

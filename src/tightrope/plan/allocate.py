@@ -1,8 +1,9 @@
 """Frames for everything that is not a destination: sources, the list, the control page, the tables.
 
-Rules: destinations come first, because the free frames are what is left; everything else is taken from
-one pool that holds no destination, in the order sources, list, control page, tables.  Where the control
-page has to be mapped at its own address, as Linux has it since 6.14, it is taken before the pool is made.
+Rules: destinations come first, because the free frames are what is left; everything else is taken
+from one pool that holds no destination, in the order sources, list, control page, tables.  Where
+the control page has to be mapped at its own address, as Linux has it since 6.14, it is taken before
+the pool is made.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ class Frames:
 
 
 def allocate(host: Host, request: Request, segments: Sequence[Segment]) -> Frames:
-    """Frames for the copy, the list and the control page.  `host` is as the code sees it that walks.
+    """Frames for the copy, the list and the control page.  `host` is as the code sees it that
+    walks.
 
     Raises PlanError where there are not enough.
     """
@@ -100,8 +102,8 @@ def _list(
 ) -> tuple[NDArray[np.int64], int, dict[int, NDArray[np.unsignedinteger]]]:
     """The frames of the list, its head word and its pages.
 
-    A crash image lies in its place from the day it was loaded: its list is just IND_DONE, in the head
-    or, for v2, in a page of its own.
+    A crash image lies in its place from the day it was loaded: its list is just IND_DONE, in the
+    head or, for v2, in a page of its own.
     """
     per_page = PAGE_SIZE // (8 if host.paging.long_mode else 4)
     if request.crash:
@@ -119,8 +121,8 @@ def table_frames(
 ) -> NDArray[np.int64]:
     """Frames for the page tables of any contract, as they were given, and a swap page's.
 
-    Both chains of page_table_a, and an identity map of `identity`, which i386 needs for one tree; `memory`
-    is mapped in large pages.  Raises PlanError.
+    Both chains of page_table_a, and an identity map of `identity`, which i386 needs for one tree;
+    `memory` is mapped in large pages.  Raises PlanError.
     """
     fmt = FORMATS[host.paging]
     count = 1 + 2 * fmt.leaf + tables_bound(fmt, [each.extent for each in identity])

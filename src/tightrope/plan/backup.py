@@ -1,14 +1,15 @@
-"""The backup of a crash kexec: what the old kernel keeps in low memory, saved before it is written over.
+"""The backup of a crash kexec: what the old kernel keeps in low memory, saved before it is written
+over.
 
     low memory   0 .. 640 KiB: the new kernel's RAM for trampolines, in its memory map since ever
     backup       its pages, kept in the crash region; the core header's PT_LOAD of low memory leads here
     entry stub   |stub          |..0x800  |back_up, rows  |...stack|   one page
 
-Rules: the copy is the entry stub's, because the list of a crash image is just IND_DONE.  A new kernel
-always writes low memory; what matters is whether the *old* one had anything there.  Linux before 5.5
-may have; since 6f599d84231f ("x86/kdump: Always reserve the low 1M when the crashkernel option is
-specified") a kernel with a crash region keeps nothing of its own in the first MiB, and 7c321eb2b843
-removed the backup from kexec_file_load().  kexec-tools copies still.
+Rules: the copy is the entry stub's, because the list of a crash image is just IND_DONE.  A new
+kernel always writes low memory; what matters is whether the *old* one had anything there.  Linux
+before 5.5 may have; since 6f599d84231f ("x86/kdump: Always reserve the low 1M when the crashkernel
+option is specified") a kernel with a crash region keeps nothing of its own in the first MiB, and
+7c321eb2b843 removed the backup from kexec_file_load().  kexec-tools copies still.
 """
 
 from __future__ import annotations
@@ -78,9 +79,11 @@ def with_routine(
     kernel_entry: Phys,
     source: str,
 ) -> tuple[bytes, Phys]:
-    """The stub's page with the routine in it, and where the stub has to jump in place of the kernel.
+    """The stub's page with the routine in it, and where the stub has to jump in place of the
+    kernel.
 
-    `source` names the host.  Raises PlanError when low memory is in more pieces than the page has room for.
+    `source` names the host.  Raises PlanError when low memory is in more pieces than the page has
+    room for.
     """
     routine = read(BACK_UP_X86_64 if bits == 64 else BACK_UP_I386)
     assert len(stub) <= ROUTINE_AT

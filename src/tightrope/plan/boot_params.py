@@ -4,8 +4,8 @@
     setup_data    a node with the rows behind them, where there are more (SETUP_E820_EXT)
 
 Rules: every offset comes from `abi.boot`.  What the host description does not know (EFI, EDD, APM)
-stays zero, which the kernel reads as "not there"; the sentinel stays zero because we start from zeros
-and copy only the setup header (zero-page.rst).
+stays zero, which the kernel reads as "not there"; the sentinel stays zero because we start from
+zeros and copy only the setup header (zero-page.rst).
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def boot_params(
     """The 4096 bytes.  `initrd` is the extent of its very bytes, not of its pages; `source`
     names the host; `screen` is a struct screen_info, `setup_data` where `more_rows` lie.
 
-    Raises PlanError when the memory map has more entries than the page has room for, and there is no
-    setup_data, or none that this image reads.
+    Raises PlanError when the memory map has more entries than the page has room for, and there is
+    no setup_data, or none that this image reads.
     """
     page = bytearray(boot.BOOT_PARAMS_SIZE)
     start = boot.SETUP_HEADER

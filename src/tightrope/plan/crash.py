@@ -5,9 +5,9 @@
               writes: at physical address = file offset
     PT_LOAD   low memory, where there is a backup of it: the file offset is in the backup
 
-Rules: the layout is that of crash_prepare_elf64_headers() (Linux kernel/crash_core.c) and of the ELF
-specification; the new kernel's /proc/vmcore is made of it.  ELF32 where all of RAM is below 4 GiB and
-the old kernel is a 32-bit one, else ELF64, as kexec-tools does it.
+Rules: the layout is that of crash_prepare_elf64_headers() (Linux kernel/crash_core.c) and of the
+ELF specification; the new kernel's /proc/vmcore is made of it.  ELF32 where all of RAM is below 4
+GiB and the old kernel is a 32-bit one, else ELF64, as kexec-tools does it.
 """
 
 from __future__ import annotations
@@ -110,7 +110,8 @@ def _kept(host: Host, backup: Sequence[Backup]) -> Iterator[tuple[Extent, int]]:
 
 
 def _where(extent: Extent, backup: Sequence[Backup]) -> int:
-    """Where the new kernel finds the bytes of an extent: in the backup where that has all of them."""
+    """Where the new kernel finds the bytes of an extent: in the backup where that has all of
+    them."""
     for each in backup:
         if each.source.covers(extent):
             return each.copy + extent.start - each.source.start
@@ -121,8 +122,8 @@ def crash_memory_map(host: Host, kept: Sequence[Extent]) -> MemoryMap:
     """The map that the crash kernel may use: low memory, the region with what the host has besides,
     and what firmware keeps.
 
-    What is `kept` in the region, the core header and the backup, is reserved in it: as RAM it would be
-    given away; without its header /proc/vmcore is missing without a word (measured in QEMU).
+    What is `kept` in the region, the core header and the backup, is reserved in it: as RAM it would
+    be given away; without its header /proc/vmcore is missing without a word (measured in QEMU).
     """
     assert host.crash_region is not None
     also = [each.extent for each in host.crash_memory]

@@ -8,8 +8,8 @@
 
 Every protocol but Linux's 64-bit one and a 64-bit flat binary has a 32-bit entry.
 
-Rules: this file knows modes and protocols, and no address.  A 32-bit entry needs everything below
-4 GiB.  Leaving 5 levels for 4 is only legal outside long mode (SDM 2.5, CR4.LA57), which is what the
+Rules: this file knows modes and protocols, and no address.  A 32-bit entry needs everything below 4
+GiB.  Leaving 5 levels for 4 is only legal outside long mode (SDM 2.5, CR4.LA57), which is what the
 32-bit entry does.
 """
 
@@ -76,7 +76,8 @@ def way_in(image: Image, host: Host, wanted: Protocol | None) -> Way:
 
 
 def laid_for(image: Image, wanted: Protocol | None) -> Image:
-    """The image as the entry that was asked for wants it laid: itself, or one of its alternatives."""
+    """The image as the entry that was asked for wants it laid: itself, or one of its
+    alternatives."""
     laid = (image, *image.alternatives)
     offers = (each for each in laid if any(entry.protocol is wanted for entry in each.entries))
     return next(offers, image)

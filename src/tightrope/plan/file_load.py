@@ -1,4 +1,5 @@
-"""Where kexec_file_load puts a bzImage: Linux's own placement on x86_64, worked out without asking it.
+"""Where kexec_file_load puts a bzImage: Linux's own placement on x86_64, worked out without asking
+it.
 
     order          from            what
     core header    kexec_file.c    of a crash load: not done here
@@ -7,11 +8,12 @@
     kernel         1 MiB up        init_size, at kernel_alignment
     initrd         16 MiB up       below what is taken already
 
-Each goes as high as it fits in one range of System RAM.  Up to 6.7 ranges are looked through from the lowest
-up and the page below a range's end is lost; from 6.8 on from the highest down (commit bf454ec31add, and
-"kexec_file: fix incorrect temp_start value in locate_mem_hole_top_down()").
+Each goes as high as it fits in one range of System RAM.  Up to 6.7 ranges are looked through from
+the lowest up and the page below a range's end is lost; from 6.8 on from the highest down (commit
+bf454ec31add, and "kexec_file: fix incorrect temp_start value in locate_mem_hole_top_down()").
 
-Sources: arch/x86/kernel/kexec-bzimage64.c; kernel/kexec_file.c; measured on 7.3.4 (docs/loaders.md).
+Sources: arch/x86/kernel/kexec-bzimage64.c; kernel/kexec_file.c; measured on 7.3.4
+(docs/loaders.md).
 
 Rules: addresses and bytes; the purgatory's are the caller's.
 """
@@ -38,7 +40,8 @@ FROM_THE_TOP = (6, 8)
 MOST_EXTENDED = 0xFC00
 """KiB: what screen_info.ext_mem_k holds at the most."""
 EXT_MEM_K, ALT_MEM_K = 0x002, 0x1E0
-"""screen_info.ext_mem_k and alt_mem_k: KiB of RAM above 1 MiB (Documentation/arch/x86/zero-page.rst)."""
+"""screen_info.ext_mem_k and alt_mem_k: KiB of RAM above 1 MiB
+(Documentation/arch/x86/zero-page.rst)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,7 +66,8 @@ def file_load(
     size: int,
     purgatory: Laid,
 ) -> Placed:
-    """The segments of a plain load; `size` is the purgatory's.  Raises PlanError for what Linux refuses."""
+    """The segments of a plain load; `size` is the purgatory's.  Raises PlanError for what Linux
+    refuses."""
     line = _line(image, command_line)
     room = _Room(host, from_the_top=release >= FROM_THE_TOP)
     where = room.take(size, PURGATORY_FROM, what="purgatory")
@@ -144,7 +148,8 @@ def _params(
     initrd: Buffer | None,
     initrd_at: Extent | None,
 ) -> bytes:
-    """struct boot_params as setup_boot_parameters() fills it in, without what the host does not know of."""
+    """struct boot_params as setup_boot_parameters() fills it in, without what the host does not
+    know of."""
     page = bytearray(boot.BOOT_PARAMS_SIZE)
     # The image's file up to what its jump says (setup_header_size), not the whole header.
     length = min(len(image.setup_header), 0x202 + image.setup_header[0x10] - boot.SETUP_HEADER)

@@ -32,8 +32,8 @@ class FramePool:
         field: str = "memory",
         source: str = "host",
     ) -> None:
-        """`whose` frames these are, `where` they can only lie (" below ..."), and the host's `field` that
-        has too few of them, for errors.
+        """`whose` frames these are, `where` they can only lie (" below ..."), and the host's
+        `field` that has too few of them, for errors.
 
         `source` names the host.
         """

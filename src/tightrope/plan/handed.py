@@ -40,7 +40,8 @@ class Handed:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class New:
-    """The new kernel as far as it is placed: its base, and the map of the memory that is its own."""
+    """The new kernel as far as it is placed: its base, and the map of the memory that is its
+    own."""
 
     image: Image
     base: Phys
@@ -49,7 +50,8 @@ class New:
 
 
 def handed(new: New, protocol: Protocol, request: Request, room: Room) -> Handed:
-    """Place and make everything.  Raises PlanError for what does not fit or the protocol cannot take."""
+    """Place and make everything.  Raises PlanError for what does not fit or the protocol cannot
+    take."""
     _judge(new.image, protocol, request)
     if protocol is Protocol.FLAT:
         return Handed(segments=(), registers={})
@@ -180,8 +182,9 @@ def _multiboot(new: New, protocol: Protocol, request: Request, room: Room) -> Ha
 def _pvh(new: New, request: Request, room: Room) -> Handed:
     """Start info and command line lie as low as they can.
 
-    Linux reads them through its first tables, which map 1 GiB in 64 bits (arch/x86/kernel/head_64.S,
-    level2_ident_pgt) and little more than the kernel's end in 32 (head32.c, mk_early_pgtbl_32).
+    Linux reads them through its first tables, which map 1 GiB in 64 bits
+    (arch/x86/kernel/head_64.S, level2_ident_pgt) and little more than the kernel's end in 32
+    (head32.c, mk_early_pgtbl_32).
     """
     line = encoded(new.image, request.command_line)
     modules = request.modules

@@ -3,10 +3,10 @@
     Multiboot    at ->  | structure | memory map | modules | strings |   addresses point inside
     Multiboot2   at ->  | head | tag | tag | ... | end |                 each tag at a multiple of 8
 
-Rules: layouts come from `abi.multiboot`.  A tag for ACPI would be a copy of the RSDP's bytes, which no
-host description has: there is none.  Both kinds of string are "FILE ARGUMENTS", as GRUB writes them:
-Xen cuts off the first word, unless the loader says that it is GRUB 2 (Xen xen/arch/x86/setup.c,
-cmdline_cook).
+Rules: layouts come from `abi.multiboot`.  A tag for ACPI would be a copy of the RSDP's bytes, which
+no host description has: there is none.  Both kinds of string are "FILE ARGUMENTS", as GRUB writes
+them: Xen cuts off the first word, unless the loader says that it is GRUB 2 (Xen
+xen/arch/x86/setup.c, cmdline_cook).
 """
 
 from __future__ import annotations

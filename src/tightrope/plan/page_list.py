@@ -23,7 +23,8 @@ IND_DESTINATION, IND_INDIRECTION, IND_DONE, IND_SOURCE = 1, 2, 4, 8
 IND_ZERO = 0x10
 """Xen's own: a page without a source is cleared (xen/include/xen/kimage.h)."""
 WORDS = 512
-"""Words of a page of the list on a 64-bit kernel, 1024 on a 32-bit one; the last one is the link."""
+"""Words of a page of the list on a 64-bit kernel, 1024 on a 32-bit one; the last one is the link.
+"""
 
 
 def list_length(segments: int, pages: int, *, per_page: int = WORDS) -> int:

@@ -1,7 +1,7 @@
 """Where the new kernel and what it is handed go: the destinations, with their bytes.
 
-Rules: the kernel comes first, because it is the pickiest; then what a crash kernel is handed of the old
-one, then what the protocol hands over, and the entry stub last.
+Rules: the kernel comes first, because it is the pickiest; then what a crash kernel is handed of the
+old one, then what the protocol hands over, and the entry stub last.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ class Placed:
 
 
 def place(image: Image, host: Host, walked: Host, request: Request, way: Way) -> Placed:
-    """Room for everything.  `walked` is the host as the code sees it that walks.  Raises PlanError."""
+    """Room for everything.  `walked` is the host as the code sees it that walks.  Raises
+    PlanError."""
     room = Room(
         walked,
         image,
@@ -105,7 +106,8 @@ def _stub(
 
 
 def _kernel(image: Image, base: Phys, *, from_top: bool) -> list[Segment]:
-    """One segment for each part, whole pages; a part that begins inside a page has zeros before it."""
+    """One segment for each part, whole pages; a part that begins inside a page has zeros before
+    it."""
     parts = moved(image, base - image.pref_address)
     why = f"init_size {image.init_size:#x} from " + (
         "pref_address"

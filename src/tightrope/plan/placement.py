@@ -36,8 +36,8 @@ def whole_pages(extents: Iterable[Extent]) -> tuple[Extent, ...]:
 
 
 def ram_for_new_kernel(host: Host) -> tuple[Extent, ...]:
-    """RAM where a segment may end up: all of it but the first MiB, the memory of a crash kernel, what is
-    kept for the new kernel, and what firmware has there for it to read.
+    """RAM where a segment may end up: all of it but the first MiB, the memory of a crash kernel,
+    what is kept for the new kernel, and what firmware has there for it to read.
 
     Where paging is off after step 5, or where an address has no linear address equal to itself, the
     copy cannot reach it: the end is 4 GiB on i386 and PAE, 2^47 with 4 levels, 2^52 with 5.
@@ -53,7 +53,8 @@ def ram_for_new_kernel(host: Host) -> tuple[Extent, ...]:
 
 
 def low_ram(host: Host) -> tuple[Extent, ...]:
-    """RAM below 1 MiB where a kernel may lie that is linked there: all but the BIOS data area's page.
+    """RAM below 1 MiB where a kernel may lie that is linked there: all but the BIOS data area's
+    page.
 
     Nothing is placed there that could lie elsewhere: see FIRST_MIB.
     """
@@ -85,7 +86,8 @@ def crash_ram(host: Host) -> tuple[Extent, ...]:
 
 
 def free_ram(host: Host) -> tuple[Extent, ...]:
-    """RAM that the old kernel can give away now: sources, tables and the control page come from it."""
+    """RAM that the old kernel can give away now: sources, tables and the control page come from
+    it."""
     text = Extent.sized(host.text.phys, host.text.size)
     named = (*host.busy, *host.crash_notes)
     busy = [text, host.private, *(each.extent.page_aligned() for each in named)]
@@ -101,7 +103,8 @@ def find_hole(
     high: int = 1 << 64,
     from_top: bool,
 ) -> Extent | None:
-    """`size` bytes (a page multiple) at a multiple of `alignment` inside one extent and [low, high).
+    """`size` bytes (a page multiple) at a multiple of `alignment` inside one extent and [low,
+    high).
 
     The lowest such place, or the highest with `from_top`; None when there is none.
     """

@@ -1,9 +1,10 @@
 """Composing a plan: the entry, the destinations, frames for the rest, and who calls V.
 
-Rules: this file decides the order of decisions, and refuses what cannot be asked whatever the image is.
-The way in comes first (`entering`), because it says what is laid; then the destinations (`place`, or
-`taken` of another loader's), because the free frames are what is left (`allocate`); who calls V comes
-last, because it is told of all of these.  Bad combinations raise PlanError with the limit that was broken.
+Rules: this file decides the order of decisions, and refuses what cannot be asked whatever the image
+is.  The way in comes first (`entering`), because it says what is laid; then the destinations
+(`place`, or `taken` of another loader's), because the free frames are what is left (`allocate`);
+who calls V comes last, because it is told of all of these.  Bad combinations raise PlanError with
+the limit that was broken.
 """
 
 from __future__ import annotations

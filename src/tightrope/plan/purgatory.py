@@ -1,10 +1,11 @@
-"""Our purgatory for a plan: which segments it looks at, and what it does when one is not what was loaded.
+"""Our purgatory for a plan: which segments it looks at, and what it does when one is not what was
+loaded.
 
     rows   address, bytes, SHA-256, name   one for each segment, over the bytes that were loaded
     words  stub_entry, resets
 
-Rules: zeros behind a segment's bytes are not read: nobody needs them to be zeros that does not clear them.
-The segments are finished when they come here; the purgatory itself is not among them.
+Rules: zeros behind a segment's bytes are not read: nobody needs them to be zeros that does not
+clear them.  The segments are finished when they come here; the purgatory itself is not among them.
 """
 
 from __future__ import annotations

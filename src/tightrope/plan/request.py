@@ -33,12 +33,13 @@ class Request:
     whole_memory: bool = False
     """The tables map all memory, as an old Linux fills them, and not what is needed alone."""
     from_top: bool = False
-    """The kernel goes to the highest free place and not to pref_address, if it can be moved: there Linux hands
-    out memory first, so that most pages are loaded in their place and need no copy."""
+    """The kernel goes to the highest free place and not to pref_address, if it can be moved: there
+    Linux hands out memory first, so that most pages are loaded in their place and need no copy."""
     verify: OnDamage | None = None
-    """A purgatory looks at every segment before the new kernel is entered, and does this when one is damaged."""
+    """A purgatory looks at every segment before the new kernel is entered, and does this when one
+    is damaged."""
     loaded: Loaded | None = None
     """Segments that have their places; without any they are placed here."""
     backup: bool | None = None
-    """For a crash: whether low memory is saved; None saves it where the host says that the old kernel
-    keeps something there."""
+    """For a crash: whether low memory is saved; None saves it where the host says that the old
+    kernel keeps something there."""

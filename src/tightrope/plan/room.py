@@ -36,8 +36,8 @@ class Room:
         fixed: bool = False,
         from_top: bool = False,
     ) -> None:
-        """`fixed`: the kernel has to lie at pref_address, relocatable or not; `from_top`: it goes to the
-        highest free place where it need not."""
+        """`fixed`: the kernel has to lie at pref_address, relocatable or not; `from_top`: it goes
+        to the highest free place where it need not."""
         self._from_the_top = from_top
         self._image = image
         self._fixed = fixed or not image.relocatable

@@ -7,11 +7,12 @@
     core header   an ELF core, at elfcorehdr=
     setup_data    where boot_params' list leads
 
-Source: struct boot_params (Linux Documentation/arch/x86/zero-page.rst), kexec/arch/i386/kexec-bzImage.c and
-kexec/arch/x86_64/kexec-bzImage64.c of kexec-tools, arch/x86/kernel/kexec-bzimage64.c of Linux.
+Source: struct boot_params (Linux Documentation/arch/x86/zero-page.rst),
+kexec/arch/i386/kexec-bzImage.c and kexec/arch/x86_64/kexec-bzImage64.c of kexec-tools,
+arch/x86/kernel/kexec-bzimage64.c of Linux.
 
-Rules: nothing is placed here and nothing changed.  The entry of the new kernel comes from the image and from
-where it lies, never from what the purgatory says of it.
+Rules: nothing is placed here and nothing changed.  The entry of the new kernel comes from the image
+and from where it lies, never from what the purgatory says of it.
 """
 
 from __future__ import annotations
@@ -68,7 +69,8 @@ def protocol(image: Image, walked: Host, loaded: Loaded) -> Protocol:
 
 
 def take(image: Image, loaded: Loaded, entry: EntryPoint) -> Placed:
-    """The segments with their roles.  Raises PlanError for what cannot be told apart, or has no room."""
+    """The segments with their roles.  Raises PlanError for what cannot be told apart, or has no
+    room."""
     kernel = _kernel(image, loaded)
     params = _boot_params(image, loaded, kernel)
     page = bytes(params.data[: boot.BOOT_PARAMS_SIZE]).ljust(boot.BOOT_PARAMS_SIZE, b"\0")
@@ -103,7 +105,8 @@ def take(image: Image, loaded: Loaded, entry: EntryPoint) -> Placed:
 
 
 def told(placed: Placed, request: Request) -> Request:
-    """The request with what the segments carry, where nobody has said what was given to the loader."""
+    """The request with what the segments carry, where nobody has said what was given to the
+    loader."""
     initrd = next((each for each in placed.segments if each.role is SegmentRole.INITRD), None)
     if request.initrd is None and initrd is not None:
         params = next(each for each in placed.segments if each.role is SegmentRole.BOOT_PARAMS)

@@ -6,9 +6,9 @@
     handed over  page_list: one pair of slots for a page     at most 15 segments, with and without buffer
     crash        all in the crash region                     all in the crash region
 
-Sources: xen/include/public/kexec.h; kexec_load, kexec_load_v1 in xen/common/kexec.c; do_kimage_alloc in
-xen/common/kimage.c; machine_kexec_setup_load_arg in arch/x86_64/kernel/machine_kexec.c of Linux-Xen
-2.6.16 (xen-project/xen commit 6fc8621b96).
+Sources: xen/include/public/kexec.h; kexec_load, kexec_load_v1 in xen/common/kexec.c;
+do_kimage_alloc in xen/common/kimage.c; machine_kexec_setup_load_arg in
+arch/x86_64/kernel/machine_kexec.c of Linux-Xen 2.6.16 (xen-project/xen commit 6fc8621b96).
 
 Rules: frames are machine frames from here on; pseudo-physical ones are only kept beside them, for
 reports.  A combination that no Xen ever took is refused here.
@@ -95,7 +95,8 @@ def hypervisor(host: Host, interface: XenInterface) -> Xen:
 
 
 def leaves_long_mode(host: Host, interface: XenInterface | None) -> bool:
-    """Whether a 64-bit hypervisor calls a 32-bit dom0's own code: v1 does, of v2 the code is Xen's."""
+    """Whether a 64-bit hypervisor calls a 32-bit dom0's own code: v1 does, of v2 the code is
+    Xen's."""
     bits = host.xen.dom0.bits if host.xen else 64
     return interface is XenInterface.V1 and host.paging.long_mode and bits == 32
 
@@ -161,7 +162,8 @@ class ScatteredPool:
 
 
 def _of_dom0(host: Host, xen: Xen) -> NDArray[np.int64]:
-    """Machine frames that dom0 can give away, in its own order, as far as its list can name them."""
+    """Machine frames that dom0 can give away, in its own order, as far as its list can name
+    them."""
     dom0 = xen.dom0
     free = np.ones(len(dom0.p2m.frames), np.bool_)
     text = Extent.sized(dom0.text_start, dom0.text_size)
@@ -199,9 +201,9 @@ def through(
 ) -> UnderXen:
     """What dom0 hands to the hypervisor, and so who calls V.
 
-    `tables` are machine frames as they were given, page_table_a's chains first; `reach` is what the new
-    kernel needs mapped besides the segments.  Raises PlanError for what the hypervisor would refuse, and
-    where V is not known.
+    `tables` are machine frames as they were given, page_table_a's chains first; `reach` is what the
+    new kernel needs mapped besides the segments.  Raises PlanError for what the hypervisor would
+    refuse, and where V is not known.
     """
     xen = hypervisor(host, interface)
     leaves = leaves_long_mode(host, interface)
@@ -222,8 +224,9 @@ def through(
 def page_list(host: Host, control_page: Phys, tables: NDArray[np.int64]) -> tuple[XenPage, ...]:
     """page_list: the control page, page_table_a's pages, and on x86_64 the root of page_table_b.
 
-    `tables` are machine frames, page_table_a's chains first.  There are no fixmaps for 32-bit code of a
-    64-bit hypervisor: the odd slots hold the machine addresses again, which its PAE tables map.
+    `tables` are machine frames, page_table_a's chains first.  There are no fixmaps for 32-bit code
+    of a 64-bit hypervisor: the odd slots hold the machine addresses again, which its PAE tables
+    map.
     """
     xen = hypervisor(host, XenInterface.V1)
     leaves = leaves_long_mode(host, XenInterface.V1)

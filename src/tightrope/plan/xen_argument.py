@@ -3,8 +3,8 @@
     v1   one structure; dom0 fills the even slots of page_list, the hypervisor the odd ones
     v2   one structure, and an array of segments; those without a buffer are only mapped
 
-Rules: where the buffers lie in dom0's memory is the caller's to say: this file puts numbers into the
-structures of `abi.xen`, and issues nothing.
+Rules: where the buffers lie in dom0's memory is the caller's to say: this file puts numbers into
+the structures of `abi.xen`, and issues nothing.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class LoadCall:
 def load_call(plan: Plan, *, buffers: Sequence[int] = (), segments_at: int = 0) -> LoadCall:
     """The hypercall that loads a plan.
 
-    `buffers` are dom0's linear addresses of the plan's segments, in their order, and `segments_at` that
-    of the array, for v2.  Raises PlanError for a plan that asks no hypervisor.
+    `buffers` are dom0's linear addresses of the plan's segments, in their order, and `segments_at`
+    that of the array, for v2.  Raises PlanError for a plan that asks no hypervisor.
     """
     match plan.through:
         case Bare():

@@ -4,10 +4,11 @@
     0x413   KiB of conventional memory               } put a trampoline below it
 
 Sources: Linux arch/x86/include/asm/bios_ebda.h and boot/compressed/pgtable_64.c; Xen
-xen/arch/x86/boot/head.S.  The host file does not have them: they follow from its memory map, which a
-BIOS reports from the same numbers.
+xen/arch/x86/boot/head.S.  The host file does not have them: they follow from its memory map, which
+a BIOS reports from the same numbers.
 
-Rules: a host without RAM at 0, or whose low memory does not end where a BIOS's can, has no such words.
+Rules: a host without RAM at 0, or whose low memory does not end where a BIOS's can, has no such
+words.
 """
 
 from __future__ import annotations

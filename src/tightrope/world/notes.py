@@ -9,8 +9,8 @@ Sources, as of Linux 6.1: crash_save_cpu and crash_save_vmcoreinfo_init in kerne
 kernel/kexec_core.c; arch_crash_save_vmcoreinfo in arch/x86/kernel/crash_core_{32,64}.c; struct
 elf_prstatus in include/linux/elfcore.h; user_regs_struct in arch/x86/include/asm/user_{32,64}.h.
 
-Rules: a note whose `what` begins with "vmcoreinfo" is that, every other one is a CPU's.  Only the CPU
-that panicked is described by a host: the first note has its registers, the others have zeros.
+Rules: a note whose `what` begins with "vmcoreinfo" is that, every other one is a CPU's.  Only the
+CPU that panicked is described by a host: the first note has its registers, the others have zeros.
 """
 
 from __future__ import annotations
@@ -83,8 +83,8 @@ def laid(host: Host, number: int, data: bytes, *, ended: bool = True) -> Iterato
 def vmcoreinfo(host: Host, pgd: Phys) -> Mapping[str, str]:
     """The lines that say where the tables are, and in which format.
 
-    SYMBOL() and KERNELOFFSET are bare hexadecimal, NUMBER() is decimal.  The symbol of the pgd is its
-    address in the direct map: a host has its tables in `private`, not in the kernel's image.
+    SYMBOL() and KERNELOFFSET are bare hexadecimal, NUMBER() is decimal.  The symbol of the pgd is
+    its address in the direct map: a host has its tables in `private`, not in the kernel's image.
     """
     lines = {
         "OSRELEASE": RELEASE,

@@ -10,8 +10,8 @@
     crash notes, where the host has them      registers and vmcoreinfo, see `notes`
     two words of the BIOS data area           see `bios`
 
-Rules: everything is derived from the `Host`; what comes from outside is the relocation code, which a
-kernel has in its text at V, and V itself, which only a plan knows where it is in the direct map.
+Rules: everything is derived from the `Host`; what comes from outside is the relocation code, which
+a kernel has in its text at V, and V itself, which only a plan knows where it is in the direct map.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ SELECTORS = {64: (0x10, 0x18), 32: (0x60, 0x68)}
 """__KERNEL_CS and __KERNEL_DS of a 64-bit and of a 32-bit Linux (asm/segment.h)."""
 GATES = 256
 LEFTOVER = {64: 0x0A57_E1F7_0B0E_C0DB, 32: 0x0B0E_C0DB}
-"""What a register of each width is left with, times its number; each byte of a product is seldom 0."""
+"""What a register of each width is left with, times its number; each byte of a product is
+seldom 0."""
 STACK_PAGES = 4
 
 
@@ -52,10 +53,10 @@ def lay(
 ) -> World:
     """The old kernel of `host`, with `code` at V: `relocation`, or where the host has it.
 
-    `selectors` are those of code and data, Linux's by default; 0 for data leaves SS null, which 64-bit
-    code may.  The gdt begins so far below its page that both selectors lie in that page: a hypervisor's
-    gdt has 14 pages of its guest's descriptors before its own.
-    Raises HostError when `private` or a crash note is too small, or when V is not mapped or not known.
+    `selectors` are those of code and data, Linux's by default; 0 for data leaves SS null, which
+    64-bit code may.  The gdt begins so far below its page that both selectors lie in that page: a
+    hypervisor's gdt has 14 pages of its guest's descriptors before its own.  Raises HostError when
+    `private` or a crash note is too small, or when V is not mapped or not known.
     """
     relocation = host.relocation if relocation is None else relocation
     if relocation is None:
@@ -140,8 +141,8 @@ def lay(
 def _left_behind(bits: int) -> dict[str, int]:
     """General registers as C code leaves them: something, and in each something else.
 
-    A calling convention says nothing of those that are no arguments, so a word that gets through the
-    walk from one of them is nobody's zero.  No value is an address: whoever follows one faults.
+    A calling convention says nothing of those that are no arguments, so a word that gets through
+    the walk from one of them is nobody's zero.  No value is an address: whoever follows one faults.
     """
     wide = bits == 64
     return {

@@ -1,7 +1,7 @@
 """Fields of a word: one accessor that is right for numbers and, later, for symbolic words.
 
-Rules: a field is read shift-then-mask with a declared width, which is what z3 calls `Extract`; there
-is no bare `>>` and no comparison but equality in code that uses these fields to build tables.
+Rules: a field is read shift-then-mask with a declared width, which is what z3 calls `Extract`;
+there is no bare `>>` and no comparison but equality in code that uses these fields to build tables.
 Writing a value that does not fit raises; nothing is truncated in silence.
 """
 

@@ -127,8 +127,8 @@ def defined(bits: tuple[ControlBit, ...], vendor: Vendor = BOTH) -> int:
 
 NEW, CHANGE, BEYOND, CPU = "new", "change", "beyond", "cpu"
 CODE64, HAS_LA57, IS_INTEL, IS_AMD, IN_TDX, IN_SEV_ES = 1, 2, 4, 8, 16, 32
-"""Bits of the word `cpu`: CS.L is set in long mode; the CPU has 5 levels; whose it is, neither bit where
-nobody says; a guest of TDX's; a guest of SEV-ES or SEV-SNP."""
+"""Bits of the word `cpu`: CS.L is set in long mode; the CPU has 5 levels; whose it is, neither bit
+where nobody says; a guest of TDX's; a guest of SEV-ES or SEV-SNP."""
 GENERAL_PROTECTION, VIRTUALIZATION, VMM_COMMUNICATION = 13, 20, 29
 """#GP, and what a confidential guest meets instead: #VE under TDX, #VC under SEV-ES and SEV-SNP."""
 CR3_NO_FLUSH = 1 << 63

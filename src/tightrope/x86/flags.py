@@ -1,6 +1,8 @@
-"""The arithmetic flags that an instruction leaves (SDM volume 1, 3.4.3.1; volume 2, ADD, AND, CMP, TEST).
+"""The arithmetic flags that an instruction leaves (SDM volume 1, 3.4.3.1; volume 2, ADD, AND, CMP,
+TEST).
 
-Rules: numbers in, RFLAGS out.  AF is undefined behind AND and TEST: it is 0 here, as QEMU leaves it.
+Rules: numbers in, RFLAGS out.  AF is undefined behind AND and TEST: it is 0 here, as QEMU leaves
+it.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ class Computes(Enum):
 
 
 def flags_after(what: Computes, left: int, right: int, bits: int, before: int) -> int:
-    """RFLAGS behind an instruction with these operands of `bits` bits, when they were `before` it."""
+    """RFLAGS behind an instruction with these operands of `bits` bits, when they were `before`
+    it."""
     ones, top = (1 << bits) - 1, 1 << bits - 1
     left, right = left & ones, right & ones
     out = before & ~ARITHMETIC

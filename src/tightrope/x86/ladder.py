@@ -1,8 +1,8 @@
 """A paging mode as it is read: its levels, what leads where, which bits are reserved.
 
-Rules: the reading side's one geometry, from the manual's tables and with constants of its own.  It must
-not import `x86.paging`: two sides that share a wrong shift agree on it.  `x86.walk` takes one address down
-the ladder, `x86.sweep` all of them at once.
+Rules: the reading side's one geometry, from the manual's tables and with constants of its own.  It
+must not import `x86.paging`: two sides that share a wrong shift agree on it.  `x86.walk` takes one
+address down the ladder, `x86.sweep` all of them at once.
 
     SDM 4.3  32-bit paging     2 levels, 4 MiB pages with CR4.PSE
     SDM 4.4  PAE paging        3 levels, 2 MiB pages; PDPTEs checked as MOV to CR3 would
@@ -34,7 +34,8 @@ class Rung:
     page: bool
     """PS = 1 maps a page here."""
     in_table: int = 0
-    """The reserved bits of an entry that leads to a table, in the mode that the rung was made for."""
+    """The reserved bits of an entry that leads to a table, in the mode that the rung was made for.
+    """
     in_page: int = 0
     """The reserved bits of an entry that maps a page: those above, and maybe more."""
 
@@ -99,7 +100,8 @@ def ladder(
 
 
 def without_bits(found: Ladder, bits: int) -> Ladder:
-    """The same mode where some bits are neither address nor reserved, such as memory encryption's."""
+    """The same mode where some bits are neither address nor reserved, such as memory
+    encryption's."""
     rungs = tuple(
         replace(rung, in_table=rung.in_table & ~bits, in_page=rung.in_page & ~bits)
         for rung in found.rungs
@@ -123,7 +125,8 @@ def _rungs(
     else:
         rungs = _PAE_RUNGS if pae else _LEGACY_RUNGS
     if not long_mode and not pae:
-        # In a 4 MiB page bits 20:13 carry address bits up to MAXPHYADDR or 40; the rest are reserved.
+        # In a 4 MiB page bits 20:13 carry address bits up to MAXPHYADDR or 40; the rest are
+        # reserved.
         extra = max(0, min(physical_bits, 40) - 32)
         large = 0x3F_E000 & ~(((1 << extra) - 1) << 13)
         return (replace(rungs[0], in_page=large), rungs[1])

@@ -44,7 +44,8 @@ class Level:
     index: Field
     large: bool
     rights: bool = True
-    """Its entries have R/W, U/S, A bits (PAE's PDPTEs have not: they would be reserved, SDM 4.4.1)."""
+    """Its entries have R/W, U/S, A bits (PAE's PDPTEs have not: they would be reserved, SDM 4.4.1).
+    """
 
     @property
     def span(self) -> int:
@@ -208,9 +209,9 @@ def table_at(
     """The frame of the table whose entries at `level` cover `virt`; missing ones are made.
 
     `new_table` gives the address of a zeroed frame.  Raises ValueError when a large page is in the
-    way, or when an entry on the way lets less through than `rights` ask for.  An entry that is there
-    is followed, never replaced: two addresses that share an upper slot share the table below it (the
-    2.6.20 code wrote it twice and lost the first chain).
+    way, or when an entry on the way lets less through than `rights` ask for.  An entry that is
+    there is followed, never replaced: two addresses that share an upper slot share the table below
+    it (the 2.6.20 code wrote it twice and lost the first chain).
     """
     table = root
     for above in range(level):

@@ -1,7 +1,7 @@
 """Everything a tree of page tables maps, as one list.
 
-Rules: where `walk` answers for one address, this answers for all: a check that says "and nothing else"
-needs the whole list.  All tables of a level are one array.
+Rules: where `walk` answers for one address, this answers for all: a check that says "and nothing
+else" needs the whole list.  All tables of a level are one array.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class Mappings:
     """One element per present leaf entry, in the order of the linear addresses' tables.
 
     `virt` is sign-extended to 64 bits; `size` is bytes; `lost` are table frames that are not in
-    memory, which map nothing here.  `reserved` says that an entry has a reserved bit: it is listed as if
-    it had not.
+    memory, which map nothing here.  `reserved` says that an entry has a reserved bit: it is listed
+    as if it had not.
     """
 
     virt: NDArray[np.uint64]

@@ -3,9 +3,9 @@
     tables of a level    present entries, with the table of each      pages out, tables below
     [t0 t1 t0 t2 ...] -> [e e e | e | e e e | e ...]               ->  [p p ...]   [t3 t4 ...]
 
-Rules: as `x86.walk` does, this reads by `x86.ladder` and shares nothing with the builder.  How a table's
-entries are had, and what becomes of a table that is not there, is its caller's: `x86.survey` reads tables
-that we built, `vmcore.sweep` those of a kernel that died.
+Rules: as `x86.walk` does, this reads by `x86.ladder` and shares nothing with the builder.  How a
+table's entries are had, and what becomes of a table that is not there, is its caller's:
+`x86.survey` reads tables that we built, `vmcore.sweep` those of a kernel that died.
 """
 
 from __future__ import annotations

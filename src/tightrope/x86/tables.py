@@ -19,7 +19,8 @@ Entries = NDArray[np.unsignedinteger]
 
 
 class TableStore:
-    """Tables by frame address.  Frames come from `frames`, in order; RuntimeError when they run out."""
+    """Tables by frame address.  Frames come from `frames`, in order; RuntimeError when they run
+    out."""
 
     def __init__(self, fmt: Format, frames: Callable[[], int]) -> None:
         self.format = fmt

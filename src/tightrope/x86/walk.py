@@ -1,8 +1,8 @@
 """The page walk, from the manual: what a CPU does with a linear address.
 
-Rules: this file is written apart from `x86.paging` and must not import it.  What a level is and which
-bits are reserved says `x86.ladder`.  It never writes: where the CPU would set an accessed or dirty bit,
-the result says so.
+Rules: this file is written apart from `x86.paging` and must not import it.  What a level is and
+which bits are reserved says `x86.ladder`.  It never writes: where the CPU would set an accessed or
+dirty bit, the result says so.
 
     SDM 4.6  access rights     SDM 4.7  page-fault error code    SDM 4.8  accessed and dirty
 Protection keys (CR4.PKE, CR4.PKS) are not modelled.
@@ -77,9 +77,11 @@ class Mmu:
     user: bool = False
     ac: bool = False
     pdptes: tuple[int, ...] | None = None
-    """PAE: the four PDPTEs that the CPU holds since CR3 was loaded (SDM 4.4.1); None reads memory."""
+    """PAE: the four PDPTEs that the CPU holds since CR3 was loaded (SDM 4.4.1); None reads memory.
+    """
     bit_8_reserved: bool = False
-    """Bit 8 of a PML4E and a PML5E has to be 0 (AMD APM volume 2, 5.3.3); Intel's CPUs ignore it."""
+    """Bit 8 of a PML4E and a PML5E has to be 0 (AMD APM volume 2, 5.3.3); Intel's CPUs ignore it.
+    """
 
     @property
     def ladder(self) -> Ladder:
@@ -126,7 +128,8 @@ PAGE_FAULT, GENERAL_PROTECTION = 14, 13
 
 
 def canonical(virt: int, mmu: Mmu) -> bool:
-    """Whether `virt` (64 bits) is canonical under `mmu` (SDM vol. 1, 3.3.7.1); true outside long mode."""
+    """Whether `virt` (64 bits) is canonical under `mmu` (SDM vol. 1, 3.3.7.1); true outside long
+    mode."""
     if not mmu.efer & EFER_LMA:
         return virt < 1 << 32
     top = 56 if mmu.cr4 & CR4_LA57 else 47

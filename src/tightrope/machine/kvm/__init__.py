@@ -9,7 +9,8 @@
     stepping      a walk instruction by instruction, told as the emulator's
     kvm           the machine
 
-Rules: ioctl and mmap from Python, nothing else; every descriptor is closed again, also after Ctrl-C.
+Rules: ioctl and mmap from Python, nothing else; every descriptor is closed again, also after
+Ctrl-C.
 
 May import: abi, errors, memory, model, observe, x86
 """

@@ -39,7 +39,8 @@ RELOAD = bytes.fromhex("0f20d8 0f22d8 b801000000 90")
 
 @dataclass(frozen=True, slots=True)
 class Capability:
-    """`missing` has what cannot be, with the reason; `cr4` are the bits that can be set in long mode."""
+    """`missing` has what cannot be, with the reason; `cr4` are the bits that can be set in long
+    mode."""
 
     missing: dict[Paging, str]
     gbpages: bool
@@ -50,7 +51,8 @@ class Capability:
 
 @dataclass(frozen=True, slots=True)
 class _Mode:
-    """How a probe of a paging mode looks: control registers and levels of tables above a large page."""
+    """How a probe of a paging mode looks: control registers and levels of tables above a large
+    page."""
 
     cr4: int
     efer: int

@@ -14,11 +14,13 @@ from tightrope.errors import MachineError, MissingPart
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.ioctl.argtypes = (ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong)
-"""By ctypes: `fcntl.ioctl` takes no number of more than 31 bits, and may call again after a signal."""
+"""By ctypes: `fcntl.ioctl` takes no number of more than 31 bits, and may call again after a signal.
+"""
 
 
 def call(descriptor: int, number: int, argument: int | bytes | bytearray = 0) -> int:
-    """One ioctl; a bytearray is changed in place.  Raises OSError, InterruptedError after a signal."""
+    """One ioctl; a bytearray is changed in place.  Raises OSError, InterruptedError after a
+    signal."""
     if isinstance(argument, int):
         got = _libc.ioctl(descriptor, number, argument)
     else:

@@ -66,7 +66,8 @@ def walk(ready: Ready, watchdog: Watchdog) -> Run:
 
 
 def entered(ready: Ready, registers: Registers, left: Exit) -> Exit:
-    """The exit at the entry: a breakpoint is met before the page is asked for, which may not be there.
+    """The exit at the entry: a breakpoint is met before the page is asked for, which may not be
+    there.
 
     Only where it is not mapped the CPU is let go on, to fall by itself.
     """

@@ -130,7 +130,8 @@ class Kvm:
         )
 
     def console(self, *, seconds: float, ends: Ends, progress: Progress) -> Console:
-        """Raises MachineError: the new kernel's own devices are the emulator's and QEMU's business."""
+        """Raises MachineError: the new kernel's own devices are the emulator's and QEMU's
+        business."""
         raise MachineError("the kvm machine stops at the new kernel's first instruction")
 
 
@@ -168,7 +169,8 @@ def _uses_gbpages(handover: Handover) -> bool:
 
 
 def _descriptors(mmu: WatchedMmu, registers: Registers) -> dict[str, int]:
-    """What the old kernel loaded its segments from; flat ones where its gdt is no longer to be read."""
+    """What the old kernel loaded its segments from; flat ones where its gdt is no longer to be
+    read."""
     bits = 64 if registers.efer & x86.EFER_LMA else 32
     return {
         name: x86.flat_descriptor(code=name == "cs", bits=bits if name == "cs" else 32)

@@ -97,7 +97,8 @@ def walk(ready: Ready, watchdog: Watchdog) -> Run:
     found = handlers(ready.mmu, ready.expected.registers)[: abi.BREAKPOINTS]
     overruled = 0
     with watchdog.limit(ready.seconds):
-        # Stepping alone may run on through a handler: an exception's delivery is no step to all KVMs.
+        # Stepping alone may run on through a handler: an exception's delivery is no step to all
+        # KVMs.
         ready.cpu.break_at(found, stepping=True)
         while not watch.over:
             before = cpu.general

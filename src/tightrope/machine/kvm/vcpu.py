@@ -1,7 +1,8 @@
 """One virtual machine with one CPU: memory in, registers in and out, one run until an exit.
 
-A virtual machine lives for one walk.  KVM may keep what it made of the guest's page tables, and page
-tables that Python writes between two walks are not the guest's own writes: a new machine has none.
+A virtual machine lives for one walk.  KVM may keep what it made of the guest's page tables, and
+page tables that Python writes between two walks are not the guest's own writes: a new machine has
+none.
 
 Rules: the memory is `physical.Ram`'s own, mapped without a copy, and has to outlive the machine.
 `close` gives everything back and may be called twice.
@@ -75,7 +76,8 @@ class VirtualCpu:
         self._vcpu = call(self._vm, abi.CREATE_VCPU)
         self._run = mmap.mmap(self._vcpu, device.run_size)
         call(self._vcpu, abi.SET_CPUID2, _cpuid(device, cpu))
-        # What the thread has blocked stays blocked inside KVM_RUN, but for the watchdog's own signal.
+        # What the thread has blocked stays blocked inside KVM_RUN, but for the watchdog's own
+        # signal.
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ()) - {KICK}
         mask = sum(1 << number - 1 for number in blocked)
         call(self._vcpu, abi.SET_SIGNAL_MASK, abi.KVM_SIGNAL_MASK.pack(8, mask))
@@ -104,7 +106,8 @@ class VirtualCpu:
     # --------------------------------------------------------------------------------- registers
 
     def load(self, registers: Registers, descriptors: Mapping[str, int]) -> None:
-        """Put the CPU into a state; `descriptors` has the gdt slot of each segment that is not null.
+        """Put the CPU into a state; `descriptors` has the gdt slot of each segment that is not
+        null.
 
         Raises MachineError where this KVM cannot hold it.
         """
@@ -184,7 +187,8 @@ class VirtualCpu:
     # --------------------------------------------------------------------------------------- runs
 
     def break_at(self, addresses: Iterable[int], *, stepping: bool = False) -> None:
-        """Exit ahead of the instructions at up to four linear addresses; `stepping` after each one too."""
+        """Exit ahead of the instructions at up to four linear addresses; `stepping` after each one
+        too."""
         debug = [0] * 8
         debug[7] = abi.DR7_EXACT
         for number, address in enumerate(addresses):

@@ -1,8 +1,8 @@
 """The time limit of a virtual CPU's run.
 
-KVM_RUN returns when its thread gets a signal that is open inside it.  The signal used here is blocked
-everywhere else (KVM_SET_SIGNAL_MASK opens it), so that no handler is needed and nothing else in the
-process ever sees it.
+KVM_RUN returns when its thread gets a signal that is open inside it.  The signal used here is
+blocked everywhere else (KVM_SET_SIGNAL_MASK opens it), so that no handler is needed and nothing
+else in the process ever sees it.
 
 Rules: no thread is left behind after `close`; the calling thread's signal mask is put back.
 """

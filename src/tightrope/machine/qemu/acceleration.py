@@ -4,8 +4,8 @@
     kvm    only where a probe shows that it boots: a PC with our small stage as its kernel, through its
            firmware, within `PROBE_SECONDS`
 
-Rules: nothing is assumed of a KVM: QEMU is started with it, with one CPU model after the other, and what
-stands in the way is kept as the reason.  The answer is kept per process.
+Rules: nothing is assumed of a KVM: QEMU is started with it, with one CPU model after the other, and
+what stands in the way is kept as the reason.  The answer is kept per process.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from tightrope.machine.qemu.pc import Board, Pc
 from tightrope.memory import PAGE_SIZE
 
 PROBE_SECONDS = 15.0
-"""SeaBIOS and our stage take 0.2 s on a KVM that is hardware, and 3 to 5 s on one that is emulated."""
+"""SeaBIOS and our stage take 0.2 s on a KVM that is hardware, and 3 to 5 s on one that is emulated.
+"""
 MODELS = ("max", "qemu64")
 """The first has all that KVM offers; some nested KVMs refuse a register of it, and QEMU ends."""
 HARDWARE_BREAKPOINTS = 4

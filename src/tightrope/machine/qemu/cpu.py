@@ -1,7 +1,7 @@
 """The CPU's state in the house's words, from the gdb stub and the monitor.
 
-Rules: the stub's names are gdb's; what it lacks (the descriptor tables) the monitor's `info registers`
-has.  Source of that text: QEMU target/i386/cpu-dump.c, x86_cpu_dump_state().
+Rules: the stub's names are gdb's; what it lacks (the descriptor tables) the monitor's `info
+registers` has.  Source of that text: QEMU target/i386/cpu-dump.c, x86_cpu_dump_state().
 """
 
 from __future__ import annotations

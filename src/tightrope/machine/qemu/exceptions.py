@@ -4,8 +4,8 @@
 
 Source: QEMU target/i386/tcg/seg_helper.c, do_interrupt_all().
 
-Rules: text in, facts out; nothing is judged.  The explanation of a fault is put together from the CPU
-and the memory as they stand, with the house's own walker.
+Rules: text in, facts out; nothing is judged.  The explanation of a fault is put together from the
+CPU and the memory as they stand, with the house's own walker.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ class Raised:
 
 
 def first(log: str) -> Raised | None:
-    """The first exception that the CPU raised; software interrupts and hardware ones are not any."""
+    """The first exception that the CPU raised; software interrupts and hardware ones are not
+    any."""
     for line in LINE.finditer(log):
         vector = int(line["vector"], 16)
         if vector < EXCEPTIONS and line["soft"] == "0":
@@ -67,7 +68,8 @@ def explained(
     mmu: WatchedMmu,
     stops: int,
 ) -> Fault:
-    """The fault as the emulator would report it; `stops` is how many breakpoints were met before."""
+    """The fault as the emulator would report it; `stops` is how many breakpoints were met
+    before."""
     then = replace(
         registers, rip=raised.pc, general=dict(registers.general) | {"rsp": raised.stack}
     )
@@ -152,7 +154,8 @@ def _reader(registers: Registers) -> Callable[[str], int]:
 
 
 def _access(raised: Raised) -> Access | None:
-    """What the error code says (SDM 4.7); without NX a fetch is not told apart, but by its address."""
+    """What the error code says (SDM 4.7); without NX a fetch is not told apart, but by its
+    address."""
     if raised.address is None:
         return None
     if raised.error_code & FETCH or raised.address == raised.pc:

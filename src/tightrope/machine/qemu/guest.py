@@ -3,8 +3,9 @@
     firmware -> kernel -> init says what it is -> reboot -> machine_shutdown() -> stopped
 
 An old kernel that is about to kexec has shut its devices and interrupt controllers down; so has one
-that is about to restart (native_machine_restart() in Linux arch/x86/kernel/reboot.c), and that is where
-it is stopped: at native_machine_emergency_restart(), the function that would reset the machine.
+that is about to restart (native_machine_restart() in Linux arch/x86/kernel/reboot.c), and that is
+where it is stopped: at native_machine_emergency_restart(), the function that would reset the
+machine.
 
 Rules: the guest's init is the one of scripts/build-initramfs; it speaks in lines that begin with
 `tightrope:`.  This file reads lines and drives the CPU; what they mean is for `host` to say.
@@ -39,7 +40,8 @@ class Standing:
     iomem: str
     symbols: str
     notes: str
-    """Lines of START SIZE WHAT, hexadecimal without 0x: where it leaves notes for a crash kernel."""
+    """Lines of START SIZE WHAT, hexadecimal without 0x: where it leaves notes for a crash kernel.
+    """
     registers: Registers
 
 
@@ -84,7 +86,8 @@ def _stand(pc: Pc, seconds: float, progress: Progress) -> Standing:
 
 
 def never(pc: Pc, what: str, seconds: float) -> MachineError:
-    """The error for a guest that does not get somewhere: its last lines, and where its CPU stands."""
+    """The error for a guest that does not get somewhere: its last lines, and where its CPU
+    stands."""
     if pc.running:
         pc.stop()
     said = " / ".join(pc.lines[-LAST_LINES:]) or "nothing"

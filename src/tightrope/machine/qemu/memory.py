@@ -6,8 +6,8 @@
 
 Source: QEMU hw/i386/pc_piix.c, pc_init1(): the split of the `pc` machine.
 
-Rules: the file has no name (memfd): it is gone with the last process that holds it.  What lies between
-640 KiB and 1 MiB is RAM here, whatever the chipset shows the CPU in its place.
+Rules: the file has no name (memfd): it is gone with the last process that holds it.  What lies
+between 640 KiB and 1 MiB is RAM here, whatever the chipset shows the CPU in its place.
 """
 
 from __future__ import annotations
@@ -67,7 +67,8 @@ class SharedRam(Ram):
         return self.in_use() if self.began_empty else None
 
     def in_use(self) -> frozenset[int]:
-        """Numbers of the frames that hold something: pages of the file that are no holes (lseek(2)).
+        """Numbers of the frames that hold something: pages of the file that are no holes
+        (lseek(2)).
 
         Once the file is closed, every frame is named.
         """
@@ -114,5 +115,6 @@ def _available() -> int | None:
 
 
 def _lazily(size: int) -> int:
-    """Bytes that a guest of that size hardly ever touches: all above 1 GiB are handed out lazily."""
+    """Bytes that a guest of that size hardly ever touches: all above 1 GiB are handed out
+    lazily."""
     return max(0, size - (1 << 30))

@@ -4,9 +4,9 @@
     gdb      registers, breakpoints, stop and go
     qmp      what gdb cannot: the log of exceptions, registers that the stub does not have
 
-Rules: whoever waits for one of the three reads all of them, because QEMU stalls when nobody reads; no
-thread is needed.  This file knows no handover.  Every wait has a time limit, and what it raises then
-says how far the guest got.
+Rules: whoever waits for one of the three reads all of them, because QEMU stalls when nobody reads;
+no thread is needed.  This file knows no handover.  Every wait has a time limit, and what it raises
+then says how far the guest got.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ Turn = Callable[[], bool]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Board:
-    """What a PC is made of.  `kernel` is what the firmware boots; `drive` a file of bytes, or none."""
+    """What a PC is made of.  `kernel` is what firmware boots; `drive` a file of bytes, or none."""
 
     size: int
     """Bytes of RAM, whole MiB."""
     split: bool = False
-    """3 GiB of it are below 4 GiB and the rest above; else all of it, less than 3.5 GiB, is below."""
+    """3 GiB of it are below 4 GiB and the rest above; less than 3.5 GiB are all below."""
     kernel: Buffer
     initrd: Buffer | None = None
     command_line: str = ""
@@ -69,8 +69,8 @@ class Pc:
     """A machine that stands at its reset vector.  Close it, or use it in a `with`."""
 
     def __init__(self, board: Board) -> None:
-        """Raises MissingPart where there is no QEMU that can be this PC, CannotBe without the memory for
-        it, MachineError where this process may not open what it needs."""
+        """Raises MissingPart where there is no QEMU that can be this PC, CannotBe without
+        the memory for it, MachineError where this process may not open what it needs."""
         fill_standard()
         self.board = board
         self.ram = SharedRam(board.size, split=board.split)
@@ -328,8 +328,8 @@ class Pc:
     ) -> Stopped | None:
         """Run until the CPU stands, `turn` says True, or the time is over (None).
 
-        `interrupt` stops the CPU in the latter cases; else it is left running and `go` may be called
-        again to wait on.
+        `interrupt` stops the CPU in the latter cases; else it is left running, and `go` may be
+        called again to wait on.
         """
         if not self.running:
             self._send("gdb", wire.packet(b"c"))
@@ -366,7 +366,7 @@ class Pc:
 
 
 def arguments(board: Board, ram: int, files: Sequence[int]) -> list[str]:
-    """QEMU's command line for a board; `{NAME}` stands for the descriptor of a socket or of the log."""
+    """QEMU's command line for a board; `{NAME}` is the descriptor of a socket or of the log."""
     said = [
         *("-accel", board.accelerator, "-nodefaults", "-no-user-config", "-display", "none"),
         *("-nic", "none", "-vga", "none", "-rtc", "base=utc", "-S"),

@@ -1,9 +1,9 @@
 """The QEMU process: started with everything it needs as open descriptors, and ended with us.
 
 Rules: nothing that is started here has a name in a file system: sockets are pairs, RAM, log and the
-kernel are memfds.  So there is nothing to clean up but the process, and Linux does that when we die,
-however we die (PR_SET_PDEATHSIG, through setpriv).  If we died before the child had asked for that, it
-finds another parent than us, and does not become QEMU.
+kernel are memfds.  So there is nothing to clean up but the process, and Linux does that when we
+die, however we die (PR_SET_PDEATHSIG, through setpriv).  If we died before the child had asked for
+that, it finds another parent than us, and does not become QEMU.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ BINARY = "qemu-system-x86_64"
 OLDEST = (6, 0)
 """The first QEMU with -action (its change log for 6.0)."""
 CONSOLE_ROOM = 1 << 20
-"""Bytes: the most that Linux gives a pipe of somebody who is not root (/proc/sys/fs/pipe-max-size)."""
+"""Bytes: the most that Linux gives a pipe of somebody who is not root (/proc/sys/fs/pipe-max-size).
+"""
 ONLY_BELOW = 'test "$PPID" = "$0" && exec "$@"'
 """Shell: become a program, unless the parent is not the process that is named first (any more)."""
 INSTALL = "on Debian: apt-get install qemu-system-x86"
@@ -83,8 +84,8 @@ class Process:
     def output(self) -> int:
         """The descriptor to read the console from: QEMU's stdout.
 
-        A pipe and no socket, which takes 300 bytes that come one by one, and then QEMU's serial port
-        drops some (measured, QEMU 7.2).
+        A pipe and no socket, which takes 300 bytes that come one by one, and then QEMU's serial
+        port drops some (measured, QEMU 7.2).
         """
         assert self._process is not None
         assert self._process.stdout is not None
@@ -141,8 +142,8 @@ class Process:
 def fill_standard() -> None:
     """See to it that descriptors 0, 1 and 2 are open, for QEMU's own are put in their place.
 
-    What was closed leads to /dev/null from then on, as the C library does for programs of root's.  Raises
-    MachineError where nothing more may be opened.
+    What was closed leads to /dev/null from then on, as the C library does for programs of root's.
+    Raises MachineError where nothing more may be opened.
     """
     try:
         while (lowest := os.open(os.devnull, os.O_RDWR)) <= 2:

@@ -1,8 +1,8 @@
 """A handover walked on a whole PC, into the new kernel and on to its userspace.
 
-Rules: one PC for each run, because a walk uses it up; starting one takes a fifth of a second.  The PC
-of the last run stays until the next one, `close`, or the end of this process, so that its memory can
-be read.
+Rules: one PC for each run, because a walk uses it up; starting one takes a fifth of a second.  The
+PC of the last run stays until the next one, `close`, or the end of this process, so that its memory
+can be read.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ class Qemu:
         acceleration: Acceleration = TCG,
         lacks: Lacks = lambda handover: None,
     ) -> None:
-        """`drive` is the descriptor of a file that the new kernel sees as its first NVMe disk; `lacks` is
-        asked before a PC is started for an accelerated walk."""
+        """`drive` is the descriptor of a file that the new kernel sees as its first NVMe disk;
+        `lacks` is asked before a PC is started for an accelerated walk."""
         self.name = "qemu" if acceleration is TCG else f"qemu-{acceleration.name}"
         self._acceleration = acceleration
         self._lacks = lacks
@@ -70,8 +70,8 @@ class Qemu:
         self._entered = False
 
     def with_own_firmware(self, host: Host) -> Host:
-        """See `machine.port.WholeMachine`: SeaBIOS leaves the RSDP where kernels look for it, and there
-        is no screen."""
+        """See `machine.port.WholeMachine`: SeaBIOS leaves the RSDP where kernels look for it, and
+        there is no screen."""
         return replace(host, rsdp=None, screen=b"")
 
     def run(self, handover: Handover) -> Run:
@@ -87,7 +87,8 @@ class Qemu:
         return self.walk(pc, handover)
 
     def _accelerated(self, handover: Handover) -> Run:
-        """The same where KVM executes; what this KVM cannot be is told before anything is started."""
+        """The same where KVM executes; what this KVM cannot be is told before anything is
+        started."""
         lacking = self._lacks(handover)
         if lacking:
             raise CannotBe(lacking)

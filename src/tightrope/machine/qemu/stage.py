@@ -2,11 +2,11 @@
 
     firmware -> stage_pc (a Multiboot kernel of ours, halted) -> lay -> stage_32 or stage_64 -> V
 
-What firmware leaves is kept, because the new kernel will look for it: ACPI tables, chipset, BIOS data.
-So a host has to fit the PC: all RAM that it names must be RAM here.
+What firmware leaves is kept, because the new kernel will look for it: ACPI tables, chipset, BIOS
+data.  So a host has to fit the PC: all RAM that it names must be RAM here.
 
-Rules: descriptor tables and segments are loaded by `routines/stage_pc.S`, which the CPU runs; the gdb
-stub sets the rest, and everything is read back before the walk begins.
+Rules: descriptor tables and segments are loaded by `routines/stage_pc.S`, which the CPU runs; the
+gdb stub sets the rest, and everything is read back before the walk begins.
 """
 
 from __future__ import annotations
@@ -35,9 +35,11 @@ PHYSICAL_BITS = 40
 INFO_MEMORY_MAP = 1 << 6
 """Multiboot 0.6.96, 3.3: mmap_length and mmap_addr are valid."""
 FIRMWARE = 128 << 10
-"""Bytes at the top of low RAM that SeaBIOS keeps for itself; a host that has a use for them gets more."""
+"""Bytes at the top of low RAM that SeaBIOS keeps for itself; a host that has a use for them gets
+more."""
 _WAKE = 1 << 20
-"""Bytes at the top of low RAM where SeaBIOS runs its start-up code (its src/post.c, reloc_preinit)."""
+"""Bytes at the top of low RAM where SeaBIOS runs its start-up code (its src/post.c, reloc_preinit).
+"""
 
 
 def board_for(host: Host, *, accelerator: str = "tcg", model: str = "max") -> Board:
@@ -181,7 +183,8 @@ def _filled(code: Code, base: int, registers: Registers) -> bytes:
 
 
 def _control(pc: Pc, registers: Registers) -> None:
-    """Paging as the old kernel has it; in long mode it stays on all the time.  Then what is left."""
+    """Paging as the old kernel has it; in long mode it stays on all the time.  Then what is
+    left."""
     pc.set_register("efer", registers.efer)
     pc.set_register("cr4", registers.cr4)
     if registers.efer & EFER_LMA:
@@ -200,7 +203,8 @@ def _compare(now: Registers, wanted: Registers, may_lack: int) -> None:
         got, want = getattr(now, name), getattr(wanted, name)
         if got != want:
             raise CannotBe(f"QEMU's CPU has {name} = {got}, where the old kernel has {want}")
-    # What this CPU has no feature for it drops; the walk clears CR4 but for PAE and LA57 in any case.
+    # What this CPU has no feature for it drops; the walk clears CR4 but for PAE and LA57 in any
+    # case.
     if (now.cr4 ^ wanted.cr4) & ~may_lack:
         raise CannotBe(
             f"QEMU's CPU takes CR4 = {wanted.cr4:#x} as {now.cr4:#x}: it lacks a feature of the host's"

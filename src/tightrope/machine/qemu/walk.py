@@ -6,8 +6,8 @@
 
 Which landmarks there are is the participant's to say: somebody else's code may have fewer.
 
-Rules: hardware breakpoints stop the CPU at these places once each; between them it runs as fast as it
-can.  What a fall leaves is read from the machine as it stands.  Nothing is judged here.
+Rules: hardware breakpoints stop the CPU at these places once each; between them it runs as fast as
+it can.  What a fall leaves is read from the machine as it stands.  Nothing is judged here.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ def walk(
 ) -> Run:
     """Let the CPU go from V; `look` is called where a step has begun.
 
-    With a number of `breakpoints` the CPU is a real one: it stops at so many places, and QEMU's log has
-    none of its exceptions.  Raises MachineError when QEMU does not answer.
+    With a number of `breakpoints` the CPU is a real one: it stops at so many places, and QEMU's log
+    has none of its exceptions.  Raises MachineError when QEMU does not answer.
     """
     plan = handover.intent
     seen, starts = [handover.registers.rip], [(0, Step.CALL)]
@@ -130,7 +130,8 @@ def walk(
 def _fallen(
     pc: Pc, handover: Handover, registers: Registers, found: Container[int]
 ) -> tuple[Registers, Fault]:
-    """A CPU of KVM's as it was when it fell, and why: from where it stands, or from a handler's frame."""
+    """A CPU of KVM's as it was when it fell, and why: from where it stands, or from a handler's
+    frame."""
     expected = expectations(handover)
     if registers.rip not in found:
         return registers, explain(expected, pc.ram, registers, reset=True)
@@ -141,9 +142,9 @@ def _fallen(
 def _as_a_cpu_leaves_pdptes(pc: Pc, handover: Handover) -> None:
     """Clear the accessed bit that TCG sets in PAE's PDPTEs, where it was not set before.
 
-    A CPU never writes there: the bit is reserved in a PDPTE, and all four were read when CR3 was loaded
-    (SDM 4.4.1).  QEMU 7.2 treats them as any other level (target/i386/tcg/sysemu/excp_helper.c,
-    mmu_translate()).
+    A CPU never writes there: the bit is reserved in a PDPTE, and all four were read when CR3 was
+    loaded (SDM 4.4.1).  QEMU 7.2 treats them as any other level
+    (target/i386/tcg/sysemu/excp_helper.c, mmu_translate()).
     """
     if handover.intent.paging is not Paging.PAE:
         return

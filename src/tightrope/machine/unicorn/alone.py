@@ -1,12 +1,12 @@
 """Unicorn by itself: its own MMU, nothing watched, nothing checked.
 
-This is what somebody would run who had no rehearsal, and a second opinion on ours: the engine is the
-same, but no translation, no legality of a control register and no copy comes from our code.  What it
-lets pass that a CPU would not is listed in `agree.known`.
+This is what somebody would run who had no rehearsal, and a second opinion on ours: the engine is
+the same, but no translation, no legality of a control register and no copy comes from our code.
+What it lets pass that a CPU would not is listed in `agree.known`.
 
-Rules: only where the walk ended, and the exception that ended it, are observed.  Memory and engine are
-those of the run before where the host has the same memory, and are as new: a run's memory is good until
-the next one.
+Rules: only where the walk ended, and the exception that ended it, are observed.  Memory and engine
+are those of the run before where the host has the same memory, and are as new: a run's memory is
+good until the next one.
 """
 
 from __future__ import annotations

@@ -1,10 +1,12 @@
 """The CPU put where `machine_kexec` calls V.
 
-Unicorn reads the descriptors of the selectors from the gdt, and dies where it cannot.  A kernel may have
-loaded its segments and then given its gdt up, as Linux does before the call: then flat descriptors lie in
-the first page of memory while Unicorn reads them, seen at an address that is nobody's.
+Unicorn reads the descriptors of the selectors from the gdt, and dies where it cannot.  A kernel may
+have loaded its segments and then given its gdt up, as Linux does before the call: then flat
+descriptors lie in the first page of memory while Unicorn reads them, seen at an address that is
+nobody's.
 
-Rules: translations are asked of `translation` while registers are set up; memory is as it was afterwards.
+Rules: translations are asked of `translation` while registers are set up; memory is as it was
+afterwards.
 """
 
 from __future__ import annotations
@@ -22,7 +24,8 @@ from tightrope.x86.cpu import EFER_LMA, flat_descriptor
 SCRATCH = 0x1000
 """The linear address of a gdt that is there only while registers are set up."""
 LIMIT = 0xFFFF
-"""Its limit: a hypervisor's selectors are above 0xe000.  All its pages are one, seen again and again."""
+"""Its limit: a hypervisor's selectors are above 0xe000.  All its pages are one, seen again and
+again."""
 
 
 class AtCall:

@@ -25,7 +25,8 @@ from tightrope.observe.watch import Watch
 from tightrope.x86.walk import Access
 
 IDLE = {0x3FD: 0x60, 0x71: 0}
-"""What ports answer: an idle 16550's line status, an RTC without an alarm; nobody at the others: ones."""
+"""What ports answer: an idle 16550's line status, an RTC without an alarm; nobody at the others:
+ones."""
 UNSEEN_SECONDS = 600.0
 """How long a loader's program may go round at full speed."""
 
@@ -127,12 +128,14 @@ class Bench:
         return resume
 
     def _unseen(self, watch: Watch) -> int:
-        """Go on without looking, behind a fence, and watch again: see `observe.unseen`.  Where it goes on."""
+        """Go on without looking, behind a fence, and watch again: see `observe.unseen`.  Where it
+        goes on."""
         watch.settled.now = False
         engine = self.engine
         fence = Fence(watch, self.code)
         exits = fence.exits
-        # As in `leave`; what is asked of the old kernel's addresses meanwhile is no part of the walk.
+        # As in `leave`; what is asked of the old kernel's addresses meanwhile is no part of the
+        # walk.
         self._watch = None
         engine.forget_code()
         engine.unhook(*self._watching)
@@ -162,8 +165,8 @@ class Bench:
 
     def leave(self) -> None:
         """Take the hooks away: the new kernel runs unwatched."""
-        # First: with a hook Unicorn 2.1.4 takes back what it translated for it, block by block, and dies
-        # where a block's address is mapped no longer (a kernel's V once paging is off).
+        # First: with a hook Unicorn 2.1.4 takes back what it translated for it, block by block, and
+        # dies where a block's address is mapped no longer (a kernel's V once paging is off).
         self.engine.forget_code()
         self.engine.unhook(*self._hooks, *self._watching)
         self._hooks.clear()

@@ -1,7 +1,7 @@
 """Unicorn's library and its numbers, by the house's names.
 
-Rules: with `engine` the only file that knows Unicorn's constants, and the only one that imports it: where
-it cannot be loaded, MissingPart says so and how to get it.
+Rules: with `engine` the only file that knows Unicorn's constants, and the only one that imports it:
+where it cannot be loaded, MissingPart says so and how to get it.
 """
 
 from __future__ import annotations

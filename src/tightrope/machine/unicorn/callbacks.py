@@ -1,7 +1,7 @@
 """The callbacks that Unicorn makes most often, as its library declares them.
 
-Rules: signatures only, from unicorn.h.  The binding would put three Python calls between the library and
-the one that is called, which doubles the time of a walk.
+Rules: signatures only, from unicorn.h.  The binding would put three Python calls between the
+library and the one that is called, which doubles the time of a walk.
 """
 
 from __future__ import annotations

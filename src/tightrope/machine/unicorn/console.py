@@ -1,13 +1,13 @@
 """The new kernel runs on, and says something.
 
-After the entry nothing is watched any more: the new kernel has its own tables, walked by `translations`,
-and its own idt, to which exceptions are delivered from here, in long mode and in 32 bits.  The first
-serial port answers as an idle 16550; what nobody answers reads as ones.  The timer and the rest of a PC
-are not there: this is a boot proof up to the console, not a boot to userspace, and a kernel that waits
-for a tick is told where it waits.
+After the entry nothing is watched any more: the new kernel has its own tables, walked by
+`translations`, and its own idt, to which exceptions are delivered from here, in long mode and in 32
+bits.  The first serial port answers as an idle 16550; what nobody answers reads as ones.  The timer
+and the rest of a PC are not there: this is a boot proof up to the console, not a boot to userspace,
+and a kernel that waits for a tick is told where it waits.
 
-Rules: memory may be written here, as the new kernel's CPU would.  Long runs report progress and stop
-at a time limit; what was said by then is kept.
+Rules: memory may be written here, as the new kernel's CPU would.  Long runs report progress and
+stop at a time limit; what was said by then is kept.
 """
 
 from __future__ import annotations
@@ -37,8 +37,9 @@ COM1 = 0x3F8
 LINE_CONTROL, LINE_STATUS = COM1 + 3, COM1 + 5
 INTERRUPT_ENABLE, MODEM_CONTROL, MODEM_STATUS, SCRATCH = COM1 + 1, COM1 + 4, COM1 + 6, COM1 + 7
 LOOPBACK = 0x10
-"""16550 modem control: the low four bits come back in the high four of the modem status, in the order
-DCD, RI, DSR, CTS of bits 3, 2, 0, 1.  Xen takes a port for a 16550 by it (xen/drivers/char/ns16550.c)."""
+"""16550 modem control: the low four bits come back in the high four of the modem status, in the
+order DCD, RI, DSR, CTS of bits 3, 2, 0, 1.  Xen takes a port for a 16550 by it
+(xen/drivers/char/ns16550.c)."""
 DIVISOR_LATCH = 0x80
 """16550 line control: while it is set, COM1 is the baud rate divisor and not the data register."""
 TRANSMITTER_EMPTY = 0x60
@@ -47,7 +48,8 @@ PIT_COUNTER, PIT_STATUS_PORT = 0x40, 0x61
 PAGE_FAULT, INVALID_OPCODE = 14, 6
 OSFXSR = CR4_NAMES["OSFXSR"]
 HALTS = 1000
-"""A CPU that halts with interrupts on is let go on, as if one had come; this often without any other sign."""
+"""A CPU that halts with interrupts on is let go on, as if one had come; this often without any
+other sign."""
 IDLE = "this machine has no timer and nothing else that interrupts"
 
 
@@ -71,8 +73,8 @@ class _Listener:
         self._pending: tuple[int, int | None, int | None] | None = None
         self._exceptions = ExceptionState(engine)
         self._events = 0
-        """Bytes said, and what a port or an exception had not shown before: with the questions to the MMU,
-        what shows that it gets on.  Who polls a port that never changes waits."""
+        """Bytes said, and what a port or an exception had not shown before: with the questions to
+        the MMU, what shows that it gets on.  Who polls a port that never changes waits."""
         self._met: set[tuple[object, ...]] = set()
         self._halts = 0, 0
         """How often it halted with interrupts on since the last event, and which that was."""
@@ -217,7 +219,8 @@ class _Listener:
         self._new("no instruction", rip)
         operation = decoded(self._bytes(rip, 15), rip, 64 if self._long_mode() else 32)
         if operation.text.startswith(LACKING) and not self._engine.read("cr4") & OSFXSR:
-            # See `cpuid`: a kernel that does not ask first may meet such an instruction all the same.
+            # See `cpuid`: a kernel that does not ask first may meet such an instruction all the
+            # same.
             words = (
                 f"the emulator cannot execute `{operation.text}` at {rip:#x} while CR4.OSFXSR is 0"
             )

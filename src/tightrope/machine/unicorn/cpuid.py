@@ -1,8 +1,9 @@
 """What CPUID says to a new kernel: what the emulated CPU has, without what it cannot execute.
 
-Kexec hands over CR4.OSFXSR = 0, and so a decompressor runs.  Unicorn 2.1.4 then takes every instruction
-of the maps 0F 38 and 0F 3A with the prefix 66 for one of SSE and raises #UD, also where no XMM register
-is in it (QEMU 5.0, target/i386/translate.c, gen_sse()).  Of what its CPUID promises these are
+Kexec hands over CR4.OSFXSR = 0, and so a decompressor runs.  Unicorn 2.1.4 then takes every
+instruction of the maps 0F 38 and 0F 3A with the prefix 66 for one of SSE and raises #UD, also where
+no XMM register is in it (QEMU 5.0, target/i386/translate.c, gen_sse()).  Of what its CPUID promises
+these are
 
     SHLX             BMI2     Linux's zstd takes it where BMI1 and BMI2 are promised
     ADCX             ADX

@@ -40,7 +40,8 @@ class Emulator:
     )
 
     def __init__(self, *, instruction_limit: int = INSTRUCTION_LIMIT, in_bulk: bool = True) -> None:
-        """With `in_bulk` turns of a loop that only copy are done many at a time, see `observe.bulk`."""
+        """With `in_bulk` turns of a loop that only copy are done many at a time, see
+        `observe.bulk`."""
         self._limit = instruction_limit
         self._in_bulk = in_bulk
         self._bench: Bench | None = None

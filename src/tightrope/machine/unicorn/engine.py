@@ -1,10 +1,10 @@
 """The Unicorn instance: registers in and out, memory mapped, hooks.
 
-Rules: ICELAKE_SERVER model (older models drop CR4 bits in silence), UC_TLB_VIRTUAL, so that every first
-read, write or fetch of a page is asked of us.  A 64-bit old kernel gets a 64-bit engine, which also
-leaves long mode; a 32-bit one gets a 32-bit engine, whose registers have the same names here and r8 to
-r15 are always 0.  Registers that are read in a hook go through preallocated arrays: the binding's own
-`reg_read` costs several microseconds each.
+Rules: ICELAKE_SERVER model (older models drop CR4 bits in silence), UC_TLB_VIRTUAL, so that every
+first read, write or fetch of a page is asked of us.  A 64-bit old kernel gets a 64-bit engine,
+which also leaves long mode; a 32-bit one gets a 32-bit engine, whose registers have the same names
+here and r8 to r15 are always 0.  Registers that are read in a hook go through preallocated arrays:
+the binding's own `reg_read` costs several microseconds each.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ from tightrope.x86.walk import Access
 __all__ = ["Answer", "Batch", "Engine", "Failed"]
 
 Answer = int | tuple[int, Collection[Access]] | None
-"""A physical page, with what else is allowed there without another question; None where a CPU faults."""
+"""A physical page, with what else is allowed there without another question; None where a CPU
+faults."""
 SYSTEM = ("rip", "rflags", "cr0", "cr2", "cr3", "cr4", *SEGMENTS)
 NEEDED_EFER = EFER_LME | EFER_LMA | EFER_NXE
 
@@ -100,9 +101,9 @@ class Engine:
     def load(self, registers: Registers) -> None:
         """Put the CPU into a state.  Raises MachineError when the emulated model cannot hold it.
 
-        It starts from a new CPU: what `Registers` does not name, SSE and MSRs and the exception that
-        was raised last among it, is as after a reset.  The order matters: PAE and LME before PG, the
-        gdt before the selectors, all before rip.
+        It starts from a new CPU: what `Registers` does not name, SSE and MSRs and the exception
+        that was raised last among it, is as after a reset.  The order matters: PAE and LME before
+        PG, the gdt before the selectors, all before rip.
         """
         self.restore(self._new)
         self.write("cr4", registers.cr4)
@@ -179,7 +180,8 @@ class Engine:
         self.stop()
 
     def on_translation(self, answer: Callable[[int, Access], Answer]) -> int:
-        """`answer(page, access)` for a first access; where it is None the CPU stops at this instruction."""
+        """`answer(page, access)` for a first access; where it is None the CPU stops at this
+        instruction."""
 
         def fill(
             _handle: int, page: int, access: int, entry: Sequence[callbacks.TlbEntry], _data: int
@@ -252,8 +254,8 @@ class Engine:
         """`record(physical address)` for an access where no memory is; the CPU stops unless it is
         told (True) that there is some now.
 
-        Only where no memory is: in the range of any hook of memory Unicorn takes the long way for each
-        store (accel/tcg/cputlb.c, uc_mem_hook_installed()).
+        Only where no memory is: in the range of any hook of memory Unicorn takes the long way for
+        each store (accel/tcg/cputlb.c, uc_mem_hook_installed()).
         """
 
         def hole(

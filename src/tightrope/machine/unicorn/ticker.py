@@ -1,10 +1,11 @@
 """Looking at the clock while the emulator runs.
 
-Unicorn must not be stopped and started again at an arbitrary moment: with `emu_start`'s time-out used
-as a slice, Debian's kernel finds its own XZ payload corrupt (measured, Unicorn 2.1.4).  So it runs in
-one piece, and a thread beside it shows progress, ends it at the time limit, and passes Ctrl-C on: a
-signal is handled by the main thread only, which is inside the engine.  It also ends a run that shows no
-sign of getting on: a CPU that works touches new memory or a port every few milliseconds.
+Unicorn must not be stopped and started again at an arbitrary moment: with `emu_start`'s time-out
+used as a slice, Debian's kernel finds its own XZ payload corrupt (measured, Unicorn 2.1.4).  So it
+runs in one piece, and a thread beside it shows progress, ends it at the time limit, and passes
+Ctrl-C on: a signal is handled by the main thread only, which is inside the engine.  It also ends a
+run that shows no sign of getting on: a CPU that works touches new memory or a port every few
+milliseconds.
 
 Rules: the thread touches nothing of the machine but `stop`, and only to end a run for good.
 """
@@ -24,7 +25,8 @@ from tightrope.machine.port import Progress
 PERIOD = 0.2
 """Seconds between two looks."""
 IDLE_SECONDS = 8.0
-"""Seconds of this process's CPU time without a sign, after which a run is taken to wait for ever."""
+"""Seconds of this process's CPU time without a sign, after which a run is taken to wait for ever.
+"""
 
 
 class Ticker:

@@ -1,18 +1,19 @@
 """The new kernel's MMU: its tables walked by our walker, answered in the way that costs least.
 
 What takes time is not the walk.  Unicorn looks at each store to a page that may be executed, for
-translated code that the store might hit: 70 ns, two thirds of what a decompressor takes.  To a page that
-may not be executed it does so once, and then takes the short way (Unicorn 2.1.4, accel/tcg/cputlb.c,
-notdirty_write()).  So a page is executable for it only when something was executed from its frame:
+translated code that the store might hit: 70 ns, two thirds of what a decompressor takes.  To a page
+that may not be executed it does so once, and then takes the short way (Unicorn 2.1.4,
+accel/tcg/cputlb.c, notdirty_write()).  So a page is executable for it only when something was
+executed from its frame:
 
     a frame that nothing was executed from    read, and write where the tables allow it
     a frame that has been code                all three where the tables allow it
 
-Unicorn keeps 256 translations at first, and makes room for twice as many when it is told to forget them
-while it has many; so it is told so at the sizes in `_GROW`.
+Unicorn keeps 256 translations at first, and makes room for twice as many when it is told to forget
+them while it has many; so it is told so at the sizes in `_GROW`.
 
-Rules: accessed and dirty bits are written as a CPU would.  The first write to a page whose dirty bit is
-clear is a question of its own.
+Rules: accessed and dirty bits are written as a CPU would.  The first write to a page whose dirty
+bit is clear is a question of its own.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ _GROW = frozenset(512 * (2**n - 1) for n in range(1, 9))
 
 
 class Translations:
-    """See above.  `asked` counts the questions: a CPU that asks nothing more touches nothing new."""
+    """See above.  `asked` counts the questions: a CPU that asks nothing more touches nothing
+    new."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -71,7 +73,8 @@ class Translations:
         if access is Access.FETCH and frame not in self._code:
             self._code.add(frame)
             if self._data.pop(frame, page) != page:
-                # Stores through the other page would go the short way, past the code that is here now.
+                # Stores through the other page would go the short way, past the code that is here
+                # now.
                 self._engine.forget_translations()
         if frame in self._code:
             if got.executable and not (got.user and mmu.cr4 & CR4_SMEP):
@@ -84,7 +87,8 @@ class Translations:
         return got.phys, frozenset(also)
 
     def _mark(self, got: Translated, mmu: Mmu, access: Access) -> None:
-        """Set the accessed bits on the way, and the dirty bit of a page that is written (SDM 4.8)."""
+        """Set the accessed bits on the way, and the dirty bit of a page that is written (SDM
+        4.8)."""
         long_mode = bool(mmu.efer & EFER_LMA)
         size = 8 if long_mode or mmu.cr4 & CR4_PAE else 4
         for number, visit in enumerate(got.visits):

@@ -1,8 +1,9 @@
 """A 64-bit engine in the state of a 32-bit one.
 
-A new kernel that is entered in 32 bits may go on to long mode by itself, which Unicorn's 32-bit engine
-does not follow.  Its 64-bit engine does, from any mode, but begins in long mode: so it is taken out of
-it by the instructions that a CPU needs for that (SDM 9.8.5.4), run in a page that is put back.
+A new kernel that is entered in 32 bits may go on to long mode by itself, which Unicorn's 32-bit
+engine does not follow.  Its 64-bit engine does, from any mode, but begins in long mode: so it is
+taken out of it by the instructions that a CPU needs for that (SDM 9.8.5.4), run in a page that is
+put back.
 
 Rules: memory is the same before and after; paging is off, as it is at every 32-bit entry.
 """
@@ -48,7 +49,8 @@ def _way_down(page: int, cr0: int) -> bytes:
 
 
 def widened(engine: Engine) -> Engine:
-    """The same CPU over the same memory, able to enter long mode.  Raises MachineError under paging."""
+    """The same CPU over the same memory, able to enter long mode.  Raises MachineError under
+    paging."""
     registers = engine.registers()
     if registers.cr0 & x86.CR0_PG or registers.segments["cs"] != CODE:
         raise MachineError("only the state of a 32-bit entry can be handed to a 64-bit engine")

@@ -1,7 +1,8 @@
 """The old kernel's stack, where a contract lets code use it until it loads CR3.
 
-Rules: it is memory of its own: bytes by their distance from the stack pointer at the call, which only what
-was pushed can be read from.  That it is mapped, and is none of the pages that matter, is a hypothesis.
+Rules: it is memory of its own: bytes by their distance from the stack pointer at the call, which
+only what was pushed can be read from.  That it is mapped, and is none of the pages that matter, is
+a hypothesis.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ BYTES = 128
 
 
 def distance(stack: Word | None, state: Symbolic, address: Word, size: int) -> int | None:
-    """How far from the pointer an access lies; None where it is somewhere else, or no longer allowed."""
+    """How far from the pointer an access lies; None where it is somewhere else, or no longer
+    allowed."""
     base, offset = split(address)
     there = stack is not None and same(base, stack) and state.tables_in_use == OLD
     return offset if there and -BYTES <= offset <= -size else None

@@ -15,7 +15,8 @@ Truth = z3.BoolRef
 Array = z3.ArrayRef
 """A map from addresses to bytes."""
 
-# z3 takes SIGINT for itself while it searches, answers "unknown", and nobody hears of the interrupt.
+# z3 takes SIGINT for itself while it searches, answers "unknown", and nobody hears of the
+# interrupt.
 z3.set_param("ctrl_c", False)
 
 _fresh = count()

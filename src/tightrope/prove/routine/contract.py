@@ -80,7 +80,8 @@ class Contract:
     hypotheses: list[Hypothesis] = field(default_factory=list)
     owed: Owed = Owed()
     facts: int = 0
-    """Whose CPU it is, and what guest runs on it: IS_INTEL to IN_SEV_ES of `x86.control`; 0, any."""
+    """Whose CPU it is, and what guest runs on it: IS_INTEL to IN_SEV_ES of `x86.control`; 0, any.
+    """
 
     def __post_init__(self) -> None:
         bits = self.bits

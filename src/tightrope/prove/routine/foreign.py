@@ -42,9 +42,10 @@ def read(path: Path, mode: Paging | None) -> Foreign:
 def misfit(data: bytes, bits: int) -> str:
     """Why the code seems to be written for another contract than two-tables; "" where it does not.
 
-    Before the first load of CR3 two-tables code has nothing but registers: rsi is a physical address,
-    and the stack is the old kernel's.  Linux's relocate_kernel reads page_list through rsi there, its
-    32-bit one arguments from the stack (arch/x86/kernel/relocate_kernel_64.S, relocate_kernel_32.S).
+    Before the first load of CR3 two-tables code has nothing but registers: rsi is a physical
+    address, and the stack is the old kernel's.  Linux's relocate_kernel reads page_list through rsi
+    there, its 32-bit one arguments from the stack (arch/x86/kernel/relocate_kernel_64.S,
+    relocate_kernel_32.S).
     """
     known = {"rsi", "rsp"}
     for at in sweep(data, len(data), bits):

@@ -1,7 +1,7 @@
 """Theorem 5 as goals and mutants; and the same question about somebody else's code.
 
-Rules: this file is where theorem 5 meets the command line: words, limits, answers.  z3 is imported by
-the modules that it imports inside its functions.
+Rules: this file is where theorem 5 meets the command line: words, limits, answers.  z3 is imported
+by the modules that it imports inside its functions.
 """
 
 from __future__ import annotations

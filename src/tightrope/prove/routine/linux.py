@@ -1,17 +1,18 @@
 """Linux's own relocation code under theorem 5: what its C code has done, and what it owes.
 
     LINUX_7     V is the control page in the direct map; one tree maps V and all that is needed; the
-                callee's registers go onto the old kernel's stack; variables, gdt and idt lie in the page
+                callee's registers go onto the old kernel's stack; variables, gdt and idt lie in the
+                page
 
-What it is granted beside our own hypotheses, each kept by its C code (machine_kexec in arch/x86/kernel/
-machine_kexec_64.c, hw_breakpoint_disable, cet_disable, load_segments):
+What it is granted beside our own hypotheses, each kept by its C code (machine_kexec in
+arch/x86/kernel/ machine_kexec_64.c, hw_breakpoint_disable, cet_disable, load_segments):
 
     DR7 is 0, IA32_S_CET is 0; DS, ES, FS, GS and SS are __KERNEL_DS, CS is __KERNEL_CS, both flat
-    the list begins with an indirection, or is empty: rbx, the cursor, is whatever the old kernel had
-    flags are 0: the way that does not come back
+    the list begins with an indirection, or is empty: rbx, the cursor, is whatever the old kernel
+    had flags are 0: the way that does not come back
 
-What it owes is what ours does, but for CR0 (NE, ET, MP, CD and NW stay as they were) and the idt, whose 16
-gates lie in the page.
+What it owes is what ours does, but for CR0 (NE, ET, MP, CD and NW stay as they were) and the idt,
+whose 16 gates lie in the page.
 
 Rules: addresses in the page are the symbols of the very image.
 """
@@ -34,8 +35,9 @@ CODE, DATA = 0x10, 0x18
 """__KERNEL_CS and __KERNEL_DS (Linux asm/segment.h)."""
 KEPT = x86.CR0_NAMES["NE"] | x86.CR0_NAMES["ET"] | x86.CR0_NAMES["MP"] | x86.CR0_CD | x86.CR0_NW
 SAVED, GDT = 0x20, 0x20
-"""Bytes of what is saved before kexec_va_control_page, and of kexec_debug_gdt, whose descriptors the CPU
-marks as accessed: all that is written in the page besides the stack (.data..relocate_kernel)."""
+"""Bytes of what is saved before kexec_va_control_page, and of kexec_debug_gdt, whose descriptors
+the CPU marks as accessed: all that is written in the page besides the stack
+(.data..relocate_kernel)."""
 
 
 @dataclass

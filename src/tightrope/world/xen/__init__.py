@@ -1,4 +1,5 @@
-"""A hypervisor's world, in machine addresses: dom0's tables and code, the load hypercall, the way out.
+"""A hypervisor's world, in machine addresses: dom0's tables and code, the load hypercall, the way
+out.
 
     world     Host with a dom0 + Plan -> World
     notes     what Xen leaves for a crash kernel

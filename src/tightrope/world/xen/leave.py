@@ -1,15 +1,19 @@
-"""A 64-bit hypervisor's way to a 32-bit dom0's code: two small trees and a page of words, laid out at load.
+"""A 64-bit hypervisor's way to a 32-bit dom0's code: two small trees and a page of words, laid out
+at load.
 
     wide     4 levels   V' and T -> the code that leaves long mode, W -> the words
     narrow   PAE        T and W to themselves, each page of page_list to the address in its odd slot
 
-    V' is where the hypervisor's text has that code, T its frame, W the words; T and W lie below 4 GiB.
+    V' is where the hypervisor's text has that code, T its frame, W the words; T and W lie below 4
+    GiB.
 
-Xen's own (x86_64/compat_kexec.S, commit 18a6498ae3, its tables static) puts all RAM below 4 GiB, each byte
-to itself, in both trees, writes a slot of its own idle tables and a list of 32-bit words when it is
-called, and counts on lying low.  Here the trees map what is used, and nothing is written at the call.
+Xen's own (x86_64/compat_kexec.S, commit 18a6498ae3, its tables static) puts all RAM below 4 GiB,
+each byte to itself, in both trees, writes a slot of its own idle tables and a list of 32-bit words
+when it is called, and counts on lying low.  Here the trees map what is used, and nothing is written
+at the call.
 
-Rules: as `xen_world`.  Whatever is read on the way is here, and the frames are the end of `private`.
+Rules: as `xen_world`.  Whatever is read on the way is here, and the frames are the end of
+`private`.
 """
 
 from __future__ import annotations
@@ -120,7 +124,8 @@ def _words(
 
 
 def page_array(plan: Plan, load: PageList) -> bytes:
-    """page_list as the hypervisor keeps it: machine addresses in the even slots, its own in the odd."""
+    """page_list as the hypervisor keeps it: machine addresses in the even slots, its own in the
+    odd."""
     slots = [0] * abi.NO_PAGES
     for each in load.pages:
         slots[each.slot] = each.machine

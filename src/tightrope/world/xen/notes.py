@@ -1,15 +1,16 @@
-"""What a hypervisor that has just died left in its crash notes: its registers, Xen's own, VMCOREINFO.
+"""What a hypervisor that has just died left in its crash notes: its registers, Xen's own,
+VMCOREINFO.
 
     crash_note          "CORE"  NT_PRSTATUS     the registers at the jump
                         "Xen"   CRASH_REGS      cr0, cr2, cr3, cr4
                         "Xen"   CRASH_INFO      version, where Xen lies: by the CPU that crashed alone
     "vmcoreinfo..."     "VMCOREINFO_XEN"        text, KEY=VALUE a line
 
-Sources: machine_crash_save_cpu, machine_crash_save_info and crash_save_vmcoreinfo in xen/common/kexec.c;
-crash_xen_core_t and crash_xen_info_t in asm-x86/elf.h and xen/elfcore.h.
+Sources: machine_crash_save_cpu, machine_crash_save_info and crash_save_vmcoreinfo in
+xen/common/kexec.c; crash_xen_core_t and crash_xen_info_t in asm-x86/elf.h and xen/elfcore.h.
 
-Rules: as `notes`.  The words of CRASH_INFO that point to Xen's strings, and dom0's list of its p2m, are
-0: a host does not describe them.
+Rules: as `notes`.  The words of CRASH_INFO that point to Xen's strings, and dom0's list of its p2m,
+are 0: a host does not describe them.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from tightrope.model.modes import MODES
 from tightrope.world import notes
 
 ROOT_SYMBOL = {Paging.I386: "pgd_l2", Paging.PAE: "pgd_l3", Paging.X86_64: "pgd_l4"}
-"""The alias of idle_pg_table (arch_crash_save_vmcoreinfo); the one of i386 is ours, it never had any."""
+"""The alias of idle_pg_table (arch_crash_save_vmcoreinfo); the one of i386 is ours, it never had
+any."""
 
 
 def pieces(host: Host, xen: Xen, idle: Phys, registers: Registers) -> Iterator[Piece]:

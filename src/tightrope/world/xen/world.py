@@ -1,10 +1,12 @@
 """A hypervisor with a dom0, laid out: what a CPU finds when the hypervisor calls V.
 
-    current pgd: dom0's, because a hypercall switches no tables; the hypervisor's own when it crashes
+    current pgd: dom0's, because a hypercall switches no tables; the hypervisor's own when it
+    crashes
 
       dom0's root   |  dom0's kernel, scattered frames  |  the hypervisor's slots  --+
       Xen's root    |                                   |  the hypervisor's slots  --+--> text, direct
-                                                                                          map, fixmaps
+                                                                                          map,
+                                                                                          fixmaps
     last page of `private`     struct xen_kexec_image as the hypervisor keeps it: v1's page_list
 
 Sources: machine_kexec_load and machine_kexec of Xen 3.0.4 (xen/arch/x86/machine_kexec.c and
@@ -58,8 +60,8 @@ HAS_PAE = 1
 def lay_xen(plan: Plan, load: UnderXen, code: Code, host: Host) -> World:
     """The hypervisor and dom0 of a plan, with `code` at V.
 
-    `host` is the plan's unless a sabotage says otherwise.  Raises HostError as `world.lay` does, when
-    dom0's tables do not fit, and when something of dom0's lies in a hole of its p2m.
+    `host` is the plan's unless a sabotage says otherwise.  Raises HostError as `world.lay` does,
+    when dom0's tables do not fit, and when something of dom0's lies in a hole of its p2m.
     """
     called, virt, low = code, plan.relocation, host.low_mappings
     kept, what = 1, "page_list"
@@ -109,7 +111,8 @@ def lay_xen(plan: Plan, load: UnderXen, code: Code, host: Host) -> World:
 
 
 def _called_out(plan: Plan, load: XenCompat, host: Host, base: World) -> World:
-    """v1's call by a 64-bit hypervisor of 32-bit code: of its own code first, which leaves long mode."""
+    """v1's call by a 64-bit hypervisor of 32-bit code: of its own code first, which leaves long
+    mode."""
     virt = Virt(base.registers.rip)
     laid = xen_leave.lay(plan, load, host, virt, base.code_phys, Phys(host.private.end))
     pieces = (
