@@ -34,6 +34,9 @@ from tightrope.model import (
 )
 from tightrope.participants.linux import Convention
 from tightrope.plan import Request
+from tightrope.report import text
+from tightrope.views.handler import printed
+from tightrope.views.rehearsal import VIEW
 
 WIDE = ["amd64", "cloud-amd64", "amd64-6.12", "cloud-amd64-6.12"]
 WIDE_7 = ["amd64-7.2", "cloud-amd64-7.2", "amd64-7.3", "cloud-amd64-7.3"]
@@ -233,3 +236,37 @@ def test_under_xen_the_code_is_not_the_old_kernels_to_choose(
 def test_conventions_are_all_walked() -> None:
     flavours = (*WIDE, *WIDE_7, "686", "686-pae")
     assert {old_code(each).found.convention for each in flavours} == set(Convention)
+
+
+# ------------------------------------------------------------------- what its own handlers print
+
+
+def test_a_fault_behind_the_gates_of_linux_7_is_told_as_its_handler_prints_it(
+    machine: Machine, new: Image
+) -> None:
+    # add $16, %rbx: every second word of the list is left out, and the end of it is missed.
+    verdict = walked(
+        machine, new, "amd64-7.3", participant=broken("amd64-7.3", "4883c308", "4883c310")
+    )
+    fault = verdict.run.fault
+    assert fault is not None
+    lines = dict(line.split(":") for line in printed(verdict))
+    assert int(lines["Exc"], 16) == fault.vector == 14
+    assert int(lines["Err"], 16) == fault.error_code
+    assert int(lines["cr2"], 16) == fault.address
+    assert int(lines["rip"], 16) == fault.rip
+    assert [*lines][:4] == ["Exc", "Err", "rip", "rsp"]
+    assert len(lines) == 19
+    shown = text.text(VIEW.sheet(verdict))
+    assert f"Exc:{14:016x}" in shown
+    assert "would print the exception and halt" in shown
+
+
+@pytest.mark.parametrize("flavour", ["amd64-6.12", "amd64-7.3"])
+def test_nothing_is_printed_of_what_holds_or_resets(
+    machine: Machine, new: Image, flavour: str
+) -> None:
+    assert printed(walked(machine, new, flavour)) == ()
+    if flavour == "amd64-6.12":
+        wrong = broken(flavour, "4883c308", "4883c310")
+        assert printed(walked(machine, new, flavour, participant=wrong)) == ()

@@ -21,7 +21,7 @@ from tests.qemu.pcs import QUIET, initramfs, token
 MEBIBYTES = 2048
 CRASH = "256M"
 PACKED = "/tmp/initrd"
-PACK = f"(cd / && find . -xdev ! -path './tmp/*' | cpio -o -H newc > {PACKED}) 2>/dev/null"
+PACK = f"(cd / && find . -xdev ! -path .{PACKED} | cpio -o -H newc > {PACKED}) 2>/dev/null"
 """The running initramfs, which the next kernel gets as well."""
 SETUP_DATA = "ls /sys/kernel/boot_params/setup_data 2>/dev/null | wc -l"
 MAP = "cat /sys/firmware/memmap/*/start /sys/firmware/memmap/*/end /sys/firmware/memmap/*/type | md5sum"

@@ -93,6 +93,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "glossary": ("glossary",),
     "doctor": ("doctor",),
     "contracts": ("contracts",),
+    "pairs": ("pairs", "--from", "kernel", "--to", "kernel"),
     "sabotages": ("rehearse", "--sabotage", "list"),
     "inspect": ("inspect", "kernel"),
     "inspect elf": ("inspect", "vmlinux"),

@@ -251,21 +251,26 @@ class Asked:
 
     def __init__(self, mmu: WatchedMmu) -> None:
         self._mmu = mmu
-        self._news: list[News] = []
+        self._small: dict[tuple[Access, int], News] = {}
+        """By page, each as it is asked first."""
+        self._large: list[News] = []
         self._asked: list[tuple[Places, Access, int]] = []
 
     def places(self, virtual: Places, access: Access, at: int) -> Places:
         """Where pages lie, as far as a CPU does not fault."""
         self._asked.append((virtual, access, at))
         out = np.empty_like(virtual)
+        wanted = virtual.tolist()
         done = 0
-        while done < len(virtual):
-            found = self._mapping(int(virtual[done]), access, done, at)
+        while done < len(wanted):
+            found = self._mapping(wanted[done], access, done, at)
             if found is None:
                 break
             first, size, phys = found
-            inside = (virtual[done:] >= first) & (virtual[done:] < first + size)
-            end = done + _run(inside)
+            end = done + 1
+            if size > PAGE_SIZE:
+                rest = virtual[done:]
+                end = done + _run((rest >= first) & (rest < first + size))
             out[done:end] = virtual[done:end] - first + phys
             done = end
         return out[:done]
@@ -276,20 +281,29 @@ class Asked:
         known = self._mmu.mapping(virt, access)
         if known is not None:
             return known
-        for each in self._news:
+        small = self._small.get((access, virt))
+        if small is not None:
+            if (turn, at) < (small.turn, small.at):
+                self._small[access, virt] = replace(small, turn=turn, at=at)
+            return virt, PAGE_SIZE, small.got.phys
+        for each in self._large:
             first = each.virt & -each.got.page_size
             if each.access is access and first <= virt < first + each.got.page_size:
                 return first, each.got.page_size, each.got.phys & -each.got.page_size
         got = self._mmu.ask(virt, access)
         if got is None:
             return None
-        self._news.append(News(turn=turn, at=at, virt=virt, access=access, got=got))
+        news = News(turn=turn, at=at, virt=virt, access=access, got=got)
+        if got.page_size > PAGE_SIZE:
+            self._large.append(news)
+        else:
+            self._small[access, virt] = news
         return virt & -got.page_size, got.page_size, got.phys & -got.page_size
 
     def in_order(self, turns: int) -> tuple[News, ...]:
         """Those of the first turns, as a CPU would ask them; of one copy the destination's
         first."""
-        asked = (self._first(each, turns) for each in self._news)
+        asked = [*self._small.values(), *(self._first(each, turns) for each in self._large)]
         there = [each for each in asked if each.turn < turns]
         return tuple(
             sorted(there, key=lambda each: (each.turn, each.at, each.access is Access.READ))

@@ -24,6 +24,7 @@ from tightrope.model import (
 from tightrope.model.handover import Handover
 from tightrope.model.sheet import Block, Line, Pairs, Section, Sheet, Span, Text, Tone
 from tightrope.views import host, registers, segments, steps, trees, words, xen
+from tightrope.views.handler import printed
 from tightrope.views.pictures import memory_map
 from tightrope.views.rehearsal_facts import RehearsalFacts, facts
 from tightrope.views.view import View
@@ -44,6 +45,7 @@ def sheet(verdict: Verdict) -> Sheet:
             _header(verdict),
             Section(None, tuple(steps.blocks(verdict))),
             *_end(verdict),
+            *_handler(verdict),
             *_console(verdict),
             *trees.sections(built),
             Section("memory", (memory_map(built.host, built.intent, built),), detail=True),
@@ -176,6 +178,13 @@ def _last(handover: Handover, run: Run) -> Iterator[Block]:
         yield Line(text, steps.INDENT)
 
 
+def _handler(verdict: Verdict) -> Iterator[Section]:
+    """What the old kernel's own handler would print of a fault, and halt."""
+    if lines := printed(verdict):
+        head = "the old kernel's own handler would print, where it knows of a serial port, and halt"
+        yield Section(head, tuple(Line(each, steps.INDENT) for each in lines))
+
+
 def _console(verdict: Verdict) -> Iterator[Section]:
     if verdict.console is None:
         return
@@ -243,6 +252,8 @@ def _what_would_be(verdict: Verdict) -> str:
         return "the machine would reset without a word"
     if verdict.run.stop is Stop.ENTRY:
         return "the new kernel would be entered all the same"
+    if printed(verdict):
+        return "the old kernel's own handler would print the exception and halt"
     return "the new kernel would never be entered"
 
 

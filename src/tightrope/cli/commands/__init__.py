@@ -14,6 +14,7 @@ from tightrope.cli.commands import plan as plan
 from tightrope.cli.commands import tables as tables
 from tightrope.cli.commands import compare as compare
 from tightrope.cli.commands import matrix as matrix
+from tightrope.cli.commands import pairs as pairs
 from tightrope.cli.commands import agree as agree
 from tightrope.cli.commands import host as host
 from tightrope.cli.commands import pgd as pgd

@@ -1,0 +1,166 @@
+"""Every old kernel's own relocation code into every new kernel: one rehearsal each.
+
+    {old images} x {modes that the old one can be in} x {new images} x {kexec, crash}
+
+An old kernel's image says how wide it is: a 64-bit one runs with 4 or 5 levels; the code of a 32-bit
+one is told at the call whether the CPU has PAE, and is walked in both.
+
+Rules: an old image that has no code, or code that is not known, and a jump that cannot be planned are
+pairs that cannot be told, each with its reason; everything else that is wrong is the caller's.  Hosts are
+the examples of their modes; segments are this project's.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from tightrope.deeds import defaults, old_kernel
+from tightrope.deeds.machines import emulator
+from tightrope.deeds.old_kernel import OldHypervisor, OldKernel
+from tightrope.deeds.rehearse import rehearse
+from tightrope.deeds.unpacking import Unpacking
+from tightrope.deeds.until import ENTRY, Spoken, Until
+from tightrope.errors import CannotBe, ImageError, MissingPart, PlanError
+from tightrope.machine.port import Machine, Progress, no_progress
+from tightrope.memory import Extent
+from tightrope.model import Buffer, Host, Image, Outcome, Paging, Verdict
+from tightrope.model.pairs import Pair
+from tightrope.participants.linux import Convention
+from tightrope.plan import Request
+
+WIDE = (Paging.X86_64, Paging.LA57)
+NARROW = (Paging.I386, Paging.PAE)
+NARROW_CRASH_REGION = Extent.sized(0x2000_0000, 0x1000_0000)
+"""A 32-bit kernel reserves what it maps: the control page is called in the direct map."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Old:
+    """An old kernel's image: its code, or why there is none."""
+
+    source: str
+    code: OldKernel | None
+    reason: str = ""
+
+    @property
+    def modes(self) -> tuple[Paging, ...]:
+        """Those that it can be in."""
+        assert self.code is not None, "asked only where there is code"
+        narrow = self.code.found.convention is Convention.LINUX_I386
+        return NARROW if narrow else WIDE
+
+
+def read(data: Buffer, source: str) -> Old:
+    """The old kernel in an image, whatever it is."""
+    try:
+        code = old_kernel.read(data, source)
+    except (ImageError, MissingPart) as err:
+        return Old(source=source, code=None, reason=str(err))
+    if isinstance(code, OldHypervisor):
+        return Old(source=source, code=None, reason=f"{source} is a hypervisor and no old kernel")
+    return Old(source=source, code=code)
+
+
+def pairs(
+    olds: Sequence[Old],
+    news: Sequence[Image],
+    *,
+    kinds: Sequence[bool] = (False,),
+    request: Request | None = None,
+    until: Until = ENTRY,
+    machine: Machine | None = None,
+    progress: Progress = no_progress,
+) -> tuple[Pair, ...]:
+    """All pairs, in the order of `olds`; `kinds` has whether it is a crash kexec.
+
+    `request` is what all have in common: an initrd, a command line.  Raises MissingPart without the
+    emulator.
+    """
+    machine = machine or emulator()
+    asked = request or Request()
+    unpacked = {new.source: Unpacking(new, asked.initrd) for new in news}
+    total = sum(len(old.modes) if old.code else 1 for old in olds) * len(news) * len(kinds)
+    found: list[Pair] = []
+    for old, paging, new, crash in _each(olds, news, kinds):
+        progress("pairs", len(found), total)
+        started = time.perf_counter()
+        outcome: Outcome | None = None
+        advice: tuple[str, ...] = ()
+        detail = old.reason
+        if old.code is not None and paging is not None:
+            try:
+                verdict = _walked(
+                    old.code, paging, new, replace(asked, crash=crash), until, machine, unpacked
+                )
+            except (PlanError, CannotBe, MissingPart) as err:
+                detail = str(err)
+            else:
+                outcome, detail = verdict.outcome, _detail(verdict)
+                outcome = None if outcome is Outcome.UNKNOWN else outcome
+                advice = tuple(each.rule for each in verdict.advice)
+        found.append(
+            Pair(
+                old=old.source,
+                old_version=old.code.found.version if old.code else None,
+                new=new.source,
+                new_version=new.version,
+                paging=paging,
+                crash=crash,
+                outcome=outcome,
+                detail=detail,
+                advice=advice,
+                seconds=time.perf_counter() - started,
+            )
+        )
+    return tuple(found)
+
+
+def _each(
+    olds: Sequence[Old], news: Sequence[Image], kinds: Sequence[bool]
+) -> Iterator[tuple[Old, Paging | None, Image, bool]]:
+    for old in olds:
+        for paging in old.modes if old.code else (None,):
+            for new in news:
+                for crash in kinds:
+                    yield old, paging, new, crash
+
+
+def host_of(paging: Paging, *, crash: bool) -> Host:
+    """The example host that an old kernel of this mode is walked on."""
+    old = defaults.example(paging=paging, crash=crash)
+    if crash and not paging.long_mode:
+        return replace(old, crash_region=NARROW_CRASH_REGION)
+    return old
+
+
+def _walked(
+    code: OldKernel,
+    paging: Paging,
+    new: Image,
+    request: Request,
+    until: Until,
+    machine: Machine,
+    unpacked: dict[str, Unpacking],
+) -> Verdict:
+    if isinstance(until, Spoken):
+        request = defaults.audible(new, request)
+    return rehearse(
+        new,
+        code.host(host_of(paging, crash=request.crash)),
+        code.request(request),
+        design=code.participant,
+        until=until,
+        machine=machine,
+        unpacking=unpacked[new.source],
+    )
+
+
+def _detail(verdict: Verdict) -> str:
+    first = verdict.findings[0] if verdict.findings else None
+    if first is not None:
+        return f"{first.rule}, step {int(first.step)}"
+    if verdict.outcome is Outcome.UNKNOWN and verdict.console is not None:
+        return verdict.console.stopped
+    return verdict.handover.intent.protocol.value

@@ -1,0 +1,34 @@
+"""Pairs of an old and a new kernel: what `deeds.pairs` makes and a report shows.
+
+Rules: frozen, keyword-only, slotted; nouns only, see the package.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tightrope.model.verdict import Outcome
+    from tightrope.model.walk import Paging
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pair:
+    """One jump: from an old kernel by its own code into a new one."""
+
+    old: str
+    """The old kernel's image."""
+    old_version: str | None
+    new: str
+    new_version: str | None
+    paging: Paging | None
+    """The old kernel's; None where it is not known what its code is."""
+    crash: bool
+    outcome: Outcome | None
+    """None where it cannot be told, for the reason in `detail`."""
+    detail: str
+    """The rule that fell first and its step; otherwise the protocol by which the new kernel is entered."""
+    advice: tuple[str, ...]
+    """Rules that are told and that nothing falls by."""
+    seconds: float

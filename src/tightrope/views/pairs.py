@@ -1,0 +1,114 @@
+"""Pairs of kernels: a row per old and new kernel, a column per mode and kind of kexec.
+
+Rules: the pairs are done; what falls, and what cannot be told, is a number with its reason below the table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypedDict
+
+from tightrope.model import Outcome
+from tightrope.model.pairs import Pair
+from tightrope.model.sheet import Column, Line, Section, Sheet, Table
+from tightrope.views.view import View
+
+CELL = 7
+"""Characters of a verdict."""
+
+
+def sheet(pairs: Sequence[Pair]) -> Sheet:
+    """The table, what its numbers mean, and a sentence that counts."""
+    reasons: dict[str, int] = {}
+    columns = list(dict.fromkeys((_mode(pair), pair.crash) for pair in pairs))
+    rows: dict[tuple[str, str], dict[tuple[str, bool], str]] = {}
+    for pair in pairs:
+        row = rows.setdefault((_name(pair.old), _name(pair.new)), {})
+        row[_mode(pair), pair.crash] = _word(pair, reasons)
+    table = Table(
+        columns=(
+            *(
+                Column(heads=(head,), width=max((len(row[at]) for row in rows), default=0))
+                for at, head in enumerate(("from", "to"))
+            ),
+            *(
+                Column(heads=(mode, "crash" if crash else "kexec"), width=CELL)
+                for mode, crash in columns
+            ),
+        ),
+        rows=tuple(
+            (*row, *(found.get(each, "") for each in columns)) for row, found in rows.items()
+        ),
+    )
+    told = [pair for pair in pairs if pair.outcome is not None]
+    holds = sum(pair.outcome is Outcome.HOLDS for pair in told)
+    advised = sorted({rule for pair in pairs for rule in pair.advice})
+    below = [Line(f"({number}) {reason}") for reason, number in reasons.items()]
+    if advised:
+        below.append(Line(f"Advice, by which nothing falls: {', '.join(advised)}."))
+    below += [
+        Line("Walked: the old kernels' own relocation code; segments and entry stub are ours."),
+        Line(
+            f"{holds} of {len(told)} pairs hold, in {sum(pair.seconds for pair in pairs):.1f} s;"
+            f" {len(pairs) - len(told)} cannot be told"
+        ),
+    ]
+    return Sheet((Section(None, (table, *below)),))
+
+
+def _name(source: str) -> str:
+    return source.rsplit("/", 1)[-1].removeprefix("vmlinuz-")
+
+
+def _mode(pair: Pair) -> str:
+    return "?" if pair.paging is None else pair.paging.value
+
+
+def _word(pair: Pair, reasons: dict[str, int]) -> str:
+    if pair.outcome is Outcome.HOLDS:
+        return pair.outcome.value
+    number = reasons.setdefault(pair.detail, len(reasons) + 1)
+    return f"- ({number})" if pair.outcome is None else f"{pair.outcome.value} {number}"
+
+
+class PairFacts(TypedDict):
+    old: str
+    old_version: str | None
+    new: str
+    new_version: str | None
+    mode: str | None
+    crash: bool
+    outcome: str | None
+    detail: str
+    advice: list[str]
+    seconds: float
+
+
+class PairsFacts(TypedDict):
+    """Everything that `tightrope pairs --json` prints."""
+
+    pairs: list[PairFacts]
+
+
+def facts(pairs: Sequence[Pair]) -> PairsFacts:
+    """One object per pair."""
+    return {
+        "pairs": [
+            {
+                "old": pair.old,
+                "old_version": pair.old_version,
+                "new": pair.new,
+                "new_version": pair.new_version,
+                "mode": None if pair.paging is None else pair.paging.value,
+                "crash": pair.crash,
+                "outcome": None if pair.outcome is None else pair.outcome.value,
+                "detail": pair.detail,
+                "advice": list(pair.advice),
+                "seconds": pair.seconds,
+            }
+            for pair in pairs
+        ]
+    }
+
+
+VIEW = View(name="pairs", version=1, shape=PairsFacts, sheet=sheet, facts=facts)
