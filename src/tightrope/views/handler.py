@@ -1,14 +1,14 @@
-"""What an old kernel's own handlers print of a fault in the control page: Linux 7.x brings 16 along.
+"""What an old kernel's own handlers print of a fault: Linux 7.x brings 16 along.
 
-    Exc:000000000000000e        the vector, the error code, rip, rsp, the registers, CR2; 16 digits each
+    Exc:000000000000000e        the vector, the error code, rip, rsp, the registers, CR2
     Err:0000000000000002
     ...
 
-They print only where the old kernel was told of a serial port (earlyprintk=serial), and then halt; after a
-breakpoint they go on.
+They print only where the old kernel was told of a serial port (earlyprintk=serial), and then
+halt; after a breakpoint they go on.
 
-Source: arch/x86/kernel/relocate_kernel_64.S of Linux 7.3, exc_handler, read as machine code; Debian's 7.2
-and 7.3 have the same.
+Source: arch/x86/kernel/relocate_kernel_64.S of Linux 7.3, exc_handler, read as machine code;
+Debian's 7.2 and 7.3 have the same.
 
 Rules: only a fault that was delivered through the gates of the contract is printed by them.
 """

@@ -1,6 +1,7 @@
 """Pairs of kernels: a row per old and new kernel, a column per mode and kind of kexec.
 
-Rules: the pairs are done; what falls, and what cannot be told, is a number with its reason below the table.
+Rules: the pairs are done; what falls, and what cannot be told, is a number with its
+reason below the table.
 """
 
 from __future__ import annotations
