@@ -21,7 +21,7 @@ NAMES = ("rax", "rbx", "rcx", "rdx", "rsi", "rdi", *(f"r{number}" for number in 
 
 
 def printed(verdict: Verdict) -> tuple[str, ...]:
-    """The lines; none where the machine would reset, or where the old kernel has no such handlers."""
+    """The lines; none where the machine would reset, or the old kernel has no such handlers."""
     run, code = verdict.run, verdict.handover.relocation_code
     gates, fault = code.contract.gates, run.fault
     if gates is None or fault is None or fault.triple or fault.vector >= gates.count:
