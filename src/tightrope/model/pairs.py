@@ -28,7 +28,8 @@ class Pair:
     outcome: Outcome | None
     """None where it cannot be told, for the reason in `detail`."""
     detail: str
-    """The rule that fell first and its step; otherwise the protocol by which the new kernel is entered."""
+    """The rule that fell first and its step; otherwise by which protocol the new kernel is
+    entered."""
     advice: tuple[str, ...]
     """Rules that are told and that nothing falls by."""
     seconds: float
