@@ -1,4 +1,4 @@
-"""The crash region judged: what surely cannot boot there is a finding, what may not is an advice."""
+"""The crash region judged: what surely cannot boot there is a finding, what may not is advice."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Linux's own relocation code, walked: it holds as Debian ships it, and falls when a byte of it is wrong.
 
-What is weak is an advice, and which advice depends on the contract alone.
+What is weak is advice, and which advice depends on the contract alone.
 """
 
 from __future__ import annotations

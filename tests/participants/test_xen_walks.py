@@ -1,4 +1,4 @@
-"""Xen's own kexec_reloc, out of Debian's images: it holds where it holds, and what is weak is an advice.
+"""Xen's own kexec_reloc, out of Debian's images: it holds where it holds, and what is weak is advice.
 
 The way to a 32-bit image loads an idt whose base is six bytes of data and four of whatever follows: a base
 that is not canonical with 4 levels.

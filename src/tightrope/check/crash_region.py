@@ -6,7 +6,7 @@
             what a kernel takes until its init runs
 
 Rules: silent where nobody dies.  Each of the three is said with its numbers.  What is certain is a finding,
-what has been seen to go wrong on some machines is an advice.
+what has been seen to go wrong on some machines is advice.
 Source: Linux Documentation/admin-guide/kdump/kdump.rst and kernel-parameters.txt, crashkernel=.
 """
 

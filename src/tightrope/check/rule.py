@@ -58,7 +58,7 @@ class Rule:
 
     `needs` is what a machine has to have observed for an answer; registers and memory at the end, and
     the handover, are always there.  With a `promise` it binds relocation code whose contract gives that;
-    of other code what it finds is an advice where it is `weak` without, and nothing otherwise.
+    of other code what it finds is advice where it is `weak` without, and nothing otherwise.
     """
 
     id: str

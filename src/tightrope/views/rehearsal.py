@@ -200,7 +200,7 @@ def _findings(verdict: Verdict) -> Iterator[Section]:
     for number, finding in enumerate(verdict.findings):
         yield _finding(finding, "what is wrong" if number == 0 else "and also", Tone.WORST)
     for finding in verdict.advice:
-        yield _finding(finding, "an advice", Tone.HEAD)
+        yield _finding(finding, "advice", Tone.HEAD)
 
 
 def _finding(finding: Finding, head: str, tone: Tone) -> Section:

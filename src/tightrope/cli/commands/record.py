@@ -55,13 +55,13 @@ def record(options: Namespace) -> int:
         done = deed(words, out)
     print("\n".join(_told(file.read(files.read(str(options.output)), str(options.output)))))
     for count, said in (
-        (done.loads - 1, "loads before that one were left out"),
-        (done.unloads, "unloads were taken away"),
-        (done.jumps, "jumps were refused"),
-        (done.asked, "calls to other processes, such as init, were refused"),
+        (done.loads - 1, "earlier loads left out"),
+        (done.unloads, "unloads taken away"),
+        (done.jumps, "jumps refused"),
+        (done.asked, "calls to other processes, such as init, refused"),
     ):
         if count > 0:
-            print(f"{count} {said}")
+            print(f"{said}: {count}")
     if done.status:
         print(f"the command ended with status {done.status}")
     return HOLDS
