@@ -19,7 +19,7 @@ CELL = 7
 
 
 def sheet(pairs: Sequence[Pair]) -> Sheet:
-    """The table, what its numbers mean, and a sentence that counts."""
+    """The table, what its numbers mean; the answer is how many hold."""
     reasons: dict[str, int] = {}
     columns = list(dict.fromkeys((_mode(pair), pair.crash) for pair in pairs))
     rows: dict[tuple[str, str], dict[tuple[str, bool], str]] = {}
@@ -47,14 +47,14 @@ def sheet(pairs: Sequence[Pair]) -> Sheet:
     below = [Line(f"({number}) {reason}") for reason, number in reasons.items()]
     if advised:
         below.append(Line(f"Advice, by which nothing falls: {', '.join(advised)}."))
-    below += [
-        Line("Walked: the old kernels' own relocation code; segments and entry stub are ours."),
-        Line(
-            f"{holds} of {len(told)} pairs hold, in {sum(pair.seconds for pair in pairs):.1f} s;"
-            f" {len(pairs) - len(told)} cannot be told"
-        ),
-    ]
-    return Sheet((Section(None, (table, *below)),))
+    below.append(
+        Line("Walked: the old kernels' own relocation code; segments and entry stub are ours.")
+    )
+    headline = (
+        f"{holds} of {len(told)} pairs hold, in {sum(pair.seconds for pair in pairs):.1f} s;"
+        f" {len(pairs) - len(told)} cannot be told"
+    )
+    return Sheet((Section(None, (table, *below)),), headline=headline)
 
 
 def _name(source: str) -> str:

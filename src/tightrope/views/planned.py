@@ -11,7 +11,7 @@ from typing import TypedDict
 
 from tightrope.model import Plan
 from tightrope.model.blackout import Blackout
-from tightrope.model.sheet import Line, Section, Sheet
+from tightrope.model.sheet import Column, Line, Section, Sheet, Table
 from tightrope.views import plan as plan_view
 from tightrope.views import words
 from tightrope.views.plan import PlanFacts
@@ -28,18 +28,37 @@ class Planned:
 
 def sheet(value: Planned) -> Sheet:
     """The whole screen."""
-    budget = Section("blackout", tuple(Line(text, 2) for text in _blackout(value.blackout)))
+    below = tuple(Line(text, 2) for text in _below(value.blackout))
+    budget = Section("blackout", (_items(value.blackout), *below))
     sheet = plan_view.sheet(value.plan)
     return Sheet((*sheet.sections, budget), headline=sheet.headline)
 
 
-def _blackout(budget: Blackout) -> Iterator[str]:
-    for each in budget.items:
-        counted = f"{words.size(each.bytes)}" if each.bytes else ""
-        if each.instructions is not None:
-            counted += f", {each.instructions:,} instructions"
-        yield f"{_seconds(each.seconds)}  {each.what:<12}  {counted:<48}  {each.why}".rstrip()
-    yield f"{_seconds(budget.seconds)}  in all, devices apart"
+COLUMNS = (
+    Column(heads=("time",), width=9, right=True),
+    Column(heads=("what",), width=10, gap=2),
+    Column(heads=("bytes",), width=9, right=True, gap=2),
+    Column(heads=("instructions",), width=12, right=True, gap=2),
+    Column(heads=("why",), width=3, gap=2),
+)
+
+
+def _items(budget: Blackout) -> Table:
+    rows = tuple(
+        (
+            _seconds(each.seconds),
+            each.what,
+            words.size(each.bytes) if each.bytes else "",
+            "" if each.instructions is None else f"{each.instructions:,}",
+            each.why,
+        )
+        for each in budget.items
+    )
+    whole = (_seconds(budget.seconds), "in all", "", "", "devices apart")
+    return Table(columns=COLUMNS, rows=(*rows, whole), indent=2)
+
+
+def _below(budget: Blackout) -> Iterator[str]:
     for saving in budget.savings:
         verb = "saves" if saving.seconds >= 0 else "costs"
         yield f"{saving.option} {verb} {_seconds(abs(saving.seconds)).strip()}: {saving.why}"
