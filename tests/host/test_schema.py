@@ -177,6 +177,7 @@ def test_every_field_is_written_and_read_back(paging: Paging) -> None:
                 ("text.virt", Basis.READ, ""),
                 ("busy", Basis.DERIVED, ""),
                 ("private", Basis.ASSUMED, "a look"),
+                ("confidential", Basis.READ, ""),
             )
         ),
     )
