@@ -172,10 +172,22 @@ def test_a_walker_that_loses_an_address_bit_is_found_out(monkeypatch: pytest.Mon
     assert run(SOME).unexplained != ()
 
 
+def refusing(
+    monkeypatch: pytest.MonkeyPatch, answer: tuple[int, str] | None, *registers: str
+) -> None:
+    """The emulator's legality, with another answer for some registers."""
+    real = x86.refused
+
+    def other(now: x86.ControlState, register: str, value: int) -> tuple[int, str] | None:
+        return answer if register in registers else real(now, register, value)
+
+    monkeypatch.setattr(x86, "refused", other)
+
+
 def test_a_legality_check_that_is_too_strict_is_found_out_by_kvm(
     monkeypatch: pytest.MonkeyPatch, kvm_free: Kvm
 ) -> None:
-    monkeypatch.setattr(x86, "cr0_refusal", lambda _now, _value: "made up")
+    refusing(monkeypatch, (13, "made up"), "cr0")
     assert run(SOME, emulator(), kvm_free).unexplained != ()
 
 
@@ -183,8 +195,7 @@ def test_a_legality_check_that_is_missing_is_found_out_by_kvm(
     monkeypatch: pytest.MonkeyPatch, kvm_free: Kvm
 ) -> None:
     illegal = [n for n in range(400, 520) if "constant" in make(SEED, n).says]
-    monkeypatch.setattr(x86, "cr4_refusal", lambda _now, _value: None)
-    monkeypatch.setattr(x86, "cr0_refusal", lambda _now, _value: None)
+    refusing(monkeypatch, None, "cr0", "cr4")
     got = agree([emulator(), kvm_free], seed=SEED, numbers=illegal)
     assert got.unexplained != ()
 
