@@ -37,7 +37,7 @@ def test_a_run_is_the_same_when_nothing_is_familiar(monkeypatch: pytest.MonkeyPa
         watch.familiar.rips = NONE
 
     monkeypatch.setattr(Watch, "instruction", each)
-    slow = Emulator().run(WALK)
+    slow = Emulator(in_bulk=False).run(WALK)
     assert told(slow) == told(quick)
     assert calls == slow.instructions + 1, "the entry is looked at, and not run"
 

@@ -209,7 +209,12 @@ def test_an_access_where_no_memory_is_ends_the_walk(kvm: Kvm, kvm_free: Kvm) -> 
 def test_where_the_model_refuses_and_the_cpu_goes_on_the_cpu_is_right(
     kvm: Kvm, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(x86, "cr4_refusal", lambda _now, _value: "made up for a test")
+    real = x86.refused
+
+    def refused(now: x86.ControlState, register: str, value: int) -> tuple[int, str] | None:
+        return (13, "made up for a test") if register == "cr4" else real(now, register, value)
+
+    monkeypatch.setattr(x86, "refused", refused)
     run = kvm.run(handover())
     assert run.stop is Stop.ENTRY
     assert run.blind[-1].startswith("1 faults that the manual asks for")
