@@ -125,8 +125,12 @@ def _holds(known: tuple[tuple[Extent, str], ...], extent: Extent) -> str:
 
 
 def sections(built: Handover) -> Iterator[Section]:
-    """A table for each tree."""
-    for tree in trees(built):
+    """A table for each tree of a handover."""
+    return _listed(trees(built))
+
+
+def _listed(found: tuple[Tree, ...]) -> Iterator[Section]:
+    for tree in found:
         title = (
             f"{tree.name} at {tree.root:#x}: {words.count(tree.pages, 'page')} of table,"
             f" {words.count(len(tree.reaches), 'range')}"
@@ -157,13 +161,13 @@ COLUMNS = (
 
 def sheet(built: Handover) -> Sheet:
     """All of them."""
-    shown = tuple(Section(each.title, each.blocks) for each in sections(built))
-    return Sheet(shown, headline=headline(built))
-
-
-def headline(built: Handover) -> Text:
-    """How many trees, and how much they take."""
     found = trees(built)
+    shown = tuple(Section(each.title, each.blocks) for each in _listed(found))
+    return Sheet(shown, headline=headline(built, found))
+
+
+def headline(built: Handover, found: tuple[Tree, ...]) -> Text:
+    """How many trees, and how much they take."""
     pages = sum(each.pages for each in found[1:])
     return (
         f"{words.count(len(found), 'tree')} for {built.intent.image.source} on {built.host.source}:"
