@@ -173,6 +173,8 @@ class Window:
 
     start: int
     end: int
+    size: str = ""
+    """How much that is, for people."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -64,7 +64,8 @@ def drawing(drawn: Map) -> Drawing:
     used: set[Ink] = set()
     y = 0
     for number, window in enumerate((drawn.whole, *drawn.lenses)):
-        title = f"{'lens: ' if number else ''}{window.start:#x} to {window.end:#x}, {_size(window)}"
+        title = f"{'lens: ' if number else ''}{window.start:#x} to {window.end:#x}"
+        title += f", {window.size}" if window.size else ""
         top, rows = y, []
         y += HEAD
         for lane in drawn.lanes:
@@ -107,11 +108,3 @@ def _bars(lane: Lane, window: Window) -> tuple[tuple[Bar, ...], set[Ink]]:
         label = f"{visible(patch.label or patch.ink.value)}: {patch.start:#x} to {patch.end:#x}"
         bars.append(Bar(x, width, ink, label))
     return tuple(bars), inks
-
-
-def _size(window: Window) -> str:
-    size = window.end - window.start
-    for shift, unit in ((40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")):
-        if size >= 1 << shift:
-            return f"{size / (1 << shift):,.1f} {unit}"
-    return f"{size} bytes"

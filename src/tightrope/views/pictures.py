@@ -16,6 +16,7 @@ from tightrope.memory import PAGE_SIZE, Extent, RegionKind, align_down, align_up
 from tightrope.model import ZERO_FRAME, Handover, Host, Intent
 from tightrope.model.handover import Tables
 from tightrope.model.sheet import Ink, Lane, Map, Patch, Window
+from tightrope.views import words
 
 LENSES = 3
 """At most."""
@@ -37,7 +38,7 @@ def memory_map(host: Host, intent: Intent, built: Handover | None = None) -> Map
     lanes = [each for each in lanes if each.patches]
     small = [Extent(patch.start, patch.end) for each in lanes[1:] for patch in each.patches]
     end = max(patch.end for each in lanes for patch in each.patches)
-    whole = Window(0, end)
+    whole = _window(0, end)
     return Map(lanes=tuple(lanes), whole=whole, lenses=tuple(lenses(small, whole)))
 
 
@@ -56,10 +57,14 @@ def lenses(things: Iterable[Extent], whole: Window) -> Iterator[Window]:
     for group in sorted(hard[:LENSES], key=lambda each: each[0].start):
         start, end = group[0].start, group[-1].end
         margin = max((end - start) // MARGIN, PAGE_SIZE)
-        yield Window(
+        yield _window(
             max(align_down(start - margin, PAGE_SIZE), whole.start),
             align_up(end + margin, PAGE_SIZE),
         )
+
+
+def _window(start: int, end: int) -> Window:
+    return Window(start, end, words.size(end - start))
 
 
 def _regions(host: Host) -> Iterator[Patch]:
