@@ -19,12 +19,12 @@ from tightrope.model import Paging
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--crash", "0x1000+0x0"], "'0x1000+0x0' is no memory"),
+        (["--crash", "0x1000+0x0"], "'0x0' is no size of memory"),
         (["--crash=-5+3"], "'-5+3' is no memory"),
         (["--crash", "0x1000"], "'0x1000' is not START+SIZE"),
         (["--crash", "x+1"], "'x' is no number"),
         (["--crash", f"0x1000+{'9' * 5000}"], f"'{'9' * 40}...' is no number"),
-        (["--crash", f"0x1000+0x{'f' * 400}"], "is no memory"),
+        (["--crash", f"0x1000+0x{'f' * 400}"], "is no size of memory"),
         (["--crash", "0x33000001+0x1000"], "crash_region.start: 0x33000001 is not a multiple"),
         (["--crash", "0xf0000000+0x1000"], "crash_region: [0xf0000000, 0xf0001000) is not all RAM"),
         (["--crash", "0x2e200000+0x200000"], "overlaps the old kernel itself"),
@@ -42,7 +42,7 @@ def test_what_cannot_be_an_example_is_one_line(
     assert main(["host", "example", *arguments]) == 2
     out, err = capsys.readouterr()
     assert out == ""
-    line = err.splitlines()[-1]
+    line = err.splitlines()[0]
     assert line.startswith("tightrope: ")
     assert says in line
     assert len(line) < 300

@@ -32,22 +32,25 @@ def handlers() -> Iterator[None]:
 
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.integers(0, LENGTH - 1))
+@given(at=st.integers(0, LENGTH - 1), in_bulk=st.booleans())
 def test_ctrl_c_at_any_instruction_ends_the_walk_and_the_next_one_is_whole(
-    monkeypatch: pytest.MonkeyPatch, at: int
+    monkeypatch: pytest.MonkeyPatch, at: int, in_bulk: bool
 ) -> None:
-    emulator, looked = Emulator(), Watch.instruction
+    emulator, looked = Emulator(in_bulk=in_bulk), Watch.instruction
+    sent: list[int] = []
 
     def interrupted(watch: Watch, rip: int) -> None:
         looked(watch, rip)
-        watch.familiar.rips = NONE  # come here for each of them
-        if watch.index == at:
+        watch.familiar.rips = NONE  # come here for each that is not done in bulk
+        if watch.index >= at and not sent:
+            sent.append(watch.index)
             os.kill(os.getpid(), signal.SIGINT)
 
     with monkeypatch.context() as patched:
         patched.setattr(Watch, "instruction", interrupted)
         with pytest.raises(KeyboardInterrupt):
             emulator.run(WALK)
+    assert in_bulk or sent == [at]
     again = emulator.run(WALK)
     assert (again.stop, again.instructions) == (Stop.ENTRY, LENGTH)
 
