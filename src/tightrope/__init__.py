@@ -1,8 +1,8 @@
 """Tightrope takes a machine from one kernel to the next without falling.
 
 `plan` says where every byte goes, `rehearse` walks the handover on a watched CPU.  The names in
-`__all__` are stable: they are imported from their rooms when they are first asked for, and importing
-this package imports nothing else.
+`__all__` are stable: they are imported from their rooms when they are first asked for, and
+importing this package imports nothing else.
 
     from tightrope import Request, rehearse, read_image, read_host, example_host
 

@@ -17,26 +17,7 @@ import pytest
 
 SOURCE = Path(__file__).resolve().parents[2] / "src" / "tightrope"
 WIDTH = 100
-REST = 120
 DRAWN = 130
-WRAPPED = (
-    "abi",
-    "cli",
-    "errors.py",
-    "handover",
-    "machine",
-    "memory.py",
-    "model",
-    "observe",
-    "plan",
-    "prove",
-    "report",
-    "views",
-    "vmcore",
-    "world",
-    "x86",
-)
-"""Rooms whose prose is wrapped at WIDTH.  Elsewhere it is at REST until its room is swept."""
 COLUMNS = re.compile(r"[^\s.:;!?)`\"'] {2,}\S|^[|+]|-+>|~|=")
 """What prose does not have within a line: aligned columns, arrows, boxes."""
 
@@ -70,11 +51,9 @@ def comment_lines(source: str) -> Iterator[int]:
 def test_prose_is_wrapped() -> None:
     found = []
     for path in sorted(SOURCE.rglob("*.py")):
-        room = path.relative_to(SOURCE).parts[0]
-        prose = WIDTH if room in WRAPPED else REST
         found += [
             f"{path.relative_to(SOURCE)}:{number}"
-            for number in long_lines(path.read_text(encoding="utf-8"), prose=prose, drawn=DRAWN)
+            for number in long_lines(path.read_text(encoding="utf-8"), prose=WIDTH, drawn=DRAWN)
         ]
     assert found == []
 

@@ -185,8 +185,7 @@ def setup_size(setup_header: bytes) -> int:
     return ((sectors or DEFAULT_SETUP_SECTS) + 1) * SECTOR
 
 
-# ----------------------------------------------------------------- magic numbers and flags
-# (boot.rst)
+# --------------------------------------------------------------- magic numbers and flags (boot.rst)
 
 BOOT_FLAG = 0xAA55
 HEADER_MAGIC = 0x53726448
@@ -250,8 +249,7 @@ TYPE_OF_LOADER_KEXEC = 0xD0
 VMLINUX_PROTOCOL = 0x0206
 """The protocol version that kexec-tools names in boot_params of a kernel without a setup header."""
 
-# ------------------------------------------------------------------- memory map and setup_data
-# lists
+# ------------------------------------------------------------------ memory map and setup_data lists
 
 E820_TABLE = 0x2D0
 E820_MAX_ENTRIES = 128

@@ -119,8 +119,7 @@ class Information(IntEnum):
     LOAD_BASE = 21
 
 
-# --------------------------------------------------------------------- what a kernel is entered
-# with
+# -------------------------------------------------------------------- what a kernel is entered with
 
 LOADED_BY_1 = 0x2BADB002
 """eax at a Multiboot kernel's entry (Multiboot, 3.2); ebx is the address of its information."""

@@ -1,7 +1,7 @@
 """Comparing bytes at memory speed: memoryview's own == looks at one element after the other.
 
-Rules: a few pages are copied and compared as bytes, which is the quickest way for them; of more nothing
-is copied, and eight bytes are looked at at a time.
+Rules: a few pages are copied and compared as bytes, which is the quickest way for them; of more
+nothing is copied, and eight bytes are looked at at a time.
 """
 
 from __future__ import annotations

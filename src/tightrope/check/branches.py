@@ -2,8 +2,9 @@
 
     the call ......... no indirect jump or call but to an ENDBR, no return ......... CR4.CET cleared
 
-With CR4.CET set, IA32_S_CET decides what is tracked: indirect branches, returns, both or nothing.  Only the
-old kernel's C code knows it, and the contract says whether that code has turned all of it off.
+With CR4.CET set, IA32_S_CET decides what is tracked: indirect branches, returns, both or nothing.
+Only the old kernel's C code knows it, and the contract says whether that code has turned all of it
+off.
 
 Rules: asked of instructions as they were executed; nothing is decoded again.
 Sources: SDM volume 1, 17.2 and 17.3; Xen commit 37e594c58f (kexec with CET active).

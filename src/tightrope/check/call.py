@@ -1,7 +1,9 @@
-"""The rule about the call: the CPU is as the old kernel has it, but for what the contract hands over.
+"""The rule about the call: the CPU is as the old kernel has it, but for what the contract hands
+over.
 
-Rules: the world says what the old kernel's CPU holds; a register that the contract names is judged by
-whoever uses it.  A state that no CPU can be in is told here, before a machine is asked to be in it.
+Rules: the world says what the old kernel's CPU holds; a register that the contract names is judged
+by whoever uses it.  A state that no CPU can be in is told here, before a machine is asked to be in
+it.
 """
 
 from __future__ import annotations

@@ -119,7 +119,8 @@ class Case:
         register, _, offset = where.partition("+")
         if not offset:
             return self.handover.registers.general[register]
-        # The words begin above the return address, and are the last memory that the call hands over.
+        # The words begin above the return address, and are the last memory that the call hands
+        # over.
         words = self.handover.world.arguments[-1]
         at = words.start + int(offset) - self.word
         piece = next(p for p in self.handover.world.pieces if p.extent.covers(words))
@@ -132,7 +133,8 @@ class Case:
 
     @property
     def swap_page(self) -> tuple[Extent, ...]:
-        """The page beside the control page through which each page is copied, where there is one."""
+        """The page beside the control page through which each page is copied, where there is
+        one."""
         page = self.handover.swap_page
         return () if page is None else (Extent.sized(page, PAGE_SIZE),)
 
@@ -219,7 +221,8 @@ class Case:
         )
 
     def planned(self, extent: Extent) -> Buffer | None:
-        """What a segment that was found to be whole has there, without the zeros behind it; else None."""
+        """What a segment that was found to be whole has there, without the zeros behind it; else
+        None."""
         for segment in self.intent.segments if self.intact(extent) else ():
             first = extent.start - segment.destination.start
             if segment.destination.covers(extent):
@@ -251,7 +254,8 @@ class Case:
 
     @cached_property
     def table_frames(self) -> tuple[int, ...]:
-        """Frame numbers of page_table_a and page_table_b, but for what the old kernel's image holds.
+        """Frame numbers of page_table_a and page_table_b, but for what the old kernel's image
+        holds.
 
         What lies there is used before the copy begins, and is the new kernel's to overwrite.
         """
@@ -322,7 +326,8 @@ class Case:
 
     @cached_property
     def needed_b(self) -> tuple[Named, ...]:
-        """What the plan wants page_table_b to reach, and its own top where the mode's kernels read it."""
+        """What the plan wants page_table_b to reach, and its own top where the mode's kernels read
+        it."""
         tables = self.handover.page_table_b
         if tables is None or not MODES[self.host.paging].reads_root:
             return self.intent.identity

@@ -1,8 +1,9 @@
 """What of the old kernel is not what it was, and what wrote it.
 
-Rules: two things may differ and are left out: destinations, which the copy is there to overwrite, and
-the control page, which is the walk's own where V is in the direct map.  What the handover laid over the
-old kernel before the walk belongs to step 0; for the rest the machine's stores and copies say when.
+Rules: two things may differ and are left out: destinations, which the copy is there to overwrite,
+and the control page, which is the walk's own where V is in the direct map.  What the handover laid
+over the old kernel before the walk belongs to step 0; for the rest the machine's stores and copies
+say when.
 """
 
 from __future__ import annotations

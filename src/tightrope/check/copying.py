@@ -1,7 +1,7 @@
 """Rules about the page list and the copies.
 
-Rules: the list is the one that lay in memory, followed by `page_list`; the copies are those that the
-machine saw.  Both are arrays; nothing here loops over pages.
+Rules: the list is the one that lay in memory, followed by `page_list`; the copies are those that
+the machine saw.  Both are arrays; nothing here loops over pages.
 """
 
 from __future__ import annotations
@@ -157,7 +157,8 @@ def list_covers(case: Case) -> Iterator[Found]:
 def copies_follow_list(case: Case) -> Iterator[Found]:
     """What was copied is what the list says, in its order; a page in place may be skipped.
 
-    Code that does not promise so much is asked where it copies through a swap page: by three copies each.
+    Code that does not promise so much is asked where it copies through a swap page: by three
+    copies each.
     """
     swaps = Promise.COPIES_ONCE not in case.contract.promises
     if case.run.stop is not Stop.ENTRY or (swaps and not case.swap_page):

@@ -5,8 +5,8 @@
     needed  what is known to be the least: the decompressor's room, the initrd packed and unpacked, and
             what a kernel takes until its init runs
 
-Rules: silent where nobody dies.  Each of the three is said with its numbers.  What is certain is a finding,
-what has been seen to go wrong on some machines is advice.
+Rules: silent where nobody dies.  Each of the three is said with its numbers.  What is certain is a
+finding, what has been seen to go wrong on some machines is advice.
 Source: Linux Documentation/admin-guide/kdump/kdump.rst and kernel-parameters.txt, crashkernel=.
 """
 
@@ -22,14 +22,17 @@ from tightrope.model import Named, SegmentRole, Step
 FOUR_GIB = 1 << 32
 MIB = 1 << 20
 LEAST, ENOUGH = 8 * MIB, 24 * MIB
-"""What a kernel takes besides until its init runs: no less than the first, and seldom more than the second.
+"""What a kernel takes besides until its init runs: no less than the first, and seldom more than
+the second.
 
-Seen in QEMU on a PC with one CPU and an initrd of 2 MiB that unpacks to as much, region by region in steps
-of 2 MiB: above init_size and initrd Debian's kernels came to their init with 8 MiB and more (6.12), with 15
-(6.1 for 686-pae), 18 (7.3) and 19 (6.1 for amd64); with 2 MiB less they ran out of memory.
+Seen in QEMU on a PC with one CPU and an initrd of 2 MiB that unpacks to as much, region by region
+in steps of 2 MiB: above init_size and initrd Debian's kernels came to their init with 8 MiB and
+more (6.12), with 15 (6.1 for 686-pae), 18 (7.3) and 19 (6.1 for amd64); with 2 MiB less they ran
+out of memory.
 """
 SPARE = 16 * MIB
-"""The same where it is the root file system's limit that counts: between what surely fails and what holds."""
+"""The same where it is the root file system's limit that counts: between what surely fails and
+what holds."""
 
 
 @rule(
@@ -82,7 +85,8 @@ def crash_region_room(case: Case) -> Iterator[Found]:
     used = sum(each.size for each in union(each.destination for each in case.intent.segments))
     there = region.size + sum(each.extent.size for each in case.host.crash_memory)
     # A root file system of tmpfs takes half of the memory that is there (mm/shmem.c); root= makes it ramfs
-    # (init/do_mounts.c, init_rootfs), which takes all.  6.12 says "write error" to one that is larger.
+    # (init/do_mounts.c, init_rootfs), which takes all.  6.12 says "write error" to one that is
+    # larger.
     halved = 0 if any(word.startswith(b"root=") for word in _words(case)) else files
     certain = image.init_size + packed + files
     needed = certain + max(LEAST, halved)
@@ -119,7 +123,8 @@ def crash_region_room(case: Case) -> Iterator[Found]:
     source="Linux Documentation/admin-guide/kernel-parameters.txt, crashkernel=,low: swiotlb and 32-bit DMA",
 )
 def crash_region_low(case: Case) -> Iterator[Found]:
-    """A region that begins above 4 GiB, alone: the kernel comes up, and its disk's driver may not."""
+    """A region that begins above 4 GiB, alone: the kernel comes up, and its disk's driver may
+    not."""
     region = case.host.crash_region
     if region is None or not case.intent.crash or region.start < FOUR_GIB:
         return

@@ -20,7 +20,8 @@ from tightrope.memory import PAGE_SHIFT
 from tightrope.model import Kind, Participant, Segment, SegmentRole, Sight, Step, Stop
 
 ROW, ROWS = 16, 16
-"""A row of a purgatory's list is an address and a size, 8 bytes each; there are 16 (kexec-sha256.h)."""
+"""A row of a purgatory's list is an address and a size, 8 bytes each; there are 16
+(kexec-sha256.h)."""
 
 
 @rule(
@@ -111,7 +112,8 @@ def _read(case: Case) -> NDArray[np.int64]:
 
 
 def _odd_region(case: Case, program: Participant) -> str:
-    """A row of the purgatory's list that is no segment's, in words; "" where none is, or where it is not known."""
+    """A row of the purgatory's list that is no segment's, in words; "" where none is, or where it
+    is not known."""
     at, where = program.code.symbols.get("regions"), case.intent.purgatory
     if at is None or where is None:
         return ""

@@ -1,7 +1,8 @@
 """Rules about the state in which the new kernel is entered: a contract for each protocol and mode.
 
-Rules: asked only of a run that got there; registers are those at the kernel's own first instruction.
-Source unless said otherwise: Linux Documentation/arch/x86/boot.rst, "64-bit Boot Protocol".
+Rules: asked only of a run that got there; registers are those at the kernel's own first
+instruction.  Source unless said otherwise: Linux Documentation/arch/x86/boot.rst, "64-bit Boot
+Protocol".
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ BOOT_64 = "boot.rst, 64-bit Boot Protocol"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contract:
-    """What an entry point expects of the CPU; `linux_selectors`: the very selectors, not only flat ones."""
+    """What an entry point expects of the CPU; `linux_selectors`: the very selectors, not only flat
+    ones."""
 
     bits: int
     mend: str
@@ -67,15 +69,17 @@ CONTRACTS: Mapping[tuple[Protocol, int], Contract] = {
     (Protocol.FLAT, 32): Contract(bits=32, mend=MEND_32),
     (Protocol.FLAT, 64): Contract(bits=64, mend=MEND_64),
 }
-"""By protocol and mode.  boot.rst, "64-bit Boot Protocol" and "32-bit Boot Protocol"; Multiboot 0.6.96,
-section 3.2; Multiboot2 2.0, section 3.3; Xen docs/misc/pvh.pandoc.  Nobody asks a flat binary."""
+"""By protocol and mode.  boot.rst, "64-bit Boot Protocol" and "32-bit Boot Protocol"; Multiboot
+0.6.96, section 3.2; Multiboot2 2.0, section 3.3; Xen docs/misc/pvh.pandoc.  Nobody asks a flat
+binary."""
 FOUR_GIB = 1 << 32
 COM1 = 0x3F8
 CR0_OFF = x86.CR0_WP | x86.CR0_AM | x86.CR0_TS | x86.CR0_EM | x86.CR0_CD | x86.CR0_NW
 
 
 def contract(case: Case) -> Contract:
-    """What the plan's entry expects.  Raises KeyError for a mode that its protocol does not have."""
+    """What the plan's entry expects.  Raises KeyError for a mode that its protocol does not
+    have."""
     return CONTRACTS[case.intent.protocol, case.intent.entry_bits]
 
 
@@ -294,7 +298,8 @@ def zeroed(case: Case) -> Iterator[Found]:
     source=f"{BOOT_64}; find_trampoline_placement() in Linux arch/x86/boot/compressed/pgtable_64.c",
 )
 def reachable(case: Case) -> Iterator[Found]:
-    """The kernel's [load, load + init_size), boot_params and the command line are mapped to themselves.
+    """The kernel's [load, load + init_size), boot_params and the command line are mapped to
+    themselves.
 
     So is low memory: a decompressor copies code there, and runs it, to change the levels of paging.
     """
@@ -323,7 +328,8 @@ def reachable(case: Case) -> Iterator[Found]:
 
 
 def _trampoline(case: Case) -> Iterator[Found]:
-    """Low memory, by page_table_b as it was built: that it is there at all, `table-b-covers` asks."""
+    """Low memory, by page_table_b as it was built: that it is there at all, `table-b-covers`
+    asks."""
     if case.intent.protocol is not Protocol.LINUX_64 or case.handover.page_table_b is None:
         return
     mapped = case.mapped_b
@@ -378,7 +384,8 @@ def stack_readable(case: Case) -> Iterator[Found]:
 
 def _entries(case: Case) -> ReadEntry:
     """Memory as the walk left it, for walks that ask for the same tables again and again."""
-    # Of the memory alone: a case that held itself would keep a machine's memory until it is collected.
+    # Of the memory alone: a case that held itself would keep a machine's memory until it is
+    # collected.
     return cache(partial(_entry, case.run.memory))
 
 

@@ -1,8 +1,8 @@
 """Rules about what a dump is taken for: the old kernel's page tables, and all memory outside the
 crash region.
 
-Rules: asked before the page list is: it is the damage that nothing can mend.  Where a machine did not
-see every store and copy, the list is followed and memory is compared.
+Rules: asked before the page list is: it is the damage that nothing can mend.  Where a machine did
+not see every store and copy, the list is followed and memory is compared.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ def current_pgd_kept(case: Case) -> Iterator[Found]:
 def crash_region_only(case: Case) -> Iterator[Found]:
     """A crash walk lies in the crash region and writes nowhere else.
 
-    Where the machine did not see every store and copy, the page list is followed and memory is compared.
+    Where the machine did not see every store and copy, the page list is followed and memory is
+    compared.
     """
     region = case.host.crash_region
     if not case.intent.crash or region is None:
@@ -94,7 +95,8 @@ COMPARED = 1 << 22
 def _left_outside(case: Case, region: Extent, mend: str) -> Iterator[Found]:
     """What the walk must have written outside the region, by what it has left there.
 
-    That is what of the old kernel is not what it was, and memory that a described host leaves empty.
+    That is what of the old kernel is not what it was, and memory that a described host leaves
+    empty.
     """
     frames = np.sort(case.copies.destinations)
     stray = frames[(frames < region.pages.start) | (frames >= region.pages.stop)]

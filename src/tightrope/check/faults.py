@@ -21,7 +21,8 @@ from tightrope.x86.walk import Access
 PAGE_FAULT, GENERAL_PROTECTION, STACK_FAULT, MACHINE_CHECK = 14, 13, 12, 18
 PRESENT, RESERVED = 1, 8
 WRITES = re.compile(r"(mov|wrmsr)\b")
-"""An instruction that writes a register of the CPU's: the guest that must not is told by its rule."""
+"""An instruction that writes a register of the CPU's: the guest that must not is told by its
+rule."""
 
 
 def _sort(fault: Fault) -> str:
@@ -45,7 +46,8 @@ def _sort(fault: Fault) -> str:
 
 
 def _other_format(case: Case) -> bool:
-    """CR4.PAE was changed under paging, so that tables are read in a format they were not made for."""
+    """CR4.PAE was changed under paging, so that tables are read in a format they were not made
+    for."""
     paging, changed = bool(case.handover.registers.cr0 & CR0_PG), False
     for write in case.run.register_writes:
         if write.register == "cr0":

@@ -51,7 +51,8 @@ def _places(case: Case, wanted: frozenset[Place], *, to_write: bool) -> list[Ext
 
 
 def _unseen(case: Case, wanted: frozenset[Place], *, to_write: bool) -> NDArray[np.int64]:
-    """The pages that a stretch touched where nothing is that the walk owns; rows as of loads and stores."""
+    """The pages that a stretch touched where nothing is that the walk owns; rows as of loads and
+    stores."""
     merged = [each.page_aligned() for each in _places(case, wanted, to_write=to_write)]
     out = [np.zeros((0, 4), np.int64)]
     for each in case.run.stretches:
@@ -64,7 +65,8 @@ def _unseen(case: Case, wanted: frozenset[Place], *, to_write: bool) -> NDArray[
 
 
 def off_old_stack(case: Case, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The accesses that are not the contract's own to the old kernel's stack, while it may be in use."""
+    """The accesses that are not the contract's own to the old kernel's stack, while it may be in
+    use."""
     last, stack = case.contract.old.get(Old.STACK), case.handover.world.stack
     if last is None or stack is None:
         return rows

@@ -101,7 +101,8 @@ def follow(head: int, pages: Mapping[int, Buffer], *, word: int = 8, zeros: bool
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Order:
-    """The exact conditions on a list of copies, as indices into it (reference: the copy theorem)."""
+    """The exact conditions on a list of copies, as indices into it (reference: the copy
+    theorem)."""
 
     twice: NDArray[np.int64]
     """Copies whose destination was written before."""

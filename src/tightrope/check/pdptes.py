@@ -1,7 +1,8 @@
 """The rule about PAE's four top entries: the CPU keeps them in registers of its own.
 
-Rules: what was loaded when is told by the run's register writes, what was written when by its stores; a
-slot counts as used when an address below it is translated, or faults, before the next load.
+Rules: what was loaded when is told by the run's register writes, what was written when by its
+stores; a slot counts as used when an address below it is translated, or faults, before the next
+load.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ ROOT = 0xFFFF_FFE0
 
 
 def _loads(case: Case) -> Iterator[tuple[int, int]]:
-    """(instruction, PDPT in use from then on) of every load; -1 for the one before the walk, and 0 for
-    a PDPT where paging is off."""
+    """(instruction, PDPT in use from then on) of every load; -1 for the one before the walk, and 0
+    for a PDPT where paging is off."""
     start = case.handover.registers
     cr0, cr3, cr4 = start.cr0, start.cr3, start.cr4
     yield -1, cr3 & ROOT

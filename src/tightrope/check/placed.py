@@ -1,13 +1,14 @@
-"""Rules about places: where the image asks to lie, what may be written at all, what is free before the walk.
+"""Rules about places: where the image asks to lie, what may be written at all, what is free before
+the walk.
 
     the image's header   address, alignment, room, limits: asked of where it is entered
     the memory map       nothing is written but RAM, and none that firmware or a crash image keeps
     the old kernel       what is laid before the walk lies in frames that nobody uses, each once
 
-Rules: asked of the finished plan, and of nothing that made it: these limits are worked out here from the
-header, the host and the segments.  Source: Linux Documentation/arch/x86/boot.rst; where a relocatable
-kernel runs in truth: arch/x86/boot/compressed/head_64.S and head_32.S, "Compute the delta between where we
-were compiled to run at and where we actually run at".
+Rules: asked of the finished plan, and of nothing that made it: these limits are worked out here
+from the header, the host and the segments.  Source: Linux Documentation/arch/x86/boot.rst; where a
+relocatable kernel runs in truth: arch/x86/boot/compressed/head_64.S and head_32.S, "Compute the
+delta between where we were compiled to run at and where we actually run at".
 """
 
 from __future__ import annotations

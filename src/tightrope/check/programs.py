@@ -1,7 +1,7 @@
 """Rules about the programs of the chain: their own bytes, and what the call hands them.
 
-Rules: a program's bytes are those of its participant, whoever placed them; its words are known from the
-intent.  Nothing is executed here: a program that differs is told before it is walked.
+Rules: a program's bytes are those of its participant, whoever placed them; its words are known
+from the intent.  Nothing is executed here: a program that differs is told before it is walked.
 """
 
 from __future__ import annotations

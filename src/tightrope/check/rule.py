@@ -4,8 +4,9 @@
     def list_ends(case: Case) -> Iterator[Found]:
         yield finding("the page list cannot be followed ...", mend="chain the pages with ...")
 
-Rules: an id never changes, because scripts match on it; `says` is one sentence that must hold, `source`
-the thread or the manual that says so.  A function yields what it found and never names its own rule.
+Rules: an id never changes, because scripts match on it; `says` is one sentence that must hold,
+`source` the thread or the manual that says so.  A function yields what it found and never names
+its own rule.
 """
 
 from __future__ import annotations
@@ -56,9 +57,10 @@ Search = Callable[[Case], Iterator[Found]]
 class Rule:
     """`says` is a sentence; `source` says who says so; `step` is where it belongs.
 
-    `needs` is what a machine has to have observed for an answer; registers and memory at the end, and
-    the handover, are always there.  With a `promise` it binds relocation code whose contract gives that;
-    of other code what it finds is advice where it is `weak` without, and nothing otherwise.
+    `needs` is what a machine has to have observed for an answer; registers and memory at the end,
+    and the handover, are always there.  With a `promise` it binds relocation code whose contract
+    gives that; of other code what it finds is advice where it is `weak` without, and nothing
+    otherwise.
     """
 
     id: str

@@ -52,7 +52,8 @@ def same_bytes(case: Case) -> Iterator[Found]:
     needs={Sight.TRANSLATIONS},
 )
 def code_stays(case: Case) -> Iterator[Found]:
-    """Across every table switch the next instruction comes from the same place or the same bytes."""
+    """Across every table switch the next instruction comes from the same place or the same
+    bytes."""
     before: dict[int, int] = {}
     twins = {case.handover.world.code_phys, case.intent.control_page}
     for each in case.run.translations:
@@ -216,7 +217,8 @@ def x86_flags(value: int) -> str:
     weak=True,
 )
 def idt_gone(case: Case) -> Iterator[Found]:
-    """Before the identity jump the idt has limit 0: no exception can find the old kernel's handlers."""
+    """Before the identity jump the idt has limit 0: no exception can find the old kernel's
+    handlers."""
     loaded = [w for w in case.run.register_writes if w.register == "idt"]
     jumped = any(step >= Step.TABLE_B for _, step in case.run.step_starts)
     base, limit = case.handover.registers.idt

@@ -195,8 +195,8 @@ def reserved_bits(case: Case) -> Iterator[Found]:
 
 
 def _bit_8(case: Case, tables: Tables) -> Iterator[tuple[int, int]]:
-    """Present entries of PML5 and PML4 tables with bit 8: ignored by Intel's CPUs (SDM 4.5.4), and to
-    be zero on AMD's (APM volume 2, 5.3.3: PML4E and PML5E, long mode).
+    """Present entries of PML5 and PML4 tables with bit 8: ignored by Intel's CPUs (SDM 4.5.4), and
+    to be zero on AMD's (APM volume 2, 5.3.3: PML4E and PML5E, long mode).
     """
     if not case.host.paging.long_mode or case.host.cpu.vendor is CpuVendor.INTEL:
         return

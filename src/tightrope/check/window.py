@@ -1,4 +1,5 @@
-"""Rules about what may not happen on the way: code that is nobody's, and a fault between two stacks.
+"""Rules about what may not happen on the way: code that is nobody's, and a fault between two
+stacks.
 
 Rules: over the run's fetches, accesses and register writes, by the number of the instruction.
 """
@@ -18,7 +19,8 @@ from tightrope.x86.walk import Access
 
 EXECUTED = (SegmentRole.ENTRY_STUB, SegmentRole.PURGATORY)
 QUIET = ("rsp", "rflags", "dr7", "idt")
-"""What may be written in the window: the stack pointer again, flags, breakpoints (0), what ends it."""
+"""What may be written in the window: the stack pointer again, flags, breakpoints (0), what ends
+it."""
 
 
 @rule(
@@ -62,7 +64,8 @@ def fetch_owned(case: Case) -> Iterator[Found]:
     weak=True,
 )
 def fault_window(case: Case) -> Iterator[Found]:
-    """From the first write of rsp to the instruction that disarms idt and FRED, only the own stack is used."""
+    """From the first write of rsp to the instruction that disarms idt and FRED, only the own stack
+    is used."""
     start = case.handover.registers
     armed = bool(start.idt[1])
     fred = bool(start.cr4 & CR4_FRED)

@@ -18,9 +18,10 @@
     kexec_tools  kexec-tools asked where it would put a kernel on a described machine
     record       what a command would load, into a file, with nothing loaded
 
-Rules: a deed prints nothing; it decides what the command line must not.  None opens a file but `loading`,
-whose files are handed to the kernel by their descriptors, and `kexec_tools`, which shows files to a program.
+Rules: a deed prints nothing; it decides what the command line must not.  None opens a file but
+`loading`, whose files are handed to the kernel by their descriptors, and `kexec_tools`, which
+shows files to a program.
 
-May import: check, errors, handover, host, image, machine, memory, model, observe, participants, perform,
-plan, record, sabotage, shipped, vmcore, world, x86
+May import: check, errors, handover, host, image, machine, memory, model, observe, participants,
+perform, plan, record, sabotage, shipped, vmcore, world, x86
 """

@@ -5,9 +5,11 @@
     purgatory         SHA-256 of what was loaded
     new kernel        unpacks itself
 
-Instructions are counted in the routines' bytes, seconds follow from rates: stated ones, or `calibrated`.
+Instructions are counted in the routines' bytes, seconds follow from rates: stated ones, or
+`calibrated`.
 
-Rules: what is not known is not guessed: how long devices take to stop and to come back is nobody's here.
+Rules: what is not known is not guessed: how long devices take to stop and to come back is nobody's
+here.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
     boot -> stop where it would restart -> read its world -> plan -> build -> lay over -> walk -> userspace
 
 The handover goes into what the old kernel reserved (crashkernel=), and our relocation code over its own
-page at V; nothing else of it is touched before the copy.  That its page tables are byte for byte what
-they were is looked at twice: before the copy begins, all of them, and at the entry, those that are not
-themselves destinations of the copy.
+page at V; nothing else of it is touched before the copy.  That its page tables are byte for byte
+what they were is looked at twice: before the copy begins, all of them, and at the entry, those
+that are not themselves destinations of the copy.
 
 Rules: like `rehearse` this composes rooms and opens no file.  The verdict has the same shape.
 """
@@ -41,7 +41,8 @@ CONSOLE = "console=ttyS0 quiet panic=-1"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OldKernel:
-    """A real kernel to walk from; `kernel` is a bzImage, `initrd` one of scripts/build-initramfs."""
+    """A real kernel to walk from; `kernel` is a bzImage, `initrd` one of
+    scripts/build-initramfs."""
 
     kernel: Buffer
     initrd: Buffer

@@ -35,7 +35,8 @@ KERNELS = ("boot/vmlinuz-*", "usr/lib/modules/*/vmlinuz")
 """Where distributions keep kernels; Debian's since 7.x lie with their modules alone."""
 SHIPPED = "the shipped kernel"
 CONSOLE = "console=ttyS0"
-"""Where a Linux kernel's own messages go, and what its init says: without it to a screen that no PC here has."""
+"""Where a Linux kernel's own messages go, and what its init says: without it to a screen that no
+PC here has."""
 TOKEN = "tightrope.token="
 """The word of the command line that an init repeats."""
 
@@ -54,7 +55,8 @@ def audible(image: Image, request: Request) -> Request:
 
 
 def with_console(image: Image, request: Request) -> Request:
-    """The request whose command line lets a Linux kernel's init be heard on the first serial port."""
+    """The request whose command line lets a Linux kernel's init be heard on the first serial
+    port."""
     line = own_line(image, request)
     asks = is_linux(image) and not speaks_for_itself(image)
     if not asks or any(word.startswith("console=") for word in line.split()):
@@ -154,8 +156,9 @@ def with_crash_region(old: Host, size: int) -> Host:
 
 
 def old_memory(*, crash: bool) -> int:
-    """MiB of a PC whose old kernel is booted.  A crash kernel lives in what was reserved and nowhere else,
-    and KASLR may put the old kernel into the middle of what could be: see `crashkernel`.
+    """MiB of a PC whose old kernel is booted.  A crash kernel lives in what was reserved and
+    nowhere else, and KASLR may put the old kernel into the middle of what could be: see
+    `crashkernel`.
     """
     return 768 if crash else 512
 

@@ -1,7 +1,7 @@
 """What this computer has of what tightrope uses: packages, machines, programs, kernels, rights.
 
-Rules: it looks and changes nothing, and answers where no package is there at all; a package is looked
-up and not imported, a machine is opened and closed again.
+Rules: it looks and changes nothing, and answers where no package is there at all; a package is
+looked up and not imported, a machine is opened and closed again.
 """
 
 from __future__ import annotations

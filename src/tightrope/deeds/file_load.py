@@ -1,10 +1,11 @@
-"""kexec_file_load as an old kernel would do it: its purgatory, cut out of its image, and its placement.
+"""kexec_file_load as an old kernel would do it: its purgatory, cut out of its image, and its
+placement.
 
     vmlinux --kallsyms--> kexec_purgatory, an object --laid--> with registers, regions and digest filled in
 
 Rules: a deed; where things go is `plan.file_load`'s, what the words of a purgatory are called is
-`participants.purgatory`'s.  What is not known for certain (an image without symbols, a release that was not
-read) is an ImageError.
+`participants.purgatory`'s.  What is not known for certain (an image without symbols, a release
+that was not read) is an ImageError.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ HABITS = Habits(
 OLDEST, NEWEST = (6, 1), (7, 3)
 """What was read and measured; between them only the order of ranges changed."""
 RSP, RSI, RIP = 4 * 8, 6 * 8, 16 * 8
-"""Offsets in struct kexec_entry64_regs: rax rcx rdx rbx rsp rbp rsi rdi r8 to r15 rip (asm/kexec.h)."""
+"""Offsets in struct kexec_entry64_regs: rax rcx rdx rbx rsp rbp rsi rdi r8 to r15 rip
+(asm/kexec.h)."""
 _RELEASE = re.compile(r"(\d+)\.(\d+)")
 _MOST = 1 << 20
 
@@ -45,7 +47,8 @@ _MOST = 1 << 20
 def load(
     old: Buffer, source: str, image: Image, initrd: Buffer | None, line: str, host: Host
 ) -> Loaded:
-    """What kexec_file_load of the kernel in `old` would load.  Raises ImageError, PlanError, MissingPart."""
+    """What kexec_file_load of the kernel in `old` would load.  Raises ImageError, PlanError,
+    MissingPart."""
     kernel = vmlinux.read(old, source)
     program = purgatory.read(_object(kernel), f"{source}: kexec_purgatory")
     version = (kernel.version or "").split(" ", 1)[0]
@@ -127,7 +130,8 @@ def filled(
     entry: int,
     others: Sequence[HeldSegment],
 ) -> bytes:
-    """The purgatory's bytes with the registers of the entry, the list of segments, and their digest."""
+    """The purgatory's bytes with the registers of the entry, the list of segments, and their
+    digest."""
     data = bytearray(program.laid(where.start))
     symbols = program.symbols
     registers = symbols["entry64_regs"]

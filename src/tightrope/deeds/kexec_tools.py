@@ -2,7 +2,8 @@
 
     host  --host.files-->  a folder  --shown to kexec under the recorder-->  a recording  -->  Loaded
 
-Rules: the kexec that is installed here, with the options that a user would give it.  Nothing is left behind.
+Rules: the kexec that is installed here, with the options that a user would give it.  Nothing is
+left behind.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ def load(
 ) -> Loaded:
     """What the installed kexec would load for this machine.
 
-    Raises MissingPart without one, or without the right to be told the truth; BadInput where it refuses.
+    Raises MissingPart without one, or without the right to be told the truth; BadInput where it
+    refuses.
     """
     program = shutil.which("kexec", path=f"{os.environ.get('PATH', '')}:{PLACES}")
     if program is None:

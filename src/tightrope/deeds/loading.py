@@ -4,9 +4,10 @@
                                  -->  open files             -->  kexec_file_load: Linux finds the places
     what `rehearse --write` left -->  segments, an entry     -->  kexec_load: the places that were rehearsed
 
-Rules: what decides is here, what changes a machine is `perform.linux`.  An image is opened once; what is
-looked at, hashed and loaded are the bytes behind the same descriptor.  Only the standard library is
-needed, and no package: this runs in an initramfs.  Who plans is given, and needs what planning needs.
+Rules: what decides is here, what changes a machine is `perform.linux`.  An image is opened once;
+what is looked at, hashed and loaded are the bytes behind the same descriptor.  Only the standard
+library is needed, and no package: this runs in an initramfs.  Who plans is given, and needs what
+planning needs.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ COMMAND_LINE = "/proc/cmdline"
 MOST_IMAGE = 1 << 30
 """Bytes of a kernel image; the largest that distributions ship have 20 million."""
 _HEADER = 0x268
-"""Bytes up to the end of the setup header of boot protocol 2.15 (Documentation/arch/x86/boot.rst)."""
+"""Bytes up to the end of the setup header of boot protocol 2.15
+(Documentation/arch/x86/boot.rst)."""
 _LOADER_WORDS = ("BOOT_IMAGE=", "initrd=")
 """Words of a loader's own in /proc/cmdline, which the next kernel has no use for."""
 
@@ -97,9 +99,9 @@ def opened(
 ) -> Iterator[Loading]:
     """What a file holds, ready to load; its descriptors live as long as the `with`.
 
-    A file that `tightrope rehearse --write` left is a load by itself: nothing else goes with it.  An
-    image goes by kexec_load where there is a `planner` to find its places, else by kexec_file_load.
-    Raises BadInput for what cannot be loaded in the way that was asked for.
+    A file that `tightrope rehearse --write` left is a load by itself: nothing else goes with it.
+    An image goes by kexec_load where there is a `planner` to find its places, else by
+    kexec_file_load.  Raises BadInput for what cannot be loaded in the way that was asked for.
     """
     descriptors: list[int] = []
     try:
@@ -206,7 +208,8 @@ def _planned(
 
 
 def _via(via: Via, state: State, planner: Planner | None, source: str) -> Via:
-    """The call for an image; a plan has its own.  Raises BadInput under Xen, where neither is right.
+    """The call for an image; a plan has its own.  Raises BadInput under Xen, where neither is
+    right.
 
     Where signatures are enforced kexec_load takes nothing; a 32-bit x86 has no other call.
     """
@@ -268,7 +271,8 @@ def _hashed(name: str, data: bytes) -> tuple[str, str, int]:
 
 
 def _is_bzimage(head: bytes) -> bool:
-    """What bzImage64_probe asks for: boot protocol 2.12, loaded high, relocatable, a 64-bit entry."""
+    """What bzImage64_probe asks for: boot protocol 2.12, loaded high, relocatable, a 64-bit
+    entry."""
     if len(head) < _HEADER or head[0x1FE:0x200] != b"\x55\xaa" or head[0x202:0x206] != b"HdrS":
         return False
     protocol = int.from_bytes(head[0x206:0x208], "little")

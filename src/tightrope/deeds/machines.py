@@ -3,8 +3,8 @@
     with machines.opened("kvm") as machine:
         rehearse(image, host, request, machine=machine)
 
-Rules: a machine is imported only when it is asked for, because engines take longer to load than most
-commands run.  A machine holds processes, devices and memory: whoever makes one closes it.
+Rules: a machine is imported only when it is asked for, because engines take longer to load than
+most commands run.  A machine holds processes, devices and memory: whoever makes one closes it.
 """
 
 from __future__ import annotations
@@ -96,7 +96,8 @@ def opened(name: str) -> Iterator[Machine]:
 
 @contextmanager
 def present() -> Iterator[list[Machine]]:
-    """The quick machines available here: the emulator, unicorn, and kvm-free where there is a KVM."""
+    """The quick machines available here: the emulator, unicorn, and kvm-free where there is a
+    KVM."""
     with ExitStack() as stack:
         made = [stack.enter_context(opened(name)) for name in ("emulator", "unicorn")]
         with suppress(MissingPart):

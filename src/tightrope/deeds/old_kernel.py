@@ -1,4 +1,5 @@
-"""The old kernel's own code instead of ours: its relocation code, and what its C code does around it.
+"""The old kernel's own code instead of ours: its relocation code, and what its C code does around
+it.
 
     code = read(Path("/boot/vmlinuz-6.12.118+deb13-amd64").read_bytes(), "vmlinuz")
     verdict = rehearse(new, code.host(old), code.request(Request()), design=code.participant)
@@ -31,8 +32,9 @@ class OldKernel:
     def host(self, host: Host) -> Host:
         """The host with V where this kernel has it.
 
-        The control page in the direct map (6.14 and later, i386), which only a plan knows, or a page of
-        the kernel's text: the host's own where it says one.  Raises BadInput for a host of another width.
+        The control page in the direct map (6.14 and later, i386), which only a plan knows, or a
+        page of the kernel's text: the host's own where it says one.  Raises BadInput for a host of
+        another width.
         """
         narrow = self.found.convention is Convention.LINUX_I386
         if narrow == host.paging.long_mode:
@@ -71,7 +73,8 @@ class OldHypervisor:
         return host
 
     def request(self, request: Request) -> Request:
-        """The request itself.  Raises BadInput for one that goes another way than by interface v2."""
+        """The request itself.  Raises BadInput for one that goes another way than by interface
+        v2."""
         if request.xen is not XenInterface.V2:
             raise BadInput(
                 "is a hypervisor: its own code is called through interface v2", source=self.source
@@ -80,7 +83,8 @@ class OldHypervisor:
 
 
 def code_of(data: Buffer, source: str) -> OldKernel | OldHypervisor:
-    """The relocation code of a hypervisor's image, or of an old kernel's.  Raises as `read` does."""
+    """The relocation code of a hypervisor's image, or of an old kernel's.  Raises as `read`
+    does."""
     hypervisor = vmlinux.hypervisor(data, source)
     if hypervisor is None:
         return read(data, source)

@@ -2,12 +2,12 @@
 
     {old images} x {modes that the old one can be in} x {new images} x {kexec, crash}
 
-An old kernel's image says how wide it is: a 64-bit one runs with 4 or 5 levels; the code of a 32-bit
-one is told at the call whether the CPU has PAE, and is walked in both.
+An old kernel's image says how wide it is: a 64-bit one runs with 4 or 5 levels; the code of a
+32-bit one is told at the call whether the CPU has PAE, and is walked in both.
 
-Rules: an old image that has no code, or code that is not known, and a jump that cannot be planned are
-pairs that cannot be told, each with its reason; everything else that is wrong is the caller's.  Hosts are
-the examples of their modes; segments are this project's.
+Rules: an old image that has no code, or code that is not known, and a jump that cannot be planned
+are pairs that cannot be told, each with its reason; everything else that is wrong is the
+caller's.  Hosts are the examples of their modes; segments are this project's.
 """
 
 from __future__ import annotations

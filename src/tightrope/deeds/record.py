@@ -38,8 +38,9 @@ def record(
 ) -> Recorded:
     """Run a command and write the last load that it asks for into `out`, from its beginning.
 
-    `said` takes what it prints; `machine` is a folder with another machine's files, see `record.shown`.
-    Raises BadInput where it loads nothing, MissingPart where nothing can be recorded here.
+    `said` takes what it prints; `machine` is a folder with another machine's files, see
+    `record.shown`.  Raises BadInput where it loads nothing, MissingPart where nothing can be
+    recorded here.
     """
 
     def load(held: Held) -> None:

@@ -165,7 +165,8 @@ def verdict(
 def _walked(
     machine: Machine, built: Handover, stages: Stages, unpacking: Unpacking
 ) -> tuple[Run, tuple[Finding, ...]]:
-    """The run and what is wrong with it; of a handover that no machine can begin, what is wrong there.
+    """The run and what is wrong with it; of a handover that no machine can begin, what is wrong
+    there.
 
     Raises MachineError where the handover is not to blame.
     """

@@ -4,8 +4,8 @@
                    Linux", a register dump, "XZ-compressed data is corrupt"
     kernel         Linux by its banner, any other kernel by its first word
 
-Rules: a console is judged here and nowhere else.  What a new kernel that fell or gave up said last is a
-finding; one that nobody heard is no verdict.
+Rules: a console is judged here and nowhere else.  What a new kernel that fell or gave up said last
+is a finding; one that nobody heard is no verdict.
 """
 
 from __future__ import annotations

@@ -1,11 +1,14 @@
-"""A load for the machine that is asked, in one go: surveyed, planned, rehearsed through its own kernel's code.
+"""A load for the machine that is asked, in one go: surveyed, planned, rehearsed through its own
+kernel's code.
 
     /proc, /sys ──host.capture──▶ Host ─┐
-    kernel, initrd, words ──────────────┴─▶ plan ─▶ rehearsal by the running kernel's relocate_kernel ─▶ Load
-    in dom0: what Xen says ─host.xen_file─▶ Host, and the hypervisor's own way
+    kernel, initrd, words ──────────────┴─▶ plan ─▶ rehearsal by the running kernel's
+    relocate_kernel ─▶ Load in dom0: what Xen says ─host.xen_file─▶ Host, and the hypervisor's own
+    way
 
-What is rehearsed is this plan's segments, entry and tables as that kernel builds them.  Which frames Linux
-takes for sources and its control page it decides when it loads; the rehearsal's are the plan's.
+What is rehearsed is this plan's segments, entry and tables as that kernel builds them.  Which
+frames Linux takes for sources and its control page it decides when it loads; the rehearsal's are
+the plan's.
 
 Rules: composes rooms and other deeds; the old kernel's image is the only file that is opened.
 """
@@ -80,7 +83,8 @@ def rehearsed(
 def rehearsed_under_xen(
     files: Files, said: dict[str, object], *, unpack: bool, progress: Progress = no_progress
 ) -> Verdict:
-    """The verdict of a plan for the Xen that says `said` of itself (`perform.xen.facts`), by interface v2.
+    """The verdict of a plan for the Xen that says `said` of itself (`perform.xen.facts`), by
+    interface v2.
 
     Raises TightropeError when it cannot be told.
     """
@@ -91,7 +95,8 @@ def rehearsed_under_xen(
 
 
 def running() -> old_kernel.OldKernel:
-    """The relocation code of the kernel that runs here.  Raises TightropeError where it is not found."""
+    """The relocation code of the kernel that runs here.  Raises TightropeError where it is not
+    found."""
     path = defaults.running_kernel()
     try:
         data = Path(path).read_bytes()

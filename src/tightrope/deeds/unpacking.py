@@ -4,12 +4,12 @@
     beside it     payload ---- initrd ------------------------/
 
 A kernel whose payload is corrupt is entered all the same and dies in its decompressor, one whose
-initrd is none has no /init, and what one does whose own checksum does not fit nobody knows: the walk
-cannot see it.  The decompressors release the interpreter's lock, so that looking costs a second core
-and hardly any time.
+initrd is none has no /init, and what one does whose own checksum does not fit nobody knows: the
+walk cannot see it.  The decompressors release the interpreter's lock, so that looking costs a
+second core and hardly any time.
 
-Rules: nothing that comes out is kept, so memory stays as it was; a rehearsal that ends early does not
-wait for it.
+Rules: nothing that comes out is kept, so memory stays as it was; a rehearsal that ends early does
+not wait for it.
 """
 
 from __future__ import annotations
@@ -99,7 +99,8 @@ _WORDS = {
 
 
 def is_linux(image: Image) -> bool:
-    """Whether this is Linux: what another kernel knows of command lines and initrds is not guessed."""
+    """Whether this is Linux: what another kernel knows of command lines and initrds is not
+    guessed."""
     linux = (Protocol.LINUX_64, Protocol.LINUX_32)
     return any(entry.protocol in linux for entry in image.entries)
 
@@ -110,5 +111,6 @@ def speaks_for_itself(image: Image) -> bool:
 
 
 def unpacks_an_initrd(image: Image) -> bool:
-    """Whether the kernel makes files of its initrd; the shipped one takes any bytes, and sums them."""
+    """Whether the kernel makes files of its initrd; the shipped one takes any bytes, and sums
+    them."""
     return is_linux(image) and not speaks_for_itself(image)

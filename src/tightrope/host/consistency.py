@@ -1,7 +1,8 @@
 """What must be true between the fields of a host description.
 
-Rules: each paging mode's demands are data (`model.modes`); the checks read them.  An error names the
-field that is easiest to mend.  Sources: SDM 4.1.1 (the paging modes), 3.3.7.1 in volume 1 (canonicality).
+Rules: each paging mode's demands are data (`model.modes`); the checks read them.  An error names
+the field that is easiest to mend.  Sources: SDM 4.1.1 (the paging modes), 3.3.7.1 in volume 1
+(canonicality).
 """
 
 from __future__ import annotations
@@ -184,7 +185,8 @@ def _registers(host: Host, registers: At) -> None:
 
 
 def _together(host: Host, registers: At) -> None:
-    """No CPU has one of them as it is while the others are as they are (SDM volume 2B, MOV to CR0 and CR4)."""
+    """No CPU has one of them as it is while the others are as they are (SDM volume 2B, MOV to CR0
+    and CR4)."""
     now = x86.ControlState(
         cr0=host.cr0,
         cr3=0,

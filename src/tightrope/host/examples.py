@@ -1,7 +1,8 @@
-"""Example hosts for every mode and split, as values; what is printed of them is written by `profile`.
+"""Example hosts for every mode and split, as values; what is printed of them is written by
+`profile`.
 
-Rules: one machine, and what differs of it by mode.  A 32-bit kernel lies where Linux puts it: text at
-16 MiB inside lowmem, lowmem as long as the split leaves room for vmalloc.
+Rules: one machine, and what differs of it by mode.  A 32-bit kernel lies where Linux puts it: text
+at 16 MiB inside lowmem, lowmem as long as the split leaves room for vmalloc.
 """
 
 from __future__ import annotations
@@ -98,9 +99,9 @@ def example(
     """A host as a commented TOML document that `read` takes.
 
     `page_offset` is the memory split of a 32-bit kernel (3G/1G when None), `crash` a crash region:
-    with it come the notes that the old kernel leaves for a crash kernel.  With `pc` the memory is that
-    of QEMU's `pc` machine with so many MiB.
-    Raises HostError for a split in a 64-bit mode, one that leaves no lowmem, or a region that is none.
+    with it come the notes that the old kernel leaves for a crash kernel.  With `pc` the memory is
+    that of QEMU's `pc` machine with so many MiB.  Raises HostError for a split in a 64-bit mode,
+    one that leaves no lowmem, or a region that is none.
     """
     document = described(paging, page_offset, crash, pc)
     what = "is the default host: a 4 GiB PC whose 64-bit kernel was placed by KASLR."

@@ -1,11 +1,12 @@
-"""A host as the files in which Linux would tell of it: what a loader reads there works for a described machine.
+"""A host as the files in which Linux would tell of it: what a loader reads there works for a
+described machine.
 
     /proc/iomem                     resources, nested: RAM with the kernel's text and the crash regions in it
     /sys/firmware/memmap/N/...      the firmware's map
     /sys/kernel/boot_params/data    the zero page that the old kernel was handed
 
-Sources: kernel/resource.c, drivers/firmware/memmap.c, arch/x86/kernel/ksysfs.c; names of e820 types:
-arch/x86/kernel/e820.c, e820_type_to_string().
+Sources: kernel/resource.c, drivers/firmware/memmap.c, arch/x86/kernel/ksysfs.c; names of e820
+types: arch/x86/kernel/e820.c, e820_type_to_string().
 
 Rules: path -> text as a kernel prints it; what the host does not know of has no file.
 """

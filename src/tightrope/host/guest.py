@@ -1,11 +1,12 @@
-"""The world of a real old kernel that stands in a machine: its own tables, registers and memory map.
+"""The world of a real old kernel that stands in a machine: its own tables, registers and memory
+map.
 
     /proc/iomem, /proc/kallsyms    as its init printed them     -> memory map, crash region, text, V
     control registers, tables      as the machine has them       -> paging, direct map, the current pgd
 
 Rules: what the tables and the CPU say is believed before what a file says.  Nothing is made up: the
-World's pieces are what lies in memory, and the one page that is to be put at V.  Free is what the old
-kernel reserved for a crash kernel and nothing else, so that it loses nothing before the walk.
+World's pieces are what lies in memory, and the one page that is to be put at V.  Free is what the
+old kernel reserved for a crash kernel and nothing else, so that it loses nothing before the walk.
 """
 
 from __future__ import annotations
@@ -91,8 +92,8 @@ class Guest:
 def read_guest(told: Told, registers: Registers, read: ReadMemory, *, crash: bool = False) -> Guest:
     """The old kernel that stands with these registers.
 
-    What it reserved for a crash kernel is its crash region with `crash`, else the only memory that it
-    gives away.  Raises HostError where it cannot be described.
+    What it reserved for a crash kernel is its crash region with `crash`, else the only memory that
+    it gives away.  Raises HostError where it cannot be described.
     """
     mmu = Mmu(
         cr0=registers.cr0,
@@ -181,9 +182,10 @@ def read_guest(told: Told, registers: Registers, read: ReadMemory, *, crash: boo
 def with_code(guest: Guest, code: Code, relocation: Virt, read: ReadMemory) -> World:
     """The guest's world with `code` at V.  Raises HostError where V is not mapped.
 
-    A kernel that calls the control page through its direct map has made it executable when it loaded the
-    image (machine_kexec_prepare() and set_memory_x() in Linux arch/x86/kernel/machine_kexec_64.c); no
-    image was loaded here, so that is done to the guest's tables now, and they count as they are then.
+    A kernel that calls the control page through its direct map has made it executable when it
+    loaded the image (machine_kexec_prepare() and set_memory_x() in Linux
+    arch/x86/kernel/machine_kexec_64.c); no image was loaded here, so that is done to the guest's
+    tables now, and they count as they are then.
     """
     host, registers = guest.host, guest.registers
     mmu = registers.mmu(host.cpu)
@@ -214,8 +216,8 @@ def with_code(guest: Guest, code: Code, relocation: Virt, read: ReadMemory) -> W
 
 
 def _in_text(virt: Virt, mmu: Mmu, read: ReadMemory) -> Virt | None:
-    """V where the kernel has its code to be executed; None where it is data, to be copied and called
-    elsewhere, as Linux has it since 6.14.
+    """V where the kernel has its code to be executed; None where it is data, to be copied and
+    called elsewhere, as Linux has it since 6.14.
     """
     data = isinstance(_walked(virt, mmu, read, Access.FETCH), Refused)
     return None if data and not isinstance(_walked(virt, mmu, read, Access.READ), Refused) else virt
@@ -224,7 +226,8 @@ def _in_text(virt: Virt, mmu: Mmu, read: ReadMemory) -> Virt | None:
 def _executable(
     tables: Mapping[int, memoryview], virt: Virt, mmu: Mmu, read: ReadMemory
 ) -> dict[int, memoryview]:
-    """The tables with every entry on the way to an address without NX, in the guest's memory as well."""
+    """The tables with every entry on the way to an address without NX, in the guest's memory as
+    well."""
     changed = dict(tables)
     for visit in _walked(virt, mmu, read, Access.READ).visits:
         top = read(visit.at + 7, 1)
@@ -311,7 +314,8 @@ def _notes(text: str, memory: MemoryMap) -> tuple[Named, ...]:
 
 
 def _firmware(memory: MemoryMap) -> tuple[Named, ...]:
-    """Where a PC's firmware keeps what a new kernel looks for: the BIOS area, and tables above RAM."""
+    """Where a PC's firmware keeps what a new kernel looks for: the BIOS area, and tables above
+    RAM."""
     found = [Named(extent=BIOS_AREA, what="BIOS area with the RSDP")]
     tops = {each.end for each in memory.ram if each.end < FOUR_GIB}
     for region in memory:

@@ -5,8 +5,9 @@
     1 MiB       top - 256 KiB      RAM
     top-256 KiB top                reserved: where SeaBIOS puts the ACPI tables, and what it keeps for disks
 
-Source: the map that SeaBIOS 1.16 of QEMU 7.2 hands over (measured: 128 KiB at the top are reserved, with
-an NVMe disk 164), its src/config.h (BUILD_MAX_HIGHTABLE); a test compares with a PC that runs.
+Source: the map that SeaBIOS 1.16 of QEMU 7.2 hands over (measured: 128 KiB at the top are
+reserved, with an NVMe disk 164), its src/config.h (BUILD_MAX_HIGHTABLE); a test compares with a PC
+that runs.
 
 Rules: a document in, the same on that PC out.
 """
@@ -27,7 +28,8 @@ SMALLEST, LARGEST = 256, 3583
 
 
 def on_pc(document: Document, size: int) -> Document:
-    """An example host with the memory of a QEMU `pc` that has `size` MiB; a 64-bit kernel lies low enough.
+    """An example host with the memory of a QEMU `pc` that has `size` MiB; a 64-bit kernel lies low
+    enough.
 
     Raises HostError for a size that it cannot have.
     """

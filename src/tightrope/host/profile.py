@@ -3,9 +3,9 @@
     text  --tomllib-->  dict  --schema-->  Document  --host_of-->  Host
     text  <--written--------------------  Document  <--document_of--'
 
-Rules: the one reader and the one writer of host files.  What a field has to be is in `document`, what
-holds between fields in `consistency`; whatever is wrong raises `HostError` with the field's path.
-What is written is read back as the same host.
+Rules: the one reader and the one writer of host files.  What a field has to be is in `document`,
+what holds between fields in `consistency`; whatever is wrong raises `HostError` with the field's
+path.  What is written is read back as the same host.
 """
 
 from __future__ import annotations
@@ -144,7 +144,8 @@ def _facts(document: Document, at: At) -> Iterator[Fact]:
         ]
         yield Fact(field=key, basis=basis, source=source, settle=row.settle or "")
     if document.confidential is not None and "confidential" not in document.facts:
-        # Whoever wrote it knows that it is one; how such a guest shares its memory no field can say.
+        # Whoever wrote it knows that it is one; how such a guest shares its memory no field can
+        # say.
         yield Fact(
             field="confidential",
             basis=Basis.ASSUMED,
@@ -157,7 +158,8 @@ def _facts(document: Document, at: At) -> Iterator[Fact]:
 
 
 def write(host: Host, title: Iterable[str]) -> str:
-    """The host as a commented TOML document that `read` takes; `title` are the lines at its head."""
+    """The host as a commented TOML document that `read` takes; `title` are the lines at its
+    head."""
     return written(document_of(host), title)
 
 
@@ -170,8 +172,8 @@ def written(
 ) -> str:
     """A document as commented TOML.
 
-    A field's comment is what `said` has, or where its fact comes from, or what the declaration says.
-    What the document lacks and `samples` has is written as a comment.
+    A field's comment is what `said` has, or where its fact comes from, or what the declaration
+    says.  What the document lacks and `samples` has is written as a comment.
     """
     head = [f"# {line}".rstrip() for line in title]
     body = write_table(document, "", _comments(document, said or Comments()), samples)

@@ -1,8 +1,8 @@
 """Kernel images: bytes in, `Image` out, or an `ImageError` that says what the bytes look like.
 
 Nothing here opens a file, and nothing here knows a host: what an image asks for is read, where it
-goes is decided in `plan`.  A format is recognised by its content, never by its file name; only a flat
-binary has none, and is read as one when the caller says so.
+goes is decided in `plan`.  A format is recognised by its content, never by its file name; only a
+flat binary has none, and is read as one when the caller says so.
 
     recognise.py      what do these bytes look like
     foreign.py        kernels of other architectures, and what only EFI starts

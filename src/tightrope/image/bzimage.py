@@ -58,7 +58,8 @@ class _Header:
 
 
 def read(data: memoryview, source: str) -> Image:
-    """The image in `data`, whose bytes at 0x202 are "HdrS".  Raises ImageError, with field and offset."""
+    """The image in `data`, whose bytes at 0x202 are "HdrS".  Raises ImageError, with field and
+    offset."""
     if len(data) < 2 * boot.SECTOR:
         problem = f"a kernel cut off after {len(data)} bytes"
         raise ImageError(problem, source=source, limit=2 * boot.SECTOR)
@@ -103,7 +104,7 @@ def read(data: memoryview, source: str) -> Image:
     )
 
 
-# ------------------------------------------------------------------------- what kind of header it is
+# ------------------------------------------------------------------------ what kind of header it is
 
 
 def _header_end(header: _Header) -> int:
@@ -173,7 +174,7 @@ def _entries(xloadflags: int) -> tuple[EntryPoint, ...]:
     return (startup_64, startup_32)
 
 
-# ---------------------------------------------------------------------------- the sizes of the parts
+# --------------------------------------------------------------------------- the sizes of the parts
 
 
 def _kernel_size(header: _Header, setup_size: int) -> int:
@@ -192,7 +193,8 @@ def _kernel_size(header: _Header, setup_size: int) -> int:
 
 
 def _behind(header: _Header, end: int) -> tuple[str, ...]:
-    """What lies behind the kernel, at `end`: it is loaded with it, and remarked on where nothing says it.
+    """What lies behind the kernel, at `end`: it is loaded with it, and remarked on where nothing
+    says it.
 
     A signer appends the PE header's certificate table, which signs what is there if it comes last.
     """
@@ -243,7 +245,8 @@ def _alignments(header: _Header) -> tuple[int, int]:
     if shift and 1 << shift > alignment:
         problem = f"2^{shift} is more than kernel_alignment"
         raise header.refusal("min_alignment", problem, alignment)
-    # 0 means that the field says nothing; then there is no smaller alignment than the preferred one.
+    # 0 means that the field says nothing; then there is no smaller alignment than the preferred
+    # one.
     return alignment, 1 << shift if shift else alignment
 
 
@@ -277,7 +280,7 @@ def _loaders_fields(header: _Header) -> None:
         raise header.refusal("setup_data", problem, 0)
 
 
-# ------------------------------------------------------------------------------ where the header points
+# -------------------------------------------------------------------------- where the header points
 
 
 def _version(header: _Header, setup_size: int) -> str | None:

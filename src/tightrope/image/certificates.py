@@ -18,7 +18,8 @@ _PE_OFFSET = 0x3C
 _OPTIONAL_HEADER = 4 + 20
 """From the letters "PE": the signature and the COFF header come first."""
 _COUNT_AND_DIRECTORIES = {0x10B: (92, 96), 0x20B: (108, 112)}
-"""By the optional header's magic (PE32, PE32+): offsets of NumberOfRvaAndSizes and of the directories."""
+"""By the optional header's magic (PE32, PE32+): offsets of NumberOfRvaAndSizes and of the
+directories."""
 _CHECKSUM = Extent.sized(64, 4)
 """CheckSum of the optional header, at the same place in both."""
 _CERTIFICATE_TABLE = 4
@@ -49,7 +50,8 @@ def certificate_table(data: memoryview) -> Extent | None:
 
 
 def signed_fields(data: memoryview) -> tuple[Extent, ...]:
-    """What a signer writes into the header, in order: the file's checksum, where the certificates lie.
+    """What a signer writes into the header, in order: the file's checksum, where the certificates
+    lie.
 
     Empty when this is no PE file, or one that has no place for certificates.
     """

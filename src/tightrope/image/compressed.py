@@ -1,4 +1,5 @@
-"""A kernel file that is compressed as a whole, as Xen's is (xen-4.17.gz): unpacked in bounded memory.
+"""A kernel file that is compressed as a whole, as Xen's is (xen-4.17.gz): unpacked in bounded
+memory.
 
 Rules: gzip alone, the one that distributions use for whole files; what is in it is not looked at.
 """

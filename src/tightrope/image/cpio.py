@@ -3,12 +3,13 @@
     archive := (zeros | entry)*        entry := header, 110 bytes | name, 0 | pad to 4 | data | pad to 4
     header  := "070701" or "070702", then 13 numbers of 8 hexadecimal digits
 
-Sources: Linux Documentation/driver-api/early-userspace/buffer-format.rst for the layout; init/initramfs.c
-(6.1 to 7.x) for what is made of bytes that do not follow it, and for its words, which are quoted here.
+Sources: Linux Documentation/driver-api/early-userspace/buffer-format.rst for the layout;
+init/initramfs.c (6.1 to 7.x) for what is made of bytes that do not follow it, and for its words,
+which are quoted here.
 
-The format and the kernel differ in one thing that matters: an archive that breaks off is no error to
-the kernel where it is not compressed.  It keeps the files that it has, the last one cut off.  Here it
-is a flaw.
+The format and the kernel differ in one thing that matters: an archive that breaks off is no error
+to the kernel where it is not compressed.  It keeps the files that it has, the last one cut off.
+Here it is a flaw.
 
 Rules: nothing is kept of what is read but counts; a piece of an archive may be as small as a byte.
 """
@@ -28,7 +29,8 @@ _NUMBERS = 13
 _MODE, _FILE_SIZE, _NAME_SIZE, _CHECKSUM = 1, 6, 11, 12
 """Which of the header's numbers."""
 _PATH_MAX = 4096
-"""Bytes of a name with its zero; an entry with a longer one is passed over (initramfs.c, do_header)."""
+"""Bytes of a name with its zero; an entry with a longer one is passed over (initramfs.c,
+do_header)."""
 _KIND, _REGULAR, _SYMLINK = 0o170000, 0o100000, 0o120000
 """Of st_mode (stat(2))."""
 _SLICE = 1 << 20
@@ -36,7 +38,8 @@ _SLICE = 1 << 20
 
 
 class ArchiveError(Exception):
-    """An archive that is not whole: the words say why; `says` is what the kernel says, if anything."""
+    """An archive that is not whole: the words say why; `says` is what the kernel says, if
+    anything."""
 
     def __init__(self, problem: str, *, at: int, says: str = "") -> None:
         super().__init__(problem)
@@ -96,9 +99,9 @@ class Supply:
 def read(supply: Supply, *, padded: bool, first: bool) -> int:
     """Read entries and zeros up to another byte or the end; how many entries there were.
 
-    The supply's place counts from where alignment does.  `padded`: the last entry's padding has to be
-    there, as at the end of a stream.  `first`: no archive came before, so zeros are no padding yet.
-    Raises ArchiveError.
+    The supply's place counts from where alignment does.  `padded`: the last entry's padding has to
+    be there, as at the end of a stream.  `first`: no archive came before, so zeros are no padding
+    yet.  Raises ArchiveError.
     """
     entries = 0
     while len(ahead := supply.ahead()):

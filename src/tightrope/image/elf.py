@@ -6,10 +6,12 @@
 e_entry is a virtual address in the System V ABI and a physical one in a vmlinux.  It is taken as
 virtual where an executable segment has it at p_vaddr (as GRUB and QEMU do), else as physical.
 
-A note is looked at as far as it can be: one that runs over its segment is no reason to refuse a kernel
-that needs no note, and is remarked on, because kexec-tools does refuse it (kexec/kexec-elf.c).
+A note is looked at as far as it can be: one that runs over its segment is no reason to refuse a
+kernel that needs no note, and is remarked on, because kexec-tools does refuse it
+(kexec/kexec-elf.c).
 
-Rules: this file knows ELF and the names of its fields; what an entry means is said in executable.py.
+Rules: this file knows ELF and the names of its fields; what an entry means is said in
+executable.py.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ _MOST_PROGRAM_HEADERS = 1024
 _MOST_NOTES = 64 << 10
 """Bytes of all PT_NOTE segments; Linux has 512."""
 _BANNER = re.compile(rb"Linux version (\d[!-~]* \([\x20-\x7e]{1,400})")
-"""linux_banner (Linux init/version.c), which every kernel prints first: release, who built it, ..."""
+"""linux_banner (Linux init/version.c), which every kernel prints first: release, who built it,
+..."""
 _PROGRAM = frozenset({elf.PT_INTERP, elf.PT_DYNAMIC, elf.PT_TLS})
 """What a program has that an operating system starts, and no kernel."""
 
@@ -43,9 +46,9 @@ Row = tuple[int, dict[str, int]]
 class Executable:
     """What an ELF kernel asks for; addresses are physical.
 
-    `linux` says that the kernel is Linux, `entry` and `pvh` are inside a piece's bytes.  `linked` is
-    p_vaddr, p_paddr and p_filesz of each PT_LOAD; `behind` is what follows the section headers in the
-    file, where Linux's build puts relocations.
+    `linux` says that the kernel is Linux, `entry` and `pvh` are inside a piece's bytes.  `linked`
+    is p_vaddr, p_paddr and p_filesz of each PT_LOAD; `behind` is what follows the section headers
+    in the file, where Linux's build puts relocations.
     """
 
     bits: int
@@ -69,7 +72,8 @@ def is_elf(data: memoryview) -> bool:
 
 
 def read(data: memoryview, source: str) -> Executable:
-    """The kernel in an ELF file.  Raises ImageError, with field and offset, when it cannot be loaded."""
+    """The kernel in an ELF file.  Raises ImageError, with field and offset, when it cannot be
+    loaded."""
     file = _File(data, source)
     pieces = file.pieces()
     notes = file.notes()

@@ -5,12 +5,13 @@
     Multiboot2   its entry tag, else e_entry
     Multiboot    its entry_addr, else e_entry
 
-The preferred way comes first: Linux's own, Multiboot2, Multiboot, PVH.  All ways of an image have the
-same bytes in the same places: those that would load the file differently from the preferred one are
-images of their own, its alternatives.
+The preferred way comes first: Linux's own, Multiboot2, Multiboot, PVH.  All ways of an image have
+the same bytes in the same places: those that would load the file differently from the preferred
+one are images of their own, its alternatives.
 
-An ELF file that says nothing is entered at e_entry with no arguments, and not always unasked: a program
-is no kernel, a shared library neither, and 64-bit code that is no Linux has no protocol to be entered by.
+An ELF file that says nothing is entered at e_entry with no arguments, and not always unasked: a
+program is no kernel, a shared library neither, and 64-bit code that is no Linux has no protocol to
+be entered by.
 
 Rules: protocols and what they imply are decided here; fields are read in elf.py and multiboot.py.
 """
@@ -31,9 +32,11 @@ from tightrope.model import EntryPoint, Image, Movable, Protocol
 NO_LIMIT = FOUR_GIB - 1
 """Multiboot and PVH set no limit to a command line but the 32 bits of its address."""
 XEN_COMMAND_LINE = 1024
-"""Bytes that Xen keeps of a command line with its zero (xen/include/xen/kernel.h, xen_commandline_t)."""
+"""Bytes that Xen keeps of a command line with its zero (xen/include/xen/kernel.h,
+xen_commandline_t)."""
 _XEN = re.compile(rb"Xen version %d\.%d")
-"""How Xen's own banner begins (xen/common/kernel.c, and drivers/char/console.c where it is printed)."""
+"""How Xen's own banner begins (xen/common/kernel.c, and drivers/char/console.c where it is
+printed)."""
 _LINUX = (Protocol.LINUX_32, Protocol.LINUX_64)
 
 
@@ -128,8 +131,8 @@ def _image(
 def _doubt(executable: elf.Executable | None) -> str | None:
     """Why a file that says nothing of itself is not entered unasked, None where it is.
 
-    kexec-tools enters any 32-bit ET_EXEC file with paging off (kexec/arch/i386/kexec-elf-x86.c); what
-    has the marks of a program, or is 64-bit code, is entered by nobody.
+    kexec-tools enters any 32-bit ET_EXEC file with paging off (kexec/arch/i386/kexec-elf-x86.c);
+    what has the marks of a program, or is 64-bit code, is entered by nobody.
     """
     if executable is None:
         return None

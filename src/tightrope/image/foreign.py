@@ -8,7 +8,8 @@
     COFF header          Machine                 a PE file for a CPU             Microsoft "PE Format", Machine Types
     section table        .kernel                 Xen with its dom0 in one file   Xen docs/misc/efi.pandoc
 
-Rules: nothing is read but what gives the name; who calls this has found that nothing here can be loaded.
+Rules: nothing is read but what gives the name; who calls this has found that nothing here can be
+loaded.
 """
 
 from __future__ import annotations

@@ -4,13 +4,15 @@
 
         | early microcode, a bare archive | zeros | archive, compressed | ...
 
-What Linux does with other bytes (init/initramfs.c): it says "Initramfs unpacking failed: ...", keeps the
+What Linux does with other bytes (init/initramfs.c): it says "Initramfs unpacking failed: ...",
+keeps the
 files that it has, and goes on without an /init; or, where it was built with CONFIG_BLK_DEV_RAM=y, takes
-the whole for an initrd of the old kind, the image of a file system, and panics later where it is none.
-Since nobody who hands over an initrd wants either, bytes that are none of these are a flaw.  Where they
-are the image of a file system it cannot be told: that kernel might mount it.
+the whole for an initrd of the old kind, the image of a file system, and panics later where it is
+none.  Since nobody who hands over an initrd wants either, bytes that are none of these are a
+flaw.  Where they are the image of a file system it cannot be told: that kernel might mount it.
 
-Which compressions a kernel was built with (CONFIG_RD_GZIP and its like) is not asked: all are taken.
+Which compressions a kernel was built with (CONFIG_RD_GZIP and its like) is not asked: all are
+taken.
 
 Rules: bytes in, `Contents` out; the bytes are walked once and nothing of them is kept.
 """
@@ -37,8 +39,8 @@ _FILE_SYSTEMS = (
     ("minix", 0x410, b"\x68\x24"),
     ("minix", 0x410, b"\x78\x24"),
 )
-"""Magic numbers and their places: what init/do_mounts_rd.c looks for (identify_ramdisk_image; EROFS:
-init/initramfs.c), in include/uapi/linux/magic.h."""
+"""Magic numbers and their places: what init/do_mounts_rd.c looks for (identify_ramdisk_image;
+EROFS: init/initramfs.c), in include/uapi/linux/magic.h."""
 _OTHERS = (
     (b"\x04\x22\x4d\x18", "an LZ4 frame: Linux unpacks LZ4's legacy frames alone (lz4 -l)"),
     (
@@ -48,7 +50,8 @@ _OTHERS = (
     (b"PK\x03\x04", "a zip archive"),
 )
 _XZ_CHECK = 7
-"""Offset of the byte in an xz stream's header that names its check (The .xz File Format, 2.1.1.2)."""
+"""Offset of the byte in an xz stream's header that names its check (The .xz File Format,
+2.1.1.2)."""
 _XZ_CHECKS = frozenset({0, 1})
 """None and CRC32: Linux refuses every other one (lib/xz/xz_dec_stream.c, dec_stream_header)."""
 
@@ -87,7 +90,8 @@ def _listed(seen: list[str]) -> str:
 
 
 def _members(data: memoryview) -> Iterator[tuple[str, int]]:
-    """Walk the archives one by one: what each was, and its bytes unpacked.  Raises _Untold and _Flaw."""
+    """Walk the archives one by one: what each was, and its bytes unpacked.  Raises _Untold and
+    _Flaw."""
     at = zeros = 0
     left, first, bare = LARGEST, True, False
     while at < len(data):

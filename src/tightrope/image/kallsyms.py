@@ -1,7 +1,8 @@
 """A kernel's symbols, recovered from its own image: the tables that /proc/kallsyms prints.
 
 The build compresses names with a dictionary of 256 tokens and writes everything into .rodata
-(Linux scripts/kallsyms.c); kernel/kallsyms.c reads it.  No symbol says where: the layout itself does.
+(Linux scripts/kallsyms.c); kernel/kallsyms.c reads it.  No symbol says where: the layout itself
+does.
 
     6.1 to 6.8                      6.9 and later                7.x (what is read here: 7.2, 7.3)
 
@@ -19,9 +20,9 @@ The build compresses names with a dictionary of 256 tokens and writes everything
     offsets    i32 a symbol.  X86_64 with SMP up to 6.14: not below 0, the address itself (per-CPU);
                below 0, relative base - 1 - offset.  Others: relative base + offset, unsigned.
 
-It is exact or nothing: the token index has to fit its table at all 256 places, the markers the names at
-every 256th symbol, and of the layouts only that one is taken under which the addresses are in order and
-`_text` is where the ELF file has its first byte.
+It is exact or nothing: the token index has to fit its table at all 256 places, the markers the
+names at every 256th symbol, and of the layouts only that one is taken under which the addresses
+are in order and `_text` is where the ELF file has its first byte.
 
 Rules: numpy does what is done a million times; nothing here knows what a symbol means.
 """
@@ -39,11 +40,13 @@ from tightrope.model.vmlinux import LinkedSegment, Symbols
 
 TOKENS = 256
 DIGITS = b"".join(b"%d\0" % digit for digit in range(10))
-"""A token for each character that is used as it is, at its ASCII code (insert_real_symbols_in_table())."""
+"""A token for each character that is used as it is, at its ASCII code
+(insert_real_symbols_in_table())."""
 GROUP = 256
 """Symbols a marker."""
 LONGEST_NAME = 512 + 2
-"""Bytes that a name takes at most: KSYM_NAME_LEN, each token a character or more, and its length."""
+"""Bytes that a name takes at most: KSYM_NAME_LEN, each token a character or more, and its
+length."""
 BEFORE_TOKENS = 4 << 20
 """Bytes before the token table in which markers (and 6.2's sequence numbers) lie: 3 a symbol, and a
 million."""
@@ -58,7 +61,8 @@ Numbers = NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Tokens:
-    """Where the token table begins and the index ends, the tokens' bytes, and where each begins in them."""
+    """Where the token table begins and the index ends, the tokens' bytes, and where each begins in
+    them."""
 
     start: int
     end: int
@@ -125,7 +129,8 @@ def _behind_strings(data: bytes, at: int, count: int) -> int:
 
 
 def _names(data: memoryview, tokens: _Tokens) -> Iterator[_Names]:
-    """The names whose markers lie before a token table, for each number of symbols that fits them."""
+    """The names whose markers lie before a token table, for each number of symbols that fits
+    them."""
     low = align_up(max(tokens.start - BEFORE_TOKENS, 0), 4)
     words = np.frombuffer(data[low : tokens.start - (tokens.start - low) % 4], "<u4")
     steps = np.diff(words.astype(np.int64))
@@ -165,7 +170,8 @@ def _before(
 
 
 def _walked(data: memoryview, markers: Numbers, count: int) -> tuple[Numbers, Numbers, int] | None:
-    """Offset of each name's tokens, how many they are, and where the last ends; None when markers disagree.
+    """Offset of each name's tokens, how many they are, and where the last ends; None when markers
+    disagree.
 
     All groups are walked at once, a symbol of each in one step.
     """
@@ -195,7 +201,8 @@ def _expanded(
     """The names as lines, a newline before each and behind the last, and where each line begins."""
     newline = TOKENS
     codes = np.frombuffer(data[:end], np.uint8).astype(np.uint16)
-    # The byte before a name's tokens is its length, or the second one of it: it becomes the newline.
+    # The byte before a name's tokens is its length, or the second one of it: it becomes the
+    # newline.
     codes[starts - 1] = newline
     second = starts[lengths >= 0x80] - 2
     codes = np.append(np.delete(codes, second) if len(second) else codes, np.uint16(newline))
@@ -216,8 +223,8 @@ def _addresses(
 ) -> Iterator[NDArray[np.uint64]]:
     """The addresses under each layout that there has been."""
     count, word = len(names.starts), bits // 8
-    # The alignment is a word's where there is a word among the tables; a table that began 4 bytes away
-    # would give each symbol its neighbour's address.
+    # The alignment is a word's where there is a word among the tables; a table that began 4 bytes
+    # away would give each symbol its neighbour's address.
     table = align_up(count * 4, word)
     before = names.number_at - word
     for offsets_at, base_at in ((before - table, before), (tokens.end, tokens.end + table)):

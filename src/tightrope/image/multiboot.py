@@ -7,13 +7,14 @@ addresses to load the file by or the word that the file is ELF.
                  ^        header_addr  ---- memory ---->     | text, data    | zeros       |
                  the byte at load_addr lies (header_addr - load_addr) bytes before the header
 
-What a loader that comes by kexec provides: the command line, its name, modules (page aligned) and the
-memory map.  It has no copy of ACPI's root pointer, no BIOS, no EFI boot services, no screen and no video mode.
-Information about those that a header requires is left out, and remarked on: "if it supports a given tag
-but the information conveyed by it is not available" a loader goes on without (Multiboot2, 3.1.4); a
-type that the specification does not have is refused, as it says there.  A framebuffer is a preference,
-required or not (3.1.10: "only a recommended mode"); a console that is required, or Multiboot 1's video
-mode, is refused.  Tags for EFI loaders only are left alone.
+What a loader that comes by kexec provides: the command line, its name, modules (page aligned) and
+the memory map.  It has no copy of ACPI's root pointer, no BIOS, no EFI boot services, no screen
+and no video mode.  Information about those that a header requires is left out, and remarked on:
+"if it supports a given tag but the information conveyed by it is not available" a loader goes on
+without (Multiboot2, 3.1.4); a type that the specification does not have is refused, as it says
+there.  A framebuffer is a preference, required or not (3.1.10: "only a recommended mode"); a
+console that is required, or Multiboot 1's video mode, is refused.  Tags for EFI loaders only are
+left alone.
 
 Rules: facts from `abi.multiboot`; addresses are physical; nothing about ELF is known here.
 """
@@ -53,8 +54,8 @@ _LEFT_ALONE = frozenset(
 class Header:
     """One header; `entry` and `piece` are None where the file's own format says it (ELF).
 
-    `movable` is where a loader may put it, None when it says nothing; `offset` is the header's place in
-    the file, in bytes; `remarks` are what it asks for and is not given.
+    `movable` is where a loader may put it, None when it says nothing; `offset` is the header's
+    place in the file, in bytes; `remarks` are what it asks for and is not given.
     """
 
     protocol: Protocol
@@ -117,7 +118,8 @@ def _multiboot1(data: memoryview, at: int, source: str) -> Header:
 def _by_address(
     data: memoryview, header: int, place: int, addresses: list[int], version: str, source: str
 ) -> Piece:
-    """What the address fields at `place` load: header_addr, load_addr, load_end_addr, bss_end_addr."""
+    """What the address fields at `place` load: header_addr, load_addr, load_end_addr,
+    bss_end_addr."""
     header_addr, load_addr, load_end, bss_end = addresses
 
     def refusal(field: str, number: int, problem: str, limit: int) -> ImageError:

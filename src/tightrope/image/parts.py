@@ -1,7 +1,7 @@
 """What a kernel asks to have in memory, and the parts that a kexec can load.
 
-A kexec copies whole pages, so no two of its segments may have a byte in the same page; the pieces of
-an ELF file may.  Where two share a page, that page becomes a part of its own:
+A kexec copies whole pages, so no two of its segments may have a byte in the same page; the pieces
+of an ELF file may.  Where two share a page, that page becomes a part of its own:
 
     pieces   |----- A -----|  |------ B ------|
     pages    |       |       |       |       |
@@ -26,7 +26,8 @@ PHYSICAL_LIMIT = 1 << 52
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Piece:
-    """`data` at the physical address `start`, zeros up to `end`; `field` at `offset` of the file says so."""
+    """`data` at the physical address `start`, zeros up to `end`; `field` at `offset` of the file
+    says so."""
 
     start: int
     end: int

@@ -10,8 +10,8 @@ Linux's build appends the size to every stream that does not end with it (script
 `size_append`); its decompressor reads it there (arch/x86/boot/compressed/mkpiggy.c).
 
 Rules: never more bytes are unpacked than the appended size says, and never more than init_size: the
-decompressor unpacks into that much memory (arch/x86/boot/header.S, INIT_SIZE).  Where a stream has no
-checksum (lzma, lz4) a changed byte can go unseen, as it would in the kernel's own decompressor.
+decompressor unpacks into that much memory (arch/x86/boot/header.S, INIT_SIZE).  Where a stream has
+no checksum (lzma, lz4) a changed byte can go unseen, as it would in the kernel's own decompressor.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ PLAIN = "none"
 
 
 def compression_of(data: memoryview) -> str | None:
-    """The compression of a payload that begins so, `PLAIN` for a bare ELF file; None when unknown."""
+    """The compression of a payload that begins so, `PLAIN` for a bare ELF file; None when
+    unknown."""
     plain = bytes(data[: len(elf.MAGIC)]) == elf.MAGIC
     return PLAIN if plain else streams.compression_of(data)
 
@@ -39,8 +40,8 @@ def compression_of(data: memoryview) -> str | None:
 def unpack(image: Image) -> bytes:
     """The kernel inside: an ELF file, with relocations behind it where Linux needs them.
 
-    Raises ImageError when there is no payload, or it does not unpack to the size at its end, or to no
-    ELF file, or is lzo; MissingPart when its compression needs a package that is not installed.
+    Raises ImageError when there is no payload, or it does not unpack to the size at its end, or to
+    no ELF file, or is lzo; MissingPart when its compression needs a package that is not installed.
     """
     return b"".join(_pieces(image))
 

@@ -11,7 +11,8 @@ from tightrope.image.certificates import pe_header
 from tightrope.image.streams import compression_of
 
 _SHORTEST = 2 * boot.SECTOR
-"""A bzImage has a boot sector and at least one sector of setup (kexec-bzimage64.c asks the same)."""
+"""A bzImage has a boot sector and at least one sector of setup (kexec-bzimage64.c asks the
+same)."""
 
 
 def has_linux_header(data: memoryview) -> bool:

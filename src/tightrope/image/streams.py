@@ -1,11 +1,12 @@
-"""Compressed streams, unpacked a piece at a time: in bounded memory, and off the interpreter's lock.
+"""Compressed streams, unpacked a piece at a time: in bounded memory, and off the interpreter's
+lock.
 
     data   | stream | what follows it |
              ------ -> pieces of at most a few MiB; the count of the stream's bytes at their end
 
-Everything compressed that a kernel is handed goes through here: its own payload, an initrd, a kernel
-file that is gzip as a whole.  Each stream is unpacked to its own end and no further, as the kernel's
-decompressors do: what follows is the caller's.
+Everything compressed that a kernel is handed goes through here: its own payload, an initrd, a
+kernel file that is gzip as a whole.  Each stream is unpacked to its own end and no further, as the
+kernel's decompressors do: what follows is the caller's.
 
 Rules: no more than `most` bytes come out, and a caller that stops asking stops the unpacking.  A
 checksum that a stream has is checked (gzip, bzip2, xz, and zstd where it was written); lzma and lz4
@@ -38,21 +39,24 @@ MAGICS: Mapping[str, bytes] = MappingProxyType(
 _LONGEST_MAGIC = max(len(magic) for magic in MAGICS.values())
 
 _STEP = 1 << 20
-"""Bytes fed at a time.  Each time is a wait for the interpreter's lock where another thread is busy."""
+"""Bytes fed at a time.  Each time is a wait for the interpreter's lock where another thread is
+busy."""
 _PIECE = 4 << 20
 """Bytes that come out at a time, where a decoder can be told."""
 _LZMA_MEMORY = 512 << 20
-"""Bytes a decoder may take.  Linux packs with dictionaries of up to 128 MiB (scripts/xz_wrap.sh)."""
+"""Bytes a decoder may take.  Linux packs with dictionaries of up to 128 MiB
+(scripts/xz_wrap.sh)."""
 _ZSTD_WINDOW = 128 << 20
-"""Bytes; what `zstd -22 --ultra` asks for, which is how Linux packs (scripts/Makefile.lib), and the most
-that Linux unpacks (lib/decompress_unzstd.c, ZSTD_WINDOWSIZE_MAX)."""
+"""Bytes; what `zstd -22 --ultra` asks for, which is how Linux packs (scripts/Makefile.lib), and
+the most that Linux unpacks (lib/decompress_unzstd.c, ZSTD_WINDOWSIZE_MAX)."""
 _ZSTD_STEP = 1024
-"""Bytes fed at a time where blocks cannot be counted.  One of 4 bytes can mean 128 KiB: the overshoot is
-at most 32 MiB."""
+"""Bytes fed at a time where blocks cannot be counted.  One of 4 bytes can mean 128 KiB: the
+overshoot is at most 32 MiB."""
 _ZSTD_BLOCKS = 32
 """Blocks fed at a time, each of which unpacks to 128 KiB at most (RFC 8878, 3.1.1.2.4)."""
 _LZ4_BLOCK = 8 << 20
-"""Bytes that one block of an LZ4 legacy frame unpacks to, at most (LZ4 Frame Format, "Legacy frame")."""
+"""Bytes that one block of an LZ4 legacy frame unpacks to, at most (LZ4 Frame Format, "Legacy
+frame")."""
 _LZ4_BLOCK_PACKED = _LZ4_BLOCK + _LZ4_BLOCK // 255 + 16
 """Bytes of such a block packed, at most (lz4.h, LZ4_COMPRESSBOUND)."""
 

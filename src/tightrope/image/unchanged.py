@@ -3,12 +3,13 @@
     checksum    the last word of the kernel is the CRC-32 of all before it: 2.08 to Linux 6.14
     signature   a signed kernel's certificates hold the digest of what was signed
 
-A flipped bit of a payload that has no checksum of its own (lz4, lzma) is seen here and nowhere else:
-the kernel's decompressor takes it.  Signing writes into two fields of the PE header after the kernel was
-built and both leave them out: the checksum is made while they are zero, the digest skips them.
+A flipped bit of a payload that has no checksum of its own (lz4, lzma) is seen here and nowhere
+else: the kernel's decompressor takes it.  Signing writes into two fields of the PE header after
+the kernel was built and both leave them out: the checksum is made while they are zero, the digest
+skips them.
 
-Rules: no certificate is verified, and which algorithm signed is not asked: a digest of the file stands
-in the certificates or it does not.  Sources: boot.rst, "The Image Checksum", and Linux
+Rules: no certificate is verified, and which algorithm signed is not asked: a digest of the file
+stands in the certificates or it does not.  Sources: boot.rst, "The Image Checksum", and Linux
 arch/x86/boot/tools/build.c, which wrote it until 6.14; Microsoft "Windows Authenticode Portable
 Executable Signature Format", "Calculating the PE Image Hash".
 """
@@ -63,7 +64,8 @@ def _syssize(image: Image) -> int:
 
 
 def _has_checksum(image: Image, whole: memoryview, end: int) -> bool:
-    """Old enough by its own version, and the word at its end is not empty, as a later kernel's is."""
+    """Old enough by its own version, and the word at its end is not empty, as a later kernel's
+    is."""
     release = re.match(r"(\d{1,4})\.(\d{1,4})\b", image.version or "", re.ASCII)
     if release is None or image.protocol < _SINCE or not any(whole[end - _WORD : end]):
         return False

@@ -1,4 +1,5 @@
-"""Reading a unified kernel image: an EFI program whose PE sections hold a kernel and what it is given.
+"""Reading a unified kernel image: an EFI program whose PE sections hold a kernel and what it is
+given.
 
     .linux     a bzImage, the whole file
     .initrd    the initrd; .ucode, microcode that goes before it
@@ -85,7 +86,8 @@ def _rows(data: memoryview, source: str) -> Iterator[tuple[str, int, int, int, i
 
 
 def read(data: memoryview, found: Mapping[str, memoryview], source: str) -> Image:
-    """The image in a PE file that has the section .linux, given its `sections`.  Raises ImageError."""
+    """The image in a PE file that has the section .linux, given its `sections`.  Raises
+    ImageError."""
     kernel = found[KERNEL]
     if not has_linux_header(kernel):
         named = foreign(kernel)

@@ -6,12 +6,14 @@
                           | relocations         |  words of 32 bits; read from the end to a zero
                           +---------------------+
 
-The decompressor does three things besides unpacking (Linux arch/x86/boot/compressed/misc.c): it loads
-the ELF file's segments, chooses an address (KASLR), and applies the relocations for it.  Here the plan
-loads the segments and there is no KASLR, so the kernel keeps its linked virtual addresses:
+The decompressor does three things besides unpacking (Linux arch/x86/boot/compressed/misc.c): it
+loads the ELF file's segments, chooses an address (KASLR), and applies the relocations for it.
+Here the plan loads the segments and there is no KASLR, so the kernel keeps its linked virtual
+addresses:
 
 * A 64-bit kernel moves in physical memory by itself: startup_64 corrects its tables by the distance
-  that it finds (arch/x86/kernel/head64.c, __startup_64), a multiple of 2 MiB.  No relocation is needed.
+  that it finds (arch/x86/kernel/head64.c, __startup_64), a multiple of 2 MiB.  No relocation is
+  needed.
 * A 32-bit kernel's virtual addresses move with its physical ones.  Away from its linked address its
   last list of relocations (arch/x86/tools/relocs.c) is applied; without one it is not relocatable.
 
@@ -77,7 +79,8 @@ def unpacked(image: Image) -> Image:
 
 
 def _relocations(kernel: elf.Executable, source: str, file_size: int) -> NDArray[np.int64] | None:
-    """Offsets from the image's base of the words that move with it, sorted; None where none are appended.
+    """Offsets from the image's base of the words that move with it, sorted; None where none are
+    appended.
 
     Raises ImageError for one that is in no segment's bytes, or that overlaps another.
     """

@@ -1,7 +1,7 @@
 """The kernel inside an image as an old kernel is asked: bytes by linked address, and symbols.
 
-Rules: whatever `read` takes is taken, and an uncompressed vmlinux.  Symbols come from the image itself, or
-from a text that says them; which of the two is the caller's word.
+Rules: whatever `read` takes is taken, and an uncompressed vmlinux.  Symbols come from the image
+itself, or from a text that says them; which of the two is the caller's word.
 """
 
 from __future__ import annotations
@@ -21,14 +21,16 @@ from tightrope.model.vmlinux import LinkedSegment, Symbols, Vmlinux
 XEN = re.compile(rb"Xen version %d\.%d")
 """What a hypervisor says of itself (xen/common/kernel.c, xen/drivers/char/console.c)."""
 _LINE = re.compile(rb"([0-9a-f]{8,16}) ([A-Za-z?]) ([^\s]+)(?:\t\[[^\]\n]*\])?")
-"""/proc/kallsyms and System.map: address, kind, name; a module's symbols have its name behind a tab."""
+"""/proc/kallsyms and System.map: address, kind, name; a module's symbols have its name behind a
+tab."""
 
 
 def read(data: Buffer, source: str, symbols: Symbols | None = None) -> Vmlinux:
     """The kernel in a bzImage, a unified kernel image, a vmlinux, or a gzip file of one.
 
-    Its own symbols unless others are given; None where it has none.  Raises ImageError when there is no
-    kernel in it; MissingPart when unpacking or reading it needs a package that is not installed.
+    Its own symbols unless others are given; None where it has none.  Raises ImageError when there
+    is no kernel in it; MissingPart when unpacking or reading it needs a package that is not
+    installed.
     """
     view = memoryview(data).cast("B").toreadonly()
     if compressed.is_compressed(view):
@@ -45,7 +47,8 @@ def read(data: Buffer, source: str, symbols: Symbols | None = None) -> Vmlinux:
 
 
 def hypervisor(data: Buffer, source: str) -> tuple[LinkedSegment, ...] | None:
-    """The segments of a Multiboot ELF file that names itself Xen, or of a gzip file of one; else None.
+    """The segments of a Multiboot ELF file that names itself Xen, or of a gzip file of one; else
+    None.
 
     Raises ImageError for a file that is cut.
     """

@@ -1,4 +1,5 @@
-"""The programs between the call and the new kernel: each a file with its code, landmarks and contract.
+"""The programs between the call and the new kernel: each a file with its code, landmarks and
+contract.
 
     relocation   what switches tables and copies: this project's designs, and the ways through Xen
     way_out      a 64-bit hypervisor's way to 32-bit code
@@ -7,8 +8,8 @@
     stubs        what makes the state that an entry of the new kernel wants
     chain        the programs of one jump, in their order
 
-Rules: a participant is a value that says everything of itself; nothing here builds a table or lays a
-byte, and nobody else tells participants apart by their names.
+Rules: a participant is a value that says everything of itself; nothing here builds a table or lays
+a byte, and nobody else tells participants apart by their names.
 
 May import: errors, memory, model, routines
 """

@@ -24,7 +24,8 @@ from tightrope.participants.way_out import way_out
 
 
 def chain(plan: Plan, design: str | Participant) -> tuple[Participant, ...]:
-    """The programs between the call and the new kernel; `design` is one of ours by its name, or other code.
+    """The programs between the call and the new kernel; `design` is one of ours by its name, or
+    other code.
 
     Raises BadInput for a design that is none, DesignError for one that cannot walk this way.
     """

@@ -2,8 +2,8 @@
 
     FILE.S   --GNU as--> object file        FILE.o  --pyelftools--> .text        FILE.bin  as it is
 
-Rules: any bytes in, code or a typed error out.  The code is called at its first byte, as the contract
-says; whether it keeps that is for the rules to find, and nothing of it is decided here.
+Rules: any bytes in, code or a typed error out.  The code is called at its first byte, as the
+contract says; whether it keeps that is for the rules to find, and nothing of it is decided here.
 """
 
 from __future__ import annotations
@@ -101,7 +101,8 @@ def read(path: Path, mode: Paging | None) -> Written:
 
 
 def assemble(text: bytes, source: str, bits: int) -> bytes:
-    """An object file of an AT&T syntax source.  Raises MissingPart, and BadInput with as's words."""
+    """An object file of an AT&T syntax source.  Raises MissingPart, and BadInput with as's
+    words."""
     tool = shutil.which("as")
     if tool is None:
         raise MissingPart(

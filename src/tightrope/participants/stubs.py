@@ -1,4 +1,5 @@
-"""Entry stubs: what makes the state that an entry of the new kernel wants, from the relocation code's.
+"""Entry stubs: what makes the state that an entry of the new kernel wants, from the relocation
+code's.
 
     enter_64           a 64-bit entry
     enter_32_from_64   a 32-bit entry, from long mode, which it leaves

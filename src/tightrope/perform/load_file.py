@@ -7,9 +7,9 @@
     PT_LOAD ...  p_paddr, p_memsz   a segment's destination, whole pages
                  p_offset, p_filesz its bytes; without any, the image only wants to reach the pages
 
-So `readelf -lW` shows what would be loaded.  The digest is SHA-256 in hexadecimal, of all bytes up to
-the end of the last part, with its own digits as zeros: what is performed is what was rehearsed, to the
-bit.
+So `readelf -lW` shows what would be loaded.  The digest is SHA-256 in hexadecimal, of all bytes up
+to the end of the last part, with its own digits as zeros: what is performed is what was rehearsed,
+to the bit.
 
 Rules: bytes to a value and back; nothing is asked of a machine.  A file that is read was not
 necessarily written by us: what does not add up is a BadInput with its field and offset.
@@ -73,7 +73,8 @@ class Load:
 
 
 def is_ours(head: bytes) -> bool:
-    """Whether the first page of a file is that of one written here; `read` says what is wrong in it."""
+    """Whether the first page of a file is that of one written here; `read` says what is wrong in
+    it."""
     if len(head) < _HEADER.size + _SEGMENT.size or head[: len(_IDENT)] != _IDENT:
         return False
     row = _SEGMENT.unpack(head, _HEADER.size)

@@ -3,11 +3,12 @@
     Hypercalls.buffer   memory that a hypervisor can read and write: whole pages, resident
     Hypercalls.call     one hypercall
 
-Sources: Linux drivers/xen/privcmd.c and privcmd-buf.c; include/uapi/xen/privcmd.h (numbers in abi.xen).
+Sources: Linux drivers/xen/privcmd.c and privcmd-buf.c; include/uapi/xen/privcmd.h (numbers in
+abi.xen).
 
-Rules: this file knows how to ask, not what.  Xen reads a process's memory through its page tables as
-they stand: a page that Linux has not there is EFAULT, so memory for it comes from /dev/xen/hypercall,
-or is locked.
+Rules: this file knows how to ask, not what.  Xen reads a process's memory through its page tables
+as they stand: a page that Linux has not there is EFAULT, so memory for it comes from
+/dev/xen/hypercall, or is locked.
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@
 Sources: xen/include/public/kexec.h; do_kexec_op and kexec_load in xen/common/kexec.c,
 sanity_check_segment_list in xen/common/kimage.c; structures and numbers in abi.xen.
 
-Rules: the hypervisor is a port.  What it would refuse is refused before it is asked, with the reason;
-what it refuses all the same is named with the command, the structure and Xen's own errno.
+Rules: the hypervisor is a port.  What it would refuse is refused before it is asked, with the
+reason; what it refuses all the same is named with the command, the structure and Xen's own errno.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ from tightrope.perform.privcmd import Buffer, HypercallFailed, Hypercalls
 
 E820_RAM = 1
 MOST_MAP_ENTRIES = 512
-"""Entries of a memory map that are asked for; Xen has E820MAX 1024 in newer versions, PCs about 20."""
+"""Entries of a memory map that are asked for; Xen has E820MAX 1024 in newer versions, PCs about
+20."""
 MOST_CPUS = 4096
 
 ReadFile = Callable[[str], str | None]
@@ -110,9 +111,10 @@ class XenKexec:
     def status(self, kind: KexecType) -> bool:
         """What Xen says of whether an image of that kind is loaded: take it with care.
 
-        Xen 4.17 answers with the bit that says which of the kind's two slots is in use.  A second load
-        without an unload between them flips it back, and Xen says no to an image that it has; so does
-        an unload of nothing, and Xen says yes (kexec_swap_images, kexec_status in xen/common/kexec.c).
+        Xen 4.17 answers with the bit that says which of the kind's two slots is in use.  A second
+        load without an unload between them flips it back, and Xen says no to an image that it has;
+        so does an unload of nothing, and Xen says yes (kexec_swap_images, kexec_status in
+        xen/common/kexec.c).
         """
         record = abi.KEXEC_STATUS
         return bool(self._kexec_op(KexecCommand.STATUS, record, self._argument(record, type=kind)))
@@ -120,7 +122,8 @@ class XenKexec:
     # ------------------------------------------------------------------------------- what changes
 
     def load(self, load: Load) -> None:
-        """Interface v2.  Raises BadInput for what Xen would refuse, PerformError for what it does."""
+        """Interface v2.  Raises BadInput for what Xen would refuse, PerformError for what it
+        does."""
         self.refuse(load)
         rows = []
         for each in load.segments:

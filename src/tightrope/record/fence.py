@@ -4,9 +4,9 @@
     kexec -e            takes the networks down, then jumps
     shutdown, reboot    ask init by socket, pipe or signal
 
-Rules: a socket of another process, init's pipe and a signal to init or to everybody are refused with
-EACCES or EPERM; what logs and what looks names up is let through.  That the networks stay is no call's
-matter: the right to change them is dropped with the right to jump, see `tracer`.
+Rules: a socket of another process, init's pipe and a signal to init or to everybody are refused
+with EACCES or EPERM; what logs and what looks names up is let through.  That the networks stay is
+no call's matter: the right to change them is dropped with the right to jump, see `tracer`.
 """
 
 from __future__ import annotations

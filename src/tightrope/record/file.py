@@ -5,9 +5,9 @@
                          loader's own ELF objects
     one line             SHA-256 of all that is before it, in hexadecimal
 
-    {"format": "tightrope segments", "version": 1, "call": "kexec_load", "command": ["kexec", "-l", ...],
-     "loader": "kexec-tools 2.0.25", "machine": "x86_64", "release": "6.1.0-57-amd64", "crash": false,
-     "flags": 4063232, "entry": 26843510624,
+    {"format": "tightrope segments", "version": 1, "call": "kexec_load",
+     "command": ["kexec", "-l", ...], "loader": "kexec-tools 2.0.25", "machine": "x86_64",
+     "release": "6.1.0-57-amd64", "crash": false, "flags": 4063232, "entry": 26843510624,
      "segments": [{"start": 1048576, "size": 4096, "bytes": 48}, ...], "objects": [42736]}
 
     {..., "call": "kexec_file_load", "flags": 0, "command_line": "console=ttyS0",
@@ -15,8 +15,8 @@
 
 Numbers are bytes and physical addresses; a command line is Latin-1, a character a byte.
 
-Rules: it is written in one pass, the process still standing at its call, and read without a copy of the
-parts.  Any bytes in: a Recording, or a BadInput with its offset.
+Rules: it is written in one pass, the process still standing at its call, and read without a copy
+of the parts.  Any bytes in: a Recording, or a BadInput with its offset.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ MACHINES = ("x86_64", "i686")
 
 
 def write(out: IO[bytes], held: Held, command: Sequence[str], release: str) -> None:
-    """The whole file from where `out` stands.  Raises OSError, also where the process's bytes are gone."""
+    """The whole file from where `out` stands.  Raises OSError, also where the process's bytes are
+    gone."""
     call = held.call
     facts: dict[str, object] = {
         "format": FORMAT,

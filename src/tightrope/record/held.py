@@ -224,7 +224,8 @@ _TABLE: Mapping[int, int] = {32: 40, 64: 64}
 
 
 def _object_size(data: bytes) -> int:
-    """Bytes of an object up to the end of its section headers, which come last; 0 where it is none."""
+    """Bytes of an object up to the end of its section headers, which come last; 0 where it is
+    none."""
     bits = elf.CLASS_BITS.get(data[elf.IDENT_CLASS] if len(data) > elf.IDENT_CLASS else 0)
     if bits is None or len(data) < elf.HEADER[bits].size:
         return 0

@@ -6,9 +6,9 @@
 kexec-tools works its plan out from what Linux says of memory (kexec/arch/i386/crashdump-x86.c,
 kexec-x86-common.c, x86-linux-setup.c); with these files it is the plan for a described machine.
 
-Rules: a path is replaced in the command's own memory, below what its stack may use (psABI: 128 bytes), and
-the register finds its value again at the end of the call.  Every path under /proc, /sys and /dev that is
-not listed stays the real one's unless its beginning is among `HIDDEN`.
+Rules: a path is replaced in the command's own memory, below what its stack may use (psABI: 128
+bytes), and the register finds its value again at the end of the call.  Every path under /proc,
+/sys and /dev that is not listed stays the real one's unless its beginning is among `HIDDEN`.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from tightrope.record.tracer import Instead, Stop
 PATHS: Mapping[int, int] = {
     2: 0, 4: 0, 6: 0, 21: 0, 89: 0, 257: 1, 262: 1, 267: 1, 269: 1, 332: 1, 437: 1, 439: 1,
 }  # fmt: skip
-"""Which argument of an x86_64 call is a path: open, stat, lstat, access, readlink; openat, newfstatat,
-readlinkat, faccessat, statx, openat2, faccessat2 (arch/x86/entry/syscalls/syscall_64.tbl)."""
+"""Which argument of an x86_64 call is a path: open, stat, lstat, access, readlink; openat,
+newfstatat, readlinkat, faccessat, statx, openat2, faccessat2
+(arch/x86/entry/syscalls/syscall_64.tbl)."""
 HIDDEN = (
     "/proc/iomem", "/proc/kcore", "/proc/kallsyms", "/proc/xen", "/proc/mounts",
     "/sys/firmware", "/sys/kernel/boot_params", "/sys/kernel/debug", "/sys/kernel/vmcoreinfo",

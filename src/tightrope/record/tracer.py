@@ -5,15 +5,18 @@
 
 Three locks, each enough alone, so that nothing is loaded on any machine:
 - the number of a call that is held is replaced by -1 before the kernel sees it (PTRACE_SETREGS);
-- CAP_SYS_BOOT is dropped from the bounding set first, so that the command cannot have it after its exec
-  (capabilities(7)), and kexec_load() would be EPERM; a root that cannot drop it is not served at all.
-  CAP_NET_ADMIN goes with it, since `kexec -e` takes the networks down before it asks for the jump;
-- PTRACE_O_EXITKILL ends everything with this process, and what is forked is traced from its first instruction.
+- CAP_SYS_BOOT is dropped from the bounding set first, so that the command cannot have it after its
+  exec (capabilities(7)), and kexec_load() would be EPERM; a root that cannot drop it is not served
+  at all.  CAP_NET_ADMIN goes with it, since `kexec -e` takes the networks down before it asks for
+  the jump;
+- PTRACE_O_EXITKILL ends everything with this process, and what is forked is traced from its first
+  instruction.
 
 Sources: ptrace(2); <linux/ptrace.h>; struct user_regs_struct (arch/x86/include/asm/user_64.h).
 
-Rules: this file knows registers and no system call's meaning.  The architecture of a call is the kernel's
-word (PTRACE_GET_SYSCALL_INFO, Linux 5.3), so that int $0x80 out of a 64-bit process is an i386 call.
+Rules: this file knows registers and no system call's meaning.  The architecture of a call is the
+kernel's word (PTRACE_GET_SYSCALL_INFO, Linux 5.3), so that int $0x80 out of a 64-bit process is an
+i386 call.
 """
 
 from __future__ import annotations
@@ -91,7 +94,8 @@ def _nobody(_answer: int) -> None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Instead:
-    """What a call becomes: none at all, or the same with other arguments, which the kernel alone sees."""
+    """What a call becomes: none at all, or the same with other arguments, which the kernel alone
+    sees."""
 
     taken: bool = False
     """The kernel gets no call, and says ENOSYS."""
@@ -111,7 +115,8 @@ class Watcher(Protocol):
 
 
 def trace(command: Sequence[str], watcher: Watcher, output: IO[bytes] | None = None) -> int:
-    """Run a command to its end: its exit status, negative for a signal.  `output` takes what it prints.
+    """Run a command to its end: its exit status, negative for a signal.  `output` takes what it
+    prints.
 
     Raises BadInput where there is no such command, MissingPart where it cannot be traced here.
     """

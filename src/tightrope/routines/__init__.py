@@ -38,7 +38,8 @@ ENTER_32_FROM_64 = "enter_32_from_64"
 
 @cache
 def read(name: str) -> Code:
-    """The routine `name`, read once; `symbols` are byte offsets into its data.  Raises FileNotFoundError."""
+    """The routine `name`, read once; `symbols` are byte offsets into its data.  Raises
+    FileNotFoundError."""
     here = resources.files("tightrope.routines")
     lines = here.joinpath(f"{name}.sym").read_text("ascii").splitlines()
     return Code(

@@ -1,8 +1,8 @@
 """Ways to break a handover on purpose, each caught by its own rule at its own step.
 
 A check that has never failed proves nothing.  `rehearse --sabotage NAME` breaks one thing in the
-description, the code, the tables, the list or the contents, and lets the walk run: the finding named
-here has to be the first.  `rehearse` applies the four kinds of change where they belong.
+description, the code, the tables, the list or the contents, and lets the walk run: the finding
+named here has to be the first.  `rehearse` applies the four kinds of change where they belong.
 
     sabotage     what one is: said at the function that breaks something
     edits        finished values changed into others: an entry, a word of the list, bytes of code
@@ -14,8 +14,8 @@ here has to be the first.  `rehearse` applies the four kinds of change where the
     old_kernel   its page tables, and what a dump of it leads to
     xen          what is only there under a hypervisor
 
-Rules: a sabotage leaves everything else as it was.  It may use symbols of the routines, so it breaks
-the shipped code and no other.
+Rules: a sabotage leaves everything else as it was.  It may use symbols of the routines, so it
+breaks the shipped code and no other.
 
 May import: abi, errors, memory, model, routines, sabotage.xen, x86
 """

@@ -1,7 +1,7 @@
 """Finished values changed into others: one entry, one word, some bytes of code or of a segment.
 
-Rules: every function gives a new value and leaves the old one alone.  What cannot be changed in this
-handover (there is no such routine, entry or segment) raises BadInput.
+Rules: every function gives a new value and leaves the old one alone.  What cannot be changed in
+this handover (there is no such routine, entry or segment) raises BadInput.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from tightrope.x86.walk import Access, entries_in, walk
 def with_tables(handover: Handover, frame: int, page: bytes) -> Handover:
     """The same handover with one page of its tables replaced.
 
-    Raises BadInput for a page that the handover does not lay out: one of the current pgd, or one that
-    the code at V makes.
+    Raises BadInput for a page that the handover does not lay out: one of the current pgd, or one
+    that the code at V makes.
     """
     if all(piece.phys != frame for piece in (*handover.pieces, *handover.static)):
         raise BadInput(f"{frame:#x} is not a table of the handover", source="--sabotage")

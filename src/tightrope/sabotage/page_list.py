@@ -50,7 +50,8 @@ def source_order(handover: Handover) -> Handover:
         raise BadInput("the kernel is one page: it has no order", source="--sabotage")
 
     def change(rows: list[list[int]]) -> None:
-        # Word 0 is the kernel's IND_DESTINATION; its last source is word `pages`, links not counted.
+        # Word 0 is the kernel's IND_DESTINATION; its last source is word `pages`, links not
+        # counted.
         row, column = divmod(pages, len(rows[0]) - 1)
         rows[row][column] = kernel.destination.start | 8
 
@@ -63,8 +64,8 @@ def crash_outside(handover: Handover) -> Handover:
 
     A list of one copy, out of the crash region into the first page of low memory.
 
-    Low memory is what page_table_b maps outside the region; the list lies in the zeros at the end of
-    the kernel's init_size, because it has to be mapped as well.
+    Low memory is what page_table_b maps outside the region; the list lies in the zeros at the end
+    of the kernel's init_size, because it has to be mapped as well.
     """
     plan = handover.intent
     region = handover.host.crash_region

@@ -6,9 +6,9 @@
       P + 0x700   what the routine jumps to from `set_stack`: two stores that fill it in, the
                   instruction that was there, and a jump back
 
-Rules: the PDPT is moved into the control page because page_table_a maps nothing else: only there can the
-walk write into the table that it runs on.  The stores come after the write of CR4 that clears PGE, which
-would load the PDPTEs again (SDM 4.4.1).
+Rules: the PDPT is moved into the control page because page_table_a maps nothing else: only there
+can the walk write into the table that it runs on.  The stores come after the write of CR4 that
+clears PGE, which would load the PDPTEs again (SDM 4.4.1).
 """
 
 from __future__ import annotations

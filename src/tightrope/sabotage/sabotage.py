@@ -1,6 +1,7 @@
 """What a sabotage is: a way to break a handover, and the finding that has to come of it.
 
-Rules: a sabotage is a value; each of its functions gives a changed value and leaves the old one alone.
+Rules: a sabotage is a value; each of its functions gives a changed value and leaves the old one
+alone.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""The shipped kernel: a small bzImage that checks what it was handed and says so on the serial port.
+"""The shipped kernel: a small bzImage that checks what it was handed and says so on the serial
+port.
 
 Rules: the bytes in `kernel.bzimage` are those of `kernel.S`, which is where its checks and lines
 are written down; a test assembles it again, nobody does at run time.  This file only hands the
@@ -14,7 +15,8 @@ import zlib
 from importlib import resources
 
 INITRD_SUM = "tightrope.initrd="
-"""The word's beginning; eight hex digits follow: the Adler-32 (RFC 1950) that the initrd must have."""
+"""The word's beginning; eight hex digits follow: the Adler-32 (RFC 1950) that the initrd must
+have."""
 
 
 EXAMPLE_INITRD = 1 << 18
@@ -44,7 +46,8 @@ def example_initrd() -> bytes:
 
 
 def _entry(name: str, data: bytes) -> bytes:
-    """An entry of a "newc" archive (Linux Documentation/driver-api/early-userspace/buffer-format.rst)."""
+    """An entry of a "newc" archive (Linux
+    Documentation/driver-api/early-userspace/buffer-format.rst)."""
     raw = name.encode() + b"\0"
     numbers = (0, 0o100444, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(raw), 0)
     head = b"070701" + b"".join(b"%08x" % number for number in numbers) + raw

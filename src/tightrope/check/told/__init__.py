@@ -1,4 +1,5 @@
-"""What the new kernel is told, read back from memory as it will read it, and held against the facts.
+"""What the new kernel is told, read back from memory as it will read it, and held against the
+facts.
 
     memory        reading memory as the new kernel will, and what it can find there
     boot_params   the zero page, its setup_data and its command line
@@ -9,8 +10,8 @@
     core_header   the ELF header of a crash kernel's dump
     dump          what of the old kernel that can still read
 
-Rules: the code that made all this is not asked, nor its constants: layouts are written here once more,
-from the kernel's own headers and the specifications.
+Rules: the code that made all this is not asked, nor its constants: layouts are written here once
+more, from the kernel's own headers and the specifications.
 
 May import: abi, check, errors, memory, model
 """

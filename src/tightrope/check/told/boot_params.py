@@ -2,9 +2,9 @@
 
 Rules: written apart from `abi.boot` and `plan.boot_params`, which made the page, and without their
 numbers.  Source: struct boot_params and struct setup_header in Linux
-arch/x86/include/uapi/asm/bootparam.h, struct setup_data in asm/setup_data.h (in bootparam.h until 6.8);
-how they are read: arch/x86/kernel/setup.c (get_ramdisk_image, get_cmd_line_ptr, parse_setup_data) and
-arch/x86/kernel/e820.c (e820__memory_setup_extended).
+arch/x86/include/uapi/asm/bootparam.h, struct setup_data in asm/setup_data.h (in bootparam.h until
+6.8); how they are read: arch/x86/kernel/setup.c (get_ramdisk_image, get_cmd_line_ptr,
+parse_setup_data) and arch/x86/kernel/e820.c (e820__memory_setup_extended).
 """
 
 from __future__ import annotations
@@ -176,7 +176,8 @@ class ZeroPage:
 
 
 def read(memory: Memory, at: int) -> ZeroPage:
-    """The page at an address.  Raises Garbled for a list that does not end, MachineError outside memory."""
+    """The page at an address.  Raises Garbled for a list that does not end, MachineError outside
+    memory."""
     page = bytes(memory.read(Extent.sized(at, SIZE)))
     nodes: list[tuple[int, int, bytes]] = []
     place = BY_NAME["setup_data"]

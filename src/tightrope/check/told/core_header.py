@@ -1,10 +1,11 @@
-"""The core header of a crash kernel, read back: whose dump it is, and where each byte of it is found.
+"""The core header of a crash kernel, read back: whose dump it is, and where each byte of it is
+found.
 
     command line   elfcorehdr=ADDRESS        (Linux kernel/crash_dump.c, setup_elfcorehdr)
     there          ELF header, PT_NOTE rows, PT_LOAD rows: p_paddr of the old kernel <- p_offset now
 
-Rules: layouts are those of the System V ABI, written here once more.  It is read as fs/proc/vmcore.c reads
-it, which believes every row; what they should say is asked in `dump`.
+Rules: layouts are those of the System V ABI, written here once more.  It is read as
+fs/proc/vmcore.c reads it, which believes every row; what they should say is asked in `dump`.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ class CoreHeader:
     machine: int
     version: int
     rest: tuple[int, ...]
-    """e_entry, e_phoff, e_shoff, e_flags, e_ehsize, e_phentsize, e_shentsize, e_shnum, e_shstrndx."""
+    """e_entry, e_phoff, e_shoff, e_flags, e_ehsize, e_phentsize, e_shentsize, e_shnum,
+    e_shstrndx."""
     size: int
     rows: tuple[HeaderRow, ...]
 
@@ -63,7 +65,8 @@ class CoreHeader:
 
 
 def named(line: bytes) -> int | None:
-    """The address that a command line gives; the last one counts.  None without one, or for no number."""
+    """The address that a command line gives; the last one counts.  None without one, or for no
+    number."""
     words = WORD.findall(line)
     try:
         return int(words[-1], 0) if words else None

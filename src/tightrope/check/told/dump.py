@@ -3,8 +3,8 @@
     core header   the old kernel's machine, text, notes and memory, and where each byte is found now
     memory map    what the new kernel may write: nothing of that
 
-Rules: header and map are read back from memory, by `core_header` and `reading`; what the header should
-say is known from the host.  Source: Linux kernel/crash_core.c, crash_prepare_elf64_headers.
+Rules: header and map are read back from memory, by `core_header` and `reading`; what the header
+should say is known from the host.  Source: Linux kernel/crash_core.c, crash_prepare_elf64_headers.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ def dump_survives(case: Case) -> Iterator[Found]:
 
 
 def overwritten(case: Case) -> Iterator[tuple[int, int, Extent, Extent]]:
-    """(where, the old kernel's address, the row's extent, the RAM it is in) of what may be written."""
+    """(where, the old kernel's address, the row's extent, the RAM it is in) of what may be
+    written."""
     told = told_as_loaded(case) if case.intent.crash else None
     at = elf.named(told.line) if told else None
     if told is None or at is None:
@@ -63,7 +64,8 @@ def overwritten(case: Case) -> Iterator[tuple[int, int, Extent, Extent]]:
 
 
 def unsaved(case: Case) -> Iterator[tuple[int, int, NDArray[np.int64], int]]:
-    """(where it was, where its copy is, the wrong bytes, of how many) of low memory that is not saved."""
+    """(where it was, where its copy is, the wrong bytes, of how many) of low memory that is not
+    saved."""
     for saved, kept in zip(case.intent.backup, case.backup, strict=True):
         bad = wrong(case.run.memory.read(kept), case.run.memory.read(saved.source))
         if len(bad):
@@ -205,7 +207,8 @@ def _problems(case: Case, header: elf.CoreHeader) -> Iterator[str]:
 
 
 def _memory(case: Case, header: elf.CoreHeader) -> Iterator[str]:
-    """Every PT_LOAD: the text, then all RAM that the new kernel does not write, each at its address."""
+    """Every PT_LOAD: the text, then all RAM that the new kernel does not write, each at its
+    address."""
     host = case.host
     text = Extent.sized(host.text.phys, host.text.size)
     loads = [each for each in header.rows if each.type == elf.LOAD]

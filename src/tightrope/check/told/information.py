@@ -1,8 +1,9 @@
 """The rule about what a Multiboot or PVH kernel is told: its information, read back from memory.
 
-Rules: read as the new kernel will read it, from memory as the walk left it, and compared with the plan's
-segments and the memory that there is; the code that made it is not asked.  Layouts: Multiboot 0.6.96,
-section 3.3; Multiboot2 2.0, section 3.6; Xen xen/include/public/arch-x86/hvm/start_info.h.
+Rules: read as the new kernel will read it, from memory as the walk left it, and compared with the
+plan's segments and the memory that there is; the code that made it is not asked.  Layouts:
+Multiboot 0.6.96, section 3.3; Multiboot2 2.0, section 3.6; Xen
+xen/include/public/arch-x86/hvm/start_info.h.
 """
 
 from __future__ import annotations

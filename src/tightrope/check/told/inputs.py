@@ -1,9 +1,9 @@
-"""Rules about what was given: at the entry the kernel, its initrd or modules and its command line lie
-where the new kernel looks for them, byte for byte as they came in.
+"""Rules about what was given: at the entry the kernel, its initrd or modules and its command line
+lie where the new kernel looks for them, byte for byte as they came in.
 
-Rules: memory is compared with the image, the files and the line that were given, never with a plan's
-segments: whoever planned wrong would be asked for his own mistake.  What the walk spoilt on the way is
-told by destinations-complete, and not once more.
+Rules: memory is compared with the image, the files and the line that were given, never with a
+plan's segments: whoever planned wrong would be asked for his own mistake.  What the walk spoilt on
+the way is told by destinations-complete, and not once more.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """Rules about a Linux kernel's zero page: every field is what the image or the host says, or empty.
 
-Rules: the page is read by `boot_params`; here is only what each field should hold.  The addresses of
-command line and initrd are any: `inputs` looks at what lies there.  What the host does not know of is empty,
-which a kernel since 6.1 takes so: no screen_info, no console of the firmware's; no efi_info, no EFI runtime;
-acpi_rsdp_addr 0, the RSDP is looked for in the BIOS area; e820_entries 0, no memory at all; setup_data 0,
-no list.  Source: Linux arch/x86/boot/compressed/acpi.c, arch/x86/kernel/setup.c;
-Documentation/arch/x86/boot.rst and zero-page.rst; a wiped sentinel: arch/x86/include/asm/bootparam_utils.h.
+Rules: the page is read by `boot_params`; here is only what each field should hold.  The addresses
+of command line and initrd are any: `inputs` looks at what lies there.  What the host does not know
+of is empty, which a kernel since 6.1 takes so: no screen_info, no console of the firmware's; no
+efi_info, no EFI runtime; acpi_rsdp_addr 0, the RSDP is looked for in the BIOS area; e820_entries
+0, no memory at all; setup_data 0, no list.  Source: Linux arch/x86/boot/compressed/acpi.c,
+arch/x86/kernel/setup.c; Documentation/arch/x86/boot.rst and zero-page.rst; a wiped sentinel:
+arch/x86/include/asm/bootparam_utils.h.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ from tightrope.model import Step, Stop
 KEXEC = 0xD0
 """type_of_loader of kexec-tools and kexec_file_load(): 0xD, version 0 (boot.rst)."""
 NO_HEADER_VERSION = 0x0206
-"""What kexec-tools writes for a vmlinux, which has no setup header (kexec/arch/i386/x86-linux-setup.c)."""
+"""What kexec-tools writes for a vmlinux, which has no setup header
+(kexec/arch/i386/x86-linux-setup.c)."""
 ANY = frozenset(
     {
         "ramdisk_image", "ramdisk_size", "ext_ramdisk_image", "ext_ramdisk_size",
@@ -145,7 +147,8 @@ def _shown(value: bytes) -> str:
 
 
 def _wanted(case: Case, page: ZeroPage) -> bytes:
-    """The page as it should be; where a field may hold one thing or another, what it holds is right."""
+    """The page as it should be; where a field may hold one thing or another, what it holds is
+    right."""
     image = case.intent.image
     out = bytearray(SIZE)
     header = image.setup_header[: SIZE - HEADER]

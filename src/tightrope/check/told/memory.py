@@ -50,7 +50,8 @@ def of_type(rows: Iterable[Row], kind: int) -> tuple[Extent, ...]:
 
 
 def string(memory: Memory, at: int) -> bytes:
-    """The bytes up to a zero.  Raises Garbled for one that does not end, MachineError outside memory."""
+    """The bytes up to a zero.  Raises Garbled for one that does not end, MachineError outside
+    memory."""
     out = b""
     while len(out) < MOST:
         page_end = (at + len(out) | 0xFFF) + 1

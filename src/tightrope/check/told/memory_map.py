@@ -4,9 +4,10 @@
     crash         RAM: the first MiB and the crash region, but for the core header and what low memory
                   was saved to, which are reserved; the rest as the host has it
 
-Rules: types are E820's numbers, which Multiboot and PVH share as far as they have them.  What is kept in
-the crash region is found where the new kernel finds it: through its command line and the core header.
-Source: ACPI 6.5, table 15.4; Linux arch/x86/include/asm/e820/types.h; Multiboot2 2.0, 3.6.8.
+Rules: types are E820's numbers, which Multiboot and PVH share as far as they have them.  What is
+kept in the crash region is found where the new kernel finds it: through its command line and the
+core header.  Source: ACPI 6.5, table 15.4; Linux arch/x86/include/asm/e820/types.h; Multiboot2
+2.0, 3.6.8.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ FIRST_MIB = Extent(0, 1 << 20)
 
 
 def map_problems(case: Case, told: Told, memory: Memory) -> Iterator[str]:
-    """What is wrong with the map, the first place of each type; `memory` is where all of it was read."""
+    """What is wrong with the map, the first place of each type; `memory` is where all of it was
+    read."""
     for row in told.rows:
         if not row.extent.size:
             yield f"the row at {row.extent.start:#x} is empty"

@@ -1,6 +1,7 @@
 """Reading whatever a protocol hands over, at the entry or as it was loaded.
 
-Rules: None where the protocol hands nothing over, or where it cannot be read: a rule of its own says so.
+Rules: None where the protocol hands nothing over, or where it cannot be read: a rule of its own
+says so.
 """
 
 from __future__ import annotations

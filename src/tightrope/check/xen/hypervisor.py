@@ -77,7 +77,8 @@ def calls_fixmap(case: Case) -> Iterator[Found]:
     source="the thread, step 1b; machine_kexec_load of Xen 3.0.4",
 )
 def fixmap_maps(case: Case) -> Iterator[Found]:
-    """The hypervisor maps V, and with v1 every page of the list, in the tables in use at the call."""
+    """The hypervisor maps V, and with v1 every page of the list, in the tables in use at the
+    call."""
     load = case.intent.through
     if isinstance(load, Bare | XenCompat):
         return  # XenCompat has no fixmaps: see `way_out`

@@ -2,7 +2,8 @@
 
     the page list, page_list, an entry, CR3
 
-Rules: what a number should have been is known from the plan and from dom0's p2m; a finding names both.
+Rules: what a number should have been is known from the plan and from dom0's p2m; a finding names
+both.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ def _p2m(case: Case) -> P2m | None:
 def _raw(
     p2m: P2m, got: NDArray[np.int64], wanted: NDArray[np.int64]
 ) -> tuple[int, int, int] | None:
-    """The first place where dom0's own number stands instead of the machine frame: (n, it, wanted)."""
+    """The first place where dom0's own number stands instead of the machine frame: (n, it,
+    wanted)."""
     length = min(len(got), len(wanted))
     differ = np.nonzero(got[:length] != wanted[:length])[0]
     mixed = differ[(p2m.to_pseudo(wanted[differ]) == got[differ]) & (got[differ] != HOLE)]

@@ -3,7 +3,8 @@
     its tables and dom0's code are mapped     under both trees of the way out
     then                                      PG off, LME off, PG on: never in another order
 
-Rules: asked of every handover, and silent where long mode is not left.  The trees are walked as built.
+Rules: asked of every handover, and silent where long mode is not left.  The trees are walked as
+built.
 """
 
 from __future__ import annotations

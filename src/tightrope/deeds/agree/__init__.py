@@ -6,8 +6,8 @@
     known       differences that are explained: what a machine is known to get wrong
     deed        all cases on all machines
 
-Rules: a case is made from its seed and number alone, so that one line replays it.  The first machine
-is what the others are compared with; nothing is explained away that `known` does not name.
+Rules: a case is made from its seed and number alone, so that one line replays it.  The first
+machine is what the others are compared with; nothing is explained away that `known` does not name.
 
 May import: check, deeds, errors, handover, host, image, machine, memory, model, observe,
 participants, plan, sabotage, shipped, x86

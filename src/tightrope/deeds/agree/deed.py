@@ -80,7 +80,8 @@ def _forget(run: Run) -> None:
 def explain_all(
     handover: Handover, one: Told, other: Told, *, machine: str, number: int = 0, says: str = ""
 ) -> list[Difference]:
-    """Every difference between two runs of a handover, `other` on `machine`, with what explains it."""
+    """Every difference between two runs of a handover, `other` on `machine`, with what explains
+    it."""
     out = []
     for what, was, got, at in compare(one, other):
         seen = Seen(handover, one, other, what, at)

@@ -92,8 +92,8 @@ def _frames(run: Run) -> frozenset[int] | None:
 
 
 def _memory(one: Run, other: Run) -> Iterator[tuple[str, str, str, int | None]]:
-    """Frame by frame; a machine that does not say which frames it has written is read where the other
-    has.  What is memory of one machine alone, a PC's firmware for instance, is left out."""
+    """Frame by frame; a machine that does not say which frames it has written is read where the
+    other has.  What is memory of one machine alone, a PC's firmware for instance, is left out."""
     mine, theirs = _frames(one), _frames(other)
     for frame in sorted((mine or frozenset()) | (theirs or frozenset())):
         place = Extent.sized(frame * PAGE_SIZE, PAGE_SIZE)

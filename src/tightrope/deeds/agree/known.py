@@ -1,7 +1,7 @@
 """Differences that are explained: what a machine is known to get wrong, or to leave open.
 
-Each entry says which machine it is about, when it applies and why.  It applies to what was seen in the
-first machine's run, never to a case's number, so that it cannot hide anything else.
+Each entry says which machine it is about, when it applies and why.  It applies to what was seen in
+the first machine's run, never to a case's number, so that it cannot hide anything else.
 
 Rules: an explanation needs a test that shows it; those of Unicorn's are in
 tests/agree/test_unicorns_faults.py.
@@ -67,7 +67,8 @@ def _refused(seen: Seen) -> bool:
 
 
 def _read_ahead(seen: Seen) -> bool:
-    """Both could not fetch the same page: Unicorn at an instruction that comes earlier in the one before it."""
+    """Both could not fetch the same page: Unicorn at an instruction that comes earlier in the one
+    before it."""
     one, other = seen.one.run.fault, seen.other.run.fault
     if one is None or other is None or seen.what != "fault":
         return False
@@ -83,7 +84,8 @@ def _read_ahead(seen: Seen) -> bool:
 
 
 def _reserved_by_width(seen: Seen) -> bool:
-    """An entry has an address bit that the old kernel's CPU lacks and TCG's has, or the other way."""
+    """An entry has an address bit that the old kernel's CPU lacks and TCG's has, or the other
+    way."""
     host = seen.handover.host
     told = {*seen.one.rules, *seen.other.rules}
     if not told & {"reserved-bits", "fault-reserved"}:
@@ -163,7 +165,8 @@ def _table_bits(seen: Seen) -> bool:
 
 
 def _stale_pdpte(seen: Seen) -> bool:
-    """The walk of the call, or the one that faulted, used a PDPTE that is not what lies in memory (SDM 4.4.1)."""
+    """The walk of the call, or the one that faulted, used a PDPTE that is not what lies in memory
+    (SDM 4.4.1)."""
     run = seen.one.run
     if run.fault is None or seen.handover.host.paging is not Paging.PAE:
         return False

@@ -1,4 +1,5 @@
-"""Single bits flipped in a sound handover: what holds must change nothing, and what changes is told.
+"""Single bits flipped in a sound handover: what holds must change nothing, and what changes is
+told.
 
     subjects   what can be flipped
     in_memory, planned, at_call   how: memory alone, plan and memory alike, the CPU at the call
@@ -6,8 +7,8 @@
     ends       what the new kernel finds at its first instruction, and what is left of the old one
     deed       flip, walk on our emulator with all rules, and on machines that know none of them
 
-Rules: the oracles are Unicorn by itself and, where there is one, this computer's CPU; a flip is *unseen*
-where we say that it holds and an oracle ends otherwise than it does without the flip.
+Rules: the oracles are Unicorn by itself and, where there is one, this computer's CPU; a flip is
+*unseen* where we say that it holds and an oracle ends otherwise than it does without the flip.
 
 May import: abi, check, deeds.agree, errors, handover, host, machine, memory, model, observe,
 participants, plan, x86

@@ -53,7 +53,8 @@ def _drawn(handover: Handover, random: Random) -> tuple[str, int, bool]:
 
 
 def _with(now: Registers, name: str, bit: int, bits: int) -> Registers:
-    """The registers with one bit turned over; of a table first its base's `bits`, then the limit's."""
+    """The registers with one bit turned over; of a table first its base's `bits`, then the
+    limit's."""
     one = 1 << bit
     if name in now.general:
         return replace(now, general={**now.general, name: now.general[name] ^ one})

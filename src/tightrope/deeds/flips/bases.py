@@ -1,11 +1,12 @@
-"""Sound handovers to flip bits in: every mode, plain and for a crash, through Xen, and Linux's own code.
+"""Sound handovers to flip bits in: every mode, plain and for a crash, through Xen, and Linux's own
+code.
 
     bare      random old kernels in little memory, this project's designs
     xen       v1 and v2 of its interface, with each width of dom0 that there was
     linux     random old kernels that jump with the relocation code of a real kernel's image
 
-Rules: from a seed and a number alone; what cannot go together is drawn again.  Small images: what a flip
-does in the first page that is copied it does in the thousandth.
+Rules: from a seed and a number alone; what cannot go together is drawn again.  Small images: what
+a flip does in the first page that is copied it does in the thousandth.
 """
 
 from __future__ import annotations
@@ -142,7 +143,8 @@ def _planned(random: Random, way: Way, old: OldKernel | None) -> tuple[str | Par
 
 
 def _with_five_levels(image: Image) -> Image:
-    """The image with XLF_5LEVEL, which the 64-bit entry has to have where the old kernel runs so."""
+    """The image with XLF_5LEVEL, which the 64-bit entry has to have where the old kernel runs
+    so."""
     flags = image.xloadflags | boot.XLoadFlags.XLF_5LEVEL
     header, at = bytearray(image.setup_header), XLOADFLAGS - boot.SETUP_HEADER
     header[at : at + 2] = flags.to_bytes(2, "little")

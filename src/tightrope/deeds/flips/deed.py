@@ -6,8 +6,9 @@
       that anybody     (the rule has   (OPEN where something differs, with the
       was promised     its reason)      reason why nobody is bound by it)
 
-Rules: machines are the caller's, and stay the caller's to close; the first has the rules, the others are
-oracles.  An oracle that cannot be this old kernel, or does not come to an end, is not asked.
+Rules: machines are the caller's, and stay the caller's to close; the first has the rules, the
+others are oracles.  An oracle that cannot be this old kernel, or does not come to an end, is not
+asked.
 """
 
 from __future__ import annotations

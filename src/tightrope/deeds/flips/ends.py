@@ -6,8 +6,9 @@
     tables      where each page that was promised leads, and what may be done there
     memory      every destination, and every piece of the old kernel
 
-A difference counts where somebody promised it: the entry's protocol, the plan, or the thread (nothing of
-the old kernel's is written).  What nobody promised has its reason, `Open`, and who says so.
+A difference counts where somebody promised it: the entry's protocol, the plan, or the thread
+(nothing of the old kernel's is written).  What nobody promised has its reason, `Open`, and who
+says so.
 
 Rules: an end is compared with another as a whole; memory that was flipped itself is left out.
 """
@@ -169,7 +170,8 @@ def _tables(handover: Handover, run: Run) -> Mapped:
 def _promised(handover: Handover) -> tuple[NDArray[np.uint64], NDArray[np.uint8]]:
     """The pages that the new kernel was promised, each once, and the rights that it has there.
 
-    Those of the walk are not among them: its own pages and the sources.  What is no RAM is to be read.
+    Those of the walk are not among them: its own pages and the sources.  What is no RAM is to be
+    read.
     """
     intent, ram = handover.intent, handover.host.memory.ram
     own = {each.phys for each in handover.pieces}

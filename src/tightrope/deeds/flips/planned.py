@@ -1,6 +1,7 @@
 """A bit that was wrong already when the plan was made: memory and plan agree on it.
 
-Rules: as `in_memory`; the addresses of a plan stay, so the tables and the call are those of the sound one.
+Rules: as `in_memory`; the addresses of a plan stay, so the tables and the call are those of the
+sound one.
 """
 
 from __future__ import annotations

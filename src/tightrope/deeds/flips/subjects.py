@@ -5,8 +5,8 @@
                    and the host can see it
     at the call    what the CPU holds, or what is wrong with the old kernel altogether
 
-Rules: one bit of one byte, by random numbers that are given; places are drawn evenly among the bytes of a
-subject, or among its present entries where most bytes mean nothing.
+Rules: one bit of one byte, by random numbers that are given; places are drawn evenly among the
+bytes of a subject, or among its present entries where most bytes mean nothing.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ class Subject(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Broken:
-    """A handover with a bit flipped.  `places` is physical memory that differs for that reason alone."""
+    """A handover with a bit flipped.  `places` is physical memory that differs for that reason
+    alone."""
 
     handover: Handover
     says: str

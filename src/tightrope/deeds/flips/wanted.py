@@ -1,9 +1,10 @@
 """Why a rule tells what changes nothing that anybody was promised.
 
-A rule forbids a state, not the harm that it does this time: the oracles are one CPU each, with one TLB, no
-interrupt and memory that was zeros, and what saves a walk there saves no other.
+A rule forbids a state, not the harm that it does this time: the oracles are one CPU each, with one
+TLB, no interrupt and memory that was zeros, and what saves a walk there saves no other.
 
-Rules: one sentence a rule, by its id; a rule that is not here has to see a change.  A test tries it.
+Rules: one sentence a rule, by its id; a rule that is not here has to see a change.  A test tries
+it.
 """
 
 from __future__ import annotations

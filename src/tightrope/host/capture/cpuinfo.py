@@ -1,7 +1,7 @@
 """The CPU as Linux names it, and the control registers that follow: /proc/cpuinfo, /proc/meminfo.
 
-Rules: as `iomem`.  Flags are those of the first CPU.  A flag that Linux turned off (no5lvl, nosmap) is
-not in the file, so what is there is what the kernel runs with.
+Rules: as `iomem`.  Flags are those of the first CPU.  A flag that Linux turned off (no5lvl,
+nosmap) is not in the file, so what is there is what the kernel runs with.
 
 Sources: arch/x86/kernel/cpu/{common,proc,intel,amd,bugs}.c, CR0_STATE in asm/processor-flags.h,
 secondary_startup_64; fs/proc/meminfo.c.
@@ -23,7 +23,8 @@ _CR4_BY_FLAG = {
     "smep": "SMEP", "smap": "SMAP", "ospke": "PKE", "user_shstk": "CET", "ibt": "CET",
     "lass": "LASS", "fred": "FRED",
 }  # fmt: skip
-"""Bits that Linux sets where the flag is there; LAM is for user addresses, and those are CR3's bits."""
+"""Bits that Linux sets where the flag is there; LAM is for user addresses, and those are CR3's
+bits."""
 _AUTOMATIC_IBRS = "Automatic IBRS"
 """What the file on Spectre v2 says of Intel's enhanced IBRS too, which is no bit of EFER."""
 _TCE_SINCE = (6, 15)
@@ -51,13 +52,15 @@ _VENDORS = {
 
 
 def vendor(text: str) -> CpuVendor | None:
-    """Whose CPU /proc/cpuinfo is of; None for the others' (Zhaoxin), and for text that does not say."""
+    """Whose CPU /proc/cpuinfo is of; None for the others' (Zhaoxin), and for text that does not
+    say."""
     found = re.search(r"^vendor_id\s*: (\w{1,40})$", text, re.MULTILINE)
     return _VENDORS.get(found[1]) if found else None
 
 
 def confidential(flags: frozenset[str]) -> Confidential | None:
-    """What kind of guest this is; a machine that could *run* such guests has the same flags of SEV."""
+    """What kind of guest this is; a machine that could *run* such guests has the same flags of
+    SEV."""
     if "tdx_guest" in flags:
         return Confidential.TDX
     if "hypervisor" not in flags:
@@ -74,8 +77,8 @@ def control_registers(
 ) -> dict[str, int]:
     """cr0, cr4 and efer as a 64-bit Linux sets them on a CPU with these flags.
 
-    `spectre_v2` is the line in /sys/devices/system/cpu/vulnerabilities: AMD's automatic IBRS is a bit
-    of EFER, and its flag is not shown.  Translation caching (TCE) is set from 6.15 on.
+    `spectre_v2` is the line in /sys/devices/system/cpu/vulnerabilities: AMD's automatic IBRS is a
+    bit of EFER, and its flag is not shown.  Translation caching (TCE) is set from 6.15 on.
     """
     cr4 = {*_ALWAYS_CR4, *(bit for flag, bit in _CR4_BY_FLAG.items() if flag in flags)}
     efer = {"NXE"} if "nx" in flags else set()

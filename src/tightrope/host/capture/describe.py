@@ -4,8 +4,8 @@
                                                                        and notes
 
 Rules: `capture` is pure: the same texts give the same file.  A field that no file tells is assumed,
-says so in its comment and in [facts], and is named in the notes.  What comes out has been read back: it
-is a host, or it is a HostError.
+says so in its comment and in [facts], and is named in the notes.  What comes out has been read
+back: it is a host, or it is a HostError.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ TITLE = "This machine, read without changing it.  Each field says where it comes
 BIOS_AREA = Extent(0xE_0000, 0x10_0000)
 """Where a kernel without a pointer looks for the RSDP (ACPI 6.5, 5.2.5.1)."""
 CALLED_IN_PLACE_SINCE = (6, 14)
-"""Linux from here on copies relocate_kernel, which is data, and calls the copy by its direct map."""
+"""Linux from here on copies relocate_kernel, which is data, and calls the copy by its direct
+map."""
 
 _CPU_FLAGS = {"nx": "nx", "pse": "pse", "pge": "pge", "gbpages": "pdpe1gb", "la57": "la57"}
 """Field of [cpu] -> flag of /proc/cpuinfo; Linux hides la57 unless it runs with 5 levels."""

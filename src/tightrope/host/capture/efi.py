@@ -7,9 +7,9 @@
     /sys/firmware/efi/runtime-map/N/  one descriptor of the map that runtime services were given: type,
                                       phys_addr, virt_addr, num_pages, attribute, each in hex
 
-Rules: as `iomem`.  Linux puts its own RSDP pointer into boot_params only when a loader did: a kernel
-that EFI started finds it in the system table, and a kernel that kexec started has neither.  Sources:
-drivers/firmware/efi/efi.c, arch/x86/platform/efi/efi.c; ABI/testing/sysfs-firmware-efi,
+Rules: as `iomem`.  Linux puts its own RSDP pointer into boot_params only when a loader did: a
+kernel that EFI started finds it in the system table, and a kernel that kexec started has neither.
+Sources: drivers/firmware/efi/efi.c, arch/x86/platform/efi/efi.c; ABI/testing/sysfs-firmware-efi,
 sysfs-firmware-efi-runtime-map.
 """
 
@@ -48,7 +48,8 @@ def config_table(text: str) -> int:
 
 
 def runtime(texts: Mapping[str, str]) -> Iterator[tuple[Extent, str]]:
-    """Memory that belongs to EFI's runtime services, whichever kernel runs; what is odd is left out."""
+    """Memory that belongs to EFI's runtime services, whichever kernel runs; what is odd is left
+    out."""
     numbers = [
         path.split("/")[-2] for path in texts if re.fullmatch(rf"{RUNTIME_MAP}/\d+/type", path)
     ]

@@ -4,8 +4,8 @@
     /sys/firmware/memmap    the firmware's map as it was handed over (drivers/firmware/memmap.c)
 
 Rules: bytes arrive as text, one character each (Latin-1), so that nothing is undecodable.  A kernel
-prints zeros to those who may not know (resource_list without CAP_SYS_ADMIN): such values are `HIDDEN`,
-never addresses.  Nothing is assumed here; no file is opened.
+prints zeros to those who may not know (resource_list without CAP_SYS_ADMIN): such values are
+`HIDDEN`, never addresses.  Nothing is assumed here; no file is opened.
 """
 
 from __future__ import annotations

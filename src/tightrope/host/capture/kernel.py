@@ -28,7 +28,8 @@ class KernelPlace:
 
 
 def symbols(text: str, names: Iterable[str]) -> dict[str, int] | Hidden:
-    """The kernel's own symbols of these names (not a module's), by name.  32-bit addresses included."""
+    """The kernel's own symbols of these names (not a module's), by name.  32-bit addresses
+    included."""
     found = {name: address for name, (address, _) in _symbols(text, names).items()}
     return HIDDEN if found and not any(found.values()) else found
 
@@ -48,7 +49,8 @@ def _symbols(text: str, names: Iterable[str]) -> dict[str, tuple[int, str]]:
 
 
 def kcore(text: str) -> KernelPlace | None:
-    """The program headers at the start of /proc/kcore (ELF64; kcore fills in p_paddr since 4.19)."""
+    """The program headers at the start of /proc/kcore (ELF64; kcore fills in p_paddr since
+    4.19)."""
     data = text.encode("latin-1", "replace")
     if len(data) < 64 or data[:5] != b"\x7fELF\x02":
         return None

@@ -1,4 +1,5 @@
-"""What the running kernel says of kexec: what is loaded, its crash memory, its notes for a crash kernel.
+"""What the running kernel says of kexec: what is loaded, its crash memory, its notes for a crash
+kernel.
 
     /sys/kernel/kexec/{loaded,crash_loaded,crash_size,crash_cma_ranges}    Linux 7.x
     /sys/kernel/kexec_{loaded,crash_loaded,crash_size}                     before it, and as links since

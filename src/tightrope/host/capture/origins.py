@@ -1,7 +1,7 @@
 """Where each field of a captured host comes from, and what its reader should know besides.
 
-Rules: a field has one origin; what is assumed says what would settle it.  Each assumption is a note as
-well, so that it is read before the file is used.
+Rules: a field has one origin; what is assumed says what would settle it.  Each assumption is a
+note as well, so that it is read before the file is used.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""Where things lie in the captured machine's physical memory: RAM, text, crash memory, what is in use.
+"""Where things lie in the captured machine's physical memory: RAM, text, crash memory, what is in
+use.
 
     firmware's map -  what the kernel does not use (mem=)  -  text, crash memory, notes  -  private  =  busy or free
 
-Rules: each function answers with document tables and tells `Origins` where they come from.  How much is
-in use is told, where is not: low memory is the harder case.
+Rules: each function answers with document tables and tells `Origins` where they come from.  How
+much is in use is told, where is not: low memory is the harder case.
 """
 
 from __future__ import annotations

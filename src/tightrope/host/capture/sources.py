@@ -1,6 +1,7 @@
 """A machine's files, each parsed once, and the reasons why some say nothing.
 
-Rules: what a file says is its parser's; that it hides its addresses, or cannot be read, becomes a note.
+Rules: what a file says is its parser's; that it hides its addresses, or cannot be read, becomes a
+note.
 """
 
 from __future__ import annotations
@@ -55,7 +56,8 @@ class Sources:
         return None
 
     def word(self, *paths: str) -> str:
-        """The text of the first of these short files that is there, without its line break, or ""."""
+        """The text of the first of these short files that is there, without its line break, or
+        ""."""
         for path in paths:
             got = self.text(path, quiet=True)
             if got is not None:

@@ -1,9 +1,9 @@
-"""The files of a machine that a capture reads, from / or from a copy of its /proc and /sys; the only
-file here that opens any.
+"""The files of a machine that a capture reads, from / or from a copy of its /proc and /sys; the
+only file here that opens any.
 
 Rules: a fixed list, read once and never written.  What cannot be read is kept as the error it gave,
-because the reason belongs into the captured file.  A copy is what sosreport makes, or `cp` or `tar`: it
-may lack anything, and what is no regular file in it is not opened.
+because the reason belongs into the captured file.  A copy is what sosreport makes, or `cp` or
+`tar`: it may lack anything, and what is no regular file in it is not opened.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ MEMMAP = "/sys/firmware/memmap"
 """A directory: N/start, N/end, N/type for each entry (ABI/testing/sysfs-firmware-memmap)."""
 BOOT_PARAMS = "/sys/kernel/boot_params/data"
 SETUP_DATA = "/sys/kernel/boot_params/setup_data"
-"""A directory: N/type and N/data for each node that the loader left (ABI/testing/sysfs-kernel-boot_params)."""
+"""A directory: N/type and N/data for each node that the loader left
+(ABI/testing/sysfs-kernel-boot_params)."""
 LOCKDOWN = "/sys/kernel/security/lockdown"
 OSRELEASE = "/proc/sys/kernel/osrelease"
 SPECTRE_V2 = "/sys/devices/system/cpu/vulnerabilities/spectre_v2"
@@ -81,7 +82,8 @@ def read_tree(root: str = "/") -> dict[str, str | OSError]:
 
 
 def read_copy(root: str) -> dict[str, str | OSError]:
-    """The files of a copy of some machine's.  Raises HostError where it has neither proc nor sys."""
+    """The files of a copy of some machine's.  Raises HostError where it has neither proc nor
+    sys."""
     if not any((Path(root) / name).is_dir() for name in ("proc", "sys")):
         raise HostError("has neither proc nor sys in it", source=root)
     return read_tree(root)

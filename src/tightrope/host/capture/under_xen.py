@@ -1,4 +1,5 @@
-"""Whether the kernel that a capture looks at runs on Xen, and whether its addresses are a machine's.
+"""Whether the kernel that a capture looks at runs on Xen, and whether its addresses are a
+machine's.
 
 Rules: pure, on the words of a few files; their names and meanings are `abi.xen`'s.
 """
@@ -14,8 +15,8 @@ from tightrope.errors import HostError
 def under_xen(word: Callable[[str], str]) -> list[str]:
     """Notes for a capture, none without Xen; `word` reads a file, "" without it.
 
-    Raises HostError in a PV guest, whose physical addresses are pseudo-physical, and in a dom0 of any
-    type, whose kexec is the hypervisor's.  An HVM or PVH guest has a machine of its own.
+    Raises HostError in a PV guest, whose physical addresses are pseudo-physical, and in a dom0 of
+    any type, whose kexec is the hypervisor's.  An HVM or PVH guest has a machine of its own.
     """
     if word(HYPERVISOR_TYPE) != "xen":
         return []

@@ -14,8 +14,8 @@ from tightrope.host.capture.iomem import TOP, regions
 from tightrope.memory import Extent, Region, RegionKind
 
 EFI_INFO, EFI_INFO_FORMAT = 0x1C0, "<4s7I"
-"""struct efi_info: loader signature, system table, descriptor size and version, memory map and its size,
-and the upper halves of the two addresses."""
+"""struct efi_info: loader signature, system table, descriptor size and version, memory map and its
+size, and the upper halves of the two addresses."""
 SCREEN_INFO = slice(0, 0x40)
 ORIG_VIDEO_IS_VGA = 0x0F
 _KINDS = {each.value: RegionKind[each.name] for each in boot.E820Type}

@@ -1,4 +1,5 @@
-"""A TOML document declared once, as dataclasses: read with paths in every error, written with comments.
+"""A TOML document declared once, as dataclasses: read with paths in every error, written with
+comments.
 
     @dataclass(frozen=True, kw_only=True)
     class Cpu:
@@ -9,9 +10,9 @@
     json_schema(Cpu)                                               ->  what an editor checks while one types
 
 Rules: this file knows TOML and `HostError`, and nothing about hosts; it needs the standard library
-alone, because a machine that is captured has nothing else.  A table is a dataclass, an array of tables
-a tuple of one; a field without a default has to be there, and keys that no field has are refused.  An
-attribute that Python keeps for itself ends in `_`: `global_` is `global`.
+alone, because a machine that is captured has nothing else.  A table is a dataclass, an array of
+tables a tuple of one; a field without a default has to be there, and keys that no field has are
+refused.  An attribute that Python keeps for itself ends in `_`: `global_` is `global`.
 
     kinds     numbers, words, flags: what one value may be
     tables    what a dataclass declares; reading one; JSON Schema

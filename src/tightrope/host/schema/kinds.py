@@ -53,8 +53,8 @@ class Kind(Protocol):
 class Number:
     """A whole number in [low, high], a multiple of `multiple`; a boolean is not a number.
 
-    TOML's integers are 64-bit signed by the standard; Python's reader takes larger ones, which is what
-    makes addresses in the upper half writable as they are.
+    TOML's integers are 64-bit signed by the standard; Python's reader takes larger ones, which is
+    what makes addresses in the upper half writable as they are.
     """
 
     low: int = 0
@@ -124,7 +124,8 @@ class Flag:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """Printable text on one line; `pattern` is a regular expression for all of it, `what` its name."""
+    """Printable text on one line; `pattern` is a regular expression for all of it, `what` its
+    name."""
 
     pattern: str = ""
     what: str = ""
@@ -184,7 +185,8 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Says:
-    """What the file says of a field: behind its value or its table's name, and in lines above it."""
+    """What the file says of a field: behind its value or its table's name, and in lines above
+    it."""
 
     beside: str = ""
     above: str = ""

@@ -18,7 +18,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Field:
-    """A field as declared; exactly one of `kind`, `table`, `rows` and `named` says what it holds."""
+    """A field as declared; exactly one of `kind`, `table`, `rows` and `named` says what it
+    holds."""
 
     attribute: str
     key: str

@@ -1,7 +1,7 @@
 """Writing a table: TOML that explains itself, one comment a field, in one column.
 
-Rules: what a comment says is the declaration's word or the caller's; nothing is decided here but where
-it stands.
+Rules: what a comment says is the declaration's word or the caller's; nothing is decided here but
+where it stands.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class Comments:
 def write_table(table: object, path: str, said: Comments, samples: object = None) -> Iterator[str]:
     """The lines of a table's fields, without its own head.
 
-    What is not there is left out, or written as a comment where `samples`, a table of the same class,
-    has it.
+    What is not there is left out, or written as a comment where `samples`, a table of the same
+    class, has it.
     """
     assert is_dataclass(table)
     for each in declared(type(table)):

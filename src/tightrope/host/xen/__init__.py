@@ -1,4 +1,5 @@
-"""A hypervisor with a dom0, as a description: its part of a host file, examples, what it says of itself.
+"""A hypervisor with a dom0, as a description: its part of a host file, examples, what it says of
+itself.
 
     profile   the tables of a host file that only Xen's has
     examples  hosts of each width and interface

@@ -2,9 +2,9 @@
 
     tightrope perform xen --json   ->  facts  ->  tightrope host xen  ->  TOML that `read` takes
 
-Rules: what Xen does not tell (its page tables, dom0's p2m) is assumed, as in the examples, and noted
-in the file.  Facts come from outside: what does not add up is a HostError that names the field, and
-what is printed has been read back.
+Rules: what Xen does not tell (its page tables, dom0's p2m) is assumed, as in the examples, and
+noted in the file.  Facts come from outside: what does not add up is a HostError that names the
+field, and what is printed has been read back.
 """
 
 from __future__ import annotations

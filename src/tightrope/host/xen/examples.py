@@ -1,4 +1,5 @@
-"""Example hypervisors, as values: the example hosts with a hypervisor's addresses and a [xen] table.
+"""Example hypervisors, as values: the example hosts with a hypervisor's addresses and a [xen]
+table.
 
     Xen of the thread's days, 32 bits         Xen, 64 bits (xen/include/asm-x86/config.h)
     0xfffb_8000  fixmaps of kexec             0xffff_830...  direct map of all RAM
@@ -6,8 +7,8 @@
     0xff00_0000  direct map, 12 MiB           0xffff_828...  ioremap and fixmap area (3.0)
     0xfc00_0000  virt_start (PAE 0xf580_0000) 0xffff_800...  virt_start
 
-Rules: as `examples`.  A Xen of 2006 lies at 1 MiB; here it lies at 4 MiB, so that its text begins with
-a large page.
+Rules: as `examples`.  A Xen of 2006 lies at 1 MiB; here it lies at 4 MiB, so that its text begins
+with a large page.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ FIXMAP = {
     Paging.PAE: 0xFFF9_8000,
     Paging.X86_64: 0xFFFF_828B_FFF7_8000,
 }
-"""fix_to_virt(FIX_KEXEC_BASE_0) of Xen 3.0.4: on x86_64 FIXADDR_TOP - 135 pages (fixmap.h), on i386 with
-64 I/O APICs instead of 128; PAE has 32 fixmaps of NR_CPUS before them."""
+"""fix_to_virt(FIX_KEXEC_BASE_0) of Xen 3.0.4: on x86_64 FIXADDR_TOP - 135 pages (fixmap.h), on
+i386 with 64 I/O APICs instead of 128; PAE has 32 fixmaps of NR_CPUS before them."""
 DIRECT_MAP = 0xFFFF_8300_0000_0000
 DOM0_TEXT = {64: 0xFFFF_FFFF_8100_0000, 32: 0xC100_0000}
 

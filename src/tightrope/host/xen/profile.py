@@ -73,7 +73,8 @@ def _dom0(table: Dom0Table, host: Host, at: At) -> Dom0:
 
 
 def _first_hole(p2m: P2m, extent: Extent) -> int | None:
-    """The first pseudo-physical address of an extent without memory; what is behind the p2m has none."""
+    """The first pseudo-physical address of an extent without memory; what is behind the p2m has
+    none."""
     frames = p2m.frames[extent.pages.start : extent.pages.stop]
     holes = np.nonzero(frames == HOLE)[0]
     if len(holes):

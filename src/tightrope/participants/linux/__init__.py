@@ -4,7 +4,8 @@
             --convention--> how it is called: LINUX_6, LINUX_7, LINUX_I386, or "not known"
             --contracts--> a participant
 
-Rules: the bytes are the user's kernel's and never shipped; what is not known for certain is an ImageError.
+Rules: the bytes are the user's kernel's and never shipped; what is not known for certain is an
+ImageError.
 
 May import: errors, memory, model
 """

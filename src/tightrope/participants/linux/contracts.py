@@ -1,18 +1,20 @@
 """Linux's relocation code as a participant: what each convention is handed, touches and promises.
 
     LINUX_6      V is a page of the kernel's text; C has dropped idt and gdt before the call. The callee's
-                 registers go onto the old kernel's stack, RSP and CRs into the control page's upper half
-                 by its direct-map address, and each page goes through the swap page, three copies.
+                 registers go onto the old kernel's stack, RSP and CRs into the control page's
+                 upper half by its direct-map address, and each page goes through the swap page,
+                 three copies.
     LINUX_7      V is the control page itself, in the direct map. idt and gdt are dropped at V, then those
-                 in the control page are loaded at P; one copy a page, onto itself where it is in place.
+                 in the control page are loaded at P; one copy a page, onto itself where it is in
+                 place.
     LINUX_I386   V is the control page in the direct map; the rest as LINUX_6, paging off instead of a
                  table.
 
 What is weaker than this project's own code, and seldom matters: CR4.PGE is on while LINUX_6 trusts
 identity addresses, and the tables map whatever shares 2 MiB with memory.
 
-Sources: machine_kexec_64.c, machine_kexec_32.c, relocate_kernel_64.S, relocate_kernel_32.S of Linux 6.1,
-6.12 and 7.3; mm/ident_map.c for the tables.
+Sources: machine_kexec_64.c, machine_kexec_32.c, relocate_kernel_64.S, relocate_kernel_32.S of
+Linux 6.1, 6.12 and 7.3; mm/ident_map.c for the tables.
 """
 
 from __future__ import annotations
@@ -43,7 +45,8 @@ ARRAY = (
     Given.TABLE_A,
     Given.SWAP_PAGE,
 )
-"""page_list of 6.x: PA_CONTROL_PAGE, VA_CONTROL_PAGE, PA_TABLE_PAGE (PA_PGD), PA_SWAP_PAGE (asm/kexec.h)."""
+"""page_list of 6.x: PA_CONTROL_PAGE, VA_CONTROL_PAGE, PA_TABLE_PAGE (PA_PGD), PA_SWAP_PAGE
+(asm/kexec.h)."""
 COPIES_THROUGH_SWAP = EVERY_PROMISE - {
     Promise.GLOBALS_DROPPED,
     Promise.COPIES_ONCE,

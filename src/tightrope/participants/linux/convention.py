@@ -1,13 +1,15 @@
 """Which calling convention a relocate_kernel has, told from its instructions up to the jump to P.
 
     LINUX_6      rdi list, rsi an array of pages, rdx start, rcx preserve_context, r8 host_mem_enc.
-                 The root of the tables is the array's third word, the stack is P + 4096, P its first.
+                 The root of the tables is the array's third word, the stack is P + 4096, P its
+                 first.
     LINUX_7      rdi list, rsi P, rdx start, rcx flags.  The root of the tables is a variable behind the
                  code (kexec_pa_table_page); the idt and the gdt are dropped by the code itself.
     LINUX_I386   on the stack: list, array of pages, start, has_pae, preserve_context; i386 and PAE.
 
-Sources: arch/x86/kernel/relocate_kernel_64.S and relocate_kernel_32.S as they are in Debian's 6.1, 6.12,
-7.2 and 7.3, read as machine code; what lies between 6.12 and 7.2 has other conventions, and is not known.
+Sources: arch/x86/kernel/relocate_kernel_64.S and relocate_kernel_32.S as they are in Debian's 6.1,
+6.12, 7.2 and 7.3, read as machine code; what lies between 6.12 and 7.2 has other conventions, and
+is not known.
 
 Rules: a shape is a set of facts that all have to be there; nobody counts versions.
 """
@@ -43,7 +45,8 @@ class Shape:
 
 
 def shape(code: bytes, identity: int, bits: int) -> Shape | None:
-    """The shape of `code`, whose part at the identity address begins at `identity`; None when not known.
+    """The shape of `code`, whose part at the identity address begins at `identity`; None when not
+    known.
 
     Raises MissingPart without iced-x86.
     """
@@ -72,7 +75,8 @@ def shape(code: bytes, identity: int, bits: int) -> Shape | None:
 
 
 def _facts(code: bytes, bits: int) -> Iterator[tuple[str, int]]:
-    """Name and offset of each thing that the instructions do; straight on, no branch is followed."""
+    """Name and offset of each thing that the instructions do; straight on, no branch is
+    followed."""
     try:
         import iced_x86 as x
     except ImportError as err:

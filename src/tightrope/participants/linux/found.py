@@ -2,13 +2,13 @@
 
     linked ->  relocate_kernel   code that runs at V
                identity_mapped   code that runs at P
-               ...               6.x: 2048 bytes from relocate_kernel on are copied, whatever follows in
-                                 the text (KEXEC_CONTROL_CODE_MAX_SIZE, asm/kexec.h)
+               ...               6.x: 2048 bytes from relocate_kernel on are copied, whatever
+                                 follows in the text (KEXEC_CONTROL_CODE_MAX_SIZE, asm/kexec.h)
                __relocate_kernel_end   7.x: what is copied ends here, variables, gdt and idt with it
 
-The signature, for a kernel without symbols: the first instructions, which save the callee's registers
-in the order of the psABI and then the flags, in one place alone of the executable text; and behind them a
-known shape.  identity_mapped is then the distance that the code adds to P.
+The signature, for a kernel without symbols: the first instructions, which save the callee's
+registers in the order of the psABI and then the flags, in one place alone of the executable text;
+and behind them a known shape.  identity_mapped is then the distance that the code adds to P.
 
 Rules: a symbol that stands several times is taken where it lies inside the code; there is no guess.
 """
@@ -42,7 +42,8 @@ SIGNATURE_64 = re.compile(
 )
 """push rbx, rbp, r12 to r15, flags ... add $identity_mapped - relocate_kernel, r8; push r8; ret."""
 SIGNATURE_32 = re.compile(rb"\x53\x56\x57\x55\x9c.{50,160}?\x89\xf8\x05(....)\x50\xc3", re.DOTALL)
-"""push ebx, esi, edi, ebp, flags ... mov edi, eax; add $identity_mapped - relocate_kernel, eax; push; ret."""
+"""push ebx, esi, edi, ebp, flags ... mov edi, eax; add $identity_mapped - relocate_kernel, eax;
+push; ret."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,8 +67,8 @@ class Found:
 def find(kernel: Vmlinux) -> Found:
     """The relocation code of a kernel.
 
-    Raises ImageError when there is none, or when its calling convention is not known; MissingPart without
-    iced-x86.
+    Raises ImageError when there is none, or when its calling convention is not known; MissingPart
+    without iced-x86.
     """
     if kernel.symbols is None:
         return _by_signature(kernel)

@@ -8,7 +8,8 @@
     found         kexec-tools' and the kernel's
     relocatable   an object, laid at an address
 
-A segment that nobody has an object for is walked as well: what it may write is then all of its segment.
+A segment that nobody has an object for is walked as well: what it may write is then all of its
+segment.
 
 Rules: an object is believed where its code is the segment's, byte for byte.
 

@@ -10,8 +10,8 @@
     jump_back_entry  the word that lay on top of the stack
     console_*, serial_*, reset_vga, legacy_pic, panic_kernel, backup_*, cmdline_end
 
-kexec-tools' prints "sha256 digests do not match :(" where it was told a console, and both stay for ever in
-a jump to itself.
+kexec-tools' prints "sha256 digests do not match :(" where it was told a console, and both stay for
+ever in a jump to itself.
 
 Rules: names are looked for, versions are not counted.
 """
@@ -84,8 +84,8 @@ def _known(where: Extent, held: bytes, each: Relocatable, by: str) -> Participan
 
 
 def written_all_the_same(each: Relocatable) -> Sequence[Extent]:
-    """What is no variable and is written: a CPU marks the descriptors that it loads, and entry64 has a stack
-    of two words beside them."""
+    """What is no variable and is written: a CPU marks the descriptors that it loads, and entry64
+    has a stack of two words beside them."""
     out = []
     for first, last in (("gdt", "gdt_end"), ("stack", "stack_init")):
         start: int | None = None

@@ -1,4 +1,5 @@
-"""Purgatories: what lies between the relocation code and the entry stub, and looks before it goes on.
+"""Purgatories: what lies between the relocation code and the entry stub, and looks before it goes
+on.
 
     ours   routines/purgatory_64.S: SHA-256 of every other segment, then the stub
 

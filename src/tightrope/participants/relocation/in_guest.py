@@ -4,8 +4,8 @@
     SEV-ES, SEV-SNP   DR7 is not written: that is #VC (AMD APM volume 2, 15.35.5); Linux's C code has turned
                       breakpoints off before the call (hw_breakpoint_disable)
 
-Linux does the same to its own code when it boots, since 6.10 (alternatives): four bytes of NOP before CR4 is
-written become `or $0x40, %r13d` in a TDX guest.
+Linux does the same to its own code when it boots, since 6.10 (alternatives): four bytes of NOP
+before CR4 is written become `or $0x40, %r13d` in a TDX guest.
 
 Rules: nothing else is changed, and what is proved of the routine is proved of these as well, see
 docs/proof.md; other code than the routine that has the labels is left as it is.
@@ -28,7 +28,8 @@ LINUX = (
     bytes.fromhex("4181e52010000090909090410f22e5"),
     bytes.fromhex("4181e5201000004183cd40410f22e5"),
 )
-"""and $PAE|LA57, %r13d; the alternative; mov %r13, %cr4: as it is in the image, and in a TDX guest."""
+"""and $PAE|LA57, %r13d; the alternative; mov %r13, %cr4: as it is in the image, and in a TDX
+guest."""
 
 
 def in_guest(code: Participant, guest: Confidential | None) -> Participant:

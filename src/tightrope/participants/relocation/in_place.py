@@ -4,9 +4,9 @@
     V -> machine_kexec          V -> the same
     P -> whatever               P -> P
 
-On x86_64 the low half of the current pgd is overwritten with that of page_table_b, an identity map; on
-i386 and PAE one entry for the control page is planted in it.  Then the control page is called at its
-physical address.
+On x86_64 the low half of the current pgd is overwritten with that of page_table_b, an identity
+map; on i386 and PAE one entry for the control page is planted in it.  Then the control page is
+called at its physical address.
 
 Source: Linux 2.6.16 arch/i386/kernel/machine_kexec.c and arch/x86_64/kernel/machine_kexec.c.
 """

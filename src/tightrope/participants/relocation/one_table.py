@@ -1,4 +1,5 @@
-"""Biederman's answer in the thread, and what Linux became: one identity map with V added, loaded twice.
+"""Biederman's answer in the thread, and what Linux became: one identity map with V added, loaded
+twice.
 
 It exists only where V is not one of the identity addresses.
 

@@ -1,4 +1,5 @@
-"""Biederman's last proposal in the thread (26 May 2006): what switches tables stays in the kernel's text.
+"""Biederman's last proposal in the thread (26 May 2006): what switches tables stays in the
+kernel's text.
 
     current pgd          page_table_a       page_table_b, or paging off
     V -> the function    the function       (not mapped)
@@ -6,8 +7,8 @@
     P -> whatever        (not mapped)       the control page
 
 page_table_a may have to lead V and P through the same entry, and P is known only when the image is
-loaded.  So the function is mapped at V and at its own physical address F by tables that are there from
-the beginning; when it is done it jumps to the control page.
+loaded.  So the function is mapped at V and at its own physical address F by tables that are there
+from the beginning; when it is done it jumps to the control page.
 
 Source: the thread; routines/switch_x86_64.S and switch_i386.S.
 """

@@ -1,7 +1,8 @@
 """Interface v1: dom0's own code, called by the hypervisor with an array of pages.
 
 The hypervisor takes the pages of page_table_a from page_list and fills them for its own V; it never
-parses a table, and knows each page by its slot.  So only a design that fills an array of pages can go.
+parses a table, and knows each page by its slot.  So only a design that fills an array of pages can
+go.
 
 Source: the thread, its second half; machine_kexec() of Xen 3.0.4 (xen/arch/x86/machine_kexec.c);
 routines/relocate_x86_64_page_list.S and relocate_i386_page_list.S.

@@ -1,6 +1,8 @@
-"""Xen's own relocation code, kexec_reloc: found in a hypervisor's image, with the contract of interface v2.
+"""Xen's own relocation code, kexec_reloc: found in a hypervisor's image, with the contract of
+interface v2.
 
-Rules: the bytes are the user's hypervisor's and never shipped; what is not known for certain is an ImageError.
+Rules: the bytes are the user's hypervisor's and never shipped; what is not known for certain is an
+ImageError.
 
 May import: errors, memory, model
 """

@@ -3,16 +3,17 @@
     V, in the hypervisor's text ->  a page of its own: kexec_reloc, relocate_pages, the way to 32 bits,
                                     gdt, stack (128 bytes, whose end the second instruction names)
 
-Xen has no symbols in its image: the code is known by its instructions up to the entry of a 64-bit image,
-which begin a page in one place alone.  Debian's 4.17 and 4.20 have the same there.
+Xen has no symbols in its image: the code is known by its instructions up to the entry of a 64-bit
+image, which begin a page in one place alone.  Debian's 4.17 and 4.20 have the same there.
 
-What is weaker than this project's own: nothing drops the idt on the way to 64-bit code, and CR4.PGE is on
-until after the jump to the identity address.  What its C code has done before: interrupts off, CR4.CET
-clear (since 4.17).  Xen maps the code page, the list, the sources and the segments, in pages of 4 KiB, and
-nothing else.
+What is weaker than this project's own: nothing drops the idt on the way to 64-bit code, and
+CR4.PGE is on until after the jump to the identity address.  What its C code has done before:
+interrupts off, CR4.CET clear (since 4.17).  Xen maps the code page, the list, the sources and the
+segments, in pages of 4 KiB, and nothing else.
 
 Sources: machine_kexec() and machine_kexec_add_page() in xen/arch/x86/machine_kexec.c, and
-xen/arch/x86/x86_64/kexec_reloc.S, of 4.17 and 4.20; the instructions as they are in Debian's images.
+xen/arch/x86/x86_64/kexec_reloc.S, of 4.17 and 4.20; the instructions as they are in Debian's
+images.
 
 Rules: one place or none; nobody counts versions.
 """
@@ -62,7 +63,8 @@ class Found:
 
 
 def find(segments: Sequence[LinkedSegment], source: str) -> Found:
-    """The code in a hypervisor's segments.  Raises ImageError where it is in no place, or in several."""
+    """The code in a hypervisor's segments.  Raises ImageError where it is in no place, or in
+    several."""
     found = [
         (segment, match.start(), int.from_bytes(match[1], "little"))
         for segment in segments

@@ -1,7 +1,7 @@
 """kexec_load(2), kexec_file_load(2) and reboot(2): the port, and Linux behind it.
 
-Rules: this file knows how to ask, not what.  Nothing is checked here and nothing is explained: an errno
-comes back as `CallFailed`.  Only the standard library: this has to run in an initramfs.
+Rules: this file knows how to ask, not what.  Nothing is checked here and nothing is explained: an
+errno comes back as `CallFailed`.  Only the standard library: this has to run in an initramfs.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ class SystemCalls(Protocol):
     def kexec_file_load(
         self, kernel: int, initrd: int, command_line: bytes, flags: abi.FileFlag
     ) -> None:
-        """Load files by their descriptors; the command line without its zero.  Raises CallFailed."""
+        """Load files by their descriptors; the command line without its zero.  Raises
+        CallFailed."""
 
     def reboot_kexec(self) -> None:
         """Jump.  Where it works it does not return.  Raises CallFailed."""
@@ -44,7 +45,8 @@ class SystemCalls(Protocol):
         """This process becomes another program, found on the PATH.  Raises CallFailed."""
 
     def run(self, words: Sequence[str]) -> int:
-        """Another program's exit status, 127 where it cannot be started.  What it says is not kept."""
+        """Another program's exit status, 127 where it cannot be started.  What it says is not
+        kept."""
 
 
 class _Segment(ctypes.Structure):
@@ -88,7 +90,8 @@ class Linux:
         rows = (_Segment * max(len(segments), 1))()
         kept = []
         for row, each in zip(rows, segments, strict=False):
-            # from_buffer wants writable memory, and a mapped file is not: bytes are passed by address.
+            # from_buffer wants writable memory, and a mapped file is not: bytes are passed by
+            # address.
             held = ctypes.c_char_p(bytes(each.data)) if len(each.data) else None
             kept.append(held)
             row.buf = ctypes.cast(held, ctypes.c_void_p).value if held else None

@@ -3,12 +3,13 @@
     a crash load fails  ->  the image that was there is gone  ->  the distribution's own loader, run again
 
 Linux drops the old crash image before it looks at the new one (do_kexec_load in kernel/kexec.c, and
-kexec_file_load in kernel/kexec_file.c: kimage_free(xchg(&kexec_crash_image, NULL))), and nobody can read
-an image back: the crash region is taken out of the direct map (arch_kexec_protect_crashkres), so neither
-/proc/kcore nor /dev/mem has it.  What can be done is what put it there.
+kexec_file_load in kernel/kexec_file.c: kimage_free(xchg(&kexec_crash_image, NULL))), and nobody
+can read an image back: the crash region is taken out of the direct map
+(arch_kexec_protect_crashkres), so neither /proc/kcore nor /dev/mem has it.  What can be done is
+what put it there.
 
-Rules: a program is run by its words and never by a shell; that it brought the image back is what the
-kernel's file says afterwards, not its exit status.
+Rules: a program is run by its words and never by a shell; that it brought the image back is what
+the kernel's file says afterwards, not its exit status.
 """
 
 from __future__ import annotations

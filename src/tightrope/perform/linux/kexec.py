@@ -2,12 +2,12 @@
 
     look (State)  ->  refuse  ->  load  ->  read back  ->  jump
 
-Rules: the machine is reached through two ports, `SystemCalls` and `Files`.  A load that the kernel would
-refuse is refused before it is asked; what it refuses all the same is told with its errno and with what
-became of the image that was loaded before.
+Rules: the machine is reached through two ports, `SystemCalls` and `Files`.  A load that the kernel
+would refuse is refused before it is asked; what it refuses all the same is told with its errno and
+with what became of the image that was loaded before.
 
-What became of it, as seen on 6.1, 6.12, 7.2 and 7.3: a plain load that fails keeps the old image, a crash
-load that fails drops it, so that the machine is without kdump.
+What became of it, as seen on 6.1, 6.12, 7.2 and 7.3: a plain load that fails keeps the old image,
+a crash load that fails drops it, so that the machine is without kdump.
 """
 
 from __future__ import annotations
@@ -107,7 +107,8 @@ class LinuxKexec:
 
     @property
     def way(self) -> str:
-        """How a jump is asked for: through systemd where it runs this machine, so that services end first.
+        """How a jump is asked for: through systemd where it runs this machine, so that services
+        end first.
 
         sd_booted(3) looks for /run/systemd/system; the name of process 1 says as much in a file.
         """
@@ -115,7 +116,8 @@ class LinuxKexec:
         return " ".join(SYSTEMCTL) if runs else "reboot(2)"
 
     def cautions(self) -> tuple[str, ...]:
-        """What may go wrong at the very end of a jump, when services have stopped; a sentence each."""
+        """What may go wrong at the very end of a jump, when services have stopped; a sentence
+        each."""
         found = []
         if self.state().live_update:
             found.append(
@@ -251,7 +253,8 @@ def reasons(state: State, load: Load | FileLoad) -> tuple[Refusal, ...]:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Hold Ctrl-C and its like back until the call is over: a load is done or not done, never half told."""
+    """Hold Ctrl-C and its like back until the call is over: a load is done or not done, never half
+    told."""
     held = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
     old = signal.pthread_sigmask(signal.SIG_BLOCK, held)
     try:

@@ -2,8 +2,8 @@
 
     FOLDERS --the first that is there--> tightrope.kexec.lock, flock(2), held until the `with` ends
 
-Rules: nobody waits: who holds it is told and the second one is refused.  The kernel has a mutex of its own
-(kexec_trylock, EBUSY); this one also covers the look before the call and the look after it.
+Rules: nobody waits: who holds it is told and the second one is refused.  The kernel has a mutex of
+its own (kexec_trylock, EBUSY); this one also covers the look before the call and the look after it.
 """
 
 from __future__ import annotations

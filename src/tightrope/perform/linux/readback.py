@@ -2,8 +2,9 @@
 
     (State before, State after, crash?) -> each thing that is not as the load should have left it
 
-Rules: a fact that no file tells disagrees with nothing.  What can be read: whether an image of each kind is
-loaded, how much crash memory there is, how many loads are left.  Where the segments lie no file tells.
+Rules: a fact that no file tells disagrees with nothing.  What can be read: whether an image of
+each kind is loaded, how much crash memory there is, how many loads are left.  Where the segments
+lie no file tells.
 """
 
 from __future__ import annotations

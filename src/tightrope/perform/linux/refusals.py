@@ -1,15 +1,17 @@
-"""What Linux would answer to a load, and why: every errno of both calls that can be told beforehand.
+"""What Linux would answer to a load, and why: every errno of both calls that can be told
+beforehand.
 
     (State, Request) --rules, in the kernel's order--> Refusal: call, errno, what was found, what mends it
 
-Sources: kernel/kexec.c (kexec_load_check, do_kexec_load), kernel/kexec_core.c (sanity_check_segment_list,
-kexec_load_permitted), kernel/kexec_file.c, arch/x86/kernel/kexec-bzimage64.c and machine_kexec_64.c;
-the errnos of a load's shape, its crash region, its command line and the sysctls were asked of 6.1, 6.12
-and 7.3 (tests/perform/test_real_linux.py), the others are read in the source.
+Sources: kernel/kexec.c (kexec_load_check, do_kexec_load), kernel/kexec_core.c
+(sanity_check_segment_list, kexec_load_permitted), kernel/kexec_file.c,
+arch/x86/kernel/kexec-bzimage64.c and machine_kexec_64.c; the errnos of a load's shape, its crash
+region, its command line and the sysctls were asked of 6.1, 6.12 and 7.3
+(tests/perform/test_real_linux.py), the others are read in the source.
 
-Rules: pure functions of what was read; a fact that is not known refuses nothing.  What the kernel accepts
-although it cannot work is a `Refusal` too, ours, without an errno: Linux compares a plain load with no
-memory map.
+Rules: pure functions of what was read; a fact that is not known refuses nothing.  What the kernel
+accepts although it cannot work is a `Refusal` too, ours, without an errno: Linux compares a plain
+load with no memory map.
 """
 
 from __future__ import annotations

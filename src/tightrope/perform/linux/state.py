@@ -5,8 +5,8 @@
     /sys/kernel/security/lockdown, /proc/self/status       who may
     /proc/config.gz, /boot/config-RELEASE                  what was built into this kernel
 
-Rules: one door to the files, `Files`, so that a tree from another machine is read the same way.  What a
-file does not say is None, never a guess.
+Rules: one door to the files, `Files`, so that a tree from another machine is read the same way.
+What a file does not say is None, never a guess.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ Files = Callable[[str], bytes | None]
 """What a file of the machine holds, by its absolute path; None where it cannot be read."""
 
 BLOCK = 1 << 16
-"""Bytes of one read.  A sysctl file asked for 4 MiB or more at once answers ENOMEM (proc_sys_call_handler
-in fs/proc/proc_sysctl.c), as if it could not be read."""
+"""Bytes of one read.  A sysctl file asked for 4 MiB or more at once answers ENOMEM
+(proc_sys_call_handler in fs/proc/proc_sysctl.c), as if it could not be read."""
 MOST = 1 << 24
 """Bytes of a file that are read at all; a configuration has 300 KB."""
 
@@ -49,7 +49,8 @@ _IOMEM = re.compile(r"^( *)([0-9a-f]+)-([0-9a-f]+) : (.*)$")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
-    """Loads that are left, by the kind of load; None where this kernel has no such limit, or any number."""
+    """Loads that are left, by the kind of load; None where this kernel has no such limit, or any
+    number."""
 
     reboot: int | None
     crash: int | None
@@ -71,8 +72,8 @@ class State:
     """"none", "integrity" or "confidentiality"; None without the security module."""
     secure_boot: bool | None
     foreign_keys: bool | None
-    """Whether this kernel has a key besides its own build's: the firmware's, a machine owner's.  None where
-    /proc/keys does not show the keyrings, which are root's to see."""
+    """Whether this kernel has a key besides its own build's: the firmware's, a machine owner's.
+    None where /proc/keys does not show the keyrings, which are root's to see."""
     may_boot: bool | None
     """Whether this process has CAP_SYS_BOOT."""
     ram: tuple[Extent, ...]
@@ -165,7 +166,8 @@ def _secure_boot(data: bytes | None) -> bool | None:
 
 
 def _foreign_keys(text: str | None) -> bool | None:
-    """Of security/keys/proc.c: a keyring's row ends in its name and `empty` or how many keys it holds."""
+    """Of security/keys/proc.c: a keyring's row ends in its name and `empty` or how many keys it
+    holds."""
     found = re.findall(
         r" keyring   \.(platform|machine): (empty|\d{1,6})$", text or "", re.MULTILINE
     )

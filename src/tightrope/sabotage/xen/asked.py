@@ -1,4 +1,5 @@
-"""Sabotages of a handover through Xen: numbers of the wrong kind, the wrong V, what is not overwritten.
+"""Sabotages of a handover through Xen: numbers of the wrong kind, the wrong V, what is not
+overwritten.
 
 Rules: as `edits`; what is not there to be changed raises BadInput with the reason.
 """
