@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from tests.conftest import lacking
+from tests.conftest import REPOSITORY, lacking
 from tests.rehearse.runs import (
     crashed,
     example_host,
@@ -24,8 +27,10 @@ from tightrope.cli import main
 from tightrope.deeds.rehearse import prepare
 from tightrope.model import Step, Verdict
 from tightrope.model.sheet import Ink, Lane, Line, Map, Patch, Section, Sheet, Window
+from tightrope.report.drawing import WIDTH, drawing, touching
 from tightrope.report.html import html
 from tightrope.views import plan as planned
+from tightrope.views.pictures import memory_map
 from tightrope.views.rehearsal import VIEW
 
 if TYPE_CHECKING:
@@ -90,6 +95,13 @@ def shown(browser: Chrome) -> str:
     return str(browser.execute_script("return document.body.innerText"))
 
 
+def answer(browser: Chrome) -> str:
+    """The answer as it would be read aloud; the colon after its first words is not drawn."""
+    return " ".join(
+        str(browser.find_element("tag name", "h1").get_attribute("textContent")).split()
+    )
+
+
 def page_of(verdict: Verdict) -> str:
     return html(VIEW.sheet(verdict), title="tightrope rehearse")
 
@@ -98,11 +110,11 @@ def test_a_good_page_answers_the_five_questions_on_its_first_screen(
     browser: Chrome, tmp_path: Path
 ) -> None:
     opened(browser, tmp_path, page_of(sound()))
-    answer = browser.find_element("tag name", "h1")
-    assert answer.text.startswith("It holds: the shipped kernel")
-    assert "by our relocation code" in answer.text
-    assert f"{len(sound().rules)} rules asked" in answer.text
-    assert answer.rect["y"] < 200
+    said = answer(browser)
+    assert said.startswith("It holds: the shipped kernel")
+    assert "by our relocation code" in said
+    assert f"{len(sound().rules)} rules asked" in said
+    assert browser.find_element("tag name", "h1").rect["y"] < 200
 
 
 @pytest.mark.parametrize("name", SABOTAGES)
@@ -112,7 +124,7 @@ def test_a_finding_is_found_by_text_and_by_place(
     verdict = fallen(name)
     opened(browser, tmp_path, page_of(verdict))
     first = verdict.findings[0]
-    assert first.message in browser.find_element("tag name", "h1").text
+    assert first.message in answer(browser)
     assert first.rule in browser.find_element("tag name", "h2").text
     assert first.mend in shown(browser)
     chosen = browser.find_element("css selector", "input:checked + label")
@@ -159,6 +171,109 @@ def test_the_memory_map_has_every_lane_and_says_what_each_bar_is(
         assert bar.rect["width"] >= 1
 
 
+OVERLAPS = """
+const texts = [...document.querySelectorAll("svg text")].map(e => [e.textContent, e.getBBox()]);
+const out = [];
+texts.forEach(([a, p], i) => {
+  if (p.x < -0.5 || p.x + p.width > 960.5) out.push([a, "is cut"]);
+  texts.slice(i + 1).forEach(([b, q]) => {
+    const over = Math.min(p.x + p.width, q.x + q.width) - Math.max(p.x, q.x);
+    if (over > 0.5 && Math.min(p.y + p.height, q.y + q.height) - Math.max(p.y, q.y) > 4) out.push([a, b]);
+  });
+});
+return out;
+"""
+"""Texts of a picture that lie over one another, or beyond its edge, as the browser laid them out."""
+
+
+@pytest.mark.parametrize("of", [sound, crashed, *(partial(fallen, name) for name in SABOTAGES)])
+def test_no_two_texts_of_a_picture_touch(
+    of: Callable[[], Verdict], browser: Chrome, tmp_path: Path
+) -> None:
+    opened(browser, tmp_path, page_of(of()))
+    assert browser.execute_script(OVERLAPS) == []
+    assert browser.execute_script("return document.body.scrollWidth <= window.innerWidth")
+
+
+def test_texts_that_touch_would_be_seen(browser: Chrome, tmp_path: Path) -> None:
+    two = (
+        '<svg viewBox="0 0 960 20"><text x="0" y="14">one</text><text x="9" y="14">two</text></svg>'
+    )
+    opened(browser, tmp_path, f"<!doctype html>{two}")
+    assert browser.execute_script(OVERLAPS) == [["one", "two"]]
+
+
+def palettes() -> Iterator[dict[str, str]]:
+    """Each colour by name, of the light and the dark page."""
+    css = (REPOSITORY / "src/tightrope/report/sheet.css").read_text(encoding="utf-8")
+    for block in re.findall(r":root \{(.*?)\}", css, re.DOTALL):
+        yield dict(re.findall(r"--(\w+): #([0-9a-f]{6});", block))
+
+
+def contrast(one: str, other: str) -> float:
+    """WCAG 2.2's contrast ratio of two colours."""
+
+    def light(colour: str) -> float:
+        parts = [int(colour[at : at + 2], 16) / 255 for at in (0, 2, 4)]
+        red, green, blue = (
+            each / 12.92 if each <= 0.04045 else ((each + 0.055) / 1.055) ** 2.4 for each in parts
+        )
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    dark, bright = sorted((light(one), light(other)))
+    return (bright + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize("colours", [*palettes()], ids=["light", "dark"])
+def test_every_text_can_be_read_on_what_lies_behind_it(colours: dict[str, str]) -> None:
+    for text in ("fg", "faint", "good", "bad"):
+        for behind in ("bg", "card"):
+            assert contrast(colours[text], colours[behind]) >= 4.5, (text, behind)
+    for ink in (each.name.lower() for each in Ink if each is not Ink.RAM):
+        assert contrast(colours["on"], colours[ink]) >= 4.5, ink
+        assert contrast(colours[ink], colours["card"]) >= 3, ink
+    assert contrast(colours["on"], colours["good"]) >= 4.5
+    assert contrast(colours["on"], colours["bad"]) >= 4.5
+
+
+def test_the_walk_itself_has_a_lens_in_which_its_pages_can_be_told_apart() -> None:
+    built = crashed().handover
+    drawn = drawing(memory_map(built.host, built.intent, built))
+    wide = {
+        bar.ink: bar.width
+        for panel in drawn.panels
+        for row in panel.rows
+        for bar in row.bars
+        if row.name == "walk"
+    }
+    assert wide["control"] > 20
+    assert min(wide["table_a"], wide["table_b"]) > 60
+    assert touching(drawn) == []
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 1 << 46), st.integers(1, 1 << 40), st.text(max_size=30)),
+        min_size=1,
+        max_size=12,
+    )
+)
+def test_no_labels_touch_whatever_is_drawn(things: list[tuple[int, int, str]]) -> None:
+    inks = list(Ink)
+    patches = [
+        Patch(start, start + size, inks[at % len(inks)], label)
+        for at, (start, size, label) in enumerate(sorted(things))
+    ]
+    end = max(each.end for each in patches)
+    lens = Window(patches[0].start, patches[0].end)
+    drawn = drawing(
+        Map(lanes=(Lane("lane", tuple(patches)),), whole=Window(0, end), lenses=(lens,))
+    )
+    assert touching(drawn) == []
+    for panel in drawn.panels:
+        assert all(0 <= each.letter.x <= WIDTH for each in panel.brackets)
+
+
 def test_markup_in_a_name_is_text(browser: Chrome, tmp_path: Path) -> None:
     sheet = Sheet(
         (
@@ -189,7 +304,7 @@ def test_a_crash_a_host_and_a_plan_have_pages_too(browser: Chrome, tmp_path: Pat
     assert "the crash region" in shown(browser)
     plan = prepare(shipped_kernel(), example_host(), shipped_request())
     opened(browser, tmp_path, html(planned.VIEW.sheet(plan), title="plan"))
-    assert browser.find_element("tag name", "h1").text.startswith("It fits: the shipped kernel")
+    assert answer(browser).startswith("It fits: the shipped kernel")
 
 
 def test_a_picture_of_a_million_pieces_is_as_small_as_one_of_a_hundred() -> None:

@@ -59,6 +59,19 @@ def condition(host: Host) -> str:
     return f", if {listed} as assumed"
 
 
+def rests_on(host: Host) -> str:
+    """What kind of description a verdict rests on: a noun phrase."""
+    if not host.facts:
+        return (
+            "a host description that names no source for its fields"
+            " (`tightrope host capture` describes this machine)"
+        )
+    assumed = len(host.assumed())
+    if not assumed:
+        return "a host description of which nothing is assumed"
+    return f"a host description with {words.count(assumed, 'assumed field')} (see below)"
+
+
 def assumptions(host: Host) -> Iterator[str]:
     """Each of them, and what would settle it."""
     found = host.assumed()

@@ -7,7 +7,7 @@ looked at.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +18,16 @@ from tightrope.model.handover import Tables
 from tightrope.model.sheet import Ink, Lane, Map, Patch, Window
 from tightrope.views import words
 
+MOVING = ("waiting", "walk", "new kernel")
+"""The lanes of the handover: what lies still needs no lens."""
 LENSES = 3
-"""At most."""
+"""At most, and one for the pages of the walk."""
 NEAR = 32 << 20
 """Bytes between two things that one lens shows."""
+CLOSE = 1 << 20
+"""Bytes between two pages of the walk that are shown together."""
+ZOOM = 32
+"""How many times larger the pages of the walk have to be in a lens of their own."""
 MARGIN = 16
 """A lens is wider than what it shows by this share on each side."""
 
@@ -36,31 +42,59 @@ def memory_map(host: Host, intent: Intent, built: Handover | None = None) -> Map
         Lane("new kernel", tuple(_new(intent))),
     ]
     lanes = [each for each in lanes if each.patches]
-    small = [Extent(patch.start, patch.end) for each in lanes[1:] for patch in each.patches]
     end = max(patch.end for each in lanes for patch in each.patches)
     whole = _window(0, end)
-    return Map(lanes=tuple(lanes), whole=whole, lenses=tuple(lenses(small, whole)))
+    moving = _extents(each for each in lanes if each.name in MOVING)
+    small = [*_extents(lanes[1:])]
+    walk = [*_extents(each for each in lanes if each.name == "walk")]
+    return Map(lanes=tuple(lanes), whole=whole, lenses=tuple(lenses(small, [*moving], walk, whole)))
 
 
-def lenses(things: Iterable[Extent], whole: Window) -> Iterator[Window]:
-    """Where things lie close together, in the order of their addresses."""
-    groups: list[list[Extent]] = []
-    for each in union(things):
-        if groups and each.start - groups[-1][-1].end < NEAR:
-            groups[-1].append(each)
-        else:
-            groups.append([each])
+def _extents(lanes: Iterable[Lane]) -> Iterator[Extent]:
+    return (Extent(patch.start, patch.end) for each in lanes for patch in each.patches)
+
+
+def lenses(
+    things: Iterable[Extent], moving: Sequence[Extent], walk: Sequence[Extent], whole: Window
+) -> Iterator[Window]:
+    """Where things lie close together and something of the handover among them, in the order of
+    their addresses; and the pages of the walk, where they would be too small to tell apart.
+    """
     # A group that the whole map shows well needs no lens; of the others, those with most to show.
     span = whole.end - whole.start
-    hard = [each for each in groups if (each[-1].end - each[0].start) * 4 < span]
-    hard.sort(key=len, reverse=True)
-    for group in sorted(hard[:LENSES], key=lambda each: each[0].start):
-        start, end = group[0].start, group[-1].end
-        margin = max((end - start) // MARGIN, PAGE_SIZE)
-        yield _window(
-            max(align_down(start - margin, PAGE_SIZE), whole.start),
-            align_up(end + margin, PAGE_SIZE),
-        )
+    hard = [each for each in _groups(things, NEAR) if (each.end - each.start) * 4 < span]
+    told = [each for each in hard if any(each.overlaps(one) for one in moving)]
+    told.sort(key=lambda each: sum(each.overlaps(one) for one in moving), reverse=True)
+    shown = [_lens(each, whole) for each in told[:LENSES]]
+    for each in _groups(walk, CLOSE)[:1]:
+        lens = _lens(each, whole)
+        if not any(
+            (one.end - one.start) < ZOOM * (lens.end - lens.start)
+            for one in shown
+            if one.start <= lens.start < one.end
+        ):
+            shown.append(lens)
+    yield from sorted(shown, key=lambda each: (each.start, -each.end))
+
+
+def _groups(things: Iterable[Extent], near: int) -> list[Extent]:
+    """Extents of what lies less than `near` bytes apart."""
+    out: list[Extent] = []
+    for each in union(things):
+        if out and each.start - out[-1].end < near:
+            out[-1] = Extent(out[-1].start, each.end)
+        else:
+            out.append(each)
+    return out
+
+
+def _lens(group: Extent, whole: Window) -> Window:
+    """A window a little wider than what it shows."""
+    margin = max((group.end - group.start) // MARGIN, PAGE_SIZE)
+    return _window(
+        max(align_down(group.start - margin, PAGE_SIZE), whole.start),
+        min(align_up(group.end + margin, PAGE_SIZE), whole.end),
+    )
 
 
 def _window(start: int, end: int) -> Window:

@@ -47,8 +47,8 @@ def sheet(verdict: Verdict) -> Sheet:
             *_end(verdict),
             *_handler(verdict),
             *_console(verdict),
-            *trees.sections(built),
             Section("memory", (memory_map(built.host, built.intent, built),), detail=True),
+            *trees.sections(built),
             Section(None, tuple(_sentence(verdict))),
         ),
         headline=headline(verdict),
@@ -64,16 +64,16 @@ def headline(verdict: Verdict) -> Text:
         where = f"at step {int(first.step)}" if first.step else "before the walk"
         return (
             Span("It falls", Tone.WORST),
-            f" {where}: {who}: {first.message} ({first.rule}); {_what_would_be(verdict)}",
+            f" {where}: {who}, by {_code(verdict)}: {first.message} ({first.rule});"
+            f" {_what_would_be(verdict)}",
         )
     if verdict.outcome is Outcome.UNKNOWN:
         return (Span("No verdict", Tone.HEAD), f": {who}: the walk holds, {_unheard(verdict)}")
-    code = "the old kernel's own" if verdict.handover.relocation_code.image else "our"
     rests = host.condition(verdict.handover.host)
     spoke = ", and it spoke" if _heard(verdict) else ""
     return (
         Span("It holds", Tone.GOOD),
-        f"{rests}: {who}, by {code} relocation code{spoke}; {len(verdict.rules)} rules asked",
+        f"{rests}: {who}, by {_code(verdict)}{spoke}; {len(verdict.rules)} rules asked",
     )
 
 
@@ -81,6 +81,12 @@ def _kernel(verdict: Verdict) -> str:
     image = verdict.handover.intent.image
     version = f" ({image.version.split(' ', 1)[0]})" if image.version else ""
     return f"{image.source}{version}"
+
+
+def _code(verdict: Verdict) -> str:
+    """Whose code is walked."""
+    own = verdict.handover.relocation_code.image is not None
+    return "the old kernel's own relocation code" if own else "our relocation code"
 
 
 def _heard(verdict: Verdict) -> bool:
@@ -122,6 +128,7 @@ def _programs(verdict: Verdict) -> Iterator[tuple[str, str]]:
     elif isinstance(plan.through, Bare):
         yield "code", "our own; --from FILE walks that of an old kernel's image"
     yield from segments.lines(verdict)
+    yield "rests on", f"{host.rests_on(old)}, and {words.count(len(verdict.rules), 'rule')}"
 
 
 def _places(built: Handover) -> Iterator[tuple[str, str]]:
@@ -198,17 +205,29 @@ def _console(verdict: Verdict) -> Iterator[Section]:
 
 def _findings(verdict: Verdict) -> Iterator[Section]:
     for number, finding in enumerate(verdict.findings):
-        yield _finding(finding, "what is wrong" if number == 0 else "and also", Tone.WORST)
+        head = "what is wrong" if number == 0 else "and also"
+        yield _finding(finding, head, Tone.WORST, whole=number == 0)
     for finding in verdict.advice:
-        yield _finding(finding, "advice", Tone.HEAD)
+        yield _finding(finding, "advice", Tone.HEAD, whole=not verdict.findings)
 
 
-def _finding(finding: Finding, head: str, tone: Tone) -> Section:
+def _finding(finding: Finding, head: str, tone: Tone, *, whole: bool) -> Section:
+    """A finding; its evidence is for who asks for it, where another one is the one to mend."""
     step = f"step {int(finding.step)}" if finding.step else "before the walk"
-    rows = (*finding.evidence.items(), ("mend", finding.mend))
+    evidence = tuple(finding.evidence.items())
+    mend = (("mend", finding.mend),)
+    rows = (evidence + mend,) if whole else (evidence, mend)
     return Section(
         (Span(head, tone), f"  [{finding.rule}] {step}: {finding.message}"),
-        (Pairs(rows=rows, names=EVIDENCE, indent=steps.INDENT),),
+        tuple(
+            Pairs(
+                rows=each,
+                names=EVIDENCE,
+                indent=steps.INDENT,
+                detail=not whole and each is evidence,
+            )
+            for each in rows
+        ),
     )
 
 
