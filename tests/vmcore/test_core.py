@@ -202,32 +202,6 @@ def test_an_odd_row_is_left_out_and_said_and_the_rest_is_read(
     assert dict(core.notes.vmcoreinfo) == ({} if "notes" in lost else INFO)
 
 
-@pytest.mark.parametrize(
-    ("data", "words"),
-    [
-        (b"makedumpfile\0\0\0\0" + bytes(4080), "makedumpfile -R CORE"),
-        (b"KDUMP   \x06\0\0\0" + bytes(8180), "-E refuses it"),
-        (b"DISKDUMP\x01\0\0\0" + bytes(8180), "diskdump"),
-        (b"KDUMP   ", "-E refuses it"),
-    ],
-)
-def test_a_dump_of_another_format_is_named_with_what_makes_a_core(data: bytes, words: str) -> None:
-    with pytest.raises(CoreError, match="makedumpfile") as caught:
-        vmcore.parse(data, "made")
-    assert words in str(caught.value)
-
-
-@pytest.mark.parametrize(("block", "flag"), [(428, 12), (416, 8)], ids=["64 bits", "32 bits"])
-def test_a_part_of_a_split_dump_is_named(block: int, flag: int) -> None:
-    data = bytearray(b"KDUMP   \x06" + bytes(8191))
-    data[block : block + 4] = (4096).to_bytes(4, "little")
-    with pytest.raises(CoreError, match="-E refuses it"):
-        vmcore.parse(data, "made")
-    data[4096 + flag] = 1
-    with pytest.raises(CoreError, match="--reassemble"):
-        vmcore.parse(data, "made")
-
-
 def pieces(cuts: list[int], gaps: set[int]) -> tuple[bytes, list[Load]]:
     """Eight pages of memory from 0, cut into PT_LOADs; those with a number in `gaps` are left away."""
     memory = bytes(n * 7 & 0xFF for n in range(8 * 4096))

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 from typing import Protocol
 
 import numpy as np
@@ -72,6 +72,36 @@ class Data(Protocol):
         ...
 
 
+class Kind(StrEnum):
+    """How a dump is laid out; the value is what people call it."""
+
+    ELF = "ELF"
+    KDUMP = "kdump-compressed"
+
+
+class Compression(StrEnum):
+    """What the pages of a compressed dump are packed with."""
+
+    ZLIB = "zlib"
+    LZO = "lzo"
+    SNAPPY = "snappy"
+    ZSTD = "zstd"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Container:
+    """The file's format.  A `flattened` one was written into a pipe."""
+
+    kind: Kind
+    flattened: bool
+    compression: tuple[Compression, ...] = ()
+    """Empty where every page is as it was."""
+    written: int | None = None
+    """Seconds since 1970, where the header has a time."""
+    part: Extent | None = None
+    """The memory that this one part of a split dump has pages of."""
+
+
 class Standing(IntEnum):
     """How a frame stands in a core."""
 
@@ -126,6 +156,7 @@ class Core:
     """e_machine: EM_386 or EM_X86_64; a PAE kernel's core may be ELF64 with EM_386."""
     bits: int
     """The ELF class: width of the headers, not of the kernel."""
+    container: Container
     data: Data
     held: Pieces
     offsets: U64

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypedDict, assert_never
 
+from tightrope.model.dump import Core, Kind
 from tightrope.model.pgd import Change, Pgd, Range, Wholeness
 from tightrope.model.sheet import Line, Pairs, Section, Sheet, Span, Text, Tone
 from tightrope.views import words
@@ -155,7 +156,7 @@ def _rows(pgd: Pgd) -> Iterator[tuple[str, str]]:
     yield (
         "core",
         f"{core.source}: {words.size(memory)} of memory in {words.count(len(core.extents), 'piece')},"
-        f" {words.count(core.notes.cpus, 'CPU')}, ELF{core.bits}",
+        f" {words.count(core.notes.cpus, 'CPU')}, {format_of(core)}",
     )
     yield "kernel", _kernel(pgd) or "not named"
     yield "pgd", f"{pgd.root.phys:#x}: {pgd.root.how}"
@@ -172,6 +173,14 @@ def _rows(pgd: Pgd) -> Iterator[tuple[str, str]]:
         yield "", each
     for number, each in enumerate((*pgd.root.settled, *core.unused)):
         yield "" if number else "left out", each
+
+
+def format_of(core: Core) -> str:
+    """The dump's format in words."""
+    container = core.container
+    words = [f"ELF{core.bits}" if container.kind is Kind.ELF else container.kind.value]
+    words += [f"by {each.value}" for each in container.compression]
+    return ("flattened " if container.flattened else "") + " ".join(words)
 
 
 def _verdict(pgd: Pgd) -> str:

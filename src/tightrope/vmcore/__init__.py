@@ -1,7 +1,11 @@
-"""The crashed kernel's page tables, read out of an ELF core of its memory.
+"""The crashed kernel's page tables, read out of a dump of its memory, whatever its format.
 
-    file     the bytes of a core where they lie; other formats by name
-    core     bytes -> Core: which physical memory the core holds, and its notes
+    file     the bytes of a dump where they lie
+    formats  which format they are in -> Core: which physical memory it holds, and its notes
+      flattened   a file that was written into a pipe, put in its places again
+      core        an ELF core
+      diskdump    a compressed dump; packed, codecs: its pages, unpacked when they are asked for
+      parts       the files of a split dump as one
     root     Core -> Root: where the crashed kernel's pgd lies, and who says so
     sweep    Core, Root -> Sweep: every mapping, every missing table, every impossible entry
     other_tables   the tables that a core has, where VMCOREINFO is of another boot
@@ -21,7 +25,7 @@ May import: abi, errors, memory, model, x86
 
 from tightrope.model.dump import Core
 from tightrope.model.pgd import Change, Pgd, Range, Root
-from tightrope.vmcore.core import parse, read
+from tightrope.vmcore.formats import parse, read
 from tightrope.vmcore.pgd import pgd
 from tightrope.vmcore.ranges import difference, merged
 from tightrope.vmcore.root import find_root

@@ -26,8 +26,17 @@ from numpy.typing import NDArray
 
 from tightrope.abi import elf
 from tightrope.errors import CoreError
-from tightrope.model.dump import EM_386, EM_X86_64, U64, Core, Data, Notes, Pieces
-from tightrope.vmcore.file import InFile, InMemory, refuse_other_formats
+from tightrope.model.dump import (
+    EM_386,
+    EM_X86_64,
+    U64,
+    Container,
+    Core,
+    Data,
+    Kind,
+    Notes,
+    Pieces,
+)
 from tightrope.vmcore.notes import read_notes
 
 _NOTES_LIMIT = 64 << 20
@@ -48,22 +57,9 @@ _SECTION_INFO = {32: 28, 64: 44}
 _TOP = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
 
 
-def read(path: str) -> Core:
-    """The core in a file, which is read where it lies.  Raises CoreError, also for what is no
-    file."""
-    return _core(InFile(path), path)
-
-
-def parse(data: bytes | bytearray | memoryview, source: str) -> Core:
-    """The core in these bytes; `source` names it in errors.  Raises CoreError."""
-    return _core(InMemory(data), source)
-
-
-def _core(data: InFile | InMemory, source: str) -> Core:
-    refuse_other_formats(data, source)
+def read(data: Data, source: str, *, flattened: bool) -> Core:
+    """The core in an ELF file; `source` names it in errors.  Raises CoreError."""
     head = data.read(0, min(data.size, np.dtype(_HEADER[64]).itemsize))
-    if head[:4] != b"\x7fELF":
-        raise CoreError("not an ELF file", source=source, offset=0)
     bits = {1: 32, 2: 64}.get(head[4] if len(head) > 4 else 0, 0)
     if not bits:
         raise CoreError("neither ELFCLASS32 nor ELFCLASS64", source=source, offset=4)
@@ -88,6 +84,7 @@ def _core(data: InFile | InMemory, source: str) -> Core:
         source=source,
         machine=machine,
         bits=bits,
+        container=Container(kind=Kind.ELF, flattened=flattened),
         data=data,
         held=held,
         offsets=offsets,

@@ -12,7 +12,7 @@ missing is missed by whoever needs it, never here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 
 from tightrope.model.dump import ControlRegisters, Notes
@@ -43,6 +43,11 @@ def read_notes(segments: Iterable[memoryview], *, word: int) -> Notes:
                 cr = _words(description, word)
                 control.append(ControlRegisters(who="Xen", cr0=cr[0], cr3=cr[2], cr4=cr[3]))
     return Notes(vmcoreinfo=MappingProxyType(info), cpus=cpus, control=tuple(control))
+
+
+def vmcoreinfo_alone(text: bytes) -> Mapping[str, str]:
+    """VMCOREINFO's text where it stands without a note around it."""
+    return MappingProxyType(dict(_lines(text)))
 
 
 def _each(segment: memoryview) -> Iterator[tuple[bytes, int, memoryview]]:

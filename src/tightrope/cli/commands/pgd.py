@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 
 def core(parser: ArgumentParser) -> None:
     """Which core, and what no note of it says."""
-    parser.add_argument("vmcore", metavar="VMCORE", help="an ELF core, as /proc/vmcore is")
+    parser.add_argument(
+        "vmcore",
+        metavar="VMCORE",
+        nargs="+",
+        help="a dump: ELF, as /proc/vmcore is, compressed or flattened; all parts of a split one",
+    )
     parser.add_argument(
         "--cr3", type=number, metavar="ADDR", help="the root, where no note names it"
     )
@@ -34,7 +39,7 @@ def core(parser: ArgumentParser) -> None:
 
 @command(
     "pgd",
-    help="walk a crashed kernel's page tables in an ELF core, and say whether they are whole",
+    help="walk a crashed kernel's page tables in a dump, and say whether they are whole",
     takes=(core, shown),
 )
 def pgd(options: Namespace) -> int:
@@ -42,15 +47,15 @@ def pgd(options: Namespace) -> int:
     from tightrope.model import Paging
     from tightrope.views.pgd import VIEW, Looked
 
-    ready(options, [options.vmcore, options.diff])
+    ready(options, [*options.vmcore, options.diff])
     paging = Paging(options.mode) if options.mode else None
 
-    def found(path: str) -> Pgd:
+    def found(*paths: str) -> Pgd:
         return vmcore.pgd(
-            vmcore.read(path), cr3=options.cr3, paging=paging, physical_bits=options.physical_bits
+            vmcore.read(*paths), cr3=options.cr3, paging=paging, physical_bits=options.physical_bits
         )
 
-    one = found(options.vmcore)
+    one = found(*options.vmcore)
     ranges = vmcore.merged(one.found) if options.print else None
     changes = vmcore.difference(one.found, found(options.diff).found) if options.diff else None
     show(options, VIEW, Looked(pgd=one, ranges=ranges, changes=changes, other=options.diff or ""))
