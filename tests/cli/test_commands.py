@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tightrope.cli.command import COMMANDS
+from tightrope.cli.commands import FILES, known
 from tightrope.cli.parser import Usage, parser
 from tightrope.deeds.machines import MACHINES
 from tightrope.model import Paging, Protocol, XenCrash, XenInterface
@@ -49,7 +49,7 @@ def test_a_command_offers_what_there_is(command: str, option: str, names: Iterat
 
 
 def test_prove_has_a_word_for_every_theorem() -> None:
-    words = {name for name in COMMANDS if name.startswith("prove")}
+    words = {each.name for each in known() if each.name.startswith("prove")}
     assert words == {"prove"}
     [theorems] = [
         each for each in actions("prove").values() if isinstance(each, argparse._SubParsersAction)
@@ -76,5 +76,25 @@ def test_arguments_are_made_only_for_a_command_that_is_named() -> None:
 
 
 def test_every_command_says_what_it_does() -> None:
-    assert len(COMMANDS) >= 13
-    assert all(each.help for each in COMMANDS.values())
+    assert len(known()) >= 13
+    assert all(each.help for each in known())
+
+
+@pytest.mark.parametrize("word", sorted({word for words in FILES.values() for word in words}))
+def test_a_word_has_its_commands_without_the_files_of_the_others(word: str) -> None:
+    program = (
+        "import sys; from tightrope.cli.commands import FILES, known\n"
+        f"print(*[each.name for each in known({word!r})], sep='|')\n"
+        "print(sum(f'tightrope.cli.commands.{name}' in sys.modules for name in FILES))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    )
+    names, loaded = done.stdout.splitlines()
+    whole = [each.name for each in known() if each.name.split()[0] == word]
+    assert names.split("|") == whole
+    assert int(loaded) <= 2  # `loaded` takes words of `load`
+
+
+def test_a_word_that_is_nobodys_has_all_commands_to_be_near_to() -> None:
+    assert known("rehears") == known()

@@ -25,7 +25,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Sequence
 
 from tightrope.cli import signals, streams
@@ -65,6 +64,8 @@ def _failed(error: BaseException, *, as_json: bool) -> int:
     if isinstance(error, KeyboardInterrupt):
         return 128 + signal.SIGINT  # raised by none of the signals that `main` hears
     if os.environ.get(TRACEBACK):
+        import traceback
+
         traceback.print_exception(error)
     message = visible(_message(error))
     print(f"tightrope: {message}", file=sys.stderr)
@@ -96,6 +97,8 @@ def _message(error: BaseException) -> str:
     if isinstance(error, OSError):
         name = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
         return f"{name}{error.strerror or error}"
+    import traceback
+
     where = traceback.extract_tb(error.__traceback__)[-1]
     place = f"{os.path.basename(where.filename)}:{where.lineno}"
     said = " ".join(str(error).split())

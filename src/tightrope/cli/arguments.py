@@ -11,10 +11,9 @@ from argparse import ArgumentParser
 from collections.abc import Iterable
 from pathlib import Path
 
+from tightrope.cli.command import CRASH_SIZE
 from tightrope.cli.values import number, size
 
-CRASH_SIZE = "crash-size"
-"""What `--crash SIZE` is to argparse, which would take any word behind `--crash` for its value."""
 FORMATS = "a bzImage, an ELF vmlinux, a Multiboot kernel or a unified kernel image"
 
 

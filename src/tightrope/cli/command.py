@@ -3,7 +3,7 @@
     @command("plan", help="where every byte would go", takes=(new_kernel, old_kernel, as_json))
     def plan(options: Namespace) -> int:
 
-Rules: a command is registered by being imported, in the order of `tightrope --help`.  `takes` are
+Rules: a command is registered by being imported.  `takes` are
 functions that add arguments to a parser; they run only when their command is on the command line,
 so that they may ask registries that take longer to load than `--help` may.
 """
@@ -39,7 +39,10 @@ class Command:
 
 
 COMMANDS: dict[str, Command] = {}
-"""Name -> command.  Filled by importing `tightrope.cli.commands`."""
+"""Name -> command, of those whose file was imported: see `commands.known`."""
+
+CRASH_SIZE = "crash-size"
+"""What `--crash SIZE` is to argparse, which would take any word behind `--crash` for its value."""
 
 
 def command(

@@ -7,15 +7,14 @@ stands beside the command.
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from collections.abc import Iterator, Sequence
-from difflib import get_close_matches
 from typing import NoReturn
 
 from tightrope import __version__
-from tightrope.cli import commands  # noqa: F401 - registers them
-from tightrope.cli.arguments import CRASH_SIZE
-from tightrope.cli.command import COMMANDS, Command
-from tightrope.cli.values import is_size
+from tightrope.cli import commands
+from tightrope.cli.command import CRASH_SIZE, Command
 
 GROUPS = {
     "host": ("descriptions of old kernels", None, "commands", "COMMAND"),
@@ -56,9 +55,15 @@ class Parser(argparse.ArgumentParser):
             raise Usage(f"does not know {' '.join(rest)}", names)
         return options
 
+    def _get_formatter(self) -> argparse.HelpFormatter:
+        """With its width: argparse makes one for every argument, and would load shutil to ask for it."""
+        return self.formatter_class(self.prog, width=_columns() - 2)  # type: ignore[call-arg]
+
     def _check_value(self, action: argparse.Action, value: object) -> None:
         """Name the nearest of the choices instead of all of them, where they are commands."""
         if isinstance(action, Subparsers) and value not in action.choices:
+            from difflib import get_close_matches
+
             near = get_close_matches(str(value), action.choices, n=2, cutoff=0.5)
             hint = f"; near it: {', '.join(near)}" if near else ""
             raise argparse.ArgumentError(None, f"no command {value!r}{hint}")
@@ -73,7 +78,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def with_sizes(words: Sequence[str]) -> Iterator[str]:
-    """`--crash 256M` as argparse can have it: see `arguments.CRASH_SIZE`.
+    """`--crash 256M` as argparse can have it: see `command.CRASH_SIZE`.
 
     `host example --crash=START+SIZE` says where, and stays as it is.
     """
@@ -83,13 +88,30 @@ def with_sizes(words: Sequence[str]) -> Iterator[str]:
     waiting = False
     for each in words:
         option, joined, value = each.partition("=")
-        if waiting and is_size(each):
+        if waiting and _is_size(each):
             yield f"--{CRASH_SIZE}={each}"
         elif option == "--crash" and joined:
             yield from ("--crash", f"--{CRASH_SIZE}={value}")
         else:
             yield each
         waiting = each == "--crash"
+
+
+def _columns() -> int:
+    """Of the terminal, 80 where there is none."""
+    said = os.environ.get("COLUMNS", "")
+    if said.isdecimal() and int(said):
+        return int(said)
+    try:
+        return os.get_terminal_size(sys.__stdout__.fileno() if sys.__stdout__ else 1).columns or 80
+    except (OSError, ValueError):
+        return 80
+
+
+def _is_size(text: str) -> bool:
+    from tightrope.cli.values import is_size
+
+    return is_size(text)
 
 
 def parser(words: Sequence[str] | None = None) -> Parser:
@@ -103,9 +125,9 @@ def parser(words: Sequence[str] | None = None) -> Parser:
         epilog="Exit status: 0 it holds, 1 a finding, 2 no verdict.",
     )
     top.add_argument("--version", action="version", version=f"tightrope {__version__}")
-    names = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    names = top.add_subparsers(title="commands", required=True, metavar="COMMAND", prog=top.prog)
     groups: dict[str, Subparsers[Parser]] = {}
-    for command in COMMANDS.values():
+    for command in commands.known(asked):
         first, _, second = command.name.partition(" ")
         if not second:
             _fill(_named(names, first, command), command, wanted=asked in (None, first))
@@ -113,7 +135,9 @@ def parser(words: Sequence[str] | None = None) -> Parser:
         if first not in groups:
             help, description, title, metavar = GROUPS[first]
             group = names.add_parser(first, help=help, description=description)
-            groups[first] = group.add_subparsers(title=title, required=True, metavar=metavar)
+            groups[first] = group.add_subparsers(
+                title=title, required=True, metavar=metavar, prog=group.prog
+            )
         _fill(_named(groups[first], second, command), command, wanted=asked in (None, first))
     return top
 

@@ -67,7 +67,7 @@ class Loading:
 
     load: Load | FileLoad
     digests: tuple[tuple[str, str, int], ...]
-    """(name, SHA-256 in hex, bytes) of each file that was opened."""
+    """(name, SHA-256 in hex, bytes) of each file that was opened; a plan's is the one that it says."""
 
     @property
     def via(self) -> Via:
@@ -160,11 +160,11 @@ def _read(
     at: int, kernel: str, disk: int | None, initrd: str, command_line: str, *, crash: bool
 ) -> tuple[Files, tuple[tuple[str, str, int], ...]]:
     """What is behind the descriptors, with their names."""
-    image = _whole(at)
+    image = bytes(_whole(at))
     digests = [_hashed(kernel, image)]
     packed = None
     if disk is not None:
-        packed = _whole(disk)
+        packed = bytes(_whole(disk))
         digests.append(_hashed(initrd, packed))
     read = Files(
         kernel=image,
@@ -195,8 +195,7 @@ def _planned(
     if via is Via.FILE_LOAD:
         raise BadInput("has its places already: kexec_file_load would find others", source=path)
     data = _whole(at)
-    name, digest, size = _hashed(path, data)
-    load = load_file.read(data, path)
+    load, digest = load_file.identified(data, path)
     if load.taker is not Taker.LINUX:
         raise BadInput("was written for a hypervisor: `tightrope perform xen`", source=path)
     if rehearsed and load.rehearsed != HOLDS:
@@ -204,7 +203,7 @@ def _planned(
         raise BadInput(
             f"the rehearsal said {said!r}" if said else "it was not rehearsed", source=path
         )
-    return Loading(load=load, digests=((name, digest, size),))
+    return Loading(load=load, digests=((path, digest, len(data)),))
 
 
 def _via(via: Via, state: State, planner: Planner | None, source: str) -> Via:
@@ -258,15 +257,21 @@ def _digest(at: int) -> tuple[str, int]:
     return digest.hexdigest(), size
 
 
-def _whole(at: int) -> bytes:
-    """All bytes behind a descriptor."""
-    out = bytearray()
-    while block := os.pread(at, 1 << 24, len(out)):
-        out += block
-    return bytes(out)
+def _whole(at: int) -> bytearray:
+    """All bytes behind a descriptor, copied once: the system calls take them from where they are.
+
+    They are read and not mapped, so that nobody can cut the file short meanwhile.
+    """
+    out = bytearray(os.fstat(at).st_size)
+    view, size = memoryview(out), 0
+    while size < len(out) and (got := os.preadv(at, (view[size:],), size)):
+        size += got
+    view.release()
+    del out[size:]
+    return out
 
 
-def _hashed(name: str, data: bytes) -> tuple[str, str, int]:
+def _hashed(name: str, data: bytes | bytearray) -> tuple[str, str, int]:
     return name, hashlib.sha256(data).hexdigest(), len(data)
 
 

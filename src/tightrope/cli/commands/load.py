@@ -7,12 +7,10 @@ done.  Only the standard library is imported on the way: these commands run in a
 from __future__ import annotations
 
 import os
-import syslog
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from tightrope.cli import files
 from tightrope.cli.command import HOLDS, command, really
 from tightrope.errors import BadInput, MissingPart
 
@@ -154,6 +152,8 @@ def _log(kind: str, digests: Sequence[tuple[str, str, int]]) -> None:
 
 def logged(what: str) -> None:
     """A line to the system's log (syslog, which journald reads as well)."""
+    import syslog
+
     syslog.syslog(f"tightrope: {what}")
 
 
@@ -211,7 +211,7 @@ def _load_under_xen(options: Namespace) -> int:
     """In dom0: the plan is for the hypervisor, and goes to it by hypercall."""
     from contextlib import closing
 
-    from tightrope.cli import signals
+    from tightrope.cli import files, signals
     from tightrope.deeds import loading, surveyed
     from tightrope.perform import xen
     from tightrope.perform.linux.lock import locked
@@ -249,6 +249,7 @@ def line(options: Namespace) -> str:
     """The new kernel's command line."""
     if not options.reuse_cmdline:
         return str(options.append)
+    from tightrope.cli import files
     from tightrope.deeds.loading import COMMAND_LINE, reused_command_line
 
     running = files.text_or_none(COMMAND_LINE)

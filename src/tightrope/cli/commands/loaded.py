@@ -8,8 +8,6 @@ from __future__ import annotations
 import os
 import sys
 from argparse import ArgumentParser, Namespace
-from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tightrope.cli import signals
@@ -105,6 +103,8 @@ def status(options: Namespace) -> int:
     takes=(image, tree),
 )
 def refusals(options: Namespace) -> int:
+    from dataclasses import asdict
+
     from tightrope.deeds import loading
     from tightrope.perform.linux import refusals as room
 
@@ -150,7 +150,6 @@ def _state(options: Namespace) -> State:
 
     if options.root is None:
         return read_state(machine_file)
-    root = Path(options.root)
-    if not root.is_dir():
+    if not os.path.isdir(options.root):
         raise BadInput("is no directory", source=options.root)
-    return read_state(lambda path: machine_file(str(root / path[1:])))
+    return read_state(lambda path: machine_file(os.path.join(options.root, path[1:])))

@@ -60,6 +60,12 @@ class _Segment(ctypes.Structure):
     )
 
 
+def _held(data: memoryview) -> ctypes.Array[ctypes.c_char]:
+    """Bytes by address.  ctypes takes writable memory as it lies; what is read only it copies."""
+    kind = ctypes.c_char * len(data)
+    return kind.from_buffer_copy(data) if data.readonly else kind.from_buffer(data)
+
+
 class Linux:
     """The kernel under this process."""
 

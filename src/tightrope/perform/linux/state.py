@@ -11,9 +11,7 @@ What a file does not say is None, never a guess.
 
 from __future__ import annotations
 
-import gzip
 import re
-import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -199,6 +197,9 @@ def _options(files: Files, release: str | None) -> frozenset[str] | None:
     packed = files("/proc/config.gz")
     text: bytes | None = None
     if packed is not None:
+        import gzip
+        import zlib
+
         try:
             text = gzip.decompress(packed)
         except (OSError, EOFError, zlib.error):
