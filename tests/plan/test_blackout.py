@@ -15,6 +15,7 @@ from tightrope.deeds.blackout import BLOCK, COPY_INSTRUCTIONS, STATED, budget, c
 from tightrope.deeds.rehearse import prepare, rehearse
 from tightrope.memory import PAGE_SIZE, Extent
 from tightrope.model import Named, OnDamage, Plan
+from tightrope.model.blackout import DigestBy
 
 MIB = 1 << 20
 
@@ -41,8 +42,14 @@ def spent_in(first: str, behind: str) -> int:
         ("block", 0): 48,  # the schedule's words
         ("block", 1): 8,  # eight rounds each
         ("block_sha", 0): 16,  # four rounds each
+        ("block_eight", 0): 16,  # words of eight stripes
+        ("block_eight", 1): 48,
+        ("block_eight", 2): 8,
     }
-    count = sum(start <= each.ip <= back for each in every)
+    # The padding's block, behind the last whole one, is none of a segment's.
+    padding = range(code.symbols["padding"], code.symbols["expand"])
+    loops = [each for each in loops if each[0] not in padding and each[1] < back]
+    count = sum(start <= each.ip <= back and each.ip not in padding for each in every)
     for number, (head, tail) in enumerate(loops):
         inside = sum(head <= each.ip <= tail for each in every)
         count += (turns[first, number] - 1) * inside
@@ -50,8 +57,12 @@ def spent_in(first: str, behind: str) -> int:
 
 
 def test_the_instructions_of_a_block_are_those_of_the_routine() -> None:
-    assert spent_in("block", "blocks_sha") == blackout.PORTABLE_INSTRUCTIONS
-    assert spent_in("block_sha", "constants") == blackout.SHA_INSTRUCTIONS
+    for by, first, behind, blocks in (
+        (DigestBy.PORTABLE, "block", "blocks_sha", 1),
+        (DigestBy.SHA, "block_sha", "constants", 1),
+        (DigestBy.AVX2, "block_eight", "lanes", 8),
+    ):
+        assert blackout.INSTRUCTIONS[by] == (spent_in(first, behind), blocks)
 
 
 def test_the_instructions_of_a_page_are_those_of_the_walk() -> None:
@@ -72,13 +83,15 @@ def test_what_a_purgatory_reads_is_what_was_loaded_and_leaving_it_out_saves_that
     assert "digest" not in seconds(without)
     (digest,) = [each for each in budget(plan).items if each.what == "digest"]
     assert digest.bytes == sum(len(each.data) for each in without.segments)
-    assert digest.instructions == digest.bytes // BLOCK * blackout.PORTABLE_INSTRUCTIONS
+    spent, blocks = blackout.INSTRUCTIONS[DigestBy.AVX2]
+    assert digest.instructions == digest.bytes // (BLOCK * blocks) * spent
     (saving,) = [each for each in budget(plan).savings if each.option == "--no-verify"]
     assert saving.seconds == digest.seconds == pytest.approx(digest.bytes / STATED.digest)
-    quick = budget(plan, replace(STATED, sha=True))
-    assert [e.instructions for e in quick.items if e.what == "digest"] == [
-        digest.bytes // BLOCK * blackout.SHA_INSTRUCTIONS
-    ]
+    for by in (DigestBy.SHA, DigestBy.PORTABLE):
+        other = budget(plan, replace(STATED, by=by))
+        assert [e.instructions for e in other.items if e.what == "digest"] == [
+            digest.bytes // BLOCK * blackout.INSTRUCTIONS[by][0]
+        ]
 
 
 def test_a_crash_copies_nothing_and_waits_where_its_memory_was_lent_out() -> None:

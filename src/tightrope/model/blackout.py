@@ -7,6 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
+
+
+class DigestBy(StrEnum):
+    """What our purgatory makes its digest with: the best that the CPU has."""
+
+    SHA = "the CPU's SHA instructions"
+    AVX2 = "AVX2, eight stripes at once"
+    PORTABLE = "general registers"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -15,8 +24,7 @@ class Rates:
 
     copy: float
     digest: float
-    sha: bool
-    """The digest is made by the CPU's own instructions."""
+    by: DigestBy
     unpack: Mapping[str, float]
     source: str
     """Who says so: a phrase for reports."""

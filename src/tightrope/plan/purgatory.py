@@ -1,7 +1,7 @@
 """Our purgatory for a plan: which segments it looks at, and what it does when one is not what was
 loaded.
 
-    rows   address, bytes, SHA-256, name   one for each segment, over the bytes that were loaded
+    rows   address, bytes, digest, name    one for each segment, over the bytes that were loaded
     words  stub_entry, resets
 
 Rules: zeros behind a segment's bytes are not read: nobody needs them to be zeros that does not
@@ -16,12 +16,14 @@ from collections.abc import Sequence
 from tightrope.abi.kexec import SEGMENT_MAX
 from tightrope.errors import PlanError
 from tightrope.memory import PAGE_SIZE, Extent, Phys
-from tightrope.model import Host, OnDamage, Segment, SegmentRole
+from tightrope.model import Buffer, Host, OnDamage, Segment, SegmentRole
 from tightrope.plan.room import Room
 from tightrope.routines import PURGATORY_64, read
 
-SIZE = 2 * PAGE_SIZE
-"""A page that is read, one that is written."""
+CODE = 2 * PAGE_SIZE
+SIZE = CODE + PAGE_SIZE
+"""Pages that are read, and one that is written."""
+STRIPES, BLOCK = 8, 64
 ROW = 64
 NAME = 16
 
@@ -51,9 +53,9 @@ def purgatory(
 
 
 def filled(segments: Sequence[Segment], stub: Phys, damage: OnDamage) -> bytes:
-    """The page of code with its words and rows."""
+    """The pages of code with its words and rows."""
     routine = read(PURGATORY_64)
-    data = bytearray(routine.data[:PAGE_SIZE])
+    data = bytearray(routine.data[:CODE])
     for symbol, value in (("stub_entry", stub), ("resets", int(damage is OnDamage.RESET))):
         at = routine.symbols[symbol]
         data[at : at + 8] = value.to_bytes(8, "little")
@@ -64,11 +66,23 @@ def filled(segments: Sequence[Segment], stub: Phys, damage: OnDamage) -> bytes:
     return bytes(data)
 
 
+def digest(data: Buffer) -> bytes:
+    """32 bytes: SHA-256 of the digests of eight stripes of whole blocks, and of what is left behind them.
+
+    A CPU without SHA instructions makes eight digests at once as fast as it makes one.
+    """
+    view = memoryview(data).cast("B")
+    size = len(view) // (STRIPES * BLOCK) * BLOCK
+    parts = [view[n * size : (n + 1) * size] for n in range(STRIPES)]
+    nine = (*parts, view[STRIPES * size :])
+    return hashlib.sha256(b"".join(hashlib.sha256(each).digest() for each in nine)).digest()
+
+
 def _row(segment: Segment) -> bytes:
     where = Extent.sized(segment.destination.start, len(segment.data))
     return (
         where.start.to_bytes(8, "little")
         + where.size.to_bytes(8, "little")
-        + hashlib.sha256(segment.data).digest()
+        + digest(segment.data)
         + segment.name.encode()[:NAME].ljust(NAME, b"\0")
     )

@@ -4,10 +4,13 @@
  * on and every segment mapped to itself; it needs nothing else of its caller.
  *
  *      +0x0000  code and constants
- *      rows     address, bytes, SHA-256, name: 64 bytes each, filled in by the plan; 0 bytes end them
- *      +0x1000  what is written: the words of `digest` and `blocks`, and the stack, downwards from +0x2000
+ *      rows     address, bytes, digest, name: 64 bytes each, filled in by the plan; 0 bytes end them
+ *      +0x2000  what is written: the words of the digests, and the stack, downwards from +0x3000
  *
- * Everything that it writes lies in its own second page, or is a port:
+ * A segment's digest is the SHA-256 of nine: of its eight stripes, whole blocks of 64 bytes each, and of
+ * what is left behind them, fewer than 512.  So a CPU with AVX2 makes eight at once.
+ *
+ * Everything that it writes lies in its own third page, or is a port:
  *      0x3f8    which segment is damaged, on a first serial port that the old kernel has set up
  *      0x70/71  the breadcrumb: bytes 1 and 3 of the RTC (MC146818 datasheet, "address map": seconds and
  *               minutes alarm).  They have battery power, no firmware's checksum covers them, and 0xa0 up
@@ -16,38 +19,32 @@
  *                   byte 1  0xa1 entered, 0xa2 a segment is being read, 0xa3 damaged, 0xa4 left for the stub
  *                   byte 3  0xa0 + the number of the segment, from 0
  */
-	.set	SIZE, 0x2000
+	.set	SIZE, 0x3000
 	.set	ROW, 64
 	.set	COM1, 0x3f8
 	.set	AIE, 1 << 5
 	.set	OSFXSR, 1 << 9
+	.set	OSXSAVE, 1 << 18
+	.set	SSE_AND_AVX, 1 << 2 | 1 << 1 | 1 << 0
 
 	.text
 	.code64
 purgatory:
 	cld
 	lea	purgatory + SIZE(%rip), %rsp
-	call	look_for_sha
+	call	look_at_cpu
 	mov	$0xa1, %bl
 	xor	%ebp, %ebp
 	call	breadcrumb
 	mov	%cr4, %r14
-	cmpq	$0, has_sha(%rip)
-	je	1f
-	/* Without it every SSE instruction is #UD (SDM 13.1.3); it goes off again before the stub. */
-	mov	%r14, %rax
-	or	$OSFXSR, %rax
-	mov	%rax, %cr4
-1:	lea	rows(%rip), %r12
+	call	vectors_on
+	lea	rows(%rip), %r12
 next_row:
 	cmpq	$0, 8(%r12)
 	je	all_right
 	mov	$0xa2, %bl
 	call	breadcrumb
-	lea	found(%rip), %rdi
-	mov	(%r12), %rsi
-	mov	8(%r12), %rdx
-	call	digest
+	call	digest_segment
 	lea	found(%rip), %rsi
 	lea	16(%r12), %rdi
 	mov	$4, %ecx
@@ -60,10 +57,8 @@ next_row:
 all_right:
 	mov	$0xa4, %bl
 	call	breadcrumb
-	cmpq	$0, has_sha(%rip)
-	je	1f
-	mov	%r14, %cr4
-1:	jmp	*stub_entry(%rip)
+	call	vectors_off
+	jmp	*stub_entry(%rip)
 
 damaged:
 	mov	$0xa3, %bl
@@ -131,8 +126,48 @@ say:
 	jnz	2b
 5:	ret
 
-/* Whether this CPU has SHA, SSSE3 and SSE4.1 (Intel SDM, CPUID leaves 7 and 1): into has_sha. */
-look_for_sha:
+/* The digest of the segment in row r12 into `found`, as the plan has made it. */
+digest_segment:
+	mov	8(%r12), %r13
+	mov	%r13, %r15
+	shr	$9, %r15
+	shl	$6, %r15
+	cmpq	$0, has_avx2(%rip)
+	je	1f
+	lea	nine(%rip), %rdi
+	mov	(%r12), %rsi
+	mov	%r15, %rdx
+	call	digest_eight
+	jmp	3f
+1:	xor	%ebx, %ebx
+2:	lea	nine(%rip), %rdi
+	mov	%ebx, %eax
+	shl	$5, %eax
+	add	%rax, %rdi
+	mov	%r15, %rsi
+	imul	%rbx, %rsi
+	add	(%r12), %rsi
+	mov	%r15, %rdx
+	call	digest
+	inc	%ebx
+	cmp	$8, %ebx
+	jb	2b
+3:	lea	nine + 8*32(%rip), %rdi
+	lea	(, %r15, 8), %rsi
+	mov	%r13, %rdx
+	sub	%rsi, %rdx
+	add	(%r12), %rsi
+	call	digest
+	lea	found(%rip), %rdi
+	lea	nine(%rip), %rsi
+	mov	$9*32, %edx
+	jmp	digest
+
+/*
+ * What this CPU has (Intel SDM, CPUID leaves 7 and 1): SHA with SSSE3 and SSE4.1 into has_sha; without
+ * it, AVX2 with AVX and XSAVE into has_avx2.
+ */
+look_at_cpu:
 	xor	%eax, %eax
 	cpuid
 	cmp	$7, %eax
@@ -140,17 +175,63 @@ look_for_sha:
 	mov	$7, %eax
 	xor	%ecx, %ecx
 	cpuid
-	bt	$29, %ebx
-	jnc	6f
+	mov	%ebx, %r8d
 	mov	$1, %eax
 	cpuid
-	and	$1 << 19 | 1 << 9, %ecx
-	cmp	$1 << 19 | 1 << 9, %ecx
+	mov	%ecx, %eax
+	and	$1 << 19 | 1 << 9, %eax
+	cmp	$1 << 19 | 1 << 9, %eax
 	jne	6f
+	bt	$29, %r8d
+	jnc	5f
 	movq	$1, has_sha(%rip)
+	ret
+5:	and	$1 << 28 | 1 << 26, %ecx
+	cmp	$1 << 28 | 1 << 26, %ecx
+	jne	6f
+	bt	$5, %r8d
+	jnc	6f
+	movq	$1, has_avx2(%rip)
 6:	ret
 
+/*
+ * Without OSFXSR every SSE instruction is #UD (SDM 13.1.3), without OSXSAVE and its bits in XCR0 every AVX
+ * one (14.1); all of them are what they were before the stub is entered.  r14 is the CR4 of the call.
+ */
+vectors_on:
+	mov	%r14, %rax
+	cmpq	$0, has_avx2(%rip)
+	jne	7f
+	cmpq	$0, has_sha(%rip)
+	je	8f
+	or	$OSFXSR, %rax
+	mov	%rax, %cr4
+	ret
+7:	or	$OSFXSR | OSXSAVE, %rax
+	mov	%rax, %cr4
+	xor	%ecx, %ecx
+	xgetbv
+	mov	%eax, xcr0(%rip)
+	mov	%edx, xcr0 + 4(%rip)
+	or	$SSE_AND_AVX, %eax
+	xsetbv
+8:	ret
+
+vectors_off:
+	cmpq	$0, has_avx2(%rip)
+	je	9f
+	xor	%ecx, %ecx
+	mov	xcr0(%rip), %eax
+	mov	xcr0 + 4(%rip), %edx
+	xsetbv
+	jmp	10f
+9:	cmpq	$0, has_sha(%rip)
+	je	11f
+10:	mov	%r14, %cr4
+11:	ret
+
 	.include "sha_256.inc"
+	.include "sha_256_eight.inc"
 
 begins:
 	.asciz	"\r\ntightrope: "
@@ -168,13 +249,22 @@ rows:
 	.quad	0, 0
 
 	/* What is written lies in a page without code: a store beside code makes a CPU throw code away. */
-	.org	0x1000
+	.org	0x2000
 has_sha:
+	.quad	0
+has_avx2:
+	.quad	0
+xcr0:
 	.quad	0
 found:
 	.skip	32
+nine:
+	.skip	9*32
 last:
 	.skip	128
+	.balign	32
+state:
+	.skip	8*32
 schedule:
-	.skip	256
+	.skip	64*32
 stack:
