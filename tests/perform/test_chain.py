@@ -49,11 +49,11 @@ if sys.argv[1] == "call":
 else:
     Linux.kexec_load = None
     import tightrope.perform.load_file as load_file
-    reading = load_file.read
-    def read(data, source):
+    reading = load_file.identified
+    def identified(data, source):
         os.kill(os.getpid(), signal.SIGINT)
         return reading(data, source)
-    load_file.read = read
+    load_file.identified = identified
 status = main(["load", "plan", "--really"])
 print("status", status, "loaded", open("/sys/kernel/kexec_loaded").read().strip())
 """

@@ -125,7 +125,8 @@ def digests_right(case: Case) -> Iterator[Found]:
 
 
 def _digest_of_nine(data: bytes) -> bytes:
-    """What `digest_segment` of routines/purgatory_64.S makes: eight stripes of whole blocks, and the rest."""
+    """What `digest_segment` of routines/purgatory_64.S makes: of eight stripes of whole blocks, and
+    of the rest."""
     stripe = len(data) >> 9 << 6
     ends = [n * stripe for n in range(9)]
     nine = [data[a:b] for a, b in zip(ends, [*ends[1:], len(data)], strict=True)]

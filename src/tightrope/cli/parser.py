@@ -56,7 +56,7 @@ class Parser(argparse.ArgumentParser):
         return options
 
     def _get_formatter(self) -> argparse.HelpFormatter:
-        """With its width: argparse makes one for every argument, and would load shutil to ask for it."""
+        """With its width: argparse makes one for every argument, and loads shutil to ask."""
         return self.formatter_class(self.prog, width=_columns() - 2)  # type: ignore[call-arg]
 
     def _check_value(self, action: argparse.Action, value: object) -> None:

@@ -67,7 +67,7 @@ class Loading:
 
     load: Load | FileLoad
     digests: tuple[tuple[str, str, int], ...]
-    """(name, SHA-256 in hex, bytes) of each file that was opened; a plan's is the one that it says."""
+    """(name, SHA-256 in hex, bytes) of each file that was opened; a plan says its own."""
 
     @property
     def via(self) -> Via:

@@ -147,7 +147,7 @@ def read(data: bytes | bytearray | memoryview, source: str) -> Load:
 
 
 def identified(data: bytes | bytearray | memoryview, source: str) -> tuple[Load, str]:
-    """The load in a file, and the digest in hexadecimal that the file says of itself, which is right.
+    """The load in a file, and the digest in hexadecimal that it says of itself, which is right.
 
     The digest names what is loaded as well as one of the whole file would, and hashing it once more
     would be half of the time that a load takes.  Raises BadInput.

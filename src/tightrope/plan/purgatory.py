@@ -67,7 +67,7 @@ def filled(segments: Sequence[Segment], stub: Phys, damage: OnDamage) -> bytes:
 
 
 def digest(data: Buffer) -> bytes:
-    """32 bytes: SHA-256 of the digests of eight stripes of whole blocks, and of what is left behind them.
+    """32 bytes: SHA-256 of nine digests, of eight stripes of whole blocks and of what is left.
 
     A CPU without SHA instructions makes eight digests at once as fast as it makes one.
     """

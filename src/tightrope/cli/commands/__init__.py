@@ -1,4 +1,4 @@
-"""The commands, one file each, in the order of `--help`; a command line imports its own command's file.
+"""The commands, one file each, in the order of `--help`; a command line imports its own alone.
 
 Rules: a file has a command's arguments beside the function that does it: one call of a deed, one
 report, one exit status.  Packages are imported inside the function that needs them.
@@ -39,7 +39,8 @@ FILES = {
 
 
 def known(word: str | None = None) -> tuple[Command, ...]:
-    """The commands whose first word this is, all of them where it is nobody's, in the order of `--help`.
+    """The commands whose first word this is, all of them where it is nobody's, in the order of
+    `--help`.
 
     An initramfs on an emulated CPU waits a second for every few files that it does not need.
     """
