@@ -68,6 +68,15 @@ def debian_kernel(flavour: str) -> Path:
     lacking(f"no Debian {flavour} kernel here: run scripts/fetch-kernels")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def large_files_are_unpacked_once() -> Iterator[None]:
+    """What rehearsals unpack beside the walk is remembered for the whole run."""
+    from tests.unpacked_once import unpacked_once
+
+    with unpacked_once():
+        yield
+
+
 @pytest.fixture(scope="session")
 def kvm() -> Iterator[Kvm]:
     """This computer's KVM, stepping, for old kernels in long mode."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from tests.makers import cpio
@@ -12,9 +13,11 @@ from tests.makers.bzimage import bzimage, packed_gzip, vmlinux, with_checksum
 from tests.makers.multiboot import flat_kernel
 from tests.makers.screens import facts, screen
 from tests.rehearse.runs import example_host, shipped_kernel
+from tests.unpacked_once import LARGE, remembered_of_image
 from tightrope import image as image_room
 from tightrope.deeds.rehearse import rehearse
 from tightrope.deeds.unpacking import Unpacking
+from tightrope.image import payload_contents
 from tightrope.machine.unicorn import Emulator
 from tightrope.model import Buffer, Image, Outcome, Step, Verdict
 from tightrope.plan import Request
@@ -115,6 +118,22 @@ def test_who_does_not_unpack_an_initrd_may_be_handed_any_bytes(machine: Emulator
     assert not walked(machine, shipped_kernel(), b"any bytes").findings
     multiboot = image_room.read(flat_kernel(), "kernel")
     assert Unpacking(multiboot, b"any bytes").contents() == ()
+
+
+def test_in_these_tests_what_large_bytes_unpack_to_is_remembered_for_these_bytes_alone() -> None:
+    remembered = remembered_of_image(lambda image: [payload_contents(image)])
+    noise = np.random.default_rng(1).bytes(LARGE)
+    payload = packed_gzip(vmlinux() + noise)
+    changed = payload[:-9] + bytes([payload[-9] ^ 1]) + payload[-8:]
+    whole, broken, small = (
+        image_room.read(bzimage(payload=each), "vmlinuz")
+        for each in (payload, changed, packed_gzip(vmlinux()))
+    )
+    for image in (whole, broken, small):
+        assert remembered(image) == [payload_contents(image)]
+    assert remembered(broken)[0].flaw is not None
+    assert remembered(whole) is remembered(whole)
+    assert remembered(small) is not remembered(small)
 
 
 def test_an_error_of_the_thread_is_the_callers(monkeypatch: pytest.MonkeyPatch) -> None:
