@@ -24,7 +24,19 @@ from hypothesis import strategies as st
 
 SOURCE = Path(__file__).resolve().parents[2] / "src" / "tightrope"
 ROOMS = frozenset(
-    {"image", "host", "world", "plan", "handover", "machine", "check", "record", "views", "report"}
+    {
+        "image",
+        "host",
+        "world",
+        "plan",
+        "handover",
+        "machine",
+        "check",
+        "corpse",
+        "record",
+        "views",
+        "report",
+    }
 )
 
 OUTSIDERS = {
@@ -38,7 +50,7 @@ OUTSIDERS = {
         "perform.linux.calls",
         "record.tracer",
     ),
-    "mmap": ("observe.physical", "machine", "perform.privcmd", "vmcore", "cli.files"),
+    "mmap": ("observe.physical", "machine", "perform.privcmd", "vmcore", "corpse", "cli.files"),
     "fcntl": ("machine", "perform.privcmd", "perform.linux.lock"),
     "socket": ("machine",),
     "subprocess": ("machine", "participants.from_file", "record.tracer"),

@@ -16,12 +16,13 @@
     loading      what a file holds, ready for this Linux to load
     segments     somebody else's segments: recorded, or as Linux would place them
     kexec_tools  kexec-tools asked where it would put a kernel on a described machine
+    explain      what a log of a failed kexec comes to, beside a rehearsal
     record       what a command would load, into a file, with nothing loaded
 
 Rules: a deed prints nothing; it decides what the command line must not.  None opens a file but
 `loading`, whose files are handed to the kernel by their descriptors, and `kexec_tools`, which
 shows files to a program.
 
-May import: check, errors, handover, host, image, machine, memory, model, observe, participants,
-perform, plan, record, sabotage, shipped, vmcore, world, x86
+May import: check, corpse, errors, handover, host, image, machine, memory, model, observe,
+participants, perform, plan, record, sabotage, shipped, vmcore, world, x86
 """

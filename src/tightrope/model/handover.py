@@ -84,6 +84,24 @@ class Handover:
         """What lies in the control page."""
         return self.relocation_code.code
 
+    def place(self, rip: int) -> str:
+        """Where an instruction lies: `V + 0x5 after_table_a`, `entry stub + 0x9`; "" where nobody
+        knows.
+
+        The label is the last one at or before it in the relocation code.
+        """
+        intent = self.intent
+        for name, start in (("V", intent.relocation), ("P", intent.control_page)):
+            offset = rip - start
+            if 0 <= offset < PAGE_SIZE:
+                code = self.at_v if name == "V" and self.at_v else self.code
+                before = [(at, label) for label, at in code.symbols.items() if at <= offset]
+                return " ".join([f"{name} + {offset:#x}", *([max(before)[1]] if before else [])])
+        for segment in intent.segments:
+            if rip in segment.destination:
+                return f"{segment.name} + {rip - segment.destination.start:#x}"
+        return ""
+
     @property
     def at_v(self) -> Code | None:
         """The code at V where it is not the control page's: then the old kernel's page stays behind

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tightrope.memory import PAGE_SIZE
 from tightrope.model import PAGING_OFF, STEP_NAMES, Handover, Plan, Run, Step
 from tightrope.x86 import cpu as x86
 from tightrope.x86.bits import named_bits
@@ -56,22 +55,8 @@ def arguments(plan: Plan) -> str:
 
 
 def place(handover: Handover, rip: int) -> str:
-    """Where an instruction lies: `V + 0x5 after_table_a`, `entry stub + 0x9`; "" where nobody
-    knows.
-
-    The label is the last one at or before it in the relocation code.
-    """
-    plan = handover.intent
-    for name, start in (("V", plan.relocation), ("P", plan.control_page)):
-        offset = rip - start
-        if 0 <= offset < PAGE_SIZE:
-            code = handover.at_v if name == "V" and handover.at_v else handover.code
-            before = [(at, label) for label, at in code.symbols.items() if at <= offset]
-            return " ".join([f"{name} + {offset:#x}", *([max(before)[1]] if before else [])])
-    for segment in plan.segments:
-        if rip in segment.destination:
-            return f"{segment.name} + {rip - segment.destination.start:#x}"
-    return ""
+    """Where an instruction lies: see `Handover.place`."""
+    return handover.place(rip)
 
 
 def control(register: str, value: int) -> str:

@@ -26,6 +26,7 @@ FILES = {
     "pgd": ("pgd",),
     "prove": ("prove",),
     "record": ("record",),
+    "explain": ("explain",),
     "load": ("load",),
     "loaded": ("exec", "unload", "status", "refusals"),
     "perform": ("perform",),
