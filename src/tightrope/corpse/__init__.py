@@ -8,9 +8,9 @@
     console    a console that ends: those words, each where it stands last
     read       all of them, in the order of the log
 
-Rules: bytes in, `Remains` out; nothing is judged and nothing guessed, and no reader raises for bytes
-that it does not know.  Each looks for its words from the end, so that 100 MB of log cost what a
-search for a dozen words costs.
+Rules: bytes in, `Remains` out; nothing is judged and nothing guessed, and no reader raises for
+bytes that it does not know.  Each looks for its words from the end, so that 100 MB of log cost
+what a search for a dozen words costs.
 
 May import: errors, model, x86
 """

@@ -4,7 +4,7 @@
     Err:0000000000000002        its error code
     rip:... rsp:... rax:... ... r15:... cr2:...
 
-Source: arch/x86/kernel/relocate_kernel_64.S, exc_handler (commit 5a82223e0743, 6.15), and as machine
+Source: arch/x86/kernel/relocate_kernel_64.S, exc_handler, as machine
 code of Debian's 7.2 and 7.3.  They are printed where the old kernel had earlyprintk on a serial
 port; after a breakpoint (vector 3) the walk goes on.
 

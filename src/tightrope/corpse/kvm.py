@@ -4,8 +4,8 @@
     kvm_exit: vcpu 0 reason TRIPLE_FAULT rip 0x8005005 info1 0x0 ...      Intel
     kvm_exit: vcpu 0 reason shutdown rip 0x8005005 info1 ...              AMD
 
-Source: arch/x86/kvm/trace.h, kvm_exit and kvm_inj_exception, whose words follow the kernel's version:
-before 5.10 without `vcpu N`.
+Source: arch/x86/kvm/trace.h, kvm_exit and kvm_inj_exception, whose words follow the kernel's
+version: before 5.10 without `vcpu N`.
 
 Rules: rip is the guest's linear one; a trace says nothing of its registers or tables.
 """

@@ -1,4 +1,5 @@
-"""What a log comes to by itself: who had the CPU, as far as it says, and causes that leave such a log.
+"""What a log comes to by itself: who had the CPU, as far as it says, and causes that leave such
+a log.
 
 Rules: every candidate has a reason in the log; what would tell more is a limit, not a guess.
 """

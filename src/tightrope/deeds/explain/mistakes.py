@@ -4,9 +4,9 @@
     the list      a word of it that leads to the address
     a sabotage    any of the house's own that this handover can have
 
-Rules: a mistake is made in a finished handover, and everything else stays as it was.  "Just so" is the
-same exception with the same error code and address at the same instruction, and the same CR3 where
-the log has one.
+Rules: a mistake is made in a finished handover, and everything else stays as it was.  "Just so"
+is the same exception with the same error code and address at the same instruction, and the same
+CR3 where the log has one.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ def entries(raised: Raised, there: Located, rehearsed: Rehearsed) -> Iterator[Mi
     for level, visit in enumerate(reversed(visits)):
         if not visit.entry & P:
             continue
-        # Bits by which a table's entry refuses; the lowest level is the one that is wrong most often.
+        # Bits by which a table's entry refuses; the lowest level is the one that is wrong most
+        # often.
         for words, change in _changes(code, size, built, leaf=level == 0):
             where = f"{name}'s {visit.level} entry {_index(visit, size)} at {visit.at:#x}"
             yield Mistake(
@@ -180,13 +181,14 @@ def _unlike(run: Run, raised: Raised, there: Located, rehearsed: Rehearsed) -> I
 
 
 def _code(code: int) -> int:
-    """An error code as a CPU has it: QEMU's TCG leaves P out where a reserved bit is set, though the
-    entry is present (target/i386/tcg/sysemu/excp_helper.c, do_fault_rsvd; SDM 4.7)."""
+    """An error code as a CPU has it: QEMU's TCG leaves P out where a reserved bit is set,
+    though the entry is present (target/i386/tcg/sysemu/excp_helper.c, do_fault_rsvd; SDM 4.7)."""
     return code | alone.PRESENT if code & alone.RESERVED else code
 
 
 def _moved(address: int, there: Located, rehearsed: Rehearsed) -> int:
-    """The rehearsal's address for one of the log's: those of the page that it ran in move with it."""
+    """The rehearsal's address for one of the log's: those of the page that it ran in move with
+    it."""
     same_page = (address + there.shift) & -PAGE_SIZE == there.rip & -PAGE_SIZE
     return address + there.shift if there.shift and same_page else address
 
