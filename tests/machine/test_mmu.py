@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.machine import walks
 from tests.machine.tables import (
     CPU,
     CR0,
@@ -33,6 +34,7 @@ from tests.machine.tables import (
     Trees,
     registers,
 )
+from tightrope.machine.unicorn import Emulator
 from tightrope.memory import Extent
 from tightrope.model import Stale, Step
 from tightrope.observe.mmu import WatchedMmu
@@ -407,6 +409,36 @@ def test_looking_asks_for_the_right_that_is_wanted() -> None:
     assert mmu.look(HERE, 1) == b"\0"
     assert isinstance(mmu.look(HERE, 1, Access.WRITE), Refused)
     assert isinstance(mmu.look(HERE, 1, Access.FETCH), Refused)
+
+
+def test_what_was_looked_at_is_looked_at_again_after_a_store_or_other_tables() -> None:
+    trees = Trees()
+    one, other = trees.table(), trees.table()
+    leaf = trees.map(one, HERE, OLD)
+    trees.map(other, HERE, THIRD)
+    for number, frame in enumerate((OLD, NEW, THIRD)):
+        trees.ram.write(frame, bytes([number]))
+    mmu = trees.mmu(one)
+    assert mmu.look(HERE, 1) == b"\0"
+    trees.ram.write(leaf, (NEW | OPEN).to_bytes(8, "little"))
+    mmu.written()
+    assert mmu.look(HERE, 1) == b"\1"
+    mmu.write_cr3(other)
+    assert mmu.look(HERE, 1) == b"\2"
+
+
+def test_the_mmu_is_told_of_every_store_and_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = 0
+
+    def written(_mmu: WatchedMmu) -> None:
+        nonlocal told
+        told += 1
+
+    monkeypatch.setattr(WatchedMmu, "written", written)
+    run = Emulator(in_bulk=False).run(walks.sound(walks.moving()))
+    assert len(run.copies)
+    assert len(run.stores)
+    assert told >= len(run.copies) + len(run.stores)
 
 
 def test_the_state_for_the_rules_is_the_one_that_was_written() -> None:

@@ -50,17 +50,16 @@ def _places(case: Case, wanted: frozenset[Place], *, to_write: bool) -> list[Ext
     return [extent for place in wanted for extent in where[place]]
 
 
-def _unseen(case: Case, wanted: frozenset[Place], *, to_write: bool) -> NDArray[np.int64]:
+def _unseen(case: Case, places: Sequence[Extent], *, to_write: bool) -> NDArray[np.int64]:
     """The pages that a stretch touched where nothing is that the walk owns; rows as of loads and
     stores."""
-    merged = [each.page_aligned() for each in _places(case, wanted, to_write=to_write)]
     out = [np.zeros((0, 4), np.int64)]
     for each in case.run.stretches:
         frames = each.writes if to_write else each.reads
         row = (each.instruction, int(each.step), 0, PAGE_SIZE)
         rows = np.tile(np.array(row, np.int64), (len(frames), 1))
         rows[:, 2] = frames << PAGE_SHIFT
-        out.append(outside(rows, merged))
+        out.append(outside(rows, [place.page_aligned() for place in places]))
     return np.concatenate(out)
 
 
@@ -83,8 +82,9 @@ def off_old_stack(case: Case, rows: NDArray[np.int64]) -> NDArray[np.int64]:
 )
 def stores_owned(case: Case) -> Iterator[Found]:
     """Every store goes to the control page or the stub's page."""
-    rows = off_old_stack(case, outside(case.run.stores, _places(case, case.writes, to_write=True)))
-    rows = np.concatenate([rows, _unseen(case, case.writes, to_write=True)])
+    places = _places(case, case.writes, to_write=True)
+    rows = off_old_stack(case, outside(case.run.stores, places))
+    rows = np.concatenate([rows, _unseen(case, places, to_write=True)])
     for index, step, phys, size in rows[:1].tolist():
         yield finding(
             f"`{case.text(index)}` writes {size} bytes at {phys:#x}, which the walk does not own",
@@ -103,10 +103,11 @@ def stores_owned(case: Case) -> Iterator[Found]:
 )
 def loads_owned(case: Case) -> Iterator[Found]:
     """Every load comes from the control page, the stub's page, the list or a source."""
-    rows = off_old_stack(case, outside(case.run.loads, _places(case, case.reads, to_write=False)))
+    places = _places(case, case.reads, to_write=False)
+    rows = off_old_stack(case, outside(case.run.loads, places))
     # Under its own pgd it is the old kernel that reads its own gdt and text.
     rows = rows[rows[:, 1] > case.contract.old.get(Old.MEMORY, Step.PREPARE)]
-    rows = np.concatenate([rows, _unseen(case, case.reads, to_write=False)])
+    rows = np.concatenate([rows, _unseen(case, places, to_write=False)])
     for index, step, phys, size in rows[:1].tolist():
         yield finding(
             f"`{case.text(index)}` reads {size} bytes at {phys:#x}, which the walk does not own",

@@ -200,20 +200,19 @@ def _bit_8(case: Case, tables: Tables) -> Iterator[tuple[int, int]]:
     """
     if not case.host.paging.long_mode or case.host.cpu.vendor is CpuVendor.INTEL:
         return
-    levels = MODES[case.host.paging].levels - 3
     frames = [int(tables.root)]
-    for _ in range(levels):
+    for level in range(MODES[case.host.paging].levels, 3, -1):
         below: list[int] = []
         for frame in frames:
             page = tables.pages.get(Phys(frame))
             if page is None:
                 continue  # the design goes on in the old kernel's own
             entries = np.frombuffer(page, "<u8")
-            for slot in np.nonzero(entries & np.uint64(1))[0].tolist():
-                entry = int(entries[slot])
-                below.append(entry & ADDRESS_BITS & -PAGE_SIZE)
-                if entry & 1 << 8:
-                    yield frame + 8 * slot, entry
+            for slot in (entries & np.uint64(0x101) == 0x101).nonzero()[0].tolist():
+                yield frame + 8 * slot, int(entries[slot])
+            if level > 4:
+                present = entries[entries & np.uint64(1) != 0]
+                below += (present & np.uint64(ADDRESS_BITS & -PAGE_SIZE)).tolist()
         frames = below
 
 
@@ -226,6 +225,8 @@ def _beyond(case: Case, tables: Tables) -> Iterator[tuple[int, int, int]]:
     mask = ADDRESS_BITS & ~((1 << case.host.cpu.physical_bits) - 1)
     frames = list(tables.pages)
     entries = np.frombuffer(b"".join(tables.pages.values()), "<u8")
+    if not int(np.bitwise_or.reduce(entries)) & mask:
+        return
     bad = (entries & np.uint64(1) != 0) & (entries & np.uint64(mask) != 0)
     for at in bad.nonzero()[0].tolist():
         entry = int(entries[at])

@@ -24,17 +24,19 @@ from numpy.typing import NDArray
 
 from tightrope.memory import PAGE_SHIFT, PAGE_SIZE
 from tightrope.observe.known_code import KnownCode
-from tightrope.observe.loops import WINDOW, WORD, Asks, Loop, Path, Question, Term, loop
+from tightrope.observe.loops import WINDOW, WORD, Loop, Path, loop
 from tightrope.observe.mmu import WatchedMmu
 from tightrope.observe.observed import ObservedCpu
 from tightrope.observe.pages import copy_in_order
+from tightrope.observe.series import Series, Values, answered, run, steps, value
 from tightrope.x86.cpu import GENERAL, RFLAGS_DF
 from tightrope.x86.flags import flags_after
 from tightrope.x86.walk import Access, Translated
 
-Values = NDArray[np.uint64]
 Places = NDArray[np.int64]
 """Physical addresses."""
+FEW = 8
+"""Turns one after the other that are worth it: fewer the CPU has done in less time."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,6 +129,7 @@ class Bulk:
         self.wanted = False
         """A page was copied, and the next jump backwards may lead to the head of the loop that does
         so."""
+        self._cpu = cpu
         self._ram = cpu.ram
         self._mmu = mmu
         self._code = code
@@ -148,10 +151,8 @@ class Bulk:
         if head not in self._loops:
             self._loops[head] = self._loop(head, bits)
         found = self._loops[head]
-        if found is None:
-            return
-        words = self._registers.read()
-        while True:
+        while found is not None and self._many(found):
+            words = self._registers.read()
             state = dict(zip((*self._names, "rflags"), words, strict=True))
             if state["rflags"] & RFLAGS_DF:
                 return
@@ -162,9 +163,9 @@ class Bulk:
             last = self._last(next_ones, state, bits)
             copy_in_order(self._ram, next_ones.pages, next_ones.count)
             for name, term in next_ones.path.after:
-                words[self._names.index(name)] = _value(term, last, bits)
+                words[self._names.index(name)] = value(term, last, bits)
             by = next_ones.path.flags
-            left, right = (_value(each, last, bits) for each in (by.left, by.right))
+            left, right = (value(each, last, bits) for each in (by.left, by.right))
             words[len(self._names)] = flags_after(by.by, left, right, by.bits, state["rflags"])
             self._registers.write()
             yield next_ones
@@ -173,7 +174,7 @@ class Bulk:
         """What the terms of the last turn began with."""
         before, mask = turns.count - 1, (1 << bits) - 1
         last = dict(state)
-        for name, step in _steps(turns.path, bits).items():
+        for name, step in steps(turns.path, bits).items():
             last[name] = state[name] + (step or 0) * before & mask
         last[WORD] = self._ram.word(turns.reads + turns.word * before, turns.word) or 0
         return last
@@ -185,38 +186,50 @@ class Bulk:
         view = None if phys is None else self._ram.view(phys, size)
         return None if view is None else loop(bytes(view), bits)
 
+    def _many(self, found: Loop) -> bool:
+        """Whether turns that take one path may follow, and not only a few; the rest is not asked
+        yet."""
+        where, size = found.read_from, found.bits // 8
+        if where is None or where.base is None:
+            return True
+        at = value(where, {where.base: self._cpu.read(where.base)}, found.bits)
+        phys = self._mmu.cached(at, Access.READ)
+        within = at % size == 0 and at % PAGE_SIZE <= PAGE_SIZE - FEW * size
+        view = self._ram.view(phys, FEW * size) if phys is not None and within else None
+        words = [] if view is None else view.cast("Q" if size == 8 else "I").tolist()
+        return any(
+            words and all(word & path.bits == path.set for word in words) for path in found.paths
+        )
+
     def _next(self, found: Loop, head: int, state: Mapping[str, int]) -> Turns | None:
         """The next turns that take one path; None where the CPU has to go on."""
         size = found.bits // 8
         for path in found.paths:
-            at = _value(path.read_from, state, found.bits)
+            at = value(path.read_from, state, found.bits)
             phys = self._mmu.cached(at, Access.READ)
             view = None
             if phys is not None and at % size == 0:
                 view = self._ram.view(phys, PAGE_SIZE - at % PAGE_SIZE)
             if phys is None or view is None:
                 continue
-            word, after = (int.from_bytes(view[n * size :][:size], "little") for n in (0, 1))
+            word = int.from_bytes(view[:size], "little")
             if word & path.bits != path.set:
                 continue
-            if not _answered(path, {**state, WORD: word}, found.bits):
+            if not answered(path, {**state, WORD: word}, found.bits):
                 continue
             one = Turns(head=head, path=path, count=1, reads=phys, word=size, pages=(), news=())
-            alone = len(view) == size or after & path.bits != path.set
-            if alone and not path.copies:
-                return one
             words = np.frombuffer(view, f"<u{size}").astype(np.uint64)
-            return self._turns(one, _Series(state, path, found.bits, words))
+            return self._turns(one, Series(state, path, found.bits, words))
         return None
 
-    def _turns(self, begun: Turns, series: _Series) -> Turns | None:
+    def _turns(self, begun: Turns, series: Series) -> Turns | None:
         """The same turns with their pages, as many as can be done."""
         path, count = begun.path, series.count
         pages: list[tuple[Places, Places]] = []
         if count > 1:
-            count = _run(series.words[:count] & np.uint64(path.bits) == np.uint64(path.set))
+            count = run(series.words[:count] & np.uint64(path.bits) == np.uint64(path.set))
         for question, yes in path.whether:
-            count = _run(series.answers(question)[:count] == yes)
+            count = run(series.answers(question)[:count] == yes)
         first = Asked(self._mmu)
         for copy in path.copies:
             to, of = (
@@ -227,7 +240,7 @@ class Bulk:
             low, high = (int(to.min()), int(to.max())) if count else (0, 0)
             for frame in (begun.reads >> PAGE_SHIFT, *self._code.frames):
                 if low <= frame << PAGE_SHIFT <= high:
-                    count = _run(to[:count] != frame << PAGE_SHIFT)
+                    count = run(to[:count] != frame << PAGE_SHIFT)
             pages.append((to, of))
         news = first.in_order(count)
         tables = {visit.at & -PAGE_SIZE for each in news for visit in each.got.visits}
@@ -241,7 +254,7 @@ class Bulk:
 
     def _places(self, virtual: Values, access: Access, at: int, first: Asked) -> Places:
         """Where whole pages lie, as far as they have a translation and are memory."""
-        virtual = virtual[: _run(virtual & np.uint64(PAGE_SIZE - 1) == 0)]
+        virtual = virtual[: run(virtual & np.uint64(PAGE_SIZE - 1) == 0)]
         places = first.places(virtual.astype(np.int64), access, at)
         return places[: self._ram.together(places)]
 
@@ -270,7 +283,7 @@ class Asked:
             end = done + 1
             if size > PAGE_SIZE:
                 rest = virtual[done:]
-                end = done + _run((rest >= first) & (rest < first + size))
+                end = done + run((rest >= first) & (rest < first + size))
             out[done:end] = virtual[done:end] - first + phys
             done = end
         return out[:done]
@@ -321,75 +334,3 @@ class Asked:
                 if got is not None:
                     news = News(turn=int(inside[0]), at=at, virt=virt, access=access, got=got)
         return news
-
-
-class _Series:
-    """What terms are, turn by turn, while one path is taken."""
-
-    def __init__(self, state: Mapping[str, int], path: Path, bits: int, words: Values) -> None:
-        self.words = words
-        self._state = state
-        self._bits = bits
-        self._known: dict[Term, Values] = {}
-        self._step = steps = _steps(path, bits)
-        used = {path.read_from.base}
-        used |= {each.base for copy in path.copies for each in (copy.to, copy.of)}
-        used |= {each.base for asked, _ in path.whether for each in (asked.left, asked.right)}
-        # Where the next turn's registers come out of this one's word, there is one turn at a time.
-        steady = all(steps.get(name or "", 0) is not None for name in used)
-        goes_on = steps.get(path.read_from.base or "") == bits // 8
-        self.count = len(words) if goes_on and steady else 1
-
-    def of(self, term: Term) -> Values:
-        """A term in each turn."""
-        known = self._known.get(term)
-        if known is None:
-            known = self._known[term] = self._of(term) & np.uint64((1 << self._bits) - 1)
-        return known
-
-    def _of(self, term: Term) -> Values:
-        if term.base is None:
-            return np.full(self.count, term.plus, np.uint64)
-        if term.base == WORD:
-            base = self.words[: self.count]
-        else:
-            by = np.uint64(self._step.get(term.base, 0) or 0)
-            base = np.uint64(self._state[term.base]) + by * np.arange(self.count, dtype=np.uint64)
-        return (base & np.uint64(term.mask)) + np.uint64(term.plus)
-
-    def answers(self, question: Question) -> NDArray[np.bool_]:
-        """Whether the zero flag is set, in each turn."""
-        left, right = self.of(question.left), self.of(question.right)
-        answers: NDArray[np.bool_] = (
-            left & right == 0 if question.asks is Asks.BITS else left == right
-        )
-        return answers
-
-
-def _steps(path: Path, bits: int) -> dict[str, int | None]:
-    """What each turn adds to the registers that it changes; None where it is no number."""
-    ones = (1 << bits) - 1
-    return {
-        name: term.plus if term.base == name and term.mask == ones else None
-        for name, term in path.after
-    }
-
-
-def _value(term: Term, state: Mapping[str, int], bits: int) -> int:
-    """A term's number, out of the registers and the word at the head."""
-    known = 0 if term.base is None else state[term.base] & term.mask
-    return (known + term.plus) & (1 << bits) - 1
-
-
-def _answered(path: Path, state: Mapping[str, int], bits: int) -> bool:
-    """Whether a turn that begins so takes the path."""
-    for question, yes in path.whether:
-        left, right = _value(question.left, state, bits), _value(question.right, state, bits)
-        if (not left & right if question.asks is Asks.BITS else left == right) is not yes:
-            return False
-    return True
-
-
-def _run(good: NDArray[np.bool_]) -> int:
-    """How many are true before the first that is not."""
-    return len(good) if good.all() else int(np.argmin(good))

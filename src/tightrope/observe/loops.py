@@ -117,6 +117,8 @@ class Loop:
 
     paths: tuple[Path, ...]
     bits: int
+    read_from: Term | None
+    """Where each way round reads its word; None where they differ."""
 
 
 @dataclass(slots=True)
@@ -153,8 +155,10 @@ def loop(code: bytes, bits: int) -> Loop | None:
     round."""
     reader = _Reader(code, bits)
     paths = tuple(reader.paths())
-    # A loop that copies nothing is none of ours; all of its turns are the CPU's.
-    return Loop(paths, bits) if any(path.copies for path in paths) else None
+    if not any(path.copies for path in paths):
+        return None  # it is none of ours; all of its turns are the CPU's
+    read_from = {path.read_from for path in paths}
+    return Loop(paths, bits, read_from.pop() if len(read_from) == 1 else None)
 
 
 class _Reader:

@@ -61,6 +61,9 @@ class WatchedMmu:
         """By access, number of the linear page -> where it is: what has been asked for."""
         self._large: dict[int, dict[tuple[Access, int], int]] = {}
         """The same of larger pages, by the shift that makes a page's number of an address."""
+        self._looked: dict[tuple[Access, int], int] = {}
+        """By access and number of the linear page, where it is: what was looked at since memory
+        was written."""
 
     def state(self, *, code64: bool) -> x86.ControlState:
         """What the legality of the next control-register write depends on."""
@@ -246,7 +249,12 @@ class WatchedMmu:
             return virt & -PAGE_SIZE, PAGE_SIZE, Phys(page)
         return None
 
+    def written(self) -> None:
+        """Something wrote to memory, which may be a table."""
+        self._looked.clear()
+
     def _forget(self) -> None:
+        self._looked.clear()
         for pages in self._pages.values():
             pages.clear()
         self._large.clear()
@@ -257,10 +265,13 @@ class WatchedMmu:
         while size:
             phys = self.cached(virt, access)
             if phys is None:
-                got = walk(self._ram.word, self.mmu, virt, access)
-                if isinstance(got, Refused):
-                    return got
-                phys = got.phys
+                frame = self._looked.get((access, virt >> PAGE_SHIFT))
+                if frame is None:
+                    got = walk(self._ram.word, self.mmu, virt, access)
+                    if isinstance(got, Refused):
+                        return got
+                    frame = self._looked[access, virt >> PAGE_SHIFT] = got.phys >> PAGE_SHIFT
+                phys = Phys(frame << PAGE_SHIFT | virt % PAGE_SIZE)
             part = min(size, PAGE_SIZE - virt % PAGE_SIZE)
             view = self._ram.view(phys, part)
             if view is None:

@@ -28,6 +28,8 @@ PAGEMAP = "/proc/self/pagemap"
 IN_USE = 3 << 62
 """Bits 63 and 62 of a pagemap entry: present, swapped (Linux
 Documentation/admin-guide/mm/pagemap.rst)."""
+QUICKER = 16 * PAGE_SIZE
+"""Bytes that are read in less time than it takes to ask whether they hold something."""
 _WORDS = {struct.calcsize(code): struct.Struct(f"<{code}").unpack_from for code in "BHIQ"}
 """Bytes -> what reads a little-endian number of that size at an offset."""
 
@@ -129,7 +131,7 @@ class Ram:
     def held(self, extent: Extent) -> tuple[Extent, ...]:
         """See `model.Memory`."""
         at = bisect_right(self._starts, extent.start) - 1
-        if not extent.size or at < 0 or extent.end > self._ends[at]:
+        if extent.size <= QUICKER or at < 0 or extent.end > self._ends[at]:
             return (extent,)
         first = (extent.start - self._starts[at]) // PAGE_SIZE
         frames = self._used(at, first, len(extent.pages)) + self._starts[at] // PAGE_SIZE

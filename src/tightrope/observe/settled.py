@@ -31,7 +31,8 @@ class Settled:
 
     def new(self, rip: int, index: int) -> None:
         """An instruction that was not executed before."""
-        self._pause(index + SETTLED if rip in self.program else NEVER)
+        if self.program.size:
+            self._pause(index + SETTLED if rip in self.program else NEVER)
 
     def stands(self, rip: int) -> bool:
         """Whether to stop here."""

@@ -78,8 +78,7 @@ class Watch:
         self.ports: list[tuple[int, int]] = []
         """(port, value) of each OUT."""
         self.trouble: Trouble | None = None
-        self.over_limit = False
-        self.halted = False
+        self.over_limit = self.halted = False
         self.code_overwritten = False
         """Code that had been executed was written over: Unicorn may have translated both."""
         self._astray = 0
@@ -93,15 +92,16 @@ class Watch:
 
     def instruction(self, rip: int) -> None:
         """Called ahead of every instruction."""
+        trace = self.trace
         self.arrived = rip == self._until
-        if self.arrived or (self.index >= self.settled.pause and self.settled.stands(rip)):
+        if self.arrived or (len(trace) > self.settled.pause and self.settled.stands(rip)):
             self._engine.stop()
             return
-        if self._bulk.on and rip < self.rip:
+        if self._bulk.on and trace and rip < trace[-1]:
             self._go_round(rip)
-        self.trace.append(rip)
+        trace.append(rip)
         if self._privileged.unsettled:
-            self._privileged.settle(self.index)
+            self._privileged.settle(len(trace) - 1)
         operation = self._operations.get(rip)
         if operation is None:
             operation = self._met(rip)
@@ -115,7 +115,7 @@ class Watch:
         self.familiar.rips = self._plain if calm else NONE
         if rip in self.digests.starts:
             self.digests.make()
-        if self.index >= self._limit:
+        if len(trace) > self._limit:
             self.over_limit = True
             self._engine.stop()
 
@@ -199,8 +199,7 @@ class Watch:
 
     def texts(self) -> dict[int, str]:
         """rip -> the instruction there."""
-        now = {rip: operation.text for rip, operation in self._operations.items()}
-        return now | self._texts
+        return {rip: each.text for rip, each in self._operations.items()} | self._texts
 
     def current(self) -> Operation | None:
         """The instruction that ran last."""
@@ -235,6 +234,7 @@ class Watch:
 
     def _written(self, phys: int, size: int) -> None:
         """Memory was written: what was decoded there may be something else now."""
+        self._mmu.written()
         if self._code.hit(phys, size):
             self._texts = self.texts()
             self._operations.clear()
@@ -253,20 +253,22 @@ class Watch:
             for at, news in turns.questions(len(self.trace)):
                 self._mmu.note(news.virt, news.access, news.got, instruction=at, step=step)
             turns.record(self.trace, self.loads, self.copies, step)
+            self._mmu.written()
         if self._bulk.head(head):
             self._plain.discard(head)
 
     def _special(self, operation: Operation) -> None:
+        index, rip = self.index, self.rip
         if operation.sets_state:
-            self._steps.sets_state(self.index)
+            self._steps.sets_state(index)
         kind, read = operation.kind, self._engine.read
         privileged, refusal = self._privileged, None
-        privileged.index, privileged.rip = self.index, self.rip
+        privileged.index, privileged.rip = index, rip
         if kind is Kind.STRING:
             self._bulk.wanted = self._bulk.on
             self._string_move(operation)
         elif kind is Kind.INDIRECT:
-            self._steps.indirect_jump(self.index, self.rip)
+            self._steps.indirect_jump(index, rip)
         elif kind is Kind.CONTROL_WRITE:
             refusal = privileged.control_write(operation.target, read(operation.source))
         elif kind is Kind.CONTROL_READ:
@@ -277,11 +279,10 @@ class Watch:
             privileged.rdmsr()
         elif kind is Kind.DESCRIPTOR_TABLE:
             refusal = privileged.descriptor_table(operation)
-        elif kind is Kind.SEGMENT_LOAD:
-            if operation.source != "none":
-                refusal = privileged.segment(operation.target, read(operation.source) & 0xFFFF)
+        elif kind is Kind.SEGMENT_LOAD and operation.source != "none":
+            refusal = privileged.segment(operation.target, read(operation.source) & 0xFFFF)
         elif kind in (Kind.FAR_RETURN, Kind.FAR_JUMP):
-            self._steps.indirect_jump(self.index, self.rip)
+            self._steps.indirect_jump(index, rip)
             raw = self._mmu.look(operation.selector_at(read), 2)
             if isinstance(raw, bytes):
                 selector = int.from_bytes(raw, "little")
@@ -294,7 +295,7 @@ class Watch:
             refusal = privileged.asks_the_host()
         elif kind in (Kind.FLAGS, Kind.STACK):
             privileged.record_later(operation.target)
-        elif kind is Kind.HALT or (kind is Kind.STAYS and self.rip in self.settled.program):
+        elif kind is Kind.HALT or (kind is Kind.STAYS and rip in self.settled.program):
             self.halted = True
         elif kind is Kind.INVLPG and (address := operation.memory_operand(read)) is not None:
             self._mmu.invlpg(address)
@@ -322,8 +323,7 @@ class Watch:
         values = self._string.read()
         mask = (1 << self._privileged.bits) - 1
         count, source, destination, accumulator, flags = (each & mask for each in values)
-        width = abs(operation.string_width)
-        stores = operation.string_width < 0
+        width, stores = abs(operation.string_width), operation.string_width < 0
         # Onto itself it is a memmove as well: Linux copies a page that is in its place.
         overlaps = not stores and 0 < abs(source - destination) < count * width
         if flags & x86.RFLAGS_DF or overlaps:
@@ -346,6 +346,7 @@ class Watch:
                 self._engine.stop()
                 break
             self.copy(into, accumulator.to_bytes(8, "little")[:width] if stores else out_of)
+            self._mmu.written()
             if target >> 12 in self._code.frames:
                 self._written(target, part)
                 self._engine.forget_code()
@@ -381,9 +382,8 @@ class Watch:
         elif not exact and (operation := self.current()):
             touched = self.touches(operation)
             address, access, got = exactly(page, access, got, touched, self._mmu.refusal)
-            if got.vector == GENERAL_PROTECTION and address in operation.on_stack(
-                self._engine.read
-            ):
+            general = got.vector == GENERAL_PROTECTION
+            if general and address in operation.on_stack(self._engine.read):
                 got = replace(got, vector=STACK_FAULT)
         self.trouble = Trouble(
             vector=got.vector,

@@ -159,6 +159,7 @@ class Bench:
             self._watching = self._watch_each()
             engine.forget_code()
             engine.forget_translations()
+        watch.mmu.written()
         watch.settled.stretches.append(fence.stretch())
         watch.over_limit = clock.over or clock.idle
         return engine.read("rip")
