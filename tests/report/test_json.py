@@ -98,6 +98,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "inspect": ("inspect", "kernel"),
     "inspect elf": ("inspect", "vmlinux"),
     "pgd": ("pgd", "core", "--print", "--diff", "core"),
+    "dump info": ("dump", "info", "core", "--host", "host.toml"),
     "host check": ("host", "check", "host.toml"),
     "status": ("status",),
     "refusals": ("refusals", "kernel"),

@@ -13,7 +13,7 @@ Whoever adds a noun puts it beside its like; what many rooms use is named here t
 numpy or is made by one deed alone has a door of its own: `p2m`, `dump`, `pgd`, `proof`,
 `comparison`, `matrix`, `agreement`.
 
-May import: errors, memory, x86
+May import: errors, memory, printk, x86
 """
 
 from __future__ import annotations

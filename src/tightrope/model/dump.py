@@ -41,11 +41,16 @@ class ControlRegisters:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Notes:
-    """What the notes say.  `cpus` counts the NT_PRSTATUS notes."""
+    """What the notes say.  `prstatus` has each NT_PRSTATUS as it is, one a CPU."""
 
     vmcoreinfo: Mapping[str, str]
-    cpus: int
+    prstatus: tuple[bytes, ...]
     control: tuple[ControlRegisters, ...]
+
+    @property
+    def cpus(self) -> int:
+        """How many CPUs left a note."""
+        return len(self.prstatus)
 
     def number(self, key: str, base: int = 10) -> int | None:
         """A VMCOREINFO value as a number, None when it is missing or none.

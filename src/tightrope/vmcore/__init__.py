@@ -11,6 +11,8 @@
     other_tables   the tables that a core has, where VMCOREINFO is of another boot
     ranges   mappings merged into ranges, and the difference of two such lists
     pgd      all of it in one value: the answer, its faults and doubts in words
+    dead     the dead kernel's memory by linear address; symbols: its own symbol table, in there
+    information   Core -> Dead: release, time, panic, CPUs, taint, log; whether a host file is its
 
     from tightrope import vmcore
 
@@ -20,7 +22,7 @@
 Rules: the file is never written, and read where its page tables are and hardly anywhere else.  A
 core is written by a kernel that has just died: nothing in it is believed before it is checked.
 
-May import: abi, errors, memory, model, x86
+May import: abi, errors, memory, model, printk, x86
 """
 
 from tightrope.model.dump import Core

@@ -12,12 +12,12 @@ missing is missed by whoever needs it, never here.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
+from tightrope.abi import elf_notes
 from tightrope.model.dump import ControlRegisters, Notes
 
-_NT_PRSTATUS = 1
 _XEN_CRASH_REGS = 0x1000002
 _QEMU_VERSION = 1
 _QEMU_CR0 = 8 + 18 * 8 + 10 * 24
@@ -28,13 +28,13 @@ def read_notes(segments: Iterable[memoryview], *, word: int) -> Notes:
     """What the PT_NOTE segments say; `word` is the bytes of an unsigned long of the dead kernel."""
     info: dict[str, str] = {}
     control: list[ControlRegisters] = []
-    cpus = 0
+    prstatus: list[bytes] = []
     for segment in segments:
-        for name, kind, description in _each(segment):
+        for name, kind, description in elf_notes.each(segment):
             if name == b"VMCOREINFO":
-                info.update(_lines(bytes(description)))
-            elif name == b"CORE" and kind == _NT_PRSTATUS:
-                cpus += 1
+                info.update(elf_notes.lines(bytes(description)))
+            elif name == b"CORE" and kind == elf_notes.NT_PRSTATUS:
+                prstatus.append(bytes(description))
             elif name == b"QEMU" and kind == 0 and len(description) >= _QEMU_CR0 + 5 * 8:
                 if int.from_bytes(description[:4], "little") == _QEMU_VERSION:
                     cr = _words(description[_QEMU_CR0:], 8)
@@ -42,39 +42,14 @@ def read_notes(segments: Iterable[memoryview], *, word: int) -> Notes:
             elif name == b"Xen" and kind == _XEN_CRASH_REGS and len(description) >= 4 * word:
                 cr = _words(description, word)
                 control.append(ControlRegisters(who="Xen", cr0=cr[0], cr3=cr[2], cr4=cr[3]))
-    return Notes(vmcoreinfo=MappingProxyType(info), cpus=cpus, control=tuple(control))
+    return Notes(
+        vmcoreinfo=MappingProxyType(info), prstatus=tuple(prstatus), control=tuple(control)
+    )
 
 
 def vmcoreinfo_alone(text: bytes) -> Mapping[str, str]:
     """VMCOREINFO's text where it stands without a note around it."""
-    return MappingProxyType(dict(_lines(text)))
-
-
-def _each(segment: memoryview) -> Iterator[tuple[bytes, int, memoryview]]:
-    """(name without its zero, type, description) of each note; all fields are 4-byte aligned."""
-    at = 0
-    while at + 12 <= len(segment):
-        name_size, size, kind = (
-            int.from_bytes(segment[at + n : at + n + 4], "little") for n in (0, 4, 8)
-        )
-        name = at + 12
-        description = name + (name_size + 3 & ~3)
-        end = description + size
-        if end > len(segment):
-            return
-        yield (
-            bytes(segment[name : name + min(name_size, 64)]).rstrip(b"\0"),
-            kind,
-            segment[description:end],
-        )
-        at = description + (size + 3 & ~3)
-
-
-def _lines(text: bytes) -> Iterator[tuple[str, str]]:
-    for line in text.split(b"\0", 1)[0].decode("latin-1").split("\n"):
-        key, equals, value = line.partition("=")
-        if equals:
-            yield key, value
+    return MappingProxyType(dict(elf_notes.lines(text)))
 
 
 def _words(data: memoryview, size: int) -> list[int]:

@@ -4,7 +4,7 @@ Rules: a file has a command's arguments beside the function that does it: one ca
 report, one exit status.  Packages are imported inside the function that needs them.
 
 May import: abi, check, deeds, errors, handover, host, image, memory, model, participants,
-perform, plan, prove, record, report, sabotage, shipped, views, vmcore
+perform, plan, printk, prove, record, report, sabotage, shipped, views, vmcore
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ FILES = {
     "agree": ("agree",),
     "host": ("host",),
     "pgd": ("pgd",),
+    "dump": ("dump",),
     "prove": ("prove",),
     "record": ("record",),
     "explain": ("explain",),
