@@ -19,6 +19,8 @@ Everything a room raises on purpose derives from `TightropeError`; anything else
 
 from __future__ import annotations
 
+import copyreg
+
 
 def visible(text: str) -> str:
     """Text from a file, or a file's name, as it may be shown: what cannot be printed is escaped."""
@@ -53,6 +55,12 @@ class BadInput(TightropeError):
         self.field = field
         self.offset = offset
         self.limit = limit
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """A worker's error is raised again where its result is asked for."""
+        # What pickle's protocol 2 calls, and typeshed does not know.
+        new = copyreg.__newobj__  # type: ignore[attr-defined]
+        return new, (type(self), self.problem), self.__dict__
 
     def __str__(self) -> str:
         where = self.source

@@ -50,10 +50,12 @@ OUTSIDERS = {
         "perform.linux.calls",
         "record.tracer",
     ),
-    "mmap": ("observe.physical", "machine", "perform.privcmd", "vmcore", "corpse", "cli.files"),
+    "mmap": ("observe.physical", "machine", "perform.privcmd", "vmcore", "corpse", "cli.files", "deeds.sweep"),
     "fcntl": ("machine", "perform.privcmd", "perform.linux.lock"),
     "socket": ("machine",),
     "subprocess": ("machine", "participants.from_file", "record.tracer"),
+    "distributed": ("deeds.sweep",),
+    "pyarrow": ("report.parquet",),
 }
 """Packages from outside that only some modules may import; a name stands for what is below it too."""
 

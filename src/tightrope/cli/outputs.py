@@ -11,7 +11,7 @@ import errno
 import os
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
@@ -134,3 +134,39 @@ def write_scripts(path: Path, scripts: Iterable[Script], *, force: bool) -> None
         path.mkdir(parents=True, exist_ok=True)
     for name, text in texts:
         write(check(path / f"{name}.smt2", force=force), text.encode())
+
+
+@contextmanager
+def growing(path: Path, *, whole: bool) -> Iterator[Callable[[str], None]]:
+    """What adds text to a file, each at once, so that all that was added stays; `whole` begins anew.
+
+    A last line that was cut is taken away first.  Raises BadInput with the system's reason.
+    """
+    with told(path):
+        out = path.open("wb" if whole else "r+b", buffering=0)
+    with out:
+        if not whole:
+            with told(path):
+                out.truncate(_lines_end(out))
+                out.seek(0, os.SEEK_END)
+
+        def add(text: str) -> None:
+            left = memoryview(text.encode())
+            with told(path):
+                while left:
+                    left = left[out.write(left) :]
+
+        yield add
+
+
+def _lines_end(file: IO[bytes]) -> int:
+    """Where the last whole line ends."""
+    end = file.seek(0, os.SEEK_END)
+    while end:
+        start = max(0, end - 4096)
+        file.seek(start)
+        found = file.read(end - start).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        end = start
+    return 0

@@ -7,6 +7,7 @@
     booted       a rehearsal from a real old kernel that QEMU has booted
     compare      rival designs on one host
     matrix       every mode, split and way through Xen, one table
+    sweep        many hosts, one rehearsal for all that are alike
     agree        random handovers on several machines, compared
     flips        single bits changed, and what sees them
     machines     the machines that this computer has, by name
@@ -20,8 +21,8 @@
     record       what a command would load, into a file, with nothing loaded
 
 Rules: a deed prints nothing; it decides what the command line must not.  None opens a file but
-`loading`, whose files are handed to the kernel by their descriptors, and `kexec_tools`, which
-shows files to a program.
+`loading`, whose files are handed to the kernel by their descriptors, `kexec_tools`, which shows
+files to a program, and `sweep`, each of whose workers opens them.
 
 May import: check, corpse, errors, handover, host, image, machine, memory, model, observe,
 participants, perform, plan, record, sabotage, shipped, vmcore, world, x86

@@ -25,6 +25,7 @@ from tightrope.views import (
     proofs,
     rehearsal,
     rules,
+    sweep,
     trees,
     xen_says,
 )
@@ -38,6 +39,7 @@ _VIEWS = (
     matrix.VIEW,
     pairs.VIEW,
     explanation.VIEW,
+    sweep.VIEW,
     agreement.VIEW,
     pgd.VIEW,
     dump_info.VIEW,

@@ -21,6 +21,7 @@ FILES = {
     "compare": ("compare",),
     "matrix": ("matrix",),
     "pairs": ("pairs",),
+    "sweep": ("sweep",),
     "agree": ("agree",),
     "host": ("host",),
     "pgd": ("pgd",),

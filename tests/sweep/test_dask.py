@@ -1,0 +1,150 @@
+"""The same sweep on Dask: a cluster on this computer, and a scheduler with workers that can be killed."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.makers.bzimage import bzimage
+from tests.makers.fleet import booted
+from tightrope import host as host_room
+from tightrope.cli import main
+
+EXAMPLE = host_room.read(host_room.example(), "the default host")
+
+
+@pytest.fixture(scope="module")
+def kernel(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("kernel") / "made.bzimage"
+    path.write_bytes(bzimage(init_size=0x10000))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("fleet")
+    chance = random.Random(11)
+    for number in range(60):
+        text = host_room.write(booted(EXAMPLE, chance), "a host of a fleet")
+        (folder / f"{number:02}.toml").write_text(text)
+    (folder / "no-host.toml").write_text("x = 1\n")
+    return folder
+
+
+def swept(on: str, fleet: Path, kernel: str, out: Path, *words: str) -> set[tuple[object, ...]]:
+    status = main(
+        ["sweep", "--hosts", str(fleet), "--kernel", kernel, "--on", on, "--out", str(out), *words]
+    )
+    assert status == 3
+    _, *lines = out.read_text().splitlines()
+    return {(r["host"], r["group"], r["outcome"]) for r in map(json.loads, lines)}
+
+
+@pytest.fixture(scope="module")
+def expected(
+    fleet: Path, kernel: str, tmp_path_factory: pytest.TempPathFactory
+) -> set[tuple[object, ...]]:
+    """What processes of this computer say."""
+    return swept("processes", fleet, kernel, tmp_path_factory.mktemp("out") / "rows.jsonl")
+
+
+def test_a_cluster_on_this_computer_says_what_processes_say(
+    expected: set[tuple[object, ...]], fleet: Path, kernel: str, tmp_path: Path
+) -> None:
+    found = swept("dask", fleet, kernel, tmp_path / "rows.jsonl", "--workers", "1")
+    assert found == expected
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
+    """A scheduler's address, and two worker processes."""
+    port = free_port()
+    where = {"cwd": tmp_path, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with ExitStack() as stack:
+
+        def started(*words: str) -> subprocess.Popen[bytes]:
+            process = subprocess.Popen([*words], **where)  # type: ignore[call-overload]  # of a dict
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+            return process
+
+        started(
+            sys.executable, "-m", "distributed.cli.dask_scheduler",
+            "--host", "127.0.0.1", "--port", str(port), "--no-dashboard",
+        )  # fmt: skip
+        workers = [
+            started(
+                sys.executable, "-m", "distributed.cli.dask_worker", f"tcp://127.0.0.1:{port}",
+                "--nthreads", "1", "--no-nanny", "--no-dashboard",
+            )
+            for _ in range(2)
+        ]  # fmt: skip
+        yield f"127.0.0.1:{port}", workers
+
+
+def test_a_worker_that_is_killed_in_the_middle_loses_nothing(
+    cluster: tuple[str, list[subprocess.Popen[bytes]]],
+    expected: set[tuple[object, ...]],
+    fleet: Path,
+    kernel: str,
+    tmp_path: Path,
+) -> None:
+    address, workers = cluster
+    out = tmp_path / "rows.jsonl"
+    wait_for(address, workers=2)
+    killed = threading.Event()
+
+    def kill_one() -> None:
+        while not (out.exists() and out.read_text().count("\n") > 2):
+            time.sleep(0.02)
+        workers[0].send_signal(signal.SIGKILL)
+        killed.set()
+
+    thread = threading.Thread(target=kill_one)
+    thread.start()
+    found = swept(f"dask://{address}", fleet, kernel, out)
+    thread.join()
+    assert killed.is_set()
+    assert found == expected
+    assert workers[1].poll() is None, "a cluster that is not ours stays"
+
+
+def wait_for(address: str, *, workers: int) -> None:
+    import distributed
+
+    deadline = time.monotonic() + 120
+    while True:
+        try:
+            with distributed.Client(f"tcp://{address}", timeout=5) as client:
+                client.wait_for_workers(workers, timeout=120)
+            return
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+
+
+def test_a_scheduler_that_is_not_there_is_one_line(
+    fleet: Path, kernel: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = f"dask://127.0.0.1:{free_port()}"
+    assert main(["sweep", "--hosts", str(fleet), "--kernel", kernel, "--on", where]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"tightrope: --on {where}: no scheduler answers")
