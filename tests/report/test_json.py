@@ -94,6 +94,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "doctor": ("doctor",),
     "contracts": ("contracts",),
     "pairs": ("pairs", "--from", "kernel", "--to", "kernel"),
+    "sweep": ("sweep", "--hosts", "host.toml", "--kernel", "kernel", "--workers", "1"),
     "sabotages": ("rehearse", "--sabotage", "list"),
     "inspect": ("inspect", "kernel"),
     "inspect elf": ("inspect", "vmlinux"),

@@ -138,7 +138,7 @@ def write_scripts(path: Path, scripts: Iterable[Script], *, force: bool) -> None
 
 @contextmanager
 def growing(path: Path, *, whole: bool) -> Iterator[Callable[[str], None]]:
-    """What adds text to a file, each at once, so that all that was added stays; `whole` begins anew.
+    """What adds text to a file, each at once, so that it stays; `whole` begins anew.
 
     A last line that was cut is taken away first.  Raises BadInput with the system's reason.
     """

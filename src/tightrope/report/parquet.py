@@ -23,7 +23,7 @@ def ready() -> Any:
 
 
 def write(out: IO[bytes], rows: Iterable[Mapping[str, Any]], columns: Mapping[str, type]) -> None:
-    """All rows; a column's type is str, bool, int, float or list (of strings), and any may be None."""
+    """All rows; a column is str, bool, int, float or list (of strings), or None."""
     arrow = ready()
     kinds = {
         str: arrow.string(),

@@ -1,7 +1,7 @@
 """A sweep: how many hosts hold, which classes fall and by what, which hosts cannot be told.
 
-Rules: hosts are shown by class and cause, never one by one beyond the first few; the rows are in the
-file that the command writes.
+Rules: hosts are shown by class and cause, never one by one beyond the first few; the rows are in
+the file that the command writes.
 """
 
 from __future__ import annotations

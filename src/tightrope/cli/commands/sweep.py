@@ -26,7 +26,6 @@ SOME_UNTOLD = 3
 """The exit status where nothing falls and something cannot be told."""
 
 
-
 def fleet(parser: ArgumentParser) -> None:
     """Which hosts, into which kernels."""
     parser.add_argument(

@@ -7,8 +7,8 @@
     flight     work that is out at the workers; one that dies loses nothing
     sweep      all of it
 
-Rules: no scheduler, queue or retry beyond what `concurrent.futures` and Dask have, but for one thing
-that the first lacks: a task that kills its worker is told apart from those that died with it.
+Rules: no scheduler, queue or retry beyond what `concurrent.futures` and Dask have, but for one
+thing that the first lacks: a task that kills its worker is told apart from those that died with it.
 
 May import: check, deeds, errors, host, image, machine, memory, model, participants, plan
 """

@@ -2,11 +2,12 @@
 
     cli --Parcel(name, digest, data?)--> Cargo --pool--> worker --Hold--> images, unpacked once
 
-A worker on this computer maps the files, so their pages are there once for all workers; one elsewhere
-is sent the bytes.  Either way it asks for the digest, so that nobody rehearses another kernel than the
-others.
+A worker on this computer maps the files, so their pages are there once for all workers; one
+elsewhere is sent the bytes.  Either way it asks for the digest, so that nobody rehearses another
+kernel than the others.
 
-Rules: a parcel is opened by its path and nothing else is; what was opened is kept for the next task.
+Rules: a parcel is opened by its path and nothing else is; what was opened is kept for the next
+task.
 """
 
 from __future__ import annotations

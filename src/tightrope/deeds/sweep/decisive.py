@@ -2,8 +2,8 @@
 
     host file --read--> Host --plan--> Plan --decisive--> key
                           |
-                          `- what KASLR draws anew at each boot is left out, and what of it matters is
-                             asked of each host: the shape below
+                          `- what KASLR draws anew at each boot is left out, and what of it
+                             matters is asked of each host: the shape below
 
 A fact is decisive unless it is left out here by name, so a field that somebody adds is decisive.
 Left out, in long mode on bare Linux:
@@ -13,10 +13,11 @@ Left out, in long mode on bare Linux:
     where its page tables, gdt, idt and stack lie, and its crash notes: somewhere in RAM
     the file's name, and where its facts come from
 
-What remains of them is what they could change: by how many page-table entries text and direct map are
-mapped, how many levels V and P have in common, whether V is text or direct map and where in it, and
-which part of the plan lies on which of them.  docs/proof.md states why that is enough.  A 32-bit kernel
-draws nothing but its text, and a hypervisor has more than one map: of those all facts are decisive.
+What remains of them is what they could change: by how many page-table entries text and direct map
+are mapped, how many levels V and P have in common, whether V is text or direct map and where in it,
+and which part of the plan lies on which of them.  docs/proof.md states why that is enough.  A
+32-bit kernel draws nothing but its text, and a hypervisor has more than one map: of those all facts
+are decisive.
 
 Rules: pure; nothing is rehearsed here.
 """
@@ -112,7 +113,7 @@ def _in_common(host: Host, v: int, p: int) -> int:
 
 
 def _lies_on(plan: Plan) -> Iterator[tuple[int, ...]]:
-    """Which parts of the plan lie on the old kernel's text, its own memory and each of its notes."""
+    """Which parts of the plan lie on the old kernel's text, private memory and each note."""
     host = plan.host
     parts = [each.destination for each in plan.segments]
     parts += [Extent.sized(plan.control_page, PAGE_SIZE), *plan.spare]

@@ -2,8 +2,8 @@
 
     send(task) ... land() -> (task, what came of it), as they come
 
-A pool of processes breaks as a whole when one dies, and does not say at which task.  So all that was
-out is done again, one task at a time, until the one that kills is alone when it does.
+A pool of processes breaks as a whole when one dies, and does not say at which task.  So all that
+was out is done again, one task at a time, until the one that kills is alone when it does.
 
 Rules: what comes of a task is its result, or LOST for one that ended its worker twice.
 """
@@ -89,7 +89,7 @@ class Flight:
 
 
 def _killed(error: Exception) -> bool:
-    """Whether a cluster says that a task has ended its workers.  Raises BadInput for a lost cluster."""
+    """Whether a cluster says that a task ended its workers.  Raises BadInput for a lost one."""
     name = type(error).__name__  # Dask's own classes, without importing Dask
     if name in ("CommClosedError", "CancelledError", "FutureCancelledError"):
         raise BadInput("the scheduler has gone away", source="--on") from error

@@ -3,12 +3,12 @@
     with pool("dask://10.0.0.1:8786", cargo, workers=None) as workers:
         workers.submit(task).result()
 
-Both are executors of `concurrent.futures`; what differs is how the cargo comes to a worker, and what a
-worker that dies takes with it: of processes all that is out (the pool is broken, and is made anew), of
-Dask's nothing.
+Both are executors of `concurrent.futures`; what differs is how the cargo comes to a worker, and
+what a worker that dies takes with it: of processes all that is out (the pool is broken, and is made
+anew), of Dask's nothing.
 
-Rules: no worker of ours outlives us, however we end: each holds one end of a pipe whose other end only
-we have, and ends when that is closed.
+Rules: no worker of ours outlives us, however we end: each holds one end of a pipe whose other end
+only we have, and ends when that is closed.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def _distributed() -> Any:
 
 @contextmanager
 def opened(where: str, cargo: Cargo, workers: int | None) -> Iterator[Pool]:
-    """The pool that is named: `processes`, `dask` for a cluster on this computer, `dask://HOST:PORT`.
+    """The pool that is named: `processes`, `dask` for a cluster here, `dask://HOST:PORT`.
 
     The cargo is unloaded here once before any worker does it, so that what is wrong with it is told
     at once.  Raises BadInput, MissingPart.

@@ -4,8 +4,8 @@
                                 being walked: wait for it
                                 new: Walk
 
-Rules: what is done is told at once (`row`), so that a run which ends early has lost nothing; what is
-told in `known` is not done again.  One host that cannot be told is a row and never the end.
+Rules: what is done is told at once (`row`), so that a run which ends early has lost nothing; what
+is told in `known` is not done again.  One host that cannot be told is a row and never the end.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def sweep(
 ) -> Sweep:
     """Every host against every kernel of the cargo.
 
-    A host that could not be read is a row already.  `known` are rows of a run that ended early: what
-    they have answered is neither asked nor told again.  `row` is called for each new row.
+    A host that could not be read is a row already.  `known` are rows of a run that ended early:
+    what they have answered is neither asked nor told again.  `row` is called for each new row.
     """
     return _Sweeping(cargo, pool, row, known, total, progress).run(iter(hosts))
 
