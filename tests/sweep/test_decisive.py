@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import fields, replace
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
@@ -30,8 +31,8 @@ UNPACKING = Unpacking(IMAGE, None)
 EMULATOR = Emulator()
 
 
-def key_of(old: Host, **request: bool) -> str:
-    return key(plan.prepare(IMAGE, old, Request(**request)))
+def key_of(old: Host, *, crash: bool = False) -> str:
+    return key(plan.prepare(IMAGE, old, Request(crash=crash)))
 
 
 def verdict(old: Host, request: Request, sabotage: str | None) -> object:
@@ -104,7 +105,7 @@ def test_boots_of_one_machine_are_few_classes() -> None:
     assert len(set(keys)) < 40
 
 
-CHANGED: dict[str, object] = {
+CHANGED: dict[str, Any] = {
     "paging": None,  # below: it brings other fields along
     "cpu": replace(EXAMPLE.cpu, vendor=CpuVendor.AMD),
     "cr0": EXAMPLE.cr0 ^ 1 << 16,

@@ -90,7 +90,7 @@ def test_a_worker_that_dies_once_loses_nothing() -> None:
     flight = Flight(workers)
     for name in "abc":
         flight.send(task(name))
-    came = {}
+    came: dict[str, object] = {}
     while len(flight):
         came |= {name_of(one): result for one, result in flight.land()}
     assert (came, workers.deaths) == ({"a": (), "b": (), "c": ()}, 1)
