@@ -12,7 +12,9 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -76,11 +78,12 @@ def free_port() -> int:
 def cluster(tmp_path: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
     """A scheduler's address, and two worker processes."""
     port = free_port()
-    where = {"cwd": tmp_path, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     with ExitStack() as stack:
 
         def started(*words: str) -> subprocess.Popen[bytes]:
-            process = subprocess.Popen([*words], **where)  # type: ignore[call-overload]  # of a dict
+            process = subprocess.Popen(
+                words, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            )
             stack.callback(process.wait)
             stack.callback(process.kill)
             return process
@@ -127,8 +130,7 @@ def test_a_worker_that_is_killed_in_the_middle_loses_nothing(
 
 
 def wait_for(address: str, *, workers: int) -> None:
-    import distributed
-
+    distributed: Any = import_module("distributed")
     deadline = time.monotonic() + 120
     while True:
         try:
