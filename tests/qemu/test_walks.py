@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.conftest import debian_kernel
 from tests.makers.designs import IN_PLACE, SPLIT_FUNCTION
 from tests.modes.runs import kernel, request
 from tests.qemu.pcs import emulator, old_kernel, qemu, walk
 from tightrope import check, host, image
+from tightrope.deeds import old_kernel as old_kernels
 from tightrope.deeds.rehearse import CONSOLE_WORDS, rehearse
 from tightrope.deeds.until import Spoken
 from tightrope.errors import CannotBe, MachineError
@@ -60,6 +62,21 @@ def test_code_that_stays_at_v_does_on_a_pc_what_it_does_in_the_emulator(
     for extent in old_kernel(paging).memory.ram[1:]:
         mine = np.frombuffer(here.run.memory.read(extent), np.uint8)
         assert np.array_equal(mine, np.frombuffer(there.run.memory.read(extent), np.uint8))
+
+
+@pytest.mark.parametrize(("paging", "flavour"), [(Paging.X86_64, "amd64"), (Paging.PAE, "686-pae")])
+def test_a_kernel_that_has_given_its_gdt_up_walks_as_it_does_in_the_emulator(
+    machine: Qemu, paging: Paging, flavour: str
+) -> None:
+    own = old_kernels.read(debian_kernel(flavour).read_bytes(), flavour)
+    old, asked = own.host(old_kernel(paging)), own.request(request())
+    here, there = (
+        rehearse(kernel(), old, asked, design=own.participant, machine=each)
+        for each in (machine, emulator())
+    )
+    assert here.handover.registers.gdt[1] == 0
+    assert (here.outcome, here.findings) == (Outcome.HOLDS, ())
+    assert here.run.registers == there.run.registers
 
 
 def test_it_is_seen_where_it_is_stopped(machine: Qemu) -> None:

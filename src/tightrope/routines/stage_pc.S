@@ -22,6 +22,7 @@
  * `old_cr3` filled in, the three table pages zero.
  * At ready: gdt and idt loaded; CS 0x60, the others 0x68 and CR3 loaded (stage_32), or long mode with
  * CS 0x10, SS 0x18 and the others null (stage_64); the two PICs masked, as machine_shutdown leaves them.
+ * From ready it may be started again at tables_32 or tables_64, with other tables filled in.
  */
 	.set	MAGIC, 0x1badb002	/* Multiboot 0.6.96, 3.1.2 */
 	.set	FLAGS, 1 << 16		/* the address fields below are valid */
@@ -68,6 +69,7 @@ stage_32:
 	mov	%eax, %ss
 	mov	%eax, %fs
 	mov	%eax, %gs
+tables_32:
 	lgdt	old_gdt - header(%esi)
 	lidt	old_idt - header(%esi)
 	/* Outside long mode the stub extends the sign of what it writes: an address above 2 GiB is lost. */
@@ -111,6 +113,7 @@ stage_64:
 	mov	%eax, %gs
 	mov	%esi, %esi
 	/* In long mode the bases are 64 bits, which is why long mode is entered at all. */
+tables_64:
 	lgdt	old_gdt - header(%rsi)
 	lidt	old_idt - header(%rsi)
 ready:

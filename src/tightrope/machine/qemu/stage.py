@@ -149,19 +149,40 @@ def _segments(pc: Pc, handover: Handover) -> None:
     code = routines.read(routines.STAGE_PC)
     place = _place(handover)
     registers = handover.registers
+    bits = 64 if registers.efer & EFER_LMA else 32
+    own = (
+        place.start + code.symbols["own_gdt"],
+        code.symbols["own_gdt_end"] - code.symbols["own_gdt"] - 1,
+    )
+    given_up = all(
+        selector | 7 > registers.gdt[1] for selector in registers.segments.values() if selector & ~7
+    )
     kept = bytes(pc.ram.read(place))
     pc.ram.zero(place)
-    pc.ram.write(place.start, _filled(code, place.start, registers))
-    entry = "stage_64" if registers.efer & EFER_LMA else "stage_32"
-    ready = place.start + code.symbols["ready"]
+    pc.ram.write(
+        place.start, _filled(code, place.start, registers, own if given_up else registers.gdt)
+    )
     pc.set_register("rsi", place.start)
-    pc.set_register("rip", place.start + code.symbols[entry])
+    _until_ready(pc, code, place, f"stage_{bits}")
+    if given_up:
+        # Linux gives its gdt up before the call: what it had loaded from it was flat, as ours is.
+        for name, selector in registers.segments.items():
+            if name != "cs":
+                pc.set_register(name, selector)
+        pc.ram.write(place.start, _filled(code, place.start, registers, registers.gdt))
+        _until_ready(pc, code, place, f"tables_{bits}")
+    pc.ram.write(place.start, kept)
+
+
+def _until_ready(pc: Pc, code: Code, place: Extent, label: str) -> None:
+    """Run stage_pc from a label until it is ready."""
+    ready = place.start + code.symbols["ready"]
+    pc.set_register("rip", place.start + code.symbols[label])
     pc.break_at(ready)
     stopped = pc.go(seconds=FIRMWARE_SECONDS)
     if stopped is None or stopped.shut_down or pc.registers()["rip"] != ready:
         raise MachineError("the PC does not get into the old kernel's segments")
     pc.unbreak(ready)
-    pc.ram.write(place.start, kept)
 
 
 def _place(handover: Handover) -> Extent:
@@ -173,10 +194,11 @@ def _place(handover: Handover) -> Extent:
     raise CannotBe("the handover leaves no low memory to set the stage in")
 
 
-def _filled(code: Code, base: int, registers: Registers) -> bytes:
+def _filled(code: Code, base: int, registers: Registers, gdt: tuple[int, int]) -> bytes:
+    """The page of stage_pc at `base`, which is to load this gdt, and the registers' idt and CR3."""
     data = bytearray(code.data)
     struct.pack_into("<I", data, code.symbols["own_base"], base + code.symbols["own_gdt"])
-    for symbol, (address, limit) in (("old_gdt", registers.gdt), ("old_idt", registers.idt)):
+    for symbol, (address, limit) in (("old_gdt", gdt), ("old_idt", registers.idt)):
         struct.pack_into("<HQ", data, code.symbols[symbol], limit, address)
     struct.pack_into("<Q", data, code.symbols["old_cr3"], registers.cr3)
     return bytes(data)
