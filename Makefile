@@ -1,5 +1,5 @@
 # The deeds of this repository.  What they do stands in scripts/; everything made is in .venv and .cache.
-.PHONY: run test quick coverage bench mutants lock clean
+.PHONY: run test quick coverage bench mutants collector lock clean
 
 # pytest rewrites each assertion as it reads a file, 8 CPU seconds for all of them and each worker, and
 # keeps the result where Python keeps its bytecode: an environment that forbids this pays in every run.
@@ -42,6 +42,11 @@ bench:
 mutants:
 	@scripts/setup test
 	@.venv/bin/python scripts/mutants $(ARGS)
+
+# The script that collects a machine's files where nothing is installed, from the room's own source.
+collector:
+	@scripts/setup run
+	@.venv/bin/python -c "from tightrope import host; print(host.script(), end='')" > contrib/capture.py
 
 # Pin the newest versions that pyproject.toml allows.
 lock:

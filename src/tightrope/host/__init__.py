@@ -5,6 +5,7 @@
     profile   TOML text <-> Host
     examples  hosts of every mode, as values
     capture   what /proc and /sys say of a machine -> TOML text
+    collected what a script collected elsewhere -> Host, and that script
     guest     a real old kernel that stands in a machine -> Host and World
 
     xen       the same of a hypervisor with a dom0: its file, its examples, what it says of itself
@@ -13,10 +14,11 @@ May import: abi, errors, memory, model, x86
 """
 
 from tightrope.host.capture import Captured, capture, read_copy, read_tree
+from tightrope.host.collected import read, script
 from tightrope.host.examples import PAGE_OFFSETS, SPLITS, example
 from tightrope.host.files import files
 from tightrope.host.guest import Guest, Told, read_guest, with_code
-from tightrope.host.profile import read, schema, write
+from tightrope.host.profile import schema, write
 from tightrope.host.xen.capture import xen_file
 from tightrope.host.xen.examples import xen_example
 from tightrope.model.host import FOUR_FOUR
@@ -36,6 +38,7 @@ __all__ = [
     "read_guest",
     "read_tree",
     "schema",
+    "script",
     "with_code",
     "write",
     "xen_example",

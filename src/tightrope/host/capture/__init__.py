@@ -13,6 +13,7 @@
     origins    where each field comes from
     places     where things lie in memory
     describe   the host file
+    collect    what is done where nothing is installed: print the files as they are
 
 Rules: it runs where nothing is installed: the standard library and no more.
 

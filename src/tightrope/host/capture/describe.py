@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from tightrope.errors import HostError
 from tightrope.host.capture import cpuinfo, efi, places
 from tightrope.host.capture.efi import hex_number
 from tightrope.host.capture.origins import AS_ROOT, Origins
@@ -62,6 +63,17 @@ def capture(files: Files, source: str = SOURCE) -> Captured:
 
     Raises HostError where not even an assumption would help.
     """
+    try:
+        return _captured(files, source)
+    except HostError as err:
+        if err.source != SOURCE:
+            raise
+        raise HostError(
+            err.problem, source=source, field=err.field, offset=err.offset, limit=err.limit
+        ) from err
+
+
+def _captured(files: Files, source: str) -> Captured:
     origins = Origins()
     said = Sources(files, origins)
     for note in under_xen(said.word):

@@ -43,7 +43,9 @@ def decimal(text: str) -> int:
 
 
 def cma_ranges(text: str) -> tuple[Extent, ...]:
-    """The memory that `crashkernel=,cma` gives a crash kernel: a range a line, hex, its end inclusive."""
+    """The memory that `crashkernel=,cma` gives a crash kernel: a range a line, hex,
+    its end inclusive.
+    """
     rows = re.finditer(r"^([0-9a-f]{1,13})-([0-9a-f]{1,13})$", text, re.MULTILINE)
     found = [(int(row[1], 16), int(row[2], 16) + 1) for row in rows]
     return tuple(Extent(start, end) for start, end in found if start < end <= TOP)

@@ -76,7 +76,9 @@ def memory_map(said: Sources, origins: Origins) -> tuple[Region, ...]:
 
 
 def unused(said: Sources, ram: Sequence[Extent]) -> tuple[Extent, ...]:
-    """RAM of the firmware's that this kernel was told to leave alone (mem=, memmap=), in whole pages."""
+    """RAM of the firmware's that this kernel was told to leave alone (mem=, memmap=),
+    in whole pages.
+    """
     own = iomem.iomem_regions(said.iomem)
     if not has_ram(own):
         return ()
@@ -144,8 +146,9 @@ def crash_memory(
 ) -> tuple[PlaceTable | None, tuple[NamedTable, ...]]:
     """[crash_region], where the image goes: the highest; and what else the crash kernel has as RAM.
 
-    Of `crashkernel=,high` and its low part kexec takes the high one (crashk_res, kernel/crash_core.c);
-    measured: a load into the low part is EADDRNOTAVAIL, though it may be the larger.
+    Of `crashkernel=,high` and its low part kexec takes the high one (crashk_res,
+    kernel/crash_core.c); measured: a load into the low part is EADDRNOTAVAIL, though it may be the
+    larger.
     """
     found = iomem.named(said.iomem, iomem.CRASH_KERNEL)
     size = kexec.decimal(said.kexec("crash_size"))

@@ -13,6 +13,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 
 from tightrope.abi.xen import CAPABILITIES, GUEST_TYPE, HYPERVISOR_TYPE
@@ -53,6 +54,13 @@ PATHS = (
 )
 LIMITS = {"/proc/kcore": 1 << 16, "/proc/kallsyms": 1 << 26}
 """Bytes that are read of a file; of the others 1 MiB."""
+DIRECTORIES = (
+    (MEMMAP, r"\d+", ("start", "end", "type")),
+    (kexec.CPUS, r"cpu\d+", ("crash_notes", "crash_notes_size")),
+    (efi.RUNTIME_MAP, r"\d+", efi.RUNTIME_KEYS),
+    (SETUP_DATA, r"\d+", ("type",)),
+)
+"""(where, which entries, files in each of them)."""
 MOST_ENTRIES = 1 << 13
 """Directories of a kind that are looked into: CPUs, and rows of the firmware's map."""
 
@@ -62,12 +70,7 @@ def read_tree(root: str = "/") -> dict[str, str | OSError]:
     base = Path(root)
     files: dict[str, str | OSError] = {}
     paths = [*PATHS]
-    for directory, pattern, keys in (
-        (MEMMAP, r"\d+", ("start", "end", "type")),
-        (kexec.CPUS, r"cpu\d+", ("crash_notes", "crash_notes_size")),
-        (efi.RUNTIME_MAP, r"\d+", efi.RUNTIME_KEYS),
-        (SETUP_DATA, r"\d+", ("type",)),
-    ):
+    for directory, pattern, keys in DIRECTORIES:
         try:
             entries = sorted(_entries(base / directory[1:], pattern))
             paths += [f"{directory}/{name}/{key}" for name in entries for key in keys]
@@ -92,7 +95,7 @@ def read_copy(root: str) -> dict[str, str | OSError]:
 def _entries(directory: Path, pattern: str) -> Iterator[str]:
     with os.scandir(directory) as found:
         names = (each.name for each in found)
-        for _, name in zip(range(MOST_ENTRIES), names, strict=False):
+        for name in islice(names, MOST_ENTRIES):
             if re.fullmatch(pattern, name, re.ASCII):
                 yield name
 
