@@ -61,7 +61,7 @@ OUTSIDERS = {
     ),
     "fcntl": ("machine", "perform.privcmd", "perform.linux.lock"),
     "socket": ("machine",),
-    "subprocess": ("machine", "participants.from_file", "record.tracer"),
+    "subprocess": ("kdump.filtering", "machine", "participants.from_file", "record.tracer"),
     "distributed": ("deeds.sweep",),
     "pyarrow": ("report.parquet",),
 }

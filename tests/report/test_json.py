@@ -100,6 +100,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "inspect elf": ("inspect", "vmlinux"),
     "pgd": ("pgd", "core", "--print", "--diff", "core"),
     "dump info": ("dump", "info", "core", "--host", "host.toml"),
+    "kdump capture": ("kdump", "capture", "core", "-o", "saved"),
     "host check": ("host", "check", "host.toml"),
     "status": ("status",),
     "refusals": ("refusals", "kernel"),

@@ -10,7 +10,7 @@ from tests.vmcore.cores import BASE, PGD, Load, crashed, elf_core, qemu, vmcorei
 from tightrope import vmcore
 from tightrope.errors import CoreError
 from tightrope.model import Paging
-from tightrope.model.pgd import Root
+from tightrope.model.root import Root
 
 MODES = pytest.mark.parametrize("mode", [each.value for each in Paging])
 CR4 = {"i386": 0x90, "pae": 0xB0, "x86_64": 0x6F0, "la57": 0x16F0}

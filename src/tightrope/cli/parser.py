@@ -18,6 +18,7 @@ from tightrope.cli.command import CRASH_SIZE, Command
 
 GROUPS = {
     "host": ("descriptions of old kernels", None, "commands", "COMMAND"),
+    "kdump": ("what is done in a crash kernel", None, "commands", "COMMAND"),
     "dump": ("what a dump of a dead kernel says", None, "commands", "COMMAND"),
     "perform": (
         "do on this machine what was rehearsed",

@@ -8,12 +8,12 @@ Rules: frozen, keyword-only, slotted; nouns only, see the package.  A core answe
 lie and how much it holds; it knows no page table, and what it does not hold it does not make up:
 memory that it describes and leaves out was zeros, or was not dumped, and nobody knows which.
 
-May import: memory
+May import: memory, model
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 from typing import Protocol
@@ -22,46 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tightrope.memory import PAGE_SIZE, Extent
-
-EM_386, EM_X86_64 = 3, 62
-"""e_machine (System V ABI, gABI chapter 4)."""
+from tightrope.model.notes import Notes
 
 U64 = NDArray[np.uint64]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ControlRegisters:
-    """What a note says of one CPU; `who` is the note's name."""
-
-    who: str
-    cr0: int
-    cr3: int
-    cr4: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Notes:
-    """What the notes say.  `prstatus` has each NT_PRSTATUS as it is, one a CPU."""
-
-    vmcoreinfo: Mapping[str, str]
-    prstatus: tuple[bytes, ...]
-    control: tuple[ControlRegisters, ...]
-
-    @property
-    def cpus(self) -> int:
-        """How many CPUs left a note."""
-        return len(self.prstatus)
-
-    def number(self, key: str, base: int = 10) -> int | None:
-        """A VMCOREINFO value as a number, None when it is missing or none.
-
-        Linux prints NUMBER() in decimal and SYMBOL() and KERNELOFFSET in bare hexadecimal.
-        """
-        text = self.vmcoreinfo.get(key)
-        try:
-            return None if text is None else int(text, base)
-        except ValueError:
-            return None
 
 
 class Data(Protocol):

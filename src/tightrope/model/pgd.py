@@ -20,35 +20,12 @@ from numpy.typing import NDArray
 
 from tightrope.memory import Phys, Virt
 from tightrope.model.dump import Core
-from tightrope.model.walk import Paging
+from tightrope.model.root import Root
 
 WRITABLE, USER, EXECUTABLE, GLOBAL = 1, 2, 4, 8
 """The rights of a mapping, as bits of `Sweep.rights`."""
 
 U64 = NDArray[np.uint64]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Anchor:
-    """The tables must map `virt` to `phys`."""
-
-    name: str
-    virt: Virt
-    phys: Phys
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Root:
-    """The pgd: where it is (PAE's may lie inside a page), its format, and how that was found."""
-
-    phys: Phys
-    paging: Paging
-    how: str
-    encryption_mask: int
-    """Bits of an entry that AMD's memory encryption took from the address (NUMBER(sme_mask))."""
-    anchors: tuple[Anchor, ...]
-    settled: tuple[str, ...] = ()
-    """What else was said of it, and is not believed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,5 +11,5 @@
 Rules: nothing here decides, measures or prints.  What a reader of a report needs to know is said
 in the report itself; words come from what a thing is, and no program may go by them.
 
-May import: abi, errors, memory, model, printk, x86
+May import: abi, errors, kdump, memory, model, printk, x86
 """

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 from tightrope.views import (
     agreement,
+    captured,
     comparison,
     contracts,
     dump_info,
@@ -43,6 +44,7 @@ _VIEWS = (
     agreement.VIEW,
     pgd.VIEW,
     dump_info.VIEW,
+    captured.VIEW,
     proofs.VIEW,
     proofs.MUTANTS,
     contracts.VIEW,

@@ -10,7 +10,7 @@
     sweep    Core, Root -> Sweep: every mapping, every missing table, every impossible entry
     other_tables   the tables that a core has, where VMCOREINFO is of another boot
     ranges   mappings merged into ranges, and the difference of two such lists
-    pgd      all of it in one value: the answer, its faults and doubts in words
+    judgement   all of it in one value: the answer, its faults and doubts in words
     dead     the dead kernel's memory by linear address; symbols: its own symbol table, in there
     information   Core -> Dead: release, time, panic, CPUs, taint, log; whether a host file is its
 
@@ -25,12 +25,17 @@ core is written by a kernel that has just died: nothing in it is believed before
 May import: abi, errors, memory, model, printk, x86
 """
 
-from tightrope.model.dump import Core
-from tightrope.model.pgd import Change, Pgd, Range, Root
-from tightrope.vmcore.formats import parse, read
-from tightrope.vmcore.pgd import pgd
-from tightrope.vmcore.ranges import difference, merged
-from tightrope.vmcore.root import find_root
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tightrope.model.dump import Core
+    from tightrope.model.pgd import Change, Pgd, Range
+    from tightrope.model.root import Root
+    from tightrope.vmcore.formats import parse, read
+    from tightrope.vmcore.judgement import pgd
+    from tightrope.vmcore.ranges import difference, merged
+    from tightrope.vmcore.root import find_root
 
 __all__ = [
     "Change",
@@ -45,3 +50,26 @@ __all__ = [
     "pgd",
     "read",
 ]
+
+_HOMES = {
+    "Change": "model.pgd",
+    "Core": "model.dump",
+    "Pgd": "model.pgd",
+    "Range": "model.pgd",
+    "Root": "model.root",
+    "difference": "vmcore.ranges",
+    "find_root": "vmcore.root",
+    "merged": "vmcore.ranges",
+    "parse": "vmcore.formats",
+    "pgd": "vmcore.judgement",
+    "read": "vmcore.formats",
+}
+"""Name -> the module that has it.  Only what is asked for is imported: root, notes and dead need no
+numpy, and a crash kernel's initramfs may have none."""
+
+
+def __getattr__(name: str) -> object:
+    """One of the names, from its module."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"tightrope.{_HOMES[name]}"), name)

@@ -26,17 +26,8 @@ from numpy.typing import NDArray
 
 from tightrope.abi import elf
 from tightrope.errors import CoreError
-from tightrope.model.dump import (
-    EM_386,
-    EM_X86_64,
-    U64,
-    Container,
-    Core,
-    Data,
-    Kind,
-    Notes,
-    Pieces,
-)
+from tightrope.model.dump import U64, Container, Core, Data, Kind, Pieces
+from tightrope.model.notes import EM_386, EM_X86_64, Notes
 from tightrope.vmcore.notes import read_notes
 
 _NOTES_LIMIT = 64 << 20

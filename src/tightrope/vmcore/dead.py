@@ -2,19 +2,21 @@
 
     linear address --x86.walk, the root that find_root names--> physical address -> a page of the dump
 
-Rules: a page that cannot be reached is a LookupError, which says where the way ended: tables may be
-broken, and memory may be left out of a dump.
+Rules: standard library alone.  A page that cannot be reached is a LookupError, which says where the
+way ended: tables may be broken, and memory may be left out of a dump.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 from tightrope.memory import PAGE_SIZE
-from tightrope.model.dump import EM_X86_64, Core
 from tightrope.model.modes import MODES
-from tightrope.model.pgd import Root
+from tightrope.model.notes import EM_X86_64
+from tightrope.model.root import Root
 from tightrope.printk import Memory
+from tightrope.vmcore.root import Headed
 from tightrope.x86.ladder import CR4_PSE, EFER_NXE
 from tightrope.x86.walk import Access, Mmu, Refused, walk
 
@@ -22,7 +24,15 @@ _CR0 = 0x8005_0033
 """PG, WP, PE and what else Linux has on."""
 
 
-def memory_of(core: Core, root: Root) -> Memory:
+class Paged(Headed, Protocol):
+    """A core whose memory can be asked, a frame at a time."""
+
+    def page(self, frame: int) -> bytes | None:
+        """The 4096 bytes of a frame, None where the core does not hold all of it."""
+        ...
+
+
+def memory_of(core: Paged, root: Root) -> Memory:
     """What the dead kernel's pointers lead to."""
     return Memory(
         info=core.notes.vmcoreinfo,
@@ -31,7 +41,7 @@ def memory_of(core: Core, root: Root) -> Memory:
     )
 
 
-def _reader(core: Core, root: Root) -> Callable[[int, int], bytes]:
+def _reader(core: Paged, root: Root) -> Callable[[int, int], bytes]:
     row = MODES[root.paging]
     mmu = Mmu(
         cr0=_CR0,

@@ -29,18 +29,8 @@ from numpy.typing import NDArray
 
 from tightrope.errors import CoreError
 from tightrope.memory import PAGE_SIZE, Extent
-from tightrope.model.dump import (
-    EM_386,
-    EM_X86_64,
-    U64,
-    Compression,
-    Container,
-    Core,
-    Data,
-    Kind,
-    Notes,
-    Pieces,
-)
+from tightrope.model.dump import U64, Compression, Container, Core, Data, Kind, Pieces
+from tightrope.model.notes import EM_386, EM_X86_64, Notes
 from tightrope.vmcore.notes import read_notes, vmcoreinfo_alone
 from tightrope.vmcore.packed import BY_FLAG, DESCRIPTOR, Packed
 

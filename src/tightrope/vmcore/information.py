@@ -18,8 +18,9 @@ from tightrope.abi.elf_notes import PRSTATUS
 from tightrope.errors import CoreError
 from tightrope.memory import Extent, subtract
 from tightrope.model.dead import Belonging, Dead, Match, Stopped
-from tightrope.model.dump import EM_X86_64, Core
+from tightrope.model.dump import Core
 from tightrope.model.host import Host
+from tightrope.model.notes import EM_X86_64
 from tightrope.printk import NoLog, Record, log
 from tightrope.vmcore.dead import memory_of
 from tightrope.vmcore.root import find_root

@@ -6,8 +6,8 @@ left.
     name "QEMU"        type 0, one per CPU: struct QEMUCPUState (QEMU target/i386/arch_dump.c)
     name "Xen"         XEN_ELFNOTE_CRASH_REGS, one per CPU: cr0 cr2 cr3 cr4 (xen/elfcore.h)
 
-Rules: notes are hints.  One that is cut short ends the reading of its segment; a hint that is
-missing is missed by whoever needs it, never here.
+Rules: standard library alone.  Notes are hints.  One that is cut short ends the reading of its
+segment; a hint that is missing is missed by whoever needs it, never here.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 from tightrope.abi import elf_notes
-from tightrope.model.dump import ControlRegisters, Notes
+from tightrope.model.notes import ControlRegisters, Notes
 
 _XEN_CRASH_REGS = 0x1000002
 _QEMU_VERSION = 1

@@ -24,7 +24,8 @@ import numpy as np
 from tightrope.errors import CoreError
 from tightrope.memory import PAGE_SIZE, Extent, Phys
 from tightrope.model.dump import U64, Core, Standing
-from tightrope.model.pgd import Anchor, Root, Sweep
+from tightrope.model.pgd import Sweep
+from tightrope.model.root import Anchor, Root
 from tightrope.vmcore.sweep import ladder_of, sweep, tables_below
 from tightrope.x86.ladder import PS, Ladder, P
 

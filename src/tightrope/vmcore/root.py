@@ -12,20 +12,22 @@ Sources: Linux arch/x86/kernel/vmcore_info_{32,64}.c (once machine_kexec_*.c) an
 kernel/vmcore_info.c for the keys; __START_KERNEL_map in asm/page_64_types.h; the memory splits in
 arch/x86/Kconfig (PAGE_OFFSET).
 
-Rules: nothing here reads a table.  An `Anchor` is an address whose translation is known by another
-way than the tables: whoever sweeps the tables must find it there.
+Rules: nothing here reads a table, nor needs more than the standard library.  An `Anchor` is an
+address whose translation is known by another way than the tables: whoever sweeps the tables must
+find it there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Protocol
 
 from tightrope.errors import CoreError
 from tightrope.memory import Phys, Virt
 from tightrope.model import Paging
-from tightrope.model.dump import EM_X86_64, ControlRegisters, Core
 from tightrope.model.modes import MODES
-from tightrope.model.pgd import Anchor, Root
+from tightrope.model.notes import EM_X86_64, ControlRegisters, Notes
+from tightrope.model.root import Anchor, Root
 from tightrope.x86.ladder import CR4_LA57, CR4_PAE, ladder
 
 START_KERNEL_MAP = 0xFFFF_FFFF_8000_0000
@@ -35,11 +37,36 @@ MEMORY_SPLITS = (0xC000_0000, 0xB000_0000, 0x8000_0000, 0x7800_0000, 0x4000_0000
 """i386's PAGE_OFFSETs, the usual one first."""
 FOUR_GIB = 1 << 32
 
+
+class Headed(Protocol):
+    """What is asked of a core: its headers and notes, none of its memory."""
+
+    @property
+    def source(self) -> str:
+        """The file, for errors."""
+        ...
+
+    @property
+    def machine(self) -> int:
+        """EM_386 or EM_X86_64."""
+        ...
+
+    @property
+    def notes(self) -> Notes:
+        """What the notes say."""
+        ...
+
+    @property
+    def linear(self) -> tuple[tuple[int, int, int], ...]:
+        """(virtual start, physical start, bytes) of each row of memory."""
+        ...
+
+
 Format = tuple[Paging, str]
 """A table format, and who says that it is this one."""
 
 
-def find_root(core: Core, *, cr3: int | None = None, paging: Paging | None = None) -> Root:
+def find_root(core: Headed, *, cr3: int | None = None, paging: Paging | None = None) -> Root:
     """The pgd of the crashed kernel; `cr3` and `paging` are taken as they are given.
 
     Raises CoreError when nobody says where it is, or in which format.
@@ -62,11 +89,11 @@ def find_root(core: Core, *, cr3: int | None = None, paging: Paging | None = Non
     )
 
 
-def _note(core: Core, who: str) -> ControlRegisters | None:
+def _note(core: Headed, who: str) -> ControlRegisters | None:
     return next((each for each in core.notes.control if each.who == who and each.cr3), None)
 
 
-def _symbols(core: Core) -> Iterator[tuple[str, int]]:
+def _symbols(core: Headed) -> Iterator[tuple[str, int]]:
     """The symbols of VMCOREINFO that are addresses."""
     for name in (*PGD_SYMBOLS, "_stext"):
         virt = core.notes.number(f"SYMBOL({name})", 16)
@@ -74,7 +101,7 @@ def _symbols(core: Core) -> Iterator[tuple[str, int]]:
             yield name, virt
 
 
-def _long_mode(core: Core) -> bool:
+def _long_mode(core: Headed) -> bool:
     """Whether the dead kernel ran 64-bit code: its symbols know better than the file's header."""
     if _note(core, "Xen") is None:
         for _name, virt in _symbols(core):
@@ -82,7 +109,7 @@ def _long_mode(core: Core) -> bool:
     return core.machine == EM_X86_64
 
 
-def _formats(core: Core, long_mode: bool) -> Iterator[tuple[ControlRegisters | None, Format]]:
+def _formats(core: Headed, long_mode: bool) -> Iterator[tuple[ControlRegisters | None, Format]]:
     """Each teller's format: a note's, or None for VMCOREINFO."""
     for who in ("Xen", "QEMU"):
         if (note := _note(core, who)) is not None:
@@ -103,7 +130,7 @@ def _by_cr4(cr4: int, long_mode: bool) -> Paging:
     return Paging.PAE if cr4 & CR4_PAE else Paging.I386
 
 
-def _format(core: Core, teller: ControlRegisters | None, long_mode: bool) -> Format:
+def _format(core: Headed, teller: ControlRegisters | None, long_mode: bool) -> Format:
     """What the root's own teller says; where that is silent, what the next one says."""
     formats = list(_formats(core, long_mode))
     believed = [told for who, told in formats if who is teller] or [told for _, told in formats]
@@ -118,7 +145,7 @@ def _format(core: Core, teller: ControlRegisters | None, long_mode: bool) -> For
     )
 
 
-def _settled(core: Core, found: Paging) -> Iterator[str]:
+def _settled(core: Headed, found: Paging) -> Iterator[str]:
     """What contradicts the format that is believed, and the header that contradicts the symbols."""
     if found.long_mode is not (core.machine == EM_X86_64):
         yield f"the ELF header's machine {core.machine} is not that of {found.value}"
@@ -128,7 +155,7 @@ def _settled(core: Core, found: Paging) -> Iterator[str]:
 
 
 def _address(
-    core: Core, cr3: int | None, anchors: tuple[Anchor, ...]
+    core: Headed, cr3: int | None, anchors: tuple[Anchor, ...]
 ) -> tuple[int, str, ControlRegisters | None]:
     """The root, who says so in words, and the note that says so; None for the caller and
     VMCOREINFO."""
@@ -149,7 +176,7 @@ def _address(
     )
 
 
-def _anchors(core: Core, *, long_mode: bool) -> Iterator[Anchor]:
+def _anchors(core: Headed, *, long_mode: bool) -> Iterator[Anchor]:
     """Symbols of VMCOREINFO that have a physical address without asking the tables."""
     if _note(core, "Xen") is not None:
         return  # dom0's physical addresses are not the machine's
@@ -159,7 +186,7 @@ def _anchors(core: Core, *, long_mode: bool) -> Iterator[Anchor]:
             yield Anchor(name=name, virt=Virt(virt), phys=Phys(phys))
 
 
-def _text_phys(core: Core, virt: int) -> int | None:
+def _text_phys(core: Headed, virt: int) -> int | None:
     """x86_64's text mapping: virt - __START_KERNEL_map + phys_base."""
     base = core.notes.number("NUMBER(phys_base)")
     if base is not None and virt >= START_KERNEL_MAP:
@@ -168,7 +195,7 @@ def _text_phys(core: Core, virt: int) -> int | None:
     return _named_phys(core, virt)
 
 
-def _low_phys(core: Core, virt: int) -> int | None:
+def _low_phys(core: Headed, virt: int) -> int | None:
     """i386's low memory: virt - PAGE_OFFSET, which no note names."""
     named = _named_phys(core, virt)
     if named is not None:
@@ -177,7 +204,7 @@ def _low_phys(core: Core, virt: int) -> int | None:
     return None if split is None else virt - split
 
 
-def _named_phys(core: Core, virt: int) -> int | None:
+def _named_phys(core: Headed, virt: int) -> int | None:
     """What the PT_LOADs say, where their writer filled in p_vaddr (kexec-tools and QEMU often do
     not)."""
     for start, phys, size in core.linear:

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from tightrope.errors import CoreError
 from tightrope.model.dump import Core, Standing
 from tightrope.model.modes import MODES
-from tightrope.model.pgd import EXECUTABLE, GLOBAL, USER, WRITABLE, Damage, Root, Sweep
+from tightrope.model.pgd import EXECUTABLE, GLOBAL, USER, WRITABLE, Damage, Sweep
+from tightrope.model.root import Root
 from tightrope.x86 import ladder as bits
 from tightrope.x86.ladder import Ladder, Rung, without_bits
 from tightrope.x86.sweep import I64, U64, Pages, Tables, columns, reserved, signed

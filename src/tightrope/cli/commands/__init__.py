@@ -3,7 +3,7 @@
 Rules: a file has a command's arguments beside the function that does it: one call of a deed, one
 report, one exit status.  Packages are imported inside the function that needs them.
 
-May import: abi, check, deeds, errors, handover, host, image, memory, model, participants,
+May import: abi, check, deeds, errors, handover, host, image, kdump, memory, model, participants,
 perform, plan, printk, prove, record, report, sabotage, shipped, views, vmcore
 """
 
@@ -26,6 +26,7 @@ FILES = {
     "host": ("host",),
     "pgd": ("pgd",),
     "dump": ("dump",),
+    "kdump": ("kdump",),
     "prove": ("prove",),
     "record": ("record",),
     "explain": ("explain",),

@@ -18,7 +18,8 @@ import numpy as np
 from tightrope.errors import CoreError
 from tightrope.model import Paging
 from tightrope.model.dump import Core, Standing
-from tightrope.model.pgd import Damage, Pgd, Root, Sweep
+from tightrope.model.pgd import Damage, Pgd, Sweep
+from tightrope.model.root import Root
 from tightrope.vmcore.other_tables import foreign_to, translate
 from tightrope.vmcore.root import find_root
 from tightrope.vmcore.sweep import sweep

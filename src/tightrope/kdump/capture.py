@@ -1,0 +1,156 @@
+"""A capture from its beginning to its end: what is dearest first.
+
+    room on the disk -> the log as text -> the memory -> its digest beside it -> the pgd's verdict
+
+Rules: the log is saved before the memory, because it is small and says most.  What a step cannot do
+is told in the result, and the next one is done: only a disk that takes no memory ends it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from tightrope.errors import BadInput, CoreError, MissingPart, PerformError, TightropeError
+from tightrope.kdump import filtering
+from tightrope.kdump.core import Vmcore
+from tightrope.kdump.saving import Copied, Progress, copy, sync_folder, told
+from tightrope.printk import NoLog, lines, log
+from tightrope.vmcore.dead import memory_of
+from tightrope.vmcore.root import find_root
+
+NAME = "vmcore"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wanted:
+    """What is asked for.  `level` is makedumpfile's dump level, None: every byte."""
+
+    vmcore: str
+    folder: str
+    level: int | None = None
+    anyway: bool = False
+    """Begin also where the disk has less room than the dump has bytes: zeros take none."""
+    force: bool = False
+    """Replace a dump that is there."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Captured:
+    """What is on the disk now."""
+
+    copied: Copied
+    taken: int
+    """Bytes of the disk: less than the dump has, where it has holes."""
+    seconds: float
+    log: Path | None
+    log_lines: int
+    no_log: str
+    """Why there is no log, "" where there is one."""
+    panic: str | None
+    whole: bool | None
+    verdict: str
+    """The pgd's, in words; why there is none."""
+
+
+def nothing(done: int, whole: int, seconds: float) -> None:
+    """Progress that nobody looks at."""
+
+
+def capture(wanted: Wanted, *, progress: Progress = nothing) -> Captured:
+    """Save a core; what an end of any kind leaves is kept for the next try.
+
+    Raises CoreError, PerformError, BadInput, MissingPart.
+    """
+    started = time.monotonic()
+    core = Vmcore(wanted.vmcore)
+    try:
+        folder = Path(wanted.folder)
+        final = folder / NAME
+        with told(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        if final.exists() and not wanted.force:
+            raise BadInput("exists: say --force to replace it", source=str(final))
+        if wanted.level is not None:
+            filtering.check(core)
+        else:
+            _room(core, folder, wanted)
+        path, count, no_log, panic = _log(core, folder)
+        copied = (
+            copy(core, final, progress)
+            if wanted.level is None
+            else filtering.filtered(core, final, wanted.level)
+        )
+    finally:
+        core.close()
+    _beside(folder / f"{NAME}.sha256", f"{copied.sha256}  {NAME}\n")
+    whole, verdict = _verdict(copied.path)
+    return Captured(
+        copied=copied,
+        taken=os.stat(copied.path).st_blocks * 512,
+        seconds=time.monotonic() - started,
+        log=path,
+        log_lines=count,
+        no_log=no_log,
+        panic=panic,
+        whole=whole,
+        verdict=verdict,
+    )
+
+
+def _room(core: Vmcore, folder: Path, wanted: Wanted) -> None:
+    """Raise PerformError where the disk has less room than all of the dump may take."""
+    with told(folder):
+        there = os.statvfs(folder)
+        free = there.f_bavail * there.f_frsize
+        part = folder / f"{NAME}.part"
+        free += part.stat().st_blocks * 512 if part.exists() else 0
+    if free < core.size and not wanted.anyway:
+        raise PerformError(
+            f"{folder} has {free >> 20:,} MiB left, and {core.source} has {core.size >> 20:,} MiB:"
+            " say --anyway to try (pages of zeros take no room), or --filter 31"
+        )
+
+
+def _log(core: Vmcore, folder: Path) -> tuple[Path | None, int, str, str | None]:
+    """The dead kernel's log as a file; how many lines, why none, and the line of the panic."""
+    try:
+        said = [line for each in log(memory_of(core, find_root(core))) for line in lines(each)]
+    except NoLog as err:
+        return None, 0, str(err), None
+    except CoreError as err:
+        return None, 0, err.problem, None
+    path = folder / f"{NAME}-dmesg.txt"
+    _beside(path, "".join(f"{each}\n" for each in said))
+    panic = next((each for each in reversed(said) if "Kernel panic" in each), None)
+    return path, len(said), "", panic
+
+
+def _beside(path: Path, text: str) -> None:
+    """A small file, whole or not at all."""
+    part = path.with_name(f"{path.name}.part")
+    with told(path):
+        with open(part, "w", encoding="utf-8") as out:
+            out.write(text)
+            out.flush()
+            os.fsync(out.fileno())
+        os.rename(part, path)
+        sync_folder(path.parent)
+
+
+def _verdict(path: Path) -> tuple[bool | None, str]:
+    """What `pgd` says of what was saved, where numpy is there to say it."""
+    try:
+        from tightrope import vmcore
+        from tightrope.model.pgd import Wholeness
+
+        found = vmcore.pgd(vmcore.read(str(path)))
+    except ImportError:
+        return None, "not judged here: numpy is not installed; ask `tightrope pgd` elsewhere"
+    except (TightropeError, MissingPart, PerformError) as err:
+        return None, f"cannot be told: {err}"
+    why = next(iter((*found.faults, *found.doubts)), "")
+    whole = None if found.answer is Wholeness.UNTOLD else found.answer is Wholeness.WHOLE
+    return whole, found.answer.value + (f": {why}" if why else "")

@@ -1,0 +1,112 @@
+"""/proc/vmcore, or an ELF core like it, read with the standard library alone.
+
+    PT_NOTE -> notes       PT_LOAD rows, sorted -> a page by its physical address
+
+Sources: as `vmcore.core`, which reads any core and as arrays; this one reads what a crash kernel
+has just made, a few rows, and where numpy is not there.
+
+Rules: any bytes give a `Vmcore` or a CoreError.  A page that is not in one row is not there.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import struct
+from bisect import bisect_right
+
+from tightrope.abi import elf
+from tightrope.errors import CoreError
+from tightrope.memory import PAGE_SIZE
+from tightrope.model.notes import EM_386, EM_X86_64, Notes
+from tightrope.vmcore.notes import read_notes
+
+_HEADER = {64: struct.Struct("<16xHHIQQQIHHH"), 32: struct.Struct("<16xHHIIIIIHHH")}
+"""type, machine, version, entry, phoff, shoff, flags, ehsize, phentsize, phnum."""
+_ROW = {64: struct.Struct("<IIQQQQQQ"), 32: struct.Struct("<IIIIIIII")}
+_ROWS_LIMIT = 1 << 16
+_NOTES_LIMIT = 16 << 20
+
+
+class Vmcore:
+    """A core that is open: where its memory lies in it, and its notes."""
+
+    def __init__(self, path: str) -> None:
+        """Raises CoreError."""
+        self.source = path
+        try:
+            self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except (OSError, ValueError) as err:
+            why = err.strerror if isinstance(err, OSError) else str(err)
+            raise CoreError(why or str(err), source=path) from err
+        try:
+            found = os.fstat(self.descriptor)
+            if not stat.S_ISREG(found.st_mode):
+                raise CoreError("not a regular file", source=path)
+            self.size = found.st_size
+            self.machine, self.head, rows = self._rows()
+            self.notes = self._notes(rows)
+        except BaseException:
+            self.close()
+            raise
+        loads = sorted((row[4], row[2], row[5]) for row in rows if row[0] == elf.PT_LOAD and row[5])
+        self._starts = [start for start, _, _ in loads]
+        self._loads = loads
+        self.linear = tuple((row[3], row[4], row[6]) for row in rows if row[0] == elf.PT_LOAD)
+        """(virtual start, physical start, bytes) of each row, as its writer named them."""
+
+    def close(self) -> None:
+        """Close the file; calling it again does nothing."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Bytes of the file, fewer at its end.  Raises CoreError."""
+        if not 0 <= offset < self.size:
+            return b""
+        try:
+            return os.pread(self.descriptor, min(size, self.size - offset), offset)
+        except OSError as err:
+            why = err.strerror or str(err)
+            raise CoreError(why, source=self.source, offset=offset) from err
+
+    def page(self, frame: int) -> bytes | None:
+        """The 4096 bytes of a frame, None where one row does not have them all."""
+        at = bisect_right(self._starts, frame) - 1
+        if at < 0:
+            return None
+        start, offset, size = self._loads[at]
+        if frame + PAGE_SIZE > start + size:
+            return None
+        page = self.read(offset + frame - start, PAGE_SIZE)
+        return page if len(page) == PAGE_SIZE else None
+
+    def _rows(self) -> tuple[int, bytes, list[tuple[int, ...]]]:
+        """The machine, the headers' bytes, and (type, flags, offset, virt, phys, file, memory)."""
+        head = self.read(0, 64)
+        bits = {1: 32, 2: 64}.get(head[4] if len(head) == 64 else 0, 0)
+        if not bits or head[:4] != b"\x7fELF" or head[5] != 1:
+            raise CoreError("no little-endian ELF core", source=self.source, offset=0)
+        kind, machine, _, _, at, _, _, _, step, count = _HEADER[bits].unpack_from(head)
+        layout = _ROW[bits]
+        if kind != elf.ET_CORE or machine not in (EM_386, EM_X86_64):
+            raise CoreError("no core of an x86", source=self.source, offset=16)
+        if step < layout.size or not 0 < count < _ROWS_LIMIT or at > self.size:
+            raise CoreError("has no program headers", source=self.source, field="e_phnum")
+        raw = self.read(at, step * count)
+        if len(raw) < step * count:
+            raise CoreError("ends inside its program headers", source=self.source, offset=at)
+        rows = [layout.unpack_from(raw, n * step) for n in range(count)]
+        if bits == 32:  # type, offset, virt, phys, file, memory, flags
+            rows = [(k, flags, o, v, p, f, m) for k, o, v, p, f, m, flags, _ in rows]
+        return machine, head + raw, rows
+
+    def _notes(self, rows: list[tuple[int, ...]]) -> Notes:
+        parts = []
+        for row in rows:
+            if row[0] == elf.PT_NOTE and row[5] <= _NOTES_LIMIT and row[2] + row[5] <= self.size:
+                raw = self.read(row[2], row[5])
+                self.head += raw
+                parts.append(memoryview(raw))
+        return read_notes(parts, word=8 if self.machine == EM_X86_64 else 4)
