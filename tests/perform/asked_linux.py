@@ -12,9 +12,11 @@ import os
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 from tightrope.abi.kexec import FileFlag
 from tightrope.memory import PAGE_SIZE, Extent
+from tightrope.perform.linux import signature
 from tightrope.perform.linux.calls import CallFailed, Linux
 from tightrope.perform.linux.kexec import FileLoad, reasons
 from tightrope.perform.linux.state import machine_file, read_state
@@ -23,6 +25,8 @@ from tightrope.perform.load_file import Load, LoadSegment, Taker
 MIB = 1 << 20
 KERNEL = "k2"
 """The path of a bzImage in the guest."""
+SIGNED = "signed"
+"""The path of a kernel that a distribution has signed."""
 LINE_LIMIT = 2016
 """Bytes without the zero."""
 
@@ -93,6 +97,30 @@ def file_loads() -> Iterator[tuple[str, FileLoad]]:
     yield "files, crash", replace(base, crash=True)
 
 
+def by_signature() -> Iterator[tuple[str, FileLoad]]:
+    """A distribution's kernel as it was signed, with another byte, and with a signature that is cut off."""
+    with open(SIGNED, "rb") as file:
+        data = file.read()
+    middle = len(data) // 2
+    table = data.rindex(b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07\x02") - 12  # pkcs7-signedData
+    for name, image in (
+        ("as it was", data),
+        ("another byte", data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]),
+        ("another message", data[: table + 40] + b"\xff" + data[table + 41 :]),
+    ):
+        path = f"image of {name}"
+        with open(path, "wb") as file:
+            file.write(image)
+        at = os.open(path, os.O_RDONLY)
+        found = signature.read(partial(_of, at), len(image))
+        base = dict(file_loads())["files, fine"]
+        yield f"signed, {name}", replace(base, kernel=at, signed=True, signature=found)
+
+
+def _of(at: int, size: int, offset: int) -> bytes:
+    return os.pread(at, size, offset)
+
+
 def lost(calls: Linux, image: Load) -> Iterator[tuple[str, int, list[int | None]]]:
     """A plain load that fails keeps the image of its kind, a crash load that fails drops it: 1 is still there."""
     for name, good, path in (
@@ -126,10 +154,15 @@ def rows(calls: Linux) -> Iterator[tuple[str, int, list[int | None]]]:
     yield ask("files, signed", signed)
     if crash_image := dict(loads(state.crash_region, 0)).get("crash, inside the region"):
         yield from lost(calls, crash_image)
+    signed_ones = list(by_signature())
+    for name, image in signed_ones:
+        yield ask(name, image)
     with open("/sys/kernel/security/lockdown", "w") as lockdown:
         lockdown.write("integrity")
     yield ask("locked down", fine)
     yield ask("files, signed, locked down", signed)
+    for name, image in signed_ones:
+        yield ask(f"{name}, locked down", image)
     if machine_file("/proc/sys/kernel/kexec_load_limit_reboot") is not None:
         with open("/proc/sys/kernel/kexec_load_limit_reboot", "w") as limit:
             limit.write("0")

@@ -31,6 +31,7 @@ def test_every_refusal_is_told_beforehand(flavour: str, crash: str) -> None:
     # The kernel sums and copies what it takes: a small one is asked about, a real one is entered below.
     files = (
         (asked_linux.KERNEL, Path(str(resources.files("tightrope.shipped") / "kernel.bzimage"))),
+        (asked_linux.SIGNED, debian_kernel("amd64")),
         ("asked_linux.py", Path(asked_linux.__file__)),
     )
     with BareLinux(flavour, crash=crash, mebibytes=MEBIBYTES, files=files).up() as guest:
@@ -47,6 +48,7 @@ def test_every_refusal_is_told_beforehand(flavour: str, crash: str) -> None:
     assert {0, 1, 22, 99} <= {got for _, got, _ in rows}
     names = {name for name, _, _ in rows}
     assert {"locked down", "files, signed, locked down"} <= names
+    assert {"signed, as it was, locked down", "signed, another byte, locked down"} <= names
     assert not crash or {"kept: 1", "dropped: 0"} <= names
 
 

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from tightrope.errors import BadInput
 from tightrope.perform import load_file
@@ -26,6 +27,9 @@ from tightrope.perform.linux.kexec import FileLoad, request_of
 from tightrope.perform.linux.refusals import Request
 from tightrope.perform.linux.state import State
 from tightrope.perform.load_file import HOLDS, Load, Taker
+
+if TYPE_CHECKING:
+    from tightrope.perform.linux.signature import Signature
 
 COMMAND_LINE = "/proc/cmdline"
 MOST_IMAGE = 1 << 30
@@ -126,6 +130,7 @@ def opened(
         digests = [(kernel, *_digest(at))]
         if initrd is not None and disk is not None:
             digests.append((initrd, *_digest(disk)))
+        signed, signature = _signed(at) if only_signed(state) else (None, None)
         yield Loading(
             load=FileLoad(
                 kernel=at,
@@ -133,7 +138,8 @@ def opened(
                 command_line=command_line.encode(),
                 crash=crash,
                 is_bzimage=_is_bzimage(head),
-                signed=_signed(at, head),
+                signed=signed,
+                signature=signature,
             ),
             digests=tuple(digests),
         )
@@ -286,16 +292,13 @@ def _is_bzimage(head: bytes) -> bool:
     return protocol >= 0x020C and bool(head[0x211] & 1) and xloadflags & wanted == wanted
 
 
-def _signed(at: int, head: bytes) -> bool | None:
-    """Whether the image's PE header names a certificate table; None where it has no PE header.
+def _signed(at: int) -> tuple[bool | None, Signature | None]:
+    """Whether the image names a certificate table, None where it is no PE file; what that says."""
 
-    Microsoft's PE/COFF specification, "Optional Header Data Directories": entry 4, at 144 of the
-    optional header of PE32+.
-    """
-    if len(head) < 0x40 or head[:2] != b"MZ":
-        return None
-    pe = int.from_bytes(head[0x3C:0x40], "little")
-    header = os.pread(at, 24 + 152, pe)
-    if len(header) < 24 + 152 or header[:4] != b"PE\0\0" or header[24:26] != b"\x0b\x02":
-        return None
-    return int.from_bytes(header[24 + 148 : 24 + 152], "little") > 0
+    from tightrope.perform.linux import signature
+
+    def image(size: int, offset: int) -> bytes:
+        return os.pread(at, size, offset)
+
+    found = signature.read(image, os.fstat(at).st_size)
+    return (None if found is None and not signature.is_pe(image) else found is not None), found

@@ -18,6 +18,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from tightrope.abi.kexec import FileFlag, LoadFlag
 from tightrope.errors import BadInput, PerformError
@@ -27,6 +28,9 @@ from tightrope.perform.linux.readback import disagreements
 from tightrope.perform.linux.refusals import Refusal, Request, refusals
 from tightrope.perform.linux.state import Files, State, read_state
 from tightrope.perform.load_file import Load
+
+if TYPE_CHECKING:
+    from tightrope.perform.linux.signature import Signature
 
 NO_DESCRIPTOR = -1
 SYSTEMCTL = ("systemctl", "kexec")
@@ -42,6 +46,7 @@ class FileLoad:
     crash: bool
     is_bzimage: bool
     signed: bool | None
+    signature: Signature | None = None
 
 
 class LinuxKexec:
@@ -188,6 +193,7 @@ def request_of(load: Load | FileLoad) -> Request:
             command_line=load.command_line,
             is_bzimage=load.is_bzimage,
             signed=load.signed,
+            signature=load.signature,
         )
     return Request(
         crash=load.crash,

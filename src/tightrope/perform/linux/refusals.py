@@ -20,10 +20,14 @@ import errno
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from tightrope.abi import kexec as abi
 from tightrope.memory import PAGE_SIZE, Extent, covered
 from tightrope.perform.linux.state import State
+
+if TYPE_CHECKING:
+    from tightrope.perform.linux.signature import Signature
 
 LOAD, FILE_LOAD = "kexec_load", "kexec_file_load"
 
@@ -44,7 +48,9 @@ class Request:
     is_bzimage: bool
     """kexec_file_load takes nothing else on x86."""
     signed: bool | None
-    """Whether the image carries a signature; None where nobody looked."""
+    """Whether the image carries a signature; None where nobody looked, or it is no PE file."""
+    signature: Signature | None = None
+    """What that signature says, where it was read."""
 
     @property
     def call(self) -> str:
@@ -127,27 +133,45 @@ def _locked_down(state: State, request: Request) -> Iterator[Reason]:
             f"lockdown is {state.lockdown}: kexec_load takes bytes that nobody signed",
             "go by kexec_file_load with a signed kernel",
         )
-    elif request.signed is False:
-        yield (
-            errno.EPERM,
-            f"lockdown is {state.lockdown} and the image has no signature",
-            "sign it with a key that this kernel trusts",
-        )
-    elif state.foreign_keys is False:
-        yield (
-            errno.EPERM,
-            f"lockdown is {state.lockdown}, and no key but this build's own is here to verify a signature"
-            " with: the keyrings .platform and .machine are empty (no UEFI secure boot, no MOK)",
-            "enrol the key that signed the image, or boot without lockdown=",
-        )
+        return
+    for _, found, mend in _mistrusted(state, request):
+        yield errno.EPERM, f"lockdown is {state.lockdown} and {found}", mend
 
 
 def _signature(state: State, request: Request) -> Iterator[Reason]:
-    if request.files and request.signed is False and state.built("KEXEC_SIG_FORCE"):
+    if request.files and state.built("KEXEC_SIG_FORCE"):
+        for number, found, mend in _mistrusted(state, request):
+            yield number, f"CONFIG_KEXEC_SIG_FORCE is in this kernel and {found}", mend
+
+
+def _mistrusted(state: State, request: Request) -> Iterator[Reason]:
+    """Why kexec_image_verify_sig would not be content, with verify_pefile_signature's errno."""
+    signature, keys = request.signature, state.keys
+    own = "sign it with a key that this kernel trusts"
+    if request.signed is False:
+        yield errno.ENODATA, "the image has no signature", own
+    elif signature is not None and signature.problem:
+        yield errno.EBADMSG, f"the image's signature cannot be read: {signature.problem}", own
+    elif signature is not None and signature.digest_right is False:
         yield (
-            errno.ENODATA,
-            "CONFIG_KEXEC_SIG_FORCE is in this kernel and the image has no signature",
-            "sign it with a key that this kernel trusts",
+            errno.EKEYREJECTED,
+            "the image is not what was signed: it has another digest",
+            "take the image as it was signed, or sign it anew",
+        )
+    elif signature is not None and keys is not None:
+        if not signature.trusted_by(keys):
+            yield (
+                errno.ENOKEY,
+                f"the image was signed by {signature.by}, of whom this kernel has no key"
+                f" ({len(keys)} in /proc/keys)",
+                "enrol it (UEFI db, mokutil --import) and boot with secure boot, or boot without lockdown=",
+            )
+    elif request.signed and state.foreign_keys is False:
+        yield (
+            errno.ENOKEY,
+            "no key but this build's own is here to verify a signature with: the keyrings .platform and"
+            " .machine are empty (no UEFI secure boot, no MOK)",
+            "enrol the key that signed the image, or boot without lockdown=",
         )
 
 

@@ -72,6 +72,9 @@ class State:
     foreign_keys: bool | None
     """Whether this kernel has a key besides its own build's: the firmware's, a machine owner's.
     None where /proc/keys does not show the keyrings, which are root's to see."""
+    keys: frozenset[str] | None
+    """Identifiers of the keys that this kernel verifies with, of whatever keyring, in hexadecimal;
+    None where /proc/keys does not show the keyrings."""
     may_boot: bool | None
     """Whether this process has CAP_SYS_BOOT."""
     ram: tuple[Extent, ...]
@@ -107,6 +110,7 @@ def read_state(files: Files) -> State:
     rows = list(_iomem(_text(files("/proc/iomem")) or ""))
     cpu = _text(files("/proc/cpuinfo")) or ""
     options = _options(files, release)
+    keys = _text(files("/proc/keys"))
     return State(
         release=release,
         architecture=_text(files("/proc/sys/kernel/arch")),
@@ -116,7 +120,8 @@ def read_state(files: Files) -> State:
         limits=Limits(reboot=_limit(files(abi.LIMIT_REBOOT)), crash=_limit(files(abi.LIMIT_PANIC))),
         lockdown=_chosen(_text(files(abi.LOCKDOWN))),
         secure_boot=_secure_boot(files(abi.SECURE_BOOT)),
-        foreign_keys=_foreign_keys(_text(files("/proc/keys"))),
+        foreign_keys=_foreign_keys(keys),
+        keys=_keys(keys),
         may_boot=_capable(_text(files("/proc/self/status")), abi.CAP_SYS_BOOT),
         crash_size=_decimal(_first(files, abi.CRASH_SIZE)),
         live_update=None if options is None else "LIVEUPDATE" in options,
@@ -170,6 +175,13 @@ def _foreign_keys(text: str | None) -> bool | None:
         r" keyring   \.(platform|machine): (empty|\d{1,6})$", text or "", re.MULTILINE
     )
     return any(number != "empty" for _, number in found) if found else None
+
+
+def _keys(text: str | None) -> frozenset[str] | None:
+    """Of asymmetric_key_describe, crypto/asymmetric_keys/asymmetric_type.c: `SUBJECT: KEY: X509.`"""
+    if " keyring   .builtin_trusted_keys" not in (text or ""):
+        return None
+    return frozenset(re.findall(r" asymmetri .*: ([0-9a-f]+): X509\.", text or ""))
 
 
 def _capable(status: str | None, capability: int) -> bool | None:
