@@ -178,7 +178,7 @@ def _foreign_keys(text: str | None) -> bool | None:
 
 
 def _keys(text: str | None) -> frozenset[str] | None:
-    """Of asymmetric_key_describe, crypto/asymmetric_keys/asymmetric_type.c: `SUBJECT: KEY: X509.`"""
+    """`SUBJECT: KEY: X509.`, by crypto/asymmetric_keys/asymmetric_type.c's describe function."""
     if " keyring   .builtin_trusted_keys" not in (text or ""):
         return None
     return frozenset(re.findall(r" asymmetri .*: ([0-9a-f]+): X509\.", text or ""))
