@@ -47,6 +47,7 @@ def linux(monkeypatch: pytest.MonkeyPatch) -> FakeLinux:
     monkeypatch.setattr(state, "machine_file", fake.file)
     monkeypatch.setattr(lock, "locked", nobodys)
     monkeypatch.setattr(surveyed, "running", lambda: code)
+    monkeypatch.setattr(surveyed, "running_image", lambda: (path.read_bytes(), path.name))
     as_surveyed(monkeypatch, host.read(host.example(pc=PC), "a PC"))
     monkeypatch.setattr("syslog.syslog", fake.log.append)
     return fake
@@ -117,14 +118,33 @@ def test_where_nothing_fits_the_reason_is_a_plans(
     assert linux.loads == []
 
 
-def test_where_only_signed_images_are_taken_the_call_is_the_other_one(
+def test_where_only_signed_images_are_taken_linuxs_own_places_are_rehearsed(
     linux: FakeLinux, capsys: pytest.CaptureFixture[str]
 ) -> None:
     linux.files["/sys/kernel/security/lockdown"] = b"none [integrity] confidentiality\n"
-    assert load("--really") == 2
-    assert "say --no-rehearsal" in capsys.readouterr().err
-    assert load("--really", "--no-rehearsal") == 0
+    assert load("--append", "quiet", "--really") == 0
+    said = capsys.readouterr().out
+    assert "rehearsed: holds" in said
+    assert "places as kexec_file_load of Linux 6.12.118+deb13-amd64 finds them" in said
     assert (len(linux.file_loads), linux.loads) == (1, [])
+    assert load("--really", "--no-rehearsal") == 0
+    assert "rehearsed" not in capsys.readouterr().out
+    assert (len(linux.file_loads), linux.loads) == (2, [])
+
+
+def test_what_would_fall_in_linuxs_own_places_is_not_loaded(
+    linux: FakeLinux, capsys: pytest.CaptureFixture[str]
+) -> None:
+    via = ("--via", "kexec_file_load", "--really")
+    initrd = debian_kernel(KERNEL).parent / f"config-{debian_kernel(KERNEL).name.split('-', 1)[1]}"
+    for words, why in (
+        (("--initrd", str(initrd)), "initrd-unpacks"),
+        (("--crash",), "where Linux places a crash kernel is not worked out"),
+        (("--unpack",), "takes a bzImage as it is"),
+    ):
+        assert load(*words, *via) == 2, words
+        assert why in capsys.readouterr().err
+    assert (linux.file_loads, linux.loads) == ([], [])
 
 
 def test_who_may_not_is_told_before_anything_is_read(

@@ -70,7 +70,7 @@ def test_linux_places_an_image_and_is_left_for_it() -> None:
         guest.put("initrd", initramfs("amd64"))
         words = f"tightrope load kernel --initrd initrd --append '{QUIET} tightrope.token={word}'"
         status, lines = guest.do(words)
-        assert (status, "say --no-rehearsal" in lines[-1]) == (2, True), lines
+        assert (status, "say --no-rehearsal" in lines[-1]) == (2, True), lines  # no packages here
         status, lines = guest.do(f"{words} --no-rehearsal")
         assert (status, lines[-1]) == (
             0,

@@ -63,6 +63,8 @@ class Files:
 
 Planner = Callable[[Files], Load]
 """Finds the places of an image on this machine.  Raises TightropeError with the reason why not."""
+Rehearser = Callable[[Files], None]
+"""Walks the places that Linux itself would find.  Raises TightropeError where it falls."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,12 +102,14 @@ def opened(
     state: State,
     rehearsed: bool,
     planner: Planner | None = None,
+    rehearser: Rehearser | None = None,
 ) -> Iterator[Loading]:
     """What a file holds, ready to load; its descriptors live as long as the `with`.
 
     A file that `tightrope rehearse --write` left is a load by itself: nothing else goes with it.
     An image goes by kexec_load where there is a `planner` to find its places, else by
-    kexec_file_load.  Raises BadInput for what cannot be loaded in the way that was asked for.
+    kexec_file_load, where `rehearser` has a say.  Raises BadInput for what cannot be loaded in the
+    way that was asked for.
     """
     descriptors: list[int] = []
     try:
@@ -127,9 +131,14 @@ def opened(
             whole, found = _read(at, kernel, disk, initrd or "", command_line, crash=crash)
             yield Loading(load=planner(whole), digests=found)
             return
-        digests = [(kernel, *_digest(at))]
-        if initrd is not None and disk is not None:
-            digests.append((initrd, *_digest(disk)))
+        if rehearser is not None:
+            whole, digests = _read(at, kernel, disk, initrd or "", command_line, crash=crash)
+            rehearser(whole)
+        else:
+            named = (
+                [(kernel, at)] if initrd is None or disk is None else [(kernel, at), (initrd, disk)]
+            )
+            digests = tuple((name, *_digest(each)) for name, each in named)
         signed, signature = _signed(at) if only_signed(state) else (None, None)
         yield Loading(
             load=FileLoad(
@@ -141,7 +150,7 @@ def opened(
                 signed=signed,
                 signature=signature,
             ),
-            digests=tuple(digests),
+            digests=digests,
         )
     finally:
         for each in descriptors:

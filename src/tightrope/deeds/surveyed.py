@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tightrope import host, image, plan
-from tightrope.deeds import defaults, old_kernel, performable
+from tightrope.deeds import defaults, file_load, old_kernel, performable, segments
 from tightrope.deeds.loading import Files
 from tightrope.deeds.rehearse import rehearse
 from tightrope.errors import BadInput
@@ -80,6 +80,29 @@ def rehearsed(
     )
 
 
+def rehearsed_as_linux_places(
+    files: Files, old: Host, *, progress: Progress = no_progress
+) -> Verdict:
+    """The verdict of what kexec_file_load of the running kernel would place, its purgatory with it.
+
+    Raises TightropeError when it cannot be told: for a crash, where Linux's places are not known.
+    """
+    if files.crash:
+        raise BadInput("where Linux places a crash kernel is not worked out", source="--crash")
+    new, request = _asked(files, unpack=False)
+    data, path = running_image()
+    code = old_kernel.read(data, path)
+    there = code.host(old)
+    loaded = file_load.load(data, path, new, files.initrd, files.command_line, there)
+    return rehearse(
+        new,
+        there,
+        segments.request(loaded, code.request(request)),
+        design=code.participant,
+        progress=progress,
+    )
+
+
 def rehearsed_under_xen(
     files: Files, said: dict[str, object], *, unpack: bool, progress: Progress = no_progress
 ) -> Verdict:
@@ -97,22 +120,31 @@ def rehearsed_under_xen(
 def running() -> old_kernel.OldKernel:
     """The relocation code of the kernel that runs here.  Raises TightropeError where it is not
     found."""
+    return old_kernel.read(*running_image())
+
+
+def running_image() -> tuple[bytes, str]:
+    """The image of the kernel that runs here, and its path.  Raises BadInput."""
     path = defaults.running_kernel()
     try:
-        data = Path(path).read_bytes()
+        return Path(path).read_bytes(), path
     except OSError as err:
         raise BadInput(err.strerror or "cannot be read", source=path) from err
-    return old_kernel.read(data, path)
 
 
-def load_of(verdict: Verdict) -> Load:
-    """The load of a verdict.  Raises BadInput where it did not hold."""
+def refuse_fallen(verdict: Verdict) -> None:
+    """Raise BadInput where a rehearsal did not hold."""
     if verdict.outcome is not Outcome.HOLDS:
         first = verdict.findings[0] if verdict.findings else None
         why = f": {first.message} ({first.rule}, step {first.step})" if first else ""
         raise BadInput(
             f"the rehearsal says that it {verdict.outcome.value}{why}", source="the load"
         )
+
+
+def load_of(verdict: Verdict) -> Load:
+    """The load of a verdict.  Raises BadInput where it did not hold."""
+    refuse_fallen(verdict)
     return performable.of(verdict.handover.plan, verdict.outcome.value)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from tightrope.cli.command import HOLDS, command, really
@@ -16,6 +17,7 @@ from tightrope.errors import BadInput, MissingPart
 
 if TYPE_CHECKING:
     from tightrope.deeds.loading import Files, Loading
+    from tightrope.machine.port import Progress
     from tightrope.model import OnDamage, Verdict
     from tightrope.perform.linux.kexec import LinuxKexec
     from tightrope.perform.linux.state import State
@@ -120,13 +122,8 @@ def _load(options: Namespace, kexec: LinuxKexec, state: State) -> int:
         state=state,
         rehearsed=not options.no_rehearsal,
         planner=None if options.no_rehearsal else survey.load,
+        rehearser=None if options.no_rehearsal else survey.walk,
     ) as what:
-        if what.via is loading.Via.FILE_LOAD and not options.no_rehearsal:
-            raise BadInput(
-                "Linux would choose the places, and those were not rehearsed: say --no-rehearsal, or"
-                " write a plan with `tightrope rehearse --write` and load that",
-                source=options.kernel,
-            )
         if what.via is loading.Via.FILE_LOAD and options.unpack:
             raise BadInput("kexec_file_load takes a bzImage as it is", source="--unpack")
         if not options.json:
@@ -166,27 +163,28 @@ class Rehearsing:
 
     def load(self, files: Files) -> Load:
         """Survey, plan, rehearse.  Raises TightropeError, BadInput where it falls."""
-        try:
-            from contextlib import closing
-
+        with _able() as bar:
             from tightrope.deeds import surveyed
-            from tightrope.report.progress import Bar
 
-            with closing(Bar()) as bar:
-                self.verdict = surveyed.rehearsed(
-                    files,
-                    surveyed.survey().host,
-                    unpack=self._options.unpack,
-                    verify=damage(self._options),
-                    progress=bar,
-                )
-        except (MissingPart, ImportError) as err:
-            what = f"needs {err.name}" if isinstance(err, ImportError) else str(err)
-            raise MissingPart(
-                f"a rehearsal cannot run here ({what}): install tightrope[rehearse], or say"
-                " --no-rehearsal"
-            ) from err
+            self.verdict = surveyed.rehearsed(
+                files,
+                surveyed.survey().host,
+                unpack=self._options.unpack,
+                verify=damage(self._options),
+                progress=bar,
+            )
         return surveyed.load_of(self.verdict)
+
+    def walk(self, files: Files) -> None:
+        """Survey, and rehearse the places that Linux will find.  Raises as `load`."""
+        if self._options.unpack:
+            raise BadInput("kexec_file_load takes a bzImage as it is", source="--unpack")
+        with _able() as bar:
+            from tightrope.deeds import surveyed
+
+            old = surveyed.survey().host
+            self.verdict = surveyed.rehearsed_as_linux_places(files, old, progress=bar)
+        surveyed.refuse_fallen(self.verdict)
 
     def told(self) -> Iterator[str]:
         """What the rehearsal said, a line or two."""
@@ -197,8 +195,28 @@ class Rehearsing:
             f"rehearsed: {verdict.outcome.value}, {verdict.run.instructions:,} instructions through"
             f" {verdict.handover.design}, {len(verdict.rules)} rules asked"
         )
+        if loaded := verdict.handover.plan.loaded:
+            yield f"  places as {loaded.by} finds them, and its purgatory"
         for fact in verdict.assumed:
             yield f"  assumed: {fact.source}"
+
+
+@contextmanager
+def _able() -> Iterator[Progress]:
+    """A bar for a rehearsal.  Raises MissingPart where none can run here, with the way without."""
+    try:
+        from contextlib import closing
+
+        from tightrope.report.progress import Bar
+
+        with closing(Bar()) as bar:
+            yield bar
+    except (MissingPart, ImportError) as err:
+        what = f"needs {err.name}" if isinstance(err, ImportError) else str(err)
+        raise MissingPart(
+            f"a rehearsal cannot run here ({what}): install tightrope[rehearse], or say"
+            " --no-rehearsal"
+        ) from err
 
 
 def damage(options: Namespace) -> OnDamage | None:
