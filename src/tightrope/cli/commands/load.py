@@ -17,11 +17,11 @@ from tightrope.errors import BadInput, MissingPart
 
 if TYPE_CHECKING:
     from tightrope.deeds.loading import Files, Loading
-    from tightrope.machine.port import Progress
     from tightrope.model import OnDamage, Verdict
     from tightrope.perform.linux.kexec import LinuxKexec
     from tightrope.perform.linux.state import State
     from tightrope.perform.load_file import Load
+    from tightrope.report.progress import Bar
 
 
 def word(parser: ArgumentParser) -> None:
@@ -202,7 +202,7 @@ class Rehearsing:
 
 
 @contextmanager
-def _able() -> Iterator[Progress]:
+def _able() -> Iterator[Bar]:
     """A bar for a rehearsal.  Raises MissingPart where none can run here, with the way without."""
     try:
         from contextlib import closing
