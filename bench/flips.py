@@ -1,6 +1,6 @@
 """Single bits flipped, as many as ten minutes permit: what an oracle sees may not hold.
 
-    python -m bench.flips [SECONDS] [PROCESSES]      600 seconds and a process for each core
+    python -m bench.flips [SECONDS] [PROCESSES] [SEED]      600 seconds and a process for each core
 
 Rules: each process has machines of its own and makes its own bases; parts are handed out in order, so that
 the same flips are tried wherever it runs, and as many of them as the time permits.
@@ -14,7 +14,7 @@ import resource
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -25,14 +25,13 @@ from random import Random
 
 from bench.clock import show
 from tightrope.deeds import old_kernel
-from tightrope.deeds.flips import Fate, Flipped, Trial, walkers
+from tightrope.deeds.flips import Fate, Flipped, Trial, Walkers, walkers
 from tightrope.deeds.flips.bases import BARE, LINUX, XEN, Way, base
 from tightrope.deeds.flips.ends import Open
 from tightrope.deeds.flips.subjects import Subject
 from tightrope.deeds.flips.wanted import WANTED
 from tightrope.deeds.old_kernel import OldKernel
 from tightrope.errors import BadInput
-from tightrope.machine.port import Machine
 from tightrope.participants.linux import Convention
 
 SEED, FLIPS, SECONDS = 2006, 100_000, 600.0
@@ -70,23 +69,23 @@ def _old(convention: Convention) -> OldKernel:
 
 
 @cache
-def _walkers() -> Sequence[Machine]:
+def _walkers() -> Walkers:
     """This process's machines, which live as long as it does."""
     return ExitStack().enter_context(walkers())
 
 
-def _walk(part: Part) -> list[Flipped]:
+def _walk(part: Part, seed: int) -> list[Flipped]:
     """In every third base pairs of bits, of one subject and of two by turns."""
     subjects = list(Subject)
     made: list[Flipped] = []
     try:
         old = _old(part.way.linux) if part.way.linux else None
-        trial = Trial(_walkers(), base(SEED, part.number, part.way, old))
+        trial = Trial(_walkers(), base(seed, part.number, part.way, old))
     except BadInput:
         return []  # nothing can be made of it, or it is not sound
     for number, subject in enumerate(subjects):
         for at in range(EACH):
-            random = Random(f"{SEED}:{part}:{subject}:{at}")
+            random = Random(f"{seed}:{part}:{subject}:{at}")
             other = subjects[(number + part.number) % len(subjects)] if at % 2 else subject
             try:
                 made.append(trial.flip(subject, random, other if part.number % 3 == 2 else None))
@@ -118,7 +117,7 @@ class Tally:
             self.bad.append(each)
 
 
-def flips(seconds: float = SECONDS, processes: int | None = None) -> None:
+def flips(seconds: float = SECONDS, processes: int | None = None, seed: int = SEED) -> None:
     """A hundred thousand flips, or as many as the time permits."""
     cores = processes or len(os.sched_getaffinity(0))
     work = parts()
@@ -126,7 +125,7 @@ def flips(seconds: float = SECONDS, processes: int | None = None) -> None:
     tally = Tally(Counter(), Counter(), Counter(), Counter(), [])
     with ProcessPoolExecutor(cores, multiprocessing.get_context("spawn")) as pool:
         waiting: set[Future[list[Flipped]]] = {
-            pool.submit(_walk, each) for each in islice(work, 2 * cores)
+            pool.submit(_walk, each, seed) for each in islice(work, 2 * cores)
         }
         while waiting:
             done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
@@ -135,7 +134,7 @@ def flips(seconds: float = SECONDS, processes: int | None = None) -> None:
                 for each in part.result():
                     tally.add(each)
                 if now - started < seconds and tally.fates.total() < FLIPS:
-                    waiting |= {pool.submit(_walk, each) for each in islice(work, 1)}
+                    waiting |= {pool.submit(_walk, each, seed) for each in islice(work, 1)}
             if now - said > 10 and sys.stderr.isatty():
                 said = now
                 print(
@@ -169,4 +168,8 @@ def _report(tally: Tally, taken: float, cores: int) -> None:
 
 if __name__ == "__main__":
     given = sys.argv[1:]
-    flips(float(given[0]) if given else SECONDS, int(given[1]) if len(given) > 1 else None)
+    flips(
+        float(given[0]) if given else SECONDS,
+        int(given[1]) if len(given) > 1 else None,
+        int(given[2]) if len(given) > 2 else SEED,
+    )

@@ -17,14 +17,13 @@ from tests.conftest import REPOSITORY, debian_kernel
 from tightrope import check
 from tightrope.check import RULES
 from tightrope.deeds import old_kernel
-from tightrope.deeds.flips import Fate, Flipped, Trial, walkers
+from tightrope.deeds.flips import Fate, Flipped, Trial, Walkers, walkers
 from tightrope.deeds.flips.bases import BARE, LINUX, XEN, Way, base
 from tightrope.deeds.flips.ends import SOURCES, Open
 from tightrope.deeds.flips.subjects import Subject
 from tightrope.deeds.flips.wanted import WANTED
 from tightrope.deeds.old_kernel import OldKernel
 from tightrope.errors import BadInput
-from tightrope.machine.port import Machine
 from tightrope.model import Paging, Protocol, XenInterface
 from tightrope.participants.linux import Convention
 from tightrope.sabotage.edits import with_tables
@@ -49,10 +48,10 @@ SOURCE_OF = {
 
 
 @pytest.fixture(scope="module")
-def machines() -> Iterator[tuple[Machine, ...]]:
+def machines() -> Iterator[Walkers]:
     """Ours, and the oracles."""
     with walkers() as made:
-        yield tuple(made)
+        yield made
 
 
 @cache
@@ -62,7 +61,7 @@ def old(convention: Convention) -> OldKernel:
 
 
 @cache
-def trial(machines: tuple[Machine, ...], number: int, way: Way) -> Trial | None:
+def trial(machines: Walkers, number: int, way: Way) -> Trial | None:
     """None where nothing can be made of the number, or what is made is not sound."""
     try:
         return Trial(machines, base(SEED, number, way, old(way.linux) if way.linux else None))
@@ -71,7 +70,7 @@ def trial(machines: tuple[Machine, ...], number: int, way: Way) -> Trial | None:
 
 
 def flipped(
-    machines: tuple[Machine, ...], subject: Subject, way: Way, *, second: Subject | None = None,
+    machines: Walkers, subject: Subject, way: Way, *, second: Subject | None = None,
     each: int = EACH,
 ) -> list[Flipped]:  # fmt: skip
     """A few flips of a subject, on the first base of a way that is sound and has it; none without one."""
@@ -110,9 +109,7 @@ ELSEWHERE = {Subject.WAY_OUT, Subject.DOM0, Subject.CORE_HEADER}
 
 
 @pytest.mark.parametrize("subject", [each for each in Subject if each not in ELSEWHERE])
-def test_no_flip_that_changes_the_end_holds(
-    machines: tuple[Machine, ...], subject: Subject
-) -> None:
+def test_no_flip_that_changes_the_end_holds(machines: Walkers, subject: Subject) -> None:
     """In every mode, this project's designs, plain and for a crash."""
     found = [each for way in BARE for each in flipped(machines, subject, way)]
     if subject is not Subject.HANDED:  # none of these designs is handed words in memory
@@ -121,7 +118,7 @@ def test_no_flip_that_changes_the_end_holds(
 
 
 @pytest.mark.parametrize("way", [each for each in XEN if not each.crash], ids=lambda way: way.says)
-def test_nor_through_xen(machines: tuple[Machine, ...], way: Way) -> None:
+def test_nor_through_xen(machines: Walkers, way: Way) -> None:
     found = [
         each
         for subject in (
@@ -149,7 +146,7 @@ def test_nor_through_xen(machines: tuple[Machine, ...], way: Way) -> None:
 @pytest.mark.parametrize(
     "way", [each for each in LINUX if not each.crash], ids=lambda way: way.says
 )
-def test_nor_with_linuxs_own_code(machines: tuple[Machine, ...], way: Way) -> None:
+def test_nor_with_linuxs_own_code(machines: Walkers, way: Way) -> None:
     found = [
         each
         for subject in (
@@ -168,7 +165,7 @@ def test_nor_with_linuxs_own_code(machines: tuple[Machine, ...], way: Way) -> No
 
 @pytest.mark.parametrize("paging", [Paging.X86_64, Paging.LA57], ids=lambda each: each.value)
 def test_nx_in_any_leaf_that_the_new_kernel_runs_through_is_told(
-    machines: tuple[Machine, ...], paging: Paging
+    machines: Walkers, paging: Paging
 ) -> None:
     """The walk does not notice: it is the new kernel that dies of it."""
     for number in range(8):
@@ -195,19 +192,19 @@ def test_nx_in_any_leaf_that_the_new_kernel_runs_through_is_told(
         data = bytearray(tables.pages[frame])
         data[at + 7] ^= 0x80
         wrong = with_tables(handover, frame, bytes(data))
-        assert check.check(wrong, machines[0].run(wrong)), f"{page << 12:#x}"
+        assert check.check(wrong, machines.ours.run(wrong)), f"{page << 12:#x}"
 
 
 @pytest.mark.parametrize("subject", PLANNED, ids=lambda each: each.name)
 def test_a_segment_that_was_planned_wrong_is_always_told(
-    machines: tuple[Machine, ...], subject: Subject
+    machines: Walkers, subject: Subject
 ) -> None:
     """The oracles cannot know better than the plan: whoever asks what was given can."""
     found = flipped(machines, subject, Way(paging=Paging.X86_64, crash=True), each=6)
     assert {each.fate for each in found} == {Fate.SEEN}
 
 
-def test_pairs_of_flips_do_not_hide_one_another(machines: tuple[Machine, ...]) -> None:
+def test_pairs_of_flips_do_not_hide_one_another(machines: Walkers) -> None:
     pairs = [
         (Subject.REGISTERS, Subject.REGISTERS),
         (Subject.TABLE_A_ENTRIES, Subject.TABLE_A_ENTRIES),
@@ -222,14 +219,14 @@ def test_pairs_of_flips_do_not_hide_one_another(machines: tuple[Machine, ...]) -
 
 
 def test_the_highest_bit_of_the_lists_head_is_told_under_xen_too(
-    machines: tuple[Machine, ...],
+    machines: Walkers,
 ) -> None:
     """The word is a machine address there, and is compared with others: all 64 bits of it."""
     made = base(SEED, 0, next(each for each in XEN if each.says.startswith("x86_64, Xen v1")))
     now = made.handover.registers
     wrong = replace(now, general={**now.general, "rdi": now.general["rdi"] | 1 << 63})
     handover = replace(made.handover, registers=wrong)
-    assert check.check(handover, machines[0].run(handover))
+    assert check.check(handover, machines.ours.run(handover))
 
 
 def test_every_reason_is_a_rules_or_has_its_source() -> None:

@@ -18,6 +18,8 @@ from tests.history.rebuilt import (
     purgatory,
     walked,
 )
+from tests.makers.bzimage import bzimage, put
+from tests.makers.efi import EFI, EFI_AT
 from tests.makers.hosts import MIB
 from tests.modes.runs import kernel
 from tests.rehearse.runs import (
@@ -26,6 +28,7 @@ from tests.rehearse.runs import (
     entered_with_5_levels,
     example_host,
 )
+from tightrope import image
 from tightrope.memory import Extent, MemoryMap, Phys, Region, RegionKind
 from tightrope.model import (
     Handover,
@@ -144,6 +147,17 @@ def of_the_rsdp(*, copied: bool) -> Findings:
     old = example_host()
     assert old.rsdp is not None
     return loaded(old, knew=old if copied else replace(old, rsdp=Phys(old.rsdp + PAGE)))
+
+
+# ------------------------------------------------------------------------------ B38: garbage in EFI's map
+
+
+def of_efis_map(virt: int) -> Findings:
+    """The runtime services' addresses as a loader read them, where the old kernel has them at EFI's."""
+    kernel = image.read(put(bzimage(), "xloadflags", 0x13), "a kernel that takes EFI")
+    old = replace(example_host(), efi=EFI)
+    rows = tuple(replace(each, virt=virt + each.phys) for each in EFI.runtime)
+    return loaded(old, knew=replace(old, efi=replace(EFI, runtime=rows)), new=kernel)
 
 
 # ----------------------------------------------------------- B58, B63: a memory map that is not all of it
@@ -309,6 +323,13 @@ ENTRIES = (
             crash_host(), request=CRASH, change=page_with(0x2D0 + 20 * 100, b"\x01" * 20)
         ),
         fixed=lambda: walked(crash_host(), request=CRASH),
+    ),
+    Entry(
+        id="B38",
+        rule="efi-told",
+        step=Step.COPY,
+        broken=lambda: of_efis_map(0),
+        fixed=lambda: of_efis_map(EFI_AT),
     ),
     Entry(
         id="B69",

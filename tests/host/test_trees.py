@@ -6,6 +6,7 @@ Trees are made; they go through the command's door, and what came out is read ba
 from __future__ import annotations
 
 import os
+import struct
 from pathlib import Path
 
 import pytest
@@ -397,3 +398,56 @@ def test_a_file_that_exists_is_not_written_over(
     assert main(["host", "capture", "--from", str(tree), "-o", str(out)]) == 2
     assert "File exists" in capsys.readouterr().err
     assert out.read_text() == "mine"
+
+
+def efi_machine() -> dict[str, str]:
+    """A machine that EFI started: boot_params' efi_info, and all of /sys/firmware/efi."""
+    page = bytearray(trees.boot_params(rsdp=0).encode("latin-1"))
+    info = (b"EL64", 0x7FED_EC98, 48, 1, 0x7E00_0000, 480, 0, 0)
+    page[0x1C0:0x1E0] = struct.pack("<4s7I", *info)
+    page[0x1EC] = 3
+    return machine(boot_params=page.decode("latin-1")) | {
+        "/sys/firmware/efi/systab": "ACPI20=0x7ff00014\nACPI=0x7ff00000\nSMBIOS=0x7fe00000\n",
+        "/sys/firmware/efi/config_table": "0x7f9ee018\n",
+        "/sys/firmware/efi/fw_vendor": "0x7fe8d018\n",
+        "/sys/kernel/boot_params/setup_data/0/type": "0x4\n",
+        **runtime_map((6, 0x7F00_0000, 0x10), (5, 0x7F10_0000, 8)),
+    }
+
+
+def test_efi_is_captured_whole(tmp_path: Path) -> None:
+    old = captured(tmp_path, efi_machine())
+    efi = old.efi
+    assert efi is not None
+    assert basis(old, "efi") is Basis.READ
+    assert (efi.system_table, efi.config_table, efi.fw_vendor, efi.smbios) == (
+        0x7FED_EC98, 0x7F9E_E018, 0x7FE8_D018, 0x7FE0_0000,
+    )  # fmt: skip
+    assert (efi.descriptor_size, efi.descriptor_version) == (48, 1)
+    assert (efi.loader.value, efi.secure_boot.value) == ("EL64", "enabled")
+    assert [(each.type, each.phys, each.pages, each.virt) for each in efi.runtime] == [
+        (6, 0x7F00_0000, 0x10, 0xFFFF_FFFF_6F00_0000),
+        (5, 0x7F10_0000, 8, 0xFFFF_FFFF_6F10_0000),
+    ]
+    assert host.read(host.write(old, []), "again").efi == efi
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        "/sys/firmware/efi/config_table",
+        "/sys/firmware/efi/fw_vendor",
+        "/sys/firmware/efi/runtime-map/1/virt_addr",
+        "/sys/firmware/efi/runtime-map/0/attribute",
+    ],
+)
+def test_efi_that_is_told_in_part_is_said_not_to_be_handed_on(lost: str, tmp_path: Path) -> None:
+    tree = efi_machine()
+    del tree[lost]
+    plant(tmp_path, tree)
+    found = capture(read_copy(str(tmp_path)))
+    assert host.read(found.toml, "copy").efi is None
+    where = lost if "runtime-map" not in lost else "/sys/firmware/efi/runtime-map"
+    [note] = [each for each in found.notes if "runtime services are not handed on" in each]
+    assert where in note
+    assert any("setup_data" in each and "EFI's tables" in each for each in found.notes)

@@ -150,6 +150,7 @@ BOOT_PARAMS_FIELDS = (
     Field("ext_ramdisk_size", 0x0C4, 4, 0x020C),
     Field("ext_cmd_line_ptr", 0x0C8, 4, 0x020C),
     Field("e820_entries", 0x1E8, 1, _V200),
+    Field("secure_boot", 0x1EC, 1, _V200),
     Field("sentinel", 0x1EF, 1, _V200),
 )
 """What a kexec loader fills in before the setup header (zero-page.rst).

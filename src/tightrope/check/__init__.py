@@ -25,6 +25,6 @@ May import: abi, errors, memory, model, x86
 """
 
 from tightrope.check.changes import changes
-from tightrope.check.rules import RULES, asked, check, laid, unasked
+from tightrope.check.rules import RULES, asked, broken, check, laid, unasked
 
-__all__ = ["RULES", "asked", "changes", "check", "laid", "unasked"]
+__all__ = ["RULES", "asked", "broken", "changes", "check", "laid", "unasked"]

@@ -6,6 +6,8 @@ before the exception that it caused, so that the first finding is the one to men
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from tightrope.check import (
     branches,
     call,
@@ -25,7 +27,7 @@ from tightrope.check import (
 )
 from tightrope.check.case import Case
 from tightrope.check.rule import Rule, rules_of
-from tightrope.check.told import dump, information, inputs, linux
+from tightrope.check.told import dump, efi, information, inputs, linux
 from tightrope.check.told.reading import AsLoaded
 from tightrope.check.xen import hypervisor, numbers, way_out
 from tightrope.model import Finding, Handover, Run, Sight, Step, Stop
@@ -47,6 +49,7 @@ RULES: tuple[Rule, ...] = (
         digest,
         entry,
         linux,
+        efi,
         inputs,
         information,
         placed,
@@ -66,6 +69,18 @@ def check(handover: Handover, run: Run, *, unpacked: int | None = None) -> tuple
     case = Case(handover, run, unpacked=unpacked)
     found = [finding for rule in asked(run) for finding in rule.check(case)]
     return tuple(sorted(found, key=lambda finding: finding.step))
+
+
+def broken(handover: Handover, run: Run) -> Iterator[str]:
+    """The id of a rule for each finding that is no advice: who wants one asks no further.
+
+    Memory has to stay as the run left it until the last is asked for.
+    """
+    case = Case(handover, run)
+    for rule in asked(run):
+        for finding in rule.check(case):
+            if not finding.advice:
+                yield finding.rule
 
 
 def laid(handover: Handover) -> tuple[Run, tuple[Finding, ...]]:

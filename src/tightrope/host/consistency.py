@@ -7,6 +7,7 @@ the field that is easiest to mend.  Sources: SDM 4.1.1 (the paging modes), 3.3.7
 
 from __future__ import annotations
 
+from tightrope.host import efi
 from tightrope.host.schema import At
 from tightrope.memory import PAGE_SIZE, Extent, covered
 from tightrope.model import Confidential, CpuVendor, Host, Paging
@@ -90,6 +91,7 @@ def _places(host: Host, top: At) -> None:
         *((f"firmware[{n}]", each.extent.end) for n, each in enumerate(host.firmware)),
         *((f"mapping[{n}].phys", e.phys + e.size) for n, e in enumerate(host.low_mappings)),
         ("rsdp", 0 if host.rsdp is None else host.rsdp + 1),
+        *(() if host.efi is None else efi.places(host.efi)),
     ):
         if end > beyond:
             (top / field).refuse(f"{end - 1:#x} is beyond cpu.physical_bits", limit=beyond)

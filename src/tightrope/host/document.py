@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated
 
+from tightrope.host.efi import EfiTable
 from tightrope.host.schema import At, Choice, Number, NumberOr, Says, Text, either, quoted
 from tightrope.host.xen.document import XenTable
 from tightrope.memory import PAGE_SIZE, Extent, RegionKind
@@ -214,6 +215,10 @@ class Document:
             " services left."
         ),
     ] = ()
+    efi: Annotated[
+        EfiTable | None,
+        Says("what EFI left for whichever kernel runs: handed on, so that its services go on"),
+    ] = None
     xen: Annotated[
         XenTable | None,
         Says("the old kernel is a hypervisor: everything above is its own, in machine addresses"),

@@ -29,6 +29,7 @@ from tightrope.host.document import (
     RegistersTable,
     TextTable,
 )
+from tightrope.host.efi import efi_of, table_of
 from tightrope.host.schema import (
     At,
     Comments,
@@ -103,6 +104,7 @@ def host_of(document: Document, source: str) -> Host:
         crash_memory=_named(document.crash_memory),
         preserved=_named([*document.preserved, *filter(_handed_over, document.busy)]),
         screen=bytes.fromhex(document.screen_info or ""),
+        efi=None if document.efi is None else efi_of(document.efi),
         facts=tuple(_facts(document, At(source, "facts"))),
     )
     if document.xen is not None:
@@ -193,9 +195,9 @@ def document_of(host: Host) -> Document:
     """The host as its file has it."""
     xen = None
     if host.xen is not None:
-        from tightrope.host.xen.profile import table_of
+        from tightrope.host.xen.profile import table_of as xen_table_of
 
-        xen = table_of(host.xen)
+        xen = xen_table_of(host.xen)
     size = host.direct_map.size
     return Document(
         paging=host.paging,
@@ -226,6 +228,7 @@ def document_of(host: Host) -> Document:
             MappingTable(virt=e.virt, phys=e.phys, size=e.size, global_=e.is_global)
             for e in host.low_mappings
         ),
+        efi=None if host.efi is None else table_of(host.efi),
         xen=xen,
         facts={
             each.field: FactTable(**{each.basis.value: each.source}, settle=each.settle or None)

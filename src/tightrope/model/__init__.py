@@ -18,6 +18,7 @@ May import: errors, memory, printk, x86
 
 from __future__ import annotations
 
+from tightrope.model.efi import Efi, EfiLoader, EfiRange, SecureBoot
 from tightrope.model.handover import Handover, Tables
 from tightrope.model.host import (
     Basis,
@@ -114,6 +115,9 @@ __all__ = [
     "DirectMap",
     "Dom0",
     "Done",
+    "Efi",
+    "EfiLoader",
+    "EfiRange",
     "Ending",
     "EntryPoint",
     "Fact",
@@ -153,6 +157,7 @@ __all__ = [
     "RegisterWrite",
     "Registers",
     "Run",
+    "SecureBoot",
     "Segment",
     "SegmentRole",
     "Sight",

@@ -15,6 +15,7 @@ from tightrope.x86 import control
 from tightrope.x86.walk import Mmu
 
 if TYPE_CHECKING:
+    from tightrope.model.efi import Efi
     from tightrope.model.walk import Paging
     from tightrope.model.xen import Xen
 
@@ -212,6 +213,8 @@ class Host:
     """Memory that the old kernel keeps for the new one, as KHO does: nobody's destination."""
     screen: bytes = b""
     """struct screen_info, for the new kernel's boot_params; empty where nothing tells it."""
+    efi: Efi | None = None
+    """What EFI left; None without EFI, and where nothing tells all of it."""
     facts: tuple[Fact, ...] = ()
     """What is known of the fields above; one that is not named is as the description's writer knows
     it."""

@@ -1,9 +1,10 @@
 """The zero page of a new kernel, as a kexec loader fills it in, and the list that hangs on it.
 
     e820_table    128 rows of the memory map
-    setup_data    a node with the rows behind them, where there are more (SETUP_E820_EXT)
+    efi_info      where EFI's system table and the map of its runtime services lie
+    setup_data    the list that `setup_data` makes
 
-Rules: every offset comes from `abi.boot`.  What the host description does not know (EFI, EDD, APM)
+Rules: every offset comes from `abi`.  What the host description does not know (EDD, APM)
 stays zero, which the kernel reads as "not there"; the sentinel stays zero because we start from
 zeros and copy only the setup header (zero-page.rst).
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tightrope.abi import boot
+from tightrope.abi.efi import EFI_INFO
 from tightrope.errors import PlanError
 from tightrope.memory import Extent, MemoryMap, Phys, Region, RegionKind
 from tightrope.model import Image
@@ -40,10 +42,13 @@ def boot_params(
     rsdp: Phys | None,
     screen: bytes = b"",
     setup_data: Phys = NO_LIST,
+    efi_info: bytes = b"",
+    secure_boot: int = 0,
     source: str = "host",
 ) -> bytes:
     """The 4096 bytes.  `initrd` is the extent of its very bytes, not of its pages; `source`
-    names the host; `screen` is a struct screen_info, `setup_data` where `more_rows` lie.
+    names the host; `screen` is a struct screen_info, `efi_info` a struct efi_info, `setup_data`
+    where the list begins.
 
     Raises PlanError when the memory map has more entries than the page has room for, and there is
     no setup_data, or none that this image reads.
@@ -74,6 +79,8 @@ def boot_params(
     # Another chain of setup_data would be the old kernel's loader's: it is not handed on.
     put("setup_data", setup_data)
     page[: len(screen)] = screen
+    page[EFI_INFO : EFI_INFO + len(efi_info)] = efi_info
+    put("secure_boot", secure_boot)
     if rsdp is not None:
         put("acpi_rsdp_addr", rsdp)
     regions = memory.regions
@@ -89,13 +96,6 @@ def boot_params(
     put("e820_entries", len(rows) // boot.E820_ENTRY.size)
     page[boot.E820_TABLE : boot.E820_TABLE + len(rows)] = rows
     return bytes(page)
-
-
-def more_rows(memory: MemoryMap) -> bytes:
-    """A setup_data list with the rows that boot_params has no room for; nothing where it has."""
-    rows = rows_of(memory.regions[boot.E820_MAX_ENTRIES :])
-    head = boot.SETUP_DATA.pack(NO_LIST, boot.SETUP_E820_EXT, len(rows))
-    return head + rows if rows else b""
 
 
 def rows_of(regions: Sequence[Region]) -> bytes:

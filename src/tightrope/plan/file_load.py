@@ -24,12 +24,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tightrope.abi import boot
+from tightrope.abi.efi import EFI_INFO, INFO
 from tightrope.abi.kexec import ELFCOREHDR_ROOM
 from tightrope.errors import PlanError
 from tightrope.memory import PAGE_SIZE, Extent, RegionKind, align_down, align_up
 from tightrope.model import Buffer, Host, Image, Protocol
 from tightrope.model.recording import HeldSegment
 from tightrope.plan.boot_params import rows_of
+from tightrope.plan.setup_data import efi_info, node, runtime_map
 
 PURGATORY_FROM = PARAMS_FROM = 0x3000
 INITRD_FROM = 0x100_0000
@@ -71,15 +73,25 @@ def file_load(
     line = _line(image, command_line)
     room = _Room(host, from_the_top=release >= FROM_THE_TOP)
     where = room.take(size, PURGATORY_FROM, what="purgatory")
-    params_size = align_up(boot.BOOT_PARAMS_SIZE + len(line) + ELFCOREHDR_ROOM, 16)
-    params_size += 2 * SETUP_DATA_HEAD + EFI_SETUP_DATA + SEED
+    map_from = align_up(boot.BOOT_PARAMS_SIZE + len(line) + ELFCOREHDR_ROOM, 16)
+    efi = host.efi
+    runtime = b"" if efi is None else runtime_map(efi)
+    node_from = map_from + align_up(len(runtime), 16)
+    params_size = node_from + 2 * SETUP_DATA_HEAD + EFI_SETUP_DATA + SEED
     params_at = room.take(params_size, PARAMS_FROM, what="boot_params")
     low = max(boot.MIN_KERNEL_LOAD_ADDR, image.pref_address)
     kernel_at = room.take(image.init_size, low, image.alignment, what="kernel")
     initrd_at = None if initrd is None else room.take(len(initrd), INITRD_FROM, what="initrd")
     page = _params(image, host, params_at.start, line, initrd, initrd_at)
+    page += line.ljust(map_from - len(page), b"\0")
+    if efi is not None and efi.runtime:
+        at = params_at.start
+        page[EFI_INFO : EFI_INFO + INFO.size] = efi_info(efi, at + map_from)
+        boot.field("secure_boot").write(page, efi.secure_boot.number)
+        boot.field("setup_data").write(page, at + node_from)
+        page += runtime.ljust(node_from - map_from, b"\0") + node(efi, 0)
     others = [
-        HeldSegment(destination=params_at, data=page + line.ljust(params_size - len(page), b"\0")),
+        HeldSegment(destination=params_at, data=bytes(page.ljust(params_size, b"\0"))),
         HeldSegment(destination=kernel_at, data=image.parts[0].data),
     ]
     if initrd is not None and initrd_at is not None:
@@ -147,7 +159,7 @@ def _params(
     line: bytes,
     initrd: Buffer | None,
     initrd_at: Extent | None,
-) -> bytes:
+) -> bytearray:
     """struct boot_params as setup_boot_parameters() fills it in, without what the host does not
     know of."""
     page = bytearray(boot.BOOT_PARAMS_SIZE)
@@ -179,4 +191,4 @@ def _params(
     rows = rows_of(host.memory.regions[: boot.E820_MAX_ENTRIES])
     put("e820_entries", len(rows) // boot.E820_ENTRY.size)
     page[boot.E820_TABLE : boot.E820_TABLE + len(rows)] = rows
-    return bytes(page)
+    return page

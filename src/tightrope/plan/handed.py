@@ -22,11 +22,12 @@ from tightrope.errors import PlanError
 from tightrope.memory import Extent, MemoryMap, Phys
 from tightrope.model import Buffer, Host, Image, Module, Protocol, Segment, SegmentRole
 from tightrope.plan import multiboot
-from tightrope.plan.boot_params import NO_LIST, boot_params, more_rows
+from tightrope.plan.boot_params import boot_params
 from tightrope.plan.entering import LINUX
 from tightrope.plan.multiboot import PlacedModule
 from tightrope.plan.request import Request
 from tightrope.plan.room import Room
+from tightrope.plan.setup_data import efi_info, for_kernel, hung, more
 from tightrope.plan.start_info import start_info
 
 
@@ -93,8 +94,10 @@ def _linux(new: New, request: Request, room: Room) -> Handed:
         initrd = Extent.sized(segments[0].destination.start, len(request.initrd))
     line_at = room.small(SegmentRole.COMMAND_LINE, len(line))
     params_at = room.small(SegmentRole.BOOT_PARAMS, boot.BOOT_PARAMS_SIZE)
-    rows = more_rows(new.memory)
-    rows_at = room.small(SegmentRole.SETUP_DATA, len(rows)) if rows else None
+    efi = for_kernel(new.host.efi, new.image)
+    size = len(hung(0, new.memory, efi).data)
+    list_at = room.small(SegmentRole.SETUP_DATA, size) if size else None
+    behind = hung(list_at.start if list_at else 0, new.memory, efi)
     params = boot_params(
         new.image,
         load=new.base,
@@ -103,17 +106,26 @@ def _linux(new: New, request: Request, room: Room) -> Handed:
         memory=new.memory,
         rsdp=new.host.rsdp,
         screen=new.host.screen,
-        setup_data=Phys(rows_at.start) if rows_at else NO_LIST,
+        setup_data=behind.first,
+        efi_info=efi_info(efi, behind.runtime_map) if efi else b"",
+        secure_boot=efi.secure_boot.number if efi else 0,
         source=new.host.source,
     )
     segments += [
         Segment(role=SegmentRole.COMMAND_LINE, destination=line_at, data=line, why="near 4 GiB"),
         Segment(role=SegmentRole.BOOT_PARAMS, destination=params_at, data=params, why="near 4 GiB"),
     ]
-    if rows_at:
-        why = f"the memory map's rows behind the first {boot.E820_MAX_ENTRIES}"
+    if list_at:
+        told = [f"the memory map's rows behind the first {boot.E820_MAX_ENTRIES}"]
+        told = told if more(new.memory.regions) else []
+        told += ["EFI's runtime services"] if efi else []
         segments.append(
-            Segment(role=SegmentRole.SETUP_DATA, destination=rows_at, data=rows, why=why)
+            Segment(
+                role=SegmentRole.SETUP_DATA,
+                destination=list_at,
+                data=behind.data,
+                why=" and ".join(told),
+            )
         )
     return Handed(segments=tuple(segments), registers={"rsi": params_at.start})
 

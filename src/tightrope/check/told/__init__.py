@@ -5,7 +5,9 @@ facts.
     boot_params   the zero page, its setup_data and its command line
     information   what Multiboot or PVH hands over
     reading       whichever of the two a protocol has
-    linux         the zero page, field by field
+    page          the zero page at the entry
+    linux         the same, field by field
+    efi           what hangs on it of EFI
     inputs        the kernel, its initrd or modules, its command line: as they were given
     core_header   the ELF header of a crash kernel's dump
     dump          what of the old kernel that can still read

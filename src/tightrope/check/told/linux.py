@@ -15,6 +15,7 @@ from collections.abc import Iterator
 
 from tightrope.check.case import Case
 from tightrope.check.rule import Found, finding, rule
+from tightrope.check.told import efi
 from tightrope.check.told.boot_params import (
     BY_NAME,
     E820_EXT,
@@ -26,15 +27,13 @@ from tightrope.check.told.boot_params import (
     SIZE,
     Place,
     ZeroPage,
-    read,
 )
 from tightrope.check.told.dump import overwritten
 from tightrope.check.told.memory import Garbled
 from tightrope.check.told.memory_map import map_problems
-from tightrope.check.told.reading import LINUX
+from tightrope.check.told.page import zero_page
 from tightrope.errors import MachineError
-from tightrope.memory import Extent
-from tightrope.model import Step, Stop
+from tightrope.model import Step
 
 KEXEC = 0xD0
 """type_of_loader of kexec-tools and kexec_file_load(): 0xD, version 0 (boot.rst)."""
@@ -48,6 +47,8 @@ ANY = frozenset(
     }
 )  # fmt: skip
 """Fields that lead somewhere: other rules follow them."""
+EFI = frozenset({"efi_info", "secure_boot"})
+"""Those of `efi-told`."""
 
 
 @rule(
@@ -58,7 +59,7 @@ ANY = frozenset(
 )
 def boot_params_told(case: Case) -> Iterator[Found]:
     """The zero page, field by field; then what hangs on it."""
-    page = case.once(_page)
+    page = zero_page(case)
     if page is None:
         return
     if isinstance(page, str):
@@ -84,6 +85,8 @@ def boot_params_told(case: Case) -> Iterator[Found]:
             mend="count every row in e820_entries, and leave what is behind them empty",
         )
     for at, kind, _ in page.nodes:
+        if kind == efi.NODE and efi.wanted(case):
+            continue
         if kind != E820_EXT and (case.loaded is None or kind not in case.loaded.habits.setup_data):
             yield finding(
                 f"setup_data has a node of type {kind} at {at:#x}, and the host has nothing for it",
@@ -99,7 +102,7 @@ def boot_params_told(case: Case) -> Iterator[Found]:
 )
 def memory_told(case: Case) -> Iterator[Found]:
     """The e820 table against the host's map."""
-    page = case.once(_page)
+    page = zero_page(case)
     if page is None or isinstance(page, str) or any(overwritten(case)):
         return  # see boot-params-told, dump-survives
     memory = case.run.memory
@@ -113,19 +116,6 @@ def memory_told(case: Case) -> Iterator[Found]:
             evidence={"rows": str(page.field("e820_entries"))},
             mend="tell the new kernel of what the firmware told the old one",
         )
-
-
-def _page(case: Case) -> ZeroPage | str | None:
-    """The page at the entry, why it cannot be read, or None where there is nothing to say of it."""
-    if case.run.stop is not Stop.ENTRY or case.intent.protocol not in LINUX:
-        return None
-    at = case.intent.boot_params
-    if not case.intact(Extent.sized(at, 1)):
-        return None  # see destinations-complete
-    try:
-        return read(case.run.memory, at)
-    except (Garbled, MachineError) as err:
-        return str(err)
 
 
 def _habit(case: Case, place: Place, got: bytes) -> bool:
@@ -168,7 +158,8 @@ def _wanted(case: Case, page: ZeroPage) -> bytes:
     start = BY_NAME["code32_start"]
     if case.base < 1 << 32 and _of(page.page, start) != _of(out, start):
         known["code32_start"] = case.base
-    known |= {name: _of(page.page, BY_NAME[name]) for name in ANY}
+    any_of = ANY | EFI if efi.wanted(case) else ANY
+    known |= {name: _of(page.page, BY_NAME[name]) for name in any_of}
     for name, value in known.items():
         place = BY_NAME[name]
         data = value.to_bytes(place.size, "little") if isinstance(value, int) else value

@@ -14,6 +14,6 @@ May import: abi, check, deeds.agree, errors, handover, host, machine, memory, mo
 participants, plan, x86
 """
 
-from tightrope.deeds.flips.deed import Fate, Flipped, Trial, walkers
+from tightrope.deeds.flips.deed import Fate, Flipped, Trial, Walkers, walkers
 
-__all__ = ["Fate", "Flipped", "Trial", "walkers"]
+__all__ = ["Fate", "Flipped", "Trial", "Walkers", "walkers"]

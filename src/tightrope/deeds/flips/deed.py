@@ -6,17 +6,17 @@
       that anybody     (the rule has   (OPEN where something differs, with the
       was promised     its reason)      reason why nobody is bound by it)
 
-Rules: machines are the caller's, and stay the caller's to close; the first has the rules, the
-others are oracles.  An oracle that cannot be this old kernel, or does not come to an end, is not
-asked.
+Rules: machines are the caller's, and stay the caller's to close.  An oracle that cannot be this
+old kernel, or does not come to an end, is not asked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from itertools import islice
 from random import Random
 
 from tightrope import check
@@ -31,6 +31,8 @@ from tightrope.observe.physical import Ram
 
 OURS_GIVES_UP, UNICORN_GIVES_UP = 20_000, 300_000
 """Instructions: a sound base takes some hundreds; Unicorn counts each word of a copy."""
+OURS_TIRES, UNICORN_TIRES = 2_000, 40_000
+"""The same at first: who goes in circles is let go on only where it would make a difference."""
 KVM_GIVES_UP = 0.5
 """Seconds."""
 ALONE = "unicorn"
@@ -93,38 +95,60 @@ class Flipped:
     """Why nobody is bound by what differs, where that is so."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Walkers:
+    """Our emulator and the oracles; who counts instructions is there twice, soon tired and
+    patient."""
+
+    ours: Machine
+    ours_patient: Machine
+    oracles: tuple[Machine, ...]
+    patient: Mapping[str, Machine]
+    """Oracles by name, for an end that is a limit."""
+
+
 @contextmanager
-def walkers() -> Iterator[Sequence[Machine]]:
-    """Our emulator, and after it the oracles: all of them soon tire of going in circles."""
+def walkers() -> Iterator[Walkers]:
+    """All of them soon tire of going in circles."""
     from tightrope.machine.unicorn import Emulator
     from tightrope.machine.unicorn.alone import Alone
 
     with ExitStack() as stack:
-        made: list[Machine] = [
-            Emulator(instruction_limit=OURS_GIVES_UP),
-            Alone(instruction_limit=UNICORN_GIVES_UP),
-        ]
+
+        def kept(machine: Machine) -> Machine:
+            stack.callback(machine.close)
+            return machine
+
+        oracles = [kept(Alone(instruction_limit=UNICORN_TIRES))]
         with suppress(MissingPart):
             from tightrope.machine.kvm import Kvm, Pace
 
-            made.append(Kvm(Pace.FREE, seconds=KVM_GIVES_UP))
-        for each in made:
-            stack.callback(each.close)
-        yield made
+            oracles.append(kept(Kvm(Pace.FREE, seconds=KVM_GIVES_UP)))
+        yield Walkers(
+            ours=kept(Emulator(instruction_limit=OURS_TIRES)),
+            ours_patient=kept(Emulator(instruction_limit=OURS_GIVES_UP)),
+            oracles=tuple(oracles),
+            patient={ALONE: kept(Alone(instruction_limit=UNICORN_GIVES_UP))},
+        )
 
 
 class Trial:
     """A sound handover on all machines: where it ends there, and what becomes of flips in it."""
 
-    def __init__(self, machines: Sequence[Machine], base: Base) -> None:
+    def __init__(self, machines: Walkers, base: Base) -> None:
         """Raises BadInput where the base is not sound, MachineError where ours cannot walk it."""
         self.base = base
-        self._ours, *self._oracles = machines
-        rules, problem = _told(self._ours, base.handover)
-        if rules or problem:
-            why = ", ".join(rules) or problem
+        self._machines = machines
+        told = _Told(machines.ours_patient, base.handover)
+        broken = told.rules()
+        told.forget()
+        if broken or told.problem:
+            why = ", ".join(broken) or told.problem
             raise BadInput(f"{base.says} is not sound: {why}", source="flips")
-        self._sound = {each.name: _end(each, base.handover) for each in self._oracles}
+        self._sound = {
+            each.name: _end(machines.patient.get(each.name, each), base.handover)
+            for each in machines.oracles
+        }
 
     def flip(self, subject: Subject, random: Random, second: Subject | None = None) -> Flipped:
         """One bit flipped; with `second` another bit, of that subject, at once.
@@ -134,45 +158,110 @@ class Trial:
         it = FLIPS[subject](self.base.handover, random)
         if second is not None:
             it = _both(it, FLIPS[second](it.handover, random))
-        rules, problem = _told(self._ours, it.handover)
-        found, where, asked = self._differs(it)
-        changes = found is not None and found.open is None
-        if problem:
+        told = _Told(self._machines.ours, it.handover)
+        seen = self._differs(it, patient=False)
+        if seen.circles and told.holds:
+            # Where ours holds, a walk that takes long has to be walked to its end.
+            seen = self._differs(it, patient=True)
+        changes = seen.found is not None and seen.found.open is None
+        if told.tired and not changes:
+            told.forget()
+            told = _Told(self._machines.ours_patient, it.handover)
+        # Of what is told and right one rule is enough.
+        rules = told.first if changes and seen.asked else told.rules()
+        told.forget()
+        if told.problem:
             fate = Fate.ERROR
-        elif not asked:
+        elif not seen.asked:
             fate = Fate.UNASKED
         elif rules:
             fate = Fate.SEEN if changes else Fate.ALARM
         elif changes:
             fate = Fate.UNSEEN
         else:
-            fate = Fate.HARMLESS if found is None else Fate.OPEN
+            fate = Fate.HARMLESS if seen.found is None else Fate.OPEN
         return Flipped(
             base=self.base.says,
             subject=subject,
             says=it.says,
             fate=fate,
             rules=rules,
-            differs=problem or where,
-            open=found.open if found else None,
+            differs=told.problem or seen.where,
+            open=seen.found.open if seen.found else None,
         )
 
-    def _differs(self, it: Broken) -> tuple[Difference | None, str, bool]:
-        """What an oracle finds otherwise, as text with its name, and whether any could be asked."""
-        found: Difference | None = None
-        where, asked = "", False
-        for oracle in self._oracles:
+    def _differs(self, it: Broken, *, patient: bool) -> _Seen:
+        """What the oracles find otherwise."""
+        seen = _Seen()
+        for oracle in self._machines.oracles:
             before = self._sound[oracle.name]
-            after = _end(oracle, it.handover) if before else None
+            walks = self._machines.patient.get(oracle.name, oracle) if patient else oracle
+            after = _end(walks, it.handover) if before else None
             if before is None or after is None:
                 continue
-            asked = True
-            seen = first(before, after, it.places)
-            if seen is not None and (found is None or seen.open is None):
-                found, where = seen, f"{oracle.name}: {seen.says}"
-            if found is not None and found.open is None:
+            seen.asked = True
+            seen.circles |= after.stop is Stop.LIMIT
+            found = first(before, after, it.places)
+            if found is not None and (seen.found is None or found.open is None):
+                seen.found, seen.where = found, f"{oracle.name}: {found.says}"
+            if seen.found is not None and seen.found.open is None:
                 break
-        return found, where, asked
+        return seen
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What an oracle finds otherwise, and which."""
+
+    found: Difference | None = None
+    where: str = ""
+    asked: bool = False
+    """Some oracle could say."""
+    circles: bool = False
+    """One was still walking."""
+
+
+class _Told:
+    """What the rules say of a walk, as far as they were asked."""
+
+    def __init__(self, machine: Machine, handover: Handover) -> None:
+        """Raises what is no MachineError."""
+        self.problem = ""
+        """Why the machine gave up where no rule says it."""
+        self.tired = False
+        """It was still walking."""
+        self._ram: Ram | None = None
+        self.first: tuple[str, ...] = ()
+        """The first rule that is broken; nothing where it holds."""
+        try:
+            run = machine.run(handover)
+            self._more = check.broken(handover, run)
+            self.tired = run.stop is Stop.LIMIT
+            self._ram = run.memory if isinstance(run.memory, Ram) else None
+            self.first = tuple(islice(self._more, 1))
+        except MachineError as err:
+            laid = [each.rule for each in check.laid(handover)[1] if not each.advice]
+            self._more, self.problem = iter(laid), "" if laid else str(err)
+            self.first = tuple(islice(self._more, 1))
+
+    @property
+    def holds(self) -> bool:
+        """No rule is broken, and the machine did not give up."""
+        return not self.first and not self.problem
+
+    def rules(self) -> tuple[str, ...]:
+        """All that are broken, each once."""
+        found = dict.fromkeys(self.first)
+        try:
+            found.update(dict.fromkeys(self._more))
+        except MachineError as err:
+            self.problem = str(err)
+        return tuple(found)
+
+    def forget(self) -> None:
+        """Give the memory back: no rule can be asked any more."""
+        if self._ram is not None:
+            self._ram.clear()
 
 
 def _both(one: Broken, other: Broken) -> Broken:
@@ -190,17 +279,3 @@ def _end(machine: Machine, handover: Handover) -> End | None:
         run.memory.clear()
     # A limit in seconds tells of this computer's load.
     return None if run.stop is Stop.LIMIT and machine.name != ALONE else end
-
-
-def _told(machine: Machine, handover: Handover) -> tuple[tuple[str, ...], str]:
-    """The rules that are broken, and why the machine gave up where no rule says it."""
-    try:
-        run = machine.run(handover)
-        findings = check.check(handover, run)
-        if isinstance(run.memory, Ram):
-            run.memory.clear()
-        problem = ""
-    except MachineError as err:
-        findings = check.laid(handover)[1]
-        problem = "" if findings else str(err)
-    return tuple(dict.fromkeys(each.rule for each in findings if not each.advice)), problem

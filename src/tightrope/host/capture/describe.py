@@ -10,24 +10,20 @@ back: it is a host, or it is a HostError.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tightrope.errors import HostError
-from tightrope.host.capture import cpuinfo, efi, places
-from tightrope.host.capture.efi import hex_number
+from tightrope.host.capture import cpuinfo, firmware, places
 from tightrope.host.capture.origins import AS_ROOT, Origins
 from tightrope.host.capture.places import GIB, LARGE
 from tightrope.host.capture.sources import Sources
-from tightrope.host.capture.tree import BOOT_PARAMS, LOCKDOWN, SETUP_DATA, SPECTRE_V2, Files
+from tightrope.host.capture.tree import BOOT_PARAMS, LOCKDOWN, SPECTRE_V2, Files
 from tightrope.host.capture.under_xen import under_xen
 from tightrope.host.document import (
     CpuTable,
     DirectMapTable,
     Document,
     MemoryTable,
-    NamedTable,
     RegistersTable,
     TextTable,
 )
@@ -39,8 +35,6 @@ from tightrope.model.modes import MODES
 
 SOURCE = "this machine"
 TITLE = "This machine, read without changing it.  Each field says where it comes from."
-BIOS_AREA = Extent(0xE_0000, 0x10_0000)
-"""Where a kernel without a pointer looks for the RSDP (ACPI 6.5, 5.2.5.1)."""
 CALLED_IN_PLACE_SINCE = (6, 14)
 """Linux from here on copies relocate_kernel, which is data, and calls the copy by its direct
 map."""
@@ -80,6 +74,8 @@ def _captured(files: Files, source: str) -> Captured:
         origins.note(note)
     state = _state(said, origins)
     document = _document(said, origins)
+    for node in firmware.setup_data(said, efi=document.efi is not None):
+        origins.note(f"setup_data of the old kernel's loader is not handed on: {node}")
     title = [TITLE, *state, *(f"note: {note}" for note in origins.notes)]
     above = {"memory": f"The memory map: {_said(document, 'memory')}"}
     text = written(document, title, said=Comments(above=above))
@@ -120,7 +116,7 @@ def _document(said: Sources, origins: Origins) -> Document:
     return Document(
         paging=paging,
         relocation=relocation,
-        rsdp=_rsdp(said, origins),
+        rsdp=firmware.rsdp(said, origins),
         confidential=kind,
         screen_info=_screen(said, origins),
         cpu=cpu,
@@ -136,7 +132,8 @@ def _document(said: Sources, origins: Origins) -> Document:
             for each in regions
         ),
         busy=places.busy(said, ram, taken, apart, origins),
-        firmware=_firmware(said, firmware_ram, 1 << cpu.physical_bits, origins),
+        efi=firmware.efi_table(said, 1 << cpu.physical_bits, origins),
+        firmware=firmware.firmware(said, firmware_ram, 1 << cpu.physical_bits, origins),
         facts=origins.facts,
     )
 
@@ -159,34 +156,10 @@ def _state(said: Sources, origins: Origins) -> list[str]:
         origins.note("the kernel is locked down: it takes signed kernels by kexec_file_load")
     if said.flags and "hypervisor" in said.flags:
         lines.append("a virtual machine: /proc/cpuinfo (flag hypervisor)")
-    for node in _setup_data(said):
-        origins.note(f"setup_data of the old kernel's loader is not handed on: {node}")
     if "kho=" in said.word("/proc/cmdline"):
         what = "nothing is kept for the next kernel, though kho= is on the command line"
         origins.assumed("preserved", what, "what KHO keeps, written as [[preserved]]")
     return lines
-
-
-SETUP_DATA_KINDS = {
-    1: "more rows of the memory map, which come with it",
-    2: "a device tree",
-    3: "a PCI device's ROM",
-    4: "EFI's tables",
-    5: "Apple's device properties",
-    6: "Jailhouse's",
-    7: "a secrets page of SEV-SNP",
-    8: "IMA's measurements",
-    9: "a seed for random numbers",
-    10: "what KHO keeps",
-}
-"""Types of a node of setup_data (asm/setup_data.h, Linux 7.3)."""
-
-
-def _setup_data(said: Sources) -> Iterator[str]:
-    """Each node that the old kernel's loader left, in words."""
-    for path, text in sorted(said.texts().items()):
-        if re.fullmatch(rf"{SETUP_DATA}/\d+/type", path) and (kind := hex_number(text)) is not None:
-            yield f"{SETUP_DATA_KINDS.get(kind, 'of a kind not known here')} (type {kind:#x})"
 
 
 def _paging(said: Sources, origins: Origins) -> Paging:
@@ -198,17 +171,6 @@ def _paging(said: Sources, origins: Origins) -> Paging:
         return Paging.LA57
     origins.derived("paging", "/proc/cpuinfo (no flag la57)")
     return Paging.X86_64
-
-
-def _rsdp(said: Sources, origins: Origins) -> int | None:
-    if said.params is not None and 0 < said.params.rsdp < 1 << 52:
-        origins.read("rsdp", f"{BOOT_PARAMS} (acpi_rsdp_addr)")
-        return said.params.rsdp
-    found, name = efi.rsdp(said.word(efi.SYSTAB))
-    if found:
-        origins.read("rsdp", f"{efi.SYSTAB} ({name})")
-        return found
-    return None
 
 
 def _screen(said: Sources, origins: Origins) -> str | None:
@@ -311,29 +273,3 @@ def _direct_map(said: Sources, paging: Paging, origins: Origins) -> DirectMapTab
         what = f"a direct map in pages of {size:#x} bytes"
         origins.assumed("direct_map.page_size", what, "/proc/meminfo")
     return DirectMapTable(virt=base, page_size=size)
-
-
-def _firmware(
-    said: Sources, ram: tuple[Extent, ...], beyond: int, origins: Origins
-) -> tuple[NamedTable, ...]:
-    """[[firmware]]: what a new kernel reads early and the memory map does not call ACPI."""
-    found = [(extent, "BIOS area, searched for the RSDP") for extent in subtract([BIOS_AREA], ram)]
-    if said.params:
-        found += [(Extent.sized(start, size), what) for start, size, what in said.params.efi]
-    tables = efi.config_table(said.word(efi.CONFIG_TABLE))
-    if tables:
-        found.append((Extent.sized(tables, efi.TABLE_BYTES), "EFI configuration tables"))
-    found += efi.runtime(said.texts())
-    if said.params and said.params.efi:
-        origins.note(
-            "EFI's runtime services are not handed on: the new kernel comes up without them"
-        )
-    origins.derived(
-        "firmware",
-        f"the BIOS area; {BOOT_PARAMS} (efi_info); {efi.CONFIG_TABLE}; {efi.RUNTIME_MAP}",
-    )
-    return tuple(
-        NamedTable(start=extent.start, size=extent.size, what=what)
-        for extent, what in found
-        if extent.end <= beyond
-    )

@@ -3,7 +3,6 @@
     /sys/firmware/efi/systab          ACPI20=0x7ff00014, ACPI=..., SMBIOS3=...  (one a line)
     /sys/firmware/efi/config_table    the physical address of the array of tables, in hex
     /sys/firmware/efi/fw_vendor       the address of the vendor's name
-    /sys/firmware/efi/runtime         the address of the table of runtime services
     /sys/firmware/efi/runtime-map/N/  one descriptor of the map that runtime services were given: type,
                                       phys_addr, virt_addr, num_pages, attribute, each in hex
 
@@ -18,12 +17,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
+from tightrope.host.efi import RuntimeTable
 from tightrope.memory import Extent
 
 SYSTAB = "/sys/firmware/efi/systab"
 CONFIG_TABLE = "/sys/firmware/efi/config_table"
+FW_VENDOR = "/sys/firmware/efi/fw_vendor"
 RUNTIME_MAP = "/sys/firmware/efi/runtime-map"
-RUNTIME_KEYS = ("type", "phys_addr", "num_pages")
+RUNTIME_KEYS = ("type", "phys_addr", "num_pages", "virt_addr", "attribute")
 _RUNTIME = {5: "EFI runtime services' code", 6: "EFI runtime services' data"}
 """EFI_MEMORY_TYPE of what the firmware goes on to use (UEFI 2.10, 7.2)."""
 _EFI_PAGE = 4096
@@ -41,26 +42,50 @@ def rsdp(text: str) -> tuple[int, str]:
     return 0, ""
 
 
-def config_table(text: str) -> int:
-    """Where the array of configuration tables lies, 0 where nothing says."""
+def smbios(text: str) -> int | None:
+    """The SMBIOS entry point of 32 bits in systab, None without one."""
+    found = re.search(r"^SMBIOS=0x([0-9a-f]{1,13})$", text, re.MULTILINE)
+    return int(found[1], 16) or None if found else None
+
+
+def address(text: str) -> int:
+    """Where something lies that has a file of its own; 0 where nothing says."""
     found = re.fullmatch(r"0x([0-9a-f]{1,13})", text)
     return int(found[1], 16) if found else 0
 
 
 def runtime(texts: Mapping[str, str]) -> Iterator[tuple[Extent, str]]:
-    """Memory that belongs to EFI's runtime services, whichever kernel runs; what is odd is left
-    out."""
-    numbers = [
-        path.split("/")[-2] for path in texts if re.fullmatch(rf"{RUNTIME_MAP}/\d+/type", path)
-    ]
-    for number in sorted(numbers, key=int):
-        kind, start, pages = (
-            hex_number(texts.get(f"{RUNTIME_MAP}/{number}/{key}", "")) for key in RUNTIME_KEYS
-        )
+    """Memory of EFI's runtime services, whichever kernel runs; what is odd is left out."""
+    for row in _rows(texts):
+        kind, start, pages = (row[key] for key in RUNTIME_KEYS[:3])
         if kind not in _RUNTIME or start is None or not pages:
             continue
         if start % _EFI_PAGE == 0 and start + pages * _EFI_PAGE <= _TOP:
             yield Extent.sized(start, pages * _EFI_PAGE), _RUNTIME[kind]
+
+
+def runtime_map(texts: Mapping[str, str]) -> tuple[RuntimeTable, ...]:
+    """The whole map, as it is handed on; nothing where a row lacks something or is odd."""
+    out = []
+    for row in _rows(texts):
+        kind, phys, pages, virt, attribute = (row[key] for key in RUNTIME_KEYS)
+        if kind is None or phys is None or not pages or virt is None or attribute is None:
+            return ()
+        if kind >> 32 or (phys | virt) % _EFI_PAGE or phys + pages * _EFI_PAGE > _TOP:
+            return ()
+        out.append(RuntimeTable(type=kind, phys=phys, virt=virt, pages=pages, attribute=attribute))
+    return tuple(out)
+
+
+def _rows(texts: Mapping[str, str]) -> Iterator[dict[str, int | None]]:
+    """Each descriptor's files, by number; None where one says nothing."""
+    numbers = [
+        path.split("/")[-2] for path in texts if re.fullmatch(rf"{RUNTIME_MAP}/\d+/type", path)
+    ]
+    for number in sorted(numbers, key=int):
+        yield {
+            key: hex_number(texts.get(f"{RUNTIME_MAP}/{number}/{key}", "")) for key in RUNTIME_KEYS
+        }
 
 
 def hex_number(text: str) -> int | None:

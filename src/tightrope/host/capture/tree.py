@@ -48,6 +48,7 @@ PATHS = (
     LOCKDOWN,
     SPECTRE_V2,
     efi.CONFIG_TABLE,
+    efi.FW_VENDOR,
     efi.SYSTAB,
     *kexec.paths(),
     kexec.VMCOREINFO,

@@ -6,19 +6,39 @@ loader's word, not the kernel's.
 
 from __future__ import annotations
 
-import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tightrope.abi import boot
+from tightrope.abi import boot, efi
 from tightrope.host.capture.iomem import TOP, regions
 from tightrope.memory import Extent, Region, RegionKind
+from tightrope.model import EfiLoader, SecureBoot
 
-EFI_INFO, EFI_INFO_FORMAT = 0x1C0, "<4s7I"
-"""struct efi_info: loader signature, system table, descriptor size and version, memory map and its
-size, and the upper halves of the two addresses."""
 SCREEN_INFO = slice(0, 0x40)
 ORIG_VIDEO_IS_VGA = 0x0F
 _KINDS = {each.value: RegionKind[each.name] for each in boot.E820Type}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EfiInfo:
+    """struct efi_info, and what stands beside it."""
+
+    loader: EfiLoader
+    system_table: int
+    memory_map: tuple[int, int]
+    """(physical, bytes)."""
+    descriptor_size: int
+    descriptor_version: int
+    secure_boot: SecureBoot
+
+    def places(self) -> Iterator[tuple[int, int, str]]:
+        """(physical, bytes, what) of what it leads to."""
+        for start, size, what in (
+            (self.system_table, 4096, "EFI system table"),
+            (*self.memory_map, "EFI memory map"),
+        ):
+            if start and size and start + size <= TOP:
+                yield start, size, what
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,8 +47,7 @@ class ZeroPage:
 
     regions: tuple[Region, ...]
     rsdp: int
-    efi: tuple[tuple[int, int, str], ...]
-    """(physical, bytes, what)."""
+    efi: EfiInfo | None
     screen: bytes
     """struct screen_info, empty where no loader filled it in."""
 
@@ -49,19 +68,24 @@ def zero_page(text: str) -> ZeroPage | None:
     return ZeroPage(
         regions=regions(rows),
         rsdp=boot.field("acpi_rsdp_addr").read(data),
-        efi=tuple(_efi(data)),
+        efi=_efi(data),
         screen=screen if any(screen) else b"",
     )
 
 
-def _efi(data: bytes) -> list[tuple[int, int, str]]:
-    loader, table, _, _, descriptors, size, table_high, high = struct.unpack_from(
-        EFI_INFO_FORMAT, data, EFI_INFO
+def _efi(data: bytes) -> EfiInfo | None:
+    signature, table, each, version, descriptors, size, table_high, high = efi.INFO.unpack_from(
+        data, efi.EFI_INFO
     )
-    if loader not in (b"EL64", b"EL32"):
-        return []
-    rows = (
-        (table | table_high << 32, 4096, "EFI system table"),
-        (descriptors | high << 32, size, "EFI memory map"),
+    loaders = {loader.value.encode(): loader for loader in EfiLoader}
+    if signature not in loaders:
+        return None
+    known = dict(enumerate(SecureBoot))
+    return EfiInfo(
+        loader=loaders[signature],
+        system_table=table | table_high << 32,
+        memory_map=(descriptors | high << 32, size),
+        descriptor_size=each,
+        descriptor_version=version,
+        secure_boot=known.get(boot.field("secure_boot").read(data), SecureBoot.UNKNOWN),
     )
-    return [row for row in rows if row[0] and row[1] and row[0] + row[1] <= TOP]

@@ -72,7 +72,7 @@ class Qemu:
     def with_own_firmware(self, host: Host) -> Host:
         """See `machine.port.WholeMachine`: SeaBIOS leaves the RSDP where kernels look for it, and
         there is no screen."""
-        return replace(host, rsdp=None, screen=b"")
+        return replace(host, rsdp=None, screen=b"", efi=None)
 
     def run(self, handover: Handover) -> Run:
         """Walk.  Raises MissingPart where QEMU is missing or too old, CannotBe for a host that it
