@@ -25,6 +25,7 @@ from tests.conftest import debian_kernel
 from tests.image.test_payload import lz4_legacy, xz
 from tests.makers.bzimage import bzimage, vmlinux
 from tests.makers.cpio import DIRECTORY, SYMLINK, TRAILER, archive, entry, initrd, pad
+from tests.makers.lzo import lzop
 from tightrope import image
 from tightrope.model import Contents
 
@@ -36,6 +37,7 @@ PACKERS: dict[str, Callable[[bytes], bytes]] = {
     "lzma": lambda data: lzma.compress(data, format=lzma.FORMAT_ALONE, preset=1),
     "xz": xz,
     "lz4": lz4_legacy,
+    "lzo": lzop,
     "zstd": zstandard.ZstdCompressor(write_checksum=True).compress,
 }
 every_compression = pytest.mark.parametrize("compression", PACKERS)
@@ -249,9 +251,9 @@ def test_the_image_of_a_file_system_is_not_told(
     assert name in str(contents.untold)
 
 
-def test_lzo_is_not_told() -> None:
-    contents = image.initrd_contents(MICROCODE + b"\x89LZO\0\r\n\x1a\n" + bytes(40))
-    assert (contents.flaw, contents.untold) == (None, "lzo is not unpacked here")
+def test_an_lzo_stream_that_is_none_is_a_flaw() -> None:
+    broken = flaw(MICROCODE + b"\x89LZO\0\r\n\x1a\n" + b"\x01" * 400)
+    assert "lzo stream at" in str(broken.flaw)
 
 
 @pytest.mark.parametrize("compression", ["gzip", "xz", "zstd"])

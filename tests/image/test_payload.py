@@ -23,8 +23,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.makers.bzimage import PAYLOAD_AT, bzimage, packed_gzip, vmlinux, with_size
+from tests.makers.lzo import BLOCK, block, lzop
 from tightrope import image
 from tightrope.errors import ImageError, MissingPart
+from tightrope.lzo import lzo1x
 
 # lz4 carries no annotations: here it is plainly untyped.
 lz4_block: Any = importlib.import_module("lz4.block")
@@ -52,6 +54,7 @@ STREAMS: dict[str, Callable[[bytes], bytes]] = {
     "lzma": lambda kernel: lzma.compress(kernel, format=lzma.FORMAT_ALONE, preset=1),
     "xz": xz,
     "lz4": lz4_legacy,
+    "lzo": lzop,
     "zstd": zstandard.ZstdCompressor(write_checksum=True).compress,
 }
 PACKERS: dict[str, Callable[[bytes], bytes]] = {
@@ -227,12 +230,44 @@ def test_a_payload_that_is_no_elf_file_is_refused(compression: str) -> None:
         unpacked(PACKERS[compression](b"not a kernel" * 10))
 
 
-def test_lzo_is_named_and_not_unpacked() -> None:
-    read = image.read(bzimage(payload=b"\x89LZO\0\r\n\x1a\n" + b"\0" * 40), "made")
-    assert read.payload is not None
-    assert read.payload.compression == "lzo"
-    with pytest.raises(ImageError, match="lzo: this compression is recognised, but not unpacked"):
-        image.unpack(read)
+@pytest.mark.parametrize("version", [0x0900, 0x0940, 0x1040])
+@pytest.mark.parametrize("check", ["adler32", "crc32", "none"])
+@pytest.mark.parametrize("filtered", [False, True])
+def test_an_lzo_kernel_comes_back_whatever_its_header_has(
+    version: int, check: str, filtered: bool
+) -> None:
+    kernel = KERNEL + b"\x90" * BLOCK + KERNEL  # two blocks, and a long run
+    packed = lzop(kernel, version=version, check=check, filtered=filtered)
+    assert unpacked(with_size(packed, kernel)) == kernel
+
+
+@given(st.lists(st.tuples(st.binary(min_size=1, max_size=20), st.integers(1, 700)), max_size=12))
+def test_any_lzo_block_comes_back(parts: list[tuple[bytes, int]]) -> None:
+    data = b"".join(part * times for part, times in parts) + b"the end."
+    assert lzo1x(block(data), len(data)) == data
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        pytest.param(lambda data: data[:4] + b"x" + data[5:], "nine bytes", id="the magic's end"),
+        pytest.param(lambda data: data[:20], "inside its header", id="cut in the header"),
+        pytest.param(lambda data: data[:-3], "breaks off", id="cut before the end's mark"),
+        pytest.param(lambda data: data[:300], "breaks off", id="cut in a block"),
+        pytest.param(
+            lambda data: data[:-4] + struct.pack(">III", 1 << 20, 5, 0), "a block of", id="a large block"
+        ),
+        pytest.param(
+            lambda data: data[:200] + bytes([data[200] ^ 1]) + data[201:], "not what was packed",
+            id="a changed byte",
+        ),
+    ],
+)  # fmt: skip
+def test_an_lzo_stream_that_is_wrong_is_refused(
+    change: Callable[[bytes], bytes], says: str
+) -> None:
+    with pytest.raises(ImageError, match=f"lzo: .*{says}"):
+        unpacked(with_size(change(lzop(KERNEL)), KERNEL))
 
 
 def test_a_payload_of_a_magic_alone_is_refused() -> None:

@@ -24,7 +24,7 @@ flat binary has none, and is read as one when the caller says so.
     flat.py           bytes and an address
     compressed.py     a file that is gzip as a whole
 
-May import: abi, errors, memory, model
+May import: abi, errors, lzo, memory, model
 """
 
 from __future__ import annotations

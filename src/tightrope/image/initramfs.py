@@ -148,8 +148,6 @@ def _compressed(
         _enough(stream.size, left)
         _mountable(head)
         raise _Flaw(f"{where} unpacks, and then: {err}", where=where, says=err.says) from err
-    except streams.UnreadableError as err:
-        raise _Untold(f"{compression} is not unpacked here") from err
     except streams.StreamError as err:
         raise _Flaw(f"{where} {err}", where=where) from err
     except MissingPart as err:

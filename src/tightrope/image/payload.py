@@ -41,7 +41,7 @@ def unpack(image: Image) -> bytes:
     """The kernel inside: an ELF file, with relocations behind it where Linux needs them.
 
     Raises ImageError when there is no payload, or it does not unpack to the size at its end, or to
-    no ELF file, or is lzo; MissingPart when its compression needs a package that is not installed.
+    no ELF file; MissingPart when its compression needs a package that is not installed.
     """
     return b"".join(_pieces(image))
 
@@ -52,8 +52,6 @@ def payload_contents(image: Image) -> Contents:
     if payload is None:
         return Contents(what="no payload", untold="the image names none")
     what = f"the {payload.compression} payload"
-    if payload.compression not in (PLAIN, *streams.DECODED):
-        return Contents(what=what, untold=f"{payload.compression} is not unpacked here")
     try:
         size = sum(len(piece) for piece in _pieces(image))
     except ImageError as err:
@@ -88,7 +86,7 @@ def _pieces(image: Image) -> Iterator[bytes]:
     if len(packed) <= _SIZE_BYTES:
         raise refusal(f"{len(packed)} bytes are too few for a stream and its size")
     promised = int.from_bytes(packed[-_SIZE_BYTES:], "little")
-    if payload.compression in streams.DECODED and not 0 < promised <= image.init_size:
+    if not 0 < promised <= image.init_size:
         problem = f"promises {promised:#x} bytes, which is not within init_size"
         raise refusal(problem, image.init_size)
     if promised > LARGEST:

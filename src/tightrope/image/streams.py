@@ -9,9 +9,9 @@ kernel file that is gzip as a whole.  Each stream is unpacked to its own end and
 kernel's decompressors do: what follows is the caller's.
 
 Rules: no more than `most` bytes come out, and a caller that stops asking stops the unpacking.  A
-checksum that a stream has is checked (gzip, bzip2, xz, and zstd where it was written); lzma and lz4
-have none.  lz4 and zstandard are imported only where a stream needs them.  Errors say what is
-wrong and not where: the caller knows what the stream is of.
+checksum that a stream has is checked (gzip, bzip2, xz, and zstd and lzo where it was written); lzma
+and lz4 have none.  lz4 and zstandard are imported only where a stream needs them.  Errors say what
+is wrong and not where: the caller knows what the stream is of.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from types import MappingProxyType
 
 from tightrope.errors import MissingPart
+from tightrope.lzo import lzo1x
 
 MAGICS: Mapping[str, bytes] = MappingProxyType(
     {
@@ -60,16 +61,20 @@ frame")."""
 _LZ4_BLOCK_PACKED = _LZ4_BLOCK + _LZ4_BLOCK // 255 + 16
 """Bytes of such a block packed, at most (lz4.h, LZ4_COMPRESSBOUND)."""
 
+_LZOP_MAGIC = b"\x89LZO\0\r\n\x1a\n"
+_LZOP_WIDE = 0x0940
+"""The version from which on the header has a level, and all of the time."""
+_LZOP_FILTER, _LZOP_ADLER32, _LZOP_CRC32 = 0x800, 0x1, 0x100
+"""Flags of the header: it has a filter; blocks have such a checksum of what comes out of them."""
+_LZO_BLOCK = 256 << 10
+"""Bytes that a block unpacks to, at most (lib/decompress_unlzo.c, LZO_BLOCK_SIZE)."""
+
 Pieces = Generator[bytes, None, int]
 """What comes out, piece by piece; returns how many bytes of the data the stream was."""
 
 
 class StreamError(Exception):
     """A stream that does not unpack; the words say why."""
-
-
-class UnreadableError(StreamError):
-    """A stream of a compression that is known by name, and not unpacked here."""
 
 
 def compression_of(data: memoryview) -> str | None:
@@ -94,11 +99,9 @@ class Stream:
     def __iter__(self) -> Iterator[bytes]:
         """The pieces; once.
 
-        Raises StreamError when the stream is corrupt or breaks off, UnreadableError when it is lzo;
-        MissingPart when its package is not installed.
+        Raises StreamError when the stream is corrupt or breaks off, MissingPart when its package is
+        not installed.
         """
-        if self._compression not in _DECODERS:
-            raise UnreadableError("this compression is recognised, but not unpacked here")
         self.used = yield from self._counted(_DECODERS[self._compression](self._data, self._most))
 
     def _counted(self, pieces: Pieces) -> Pieces:
@@ -238,6 +241,61 @@ def _lz4(data: memoryview, most: int) -> Pieces:
     return at
 
 
+def _lzo(data: memoryview, most: int) -> Pieces:
+    """Unwrap what lzop writes: a header, then blocks, as Linux does (lib/decompress_unlzo.c).
+
+    A block: its size unpacked, its size packed, one checksum; packed as large as unpacked, it is as
+    it is.  Linux takes every block to have one checksum, whatever the header says, and skips it.
+    """
+    flags, at = _lzop_header(data)
+    size = 0
+    while size <= most:
+        if at + 4 > len(data):
+            raise StreamError(f"breaks off after {size:#x} unpacked bytes")
+        unpacked = int.from_bytes(data[at : at + 4], "big")
+        if not unpacked:
+            return at + 4
+        packed = int.from_bytes(data[at + 4 : at + 8], "big")
+        check = int.from_bytes(data[at + 8 : at + 12], "big")
+        block = bytes(data[at + 12 : at + 12 + packed])
+        if not 0 < packed <= unpacked <= _LZO_BLOCK:
+            raise StreamError(f"is corrupt: a block of {packed:#x} bytes at {at:#x} of the stream")
+        if len(block) < packed:
+            raise StreamError(f"breaks off after {size:#x} unpacked bytes")
+        try:
+            piece = block if packed == unpacked else lzo1x(block, unpacked)
+        except IndexError as err:
+            raise StreamError(f"is corrupt: the block at {at:#x} of it ends early") from err
+        except ValueError as err:
+            raise StreamError(f"is corrupt: the block at {at:#x} of it: {err}") from err
+        sums = {_LZOP_ADLER32: zlib.adler32, _LZOP_CRC32: zlib.crc32}
+        kept = next((each for flag, each in sums.items() if flags & flag), None)
+        if len(piece) != unpacked or (kept is not None and kept(piece) != check):
+            raise StreamError(f"is corrupt: the block at {at:#x} of it is not what was packed")
+        size += len(piece)
+        at += 12 + packed
+        yield piece
+    return at
+
+
+def _lzop_header(data: memoryview) -> tuple[int, int]:
+    """Its flags, and where it ends."""
+    at = len(_LZOP_MAGIC)
+    if bytes(data[:at]) != _LZOP_MAGIC:
+        raise StreamError("is corrupt: it has not the nine bytes that lzop begins with")
+    wide = int.from_bytes(data[at : at + 2], "big") >= _LZOP_WIDE
+    # Version, the library's, the one that is needed, the method; then the level.
+    at += 7 + wide
+    flags = int.from_bytes(data[at : at + 4], "big")
+    at += 8 if flags & _LZOP_FILTER else 4
+    # Mode, the time's lower half and its upper one; then the name and a checksum.
+    at += 8 + 4 * wide
+    end = at + 1 + (data[at] if at < len(data) else 0) + 4
+    if end > len(data):
+        raise StreamError("breaks off inside its header")
+    return flags, end
+
+
 def _used(ended: bool, size: int, most: int, used: int) -> int:
     """The bytes of the stream.  Raises StreamError where it did not come to its end."""
     if not ended and size <= most:
@@ -252,7 +310,13 @@ def _missing(package: str, compression: str) -> MissingPart:
 
 
 _DECODERS: Mapping[str, Callable[[memoryview, int], Pieces]] = MappingProxyType(
-    {"gzip": _gzip, "bzip2": _bzip2, "lzma": _lzma, "xz": _xz, "lz4": _lz4, "zstd": _zstd}
+    {
+        "gzip": _gzip,
+        "bzip2": _bzip2,
+        "lzma": _lzma,
+        "xz": _xz,
+        "lz4": _lz4,
+        "lzo": _lzo,
+        "zstd": _zstd,
+    }
 )
-DECODED = frozenset(_DECODERS)
-"""The compressions that are unpacked here."""

@@ -22,7 +22,7 @@
 Rules: the file is never written, and read where its page tables are and hardly anywhere else.  A
 core is written by a kernel that has just died: nothing in it is believed before it is checked.
 
-May import: abi, errors, memory, model, printk, x86
+May import: abi, errors, lzo, memory, model, printk, x86
 """
 
 from importlib import import_module
