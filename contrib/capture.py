@@ -30,6 +30,7 @@ PATHS = (
     '/sys/kernel/security/lockdown',
     '/sys/devices/system/cpu/vulnerabilities/spectre_v2',
     '/sys/firmware/efi/config_table',
+    '/sys/firmware/efi/fw_vendor',
     '/sys/firmware/efi/systab',
     '/sys/kernel/kexec/loaded',
     '/sys/kernel/kexec_loaded',
@@ -44,7 +45,7 @@ PATHS = (
 DIRECTORIES = (
     ('/sys/firmware/memmap', '\\d+', ('start', 'end', 'type')),
     ('/sys/devices/system/cpu', 'cpu\\d+', ('crash_notes', 'crash_notes_size')),
-    ('/sys/firmware/efi/runtime-map', '\\d+', ('type', 'phys_addr', 'num_pages')),
+    ('/sys/firmware/efi/runtime-map', '\\d+', ('type', 'phys_addr', 'num_pages', 'virt_addr', 'attribute')),
     ('/sys/kernel/boot_params/setup_data', '\\d+', ('type',)),
 )
 LIMITS = {'/proc/kcore': 65536, '/proc/kallsyms': 67108864}
