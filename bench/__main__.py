@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench import cases, cpus, flips, kexec, pcs, plain_unicorn, proofs
+from bench import cases, cpus, fleet, flips, kexec, pcs, plain_unicorn, proofs
 from bench.clock import seconds, show
 from tests.makers import cpio
 from tests.makers.bzimage import bzimage
@@ -217,6 +217,7 @@ def main() -> None:
         pcs.walks,
         pcs.boots,
         kexec.loads_and_jumps,
+        fleet.fleet,
         proofs.theorems,
         proofs.mutants,
     ):

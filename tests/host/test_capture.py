@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from tightrope import host, image, shipped
 from tightrope.deeds.rehearse import rehearse
 from tightrope.errors import HostError, PlanError
-from tightrope.host.capture import capture
+from tightrope.host.capture import capture, cpuinfo
+from tightrope.host.capture.places import _in_use
 from tightrope.host.capture.tree import BOOT_PARAMS, MEMMAP, PATHS, read_tree
 from tightrope.memory import Extent, RegionKind
 from tightrope.model import Host, Outcome, Paging
@@ -193,7 +194,8 @@ def test_roots_view_is_taken_as_it_is() -> None:
 def test_what_is_in_use_is_busy_as_far_as_it_is_told() -> None:
     machine, notes, _ = captured(as_root())
     in_use = [each.extent for each in machine.busy if each.what == "memory in use"]
-    assert sum(each.size for each in in_use) == 1000000 << 10
+    # Rounded up to a sixteenth of the memory, since where it lies is assumed anyway.
+    assert sum(each.size for each in in_use) == 1 << 30
     taken = [
         machine.private,
         machine.crash_region,
@@ -201,6 +203,26 @@ def test_what_is_in_use_is_busy_as_far_as_it_is_told() -> None:
     ]
     assert not any(a.overlaps(b) for a in in_use for b in taken if b is not None)
     assert noted(notes, "lowest addresses")
+
+
+@pytest.mark.parametrize(
+    ("total", "free", "used"),
+    [
+        (4 << 30, 3 << 30, 1 << 30),
+        (4 << 30, (3 << 30) - 4096, (1 << 30) + (256 << 20)),
+        (4 << 30, (3 << 30) + 4096, 1 << 30),
+        (4 << 30, 4096, (4 << 30) - 4096),  # rounded up nothing would be free
+        (4 << 30, 4 << 30, 0),
+        (4 << 30, 5 << 30, 0),
+    ],
+)
+def test_what_is_in_use_is_a_round_number_that_leaves_enough(
+    total: int, free: int, used: int
+) -> None:
+    meminfo = f"MemTotal: {total >> 10} kB\nMemAvailable: {free >> 10} kB\nDirectMap1G: 1 kB\n"
+    assert (
+        _in_use(*(cpuinfo.meminfo(meminfo)[each] for each in ("MemTotal", "MemAvailable"))) == used
+    )
 
 
 def test_zeros_are_hidden_values_not_addresses() -> None:

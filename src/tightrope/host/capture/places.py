@@ -235,7 +235,7 @@ def busy(
         origins.assumed("busy", "no other memory is in use", settle)
         return tuple(rows)
     origins.assumed("busy", "memory in use lies at the lowest addresses", settle)
-    left = align_up(max(0, said.meminfo["MemTotal"] - free), PAGE_SIZE)
+    left = _in_use(said.meminfo["MemTotal"], free)
     for extent in subtract(ram, [Extent(0, MIB), *taken, *apart]):
         start = align_up(extent.start, PAGE_SIZE)
         end = min(start + left, align_down(extent.end, PAGE_SIZE))
@@ -243,6 +243,17 @@ def busy(
             rows.append(NamedTable(start=start, size=end - start, what="memory in use"))
             left -= end - start
     return tuple(rows)
+
+
+def _in_use(total: int, free: int) -> int:
+    """Bytes in use, rounded up to a sixteenth of the memory where that leaves enough of it free.
+
+    Where they lie is assumed, and how many they are changes from moment to moment: so two captures
+    of a machine are mostly the same host, and a fleet's machines are few classes.
+    """
+    used = align_up(max(0, total - free), PAGE_SIZE)
+    rounded = align_up(used, align_up(total, GIB) // 16)
+    return rounded if total - rounded >= free // 2 else used
 
 
 def lowest(extents: Sequence[Extent], size: int, low: int) -> Extent | None:
