@@ -5,6 +5,7 @@
     arguments    arguments that several of them share
     values       numbers, extents and times on the command line
     parser       all of them as one parser
+    shells       the parser as completions and man pages
     show         a result as text or JSON
     streams      output whose reader may go away
     signals      what ends a command
@@ -13,7 +14,8 @@
 
 Rules: files are opened in `files` and `outputs`, and below the command line only to be loaded;
 everything else is a call of a deed and a report of what came back.  Heavy packages are imported
-inside the command that needs them.  Exit status: 0 holds, 1 a finding, 2 no verdict, 128 + n ended
+inside the command that needs them, and what `--help` does not need inside the function that does:
+`tightrope --help` is to take no longer than twice a bare interpreter with argparse.  Exit status: 0 holds, 1 a finding, 2 no verdict, 128 + n ended
 by signal n (130: Ctrl-C).
 
 May import: abi, check, deeds, errors, handover, host, image, memory, model, participants,

@@ -9,10 +9,9 @@ from __future__ import annotations
 import argparse
 from argparse import ArgumentParser
 from collections.abc import Iterable
-from pathlib import Path
 
 from tightrope.cli.command import CRASH_SIZE
-from tightrope.cli.values import number, size
+from tightrope.cli.values import number, path, size
 
 FORMATS = "a bzImage, an ELF vmlinux, a Multiboot kernel or a unified kernel image"
 
@@ -27,7 +26,7 @@ def shown(group: ArgumentParser | argparse._ArgumentGroup) -> None:
     as_json(group)
     group.add_argument(
         "--html",
-        type=Path,
+        type=path,
         metavar="FILE",
         help="write it as one HTML file as well, with pictures; no script, no network",
     )

@@ -13,8 +13,7 @@ from __future__ import annotations
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from tightrope.model import Outcome
@@ -26,8 +25,7 @@ Takes = Callable[[ArgumentParser], None]
 Run = Callable[[Namespace], int]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Command:
+class Command(NamedTuple):
     """`name` is the words on the command line, "host example"; `run` gives the exit status."""
 
     name: str

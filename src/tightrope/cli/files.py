@@ -6,12 +6,9 @@ Rules: a file that cannot be read or written is one line, with the system's reas
 from __future__ import annotations
 
 import argparse
-import mmap
 import os
 import stat
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from tightrope.errors import BadInput, TightropeError
 
@@ -30,8 +27,7 @@ if TYPE_CHECKING:
     from tightrope.plan import Module, Request
 
 
-@dataclass(frozen=True, slots=True)
-class Early:
+class Early(NamedTuple):
     """A kernel and its initrd that are unpacked while everything else is still to be loaded."""
 
     image: Image
@@ -47,7 +43,7 @@ def early(options: argparse.Namespace) -> Early | None:
     """
     paths = [path for path in (options.kernel, options.initrd) if path]
     plain = options.kernel and options.flat is None and not (options.unpack or options.shipped)
-    if not plain or not all(Path(path).is_file() for path in paths):
+    if not plain or not all(os.path.isfile(path) for path in paths):
         return None
     from tightrope.deeds.unpacking import Unpacking
 
@@ -219,6 +215,8 @@ def read(path: str, *, most: int | None = None) -> bytes | memoryview:
                 raise BadInput(problem, source=path, limit=most)
             if status.st_size < MAPPED:
                 return file.read()
+            import mmap
+
             return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     except (OSError, ValueError) as err:
         reason = err.strerror if isinstance(err, OSError) and err.strerror else str(err)
@@ -237,7 +235,8 @@ def _poured(file: BinaryIO, path: str, most: int) -> bytes:
 def text_or_none(path: str) -> str | None:
     """A file of the running system as text, None where it cannot be read."""
     try:
-        return Path(path).read_bytes().decode("latin-1")
+        with open(path, "rb") as file:
+            return file.read().decode("latin-1")
     except OSError:
         return None
 
@@ -245,7 +244,7 @@ def text_or_none(path: str) -> str | None:
 def write_new(path: str, text: str) -> None:
     """Text into a file that is not there yet.  Raises BadInput with the system's reason."""
     try:
-        with Path(path).open("x", encoding="utf-8") as out:
+        with open(path, "x", encoding="utf-8") as out:
             out.write(text)
     except (OSError, ValueError) as err:
         reason = err.strerror if isinstance(err, OSError) and err.strerror else str(err)

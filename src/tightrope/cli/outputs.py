@@ -10,16 +10,16 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import pairwise
-from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from tightrope.errors import BadInput
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tightrope.model import Verdict
     from tightrope.prove.goal import Script
 
@@ -79,6 +79,8 @@ def told(path: Path) -> Iterator[None]:
 @contextmanager
 def writing(path: Path) -> Iterator[IO[bytes]]:
     """The file to write into; it has its name when the block is done.  Raises BadInput."""
+    import tempfile
+
     with told(path):
         if _regular(path) is False:
             with path.open("wb") as out:

@@ -6,16 +6,16 @@ Rules: what is shown is the view's, how it looks is the report's; this file only
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from argparse import Namespace
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from tightrope.cli import outputs
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tightrope.views.view import View
 
 Value = TypeVar("Value")
@@ -56,4 +56,6 @@ def colour() -> bool:
 
 def width() -> int:
     """Columns: the terminal's, or COLUMNS, or 80."""
+    import shutil
+
     return shutil.get_terminal_size((COLUMNS, 24)).columns

@@ -8,10 +8,12 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from tightrope.errors import BadInput
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 Value = TypeVar("Value")
 
@@ -19,6 +21,13 @@ SIZE = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?) ?([KkMmGgTt])(?:i?[Bb])?")
 UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 LONGEST = 40
 """Characters of an argument that an error repeats."""
+
+
+def path(text: str) -> Path:
+    """A file or a folder, there or not."""
+    from pathlib import Path
+
+    return Path(text)
 
 
 def seconds(text: str) -> float:
@@ -81,6 +90,8 @@ def chosen(name: str | None, known: Mapping[str, Value], *, what: str) -> Sequen
         return tuple(known.values())
     found = known.get(name.lower())
     if found is None:
+        from difflib import get_close_matches
+
         near = get_close_matches(name.lower(), known, n=3, cutoff=0.5)
         hint = f"; near it: {', '.join(near)}" if near else ""
         raise BadInput(f"{_shown(name)} is not {what}{hint}", source="command line")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from argparse import ArgumentParser, Namespace
 
@@ -113,6 +112,8 @@ def check(options: Namespace) -> int:
 
 @command("host schema", help="print what a host file may be, as JSON Schema, for editors")
 def schema(_options: Namespace) -> int:
+    import json
+
     from tightrope import host
 
     print(json.dumps(host.schema(), indent=2))
@@ -128,6 +129,8 @@ def facts(parser: ArgumentParser) -> None:
 
 @command("host xen", help="describe a Xen from what it says of itself", takes=(facts,))
 def xen(options: Namespace) -> int:
+    import json
+
     from tightrope import host
 
     try:

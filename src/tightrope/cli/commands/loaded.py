@@ -121,6 +121,8 @@ def refusals(options: Namespace) -> int:
     ) as what:
         found = room.refusals(state, what.request)
     if options.json:
+        from dataclasses import asdict
+
         rows = [asdict(each) | {"answer": each.answer} for each in found]
         printed("refusals", {"call": what.request.call, "refusals": rows})
     else:

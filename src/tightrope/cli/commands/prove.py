@@ -9,14 +9,13 @@ import argparse
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable
 from contextlib import closing
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tightrope.cli import files, outputs
 from tightrope.cli.arguments import as_json, design, modes, new_kernel, old_kernel
 from tightrope.cli.command import FINDING, HOLDS, UNKNOWN, command
 from tightrope.cli.show import show
-from tightrope.cli.values import seconds
+from tightrope.cli.values import path, seconds
 from tightrope.errors import BadInput
 
 if TYPE_CHECKING:
@@ -70,7 +69,7 @@ def _options(parser: ArgumentParser, *, default: str | None) -> None:
     )
     parser.add_argument(
         "--smt",
-        type=Path,
+        type=path,
         default=default,
         metavar="PATH",
         help="write the obligations as SMT-LIB too: into one file NAME.smt2, or into a directory",
@@ -100,7 +99,7 @@ def _foreign_code(parser: ArgumentParser) -> None:
     parser.add_argument(
         "file",
         nargs="?",
-        type=Path,
+        type=path,
         metavar="FILE",
         help="somebody else's code: .S (GNU as), .o, or raw bytes; called at its first byte; without"
         " --mode an .o says its width, and the others are 64-bit code",

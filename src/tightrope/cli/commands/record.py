@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tightrope.cli import outputs
 from tightrope.cli.arguments import force
 from tightrope.cli.command import HOLDS, command
+from tightrope.cli.values import path
 from tightrope.errors import BadInput
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def what(parser: ArgumentParser) -> None:
     """Where it goes, and the command."""
     parser.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="FILE", help="the segments file"
+        "-o", "--output", type=path, required=True, metavar="FILE", help="the segments file"
     )
     force(parser)
     parser.add_argument(

@@ -6,15 +6,13 @@ from __future__ import annotations
 import sys
 from argparse import ArgumentParser, Namespace
 from contextlib import closing
-from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tightrope.cli import files, outputs, segments
 from tightrope.cli.arguments import design, loaders, new_kernel, old_kernel, shown, verify
 from tightrope.cli.command import HOLDS, UNKNOWN, command, status
 from tightrope.cli.show import show
-from tightrope.cli.values import seconds
+from tightrope.cli.values import path, seconds
 from tightrope.errors import BadInput
 
 if TYPE_CHECKING:
@@ -49,7 +47,7 @@ def walk(parser: ArgumentParser) -> None:
     design(group, "the table design (%(default)s)")
     group.add_argument(
         "--relocation",
-        type=Path,
+        type=path,
         metavar="FILE",
         help="walk your own relocation code, .S (GNU as), .o or raw bytes, instead of ours",
     )
@@ -108,11 +106,11 @@ def walk(parser: ArgumentParser) -> None:
     output = parser.add_argument_group("what is shown")
     shown(output)
     output.add_argument(
-        "--trace", type=Path, metavar="FILE", help="write every instruction to FILE"
+        "--trace", type=path, metavar="FILE", help="write every instruction to FILE"
     )
     output.add_argument(
         "--write",
-        type=Path,
+        type=path,
         metavar="FILE",
         help="with --xen v2, when it holds: what `tightrope perform xen` takes",
     )
@@ -147,8 +145,8 @@ def rehearse(options: Namespace) -> int:
         performable.refuse(xen=options.xen, sabotage=broken)
     if options.old_kernel:
         return _booted(options)
-    for path in filter(None, (options.trace, options.write, options.html)):
-        outputs.check(path, force=options.force, inputs=files.named(options))
+    for output in filter(None, (options.trace, options.write, options.html)):
+        outputs.check(output, force=options.force, inputs=files.named(options))
     image, old, request = files.inputs(options, begun)
     unpacking = begun.unpacking if begun else Unpacking(image, request.initrd)
     design: str | Participant
@@ -169,6 +167,8 @@ def rehearse(options: Namespace) -> int:
     if request is not asked:
         _said(request)
     if (loaded := segments.asked(options, image, old, request.command_line)) is not None:
+        from dataclasses import replace
+
         request = replace(request, loaded=loaded, crash=loaded.crash)
     with machines.opened(options.on) as machine:
         with closing(Bar()) as bar:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from argparse import ArgumentParser, Namespace
 
 from tightrope.cli.command import HOLDS, command
@@ -25,6 +24,8 @@ def document(parser: ArgumentParser) -> None:
     takes=(document,),
 )
 def schema(options: Namespace) -> int:
+    import json
+
     from tightrope.report import json as documents
     from tightrope.report.schema import schema as made
     from tightrope.views.every import SHAPES
