@@ -25,3 +25,32 @@ def test_the_command_line_imports_nothing_heavy() -> None:
 
 def test_a_heavy_import_would_be_seen() -> None:
     assert "numpy" in imported_by("numpy.linalg")
+
+
+SLOW = frozenset(
+    [
+        "dataclasses",
+        "difflib",
+        "inspect",
+        "json",
+        "mmap",
+        "pathlib",
+        "shutil",
+        "tempfile",
+        "textwrap",
+        "traceback",
+    ]
+)
+"""Of the standard library: what takes long enough to be felt in `tightrope --help`."""
+
+
+def test_help_imports_nothing_that_it_does_not_need() -> None:
+    program = (
+        "import sys, argparse, shutil, textwrap; before = set(sys.modules)\n"
+        "from tightrope.cli.parser import parser; parser(['--help']).format_help()\n"
+        "print(*(set(sys.modules) - before))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    )
+    assert not set(done.stdout.split()) & SLOW

@@ -10,8 +10,8 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
-GROUPS = {"run": ["build"], "test": ["build", "test", "lint"]}
-EXTRAS = ["inspect", "rehearse", "prove", "html", "fleet"]
+GROUPS = {"run": ["build"], "test": ["build", "test", "lint", "docs"]}
+EXTRAS = ["inspect", "rehearse", "prove", "html", "fleet", "shell"]
 
 REQUIREMENT = re.compile(r"(?P<name>[a-z0-9-]+)==(?P<version>[0-9][0-9a-z.]*)(?: ; [^;\\]+)?")
 HASH = re.compile(r"--hash=sha256:[0-9a-f]{64}")

@@ -15,8 +15,8 @@
 Rules: files are opened in `files` and `outputs`, and below the command line only to be loaded;
 everything else is a call of a deed and a report of what came back.  Heavy packages are imported
 inside the command that needs them, and what `--help` does not need inside the function that does:
-`tightrope --help` is to take no longer than twice a bare interpreter with argparse.  Exit status: 0 holds, 1 a finding, 2 no verdict, 128 + n ended
-by signal n (130: Ctrl-C).
+`tightrope --help` takes no longer than twice a bare interpreter with argparse.  Exit status: 0
+holds, 1 a finding, 2 no verdict, 128 + n ended by signal n (130: Ctrl-C).
 
 May import: abi, check, deeds, errors, handover, host, image, memory, model, participants,
 perform, plan, prove, record, report, sabotage, shipped, views, vmcore

@@ -1,6 +1,11 @@
 """A command: its words, its arguments and what it does, in one value.
 
-    @command("plan", help="where every byte would go", takes=(new_kernel, old_kernel, as_json))
+    @command(
+        "plan",
+        help="where every byte would go",
+        examples=("tightrope plan --shipped", "tightrope plan /boot/vmlinuz --json"),
+        takes=(new_kernel, old_kernel, as_json),
+    )
     def plan(options: Namespace) -> int:
 
 Rules: a command is registered by being imported.  `takes` are
@@ -11,7 +16,7 @@ so that they may ask registries that take longer to load than `--help` may.
 from __future__ import annotations
 
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, HelpFormatter, Namespace
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -31,7 +36,10 @@ class Command(NamedTuple):
     name: str
     help: str
     description: str | None
-    epilog: str | None
+    examples: tuple[str, ...]
+    """Command lines, as they are typed; `--help` and the man page end with them."""
+    status: str | None
+    """What its exit status says, where that is not what every command's says."""
     takes: tuple[Takes, ...]
     run: Run
 
@@ -48,18 +56,43 @@ def command(
     *,
     help: str,
     description: str | None = None,
-    epilog: str | None = None,
+    examples: tuple[str, ...],
+    status: str | None = None,
     takes: tuple[Takes, ...] = (),
 ) -> Callable[[Run], Run]:
     """Register the function below as a command."""
 
     def register(run: Run) -> Run:
         COMMANDS[name] = Command(
-            name=name, help=help, description=description, epilog=epilog, takes=takes, run=run
+            name=name,
+            help=help,
+            description=description,
+            examples=examples,
+            status=status,
+            takes=takes,
+            run=run,
         )
         return run
 
     return register
+
+
+class Help(HelpFormatter):
+    """argparse's, which leaves lines that begin with blanks as they are: examples are typed so."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        fill = super()._fill_text
+        lines = text.splitlines()
+        return "\n".join(
+            each if each[:1] in ("", " ") else fill(each, width, indent) for each in lines
+        )
+
+
+def epilog(examples: tuple[str, ...], status: str | None = None) -> str:
+    """What `--help` ends with; lines that begin with blanks stay lines."""
+    lines = "".join(f"  {each}\n" for each in examples)
+    said = f"\n\nExit status: {status}." if status else ""
+    return f"examples:\n{lines}".rstrip() + said
 
 
 def status(outcome: Outcome) -> int:

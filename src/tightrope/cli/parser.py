@@ -10,26 +10,64 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from tightrope import __version__
 from tightrope.cli import commands
-from tightrope.cli.command import CRASH_SIZE, Command
+from tightrope.cli.command import CRASH_SIZE, Command, Help, epilog
+
+
+class Group(NamedTuple):
+    """What is said of a first word; `title` and `metavar` are of the second one."""
+
+    help: str
+    description: str | None
+    title: str
+    metavar: str
+    examples: tuple[str, ...]
+
 
 GROUPS = {
-    "host": ("descriptions of old kernels", None, "commands", "COMMAND"),
-    "kdump": ("what is done in a crash kernel", None, "commands", "COMMAND"),
-    "dump": ("what a dump of a dead kernel says", None, "commands", "COMMAND"),
-    "perform": (
-        "do on this machine what was rehearsed",
-        "Do on this machine what was rehearsed.  Without --really it only says what it would do.",
-        "ways",
-        "WAY",
+    "host": Group(
+        help="descriptions of old kernels",
+        description=None,
+        title="commands",
+        metavar="COMMAND",
+        examples=("tightrope host example > old.toml", "tightrope host capture -o this.toml"),
+    ),
+    "kdump": Group(
+        help="what is done in a crash kernel",
+        description=None,
+        title="commands",
+        metavar="COMMAND",
+        examples=(
+            "tightrope kdump capture /proc/vmcore -o /mnt/crash",
+            "tightrope kdump capture /proc/vmcore -o /mnt/crash --filter 31",
+        ),
+    ),
+    "dump": Group(
+        help="what a dump of a dead kernel says",
+        description=None,
+        title="commands",
+        metavar="COMMAND",
+        examples=("tightrope dump info vmcore", "tightrope dump info vmcore --host old.toml"),
+    ),
+    "perform": Group(
+        help="do on this machine what was rehearsed",
+        description="Do on this machine what was rehearsed.  Without --really it only says what it"
+        " would do.",
+        title="ways",
+        metavar="WAY",
+        examples=("tightrope perform xen --json", "tightrope perform xen load --really"),
     ),
 }
-"""The first word of commands that have two: help, description, title and placeholder of the second.
-"""
-
+"""The first word of commands that have two."""
+EXAMPLES = (
+    "tightrope rehearse --shipped",
+    "tightrope rehearse /boot/vmlinuz --initrd /boot/initrd.img --html verdict.html",
+    "tightrope glossary V",
+)
+STATUS = "0 it holds, 1 a finding, 2 no verdict"
 
 Subparsers = argparse._SubParsersAction
 
@@ -124,7 +162,8 @@ def parser(words: Sequence[str] | None = None) -> Parser:
     top = Parser(
         prog="tightrope",
         description="Plan and rehearse a kexec before anyone performs it.",
-        epilog="Exit status: 0 it holds, 1 a finding, 2 no verdict.",
+        epilog=epilog(EXAMPLES, STATUS),
+        formatter_class=Help,
     )
     top.add_argument("--version", action="version", version=f"tightrope {__version__}")
     names = top.add_subparsers(title="commands", required=True, metavar="COMMAND", prog=top.prog)
@@ -135,10 +174,16 @@ def parser(words: Sequence[str] | None = None) -> Parser:
             _fill(_named(names, first, command), command, wanted=asked in (None, first))
             continue
         if first not in groups:
-            help, description, title, metavar = GROUPS[first]
-            group = names.add_parser(first, help=help, description=description)
+            about = GROUPS[first]
+            group = names.add_parser(
+                first,
+                help=about.help,
+                description=about.description,
+                epilog=epilog(about.examples),
+                formatter_class=Help,
+            )
             groups[first] = group.add_subparsers(
-                title=title, required=True, metavar=metavar, prog=group.prog
+                title=about.title, required=True, metavar=about.metavar, prog=group.prog
             )
         _fill(_named(groups[first], second, command), command, wanted=asked in (None, first))
     return top
@@ -146,7 +191,11 @@ def parser(words: Sequence[str] | None = None) -> Parser:
 
 def _named(names: Subparsers[Parser], word: str, command: Command) -> Parser:
     return names.add_parser(
-        word, help=command.help, description=command.description, epilog=command.epilog
+        word,
+        help=command.help,
+        description=command.description,
+        epilog=epilog(command.examples, command.status),
+        formatter_class=Help,
     )
 
 

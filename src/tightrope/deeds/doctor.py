@@ -27,6 +27,7 @@ PACKAGES = (
     ("zstandard", "inspect", "kernels and initrds that are compressed by zstd", False),
     ("z3-solver", "prove", "the theorems that enumeration does not prove", False),
     ("jinja2", "html", "--html FILE", False),
+    ("shtab", "shell", "`completion`: bash, zsh and fish", False),
 )
 PROGRAMS = (
     # command, Debian package, what it is for

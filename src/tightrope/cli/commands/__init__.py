@@ -38,6 +38,8 @@ FILES = {
     "doctor": ("doctor",),
     "contracts": ("contracts",),
     "schema": ("schema",),
+    "completion": ("completion",),
+    "man": ("man",),
 }
 """A file of this package -> the first words of the commands in it; in the order of `--help`."""
 

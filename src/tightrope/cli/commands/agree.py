@@ -38,6 +38,10 @@ def cases(parser: ArgumentParser) -> None:
     " first machine is what the others are compared with: verdict, fault, registers at the entry,"
     " memory. Each difference is printed with the command that replays it.",
     takes=(cases, as_json),
+    examples=(
+        "tightrope agree --count 20",
+        "tightrope agree --on emulator,kvm --seed 7 --json",
+    ),
 )
 def agree(options: Namespace) -> int:
     from tightrope.deeds.agree import agree as deed

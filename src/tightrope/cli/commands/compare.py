@@ -16,6 +16,10 @@ from tightrope.cli.show import ready, show
     help="the thread's rival designs on one host, side by side",
     description="One row for each design; the exit status is that of two-tables, the default.",
     takes=(new_kernel, old_kernel, shown),
+    examples=(
+        "tightrope compare --shipped",
+        "tightrope compare /boot/vmlinuz --mode la57 --json",
+    ),
 )
 def compare(options: Namespace) -> int:
     from tightrope.deeds.compare import compare as deed

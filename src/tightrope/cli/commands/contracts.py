@@ -13,6 +13,10 @@ from tightrope.cli.show import show
     "contracts",
     help="what relocation code of yours can be held to, with `rehearse --relocation`",
     takes=(as_json,),
+    examples=(
+        "tightrope contracts",
+        "tightrope contracts --json",
+    ),
 )
 def contracts(options: Namespace) -> int:
     from tightrope.model import Paging

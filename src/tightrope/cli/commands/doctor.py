@@ -14,6 +14,10 @@ from tightrope.cli.show import show
     help="what this computer has of what tightrope uses, and what each missing part costs",
     description="Exit status 1: a rehearsal on the emulator cannot be done here.",
     takes=(as_json,),
+    examples=(
+        "tightrope doctor",
+        "tightrope doctor --json",
+    ),
 )
 def doctor(options: Namespace) -> int:
     from tightrope.deeds.doctor import doctor as deed

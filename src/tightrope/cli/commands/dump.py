@@ -27,6 +27,10 @@ def dump(parser: ArgumentParser) -> None:
     "dump info",
     help="whose dump it is: release, time, panic, CPUs and where each stood, taint, log",
     takes=(dump, shown),
+    examples=(
+        "tightrope dump info vmcore",
+        "tightrope dump info vmcore --host old.toml --json",
+    ),
 )
 def info(options: Namespace) -> int:
     from tightrope import printk, vmcore

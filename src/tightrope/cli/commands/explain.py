@@ -31,9 +31,11 @@ def log(parser: ArgumentParser) -> None:
     description="Read what is left of a kexec that failed: a console, qemu -d int,cpu_reset, a trace of KVM's"
     " exits, what the control page's own handlers print.  With a KERNEL (and --host, --from) the same"
     " handover is rehearsed, addresses are compared, and mistakes that fall just so are named.",
-    epilog="examples: tightrope explain serial.log    tightrope explain qemu.log /boot/vmlinuz-7.3 --host"
-    " host.toml --from /boot/vmlinuz-6.1    Exit status: 0 the log goes on into a new kernel, 1 it fell, 2"
-    " the log does not say.",
+    examples=(
+        "tightrope explain serial.log",
+        "tightrope explain qemu.log /boot/vmlinuz-7.3 --host host.toml",
+    ),
+    status="0 the log goes on into a new kernel, 1 it fell, 2 the log does not say",
     takes=(log, new_kernel, old_kernel, shown),
 )
 def explain(options: Namespace) -> int:

@@ -18,8 +18,11 @@ def word(parser: ArgumentParser) -> None:
 @command(
     "glossary",
     help="the words that reports use: V, page_table_a, stale, ...",
-    epilog="Example: tightrope glossary page_table_a",
     takes=(word, as_json),
+    examples=(
+        "tightrope glossary",
+        "tightrope glossary page_table_a",
+    ),
 )
 def glossary(options: Namespace) -> int:
     from tightrope.model.glossary import TERMS

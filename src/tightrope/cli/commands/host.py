@@ -48,7 +48,15 @@ def example_of(parser: ArgumentParser) -> None:
     )
 
 
-@command("host example", help="print a host, a commented TOML document", takes=(example_of,))
+@command(
+    "host example",
+    help="print a host, a commented TOML document",
+    takes=(example_of,),
+    examples=(
+        "tightrope host example > old.toml",
+        "tightrope host example --mode pae --crash 0x33000000+0x10000000",
+    ),
+)
 def example(options: Namespace) -> int:
     from tightrope import host
     from tightrope.memory import Extent
@@ -79,7 +87,15 @@ def captured(parser: ArgumentParser) -> None:
     )
 
 
-@command("host capture", help="describe this machine, changing nothing", takes=(captured,))
+@command(
+    "host capture",
+    help="describe this machine, changing nothing",
+    takes=(captured,),
+    examples=(
+        "tightrope host capture -o this.toml",
+        "tightrope host capture --from sosreport-web1/",
+    ),
+)
 def capture(options: Namespace) -> int:
     from tightrope import host
 
@@ -102,7 +118,15 @@ def checked(parser: ArgumentParser) -> None:
     as_json(parser)
 
 
-@command("host check", help="read a host file and say what it rests on", takes=(checked,))
+@command(
+    "host check",
+    help="read a host file and say what it rests on",
+    takes=(checked,),
+    examples=(
+        "tightrope host check old.toml",
+        "tightrope host check old.toml --json",
+    ),
+)
 def check(options: Namespace) -> int:
     from tightrope.views.host import VIEW
 
@@ -110,7 +134,14 @@ def check(options: Namespace) -> int:
     return HOLDS
 
 
-@command("host schema", help="print what a host file may be, as JSON Schema, for editors")
+@command(
+    "host schema",
+    help="print what a host file may be, as JSON Schema, for editors",
+    examples=(
+        "tightrope host schema",
+        "tightrope host schema > host.schema.json",
+    ),
+)
 def schema(_options: Namespace) -> int:
     import json
 
@@ -127,7 +158,15 @@ def facts(parser: ArgumentParser) -> None:
     )
 
 
-@command("host xen", help="describe a Xen from what it says of itself", takes=(facts,))
+@command(
+    "host xen",
+    help="describe a Xen from what it says of itself",
+    takes=(facts,),
+    examples=(
+        "tightrope host xen facts.json",
+        "tightrope host xen facts.json > xen.toml",
+    ),
+)
 def xen(options: Namespace) -> int:
     import json
 

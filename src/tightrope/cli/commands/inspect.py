@@ -24,6 +24,10 @@ def kernel(parser: ArgumentParser) -> None:
     "inspect",
     help="what a kernel image is, what it asks of memory, what entry points it has",
     takes=(kernel, flat, shown),
+    examples=(
+        "tightrope inspect /boot/vmlinuz",
+        "tightrope inspect xen.gz --json",
+    ),
 )
 def inspect(options: Namespace) -> int:
     from tightrope import image

@@ -43,6 +43,10 @@ def wanted(parser: ArgumentParser) -> None:
     " of zeros take no room; what a signal or a full disk has ended goes on where it was"
     " when the same command is given again.",
     takes=(wanted,),
+    examples=(
+        "tightrope kdump capture /proc/vmcore -o /mnt/crash",
+        "tightrope kdump capture /proc/vmcore -o /mnt/crash --filter 31",
+    ),
 )
 def capture(options: Namespace) -> int:
     from tightrope.kdump.capture import Wanted, capture

@@ -85,10 +85,13 @@ def unrehearsed(parser: ArgumentParser) -> None:
     help="load a kernel for the next kexec of this machine",
     description="Survey this machine, plan, rehearse the plan through the running kernel's own relocation"
     " code, and load it.  A plan that falls is not loaded; every refusal that can be told is told first.",
-    epilog="examples: tightrope load /boot/vmlinuz --initrd /boot/initrd.img --reuse-cmdline --really"
-    "    tightrope load plan --really    Exit status: 0 done, or told; 2 refused, or the"
-    " rehearsal falls, with the reason.",
     takes=(image, unrehearsed, word),
+    examples=(
+        "tightrope load /boot/vmlinuz --initrd /boot/initrd.img --reuse-cmdline",
+        "tightrope load /boot/vmlinuz --initrd /boot/initrd.img --reuse-cmdline --really",
+        "tightrope load written-by-rehearse --really",
+    ),
+    status="0 done, or told; 2 refused, or the rehearsal falls, with the reason",
 )
 def load(options: Namespace) -> int:
     from tightrope.perform.linux.calls import Linux

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     description="Jump into what `load` loaded: through systemd where it runs this machine, so that"
     " services end first; else what is not written yet is written and the kernel is asked.",
     takes=(word,),
+    examples=(
+        "tightrope exec",
+        "tightrope exec --really",
+    ),
 )
 def jump(options: Namespace) -> int:
     from tightrope.perform.linux.calls import Linux
@@ -47,7 +51,15 @@ def which(parser: ArgumentParser) -> None:
     parser.add_argument("--crash", action="store_true", help="the crash image")
 
 
-@command("unload", help="forget what is loaded", takes=(which, word))
+@command(
+    "unload",
+    help="forget what is loaded",
+    takes=(which, word),
+    examples=(
+        "tightrope unload --really",
+        "tightrope unload --crash --really",
+    ),
+)
 def unload(options: Namespace) -> int:
     from tightrope.perform.linux.calls import Linux
     from tightrope.perform.linux.kexec import LinuxKexec
@@ -82,6 +94,10 @@ def as_object(parser: ArgumentParser) -> None:
     "status",
     help="what is loaded here, and what this kernel allows",
     takes=(tree, as_object),
+    examples=(
+        "tightrope status",
+        "tightrope status --root sosreport-web1/ --json",
+    ),
 )
 def status(options: Namespace) -> int:
     from tightrope.perform.linux.kexec import facts, told
@@ -99,8 +115,12 @@ def status(options: Namespace) -> int:
     help="what this kernel would answer to such a load, and why",
     description="Every reason that can be told without asking, without root: the system call, its errno,"
     " what was found, what mends it.  `ours` is what Linux would take and the machine would not survive.",
-    epilog="Exit status: 0 none, 1 it would be refused, 2 bad input.",
     takes=(image, tree),
+    examples=(
+        "tightrope refusals /boot/vmlinuz",
+        "tightrope refusals /boot/vmlinuz --crash --via kexec_file_load",
+    ),
+    status="0 none, 1 it would be refused, 2 bad input",
 )
 def refusals(options: Namespace) -> int:
     from dataclasses import asdict

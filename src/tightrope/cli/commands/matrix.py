@@ -31,6 +31,10 @@ def kernels(parser: ArgumentParser) -> None:
     "matrix",
     help="rehearse kernels on every mode and split, for kexec and kdump, and print a table",
     takes=(kernels, shown),
+    examples=(
+        "tightrope matrix",
+        "tightrope matrix /boot/vmlinuz --on emulator,kvm --html matrix.html",
+    ),
 )
 def matrix(options: Namespace) -> int:
     from tightrope import image, shipped

@@ -66,6 +66,10 @@ def kernels(parser: ArgumentParser) -> None:
     description="Every old kernel's own relocation code, with the tables and the call of its version,"
     " into every new kernel, in each mode that the old one can be in.",
     takes=(kernels, shown),
+    examples=(
+        "tightrope pairs --from running --to /boot/vmlinuz-new",
+        "tightrope pairs --from vmlinuz-6.1 vmlinuz-6.12 --to vmlinuz-7.3 --crash --json",
+    ),
 )
 def pairs(options: Namespace) -> int:
     try:

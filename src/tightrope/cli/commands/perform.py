@@ -36,8 +36,12 @@ def load_for_xen(parser: ArgumentParser) -> None:
     help="from Xen's dom0, by hypercall",
     description="Hand a load to the hypervisor under this dom0 and ask for the jump.  Without FILE:"
     " what Xen says of this machine.  It needs root and a Python, and no other package.",
-    epilog="Exit status: 0 done, or told; 2 refused, with the reason.",
     takes=(load_for_xen,),
+    examples=(
+        "tightrope perform xen --json > facts.json",
+        "tightrope perform xen load-file --stay --really",
+    ),
+    status="0 done, or told; 2 refused, with the reason",
 )
 def xen(options: Namespace) -> int:
     from tightrope.abi.xen import KexecType

@@ -41,6 +41,10 @@ def core(parser: ArgumentParser) -> None:
     "pgd",
     help="walk a crashed kernel's page tables in a dump, and say whether they are whole",
     takes=(core, shown),
+    examples=(
+        "tightrope pgd /var/crash/vmcore",
+        "tightrope pgd vmcore --print --html tables.html",
+    ),
 )
 def pgd(options: Namespace) -> int:
     from tightrope import vmcore

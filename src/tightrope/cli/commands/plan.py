@@ -23,6 +23,10 @@ def measured(parser: ArgumentParser) -> None:
     "plan",
     help="where every byte would go, and why; nothing is run",
     takes=(new_kernel, verify, old_kernel, measured, shown),
+    examples=(
+        "tightrope plan --shipped",
+        "tightrope plan /boot/vmlinuz --initrd /boot/initrd.img --crash 256M",
+    ),
 )
 def plan(options: Namespace) -> int:
     from tightrope.deeds import blackout

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from tightrope.cli import files, outputs
 from tightrope.cli.arguments import as_json, design, modes, new_kernel, old_kernel
-from tightrope.cli.command import FINDING, HOLDS, UNKNOWN, command
+from tightrope.cli.command import FINDING, HOLDS, UNKNOWN, Help, command, epilog
 from tightrope.cli.show import show
 from tightrope.cli.values import path, seconds
 from tightrope.errors import BadInput
@@ -32,7 +32,13 @@ def theorems(parser: ArgumentParser) -> None:
     parser.set_defaults(theorem=None)
     words = parser.add_subparsers(title="theorems", metavar="THEOREM")
     for word, says in SAYS.items():
-        one = words.add_parser(word, help=says, description=f"{says[0].upper()}{says[1:]}.")
+        one = words.add_parser(
+            word,
+            help=says,
+            description=f"{says[0].upper()}{says[1:]}.",
+            epilog=epilog(_examples(word)),
+            formatter_class=Help,
+        )
         _options(one, default=argparse.SUPPRESS)
         one.set_defaults(theorem=word)
         if word == "code":
@@ -42,12 +48,26 @@ def theorems(parser: ArgumentParser) -> None:
         help="what the theorems take for granted, checked on one plan",
         description="Make the plan that `tightrope plan` with these arguments shows, lay it out with"
         " two tables (or --design), and check every hypothesis of the theorems on it.",
+        epilog=epilog(
+            ("tightrope prove plan --shipped", "tightrope prove plan /boot/vmlinuz --crash --json")
+        ),
+        formatter_class=Help,
     )
     new_kernel(one)
     old_kernel(one)
     design(one, "(%(default)s)")
     as_json(one)
     one.set_defaults(theorem="plan")
+
+
+def _examples(word: str) -> tuple[str, ...]:
+    if word == "code":
+        return (
+            "tightrope prove code",
+            "tightrope prove code relocate.S --mode x86_64",
+            "tightrope prove code /boot/vmlinuz --contract linux",
+        )
+    return (f"tightrope prove {word}", f"tightrope prove {word} --mode x86_64 --json")
 
 
 def _options(parser: ArgumentParser, *, default: str | None) -> None:
@@ -117,9 +137,12 @@ def _foreign_code(parser: ArgumentParser) -> None:
     help="the theorems behind it, for all memory maps, or the counterexample",
     description="Prove the theorems about tables, designs, the switch, the copy and the code;"
     " without a word all of them.  Some need z3: install tightrope[prove].",
-    epilog="Exit status: 0 all is as the theorems say, 1 a counterexample, 2 something was not"
-    " decided.",
     takes=(theorems,),
+    examples=(
+        "tightrope prove",
+        "tightrope prove tables --mode i386",
+    ),
+    status="0 all is as the theorems say, 1 a counterexample, 2 something was not decided",
 )
 def prove(options: Namespace) -> int:
     from tightrope.prove.goal import Limits

@@ -37,10 +37,12 @@ def what(parser: ArgumentParser) -> None:
     description="Run a command that loads a kernel, take each of its kexec system calls away before the"
     " kernel sees it, tell the command that it went well, and keep what the last one would have loaded."
     "  The command has no right to load anything (CAP_SYS_BOOT is dropped before it begins).",
-    epilog="examples: tightrope record -o mine.segments -- kexec -l /boot/vmlinuz --initrd=/boot/initrd.img"
-    " --reuse-cmdline    tightrope rehearse /boot/vmlinuz --segments mine.segments    Exit status: 0"
-    " recorded, 2 the command loads nothing, or cannot be traced.",
     takes=(what,),
+    examples=(
+        "tightrope record -o mine.segments -- kexec -l /boot/vmlinuz --reuse-cmdline",
+        'tightrope record -o mine.segments -- sh -c "kexec -p /boot/vmlinuz"',
+    ),
+    status="0 recorded, 2 the command loads nothing, or cannot be traced",
 )
 def record(options: Namespace) -> int:
     from tightrope.cli import files

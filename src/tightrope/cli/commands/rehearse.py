@@ -122,6 +122,11 @@ def walk(parser: ArgumentParser) -> None:
     description="Walk from the old kernel's call at V to the new kernel's first instruction,"
     " instruction by instruction, and check every step.",
     takes=(new_kernel, verify, old_kernel, real_old_kernel, walk),
+    examples=(
+        "tightrope rehearse --shipped --until console",
+        "tightrope rehearse /boot/vmlinuz --initrd /boot/initrd.img --from running",
+        "tightrope rehearse --shipped --sabotage no-v -v",
+    ),
 )
 def rehearse(options: Namespace) -> int:
     if options.sabotage == "list":

@@ -20,8 +20,11 @@ def which(parser: ArgumentParser) -> None:
 @command(
     "rules",
     help="what every rehearsal is checked for, and who says so",
-    epilog="Example: tightrope rules table-a-maps-v",
     takes=(which, as_json),
+    examples=(
+        "tightrope rules",
+        "tightrope rules table-a-maps-v",
+    ),
 )
 def rules(options: Namespace) -> int:
     from tightrope.check import RULES

@@ -22,6 +22,10 @@ def document(parser: ArgumentParser) -> None:
     "schema",
     help="the shape of what --json prints, as JSON Schema",
     takes=(document,),
+    examples=(
+        "tightrope schema",
+        "tightrope schema plan",
+    ),
 )
 def schema(options: Namespace) -> int:
     import json

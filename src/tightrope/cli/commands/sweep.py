@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tightrope.cli import files, outputs
+from tightrope.cli import files, outputs, values
 from tightrope.cli.arguments import FORMATS, interfaces, shown
 from tightrope.cli.command import FINDING, HOLDS, command
 from tightrope.cli.show import ready, show
@@ -17,6 +15,8 @@ from tightrope.cli.values import count
 from tightrope.errors import BadInput
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tightrope.deeds.sweep.cargo import Cargo
     from tightrope.deeds.sweep.work import HostText
     from tightrope.model import XenInterface
@@ -67,13 +67,19 @@ def run(parser: ArgumentParser) -> None:
         "--workers", type=count, metavar="N", help="how many; without it one for each core"
     )
     parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="a JSON line for each host, written as it is told"
+        "--out",
+        type=values.path,
+        metavar="FILE",
+        help="a JSON line for each host, written as it is told",
     )
     parser.add_argument(
         "--resume", action="store_true", help="go on from what --out has, and add to it"
     )
     parser.add_argument(
-        "--parquet", type=Path, metavar="FILE", help="the same rows as a Parquet file, at the end"
+        "--parquet",
+        type=values.path,
+        metavar="FILE",
+        help="the same rows as a Parquet file, at the end",
     )
 
 
@@ -81,9 +87,13 @@ def run(parser: ArgumentParser) -> None:
     "sweep",
     help="rehearse many captured hosts into new kernels, one rehearsal for all that are alike",
     description="Hosts with equal decisive facts are a class, and one of them is rehearsed.",
-    epilog="exit status: 0 all hold, 1 some fall, 2 the sweep could not be done, 3 none falls and some"
-    " cannot be told",
     takes=(fleet, run, shown),
+    examples=(
+        "tightrope sweep --hosts captured/ --kernel /boot/vmlinuz-new",
+        "tightrope sweep --hosts captured/ --kernel /boot/vmlinuz-new --out rows.jsonl --resume",
+    ),
+    status="0 all hold, 1 some fall, 2 the sweep could not be done, 3 none falls and some cannot be"
+    " told",
 )
 def sweep(options: Namespace) -> int:
     from tightrope.deeds.sweep import cargo as room
@@ -210,6 +220,8 @@ def _hosts(paths: Iterable[str]) -> Iterator[HostText | Swept]:
                 answer=Answer(outcome=None, detail=str(err)),
             )
         else:
+            import hashlib
+
             yield HostText(name=path, digest=hashlib.sha256(text).hexdigest(), text=text)
 
 

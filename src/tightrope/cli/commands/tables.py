@@ -19,6 +19,10 @@ def walk(parser: ArgumentParser) -> None:
     "tables",
     help="what the page tables of a walk map, as few ranges, and what lies there; nothing is run",
     takes=(new_kernel, old_kernel, walk, shown),
+    examples=(
+        "tightrope tables --shipped",
+        "tightrope tables /boot/vmlinuz --host old.toml --html tables.html",
+    ),
 )
 def tables(options: Namespace) -> int:
     from tightrope.deeds.rehearse import build, prepare
