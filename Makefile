@@ -48,6 +48,19 @@ collector:
 	@scripts/setup run
 	@.venv/bin/python -c "from tightrope import host; print(host.script(), end='')" > contrib/capture.py
 
+# The docs as a site, .cache/site/index.html: every link is checked, nothing is fetched.
+docs:
+	@scripts/setup test
+	@.venv/bin/python -m sphinx -W --keep-going -q -b html -d .cache/doctrees docs .cache/site
+	@echo "open .cache/site/index.html"
+
+# The pictures of docs/pictures and of README.md, taken anew with Chromium.
+pictures:
+	@scripts/setup test
+	@scripts/system-packages
+	@scripts/fetch-kernels
+	@.venv/bin/python scripts/pictures
+
 # Pin the newest versions that pyproject.toml allows.
 lock:
 	@scripts/lock

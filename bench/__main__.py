@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench import cases, cpus, fleet, flips, kexec, pcs, plain_unicorn, proofs
+from bench import cases, cpus, fleet, flips, kexec, pcs, plain_unicorn, proofs, seen
 from bench.clock import seconds, show
 from tests.makers import cpio
 from tests.makers.bzimage import bzimage
@@ -220,6 +220,8 @@ def main() -> None:
         fleet.fleet,
         proofs.theorems,
         proofs.mutants,
+        seen.answers,
+        seen.page,
     ):
         part()
 

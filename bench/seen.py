@@ -1,0 +1,64 @@
+"""What is seen: how soon a command answers, how long a page takes, how large it is.
+
+Rules: CPU seconds of a process of its own, the least of several: what waits for a loaded machine is no
+figure.  Bytecode is cached, as it is where a wheel was installed.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+import time
+
+from bench.clock import show
+from tightrope.model.sheet import Ink, Lane, Map, Patch, Section, Sheet, Window
+from tightrope.report.html import html
+
+BARE = "import argparse; argparse.ArgumentParser(prog='x').parse_args(['--help'])"
+TIGHTROPE = (sys.executable, "-m", "tightrope")
+PIECES = 1_000_000
+
+
+def cpu(*command: str, runs: int = 7) -> float:
+    """The least CPU seconds of a process."""
+    cached = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    taken = []
+    for _ in range(runs):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run(command, env=cached, capture_output=True, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        taken.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    return min(taken)
+
+
+def answers() -> None:
+    """`--help` and `--version` beside a bare interpreter, `tables` beside `plan`."""
+    bare = cpu(sys.executable, "-c", BARE)
+    for word in ("--version", "--help"):
+        took = cpu(*TIGHTROPE, word)
+        show(f"tightrope {word} (aim 2 times argparse alone)", f"{took / bare:.2f} times")
+    plan = cpu(*TIGHTROPE, "plan", "--shipped")
+    tables = cpu(*TIGHTROPE, "tables", "--shipped")
+    show("tightrope tables (aim 2 times plan)", f"{tables / plan:.2f} times", f"plan: {plan:.2f} s")
+
+
+def page() -> None:
+    """A map of a million pieces as a page."""
+    step = (1 << 40) // PIECES
+    patches = tuple(
+        Patch(at * step, at * step + 0x1000, Ink.SOURCE, "a page") for at in range(PIECES)
+    )
+    sheet = Sheet(
+        (Section(None, (Map(lanes=(Lane("waiting", patches),), whole=Window(0, 1 << 40)),)),)
+    )
+    started = time.process_time()
+    size = len(html(sheet, title="many"))
+    taken = time.process_time() - started
+    show("a page of 1,000,000 pieces (aim 2 s, 5 MB)", f"{taken:.2f} s", f"{size / 1e6:.2f} MB")
+
+
+if __name__ == "__main__":
+    answers()
+    page()
