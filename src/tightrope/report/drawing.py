@@ -202,24 +202,31 @@ def _bars(lane: Lane, window: Window) -> tuple[tuple[Bar, ...], set[Ink]]:
     scale = (WIDTH - NAMES) / (window.end - window.start)
     bars: list[Bar] = []
     inks: set[Ink] = set()
+    ink, x, end, label, name = None, 0.0, 0.0, "", ""
+
+    def done() -> None:
+        if ink is not None:
+            width = round(max(end - x, LEAST), 1)
+            bars.append(Bar(round(x, 1), width, ink.name.lower(), label, name))
+
     for patch in lane.patches:
-        start, end = max(patch.start, window.start), min(patch.end, window.end)
-        if start >= end:
+        start, stop = max(patch.start, window.start), min(patch.end, window.end)
+        if start >= stop:
             continue
-        inks.add(patch.ink)
-        x = round(NAMES + (start - window.start) * scale, 1)
-        width = round(max((end - start) * scale, LEAST), 1)
-        ink = patch.ink.name.lower()
-        if bars and bars[-1].ink == ink and x - (bars[-1].x + bars[-1].width) < 1:
-            last = bars[-1]
-            bars[-1] = replace(last, width=round(max(x + width - last.x, last.width), 1))
-            if patch.label and patch.label not in last.label:
-                label = last.label if last.label.endswith(", ...") else f"{last.label}, ..."
-                bars[-1] = replace(bars[-1], label=label, name=patch.ink.value)
+        left = NAMES + (start - window.start) * scale
+        right = max(NAMES + (stop - window.start) * scale, left + LEAST)
+        if patch.ink is ink and left - end < 1:  # one bar with what is before it
+            end = max(end, right)
+            if patch.label and patch.label not in label:
+                label = label if label.endswith(", ...") else f"{label}, ..."
+                name = ink.value
             continue
-        name = visible(patch.label or patch.ink.value)
-        label = f"{name}: {patch.start:#x} to {patch.end:#x}"
-        bars.append(Bar(x, width, ink, label, name.partition(":")[0]))
+        done()
+        ink, x, end = patch.ink, left, right
+        inks.add(ink)
+        said = visible(patch.label or ink.value)
+        label, name = f"{said}: {patch.start:#x} to {patch.end:#x}", said.partition(":")[0]
+    done()
     return tuple(bars), inks
 
 
