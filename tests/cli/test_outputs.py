@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import resource
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -92,3 +95,40 @@ def test_a_file_has_the_mode_that_any_new_file_has(tmp_path: Path) -> None:
     outputs.write(tmp_path / "ours", b"x")
     (tmp_path / "any").write_bytes(b"x")
     assert (tmp_path / "ours").stat().st_mode == (tmp_path / "any").stat().st_mode
+
+
+# ------------------------------------------------------------------------- as a process of its own
+
+
+def process(
+    tmp_path: Path, *words: str, most: int | None = None, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """The command in a process; `most` is the bytes that a file may have (RLIMIT_FSIZE)."""
+    limit = None if most is None else lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most,) * 2)
+    return subprocess.run(
+        [sys.executable, "-m", "tightrope", *words],
+        cwd=tmp_path,
+        env=os.environ | (env or {}),
+        preexec_fn=limit,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_page_for_which_there_is_no_room_leaves_nothing_behind(tmp_path: Path) -> None:
+    done = process(tmp_path, "plan", "--shipped", "-q", "--html", "page.html", most=4096)
+    assert (done.returncode, done.stderr) == (2, "tightrope: page.html: File too large\n")
+    assert list(tmp_path.iterdir()) == []
+    assert process(tmp_path, "plan", "--shipped", "-q", "--html", "page.html").returncode == 0
+
+
+def test_twenty_columns_and_a_locale_without_utf_8_are_enough(tmp_path: Path) -> None:
+    narrow = {"COLUMNS": "20", "LC_ALL": "C", "PYTHONUTF8": "0"}
+    done = process(tmp_path, "plan", "--shipped", "--append", "<b>\x1b[31m", env=narrow)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.isascii()
+    assert "\x1b" not in done.stdout
+    long = [line for line in done.stdout.splitlines() if len(line) > 20]
+    assert all(" " not in line.strip() for line in long)
