@@ -41,7 +41,6 @@ CR3_NO_FLUSH = control.CR3_NO_FLUSH
 MSR_EFER = 0xC000_0080
 EFER_NAMES = control.names(control.EFER)
 EFER_SCE, EFER_LME, EFER_LMA, EFER_NXE = (EFER_NAMES[n] for n in ("SCE", "LME", "LMA", "NXE"))
-EFER_DEFINED = control.defined(control.EFER)
 
 # RFLAGS (SDM volume 1, 3.4.3)
 RFLAGS_FIXED, RFLAGS_TF, RFLAGS_IF, RFLAGS_DF = bit(1), bit(8), bit(9), bit(10)

@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from tightrope.host.capture.iomem import HIDDEN, TOP, Hidden
 
 START_KERNEL_MAP = 0xFFFF_FFFF_8000_0000
-DATA_LETTERS = frozenset("dDbBrR")
-"""What nm calls symbols of data; /proc/kallsyms says T of some of them all the same."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -15,7 +15,6 @@ from tightrope.memory import Extent, Region, RegionKind
 from tightrope.model import EfiLoader, SecureBoot
 
 SCREEN_INFO = slice(0, 0x40)
-ORIG_VIDEO_IS_VGA = 0x0F
 _KINDS = {each.value: RegionKind[each.name] for each in boot.E820Type}
 
 
