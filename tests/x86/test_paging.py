@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import count, product
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -587,6 +588,14 @@ def test_tables_come_from_the_frames_given_in_order(fmt: Format) -> None:
     assert all(len(page) == 4096 and page.readonly for page in store.pages().values())
     with pytest.raises(KeyError):
         store.entry(0x7000, 0)
+
+
+@ALL
+def test_pages_are_mapped_to_frames_in_any_order(fmt: Format) -> None:
+    frames = iter(range(0x9000, 0x2_0000, 0x1000))
+    store = TableStore(fmt, frames.__next__)
+    store.map_frames(0x3000, np.array([7, 5, 6]), Rights())
+    assert mapped(store) == {(0x3000, 0x7000, K4), (0x4000, 0x5000, K4), (0x5000, 0x6000, K4)}
 
 
 @st.composite
