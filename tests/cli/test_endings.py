@@ -7,9 +7,12 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+
+from tests.conftest import debian_kernel
 
 TIGHTROPE = (sys.executable, "-m", "tightrope")
 
@@ -139,6 +142,43 @@ def test_a_signal_ends_a_command_at_once_wherever_it_is(what: str, number: signa
     said = [line for line in err.splitlines() if line.startswith("tightrope: ")]
     assert len(said) == 1
     assert said[0].endswith("nothing was changed")
+
+
+def in_session(session: int) -> list[int]:
+    """The processes of a session that are no zombies (proc(5), stat)."""
+    found = []
+    for each in Path("/proc").iterdir():
+        if each.name.isdigit():
+            with suppress(OSError):
+                fields = (each / "stat").read_text().rpartition(")")[2].split()
+                if int(fields[3]) == session and fields[0] != "Z":
+                    found.append(int(each.name))
+    return found
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("arguments", [["agree", "--count", "1000000"], ["matrix", "KERNEL"]])
+def test_a_signal_ends_a_long_comparison_and_leaves_nobody_behind(
+    arguments: list[str], number: signal.Signals, tmp_path: Path
+) -> None:
+    kernel = str(debian_kernel("amd64-6.12"))
+    long = subprocess.Popen(
+        [*TIGHTROPE, *(kernel if each == "KERNEL" else each for each in arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    time.sleep(3)
+    assert long.poll() is None
+    long.send_signal(number)
+    _, err = long.communicate(timeout=240)
+    assert long.returncode == 128 + number
+    assert err.splitlines()[-1].endswith("nothing was changed")
+    assert in_session(long.pid) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_a_signal_interrupted_is_not_reported_as_done() -> None:

@@ -16,6 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.makers.bzimage import bzimage, put, vmlinux, with_certificate_table
+from tests.makers.cpio import initrd
+from tests.makers.lzo import lzop
 from tests.makers.pe import pe
 from tightrope import image
 from tightrope.errors import ImageError
@@ -48,6 +50,14 @@ CASES = {
     "kernel cut off": (bzimage()[:512], "a boot sector .*, or a kernel cut off after 512 bytes"),
     "gzip": (gzip.compress(bytes(600)), "nothing but zeros"),
     "gzip twice": (gzip.compress(gzip.compress(b"kernel")), "a gzip file: unpack it first"),
+    "an initrd": (initrd(3000), "an initrd .a cpio archive. and no kernel: it is given with --initrd"),
+    "an old archive": (b"070707" + bytes(600), "an initrd"),
+    "an old archive in binary": (b"\xc7\x71" + bytes(600), "an initrd"),
+    "a gzip initrd": (gzip.compress(initrd(3000)), "an initrd"),
+    "an xz initrd": (lzma.compress(initrd(3000)), "an initrd .xz, a cpio archive in it. and no kernel"),
+    "a zstd initrd": (zstandard.ZstdCompressor().compress(initrd(3000)), "an initrd .zstd"),
+    "an lzo initrd": (lzop(initrd(3000)), "an initrd .lzo"),
+    "a zstd stream cut off": (zstandard.ZstdCompressor().compress(initrd(3000))[:9], "a zstd file"),
     "bzip2": (bz2.compress(b"kernel"), "a bzip2 file"),
     "xz": (lzma.compress(b"kernel"), "an? xz file"),
     "lzma": (lzma.compress(b"kernel", format=lzma.FORMAT_ALONE), "an? lzma file"),

@@ -7,12 +7,16 @@ words of this file.  A guess is worded as one.
 from __future__ import annotations
 
 from tightrope.abi import boot
+from tightrope.errors import MissingPart
 from tightrope.image.certificates import pe_header
-from tightrope.image.streams import compression_of
+from tightrope.image.streams import Stream, StreamError, compression_of
 
 _SHORTEST = 2 * boot.SECTOR
 """A bzImage has a boot sector and at least one sector of setup (kexec-bzimage64.c asks the
 same)."""
+_ARCHIVES = (b"070701", b"070702", b"070707")
+_OLD_ARCHIVE = b"\xc7\x71"
+"""newc, crc, odc; the binary one (cpio(5))."""
 
 
 def has_linux_header(data: memoryview) -> bool:
@@ -27,8 +31,13 @@ def looks_like(data: memoryview) -> str:
         return "an empty file"
     if pe_header(data) is not None:
         return f"a PE file without a Linux setup header or a .linux section{_cut(data)}"
+    if _is_archive(data):
+        return "an initrd (a cpio archive) and no kernel: it is given with --initrd"
     compression = compression_of(data)
     if compression is not None:
+        if _is_archive(_begins(compression, data)):
+            what = f"an initrd ({compression}, a cpio archive in it)"
+            return f"{what} and no kernel: it is given with --initrd"
         return f"a {compression} file: unpack it first"
     if len(data) >= boot.SECTOR and boot.field("boot_flag").read(data) == boot.BOOT_FLAG:
         return f"a boot sector without a Linux setup header, such as a disk image{_cut(data)}"
@@ -38,6 +47,19 @@ def looks_like(data: memoryview) -> str:
     if is_text(head):
         return "a text file"
     return f"no kernel image that is known here (it begins with {head[:8].hex(' ')})"
+
+
+def _is_archive(data: memoryview) -> bool:
+    """A cpio archive begins here, of a kind that Linux unpacks or not."""
+    return bytes(data[:6]) in _ARCHIVES or bytes(data[:2]) == _OLD_ARCHIVE
+
+
+def _begins(compression: str, data: memoryview) -> memoryview:
+    """The first bytes that come out of a stream; nothing where none do."""
+    try:
+        return memoryview(next(iter(Stream(compression, data, most=boot.SECTOR)), b""))
+    except (StreamError, MissingPart):
+        return memoryview(b"")
 
 
 def is_text(head: bytes) -> bool:
