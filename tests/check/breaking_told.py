@@ -10,6 +10,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import replace
 
+from tests.check import efi_walk
 from tests.check.breaking import Breach, Change, Walked
 from tests.rehearse.runs import (
     backed_up,
@@ -106,6 +107,13 @@ def without_notes(_handover: Handover, _run: Run) -> Walked:
     return good.handover, good.run
 
 
+def on_efi(change: Change) -> Change:
+    def breach(_handover: Handover, _run: Run) -> Walked:
+        return change(*efi_walk.sound())
+
+    return breach
+
+
 def on_a_backup(change: Change) -> Change:
     def breach(_handover: Handover, _run: Run) -> Walked:
         good = backed_up()
@@ -192,6 +200,13 @@ def moved_to(at: int, value: int) -> Callable[[bytearray, Intent], None]:
 
 LINE = "reads the command line '"
 TOLD = (
+    Breach(
+        rule="efi-told",
+        name="a runtime service's virtual address",
+        change=on_efi(put("setup_data", 112 + 16, 0x1000, 8)),
+        step=Step.COPY,
+        says="the virtual address of runtime range 0 is 0x1000, not 0x",
+    ),
     Breach(
         rule="dump-in-reach",
         name="a note above 64 GiB, for a 32-bit kernel",

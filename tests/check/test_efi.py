@@ -9,52 +9,29 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.check.breaking_told import planned
-from tests.makers.bzimage import bzimage, put
+from tests.check.efi_walk import KERNEL, sound, walked, with_efi
+from tests.makers.bzimage import put
 from tests.makers.efi import EFI
-from tests.makers.hosts import small_host
-from tightrope import check, image
-from tightrope.deeds.rehearse import build
-from tightrope.machine.unicorn import Emulator
+from tightrope import check
 from tightrope.memory import Extent, MemoryMap, Phys, Region, RegionKind
 from tightrope.model import (
     Efi,
     EfiLoader,
     EfiRange,
     Handover,
-    Host,
     Intent,
     Run,
     SecureBoot,
     SegmentRole,
 )
-from tightrope.participants import OURS
-from tightrope.plan import Request, prepare
 
 MIB = 1 << 20
-XLOADFLAGS = 0b1_0011
-"""XLF_KERNEL_64, XLF_CAN_BE_LOADED_ABOVE_4G, XLF_EFI_KEXEC."""
-KERNEL = put(bzimage(), "xloadflags", XLOADFLAGS)
-
-
-def with_efi(efi: Efi | None) -> Host:
-    return replace(small_host(), efi=efi)
-
-
-def handover(host: Host, kernel: bytes = KERNEL) -> Handover:
-    read = image.read(kernel, "bzImage")
-    return build(prepare(read, host, Request(command_line="ro")), design=OURS)
-
-
-def walked(host: Host, kernel: bytes = KERNEL) -> tuple[Handover, Run]:
-    made = handover(host, kernel)
-    return made, Emulator().run(made)
 
 
 def told(made: Handover, run: Run) -> list[str]:
@@ -147,11 +124,6 @@ def at(where: int, bit: int = 0) -> Change:
 def test_a_field_that_is_wrong_is_told(name: str, where: int) -> None:
     broken, run = planned(name, at(where, where % 8))(*sound())
     assert set(told(broken, run)) & {"efi-told", "boot-params-told"}, hex(where)
-
-
-@cache
-def sound() -> tuple[Handover, Run]:
-    return walked(with_efi(EFI))
 
 
 @pytest.mark.parametrize("where", [24, 48, 111, 112 + 4, 112 + 40, 112 + 95])

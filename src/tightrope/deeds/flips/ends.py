@@ -42,6 +42,9 @@ class Open(StrEnum):
     FLAGS = "a status flag, VIF or VIP, which the entry's protocol leaves undefined"
     EFER = "a bit of EFER that is not long mode's: every kernel writes EFER before it relies on it"
     CR3 = "a bit of CR3 that is ignored, or says how tables are cached"
+    MCE = (
+        "CR4.MCE: a machine check is the end with it as without, until the new kernel has a handler"
+    )
     USER = "a page open to user mode: CR4 has no SMEP and no SMAP at the entry, and nobody is user there"
     BEYOND = "what nobody promised is mapped, or a page is read-only where CR0.WP is 0"
 
@@ -56,6 +59,7 @@ SOURCES: Mapping[Open, str] = {
     Open.EFER: "boot.rst, 64-bit Boot Protocol; Linux arch/x86/kernel/head_64.S sets SCE and NX itself",
     Open.CR3: "SDM volume 3, table 4-12 and 4.9: bits 2:0 and 11:5 are ignored, PWT and PCD are of memory types,"
     " which no report here sees; where a new kernel reads CR3 for an address, table-b-top binds them",
+    Open.MCE: "SDM volume 3, 6.15, #MC: without CR4.MCE the CPU shuts down, and without a handler as well",
     Open.USER: "SDM volume 3, 4.6.1: a supervisor may use user pages where SMEP and SMAP are off",
     Open.BEYOND: "boot.rst, 64-bit Boot Protocol names what is mapped, and nothing that is not; SDM volume 3,"
     " 4.6.1: without CR0.WP a supervisor writes read-only pages",
@@ -243,7 +247,7 @@ def _registers(end: End, was: Registers, now: Registers) -> Iterator[Difference]
         # Unicorn keeps reserved bits of CR0, and a CPU does not (SDM 2.5).
         ("cr0", was.cr0 & x86.CR0_DEFINED, now.cr0 & x86.CR0_DEFINED, 0, None),
         ("cr3", was.cr3, now.cr3, 0 if end.reads_root else PAGE_SIZE - 1, Open.CR3),
-        ("cr4", was.cr4, now.cr4, 0, None),
+        ("cr4", was.cr4, now.cr4, x86.CR4_MCE, Open.MCE),
         ("efer", was.efer, now.efer, ~(x86.EFER_LME | x86.EFER_LMA), Open.EFER),
     ):
         if before != after:
