@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench import cases, cpus, fleet, flips, kexec, pcs, plain_unicorn, proofs, seen
+from bench import cases, cpus, dumps, fleet, flips, kexec, pcs, plain_unicorn, proofs, seen
 from bench.clock import seconds, show
 from tests.makers import cpio
 from tests.makers.bzimage import bzimage
@@ -213,6 +213,8 @@ def main() -> None:
         ten_million_pages,
         walker,
         cpus.large_dump,
+        dumps.sparse,
+        dumps.capture,
         cpus.agreement,
         pcs.walks,
         pcs.boots,

@@ -36,7 +36,8 @@ PANIC = "Kernel panic - not syncing: sysrq triggered crash"
 def core(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A kernel that died with a log; most of its memory is zeros, some is noise."""
     dead = crashed("x86_64")
-    logs.ring(dead, [Said("Linux version"), Said(PANIC, 5 * 10**9)])
+    end = Said(f"---[ end {PANIC} ]---", 5 * 10**9)
+    logs.ring(dead, [Said("Linux version"), Said(PANIC, 5 * 10**9), end])
     dead.memory[12 * MIB : 14 * MIB] = np.random.default_rng(3).bytes(2 * MIB)
     path = tmp_path_factory.mktemp("core") / "vmcore"
     path.write_bytes(dead.core())
@@ -58,7 +59,10 @@ def test_what_is_saved_is_the_core_with_its_digest_log_and_verdict(
     assert (tmp_path / "out" / "vmcore.sha256").read_text() == f"{done.copied.sha256}  vmcore\n"
     assert done.taken < len(data) // 2, "zeros take no room"
     said = (tmp_path / "out" / "vmcore-dmesg.txt").read_text()
-    assert said == f"[    0.000000] Linux version\n[    5.000000] {PANIC}\n"
+    assert (
+        said
+        == f"[    0.000000] Linux version\n[    5.000000] {PANIC}\n[    5.000000] ---[ end {PANIC} ]---\n"
+    )
     assert (done.whole, done.verdict, done.panic, done.no_log) == (
         True,
         "whole",

@@ -22,6 +22,8 @@ from tightrope.vmcore.dead import memory_of
 from tightrope.vmcore.root import find_root
 
 NAME = "vmcore"
+PANIC = "Kernel panic - not syncing"
+"""How the line begins that says why (Linux kernel/panic.c); the last line of all ends with it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,14 +119,16 @@ def _room(core: Vmcore, folder: Path, wanted: Wanted) -> None:
 def _log(core: Vmcore, folder: Path) -> tuple[Path | None, int, str, str | None]:
     """The dead kernel's log as a file; how many lines, why none, and the line of the panic."""
     try:
-        said = [line for each in log(memory_of(core, find_root(core))) for line in lines(each)]
+        records = list(log(memory_of(core, find_root(core))))
     except NoLog as err:
         return None, 0, str(err), None
     except CoreError as err:
         return None, 0, err.problem, None
+    said = [line for each in records for line in lines(each)]
     path = folder / f"{NAME}-dmesg.txt"
     _beside(path, "".join(f"{each}\n" for each in said))
-    panic = next((each for each in reversed(said) if "Kernel panic" in each), None)
+    why = (each for each in reversed(records) if each.text.startswith(PANIC))
+    panic = next((line for each in why for line in lines(each)), None)
     return path, len(said), "", panic
 
 
