@@ -98,6 +98,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "sabotages": ("rehearse", "--sabotage", "list"),
     "inspect": ("inspect", "kernel"),
     "inspect elf": ("inspect", "vmlinux"),
+    "explain": ("explain", "console"),
     "pgd": ("pgd", "core", "--print", "--diff", "core"),
     "dump info": ("dump", "info", "core", "--host", "host.toml"),
     "kdump capture": ("kdump", "capture", "core", "-o", "saved"),
@@ -117,6 +118,7 @@ def name_of(what: str) -> str:
 def test_a_document_is_what_its_schema_says(tightrope: Shell, what: str) -> None:
     tightrope.file("kernel", bzimage())
     tightrope.file("vmlinux", elf())
+    tightrope.file("console", b"check_exception old: 0xffffffff new 0xe\n")
     tightrope.file("core", crashed("x86_64").core())
     tightrope.file("host.toml", example())
     document = json.loads(tightrope(*COMMANDS[what], "--json").out)
