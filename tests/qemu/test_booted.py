@@ -16,14 +16,17 @@ import pytest
 from tests.conftest import debian_kernel
 from tests.qemu.disk import Disk
 from tests.qemu.pcs import BOOT_SECONDS, QUIET, initramfs, qemu, token
+from tests.vmcore.kdumps import makedumpfile
 from tightrope import image, vmcore
 from tightrope.deeds.booted import OldKernel, rehearse_booted
 from tightrope.deeds.until import Userspace
 from tightrope.errors import MachineError
+from tightrope.kdump.capture import Wanted, capture
 from tightrope.machine.qemu import Qemu, guest
 from tightrope.machine.qemu.guest import Standing
 from tightrope.model import Handover, Outcome, Paging, Step, Verdict
 from tightrope.plan import Request
+from tightrope.vmcore.information import information
 
 NOWHERE = {
     "amd64": 0xFFFF_FFFF_8100_0000,
@@ -124,8 +127,27 @@ def test_a_real_crash_leaves_its_memory_to_the_crash_kernel(tmp_path: Path) -> N
     assert got.handover.intent.in_place == len(got.handover.intent.destinations)
     dumped = vmcore.read(str(core))
     assert vmcore.pgd(dumped).whole
+    speaks_for_itself(core)
     for frame, page in got.handover.world.tables.items():
         assert dumped.page(frame) == bytes(page)
+
+
+def speaks_for_itself(core: Path) -> None:
+    """A real kernel's core: its log and symbols are read, it is saved, and what makedumpfile leaves is enough."""
+    release = debian_kernel("cloud-amd64").name.removeprefix("vmlinuz-")
+    found = information(vmcore.read(str(core)))
+    assert found.release == release
+    assert found.untold == ()
+    assert found.log[0].text.startswith(f"Linux version {release} ")
+    assert [each.sequence for each in found.log] == list(range(len(found.log)))
+    assert found.tainted == 0
+    done = capture(Wanted(vmcore=str(core), folder=str(core.parent / "saved")))
+    assert (done.whole, done.log_lines >= len(found.log)) == (True, True)
+    (filtered,) = makedumpfile(core, "-l", "-d", "31", out=core.parent / "filtered")
+    small = vmcore.read(str(filtered))
+    assert vmcore.pgd(small).whole
+    assert information(small).log == found.log
+    assert filtered.stat().st_size < core.stat().st_size // 2
 
 
 def test_a_table_that_is_written_before_the_copy_is_found(
