@@ -1,8 +1,11 @@
 """Loads that are right but for one thing, asked of the Linux under this process: what is said, what was told.
 
+    asked_linux.py            every load, as the machine is
+    asked_linux.py for-good   the same, the crash region given back, every load again; then without rights
+
 Rules: a row is a load and what is changed on the machine before it.  Run as a program it asks each row of
-the real kernel and prints, as JSON, the errno it answered (0: taken) and the errnos that `refusals` gave
-beforehand.  What is loaded is unloaded again, and nothing is jumped to.
+the real kernel and prints, as JSON on a line for each time, the errno it answered (0: taken) and the errnos
+that `refusals` gave beforehand.  What is loaded is unloaded again, and nothing is jumped to.
 """
 
 from __future__ import annotations
@@ -137,43 +140,58 @@ def lost(calls: Linux, image: Load) -> Iterator[tuple[str, int, list[int | None]
         calls.kexec_load(0, (), int(good.crash))
 
 
-def rows(calls: Linux) -> Iterator[tuple[str, int, list[int | None]]]:
-    """(name, errno, errnos told before), row by row; the last ones take rights away for good."""
+Row = tuple[str, int, list[int | None]]
+"""A row's name, the kernel's errno, and the errnos told before."""
+CRASH_SIZE = "/sys/kernel/kexec_crash_size"
+
+
+def ask(calls: Linux, name: str, load: Load | FileLoad) -> Row:
+    told = [each.number for each in reasons(read_state(machine_file), load)]
+    return name, errno_of(calls, load), told
+
+
+def rows(calls: Linux) -> Iterator[Row]:
+    """Every load, on the machine as it is."""
     state = read_state(machine_file)
     every: list[tuple[str, Load | FileLoad]] = [*loads(state.crash_region, state.total_ram or 0)]
     every += file_loads()
-
-    def ask(name: str, load: Load | FileLoad) -> tuple[str, int, list[int | None]]:
-        told = [each.number for each in reasons(read_state(machine_file), load)]
-        return name, errno_of(calls, load), told
-
     for name, load in every:
-        yield ask(name, load)
-    fine, files = dict(loads(None, 0))["fine"], dict(file_loads())["files, fine"]
-    signed = replace(files, signed=True)
-    yield ask("files, signed", signed)
+        yield ask(calls, name, load)
+    yield ask(calls, "files, signed", replace(dict(file_loads())["files, fine"], signed=True))
     if crash_image := dict(loads(state.crash_region, 0)).get("crash, inside the region"):
         yield from lost(calls, crash_image)
+
+
+def write(path: str, word: str) -> None:
+    with open(path, "w") as file:
+        file.write(word)
+
+
+def without_rights(calls: Linux) -> Iterator[Row]:
+    """By signature, and then what is taken away for good."""
+    fine, files = dict(loads(None, 0))["fine"], dict(file_loads())["files, fine"]
     signed_ones = list(by_signature())
     for name, image in signed_ones:
-        yield ask(name, image)
-    with open("/sys/kernel/security/lockdown", "w") as lockdown:
-        lockdown.write("integrity")
-    yield ask("locked down", fine)
-    yield ask("files, signed, locked down", signed)
+        yield ask(calls, name, image)
+    write("/sys/kernel/security/lockdown", "integrity")
+    yield ask(calls, "locked down", fine)
+    yield ask(calls, "files, signed, locked down", replace(files, signed=True))
     for name, image in signed_ones:
-        yield ask(f"{name}, locked down", image)
+        yield ask(calls, f"{name}, locked down", image)
     if machine_file("/proc/sys/kernel/kexec_load_limit_reboot") is not None:
-        with open("/proc/sys/kernel/kexec_load_limit_reboot", "w") as limit:
-            limit.write("0")
-        yield ask("no load left", fine)
-        yield ask("files, no load left", files)
-    with open("/proc/sys/kernel/kexec_load_disabled", "w") as disabled:
-        disabled.write("1")
-    yield ask("disabled", fine)
-    yield ask("files, disabled", files)
+        write("/proc/sys/kernel/kexec_load_limit_reboot", "0")
+        yield ask(calls, "no load left", fine)
+        yield ask(calls, "files, no load left", files)
+    write("/proc/sys/kernel/kexec_load_disabled", "1")
+    yield ask(calls, "disabled", fine)
+    yield ask(calls, "files, disabled", files)
 
 
 if __name__ == "__main__":
-    print(json.dumps(list(rows(Linux()))), flush=True)
+    linux = Linux()
+    print(json.dumps([*rows(linux)]), flush=True)
+    if sys.argv[1:] == ["for-good"]:
+        write(CRASH_SIZE, "0")
+        print(json.dumps([*rows(linux)]), flush=True)
+        print(json.dumps([*without_rights(linux)]), flush=True)
     sys.exit(0)

@@ -21,6 +21,7 @@ from typing import Self
 
 from tests.conftest import REPOSITORY, debian_kernel, lacking
 from tests.qemu.disk import Disk
+from tests.qemu.pcs import QUIET
 from tightrope import image
 from tightrope.machine.qemu.pc import Board, Pc
 
@@ -196,7 +197,7 @@ class BareLinux(Guest):
             size=mebibytes * MIB,
             kernel=unpacked(flavour),
             initrd=initramfs(files, rehearse=rehearse),
-            command_line=f"console=ttyS0 quiet panic=-1{reserve}",
+            command_line=f"{QUIET}{reserve}",
             drive=disk.descriptor,
         )
         super().__init__(board, disk)

@@ -19,6 +19,7 @@ import pytest
 
 from tests.conftest import debian_kernel
 from tests.perform.dom0 import BOOT_SECONDS, MIB, BareLinux, initramfs
+from tests.qemu.pcs import QUIET
 from tightrope import host, image
 from tightrope.deeds import old_kernel, performable
 from tightrope.deeds.rehearse import rehearse
@@ -28,7 +29,7 @@ from tightrope.perform import load_file
 from tightrope.plan import Request
 
 MEBIBYTES = 640
-LINE = "console=ttyS0 quiet panic=-1 tightrope.chain=of-three"
+LINE = f"{QUIET} tightrope.chain=of-three"
 E820_COUNT, E820_TABLE, E820_ROW = 0x1E8, 0x2D0, 20
 """Of boot_params (Documentation/arch/x86/zero-page.rst)."""
 TOLD = (

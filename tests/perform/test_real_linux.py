@@ -25,31 +25,51 @@ from tightrope.plan import Request
 MEBIBYTES = 640
 
 
-@pytest.mark.parametrize("crash", ["192M", ""])
-@pytest.mark.parametrize("flavour", ["amd64", "amd64-6.12", "amd64-7.3"])
-def test_every_refusal_is_told_beforehand(flavour: str, crash: str) -> None:
-    # The kernel sums and copies what it takes: a small one is asked about, a real one is entered below.
-    files = (
-        (asked_linux.KERNEL, Path(str(resources.files("tightrope.shipped") / "kernel.bzimage"))),
-        (asked_linux.SIGNED, debian_kernel("amd64")),
-        ("asked_linux.py", Path(asked_linux.__file__)),
-    )
-    with BareLinux(flavour, crash=crash, mebibytes=MEBIBYTES, files=files).up() as guest:
-        guest.do("mount -t securityfs security /sys/kernel/security")
-        status, lines = guest.do("python asked_linux.py")
+SMALL = Path(str(resources.files("tightrope.shipped") / "kernel.bzimage"))
+ASKED = ((asked_linux.KERNEL, SMALL), ("asked_linux.py", Path(asked_linux.__file__)))
+"""The kernel sums and copies what it takes: a small one is asked about, a real one is entered below."""
+
+
+def answers(guest: BareLinux, words: str = "") -> list[list[asked_linux.Row]]:
+    """What the kernel answered, each time that it was asked; all of it was told beforehand."""
+    status, lines = guest.do(f"python asked_linux.py {words}")
     assert status == 0, "\n".join(lines)
-    rows: list[tuple[str, int, list[int | None]]] = json.loads(lines[-1])
+    every: list[list[asked_linux.Row]] = [json.loads(each) for each in lines if each[:2] == "[["]
     wrong = [
         (name, got, told)
+        for rows in every
         for name, got, told in rows
         if (got not in told if got else [each for each in told if each is not None])
     ]
     assert not wrong
-    assert {0, 1, 22, 99} <= {got for _, got, _ in rows}
-    names = {name for name, _, _ in rows}
-    assert {"locked down", "files, signed, locked down"} <= names
-    assert {"signed, as it was, locked down", "signed, another byte, locked down"} <= names
-    assert not crash or {"kept: 1", "dropped: 0"} <= names
+    return every
+
+
+def named(rows: list[asked_linux.Row]) -> set[str]:
+    return {name for name, _, _ in rows}
+
+
+def errnos(rows: list[asked_linux.Row]) -> set[int]:
+    return {got for _, got, _ in rows}
+
+
+@pytest.mark.parametrize("flavour", ["amd64", "amd64-6.12", "amd64-7.3"])
+def test_every_refusal_is_told_beforehand(flavour: str) -> None:
+    """With a crash region, once it was given back, and with one right after the other taken away."""
+    signed = (asked_linux.SIGNED, debian_kernel("amd64"))
+    with BareLinux(
+        flavour, crash="192M", mebibytes=MEBIBYTES, files=(*ASKED, signed)
+    ).up() as guest:
+        guest.do("mount -t securityfs security /sys/kernel/security")
+        region, none, without_rights = answers(guest, "for-good")
+    assert {0, 22, 99} <= errnos(region)
+    assert {"kept: 1", "dropped: 0"} <= named(region)
+    assert {0, 22, 99} <= errnos(none)
+    assert "crash, inside the region" in named(region) - named(none)
+    assert 1 in errnos(without_rights)
+    assert {"locked down", "files, signed, locked down"} <= named(without_rights)
+    names = {"signed, as it was, locked down", "signed, another byte, locked down"}
+    assert names <= named(without_rights)
 
 
 def userspace_after(guest: BareLinux, command: str, word: str) -> str:
@@ -65,7 +85,11 @@ def release(flavour: str) -> str:
 
 def test_linux_places_an_image_and_is_left_for_it() -> None:
     word = token()
-    with BareLinux().up() as guest:
+    with BareLinux(mebibytes=MEBIBYTES, files=ASKED).up() as guest:
+        # It never had a crash region.
+        (rows,) = answers(guest)
+        assert {0, 22, 99} <= errnos(rows)
+        assert "crash, inside the region" not in named(rows)
         guest.put("kernel", debian_kernel("cloud-amd64").read_bytes())
         guest.put("initrd", initramfs("amd64"))
         words = f"tightrope load kernel --initrd initrd --append '{QUIET} tightrope.token={word}'"

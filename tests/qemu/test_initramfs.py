@@ -1,6 +1,6 @@
 """What Linux itself says of an initrd, against what is said of it here: a real kernel on QEMU is asked.
 
-Each boot ends in a panic, since none of these has an init; what counts is what was said before.
+Each boot is over when the initrd is: none of these has an init, and Linux would panic next.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import pytest
 
 from tests.image.test_payload import lz4_legacy
 from tests.makers.cpio import archive, entry, pad
+from tests.perform.dom0 import unpacked
 from tightrope import image
 
 MAIN = archive({"hello": bytes(range(256)) * 20})
@@ -36,25 +37,44 @@ SILENT = {"cut short", "a wrong gzip checksum"}
 """What Linux takes without a word: it keeps the last file cut short, and skips gzip's checksum."""
 
 
+BEGUN, OVER = b"Trying to unpack rootfs image as initramfs", b"Freeing initrd memory"
+
+
 def asked(kernel: Path, initrd: bytes, folder: Path) -> str:
     """What a kernel says of an initrd; "" where it says nothing.  Fails where it never came so far."""
     (folder / "initrd").write_bytes(initrd)
     command = ["qemu-system-x86_64", "-accel", "tcg", "-m", "256", "-display", "none"]
     command += ["-nodefaults", "-serial", "stdio", "-no-reboot", "-kernel", str(kernel)]
     command += ["-initrd", str(folder / "initrd"), "-append", "console=ttyS0 panic=-1"]
-    done = subprocess.run(
-        command, stdin=subprocess.DEVNULL, capture_output=True, timeout=600, check=True
-    )
-    assert b"Trying to unpack rootfs image as initramfs" in done.stdout
-    assert b"Kernel panic - not syncing: VFS" in done.stdout
-    found = FAILED.search(done.stdout)
+    said = b""
+    # What it does with its memory afterwards is no answer: it is not waited for.
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, bufsize=0
+    ) as guest:
+        assert guest.stdout is not None
+        try:
+            while OVER not in said and (more := guest.stdout.read(1 << 16)):
+                said += more
+        finally:
+            guest.kill()
+    assert BEGUN in said, said[-500:]
+    assert OVER in said, said[-500:]
+    found = FAILED.search(said)
     return found[1].decode() if found else ""
 
 
+@pytest.fixture(scope="module")
+def kernel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Debian's cloud kernel without its decompressor, entered by its PVH note."""
+    path = tmp_path_factory.mktemp("kernel") / "vmlinux"
+    path.write_bytes(unpacked("cloud-amd64"))
+    return path
+
+
 @pytest.mark.parametrize("name", CASES)
-def test_linux_says_what_is_said_here(name: str, debian_cloud: Path, tmp_path: Path) -> None:
+def test_linux_says_what_is_said_here(name: str, kernel: Path, tmp_path: Path) -> None:
     ours = image.initrd_contents(CASES[name])
-    theirs = asked(debian_cloud, CASES[name], tmp_path)
+    theirs = asked(kernel, CASES[name], tmp_path)
     if name in SILENT:
         assert (ours.flaw is not None, ours.says, theirs) == (True, "", "")
     else:

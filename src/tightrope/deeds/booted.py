@@ -36,7 +36,7 @@ from tightrope.model import (
 from tightrope.plan import Request
 
 BOOT_SECONDS = 300.0
-CONSOLE = "console=ttyS0 quiet panic=-1"
+CONSOLE = "console=ttyS0 quiet panic=-1 cryptomgr.notests"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
