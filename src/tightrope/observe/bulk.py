@@ -37,6 +37,8 @@ Places = NDArray[np.int64]
 """Physical addresses."""
 FEW = 8
 """Turns one after the other that are worth it: fewer the CPU has done in less time."""
+SHORT = 8
+"""Turns that are looked at together at first, and again where they did not go together."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -136,6 +138,9 @@ class Bulk:
         self._names = GENERAL if cpu.bits == 64 else GENERAL[:8]
         self._registers = cpu.batch(*self._names, "rflags")
         self._loops: dict[int, Loop | None] = {}
+        self._reach = SHORT
+        """How many turns are looked at together: twice as many as went together the last
+        time.  Each asks the MMU, and where pages lie scattered few of them are done."""
 
     def head(self, rip: int) -> bool:
         """Whether a loop begins there."""
@@ -224,7 +229,8 @@ class Bulk:
 
     def _turns(self, begun: Turns, series: Series) -> Turns | None:
         """The same turns with their pages, as many as can be done."""
-        path, count = begun.path, series.count
+        path, count = begun.path, min(series.count, self._reach)
+        self._reach = SHORT
         pages: list[tuple[Places, Places]] = []
         if count > 1:
             count = run(series.words[:count] & np.uint64(path.bits) == np.uint64(path.set))
@@ -249,6 +255,7 @@ class Bulk:
             count, news = news[0].turn, ()
         if not count:
             return None
+        self._reach = max(SHORT, 2 * count)
         kept = tuple((to[:count], of[:count]) for to, of in pages)
         return replace(begun, count=count, pages=kept, news=news)
 
