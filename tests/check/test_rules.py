@@ -12,7 +12,8 @@ from dataclasses import replace
 import pytest
 
 from tests.check import breaking
-from tests.check.breaking import Breach, edit, with_word
+from tests.check.breaking import Breach, Change, edit, with_word
+from tests.check.breaking_hops import HOPS, TWINS
 from tests.check.breaking_placed import PLACED
 from tests.check.breaking_told import TOLD
 from tests.rehearse.runs import example_host, shared, shipped_kernel, shipped_request, sound
@@ -26,7 +27,7 @@ from tightrope.memory import Extent, Phys, Virt
 from tightrope.model import Code, Finding, Step
 from tightrope.sabotage import SABOTAGES, Sabotage
 
-CASES = (*breaking.CASES, *TOLD, *PLACED)
+CASES = (*breaking.CASES, *TOLD, *PLACED, *HOPS)
 V = 0xFFFF_FFFF_9AC0_1000
 """Where the example host has its relocation code."""
 ADDRESS = re.compile(r"0x[0-9a-f]{3,}")
@@ -35,6 +36,8 @@ WITHOUT_ADDRESS = {
     "command-line-as-given",
     "core-header-told",
     "dump-has-notes",
+    "hop-keeps-fields",
+    "hop-keeps-setup-data",
     "initrd-as-given",
     "image-asks",
     "entry-zeroed",
@@ -75,6 +78,12 @@ def test_one_thing_wrong_is_found_by_its_rule(breach: Breach) -> None:
     assert all(mine.evidence)
     assert all(mine.evidence.values())
     assert ADDRESS.search(mine.message) or breach.rule in WITHOUT_ADDRESS
+
+
+@pytest.mark.parametrize(("name", "change"), TWINS, ids=[name for name, _ in TWINS])
+def test_what_may_differ_from_hop_to_hop_breaks_no_rule(name: str, change: Change) -> None:
+    good = sound()
+    assert check(*change(good.handover, good.run)) == (), name
 
 
 @pytest.mark.parametrize("breach", [each for each in CASES if each.also], ids=identifier)

@@ -276,6 +276,8 @@ SETUP_DATA = Struct("<QII")
 """
 SETUP_E820_EXT = 1
 """Type of the node that carries the memory map's entries beyond E820_MAX_ENTRIES."""
+SETUP_RNG_SEED = 9
+"""Type of the node with a seed for random numbers (asm/setup_data.h, Linux 6.0)."""
 
 if E820_ENTRY.size != 20 or E820_TABLE + E820_MAX_ENTRIES * E820_ENTRY.size != 0xCD0:
     raise ValueError("the e820 table does not end where boot_params goes on (bootparam.h)")

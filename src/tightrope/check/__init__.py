@@ -26,5 +26,6 @@ May import: abi, errors, memory, model, x86
 
 from tightrope.check.changes import changes
 from tightrope.check.rules import RULES, asked, broken, check, laid, unasked
+from tightrope.check.told.handed_on import entered
 
-__all__ = ["RULES", "asked", "broken", "changes", "check", "laid", "unasked"]
+__all__ = ["RULES", "asked", "broken", "changes", "check", "entered", "laid", "unasked"]

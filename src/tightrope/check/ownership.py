@@ -46,6 +46,8 @@ def _places(case: Case, wanted: frozenset[Place], *, to_write: bool) -> list[Ext
         Place.SWAP_PAGE: case.swap_page,
         Place.PURGATORY: case.purgatory_own if to_write else case.purgatory,
         Place.PAGE_LIST: [Extent.sized(at, PAGE_SIZE) for at in handover.page_list],
+        Place.LOW_MEMORY: [each.source for each in case.intent.backup],
+        Place.BACKUP: case.backup,
     }
     return [extent for place in wanted for extent in where[place]]
 

@@ -58,6 +58,23 @@ def loaders() -> list[str]:
     return [each.value for each in Loader]
 
 
+def loader(group: ArgumentParser | argparse._ArgumentGroup) -> None:
+    """`--loader` and `--kexec`."""
+    group.add_argument(
+        "--loader",
+        choices=loaders(),
+        help="whose segments: our own (tightrope), those of the installed kexec, asked under the recorder with"
+        " nothing loaded (kexec-tools), or those that kexec_file_load of the old kernel would place"
+        " (file-load); the latter two with their purgatory",
+    )
+    group.add_argument(
+        "--kexec",
+        metavar="PROGRAM",
+        help="with --loader kexec-tools: another kexec than the installed one, a 32-bit one for a 32-bit"
+        " old kernel",
+    )
+
+
 def interfaces() -> list[str]:
     """The ways of asking a hypervisor by name."""
     from tightrope.model import XenInterface

@@ -26,9 +26,34 @@ def asked(options: argparse.Namespace, image: Image, old: Host, line: str) -> Lo
     """
     from tightrope.model import Loader
 
+    judge(options)
     loader = Loader(options.loader) if options.loader else None
     if options.segments is None and loader in (None, Loader.TIGHTROPE):
         return None
+    if options.segments is not None and options.until == "userspace":
+        raise BadInput("has its command line: no word can be added to it", source="--segments")
+    if options.segments is not None:
+        return _recorded(options, loader)
+    if options.kernel is None:
+        raise BadInput("needs the KERNEL to be named", source="--loader")
+    if loader is Loader.FILE_LOAD:
+        return _file_load(options, image, old, line)
+    from tightrope.deeds import kexec_tools
+
+    return kexec_tools.load(
+        options.kernel, options.initrd, line, old, crash=options.crash, program=options.kexec
+    )
+
+
+def judge(options: argparse.Namespace) -> None:
+    """What does not go with somebody else's segments.  Raises BadInput."""
+    from tightrope.model import Loader
+
+    loader = Loader(options.loader) if options.loader else None
+    if options.kexec is not None and loader is not Loader.KEXEC_TOOLS:
+        raise BadInput("is the program that --loader kexec-tools asks", source="--kexec")
+    if options.segments is None and loader in (None, Loader.TIGHTROPE):
+        return
     where = "--segments" if options.segments else "--loader"
     if options.xen or options.old_kernel or options.flat is not None or options.module:
         raise BadInput("walks on a bare machine, and hands over an initrd alone", source=where)
@@ -40,25 +65,6 @@ def asked(options: argparse.Namespace, image: Image, old: Host, line: str) -> Lo
             " on qemu",
             source=where,
         )
-    if options.segments is not None and options.until == "userspace":
-        raise BadInput("has its command line: no word can be added to it", source=where)
-    if options.segments is not None:
-        return _recorded(options, loader)
-    if options.kernel is None:
-        raise BadInput("needs the KERNEL to be named", source="--loader")
-    if loader is Loader.FILE_LOAD and not options.crash:
-        return _file_load(options, image, old, line)
-    if options.crash and loader is Loader.FILE_LOAD:
-        raise BadInput("is not worked out for a crash", source="--loader file-load")
-    if options.crash:
-        raise BadInput(
-            "is recorded for a crash on the machine itself: tightrope record -o FILE -- kexec -p ..., then"
-            " --segments FILE",
-            source="--loader kexec-tools",
-        )
-    from tightrope.deeds import kexec_tools
-
-    return kexec_tools.load(options.kernel, options.initrd, line, old)
 
 
 def _recorded(options: argparse.Namespace, loader: object) -> Loaded:
@@ -93,4 +99,5 @@ def _file_load(options: argparse.Namespace, image: Image, old: Host, line: str) 
         options.initrd and files.read(options.initrd),
         line,
         old,
+        crash=options.crash,
     )

@@ -2,8 +2,8 @@
 
     host  --host.files-->  a folder  --shown to kexec under the recorder-->  a recording  -->  Loaded
 
-Rules: the kexec that is installed here, with the options that a user would give it.  Nothing is
-left behind.
+Rules: the kexec that is installed here, or one that is named, with the options that a user would give
+it; a 32-bit one for a 32-bit old kernel.  Nothing is left behind.
 """
 
 from __future__ import annotations
@@ -25,14 +25,22 @@ PLACES = "/usr/sbin:/sbin:/usr/local/sbin:/usr/bin"
 
 
 def load(
-    kernel: str, initrd: str | None, line: str, host: Host, *, options: Sequence[str] = ()
+    kernel: str,
+    initrd: str | None,
+    line: str,
+    host: Host,
+    *,
+    crash: bool = False,
+    program: str | None = None,
+    options: Sequence[str] = (),
 ) -> Loaded:
-    """What the installed kexec would load for this machine.
+    """What kexec would load for this machine: `program`, or the installed one.
 
     Raises MissingPart without one, or without the right to be told the truth; BadInput where it
     refuses.
     """
-    program = shutil.which("kexec", path=f"{os.environ.get('PATH', '')}:{PLACES}")
+    if program is None:
+        program = shutil.which("kexec", path=f"{os.environ.get('PATH', '')}:{PLACES}")
     if program is None:
         raise MissingPart(
             "--loader kexec-tools needs kexec, which is not here: install kexec-tools, or record on a machine"
@@ -40,13 +48,11 @@ def load(
         )
     if os.geteuid():
         raise MissingPart("kexec works for root alone: run as root, nothing is loaded")
+    kind = "-p" if crash else "-l"
+    command = [program, "-c", kind, kernel, f"--command-line={line}", *options]
     if not host.paging.long_mode:
-        raise BadInput(
-            "kexec of this machine plans for a 64-bit kernel: record on a 32-bit one (tightrope record), and"
-            " give --segments",
-            source="--loader kexec-tools",
-        )
-    command = [program, "-c", "-l", kernel, f"--command-line={line}", *options]
+        # It asks uname(2) which machine it is on, and is told by the persona of its process.
+        command = [_tool("setarch"), "i686", *command]
     command += [] if initrd is None else [f"--initrd={initrd}"]
     with tempfile.TemporaryDirectory(prefix="tightrope-") as folder:
         for path, data in host_room.files(host).items():
@@ -60,8 +66,23 @@ def load(
                 said.seek(0)
                 words = said.read(4096).decode(errors="replace").strip().splitlines()
                 raise BadInput(
-                    f"{words[-1] if words else err.problem}", source=f"kexec -l {kernel}"
+                    f"{words[-1] if words else err.problem}", source=f"kexec {kind} {kernel}"
                 ) from err
             out.seek(0)
-            recording = file.read(out.read(), "kexec -l")
+            recording = file.read(out.read(), f"kexec {kind}")
+    if (recording.machine == "x86_64") is not host.paging.long_mode:
+        bits, wanted = (64, 32) if recording.machine == "x86_64" else (32, 64)
+        raise BadInput(
+            f"is a {bits}-bit program, and the old kernel is a {wanted}-bit one: name a {wanted}-bit kexec"
+            " (--kexec), or record on such a machine and give --segments",
+            source=program,
+        )
     return segments.recorded(recording)
+
+
+def _tool(name: str) -> str:
+    """A program of util-linux.  Raises MissingPart."""
+    found = shutil.which(name)
+    if found is None:
+        raise MissingPart(f"a 32-bit kexec is run by {name} (util-linux), which is not here")
+    return found

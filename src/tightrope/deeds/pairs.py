@@ -2,12 +2,14 @@
 
     {old images} x {modes that the old one can be in} x {new images} x {kexec, crash}
 
-An old kernel's image says how wide it is: a 64-bit one runs with 4 or 5 levels; the code of a
-32-bit one is told at the call whether the CPU has PAE, and is walked in both.
+by segments of ours, of kexec-tools', or of each old kernel's own kexec_file_load.
 
-Rules: an old image that has no code, or code that is not known, and a jump that cannot be planned
-are pairs that cannot be told, each with its reason; everything else that is wrong is the
-caller's.  Hosts are the examples of their modes; segments are this project's.
+An old kernel's image says how wide it is: a 64-bit one runs with 4 or 5 levels; the code of a 32-bit
+one is told at the call whether the CPU has PAE, and is walked in both.
+
+Rules: an old image that has no code, or code that is not known, and a jump that cannot be planned are
+pairs that cannot be told, each with its reason; so is a loader that refuses.  Everything else that is wrong is
+the caller's.  Hosts are the examples of their modes.
 """
 
 from __future__ import annotations
@@ -17,15 +19,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from tightrope.deeds import defaults, old_kernel
+from tightrope.deeds.loaders import By
 from tightrope.deeds.machines import emulator
 from tightrope.deeds.old_kernel import OldHypervisor, OldKernel
 from tightrope.deeds.rehearse import rehearse
 from tightrope.deeds.unpacking import Unpacking
 from tightrope.deeds.until import ENTRY, Spoken, Until
-from tightrope.errors import CannotBe, ImageError, MissingPart, PlanError
+from tightrope.errors import BadInput, CannotBe, ImageError, MissingPart, PlanError
 from tightrope.machine.port import Machine, Progress, no_progress
 from tightrope.memory import Extent
-from tightrope.model import Buffer, Host, Image, Outcome, Paging, Verdict
+from tightrope.model import Buffer, Host, Image, Loaded, Loader, Outcome, Paging, Verdict
 from tightrope.model.pairs import Pair
 from tightrope.participants.linux import Convention
 from tightrope.plan import Request
@@ -42,6 +45,7 @@ class Old:
 
     source: str
     code: OldKernel | None
+    data: Buffer = b""
     reason: str = ""
 
     @property
@@ -60,7 +64,7 @@ def read(data: Buffer, source: str) -> Old:
         return Old(source=source, code=None, reason=str(err))
     if isinstance(code, OldHypervisor):
         return Old(source=source, code=None, reason=f"{source} is a hypervisor and no old kernel")
-    return Old(source=source, code=code)
+    return Old(source=source, code=code, data=data)
 
 
 def pairs(
@@ -70,14 +74,16 @@ def pairs(
     kinds: Sequence[bool] = (False,),
     request: Request | None = None,
     until: Until = ENTRY,
+    by: By | None = None,
     machine: Machine | None = None,
     progress: Progress = no_progress,
 ) -> tuple[Pair, ...]:
     """All pairs, in the order of `olds`; `kinds` has whether it is a crash kexec.
 
-    `request` is what all have in common: an initrd, a command line.  Raises MissingPart without the
-    emulator.
+    `request` is what all have in common: an initrd, a command line; `by` is who places.  Raises
+    MissingPart without the emulator.
     """
+    by = by or By()
     machine = machine or emulator()
     asked = request or Request()
     unpacked = {new.source: Unpacking(new, asked.initrd) for new in news}
@@ -89,16 +95,22 @@ def pairs(
         outcome: Outcome | None = None
         advice: tuple[str, ...] = ()
         detail = old.reason
+        loaded: Loaded | None = None
         if old.code is not None and paging is not None:
             try:
                 verdict = _walked(
-                    old.code, paging, new, replace(asked, crash=crash), until, machine, unpacked
+                    old, paging, new, replace(asked, crash=crash), until, by, machine, unpacked
                 )
-            except (PlanError, CannotBe, MissingPart) as err:
+            except (PlanError, CannotBe, MissingPart, ImageError) as err:
+                detail = str(err)
+            except BadInput as err:
+                if by.loader is Loader.TIGHTROPE:
+                    raise
                 detail = str(err)
             else:
                 outcome, detail = verdict.outcome, _detail(verdict)
                 outcome = None if outcome is Outcome.UNKNOWN else outcome
+                loaded = verdict.handover.plan.loaded
                 advice = tuple(each.rule for each in verdict.advice)
         found.append(
             Pair(
@@ -111,6 +123,9 @@ def pairs(
                 outcome=outcome,
                 detail=detail,
                 advice=advice,
+                loader=by.loader,
+                by=loaded.by if loaded else None,
+                purgatory=loaded.purgatory.name if loaded and loaded.purgatory else None,
                 seconds=time.perf_counter() - started,
             )
         )
@@ -136,19 +151,26 @@ def host_of(paging: Paging, *, crash: bool) -> Host:
 
 
 def _walked(
-    code: OldKernel,
+    old: Old,
     paging: Paging,
     new: Image,
     request: Request,
     until: Until,
+    by: By,
     machine: Machine,
     unpacked: dict[str, Unpacking],
 ) -> Verdict:
+    code = old.code
+    assert code is not None, "asked only where there is code"
     if isinstance(until, Spoken):
         request = defaults.audible(new, request)
+    host = host_of(paging, crash=request.crash)
+    loaded = by.load(old.data, old.source, new, request, host)
+    if loaded is not None:
+        request = replace(request, loaded=loaded)
     return rehearse(
         new,
-        code.host(host_of(paging, crash=request.crash)),
+        code.host(host),
         code.request(request),
         design=code.participant,
         until=until,

@@ -33,6 +33,7 @@ KEXEC_TOOLS = Habits(
         "hardware_subarch": None, "hardware_subarch_data": None,
     },
     setup_data=frozenset({RNG_SEED, EFI, E820_EXT}),
+    words=frozenset({"elfcorehdr=", "acpi_rsdp="}),
     first_ram=0x400,
 )  # fmt: skip
 """docs/kexec-tools.md has the table; setup_linux_system_parameters() in kexec/arch/i386."""

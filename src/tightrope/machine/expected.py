@@ -27,6 +27,7 @@ def expectations(handover: Handover) -> Expectations:
         tables=_before(handover),
         digests=frozenset(_digests(handover)),
         program=_program(handover),
+        saves=_saves(handover),
         way_out=frozenset((way.wide.root, way.narrow.root) if way else ()),
     )
 
@@ -35,6 +36,13 @@ def _program(handover: Handover) -> Extent:
     """A loader's purgatory, whose digest has no shorter way than to be made."""
     known = any(each.contract.digest for each in handover.chain)
     return Extent(0, 0) if known else handover.intent.purgatory or Extent(0, 0)
+
+
+def _saves(handover: Handover) -> frozenset[int]:
+    """Frames of a backup in which no table lies."""
+    tables = {frame >> PAGE_SHIFT for frame in _before(handover)}
+    saved = (Extent.sized(each.copy, each.source.size) for each in handover.intent.backup)
+    return frozenset(frame for each in saved for frame in each.pages) - tables
 
 
 def _digests(handover: Handover) -> Iterator[int]:

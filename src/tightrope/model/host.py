@@ -16,6 +16,7 @@ from tightrope.x86.walk import Mmu
 
 if TYPE_CHECKING:
     from tightrope.model.efi import Efi
+    from tightrope.model.entered import Entered
     from tightrope.model.walk import Paging
     from tightrope.model.xen import Xen
 
@@ -215,6 +216,8 @@ class Host:
     """struct screen_info, for the new kernel's boot_params; empty where nothing tells it."""
     efi: Efi | None = None
     """What EFI left; None without EFI, and where nothing tells all of it."""
+    entered: Entered | None = None
+    """What the old kernel was handed itself, where a hop before this one tells."""
     facts: tuple[Fact, ...] = ()
     """What is known of the fields above; one that is not named is as the description's writer knows
     it."""

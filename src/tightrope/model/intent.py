@@ -82,7 +82,10 @@ ZERO_FRAME = -1
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Backup:
-    """Whole pages of the old kernel's low memory, and where in the crash region they are kept."""
+    """What of the old kernel's low memory is saved, and where in the crash region it is kept.
+
+    Whole pages in a plan of ours; kexec-tools saves what the memory map calls RAM, to the byte.
+    """
 
     source: Extent
     copy: Phys

@@ -34,6 +34,8 @@ class Habits:
 
     fields: Mapping[str, frozenset[int] | None]
     setup_data: frozenset[int]
+    words: frozenset[str] = frozenset()
+    """What it adds to a crash kernel's command line, each up to its `=`."""
     first_ram: int = 0
     """Where its memory map begins: what of the machine's RAM lies below is left out."""
 

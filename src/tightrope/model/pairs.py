@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from tightrope.model.loaded import Loader
     from tightrope.model.verdict import Outcome
     from tightrope.model.walk import Paging
 
@@ -32,4 +33,8 @@ class Pair:
     entered."""
     advice: tuple[str, ...]
     """Rules that are told and that nothing falls by."""
+    loader: Loader
+    by: str | None
+    """Whose segments, in words; None for ours."""
+    purgatory: str | None
     seconds: float

@@ -106,6 +106,10 @@ class Place(Enum):
     """What the list has copied, the kernel and what it is handed, where it lies then."""
     SWAP_PAGE = "swap page"
     """A page beside the control page, through which each page is copied."""
+    LOW_MEMORY = "low memory"
+    """What a crash kexec saves of it, and only that."""
+    BACKUP = "backup"
+    """Where that is saved, in the crash region."""
 
 
 class Old(Enum):

@@ -65,6 +65,14 @@ class Symbols:
         found = set(self.addresses_of(name))
         return found.pop() if len(found) == 1 else None
 
+    def room(self, name: str) -> int | None:
+        """Bytes from a name that stands once to the next symbol behind it; None without either."""
+        at = self.address(name)
+        if at is None:
+            return None
+        behind = self.addresses[self.addresses > at]
+        return int(behind.min()) - at if len(behind) else None
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Vmlinux:

@@ -41,6 +41,8 @@ class Expectations:
     """Where functions begin that make a digest: see `observe.digest`."""
     program: Extent = NOWHERE
     """Where a loader's own program lies, which may work on megabytes; empty without one."""
+    saves: frozenset[int] = frozenset()
+    """Frame numbers into which it saves low memory: nothing but bytes will ever lie there."""
     way_out: frozenset[int] = frozenset()
     """What CR3 holds on a hypervisor's way out of long mode, which comes before V; empty without
     one."""

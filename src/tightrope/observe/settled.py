@@ -17,8 +17,10 @@ SETTLED = 20_000
 class Settled:
     """What is counted of one walk."""
 
-    def __init__(self, program: Extent, familiar: Familiar) -> None:
+    def __init__(self, program: Extent, saves: frozenset[int], familiar: Familiar) -> None:
         self.program = program
+        self.saves = saves
+        """Frame numbers into which it saves low memory."""
         self._familiar, self._limit = familiar, familiar.limit
         self.pause = NEVER
         """The instruction from which on `stands` is to be asked."""

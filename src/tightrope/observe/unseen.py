@@ -8,7 +8,8 @@ behind a fence:
               branches.  At any other address the engine stops before the instruction, and is
               watched again
     reads     what the tables map; each page is asked for once, and recorded
-    writes    only into pages that were written already, and that hold no instruction
+    writes    only into pages that were written already, or that low memory is saved in, and that hold no
+              instruction
 
     seen ----------------- SETTLED without a new one ---> unseen ---- a new one, or the fence ---> seen ...
 
@@ -48,7 +49,7 @@ class Fence:
         self._rip = watch.settled.rip
         self._fetched = {rip & -PAGE_SIZE for rip in watch.operations if rip in self._program}
         stores = np.array(watch.stores, np.int64).reshape(-1, 4)
-        self._written = frozenset((stores[:, 2] >> PAGE_SHIFT).tolist())
+        self._written = frozenset((stores[:, 2] >> PAGE_SHIFT).tolist()) | watch.settled.saves
         self._read: dict[int, None] = {}
         self._wrote: dict[int, None] = {}
         self.asked = 0

@@ -86,7 +86,7 @@ class Watch:
         self._bulk = Bulk(engine, mmu, code, on=in_bulk)
         self._plain: set[int] = set()
         self.familiar = Familiar(NONE, self.trace, limit)
-        self.settled = Settled(expected.program, self.familiar)
+        self.settled = Settled(expected.program, expected.saves, self.familiar)
 
     # ----------------------------------------------------------------------------- from the CPU
 

@@ -156,7 +156,10 @@ def reach(host: Host, segments: Sequence[Segment], backup: Sequence[Backup]) -> 
     wanted = [Named(extent=each.destination, what=each.name) for each in segments]
     low_ram = whole_pages(within(LOW_MEMORY, host.memory.ram))
     wanted += [Named(extent=each, what="low memory, for the decompressor") for each in low_ram]
-    wanted += [Named(extent=each.source, what="low memory, for the backup") for each in backup]
+    wanted += [
+        Named(extent=each.source.page_aligned(), what="low memory, for the backup")
+        for each in backup
+    ]
     wanted += [
         Named(extent=each.page_aligned(), what="ACPI tables")
         for each in host.memory.of(RegionKind.ACPI, RegionKind.NVS)

@@ -231,9 +231,10 @@ def _words(loaded: Loaded, names: tuple[str, ...]) -> Mapping[str, int]:
     symbols = loaded.purgatory.code.symbols if loaded.purgatory else {}
     entered = next(each for each in loaded.segments if loaded.entry in each.destination)
     data = bytes(entered.data)
-    if not all(name in symbols and symbols[name] + 8 <= len(data) for name in names):
+    word = struct.Struct("<I" if loaded.narrow else "<Q")
+    if not all(name in symbols and symbols[name] + word.size <= len(data) for name in names):
         return dict.fromkeys(names, 0)
-    return {name: struct.unpack_from("<Q", data, symbols[name])[0] for name in names}
+    return {name: word.unpack_from(data, symbols[name])[0] for name in names}
 
 
 def _backup(loaded: Loaded) -> tuple[Backup, ...]:
@@ -244,4 +245,4 @@ def _backup(loaded: Loaded) -> tuple[Backup, ...]:
     start, size, copy = words.values()
     if not size or not copy:
         return ()
-    return (Backup(source=Extent.sized(start, size).page_aligned(), copy=Phys(copy)),)
+    return (Backup(source=Extent.sized(start, size), copy=Phys(copy)),)

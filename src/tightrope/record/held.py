@@ -38,6 +38,8 @@ _ROW = {"x86_64": struct.Struct("<QQQQ"), "i686": struct.Struct("<IIII")}
 """struct kexec_segment: buf, bufsz, mem, memsz."""
 _VERSION = re.compile(rb"kexec-tools ([0-9][0-9.]{1,15})")
 _MOST_LINE = 1 << 16
+_MOST_FILE = 64 << 20
+"""Bytes of a program that are looked through."""
 _MOST_PROGRAM = 1 << 20
 """Bytes of an object inside a loader; kexec-tools' purgatories have 43,000."""
 
@@ -191,9 +193,24 @@ def _open_file(pid: int, descriptor: int) -> tuple[str, Blob]:
 
 
 def _program(pid: int) -> bytes:
+    """What runs there; where that is the dynamic linker, which was given the program, what it maps."""
+    program = _whole(f"/proc/{pid}/exe")
+    if _VERSION.search(program) is not None:
+        return program
     try:
-        with open(f"/proc/{pid}/exe", "rb") as file:
-            return file.read()
+        with open(f"/proc/{pid}/maps", encoding="utf-8", errors="surrogateescape") as maps:
+            rows = [line.rstrip("\n").split(maxsplit=5) for line in maps]
+    except OSError:
+        return program
+    mapped = dict.fromkeys(row[5] for row in rows if len(row) == 6 and row[5].startswith("/"))
+    others = (_whole(path) for path in mapped)
+    return next((each for each in others if _VERSION.search(each) is not None), program)
+
+
+def _whole(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read(_MOST_FILE)
     except OSError:
         return b""
 

@@ -17,15 +17,20 @@ import os
 import struct
 from collections.abc import Mapping
 
-from tightrope.errors import BadInput
 from tightrope.record.tracer import Instead, Stop
 
-PATHS: Mapping[int, int] = {
-    2: 0, 4: 0, 6: 0, 21: 0, 89: 0, 257: 1, 262: 1, 267: 1, 269: 1, 332: 1, 437: 1, 439: 1,
+PATHS: Mapping[str, Mapping[int, int]] = {
+    "x86_64": {
+        2: 0, 4: 0, 6: 0, 21: 0, 89: 0, 257: 1, 262: 1, 267: 1, 269: 1, 332: 1, 437: 1, 439: 1,
+    },
+    "i686": {
+        5: 0, 33: 0, 85: 0, 106: 0, 107: 0, 195: 0, 196: 0,
+        295: 1, 300: 1, 305: 1, 307: 1, 383: 1, 437: 1, 439: 1,
+    },
 }  # fmt: skip
-"""Which argument of an x86_64 call is a path: open, stat, lstat, access, readlink; openat,
-newfstatat, readlinkat, faccessat, statx, openat2, faccessat2
-(arch/x86/entry/syscalls/syscall_64.tbl)."""
+"""Which argument of a call is a path: open, stat, lstat, access, readlink (i386 has stat64 and lstat64
+besides); openat, newfstatat (fstatat64), readlinkat, faccessat, statx, openat2, faccessat2
+(arch/x86/entry/syscalls/syscall_64.tbl and syscall_32.tbl)."""
 HIDDEN = (
     "/proc/iomem", "/proc/kcore", "/proc/kallsyms", "/proc/xen", "/proc/mounts",
     "/sys/firmware", "/sys/kernel/boot_params", "/sys/kernel/debug", "/sys/kernel/vmcoreinfo",
@@ -46,12 +51,7 @@ class Shown:
 
     def __call__(self, stop: Stop) -> Instead | None:
         """See `held.Holder.before`."""
-        if stop.machine != "x86_64":
-            raise BadInput(
-                "is a 32-bit program, and another machine is shown to 64-bit ones alone",
-                source="the recorded command",
-            )
-        which = PATHS.get(stop.number)
+        which = PATHS[stop.machine].get(stop.number)
         if which is None:
             return None
         path = _path(stop, stop.arguments[which])

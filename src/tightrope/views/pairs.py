@@ -47,14 +47,21 @@ def sheet(pairs: Sequence[Pair]) -> Sheet:
     below = [Line(f"({number}) {reason}") for reason, number in reasons.items()]
     if advised:
         below.append(Line(f"Advice, by which nothing falls: {', '.join(advised)}."))
-    below.append(
-        Line("Walked: the old kernels' own relocation code; segments and entry stub are ours.")
-    )
+    below.append(Line(f"Walked: the old kernels' own relocation code; {_whose(pairs)}."))
     headline = (
         f"{holds} of {len(told)} pairs hold, in {sum(pair.seconds for pair in pairs):.1f} s;"
         f" {len(pairs) - len(told)} cannot be told"
     )
     return Sheet((Section(None, (table, *below)),), headline=headline)
+
+
+def _whose(pairs: Sequence[Pair]) -> str:
+    """Whose segments, whose purgatory."""
+    by = list(dict.fromkeys(each.by for each in pairs if each.by is not None))
+    if not by:
+        return "segments and entry stub are ours"
+    own = list(dict.fromkeys(each.purgatory for each in pairs if each.purgatory is not None))
+    return f"segments of {', '.join(by)}; {', '.join(own) or 'no purgatory'}"
 
 
 def _name(source: str) -> str:
@@ -82,6 +89,9 @@ class PairFacts(TypedDict):
     outcome: str | None
     detail: str
     advice: list[str]
+    loader: str
+    by: str | None
+    purgatory: str | None
     seconds: float
 
 
@@ -105,6 +115,9 @@ def facts(pairs: Sequence[Pair]) -> PairsFacts:
                 "outcome": None if pair.outcome is None else pair.outcome.value,
                 "detail": pair.detail,
                 "advice": list(pair.advice),
+                "loader": pair.loader.value,
+                "by": pair.by,
+                "purgatory": pair.purgatory,
                 "seconds": pair.seconds,
             }
             for pair in pairs

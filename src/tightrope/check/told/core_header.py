@@ -24,6 +24,9 @@ CORE, CURRENT, LOAD, NOTE, RWX = 4, 1, 1, 4, 7
 MACHINE_32, MACHINE_64 = 3, 62
 MOST_ROWS = 0xFFFE
 WORD = re.compile(rb"(?:^|\s)elfcorehdr=(\S+)")
+NUMBER = re.compile(rb"(?:0x[0-9a-f]+|[0-9]+)", re.IGNORECASE)
+UNITS = {suffix: 10 * power for power, suffix in enumerate(b"kmgtpe", 1)}
+"""Bits by which memparse() shifts a number with a letter behind it (Linux lib/cmdline.c)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,11 +68,24 @@ class CoreHeader:
 
 
 def named(line: bytes) -> int | None:
-    """The address that a command line gives; the last one counts.  None without one, or for no
-    number."""
+    """The address that a command line gives; the last one counts.  None without one, or for no number.
+
+    `ADDRESS` or `SIZE@ADDRESS`, each with a unit or none: kexec-tools writes kilobytes.
+    """
     words = WORD.findall(line)
+    if not words:
+        return None
+    address: bytes = words[-1].rpartition(b"@")[2]
+    found = NUMBER.match(address)
+    if found is None:
+        return None
+    rest = address[found.end() :].lower()
+    if rest and (len(rest) > 1 or rest[0] not in UNITS):
+        return None
+    text = found[0].decode()
+    octal = text.startswith("0") and text.isdigit()
     try:
-        return int(words[-1], 0) if words else None
+        return int(text, 8 if octal else 0) << (UNITS[rest[0]] if rest else 0)
     except ValueError:
         return None
 

@@ -22,6 +22,7 @@ from tightrope.memory import Extent
 from tightrope.model import Buffer, Part, Protocol, Step, Stop
 
 WORD = b"elfcorehdr="
+RSDP = "acpi_rsdp="
 
 
 @rule(
@@ -136,12 +137,26 @@ def command_line_as_given(case: Case) -> Iterator[Found]:
         line = line.partition(b" ")[2]  # the file's name comes first
     if case.intent.crash and line.startswith(WORD) and core_header.named(line) is not None:
         line = line.partition(b" ")[2]
+    elif case.intent.crash and case.loaded is not None:
+        line = _without_added(case, line)
     if line != wanted:
         yield finding(
             f"the new kernel reads the command line {_text(told.line)!r}, and was to read"
             f" {_text(wanted)!r}",
             mend="hand over the line as it was given, and its address",
         )
+
+
+def _without_added(case: Case, line: bytes) -> bytes:
+    """The line without the words that its loader adds at its end, as far as they are right."""
+    assert case.loaded is not None
+    while True:
+        rest, _, last = line.rpartition(b" ")
+        name = (last.partition(b"=")[0] + b"=").decode("utf-8", "replace")
+        wrong_one = name == RSDP and last != f"{RSDP}{case.host.rsdp or 0:#x}".encode()
+        if name not in case.loaded.habits.words or wrong_one:
+            return line
+        line = rest
 
 
 def _text(line: bytes) -> str:

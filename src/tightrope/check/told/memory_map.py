@@ -12,14 +12,14 @@ core header.  Source: ACPI 6.5, table 15.4; Linux arch/x86/include/asm/e820/type
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from tightrope.check.case import Case
 from tightrope.check.told import core_header
 from tightrope.check.told.memory import RAM, Garbled, Told, of_type
 from tightrope.errors import MachineError
-from tightrope.memory import Extent, RegionKind, subtract, union
-from tightrope.model import Memory, Protocol
+from tightrope.memory import PAGE_SIZE, Extent, RegionKind, align_down, align_up, subtract, union
+from tightrope.model import Memory, Protocol, SegmentRole
 
 RESERVED = 2
 TYPES: Mapping[RegionKind, int] = {
@@ -54,10 +54,36 @@ def map_problems(case: Case, told: Told, memory: Memory) -> Iterator[str]:
         there, said = wanted.get(number, ()), of_type(told.rows, number)
         if there == said:
             continue
-        for extent in subtract(said, there)[:1]:
+        for extent in _matters(case, number, subtract(said, there))[:1]:
             yield f"{extent} is said to be {name}, and is {_what(case, extent.start)}"
-        for extent in subtract(there, said)[:1]:
+        for extent in _matters(case, number, subtract(there, said))[:1]:
             yield f"{extent} is {name}, and is not said to be"
+
+
+def _matters(case: Case, number: int, extents: Sequence[Extent]) -> tuple[Extent, ...]:
+    """What of a difference makes one.
+
+    Another loader saves low memory to the byte and gives away what is left of the last page; of that no
+    kernel can use anything (e820__end_of_ram_pfn, memblock: whole pages).  And what it keeps it may call
+    reserved, or not name at all: memory that is in no row is no RAM.
+    """
+    if case.loaded is None or not case.intent.crash:
+        return tuple(extents)
+    if number == RAM:
+        kept = [
+            each.destination
+            for each in case.intent.segments
+            if each.role in (SegmentRole.CORE_HEADER, SegmentRole.BACKUP)
+        ]
+        return tuple(each for each in subtract(extents, kept) if _whole(each))
+    if number == RESERVED and case.host.crash_region is not None:
+        return subtract(extents, [case.host.crash_region])
+    return tuple(extents)
+
+
+def _whole(extent: Extent) -> bool:
+    """It has a whole page."""
+    return align_up(extent.start, PAGE_SIZE) < align_down(extent.end, PAGE_SIZE)
 
 
 def _what(case: Case, at: int) -> str:

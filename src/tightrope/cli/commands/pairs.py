@@ -9,11 +9,11 @@ from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
 from tightrope.cli import files
-from tightrope.cli.arguments import FORMATS, shown
+from tightrope.cli.arguments import FORMATS, loader, shown
 from tightrope.cli.command import FINDING, HOLDS, UNKNOWN, command
 from tightrope.cli.show import ready, show
 from tightrope.cli.values import seconds
-from tightrope.errors import TightropeError, visible
+from tightrope.errors import BadInput, TightropeError, visible
 
 if TYPE_CHECKING:
     from tightrope.model.pairs import Pair
@@ -40,6 +40,7 @@ def kernels(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--crash", action="store_true", help="kexec and crash kexec, not kexec alone"
     )
+    loader(parser)
     parser.add_argument(
         "--until",
         choices=["entry", "console"],
@@ -85,13 +86,21 @@ def pairs(options: Namespace) -> int:
 def _pairs(options: Namespace) -> Sequence[Pair]:
     from tightrope import image
     from tightrope.deeds import defaults
+    from tightrope.deeds.loaders import By
     from tightrope.deeds.machines import opened
     from tightrope.deeds.pairs import pairs as deed
     from tightrope.deeds.pairs import read
     from tightrope.deeds.until import ENTRY, Spoken
+    from tightrope.model import Loader
     from tightrope.plan import Request
     from tightrope.report.progress import Bar
     from tightrope.views.pairs import VIEW
+
+    placed = Loader(options.loader) if options.loader else Loader.TIGHTROPE
+    if options.kexec is not None and placed is not Loader.KEXEC_TOOLS:
+        raise BadInput("is the program that --loader kexec-tools asks", source="--kexec")
+    if placed is not Loader.TIGHTROPE and options.until == "console":
+        raise BadInput("walks to the entry: no --until console goes with it", source="--loader")
 
     given = [defaults.running_kernel() if each == "running" else each for each in options.olds]
     ready(options, [*given, *options.news, *([options.initrd] if options.initrd else [])])
@@ -111,6 +120,7 @@ def _pairs(options: Namespace) -> Sequence[Pair]:
             kinds=(False, True) if options.crash else (False,),
             request=request,
             until=Spoken(seconds=options.limit) if options.until == "console" else ENTRY,
+            by=By(loader=placed, program=options.kexec),
             machine=machine,
             progress=bar,
         )

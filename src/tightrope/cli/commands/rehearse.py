@@ -8,11 +8,11 @@ from argparse import ArgumentParser, Namespace
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from tightrope.cli import files, outputs, segments
-from tightrope.cli.arguments import design, loaders, new_kernel, old_kernel, shown, verify
+from tightrope.cli import files, hops, outputs, segments
+from tightrope.cli.arguments import design, loader, new_kernel, old_kernel, shown, verify
 from tightrope.cli.command import HOLDS, UNKNOWN, command, status
 from tightrope.cli.show import show
-from tightrope.cli.values import path, seconds
+from tightrope.cli.values import count, path, seconds
 from tightrope.errors import BadInput
 
 if TYPE_CHECKING:
@@ -63,17 +63,18 @@ def walk(parser: ArgumentParser) -> None:
         help="walk the relocation code of the old kernel in FILE, a vmlinuz or a vmlinux, with the tables"
         " and the call of its version, instead of ours; `running` is the kernel that runs here",
     )
-    group.add_argument(
-        "--loader",
-        choices=loaders(),
-        help="whose segments: our own (tightrope), those of the installed kexec, asked under the recorder with"
-        " nothing loaded (kexec-tools), or those that kexec_file_load of the kernel of --from would place"
-        " (file-load); the latter two with their purgatory",
-    )
+    loader(group)
     group.add_argument(
         "--segments",
         metavar="FILE",
         help="walk the segments that `tightrope record` wrote to FILE, with their purgatory",
+    )
+    group.add_argument(
+        "--hops",
+        type=count,
+        metavar="N",
+        help="with --from: so many jumps, each out of what the one before handed over; from the second on the"
+        " new kernel's own code leaves for the same kernel again",
     )
     group.add_argument(
         "--until",
@@ -150,6 +151,8 @@ def rehearse(options: Namespace) -> int:
         performable.refuse(xen=options.xen, sabotage=broken)
     if options.old_kernel:
         return _booted(options)
+    if options.hops is not None:
+        return hops.hops(options, begun)
     for output in filter(None, (options.trace, options.write, options.html)):
         outputs.check(output, force=options.force, inputs=files.named(options))
     image, old, request = files.inputs(options, begun)
