@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.cli.test_arguments import Shell, tightrope
+from tests.conftest import debian_kernel
 from tests.makers.bzimage import bzimage
 from tests.makers.elf import elf
 from tests.vmcore.cores import crashed
@@ -95,6 +96,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "contracts": ("contracts",),
     "pairs": ("pairs", "--from", "kernel", "--to", "kernel"),
     "sweep": ("sweep", "--hosts", "host.toml", "--kernel", "kernel", "--workers", "1"),
+    "hops": ("rehearse", "kernel", "--from", "old", "--hops", "1"),
     "sabotages": ("rehearse", "--sabotage", "list"),
     "inspect": ("inspect", "kernel"),
     "inspect elf": ("inspect", "vmlinux"),
@@ -121,6 +123,8 @@ def test_a_document_is_what_its_schema_says(tightrope: Shell, what: str) -> None
     tightrope.file("console", b"check_exception old: 0xffffffff new 0xe\n")
     tightrope.file("core", crashed("x86_64").core())
     tightrope.file("host.toml", example())
+    if "old" in COMMANDS[what]:
+        tightrope.file("old", debian_kernel("cloud-amd64-7.3").read_bytes())
     document = json.loads(tightrope(*COMMANDS[what], "--json").out)
     name = name_of(what)
     assert document["schema"] == f"tightrope/{name.replace(' ', '-')}/1"

@@ -16,8 +16,6 @@ import struct
 from collections.abc import Sequence
 from dataclasses import replace
 
-from tightrope.abi import elf
-from tightrope.abi.boot import SETUP_RNG_SEED
 from tightrope.errors import ImageError
 from tightrope.image import vmlinux
 from tightrope.memory import PAGE_SIZE, Extent
@@ -28,14 +26,14 @@ from tightrope.participants import purgatory
 from tightrope.participants.purgatory import Relocatable
 from tightrope.plan.file_load import Headers, file_load
 
-EFI = 4
+RNG_SEED, EFI = 9, 4
 HABITS = Habits(
     fields={
         "screen_info": None, "alt_mem_k": None, "acpi_rsdp_addr": None, "efi_info": None,
         "eddbuf_entries": None, "edd_mbr_sig_buf_entries": None, "edd_mbr_sig_buffer": None, "eddbuf": None,
         "loadflags": frozenset({0}), "hardware_subarch": None,
     },
-    setup_data=frozenset({SETUP_RNG_SEED, EFI}),
+    setup_data=frozenset({RNG_SEED, EFI}),
 )  # fmt: skip
 """setup_boot_parameters() in arch/x86/kernel/kexec-bzimage64.c."""
 CRASH_HABITS = replace(HABITS, first_ram=PAGE_SIZE)
@@ -44,8 +42,6 @@ HOTPLUG = "arch_crash_handle_hotplug_event"
 """A function that is there with CONFIG_CRASH_HOTPLUG (6.6 and later)."""
 CPUS = "__per_cpu_offset"
 """An array with a long for each of CONFIG_NR_CPUS."""
-MEMORY_RANGES = 8192
-"""CONFIG_CRASH_MAX_MEMORY_RANGES, whose default nobody changes (arch/x86/Kconfig)."""
 OLDEST, NEWEST = (6, 1), (7, 3)
 """What was read and measured; between them only the order of ranges changed."""
 RSP, RSI, RIP = 4 * 8, 6 * 8, 16 * 8
@@ -106,12 +102,8 @@ def _headers(kernel: Vmlinux) -> Headers:
     """How this kernel keeps a core header (crash_load_segments() in arch/x86/kernel/crash.c)."""
     symbols = kernel.symbols
     if symbols is None or symbols.address(HOTPLUG) is None:
-        return Headers(room=0, digested=True)
-    cpus = (symbols.room(CPUS) or 0) // 8
-    rows = 2 + cpus + MEMORY_RANGES
-    fits = cpus > 0 and rows < elf.PN_XNUM
-    size = elf.HEADER[64].size + rows * elf.PROGRAM_HEADER[64].size
-    return Headers(room=size if fits else 0, digested=False)
+        return Headers()
+    return Headers(cpus=(symbols.room(CPUS) or 0) // 8)
 
 
 def _object(kernel: Vmlinux) -> bytes:

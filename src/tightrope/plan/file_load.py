@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from tightrope.abi import boot
+from tightrope.abi import boot, elf
 from tightrope.abi.efi import EFI_INFO, INFO
 from tightrope.abi.kexec import ELFCOREHDR_ROOM
 from tightrope.errors import PlanError
@@ -49,6 +49,8 @@ PURGATORY_FROM = PARAMS_FROM = 0x3000
 INITRD_FROM = 0x100_0000
 SETUP_DATA_HEAD, EFI_SETUP_DATA, SEED = 16, 96, 32
 """sizeof(struct setup_data), sizeof(struct efi_setup_data), RNG_SEED_LENGTH."""
+MEMORY_RANGES = 8192
+"""CONFIG_CRASH_MAX_MEMORY_RANGES, whose default nobody changes (arch/x86/Kconfig)."""
 FROM_THE_TOP = (6, 8)
 """The first Linux that begins with the highest range."""
 MOST_EXTENDED = 0xFC00
@@ -74,10 +76,21 @@ Laid = Callable[[Extent, int, int, Sequence[HeldSegment]], tuple[bytes, int]]
 class Headers:
     """How a kernel keeps the core header of a crash load."""
 
-    room: int
-    """Bytes that it has at the least: more CPUs and memory may come (CONFIG_CRASH_HOTPLUG)."""
-    digested: bool
-    """Whether the purgatory looks at it: not where it may change (commit f7cc804a9fd4, 6.6)."""
+    cpus: int | None = None
+    """With CONFIG_CRASH_HOTPLUG (6.6 and later) how many CPUs and as much memory may still come."""
+
+    @property
+    def room(self) -> int:
+        """Bytes that it has at the least."""
+        rows = 2 + (self.cpus or 0) + MEMORY_RANGES
+        if not self.cpus or rows >= elf.PN_XNUM:
+            return 0
+        return elf.HEADER[64].size + rows * elf.PROGRAM_HEADER[64].size
+
+    @property
+    def digested(self) -> bool:
+        """Whether the purgatory looks at it: not where it may change (commit f7cc804a9fd4)."""
+        return self.cpus is None
 
 
 def file_load(
