@@ -1,4 +1,5 @@
-"""Several jumps in a row: each kernel leaves, by its own code, out of what the jump before handed it.
+"""Several jumps in a row: each kernel leaves, by its own code, out of what the jump before handed
+it.
 
     old kernel --hop 1--> new kernel --hop 2--> the same kernel again --> ...
          host               what boot_params said at the entry, as the host of the next hop
@@ -10,7 +11,8 @@ What the next old kernel makes of its world, as far as a jump out of it asks:
     page tables, stack       in free RAM behind it
     firmware's memory        as the host before had it: no jump moves it
 
-Rules: a deed, made of rehearsals.  A hop that does not hold is the last: what comes of it is not known.
+Rules: a deed, made of rehearsals.  A hop that does not hold is the last: what comes of it is not
+known.
 """
 
 from __future__ import annotations
@@ -71,7 +73,8 @@ KINDS: Mapping[int, RegionKind] = {
     12: RegionKind.PRAM,
     0xEFFF_FFFF: RegionKind.SOFT_RESERVED,
 }
-"""Types of E820 (Linux asm/e820/types.h); memory of any other is not used, like what is reserved."""
+"""Types of E820 (Linux asm/e820/types.h); memory of any other is not used, like what is
+reserved."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,7 +105,8 @@ def hops(
     unpacking: Unpacking | None = None,
     progress: Progress = no_progress,
 ) -> Hops:
-    """`count` jumps into `image`: out of `first` on `old`, then out of `then`, which is the image's own.
+    """`count` jumps into `image`: out of `first` on `old`, then out of `then`, which is the image's
+    own.
 
     Raises TightropeError where a jump cannot be planned, or what is asked does not exist.
     """
@@ -139,7 +143,8 @@ def hops(
 
 
 def handed_on(verdict: Verdict, found: Entered, number: int, code: OldKernel) -> Host:
-    """The host that the kernel of hop `number` is, when it leaves in its turn.  Raises HostError."""
+    """The host that the kernel of hop `number` is, when it leaves in its turn.  Raises
+    HostError."""
     before, intent = verdict.handover.host, verdict.handover.intent
     source = f"the kernel of hop {number}"
     narrow = code.found.convention is Convention.LINUX_I386

@@ -2,8 +2,8 @@
 
     host  --host.files-->  a folder  --shown to kexec under the recorder-->  a recording  -->  Loaded
 
-Rules: the kexec that is installed here, or one that is named, with the options that a user would give
-it; a 32-bit one for a 32-bit old kernel.  Nothing is left behind.
+Rules: the kexec that is installed here, or one that is named, with the options that a user would
+give it; a 32-bit one for a 32-bit old kernel.  Nothing is left behind.
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@
     kexec-tools   the kexec that is installed, or another one, asked under the recorder
     file-load     what kexec_file_load of the old kernel would place
 
-Rules: a deed.  Images and initrds are named by the files that they were read from, since kexec opens them.
+Rules: a deed.  Images and initrds are named by the files that they were read from, since kexec
+opens them.
 """
 
 from __future__ import annotations

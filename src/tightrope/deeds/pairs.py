@@ -4,12 +4,12 @@
 
 by segments of ours, of kexec-tools', or of each old kernel's own kexec_file_load.
 
-An old kernel's image says how wide it is: a 64-bit one runs with 4 or 5 levels; the code of a 32-bit
-one is told at the call whether the CPU has PAE, and is walked in both.
+An old kernel's image says how wide it is: a 64-bit one runs with 4 or 5 levels; the code of a
+32-bit one is told at the call whether the CPU has PAE, and is walked in both.
 
-Rules: an old image that has no code, or code that is not known, and a jump that cannot be planned are
-pairs that cannot be told, each with its reason; so is a loader that refuses.  Everything else that is wrong is
-the caller's.  Hosts are the examples of their modes.
+Rules: an old image that has no code, or code that is not known, and a jump that cannot be planned
+are pairs that cannot be told, each with its reason; so is a loader that refuses.  Everything else
+that is wrong is the caller's.  Hosts are the examples of their modes.
 """
 
 from __future__ import annotations

@@ -11,8 +11,9 @@ and of what dies, for a crash kernel:
     /sys/kernel/vmcoreinfo          where that note lies, and its size
     /sys/devices/system/cpu/...     how many CPUs there are, and where the notes of each lie
 
-Sources: kernel/resource.c, drivers/firmware/memmap.c, arch/x86/kernel/ksysfs.c; names of e820 types:
-arch/x86/kernel/e820.c, e820_type_to_string(); fs/proc/kcore.c, kernel/ksysfs.c, drivers/base/cpu.c.
+Sources: kernel/resource.c, drivers/firmware/memmap.c, arch/x86/kernel/ksysfs.c; names of e820
+types: arch/x86/kernel/e820.c, e820_type_to_string(); fs/proc/kcore.c, kernel/ksysfs.c,
+drivers/base/cpu.c.
 
 Rules: path -> text as a kernel prints it; what the host does not know of has no file.
 """
@@ -65,7 +66,8 @@ def _of_a_crash(host: Host) -> Iterator[tuple[str, bytes]]:
     text = host.text
     names = {"_text": text.virt, "_stext": text.virt}
     if host.paging.long_mode:
-        # That there is such a symbol says that the direct map is where kcore has it (RANDOMIZE_MEMORY).
+        # That there is such a symbol says that the direct map is where kcore has it
+        # (RANDOMIZE_MEMORY).
         names["page_offset_base"] = text.virt
     lines = "".join(f"{at:016x} T {name}\n" for name, at in names.items())
     yield "/proc/kallsyms", lines.encode()
@@ -84,7 +86,8 @@ def _of_a_crash(host: Host) -> Iterator[tuple[str, bytes]]:
 
 
 def _kcore(host: Host) -> bytes:
-    """The program headers of /proc/kcore: the text, and RAM in the direct map; nothing behind them."""
+    """The program headers of /proc/kcore: the text, and RAM in the direct map; nothing behind
+    them."""
     bits = 64 if host.paging.long_mode else 32
     layout, row = elf.HEADER[bits], elf.PROGRAM_HEADER[bits]
     direct, text = host.direct_map, host.text

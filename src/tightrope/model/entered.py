@@ -1,4 +1,5 @@
-"""What a kernel was handed when it was entered, as it lay in memory: the facts that it goes on with.
+"""What a kernel was handed when it was entered, as it lay in memory: the facts that it goes on
+with.
 
 Rules: frozen, keyword-only, slotted; nouns only, see the package.
 """

@@ -8,9 +8,10 @@ it.
     kernel         1 MiB up        init_size, at kernel_alignment
     initrd         16 MiB up       below what is taken already
 
-Each goes as high as it fits in one range of System RAM, in a crash load of the crash region alone.  Up to 6.7 ranges are looked through from
-the lowest up and the page below a range's end is lost; from 6.8 on from the highest down (commit
-bf454ec31add, and "kexec_file: fix incorrect temp_start value in locate_mem_hole_top_down()").
+Each goes as high as it fits in one range of System RAM, in a crash load of the crash region alone.
+Up to 6.7 ranges are looked through from the lowest up and the page below a range's end is lost;
+from 6.8 on from the highest down (commit bf454ec31add, and "kexec_file: fix incorrect temp_start
+value in locate_mem_hole_top_down()").
 
 Sources: arch/x86/kernel/kexec-bzimage64.c; arch/x86/kernel/crash.c (crash_load_segments,
 crash_setup_memmap_entries); kernel/kexec_file.c; measured on 7.3.4 (docs/loaders.md).
@@ -157,7 +158,8 @@ def file_load(
 
 
 def _crash_memory(host: Host, header: Extent) -> MemoryMap:
-    """The crash kernel's memory as crash_setup_memmap_entries() lists it: the header is in no row."""
+    """The crash kernel's memory as crash_setup_memmap_entries() lists it: the header is in no
+    row."""
     assert host.crash_region is not None
     low = subtract(within(FIRST_MIB, host.memory.ram), [Extent(0, PAGE_SIZE)])
     own = [host.crash_region, *(each.extent for each in host.crash_memory)]

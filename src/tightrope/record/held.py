@@ -193,7 +193,8 @@ def _open_file(pid: int, descriptor: int) -> tuple[str, Blob]:
 
 
 def _program(pid: int) -> bytes:
-    """What runs there; where that is the dynamic linker, which was given the program, what it maps."""
+    """What runs there; where that is the dynamic linker, which was given the program, what it
+    maps."""
     program = _whole(f"/proc/{pid}/exe")
     if _VERSION.search(program) is not None:
         return program

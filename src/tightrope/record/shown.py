@@ -28,8 +28,8 @@ PATHS: Mapping[str, Mapping[int, int]] = {
         295: 1, 300: 1, 305: 1, 307: 1, 383: 1, 437: 1, 439: 1,
     },
 }  # fmt: skip
-"""Which argument of a call is a path: open, stat, lstat, access, readlink (i386 has stat64 and lstat64
-besides); openat, newfstatat (fstatat64), readlinkat, faccessat, statx, openat2, faccessat2
+"""Which argument of a call is a path: open, stat, lstat, access, readlink (i386 has stat64 and
+lstat64 besides); openat, newfstatat (fstatat64), readlinkat, faccessat, statx, openat2, faccessat2
 (arch/x86/entry/syscalls/syscall_64.tbl and syscall_32.tbl)."""
 HIDDEN = (
     "/proc/iomem", "/proc/kcore", "/proc/kallsyms", "/proc/xen", "/proc/mounts",

@@ -68,7 +68,8 @@ class CoreHeader:
 
 
 def named(line: bytes) -> int | None:
-    """The address that a command line gives; the last one counts.  None without one, or for no number.
+    """The address that a command line gives; the last one counts.  None without one, or for no
+    number.
 
     `ADDRESS` or `SIZE@ADDRESS`, each with a unit or none: kexec-tools writes kilobytes.
     """

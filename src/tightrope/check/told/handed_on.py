@@ -1,13 +1,14 @@
-"""Rules about several hops: what a kernel is told, against what the kernel before it was told itself.
+"""Rules about several hops: what a kernel is told, against what the kernel before it was told
+itself.
 
     hop 1    boot_params  --the old kernel's facts-->  hop 2    boot_params  -->  ...
 
-One hop that loses a page, or hangs one node more on a list, is seen by nobody; the fiftieth machine that
-comes up so is.  A loader that is asked again for the same kernel hands on the same: what grows, goes or
-changes on the way does so at every hop.
+One hop that loses a page, or hangs one node more on a list, is seen by nobody; the fiftieth machine
+that comes up so is.  A loader that is asked again for the same kernel hands on the same: what
+grows, goes or changes on the way does so at every hop.
 
-Rules: asked where the host knows what it was handed itself (`Host.entered`), which a hop before tells.
-What is compared is what a kernel goes on with; where things lie may differ from hop to hop.
+Rules: asked where the host knows what it was handed itself (`Host.entered`), which a hop before
+tells.  What is compared is what a kernel goes on with; where things lie may differ from hop to hop.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from tightrope.model.entered import RAM, Entered
 from tightrope.model.walk import Step
 
 PAGE_0 = Extent(0, PAGE_SIZE)
-"""No kernel uses it: whether a loader's map begins with it or behind it is the same (setup_arch)."""
+"""No kernel uses it: whether a loader's map begins with it or behind it is the same
+(setup_arch)."""
 E820_EXT = 1
 """More rows of the memory map: they are compared as rows."""
 

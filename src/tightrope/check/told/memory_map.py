@@ -63,9 +63,9 @@ def map_problems(case: Case, told: Told, memory: Memory) -> Iterator[str]:
 def _matters(case: Case, number: int, extents: Sequence[Extent]) -> tuple[Extent, ...]:
     """What of a difference makes one.
 
-    Another loader saves low memory to the byte and gives away what is left of the last page; of that no
-    kernel can use anything (e820__end_of_ram_pfn, memblock: whole pages).  And what it keeps it may call
-    reserved, or not name at all: memory that is in no row is no RAM.
+    Another loader saves low memory to the byte and gives away what is left of the last page; of
+    that no kernel can use anything (e820__end_of_ram_pfn, memblock: whole pages).  And what it
+    keeps it may call reserved, or not name at all: memory that is in no row is no RAM.
     """
     if case.loaded is None or not case.intent.crash:
         return tuple(extents)

@@ -25,8 +25,8 @@ from tightrope.model import Buffer, Code, Contract, Kind, Participant, Place
 from tightrope.participants.purgatory.relocatable import Relocatable
 
 CONTRACT = Contract(
-    # 0(%rsp) is read before the stack is its own: kexec's jump back entry (setup-x86_64.S).  kexec-tools'
-    # saves low memory, byte by byte (crashdump_backup_memory).
+    # 0(%rsp) is read before the stack is its own: kexec's jump back entry (setup-x86_64.S).
+    # kexec-tools' saves low memory, byte by byte (crashdump_backup_memory).
     reads=frozenset({Place.PURGATORY, Place.SEGMENTS, Place.CONTROL_PAGE, Place.LOW_MEMORY}),
     writes=frozenset({Place.PURGATORY, Place.BACKUP}),
     old={},
