@@ -15,6 +15,7 @@ test:
 	@scripts/setup test
 	@scripts/system-packages
 	@scripts/fetch-kernels
+	@scripts/fetch-kexec-tools
 	@.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # The quick part, under a minute on two quiet cores: everything but the tests that tests/slow.txt lists.
@@ -22,6 +23,7 @@ quick:
 	@scripts/setup test
 	@scripts/system-packages
 	@scripts/fetch-kernels
+	@scripts/fetch-kexec-tools
 	@.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" --quiet $(ARGS)
 
 # Which lines and branches the tests reach: .venv/bin/python -m pytest's own arguments by ARGS=... .
@@ -29,6 +31,7 @@ coverage:
 	@scripts/setup test
 	@scripts/system-packages
 	@scripts/fetch-kernels
+	@scripts/fetch-kexec-tools
 	@.venv/bin/python -m coverage run -m pytest $(ARGS)
 	@.venv/bin/python -m coverage report
 	@.venv/bin/python -m coverage html --quiet --directory .cache/coverage-html
@@ -36,6 +39,7 @@ coverage:
 bench:
 	@scripts/setup test
 	@scripts/fetch-kernels
+	@scripts/fetch-kexec-tools
 	@.venv/bin/python -m bench
 
 # Change the rules and the page walk line by line, and name every change that no test notices: for the night.

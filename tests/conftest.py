@@ -57,6 +57,14 @@ def without_hardware(why: str) -> NoReturn:
     pytest.skip(f"hardware: {why}")
 
 
+def fetched_kexec(name: str) -> Path:
+    """A kexec that scripts/fetch-kexec-tools put there: `kexec-tools-newest`, `kexec-tools-i386`."""
+    path = REPOSITORY / ".cache/kernels" / name / "kexec"
+    if not path.exists():
+        lacking(f"no {name} here: run scripts/fetch-kexec-tools")
+    return path
+
+
 def debian_kernel(flavour: str) -> Path:
     """The vmlinuz that scripts/fetch-kernels recorded for a flavour."""
     kernels = REPOSITORY / ".cache" / "kernels" / "kernels.txt"

@@ -21,6 +21,8 @@ from tightrope.errors import BadInput, MissingPart
 from tightrope.model import Host, Loaded
 from tightrope.record import file
 
+FOREIGN = "Unsupported machine type"
+"""What kexec says of a machine that it was not built for (kexec/phys_arch.c)."""
 PLACES = "/usr/sbin:/sbin:/usr/local/sbin:/usr/bin"
 
 
@@ -46,6 +48,8 @@ def load(
             "--loader kexec-tools needs kexec, which is not here: install kexec-tools, or record on a machine"
             " that has it (tightrope record) and give --segments"
         )
+    if not os.access(program, os.X_OK):
+        raise BadInput("is no program that can be run", source=program)
     if os.geteuid():
         raise MissingPart("kexec works for root alone: run as root, nothing is loaded")
     kind = "-p" if crash else "-l"
@@ -65,19 +69,25 @@ def load(
             except BadInput as err:
                 said.seek(0)
                 words = said.read(4096).decode(errors="replace").strip().splitlines()
+                if not host.paging.long_mode and any(FOREIGN in line for line in words):
+                    raise _width(program, 64, 32) from err
                 raise BadInput(
                     f"{words[-1] if words else err.problem}", source=f"kexec {kind} {kernel}"
                 ) from err
             out.seek(0)
             recording = file.read(out.read(), f"kexec {kind}")
     if (recording.machine == "x86_64") is not host.paging.long_mode:
-        bits, wanted = (64, 32) if recording.machine == "x86_64" else (32, 64)
-        raise BadInput(
-            f"is a {bits}-bit program, and the old kernel is a {wanted}-bit one: name a {wanted}-bit kexec"
-            " (--kexec), or record on such a machine and give --segments",
-            source=program,
-        )
+        wide = recording.machine == "x86_64"
+        raise _width(program, 64 if wide else 32, 32 if wide else 64)
     return segments.recorded(recording)
+
+
+def _width(program: str, bits: int, wanted: int) -> BadInput:
+    return BadInput(
+        f"is a {bits}-bit program, and the old kernel is a {wanted}-bit one: name a {wanted}-bit kexec"
+        " (--kexec), or record on such a machine and give --segments",
+        source=program,
+    )
 
 
 def _tool(name: str) -> str:
