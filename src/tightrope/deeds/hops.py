@@ -203,6 +203,7 @@ def handed_on(verdict: Verdict, found: Entered, number: int, code: OldKernel) ->
         crash_memory=(),
         preserved=(),
         screen=found.screen if any(found.screen) else b"",
+        efi=before.efi if any(found.efi) else None,
         entered=found,
         facts=facts,
     )

@@ -43,6 +43,10 @@ class Settled:
             self._pause(NEVER)
         return self.now
 
+    def again(self, index: int) -> None:
+        """A stretch is over, at the fence or not: what goes round may do so for long still."""
+        self._pause(index + SETTLED)
+
     def _pause(self, at: int) -> None:
         self.pause = at
         self._familiar.limit = min(self._limit, at)

@@ -1,0 +1,93 @@
+"""scripts/join-pairs puts what was predicted beside what happened, and a disagreement shows by itself."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPOSITORY
+
+OLD, NEW = "x/boot/vmlinuz-6.12.1+deb13-amd64", "vmlinuz-7.3.4+deb13-amd64"
+
+
+def pair(mode: str, outcome: str | None, loader: str = "tightrope") -> dict[str, object]:
+    return {
+        "old": OLD, "new": NEW, "mode": mode, "crash": False, "loader": loader, "outcome": outcome,
+    }  # fmt: skip
+
+
+def joined(
+    folder: Path, pairs: list[dict[str, object]], *jumps: dict[str, object]
+) -> tuple[int, list[str]]:
+    (folder / "p").write_text(json.dumps({"pairs": pairs}))
+    (folder / "j").write_text("".join(f"{json.dumps(each)}\n" for each in jumps))
+    script = str(REPOSITORY / "scripts/join-pairs")
+    done = subprocess.run(
+        [sys.executable, script, folder / "p", "--", folder / "j"],
+        check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    return done.returncode, done.stdout.splitlines()[2:]
+
+
+def jump(*, happened: bool, loader: str = "kexec_file_load") -> dict[str, object]:
+    return {
+        "old": "amd64-6.12", "new": "amd64-7.3", "crash": False, "loader": loader,
+        "happened": happened, "said": "",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("pairs", "made", "status", "row"),
+    [
+        ([pair("x86_64", "holds")], jump(happened=True), 0, "| holds (our segments) | entered |"),
+        ([pair("x86_64", "falls")], jump(happened=False), 0, "| falls (our segments) | not entered |"),
+        ([pair("x86_64", None)], jump(happened=True), 0, "| cannot be told (our segments) | entered |"),
+        ([], jump(happened=True), 0, "| cannot be told (our segments) | entered |"),
+        (
+            [pair("x86_64", "holds")], jump(happened=False), 1,
+            "| holds (our segments) | not entered **disagree** |",
+        ),
+        (
+            [pair("x86_64", "holds"), pair("la57", "falls")], jump(happened=True), 1,
+            "| falls (our segments) | entered **disagree** |",
+        ),
+        (
+            [pair("x86_64", "falls"), pair("x86_64", "holds", "file-load")], jump(happened=True), 0,
+            "| holds (file-load) | entered |",
+        ),
+    ],
+)  # fmt: skip
+def test_a_disagreement_shows_by_itself(
+    tmp_path: Path,
+    pairs: list[dict[str, object]],
+    made: dict[str, object],
+    status: int,
+    row: str,
+) -> None:
+    got, rows = joined(tmp_path, pairs, made)
+    assert got == status
+    [line] = rows
+    assert line.startswith("| 6.12 -> 7.3 | kexec | kexec_file_load |")
+    assert line.endswith(row)
+
+
+def test_a_jump_that_was_made_again_counts_by_its_last_time(tmp_path: Path) -> None:
+    pairs = [pair("x86_64", "holds")]
+    assert joined(tmp_path, pairs, jump(happened=False), jump(happened=True))[0] == 0
+
+
+def test_the_table_in_the_docs_is_what_the_script_makes_of_its_files() -> None:
+    folder = REPOSITORY / "docs/reality"
+    done = subprocess.run(
+        [
+            sys.executable, str(REPOSITORY / "scripts/join-pairs"),
+            folder / "predicted.json", "--", folder / "performed.jsonl",
+        ],
+        check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    assert done.stdout in (REPOSITORY / "docs/old-kernels.md").read_text(encoding="utf-8")
