@@ -125,8 +125,6 @@ def test_the_table_of_cases_has_every_rule_and_no_other() -> None:
     here -= {"purgatory-as-known", "digests-right"}
     # A loader's purgatory has its own in tests/segments.
     here -= {"digest-agrees", "digest-covers"}
-    # EFI's stands beside hosts that have it, in test_efi.
-    here -= {"efi-told"}
     assert {breach.rule for breach in CASES} == here
 
 
