@@ -234,6 +234,12 @@ def general(name: str, value: int) -> Callable[[Registers], Registers]:
         (Protocol.MULTIBOOT2, lambda now: replace(now, cr4=0x20), "known-state"),
         (Protocol.PVH, lambda now: replace(now, cr0=now.cr0 | NE), "known-state"),
         (Protocol.FLAT, lambda now: replace(now, efer=LMA), "known-state"),
+        pytest.param(
+            Protocol.MULTIBOOT,
+            lambda now: replace(now, efer=0x100),
+            "known-state",
+            id="LME left on",
+        ),
         (Protocol.MULTIBOOT, lambda now: replace(now, rflags=0x202), "entry-flags"),
     ],
 )

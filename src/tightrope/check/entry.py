@@ -130,7 +130,9 @@ def known_state(case: Case) -> Iterator[Found]:
         problems.append(f"CR0 is {named_bits(registers.cr0, x86.CR0_NAMES)}")
     if (registers.cr4 ^ (wanted.cr4 | kept)) & ~either:
         problems.append(f"CR4 is {named_bits(registers.cr4, x86.CR4_NAMES)}")
-    if bool(registers.efer & x86.EFER_LMA) != wanted.paging:
+    # LME left on without paging makes a 32-bit kernel's first CR0.PG long mode, or #GP (SDM 4.1.1).
+    long_mode = registers.efer & (x86.EFER_LMA if wanted.paging else x86.EFER_LMA | x86.EFER_LME)
+    if bool(long_mode) != wanted.paging:
         problems.append(f"EFER is {named_bits(registers.efer, x86.EFER_NAMES)}")
     if problems:
         yield finding(

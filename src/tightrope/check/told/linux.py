@@ -160,6 +160,9 @@ def _wanted(case: Case, page: ZeroPage) -> bytes:
         known["code32_start"] = case.base
     any_of = ANY | EFI if efi.wanted(case) else ANY
     known |= {name: _of(page.page, BY_NAME[name]) for name in any_of}
+    if page.ramdisk is None and case.intent.inputs.initrd is None:
+        # Without a size nobody reads where: what stands there is another boot's.
+        known |= {"ramdisk_image": 0, "ext_ramdisk_image": 0}
     for name, value in known.items():
         place = BY_NAME[name]
         data = value.to_bytes(place.size, "little") if isinstance(value, int) else value
