@@ -17,6 +17,7 @@
     loading      what a file holds, ready for this Linux to load
     segments     somebody else's segments: recorded, or as Linux would place them
     kexec_tools  kexec-tools asked where it would put a kernel on a described machine
+    watch        a running guest's own kexec: checked before it is let go, and followed
     explain      what a log of a failed kexec comes to, beside a rehearsal
     record       what a command would load, into a file, with nothing loaded
 

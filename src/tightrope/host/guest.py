@@ -89,11 +89,19 @@ class Guest:
     """Frame address -> 4096 bytes, of every table that the current pgd leads to."""
 
 
-def read_guest(told: Told, registers: Registers, read: ReadMemory, *, crash: bool = False) -> Guest:
+def read_guest(
+    told: Told,
+    registers: Registers,
+    read: ReadMemory,
+    *,
+    crash: bool = False,
+    loaded: bool = False,
+) -> Guest:
     """The old kernel that stands with these registers.
 
     What it reserved for a crash kernel is its crash region with `crash`, else the only memory that
-    it gives away.  Raises HostError where it cannot be described.
+    it gives away; where it has `loaded` an image, that has its places, and nothing is asked of it.
+    Raises HostError where it cannot be described.
     """
     mmu = Mmu(
         cr0=registers.cr0,
@@ -125,7 +133,7 @@ def read_guest(told: Told, registers: Registers, read: ReadMemory, *, crash: boo
         raise HostError("tells no memory", source=SOURCE, field="/proc/iomem")
     memory = MemoryMap(memory_files.iomem_regions(resources))
     reserved = [each.extent for each in resources if each.name == "Crash kernel"]
-    if not memory.ram or not reserved:
+    if not memory.ram or not (reserved or (loaded and not crash)):
         raise HostError(
             "has no memory to lay a handover into: give it crashkernel= on its command line",
             source=SOURCE,
@@ -162,6 +170,7 @@ def read_guest(told: Told, registers: Registers, read: ReadMemory, *, crash: boo
         busy=tuple(
             Named(extent=each, what="the old kernel's memory")
             for each in subtract(memory.ram, [*reserved, own, root])
+            if not loaded
         ),
         # The image goes into the highest, whatever its size.
         crash_region=max(reserved) if crash else None,

@@ -29,6 +29,7 @@ from tightrope.views import (
     rules,
     sweep,
     trees,
+    watched,
     xen_says,
 )
 
@@ -43,6 +44,7 @@ _VIEWS = (
     explanation.VIEW,
     sweep.VIEW,
     hops.VIEW,
+    watched.VIEW,
     agreement.VIEW,
     pgd.VIEW,
     dump_info.VIEW,

@@ -29,6 +29,7 @@ FILES = {
     "kdump": ("kdump",),
     "prove": ("prove",),
     "record": ("record",),
+    "watch": ("watch",),
     "explain": ("explain",),
     "load": ("load",),
     "loaded": ("exec", "unload", "status", "refusals"),

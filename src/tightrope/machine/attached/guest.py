@@ -145,11 +145,15 @@ class Attached:
         """One gdb command and its answer, while the guest stands."""
         self._gdb.send(wire.packet(payload))
         limit = time.monotonic() + seconds
-        while not self._packets:
-            if not left(limit):
-                raise MachineError(f"no answer to {payload[:20]!r} in {seconds:.0f} s")
-            self._read_gdb(left(limit))
-        return self._packets.popleft()
+        while True:
+            while not self._packets:
+                if not left(limit):
+                    raise MachineError(f"no answer to {payload[:20]!r} in {seconds:.0f} s")
+                self._read_gdb(left(limit))
+            answer = self._packets.popleft()
+            # Attaching stops a guest that ran, and its stub says so before it is asked anything.
+            if payload == b"?" or answer[:1] not in (b"T", b"S"):
+                return answer
 
     def _description(self) -> list[tuple[str, int]]:
         found: list[tuple[str, int]] = []

@@ -1,0 +1,19 @@
+"""A running guest's own kexec: waited for, checked before it is let go, and followed.
+
+    memory    the guest's memory by physical and by linear address
+    kernel    the old kernel in it: where it lies, its symbols, its relocation code
+    loaded    what it has loaded: struct kimage, page list, segments, their digest
+    observed  all of it as a handover
+    seen      what is wrong with it that no walk has to show
+    follow    from the call to the new kernel, by breakpoints
+    deed      the function that people call
+
+Rules: the guest is somebody else's.  It is read and stopped; nothing in it is written.
+
+May import: abi, check, deeds, errors, host, image, machine, memory, model,
+participants, plan, x86
+"""
+
+from tightrope.deeds.watch.deed import attached, watch
+
+__all__ = ["attached", "watch"]

@@ -1,0 +1,132 @@
+"""The old kernel in a guest's memory: where it lies, its symbols, its relocation code.
+
+    page tables  -> the first page that is mapped in the kernel's own GiB is _text, whatever KASLR did
+    kallsyms     -> in the guest's own memory, or in the image that is given, moved to where it lies
+    relocate_kernel -> by the symbols; by its signature where there are none
+
+Source: Linux Documentation/arch/x86/x86_64/mm.rst (the kernel's text mapping).
+
+Rules: x86_64 guests.  What is not found is one line that says what was looked for.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from tightrope.deeds.watch.memory import PTI_BIT, GuestMemory
+from tightrope.errors import BadInput, ImageError
+from tightrope.image import kallsyms, vmlinux
+from tightrope.memory import Virt
+from tightrope.model import Buffer, Participant, Registers
+from tightrope.model.vmlinux import LinkedSegment, Symbols, Vmlinux
+from tightrope.participants.linux import Convention, Found, find, participant
+from tightrope.x86.cpu import EFER_LMA
+from tightrope.x86.walk import Mmu
+
+TEXT, TEXT_END = 0xFFFF_FFFF_8000_0000, 0xFFFF_FFFF_C000_0000
+STEP = 2 << 20
+BANNER = re.compile(rb"Linux version ([0-9][^\n\0]{3,300})")
+SOURCE = "the guest"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GuestKernel:
+    """`mmu` is the kernel's own view of its memory."""
+
+    mmu: Mmu
+    text: int
+    """Where _text lies."""
+    version: str | None
+    symbols: Symbols
+    found: Found
+    participant: Participant
+
+    def address(self, name: str) -> int:
+        """A symbol's address.  Raises BadInput where it has none."""
+        at = self.symbols.address(name)
+        if at is None:
+            raise BadInput(f"its symbols have no {name}", source=SOURCE, field="kallsyms")
+        return at
+
+
+def mmu_of(registers: Registers, physical_bits: int) -> Mmu:
+    """The kernel's view, also where a process was running.  Raises BadInput outside long mode."""
+    if not registers.efer & EFER_LMA:
+        raise BadInput(
+            "is not in long mode: only 64-bit Linux guests are watched, once they have booted",
+            source=SOURCE,
+        )
+    return Mmu(
+        cr0=registers.cr0,
+        cr3=registers.cr3,
+        cr4=registers.cr4,
+        efer=registers.efer,
+        physical_bits=physical_bits,
+    )
+
+
+def find_kernel(memory: GuestMemory, mmu: Mmu, image: Buffer | None, source: str) -> GuestKernel:
+    """The kernel that runs.  Raises BadInput where there is none, ImageError for another image."""
+    for cr3 in (mmu.cr3, mmu.cr3 & ~PTI_BIT):
+        mmu = replace(mmu, cr3=cr3)
+        mapped = [at for at in range(TEXT, TEXT_END, STEP) if memory.where(mmu, at) is not None]
+        if len(mapped) > 2:
+            break
+    else:
+        raise BadInput(
+            "maps no kernel where a 64-bit Linux has its text: it has not booted yet, or is none",
+            source=SOURCE,
+        )
+    first = mapped[0]
+    phys = memory.where(mmu, first)
+    assert phys is not None
+    # Physically it is one piece, whatever of it is unmapped meanwhile (freed init memory).
+    data = memory.phys(phys, mapped[-1] + STEP - first)
+    segments = (LinkedSegment(virt=Virt(first), data=memoryview(data)),)
+    banner = BANNER.search(data)
+    version = None if banner is None else banner[1].decode("latin-1")
+    symbols = (
+        kallsyms.recover(segments, 64)
+        if image is None
+        else _moved(image, source, first, segments[0])
+    )
+    if symbols is None:
+        raise BadInput(
+            "has no kallsyms that can be read: give the image that it runs with --from",
+            source=SOURCE,
+        )
+    whole = Vmlinux(source=SOURCE, bits=64, version=version, segments=segments, symbols=symbols)
+    code = find(whole)
+    if code.convention is Convention.LINUX_I386:
+        raise BadInput("is a 32-bit kernel: only 64-bit ones are watched", source=SOURCE)
+    return GuestKernel(
+        mmu=mmu,
+        text=first,
+        version=version,
+        symbols=symbols,
+        found=code,
+        participant=participant(code),
+    )
+
+
+def _moved(image: Buffer, source: str, first: int, there: LinkedSegment) -> Symbols:
+    """The image's symbols where KASLR has put them.  Raises ImageError for another kernel."""
+    kernel = vmlinux.read(image, source)
+    if kernel.symbols is None:
+        raise ImageError("has no symbols", source=source, field="kallsyms")
+    linked = min(segment.virt for segment in kernel.segments)
+    banner = kernel.symbols.address("linux_banner")
+    if banner is not None:
+        said = kernel.at(banner, 64)
+        at = banner - linked
+        if bytes(there.data[at : at + 64]) != said:
+            raise ImageError("is not the kernel that the guest runs", source=source)
+    slide = np.uint64((first - linked) & (1 << 64) - 1)
+    return Symbols(
+        names=kernel.symbols.names,
+        starts=kernel.symbols.starts,
+        addresses=kernel.symbols.addresses + slide,
+    )

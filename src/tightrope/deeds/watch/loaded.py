@@ -1,0 +1,167 @@
+"""What a guest has loaded: its struct kimage, the page list, and the segments' bytes.
+
+    struct kimage   head, entry, last_entry, start, control_code_page, swap_page, ...,
+                    nr_segments, segment[16]: buf, bufsz, mem, memsz
+
+Source: Linux include/linux/kexec.h of 6.1 to 7.3; what lies between swap_page and nr_segments has
+changed, so that is looked for: a count, and so many rows of whole pages.
+
+Rules: what it reads is what is there.  A list that does not end or leads out of memory is told
+as such, in `Image.broken`, and what was read up to there is kept.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tightrope.deeds.watch.kernel import SOURCE, GuestKernel
+from tightrope.deeds.watch.memory import GuestMemory
+from tightrope.errors import BadInput, MachineError
+from tightrope.memory import PAGE_SHIFT, PAGE_SIZE, Extent
+
+DESTINATION, INDIRECTION, DONE, LIST_SOURCE = 1, 2, 4, 8
+HEADER = 512
+ROW, ROWS = 32, 16
+STRUCT_PAGE = 64
+"""sizeof(struct page) on x86_64."""
+MOST_PAGES = 1 << 20
+"""Pages that are copied at most: 4 GiB."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KImage:
+    """A struct kimage and what hangs on it."""
+
+    at: int
+    crash: bool
+    head: int
+    start: int
+    control_page: int
+    segments: tuple[tuple[Extent, int], ...]
+    """(mem and memsz, bufsz) of each."""
+    list_pages: Mapping[int, bytes]
+    """Frame address -> the bytes of each page of the list."""
+    destinations: NDArray[np.int64]
+    sources: NDArray[np.int64]
+    """Frame numbers, as the list has them."""
+    broken: str | None
+    """What is wrong with the list, None when it ends as it should."""
+
+
+def read_kimage(memory: GuestMemory, kernel: GuestKernel, at: int) -> KImage:
+    """What is about to be entered.  Raises BadInput where that is no kimage."""
+    head, _entry, _last, start, control = struct.unpack_from(
+        "<5Q", memory.virt(kernel.mmu, at, HEADER)
+    )
+    vmemmap = memory.word(kernel.mmu, kernel.address("vmemmap_base"))
+    frame, rest = divmod(control - vmemmap, STRUCT_PAGE)
+    if rest or not 0 < frame < 1 << 40:
+        raise BadInput("its kimage has no control page", source=SOURCE, field="control_code_page")
+    crash = memory.word(kernel.mmu, kernel.address("kexec_crash_image")) == at
+    pages, destinations, sources, broken = _list(memory, head)
+    return KImage(
+        at=at,
+        crash=crash,
+        head=head,
+        start=start,
+        control_page=frame << PAGE_SHIFT,
+        segments=_segments(memory.virt(kernel.mmu, at, HEADER + ROW * ROWS)),
+        list_pages=pages,
+        destinations=destinations,
+        sources=sources,
+        broken=broken,
+    )
+
+
+def _segments(data: bytes) -> tuple[tuple[Extent, int], ...]:
+    """The rows.  Raises BadInput where none are to be found."""
+    for offset in range(48, HEADER - 8, 8):
+        (count,) = struct.unpack_from("<Q", data, offset)
+        if not 1 <= count <= ROWS:
+            continue
+        rows = [struct.unpack_from("<4Q", data, offset + 8 + ROW * n) for n in range(count)]
+        if all(
+            memsz and bufsz <= memsz and not (mem | memsz) % PAGE_SIZE and mem + memsz < 1 << 52
+            for _buf, bufsz, mem, memsz in rows
+        ):
+            return tuple((Extent.sized(mem, memsz), bufsz) for _, bufsz, mem, memsz in rows)
+    raise BadInput("its kimage has no segments", source=SOURCE, field="kexec_segment")
+
+
+def _list(
+    memory: GuestMemory, head: int
+) -> tuple[dict[int, bytes], NDArray[np.int64], NDArray[np.int64], str | None]:
+    pages: dict[int, bytes] = {}
+    destinations: list[int] = []
+    sources: list[int] = []
+    broken: str | None = None
+    destination: int | None = None
+    words = iter((head,))
+    while broken is None:
+        word = next(words, None)
+        if word is None:
+            broken = "a page of it ends without a word that leads on"
+        elif word & DONE:
+            break
+        elif word & INDIRECTION:
+            frame = word & -PAGE_SIZE
+            if frame in pages:
+                broken = f"it leads back to {frame:#x}"
+                break
+            try:
+                pages[frame] = memory.phys(frame, PAGE_SIZE)
+            except MachineError:
+                broken = f"it leads to {frame:#x}, where there is no memory"
+                break
+            words = iter(struct.unpack("<512Q", pages[frame]))
+        elif word & DESTINATION:
+            destination = word >> PAGE_SHIFT
+        elif word & LIST_SOURCE:
+            if destination is None:
+                broken = "it has a source before any destination"
+                break
+            destinations.append(destination)
+            sources.append(word >> PAGE_SHIFT)
+            destination += 1
+            if len(sources) > MOST_PAGES:
+                broken = f"it has more than {MOST_PAGES} sources"
+        elif word:
+            broken = f"{word:#x} is no word of a list"
+    return pages, np.array(destinations, np.int64), np.array(sources, np.int64), broken
+
+
+def bytes_of(memory: GuestMemory, image: KImage) -> tuple[bytes, ...]:
+    """Each segment as it will be when everything is copied: the sources' bytes, page by page.
+
+    A crash image lies where it is.  Pages that the list leaves out are read where they lie.
+    """
+    if image.crash:
+        return tuple(memory.phys(extent.start, extent.size) for extent, _ in image.segments)
+    lies = dict(zip(image.destinations.tolist(), image.sources.tolist(), strict=True))
+    found = []
+    for extent, _ in image.segments:
+        frames = np.array([lies.get(page, page) for page in extent.pages], np.int64)
+        found.append(_gathered(memory, frames))
+    return tuple(found)
+
+
+def _gathered(memory: GuestMemory, frames: NDArray[np.int64]) -> bytes:
+    """The bytes of frames in their order, run by run of frames that follow or precede each
+    other."""
+    out = np.empty((len(frames), PAGE_SIZE), np.uint8)
+    order = np.argsort(frames, kind="stable")
+    rising = frames[order]
+    cuts = np.nonzero(np.diff(rising) > 1)[0] + 1
+    for run in np.split(np.arange(len(rising)), cuts):
+        if not len(run):
+            continue
+        first, last = int(rising[run[0]]), int(rising[run[-1]])
+        data = memory.phys(first << PAGE_SHIFT, (last - first + 1) << PAGE_SHIFT)
+        rows = np.frombuffer(data, np.uint8).reshape(-1, PAGE_SIZE)
+        out[order[run]] = rows[rising[run] - first]
+    return out.tobytes()

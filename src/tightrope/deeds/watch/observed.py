@@ -1,0 +1,343 @@
+"""A guest that stands at V, as a handover: everything that is about to be walked, as it lies in
+memory.
+
+    iomem_resource, tables, registers -> Host       struct kimage, page list -> segments, and their plan
+    P, the root of the tables         -> the programs' bytes and page_table_a
+
+Rules: what the guest has is taken, and nothing laid anew: what should be there instead is for
+`seen` and for the rules to say.  The image is the one that is given, or what the segments
+themselves make.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from tightrope import host, participants, plan
+from tightrope.abi import boot
+from tightrope.deeds.file_load import HABITS
+from tightrope.deeds.segments import KEXEC_TOOLS
+from tightrope.deeds.watch.kernel import SOURCE, GuestKernel
+from tightrope.deeds.watch.loaded import KImage
+from tightrope.deeds.watch.memory import GuestMemory
+from tightrope.errors import BadInput, ImageError, MachineError
+from tightrope.host.capture.iomem import regions
+from tightrope.image import read as read_image
+from tightrope.memory import PAGE_SIZE, Extent, MemoryMap, Phys, RegionKind, Virt
+from tightrope.model import (
+    Given,
+    Handover,
+    Image,
+    Loaded,
+    Loader,
+    Named,
+    Participant,
+    Piece,
+    PieceRole,
+    Plan,
+    Registers,
+    Tables,
+    Trees,
+    World,
+    with_code,
+)
+from tightrope.model.recording import HeldSegment
+from tightrope.participants import purgatory
+from tightrope.participants.linux import Convention
+from tightrope.plan import Request
+from tightrope.plan.allocate import extents
+
+SECTOR = 512
+LOADFLAGS, LOADED_HIGH = 0x211, 1
+SETUP_SECTS, HEADER_AT, HEADER_SIZE, HEADER_MAGIC = 0x1F1, 0x1F1, 0x201, 0x202
+"""HEADER_SIZE: how far the header goes behind its magic (Documentation/arch/x86/boot.rst)."""
+E820_ROW = struct.Struct("<QQI")
+KINDS = {
+    1: RegionKind.RAM,
+    3: RegionKind.ACPI,
+    4: RegionKind.NVS,
+}
+"""enum e820_type (asm/e820/types.h); all others are reserved."""
+MOST_ROWS = 1024
+MOST_RESOURCES = 4096
+OBJECT_MOST = 1 << 20
+
+
+def observed(
+    memory: GuestMemory,
+    kernel: GuestKernel,
+    image: KImage,
+    datas: tuple[bytes, ...],
+    registers: Registers,
+    *,
+    new: Image | None,
+    physical_bits: int,
+    gbpages: bool,
+) -> Handover:
+    """The handover that the guest is about to walk.  Raises TightropeError where it cannot be
+    told."""
+    at_v = registers.rip
+    mmu = replace(kernel.mmu, cr0=registers.cr0, cr3=registers.cr3, cr4=registers.cr4)
+    told = host.Told(
+        iomem="\n".join(_resources(memory, kernel)),
+        symbols=f"{kernel.text:016x} T _text\n{_relocate(kernel):016x} T relocate_kernel",
+        physical_bits=physical_bits,
+        gbpages=gbpages,
+    )
+    found = host.read_guest(told, registers, memory.view, crash=image.crash, loaded=True)
+    old = replace(found.host, memory=_firmware_map(memory, kernel))
+    loaded = _loaded(memory, kernel, image, datas)
+    new = new or _image(loaded, image)
+    trees = kernel.participant.contract.trees
+    request = Request(loaded=loaded, crash=image.crash, whole_memory=trees is Trees.WHOLE_MEMORY)
+    walked = _as_it_lies(plan.prepare(new, old, request), image, at_v)
+    page = memory.phys(image.control_page, PAGE_SIZE)
+    root, swap, arguments = _call(memory, kernel, registers, page)
+    code = replace(kernel.participant.code, data=_code(kernel, page))
+    chain = with_code(participants.chain(walked, kernel.participant), code)
+    tables = _tables(memory, old, registers, root)
+    behind = memory.where(mmu, at_v)
+    if behind is None:
+        raise MachineError(f"the guest stands at {at_v:#x}, which it does not map")
+    frame = Phys(behind & -PAGE_SIZE)
+    pieces = [Piece(phys=frame, data=memory.phys(frame, PAGE_SIZE), role=PieceRole.CODE_AT_V)]
+    stack = memory.where(mmu, registers.general["rsp"])
+    if stack is None:
+        raise MachineError("the guest's stack is not mapped")
+    lies = Extent.sized(stack & -PAGE_SIZE, PAGE_SIZE)
+    pieces.append(
+        Piece(phys=Phys(lies.start), data=memory.phys(lies.start, PAGE_SIZE), role=PieceRole.STACK)
+    )
+    for each in arguments:
+        start = each.start & -PAGE_SIZE
+        if start != lies.start:
+            data = memory.phys(start, PAGE_SIZE)
+            pieces.append(Piece(phys=Phys(start), data=data, role=PieceRole.ARRAY_ON_STACK))
+    for role, (base, _limit) in ((PieceRole.GDT, registers.gdt), (PieceRole.IDT, registers.idt)):
+        there = memory.where(mmu, base) if base else None
+        if there is not None:
+            start = there & -PAGE_SIZE
+            pieces.append(Piece(phys=Phys(start), data=memory.phys(start, PAGE_SIZE), role=role))
+    world = World(
+        host=old,
+        laid=tuple(pieces),
+        pgd=found.pgd,
+        tables=found.tables,
+        code_phys=frame,
+        registers=registers,
+        arguments=arguments,
+        stack=lies,
+    )
+    return Handover(
+        intent=walked,
+        world=world,
+        chain=chain,
+        page_table_a=tables,
+        page_table_b=tables,
+        page_list={Phys(at): data for at, data in image.list_pages.items()},
+        segments=walked.segments,
+        registers=registers,
+        swap_page=swap,
+    )
+
+
+def _relocate(kernel: GuestKernel) -> int:
+    return int(kernel.found.virt)
+
+
+def _resources(memory: GuestMemory, kernel: GuestKernel) -> Iterator[str]:
+    """/proc/iomem's lines, out of struct resource (include/linux/ioport.h): start, end, name,
+    flags, desc, parent, sibling, child."""
+    root = kernel.address("iomem_resource")
+    first = struct.unpack("<8Q", memory.virt(kernel.mmu, root, 64))[7]
+    todo, seen = [(first, 0)], 0
+    while todo and seen < MOST_RESOURCES:
+        at, depth = todo.pop()
+        if not at:
+            continue
+        seen += 1
+        start, end, name, _flags, _desc, _parent, sibling, child = struct.unpack(
+            "<8Q", memory.virt(kernel.mmu, at, 64)
+        )
+        yield f"{'  ' * depth}{start:08x}-{end:08x} : {_text(memory, kernel, name)}"
+        todo += [(sibling, depth), (child, depth + 1)]
+
+
+def _firmware_map(memory: GuestMemory, kernel: GuestKernel) -> MemoryMap:
+    """What the firmware told the old kernel (struct e820_table, asm/e820/types.h): loaders read
+    that, and not what the old kernel made of it."""
+    at = memory.word(kernel.mmu, kernel.address("e820_table_firmware"))
+    count = int.from_bytes(memory.virt(kernel.mmu, at, 4), "little")
+    if not 0 < count <= MOST_ROWS:
+        raise BadInput(f"has {count} rows", source=SOURCE, field="e820_table_firmware")
+    data = memory.virt(kernel.mmu, at + 4, E820_ROW.size * count)
+    rows = [
+        (Extent.sized(start, size), KINDS.get(kind, RegionKind.RESERVED))
+        for start, size, kind in E820_ROW.iter_unpack(data)
+        if size
+    ]
+    return MemoryMap(regions(rows))
+
+
+def _text(memory: GuestMemory, kernel: GuestKernel, at: int) -> str:
+    if not at:
+        return "?"
+    size = min(64, PAGE_SIZE - at % PAGE_SIZE)
+    return memory.virt(kernel.mmu, at, size).partition(b"\0")[0].decode("latin-1")
+
+
+def _loaded(
+    memory: GuestMemory, kernel: GuestKernel, image: KImage, datas: tuple[bytes, ...]
+) -> Loaded:
+    """The segments, and whose purgatory they are entered by."""
+    segments = tuple(
+        HeldSegment(destination=extent, data=_trimmed(data, size))
+        for (extent, size), data in zip(image.segments, datas, strict=True)
+    )
+    entered = next((each for each in segments if image.start in each.destination), None)
+    program: Participant | None = None
+    by, habits, loader = "a loader that is not known", KEXEC_TOOLS, Loader.KEXEC_TOOLS
+    if entered is not None:
+        linux = _purgatory(memory, kernel)
+        program = purgatory.found(entered.destination, entered.data, linux, "Linux")
+        if "digest" in program.code.symbols:
+            version = (kernel.version or "").split(" ", 1)[0]
+            by, habits, loader = f"kexec_file_load of Linux {version}", HABITS, Loader.FILE_LOAD
+        else:
+            by = "kexec-tools, or another user of kexec_load"
+        if bytes(entered.data[0x202:0x206]) == b"HdrS":
+            program = None
+    return Loaded(
+        loader=loader,
+        by=by,
+        source=SOURCE,
+        segments=segments,
+        entry=image.start,
+        crash=image.crash,
+        narrow=False,
+        purgatory=program,
+        habits=habits,
+    )
+
+
+def _trimmed(data: bytes, size: int) -> bytes:
+    """Without the zeros behind what was loaded; with them where they are none."""
+    return data if any(data[size:]) else data[:size]
+
+
+def _purgatory(memory: GuestMemory, kernel: GuestKernel) -> list[purgatory.Relocatable]:
+    """The object that kexec_file_load takes, none where the kernel has none."""
+    at, size_at = (
+        kernel.symbols.address(name) for name in ("kexec_purgatory", "kexec_purgatory_size")
+    )
+    if at is None or size_at is None:
+        return []
+    size = memory.word(kernel.mmu, size_at)
+    if not 0 < size < OBJECT_MOST:
+        return []
+    try:
+        return [purgatory.read(memory.virt(kernel.mmu, at, size), f"{SOURCE}: kexec_purgatory")]
+    except (ImageError, MachineError):
+        return []
+
+
+def _image(loaded: Loaded, image: KImage) -> Image:
+    """A bzImage of the segments: the setup header that boot_params has, and the kernel behind it.
+
+    Raises BadInput where no segment holds a struct boot_params.
+    """
+    params = next((e for e in loaded.segments if bytes(e.data[0x202:0x206]) == b"HdrS"), None)
+    if params is None:
+        raise BadInput(
+            "what it has loaded has no struct boot_params: only Linux's bzImages are told apart; give"
+            " KERNEL",
+            source=SOURCE,
+        )
+    page = bytes(params.data[: boot.BOOT_PARAMS_SIZE])
+    sectors = page[SETUP_SECTS] or 4
+    size = int.from_bytes(page[0x1F4:0x1F8], "little") * 16
+    kernel = next((e for e in loaded.segments if e is not params and len(e.data) >= size > 0), None)
+    if kernel is None:
+        raise BadInput("no segment is as large as its kernel says", source=SOURCE)
+    head = bytearray((sectors + 1) * SECTOR)
+    end = HEADER_MAGIC + page[HEADER_SIZE]
+    head[HEADER_AT:end] = page[HEADER_AT:end]
+    head[0x1FE:0x200] = b"\x55\xaa"
+    head[LOADFLAGS] |= LOADED_HIGH  # a loader may leave them out
+    return read_image(bytes(head) + bytes(kernel.data), f"{SOURCE}'s new kernel")
+
+
+def _as_it_lies(made: Plan, image: KImage, at_v: int) -> Plan:
+    """The plan with the frames that the guest's kernel has chosen."""
+    lies = dict(zip(image.destinations.tolist(), image.sources.tolist(), strict=True))
+    pages = np.concatenate([np.array(each.destination.pages, np.int64) for each in made.segments])
+    sources = np.array([lies.get(page, page) for page in pages.tolist()], np.int64)
+    frames = np.array(sorted(at >> 12 for at in image.list_pages), np.int64)
+    ours = {"the control page", "the page list", "sources"}
+    own = [
+        Named(extent=Extent.sized(image.control_page, PAGE_SIZE), what="the control page"),
+        *(Named(extent=e, what="the page list") for e in extents(frames)),
+        *(Named(extent=e, what="sources") for e in extents(np.unique(sources[sources != pages]))),
+    ]
+    return replace(
+        made,
+        control_page=Phys(image.control_page),
+        relocation=Virt(at_v),
+        destinations=pages,
+        sources=sources,
+        head=image.head,
+        list_pages={Phys(at): np.frombuffer(data, "<u8") for at, data in image.list_pages.items()},
+        spare=(),
+        identity=(*own, *(each for each in made.identity if each.what not in ours)),
+    )
+
+
+def control_page(memory: GuestMemory, kernel: GuestKernel, registers: Registers) -> int:
+    """P, as the call hands it over."""
+    rsi = registers.general["rsi"]
+    return rsi if kernel.found.convention is Convention.LINUX_7 else memory.word(kernel.mmu, rsi)
+
+
+def _call(
+    memory: GuestMemory, kernel: GuestKernel, registers: Registers, page: bytes
+) -> tuple[int, Phys | None, tuple[Extent, ...]]:
+    """The root of page_table_a, the swap page, and where the call's words lie."""
+    if kernel.found.convention is Convention.LINUX_7:
+        at = kernel.found.symbols["kexec_pa_table_page"]
+        return int.from_bytes(page[at : at + 8], "little"), None, ()
+    array = registers.general["rsi"]
+    phys = memory.where(kernel.mmu, array)
+    if phys is None:
+        raise MachineError(f"the page array at {array:#x} is not mapped")
+    order = kernel.participant.contract.array
+    words = struct.unpack(f"<{len(order)}Q", memory.virt(kernel.mmu, array, 8 * len(order)))
+    by = dict(zip(order, words, strict=True))
+    return by[Given.TABLE_A], Phys(by[Given.SWAP_PAGE]), (Extent.sized(phys, 8 * len(order)),)
+
+
+def _code(kernel: GuestKernel, page: bytes) -> bytes:
+    """The control page's bytes as code: all of it, or as much as the kernel copies there."""
+    same = kernel.participant.contract.same
+    return page[:same] + kernel.participant.code.data[same:]
+
+
+def _tables(memory: GuestMemory, old: object, registers: Registers, root: int) -> Tables:
+    """Every page of a tree."""
+    from tightrope.model import Host
+    from tightrope.x86.survey import survey
+
+    assert isinstance(old, Host)
+    pages: dict[int, memoryview] = {}
+
+    def table(frame: int) -> memoryview | None:
+        view = memory.view(frame & -PAGE_SIZE, PAGE_SIZE)
+        if view is not None:
+            pages[frame & -PAGE_SIZE] = view
+        return view
+
+    survey(table, registers.mmu(old.cpu, root=root))
+    return Tables(root=Phys(root), pages=pages)

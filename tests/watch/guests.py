@@ -1,0 +1,209 @@
+"""Guests of a user's: plain QEMU processes with a QMP and a gdb socket, and a shell on their console.
+
+Rules: nothing is asserted here.  A guest is no machine of ours: it is started as a user would, and what is
+known of it is its sockets' paths.  One boot serves many cases: a guest's whole state is saved to a file
+(QMP's migrate) and others begin from it.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import select
+import socket
+import subprocess
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tests.conftest import debian_kernel
+from tests.makers import cpio
+from tests.perform.jumps import RUN_KEXEC, kexec_tools
+from tightrope import image
+from tightrope.machine.attached import Attached
+
+MEBIBYTES = 512
+CRASH = "160M"
+SECONDS = 900.0
+"""Far above any boot, on a computer that does other things as well."""
+LINE = "console=ttyS0 earlyprintk=ttyS0,115200 panic=-1"
+NEW = "cloud-amd64"
+"""Its payload is lz4, which is soon unpacked."""
+PROGRAM = 0o100755
+INIT = b"""#!/bin/busybox sh
+/bin/busybox --install -s /bin
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev
+exec </dev/console >/dev/console 2>&1
+stty -echo
+echo "guest: up $(uname -r)"
+while read -r line; do
+    eval "$line"
+    echo "guest: did $?"
+done
+poweroff -f
+"""
+
+
+@functools.cache
+def small() -> bytes:
+    """An initramfs with a shell on the console."""
+    busybox = debian_kernel("busybox-amd64").read_bytes()
+    made = [
+        cpio.entry(name, mode=cpio.DIRECTORY)
+        for name in ("bin", "dev", "proc", "sys", "home", "home/lib")
+    ]
+    made += [
+        cpio.entry("init", INIT, mode=PROGRAM),
+        cpio.entry("bin/busybox", busybox, mode=PROGRAM),
+    ]
+    return b"".join(made) + cpio.TRAILER
+
+
+@functools.cache
+def large() -> bytes:
+    """The same with kexec-tools, a kernel to leave for and its initramfs."""
+    given = [(name, path.read_bytes()) for name, path in kexec_tools()]
+    given += [("new", debian_kernel(NEW).read_bytes()), ("small", small())]
+    more = [cpio.entry(f"home/{name}", data, mode=PROGRAM) for name, data in given]
+    return small() + b"".join(more) + cpio.TRAILER
+
+
+def load(*how: str) -> str:
+    """The command that loads the new kernel: -l or -p, and -s for kexec_file_load."""
+    words = f"{LINE} tightrope=watched"
+    return f"cd /home && {RUN_KEXEC} {' '.join(how)} new --initrd=small --append='{words}'"
+
+
+LEAVE = f"{RUN_KEXEC} -e"
+CRASHES = "echo c > /proc/sysrq-trigger"
+
+
+class Guest:
+    """A QEMU of somebody's.  Use it in a `with`."""
+
+    def __init__(
+        self,
+        folder: Path,
+        flavour: str = "amd64",
+        *,
+        state: Path | None = None,
+        kaslr: bool = False,
+        accelerator: str = "tcg",
+    ) -> None:
+        """`state`: begin from what another guest of the same kernel saved."""
+        self.folder = folder
+        folder.mkdir(exist_ok=True)
+        kernel, initrd = folder / "kernel", folder / "initrd"
+        path = debian_kernel(flavour)
+        data = path.read_bytes()
+        # As a file of a distribution it unpacks itself, to where KASLR wants it; that takes seconds.
+        kernel.write_bytes(data if kaslr else bytes(image.unpack(image.read(data, path.name))))
+        initrd.write_bytes(large())
+        # A path of a socket has 107 characters at most.
+        self.qmp, self.gdb = (os.path.relpath(folder / name) for name in ("qmp", "gdb"))
+        for old in (self.qmp, self.gdb):
+            Path(old).unlink(missing_ok=True)
+        said = ["qemu-system-x86_64", "-accel", accelerator, "-m", str(MEBIBYTES), "-nodefaults"]
+        said += ["-display", "none", "-no-reboot", "-cpu", "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt"]
+        said += ["-kernel", str(kernel), "-initrd", str(initrd)]
+        said += ["-append", f"console=ttyS0 quiet panic=-1 crashkernel={CRASH}"]
+        said += ["-chardev", f"socket,id=q,path={self.qmp},server=on,wait=off"]
+        said += ["-mon", "chardev=q,mode=control"]
+        said += ["-gdb", f"unix:{self.gdb},server=on,wait=off", "-serial", "stdio"]
+        if state is not None:
+            said += ["-incoming", f"exec:cat {state}"]
+        self._process = subprocess.Popen(
+            said, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, start_new_session=True
+        )
+        self.text = ""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
+
+    def hear(self, seconds: float = 0.0) -> None:
+        """Take in what the console has said."""
+        assert self._process.stdout is not None
+        while select.select([self._process.stdout], [], [], seconds)[0]:
+            data = os.read(self._process.stdout.fileno(), 1 << 16)
+            if not data:
+                return
+            self.text += data.decode("latin-1")
+            seconds = 0.0
+
+    def wait(self, word: str, seconds: float = SECONDS) -> None:
+        """Until the console says a word."""
+        limit = time.monotonic() + seconds
+        while word not in self.text:
+            if time.monotonic() > limit or self._process.poll() is not None:
+                raise AssertionError(f"{word!r} was not said: {self.text[-2000:]}")
+            self.hear(0.2)
+
+    def say(self, command: str) -> None:
+        """Type a line."""
+        self.text = ""
+        assert self._process.stdin is not None
+        self._process.stdin.write(command.encode() + b"\n")
+
+    def do(self, command: str) -> None:
+        """A command, and that it went well."""
+        self.say(command)
+        self.wait("guest: did ")
+        while "\n" not in self.text.partition("guest: did ")[2]:
+            self.hear(0.2)
+        assert "guest: did 0" in self.text, self.text
+
+    def over(self, seconds: float) -> bool:
+        """Whether QEMU has ended, by a reset (-no-reboot)."""
+        limit = time.monotonic() + seconds
+        while time.monotonic() < limit and self._process.poll() is None:
+            self.hear(0.2)
+        return self._process.poll() is not None
+
+    def attached(self) -> Attached:
+        """Watched, once its sockets are there."""
+        limit = time.monotonic() + SECONDS
+        while not (Path(self.qmp).exists() and Path(self.gdb).exists()):
+            assert time.monotonic() < limit
+            time.sleep(0.05)
+        while not self._runs():
+            assert time.monotonic() < limit
+            time.sleep(0.1)
+        return Attached(self.qmp, self.gdb)
+
+    def _runs(self) -> bool:
+        """What was saved has been read."""
+        with socket.socket(socket.AF_UNIX) as qmp, qmp.makefile("rw") as lines:
+            qmp.connect(self.qmp)
+            lines.readline()
+            for name in ("qmp_capabilities", "query-status"):
+                lines.write(json.dumps({"execute": name}) + "\n")
+                lines.flush()
+                while "return" not in (answer := json.loads(lines.readline())):
+                    pass
+        return bool(answer["return"]["status"] != "inmigrate")
+
+    def save(self, path: Path) -> None:
+        """Its state, for others to begin from; this one stands then."""
+        guest = self.attached()
+        try:
+            guest.qmp("migrate", {"uri": f"exec:cat > {path}"})
+            while guest.qmp("query-migrate")["status"] not in ("completed", "failed"):  # type: ignore[index]
+                time.sleep(0.1)
+        finally:
+            guest.leave(standing=True)

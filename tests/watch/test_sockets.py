@@ -1,0 +1,106 @@
+"""What may be wrong with a guest's sockets is one line and exit status 2, and nothing is left hanging."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tightrope.cli import main
+from tightrope.machine import wire
+from tightrope.machine.attached import guest as attached_guest
+
+GREETING = (
+    b'{"QMP": {"version": {"qemu": {"major": 7, "minor": 2, "micro": 0}}, "capabilities": []}}\r\n'
+)
+
+
+class Talker:
+    """A socket that says something to whoever comes, and then what `answer` makes of each piece."""
+
+    def __init__(self, path: Path, hello: bytes, answer: bytes = b"") -> None:
+        self.path, self.heard = str(path), b""
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.bind(self.path)
+        self._socket.listen()
+        self._hello, self._answer = hello, answer
+        threading.Thread(target=self._talk, daemon=True).start()
+
+    def _talk(self) -> None:
+        with contextlib.suppress(OSError), self._socket.accept()[0] as there:
+            there.sendall(self._hello)
+            while data := there.recv(4096):
+                self.heard += data
+                if self._answer:
+                    there.sendall(self._answer)
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attached_guest, "GREET_SECONDS", 0.4)
+    monkeypatch.setattr(attached_guest, "ANSWER_SECONDS", 0.4)
+
+
+@pytest.fixture
+def qmp(tmp_path: Path) -> Iterator[Talker]:
+    made = Talker(tmp_path / "qmp", GREETING, b'{"return": {}, "id": 1}\r\n')
+    yield made
+    made.close()
+
+
+def line(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    assert main(["watch", *words]) == 2
+    (said,) = [e for e in capsys.readouterr().err.splitlines() if e.startswith("tightrope: ")]
+    return said
+
+
+def test_no_socket_there(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    said = line(capsys, "--qmp", str(tmp_path / "none"), "--gdb", ":1")
+    assert "none: QMP: cannot be connected to: No such file" in said
+
+
+def test_a_socket_that_is_no_qmp(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    talker = Talker(tmp_path / "ssh", b"SSH-2.0-OpenSSH_9.2\r\n")
+    assert "is no QMP socket" in line(capsys, "--qmp", talker.path, "--gdb", ":1")
+    talker.close()
+
+
+def test_a_socket_that_says_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    talker = Talker(tmp_path / "mute", b"")
+    said = line(capsys, "--qmp", talker.path, "--gdb", ":1")
+    assert "says nothing: it is no QMP socket, or another client is on it" in said
+    talker.close()
+
+
+def test_a_stub_that_another_debugger_is_on(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, qmp: Talker
+) -> None:
+    talker = Talker(tmp_path / "gdb", b"")
+    said = line(capsys, "--qmp", qmp.path, "--gdb", talker.path)
+    assert "another debugger is on it" in said
+    talker.close()
+
+
+def test_a_stub_that_is_none_is_said_and_the_guest_goes_on(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, qmp: Talker
+) -> None:
+    talker = Talker(tmp_path / "gdb", b"HTTP/1.1 400\r\n")
+    assert "is no gdb stub of QEMU's" in line(capsys, "--qmp", qmp.path, "--gdb", talker.path)
+    assert b'"cont"' in qmp.heard, "whatever stands is let go"
+    talker.close()
+
+
+def test_a_stub_of_another_machine(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, qmp: Talker
+) -> None:
+    talker = Talker(tmp_path / "gdb", b"", b"+" + wire.packet(b"l<target></target>"))
+    said = line(capsys, "--qmp", qmp.path, "--gdb", talker.path)
+    assert "not that of an x86_64 machine" in said
+    talker.close()
