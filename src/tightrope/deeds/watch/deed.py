@@ -128,6 +128,7 @@ def judge(call: Call, *, new: Image | None = None, walk: bool = True, stages: St
         page = memory.phys(image.control_page, PAGE_SIZE)
         findings = [
             *seen.control_page(page, kernel),
+            *seen.tables(built),
             *seen.page_list(image),
             *seen.digest(image, datas, built),
         ]

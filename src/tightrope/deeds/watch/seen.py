@@ -2,6 +2,7 @@
 
     control page   against the kernel's own relocate_kernel
     page list      against the segments of struct kimage
+    tables         against what has to be reached
     segments       against the digest that the loader put into its purgatory
 
 Rules: what is compared is what two programs of the guest wrote apart from each other; a
@@ -12,17 +13,20 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from tightrope.deeds.watch.kernel import GuestKernel
 from tightrope.deeds.watch.loaded import KImage
-from tightrope.memory import PAGE_SHIFT, Extent
+from tightrope.memory import PAGE_SHIFT, PAGE_SIZE, Extent
 from tightrope.model import Finding, Handover, Kind, Step
+from tightrope.x86.walk import Access, Refused, TableVisit, entries_in, walk
 
 WORD, DIGEST = 8, 32
 GATE = 16
+MEMORY = "memory"
+"""What `plan` calls all of it."""
 
 
 def control_page(page: bytes, kernel: GuestKernel) -> Iterator[Finding]:
@@ -134,3 +138,46 @@ def _regions(image: KImage, program: int) -> dict[int, int]:
         for number, (extent, _) in enumerate(image.segments)
         if number != program
     }
+
+
+def tables(built: Handover) -> Iterator[Finding]:
+    """The tables that it goes on with lead V and P to the control page, and everything that is
+    copied or entered to itself."""
+    intent, tree = built.intent, built.page_table_a
+    mmu = built.registers.mmu(built.host.cpu, root=tree.root)
+    read = entries_in(tree.pages)
+    wanted = (
+        ("V", int(intent.relocation), "table-a-maps-v", Step.TABLE_A),
+        ("P", int(intent.control_page), "table-a-maps-p", Step.IDENTITY),
+    )
+    for name, virt, rule, step in wanted:
+        got = walk(read, mmu, virt, Access.FETCH)
+        if isinstance(got, Refused):
+            yield _entry(name, virt, got.reason, got.visits, rule, step)
+        elif got.phys & -PAGE_SIZE != intent.control_page:
+            reason = f"it leads to {got.phys:#x}, not to the control page"
+            yield _entry(name, virt, reason, got.visits, rule, step)
+    for each in intent.identity:
+        if each.what == MEMORY:
+            continue  # the walk has no use for the rest of it
+        at = each.extent.start
+        while at < each.extent.end:
+            got = walk(read, mmu, at, Access.WRITE)
+            if isinstance(got, Refused) or got.phys != at:
+                reason = got.reason if isinstance(got, Refused) else f"it leads to {got.phys:#x}"
+                yield _entry(each.what, at, reason, got.visits, "table-b-covers", Step.TABLE_B)
+                return
+            at += got.page_size - at % got.page_size
+
+
+def _entry(
+    what: str, virt: int, reason: str, visits: Sequence[TableVisit], rule: str, step: Step
+) -> Finding:
+    last = visits[-1] if visits else None
+    return Finding(
+        rule=rule,
+        step=step,
+        message=f"the tables of the walk do not lead {what} at {virt:#x} where it has to go: {reason}",
+        evidence={} if last is None else {last.level: f"{last.entry:#x} at {last.at:#x}"},
+        mend="load again, and see what wrote there since the load",
+    )

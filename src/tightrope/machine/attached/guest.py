@@ -35,7 +35,8 @@ PIECE = 2048
 SAVED = 64 << 10
 """Bytes from which on memory is asked of pmemsave."""
 TURN = 0.1
-RESETS = ("RESET", "SHUTDOWN", "GUEST_PANICKED")
+GONE = "it has ended"
+RESETS = ("RESET", "SHUTDOWN", "GUEST_PANICKED", GONE)
 
 
 class Attached:
@@ -293,8 +294,13 @@ class Attached:
             if not left(limit) or self.ended():
                 return False
             turn()
-            self._read_qmp(0)
-            self._read_gdb(min(left(limit), TURN))
+            try:
+                self._read_qmp(0)
+                self._read_gdb(min(left(limit), TURN))
+            except WireError:
+                raise
+            except MachineError:
+                self.events.append(GONE)
         signal = wire.stop_signal(self._packets.popleft())
         self._running = False
         return signal != wire.SIGNAL_QUIT and not self.ended()
