@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import functools
 import shutil
+import signal
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -245,3 +248,23 @@ def test_it_is_left_standing_where_a_finding_was_made(
         with guest.attached() as again:  # the port is free, and it stands where it stood
             assert again.raw()["rip"] == call.virt
             assert again.qmp("query-status")["running"] is False  # type: ignore[index]
+
+
+@pytest.mark.parametrize("how", [None, signal.SIGINT, signal.SIGTERM])
+def test_a_guest_runs_on_when_it_is_left(
+    state: Callable[[str, str], Path], folder: Path, how: signal.Signals | None
+) -> None:
+    with Guest(folder / "left", "amd64", state=state("amd64", "tools")) as guest:
+        guest.attached().leave()
+        words = [sys.executable, "-m", "tightrope", "watch", "--qmp", guest.qmp, "--gdb", guest.gdb]
+        words += ["--limit", "2" if how is None else "600"]
+        with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as watcher:
+            assert watcher.stderr is not None
+            assert "attached" in watcher.stderr.readline()
+            if how is not None:
+                watcher.send_signal(how)
+            said = watcher.stderr.read()
+        assert watcher.returncode == (2 if how is None else 128 + how)
+        if how is None:
+            assert "did no kexec within 2 s" in said
+        guest.do("true")
