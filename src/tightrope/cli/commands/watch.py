@@ -64,8 +64,11 @@ def guest(parser: ArgumentParser) -> None:
     description="Attach to a QEMU guest of yours, wait for its kexec or its crash, check the whole handover"
     " while it stands at the call, let it go and follow it by breakpoints.  Nothing in the guest is written;"
     " when the watch ends, also by Ctrl-C, its breakpoints are out and it runs on.",
-    epilog="example: tightrope watch --qmp qmp.sock --gdb localhost:1234    Exit status: 0 it holds, 1 a"
-    " finding, or it came no further, 2 there is no verdict.",
+    examples=(
+        "tightrope watch --qmp qmp.sock --gdb localhost:1234",
+        "tightrope watch --qmp qmp.sock --gdb gdb.sock --stop-on-finding --no-walk",
+    ),
+    status="0 it holds, 1 a finding, or it came no further, 2 there is no verdict",
     takes=(guest, shown),
 )
 def watch(options: Namespace) -> int:
