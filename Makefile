@@ -16,6 +16,7 @@ test:
 	@scripts/system-packages
 	@scripts/fetch-kernels
 	@scripts/fetch-kexec-tools
+	@scripts/fetch-python-i386
 	@.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # The quick part, under a minute on two quiet cores: everything but the tests that tests/slow.txt lists.
@@ -24,6 +25,7 @@ quick:
 	@scripts/system-packages
 	@scripts/fetch-kernels
 	@scripts/fetch-kexec-tools
+	@scripts/fetch-python-i386
 	@.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" --quiet $(ARGS)
 
 # Which lines and branches the tests reach: .venv/bin/python -m pytest's own arguments by ARGS=... .
@@ -32,6 +34,7 @@ coverage:
 	@scripts/system-packages
 	@scripts/fetch-kernels
 	@scripts/fetch-kexec-tools
+	@scripts/fetch-python-i386
 	@.venv/bin/python -m coverage run -m pytest $(ARGS)
 	@.venv/bin/python -m coverage report
 	@.venv/bin/python -m coverage html --quiet --directory .cache/coverage-html
@@ -40,6 +43,7 @@ bench:
 	@scripts/setup test
 	@scripts/fetch-kernels
 	@scripts/fetch-kexec-tools
+	@scripts/fetch-python-i386
 	@.venv/bin/python -m bench
 
 # Change the rules and the page walk line by line, and name every change that no test notices: for the night.

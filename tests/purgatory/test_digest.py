@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 
 from tests.conftest import lacking
 from tightrope import routines
+from tightrope.check.programs import _digest_of_nine
 from tightrope.memory import PAGE_SIZE
+from tightrope.plan.purgatory import digest as plan_digest
 
 CODE = routines.read(routines.PURGATORY_64)
 Digest = Callable[[bytes], bytes]
@@ -101,6 +103,15 @@ def test_it_is_sha_256_around_every_edge_of_a_block(digest: Digest, size: int) -
 @given(data=st.binary(max_size=300))
 def test_it_is_sha_256_of_anything(digest: Digest, data: bytes) -> None:
     assert digest(data) == hashlib.sha256(data).digest()
+
+
+@given(data=st.binary(max_size=3000))
+def test_a_plan_and_the_rule_make_of_a_segment_what_the_routine_makes(data: bytes) -> None:
+    stripe = len(data) // 512 * 64
+    parts = [data[n * stripe : (n + 1) * stripe] for n in range(8)] + [data[8 * stripe :]]
+    assert b"".join(parts) == data
+    nine = b"".join(hashlib.sha256(each).digest() for each in parts)
+    assert plan_digest(data) == _digest_of_nine(data) == hashlib.sha256(nine).digest()
 
 
 def stores() -> Iterator[tuple[int, x.Instruction]]:
