@@ -14,7 +14,7 @@ import pytest
 
 from tests.conftest import debian_kernel
 from tests.perform import asked_linux
-from tests.perform.dom0 import BareLinux
+from tests.perform.dom0 import BareLinux, Guest
 from tests.qemu.pcs import QUIET, initramfs, token
 from tightrope import host, image
 from tightrope.deeds import performable
@@ -72,7 +72,7 @@ def test_every_refusal_is_told_beforehand(flavour: str) -> None:
     assert names <= named(without_rights)
 
 
-def userspace_after(guest: BareLinux, command: str, word: str) -> str:
+def userspace_after(guest: Guest, command: str, word: str) -> str:
     """The line of the new kernel's init, after a command that does not come back."""
     guest.pc.say(f"{command}\n")
     return guest.wait(f"tightrope: userspace {word} ")[-1]
