@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from tests.machine.walks import kernel
+from tests.makers.efi import EFI
 from tests.makers.fleet import booted
 from tightrope import host as host_room
 from tightrope import plan
@@ -21,6 +22,7 @@ from tightrope.errors import CannotBe, PlanError, TightropeError
 from tightrope.machine.unicorn import Emulator
 from tightrope.memory import Extent, MemoryMap, Phys, Region, RegionKind, Virt
 from tightrope.model import Host, Named, Paging
+from tightrope.model.entered import Entered
 from tightrope.model.host import CpuVendor, LowMapping
 from tightrope.plan import Request
 from tightrope.sabotage import SABOTAGES
@@ -129,6 +131,10 @@ CHANGED: dict[str, Any] = {
     "crash_memory": (Named(extent=Extent.sized(0x3300_0000, 4096), what="low"),),
     "preserved": (Named(extent=Extent.sized(0x200_0000, 4096), what="KHO"),),
     "screen": b"\1" * 64,
+    "efi": EFI,
+    "entered": Entered(
+        rows=(), setup_data=(), rsdp=0, screen=bytes(64), efi=bytes(32), command_line=b""
+    ),
 }
 NOT_DECISIVE = {"source", "facts"}
 
