@@ -78,8 +78,7 @@ CR0_OFF = x86.CR0_WP | x86.CR0_AM | x86.CR0_TS | x86.CR0_EM | x86.CR0_CD | x86.C
 
 
 def contract(case: Case) -> Contract:
-    """What the plan's entry expects.  Raises KeyError for a mode that its protocol does not
-    have."""
+    """What the plan's entry expects.  Raises KeyError for a mode that its protocol has not."""
     return CONTRACTS[case.intent.protocol, case.intent.entry_bits]
 
 
