@@ -109,9 +109,9 @@ def observed(
     if stack is None:
         raise MachineError("the guest's stack is not mapped")
     lies = Extent.sized(stack & -PAGE_SIZE, PAGE_SIZE)
-    pieces.append(
-        Piece(phys=Phys(lies.start), data=memory.phys(lies.start, PAGE_SIZE), role=PieceRole.STACK)
-    )
+    # What lies below the stack pointer is nobody's, and relocation code may push there.
+    above = memory.phys(stack, lies.end - stack)
+    pieces.append(Piece(phys=Phys(stack), data=above, role=PieceRole.STACK))
     for each in arguments:
         start = each.start & -PAGE_SIZE
         if start != lies.start:
