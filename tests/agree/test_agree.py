@@ -37,8 +37,9 @@ ON_QEMU = 60
 LIMIT = 20_000
 """Instructions: of the thousand none needs more than 10,667, and one that goes in circles is soon over.
 """
-CIRCLES = 10.0
-"""Seconds after which a PC goes in circles: its walks take a fifth of one, on a quiet computer."""
+CIRCLES = 30.0
+"""Seconds after which a PC goes in circles: its walks take a fifth of one, on a quiet computer, and
+ten times as long on a busy one."""
 
 
 def emulator() -> Emulator:
