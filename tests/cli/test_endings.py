@@ -27,7 +27,7 @@ def program(body: str) -> tuple[str, ...]:
         "from tightrope.cli import main\n"
         "from tightrope.cli.command import command\n"
         "from tightrope.cli.arguments import as_json\n"
-        "@command('wait', help='wait', takes=(as_json,))\n"
+        "@command('wait', help='wait', takes=(as_json,), examples=())\n"
         f"def wait(options):\n{indented}\n    return 0\n"
         "sys.exit(main())",
     )

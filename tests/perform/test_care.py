@@ -121,7 +121,7 @@ SIGNALLED = """
 import os, signal, sys, time
 from tightrope.cli import main, signals
 from tightrope.cli.command import command
-@command('change', help='change')
+@command('change', help='change', examples=())
 def change(options):
     if {sheltered}:
         with signals.sheltered('it is loaded'):
