@@ -37,8 +37,8 @@ ON_QEMU = 60
 LIMIT = 20_000
 """Instructions: of the thousand none needs more than 10,667, and one that goes in circles is soon over.
 """
-LIMIT_ALONE = 2_000_000
-"""The same for Unicorn by itself, which counts each turn of a repeated move."""
+LIMIT_ALONE = 300_000
+"""The same for Unicorn by itself, which counts each turn of a repeated move: 64,000 at the most."""
 CIRCLES = 30.0
 """Seconds after which a PC goes in circles: its walks take a fifth of one, on a quiet computer, and
 ten times as long on a busy one."""
