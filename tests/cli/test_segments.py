@@ -60,7 +60,6 @@ def test_a_report_without_them_says_how_to_ask(
         ("rehearse --shipped --loader file-load", "needs the KERNEL to be named"),
         ("rehearse K --loader file-load", "say which it is, --from VMLINUZ"),
         ("rehearse K --loader file-load --from K", "kernel"),
-        ("rehearse K --loader kexec-tools --crash", "tightrope record -o FILE -- kexec -p"),
         ("record -o NEW --", "names no command to run"),
         ("record -o NEW -- true", "asked for no load"),
         ("record -o S -- true", "exists: say --force"),
@@ -74,3 +73,13 @@ def test_what_cannot_be_asked_is_one_line_and_leaves_nothing(
     assert wrong in err
     assert len([line for line in err.splitlines() if line.startswith("tightrope: ")]) >= 1
     assert not Path(files["NEW"]).exists()
+
+
+@pytest.mark.parametrize("line", ["", "quiet"])
+def test_a_crash_load_whose_line_nobody_gave_has_only_the_loaders_words(
+    line: str, files: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = f"rehearse K --loader kexec-tools --crash --append={line} -q"
+    status, out, err = said([files.get(word, word) for word in words.split()], capsys)
+    assert (status, err) == (0, "")
+    assert out.startswith("It holds: ")

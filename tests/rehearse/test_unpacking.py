@@ -105,13 +105,18 @@ def test_the_initrd_of_a_unified_image_is_looked_at(machine: Emulator) -> None:
 
 
 def test_what_cannot_be_told_is_said_and_no_finding(machine: Emulator) -> None:
-    lzo = image_room.read(bzimage(payload=b"\x89LZO\0\r\n\x1a\n" + bytes(40)), "vmlinuz")
-    got = walked(machine, lzo, b"hsqs" + bytes(5000))
+    kernel = image_room.read(bzimage(payload=packed_gzip(vmlinux())), "vmlinuz")
+    got = walked(machine, kernel, b"hsqs" + bytes(5000))
     assert got.outcome is Outcome.HOLDS
     text = screen(VIEW, got)
-    assert "Not told of the lzo payload: lzo is not unpacked here." in text
     assert "Not told of the initrd: it looks like the image of a file system (squashfs)" in text
-    assert [each["untold"] is not None for each in facts(VIEW, got)["unpacked"]] == [True] * 2
+    assert [each["untold"] is not None for each in facts(VIEW, got)["unpacked"]] == [False, True]
+
+
+def test_an_lzo_payload_that_does_not_unpack_is_a_finding(machine: Emulator) -> None:
+    lzo = image_room.read(bzimage(payload=b"\x89LZO\0\r\n\x1a\n" + bytes(40)), "vmlinuz")
+    got = walked(machine, lzo, None)
+    assert [each.rule for each in got.findings] == ["payload-unpacks"]
 
 
 def test_who_does_not_unpack_an_initrd_may_be_handed_any_bytes(machine: Emulator) -> None:

@@ -136,7 +136,7 @@ def test_the_other_documents_have_schemas_too(tightrope: Shell) -> None:
     names = tightrope("schema").out.splitlines()
     assert set(names) == {*SHAPES, "error"}
     covered = {name_of(each) for each in COMMANDS}
-    assert set(names) - covered == {"matrix", "prove mutants", "perform xen", "load"}
+    assert set(names) - covered == {"matrix", "prove mutants", "perform xen", "load", "watch"}
     for name in names:
         assert exported(tightrope, name)["$id"] == f"tightrope/{name.replace(' ', '-')}/1"
 

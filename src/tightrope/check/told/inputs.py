@@ -138,7 +138,8 @@ def command_line_as_given(case: Case) -> Iterator[Found]:
     if case.intent.crash and line.startswith(WORD) and core_header.named(line) is not None:
         line = line.partition(b" ")[2]
     elif case.intent.crash and case.loaded is not None:
-        line = _without_added(case, line)
+        # Where the line was not asked for but found in the segments, it has the words as well.
+        line, wanted = _without_added(case, line), _without_added(case, wanted)
     if line != wanted:
         yield finding(
             f"the new kernel reads the command line {_text(told.line)!r}, and was to read"
