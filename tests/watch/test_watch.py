@@ -37,7 +37,7 @@ from tightrope.x86.walk import Access, Refused, walk
 
 FLAVOURS = ["amd64", "amd64-7.3"]
 LOADS = {"tools": ("-c", "-l"), "file": ("-s", "-l"), "panic": ("-c", "-p")}
-SILENT_SECONDS = 4.0
+SILENT_SECONDS = 2.0
 
 
 @pytest.fixture(scope="session")
@@ -215,7 +215,7 @@ def test_a_sabotage_is_told_before_the_jump_and_happens(
             assert broken.outcome is Outcome.FALLS
             assert broken.findings[0].rule in rules, broken.findings
             passed, ended = follow(
-                attached, sound.handover, begun=call.spent, seconds=12, said=lambda each: None
+                attached, sound.handover, begun=call.spent, seconds=8, said=lambda each: None
             )
         names = [each.name for each in passed]
         assert ended is not None
