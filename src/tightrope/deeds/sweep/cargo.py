@@ -30,6 +30,9 @@ from tightrope.model import Buffer, Host, Image, Participant, XenInterface
 from tightrope.participants import OURS
 from tightrope.plan import Request
 
+WALKS = 64
+"""Of one emulator: half a MiB stays in Unicorn of each walk at other addresses, until it ends."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Parcel:
@@ -110,11 +113,18 @@ class Hold:
         self._initrd = cargo.initrd.opened() if cargo.initrd else None
         self.images: Sequence[Image] = [image.read(each.opened(), each.name) for each in cargo.news]
         self._old = _code(cargo.old) if cargo.old else None
+        self._machine: Machine | None = None
+        self._walked = 0
 
-    @cached_property
+    @property
     def machine(self) -> Machine:
-        """The emulator.  Raises MissingPart."""
-        return emulator()
+        """The emulator, a new one now and then.  Raises MissingPart."""
+        if self._machine is None or self._walked == WALKS:
+            if self._machine is not None:
+                self._machine.close()
+            self._machine, self._walked = emulator(), 0
+        self._walked += 1
+        return self._machine
 
     @cached_property
     def unpackings(self) -> Sequence[Unpacking]:
