@@ -12,6 +12,7 @@ task.
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import mmap
 import os
@@ -122,6 +123,8 @@ class Hold:
         if self._machine is None or self._walked == WALKS:
             if self._machine is not None:
                 self._machine.close()
+                self._machine = None
+                gc.collect()  # it and what refers to it refer to one another
             self._machine, self._walked = emulator(), 0
         self._walked += 1
         return self._machine
