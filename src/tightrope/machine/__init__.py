@@ -5,7 +5,9 @@
     kvm           this computer's own CPU, through /dev/kvm
     unicorn       the emulator, Unicorn; its MMU is `observe.mmu`
     wire          the gdb protocol and QMP, without a socket
+    stub          which registers QEMU's gdb stub has, and what they hold
     qemu          QEMU as a whole PC, to the new kernel's userspace
+    attached      a QEMU guest of the user's, watched and left as it was
 
 Importing this package imports no engine: name the machine's own module for that.
 

@@ -13,20 +13,17 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from xml.etree import ElementTree
 
 from tightrope.errors import BadInput, MachineError, WireError
-from tightrope.machine import wire
+from tightrope.machine import stub, wire
 from tightrope.machine.attached.sockets import Connection, left
 from tightrope.machine.qemu import cpu
 from tightrope.model import Registers
-from tightrope.x86.cpu import EFER_LMA, GENERAL
 
 ANSWER_SECONDS = 20.0
 GREET_SECONDS = 10.0
@@ -98,7 +95,9 @@ class Attached:
     def _greet_gdb(self) -> None:
         try:
             self.gdb(b"qSupported:qXfer:features:read+", seconds=GREET_SECONDS)
-            self._registers = self._description()
+            self._registers = stub.described(lambda asked: self.gdb(asked, seconds=GREET_SECONDS))
+            if not {"rip", "cr3", "efer"} <= {name for name, _ in self._registers}:
+                raise WireError("it is not that of an x86_64 machine")
             # Whether it ran before is QMP's to say: attaching stops it.
             self.gdb(b"?")
         except WireError as err:
@@ -156,66 +155,16 @@ class Attached:
             if payload == b"?" or answer[:1] not in (b"T", b"S"):
                 return answer
 
-    def _description(self) -> list[tuple[str, int]]:
-        found: list[tuple[str, int]] = []
-        for name in re.findall(r'xi:include href="([^"]+)"', self._feature("target.xml")):
-            try:
-                tree = ElementTree.fromstring(self._feature(name))
-            except ElementTree.ParseError as err:
-                raise WireError(f"{name} is no XML: {err}") from err
-            found += [
-                (e.get("name", ""), int(e.get("bitsize", "0")) // 8) for e in tree.iter("reg")
-            ]
-        if not {"rip", "cr3", "efer"} <= {name for name, _ in found}:
-            raise WireError("it is not that of an x86_64 machine")
-        return found
-
-    def _feature(self, name: str) -> str:
-        text = b""
-        while True:
-            got = self.gdb(
-                b"qXfer:features:read:%b:%x,%x" % (name.encode(), len(text), 2000),
-                seconds=GREET_SECONDS,
-            )
-            text += got[1:]
-            if got[:1] == b"l":
-                return text.decode("latin-1")
-            if got[:1] != b"m":
-                raise WireError(f"it has no {name}")
-
     # ---------------------------------------------------------------------------------- the CPU
 
     def raw(self) -> dict[str, int]:
         """Every register of the stub by its gdb name."""
-        data = wire.register_bytes(self.gdb(b"g"))
-        out, at = {}, 0
-        for name, size in self._registers:
-            if at + size > len(data):
-                break
-            out[name] = int.from_bytes(data[at : at + size], "little")
-            at += size
-        return out
+        return stub.values(self._registers, self.gdb(b"g"))
 
     def registers(self) -> Registers:
         """The CPU as it stands."""
-        said = self.raw()
         dump = self.qmp("human-monitor-command", {"command-line": "info registers"})
-        table = cpu.tables(str(dump))
-        wide = bool(said["efer"] & EFER_LMA)
-        names, mask = (GENERAL, (1 << 64) - 1) if wide else (GENERAL[:8], (1 << 32) - 1)
-        return Registers(
-            general=dict.fromkeys(GENERAL, 0) | {name: said[name] & mask for name in names},
-            rip=said["rip"] & mask,
-            rflags=said["eflags"],
-            cr0=said["cr0"],
-            cr2=said["cr2"],
-            cr3=said["cr3"],
-            cr4=said["cr4"],
-            efer=said["efer"],
-            segments={name: said[name] for name in cpu.SEGMENTS},
-            gdt=table["gdt"],
-            idt=table["idt"],
-        )
+        return cpu.as_registers(self.raw(), str(dump))
 
     def cpu_fact(self, name: str) -> object:
         """A property of the first CPU's model, such as phys-bits; None where it has none."""

@@ -7,6 +7,7 @@ registers` has.  Source of that text: QEMU target/i386/cpu-dump.c, x86_cpu_dump_
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from tightrope.errors import WireError
 from tightrope.machine.qemu.pc import Pc
@@ -29,8 +30,12 @@ def tables(dump: str) -> dict[str, tuple[int, int]]:
 
 def registers(pc: Pc) -> Registers:
     """All of the CPU as it stands."""
-    said = pc.registers()
-    table = tables(pc.monitor("info registers"))
+    return as_registers(pc.registers(), pc.monitor("info registers"))
+
+
+def as_registers(said: Mapping[str, int], dump: str) -> Registers:
+    """What the stub and the monitor's dump say of one CPU.  Raises WireError without its tables."""
+    table = tables(dump)
     # Outside long mode the upper halves and r8 to r15 do not exist; QEMU keeps what was there.
     wide = bool(said["efer"] & EFER_LMA)
     names = GENERAL if wide else GENERAL[:8]

@@ -12,7 +12,6 @@ then says how far the guest got.
 from __future__ import annotations
 
 import os
-import re
 import selectors
 import time
 from collections import deque
@@ -20,10 +19,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
-from xml.etree import ElementTree
 
 from tightrope.errors import MachineError, WireError
-from tightrope.machine import wire
+from tightrope.machine import stub, wire
 from tightrope.machine.heard import shown
 from tightrope.machine.qemu.memory import MIB, SPLIT, SharedRam
 from tightrope.machine.qemu.process import OLDEST, Process, as_file, fill_standard, too_old
@@ -86,7 +84,7 @@ class Pc:
         self._number = 0
         self._process: Process | None = None
         self._selector: selectors.BaseSelector | None = None
-        self._registers: list[tuple[str, int]] = []
+        self._registers: stub.Described = ()
         self._breaks: set[int] = set()
         self.running = False
         try:
@@ -208,7 +206,7 @@ class Pc:
         self.version = greeting.version
         self.qmp("qmp_capabilities")
         self.gdb(b"qSupported:qXfer:features:read+")
-        self._registers = self._description()
+        self._registers = stub.described(self.gdb)
 
     # ----------------------------------------------------------------------------- the protocols
 
@@ -243,41 +241,11 @@ class Pc:
         self._until(payload[:20].decode("latin-1"), lambda: bool(self._packets), ANSWER_SECONDS)
         return self._packets.popleft()
 
-    def _description(self) -> list[tuple[str, int]]:
-        """(name, bytes) of the registers in a `g` answer, from the stub's target description."""
-        found: list[tuple[str, int]] = []
-        for included in re.findall(r'xi:include href="([^"]+)"', self._feature("target.xml")):
-            try:
-                tree = ElementTree.fromstring(self._feature(included))
-            except ElementTree.ParseError as err:
-                raise WireError(f"the gdb stub describes {included} in no XML: {err}") from err
-            found += [
-                (e.get("name", ""), int(e.get("bitsize", "0")) // 8) for e in tree.iter("reg")
-            ]
-        return found
-
-    def _feature(self, name: str) -> str:
-        text = b""
-        while True:
-            got = self.gdb(b"qXfer:features:read:%b:%x,%x" % (name.encode(), len(text), 2000))
-            text += got[1:]
-            if got[:1] == b"l":
-                return text.decode("latin-1")
-            if got[:1] != b"m":
-                raise WireError(f"the gdb stub has no {name}")
-
     # --------------------------------------------------------------------------------- the CPU
 
     def registers(self) -> dict[str, int]:
         """Every register of the stub by its gdb name (rax, eflags, cr3, efer ...)."""
-        data = wire.register_bytes(self.gdb(b"g"))
-        out, at = {}, 0
-        for name, size in self._registers:
-            if at + size > len(data):
-                break
-            out[name] = int.from_bytes(data[at : at + size], "little")
-            at += size
-        return out
+        return stub.values(self._registers, self.gdb(b"g"))
 
     def set_register(self, name: str, value: int) -> None:
         """Write one register.  Raises MachineError where the stub takes no such value."""
