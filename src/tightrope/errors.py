@@ -29,6 +29,11 @@ def visible(text: str) -> str:
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 
+def reason(error: Exception) -> str:
+    """Why a file was refused: the system's reason, without its number and the file's name."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
 class TightropeError(Exception):
     """The root: the command line turns it into one line on stderr and exit status 2."""
 

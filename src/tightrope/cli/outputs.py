@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from itertools import pairwise
 from typing import IO, TYPE_CHECKING
 
-from tightrope.errors import BadInput
+from tightrope.errors import BadInput, reason
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -72,8 +72,7 @@ def told(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as err:
-        reason = err.strerror if isinstance(err, OSError) and err.strerror else str(err)
-        raise BadInput(reason, source=str(path)) from err
+        raise BadInput(reason(err), source=str(path)) from err
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from tightrope.errors import BadInput
+from tightrope.errors import BadInput, reason
 from tightrope.perform import load_file
 from tightrope.perform.linux.kexec import FileLoad, request_of
 from tightrope.perform.linux.refusals import Request
@@ -249,8 +249,7 @@ def _open(path: str, descriptors: list[int]) -> int:
     try:
         at = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except (OSError, ValueError) as err:
-        reason = err.strerror if isinstance(err, OSError) and err.strerror else str(err)
-        raise BadInput(reason, source=path) from err
+        raise BadInput(reason(err), source=path) from err
     descriptors.append(at)
     what = os.fstat(at)
     if not stat.S_ISREG(what.st_mode):

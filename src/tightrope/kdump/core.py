@@ -16,7 +16,7 @@ import struct
 from bisect import bisect_right
 
 from tightrope.abi import elf
-from tightrope.errors import CoreError
+from tightrope.errors import CoreError, reason
 from tightrope.memory import PAGE_SIZE
 from tightrope.model.notes import EM_386, EM_X86_64, Notes
 from tightrope.vmcore.notes import read_notes
@@ -37,8 +37,7 @@ class Vmcore:
         try:
             self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except (OSError, ValueError) as err:
-            why = err.strerror if isinstance(err, OSError) else str(err)
-            raise CoreError(why or str(err), source=path) from err
+            raise CoreError(reason(err), source=path) from err
         try:
             found = os.fstat(self.descriptor)
             if not stat.S_ISREG(found.st_mode):

@@ -33,7 +33,7 @@ from typing import IO, Protocol
 
 from tightrope.abi.asking import CAP_NET_ADMIN, CAP_SYS_MODULE
 from tightrope.abi.kexec import CAP_SYS_BOOT
-from tightrope.errors import BadInput, MissingPart
+from tightrope.errors import BadInput, MissingPart, reason
 
 _TRACEME, _CONT_SYSCALL, _GETREGS, _SETREGS = 0, 24, 12, 13
 _SETOPTIONS, _SYSCALL_INFO = 0x4200, 0x420E
@@ -140,8 +140,7 @@ def trace(command: Sequence[str], watcher: Watcher, output: IO[bytes] | None = N
                 f"{command[0]} cannot be traced, or keeps its capabilities: it is not run here"
             ) from err
         except (OSError, ValueError) as err:
-            reason = err.strerror if isinstance(err, OSError) and err.strerror else str(err)
-            raise BadInput(reason, source=command[0]) from err
+            raise BadInput(reason(err), source=command[0]) from err
         tracer = _Tracer(child.pid, watcher)
         child.returncode = -signal.SIGKILL  # how it ends unless it ends by itself
         try:
