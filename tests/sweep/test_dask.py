@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -74,15 +74,18 @@ def free_port() -> int:
         return int(one.getsockname()[1])
 
 
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
-    """A scheduler's address, and two worker processes."""
+Cluster = tuple[str, list["subprocess.Popen[bytes]"]]
+
+
+@contextmanager
+def running(folder: Path, *, workers: int) -> Iterator[Cluster]:
+    """A scheduler's address, and so many worker processes."""
     port = free_port()
     with ExitStack() as stack:
 
         def started(*words: str) -> subprocess.Popen[bytes]:
             process = subprocess.Popen(
-                words, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+                words, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
             )
             stack.callback(process.wait)
             stack.callback(process.kill)
@@ -92,18 +95,25 @@ def cluster(tmp_path: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]
             sys.executable, "-m", "distributed.cli.dask_scheduler",
             "--host", "127.0.0.1", "--port", str(port), "--no-dashboard",
         )  # fmt: skip
-        workers = [
+        processes = [
             started(
                 sys.executable, "-m", "distributed.cli.dask_worker", f"tcp://127.0.0.1:{port}",
                 "--nthreads", "1", "--no-nanny", "--no-dashboard",
             )
-            for _ in range(2)
+            for _ in range(workers)
         ]  # fmt: skip
-        yield f"127.0.0.1:{port}", workers
+        yield f"127.0.0.1:{port}", processes
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    """With two workers."""
+    with running(tmp_path, workers=2) as found:
+        yield found
 
 
 def test_a_worker_that_is_killed_in_the_middle_loses_nothing(
-    cluster: tuple[str, list[subprocess.Popen[bytes]]],
+    cluster: Cluster,
     expected: set[tuple[object, ...]],
     fleet: Path,
     kernel: str,
@@ -135,7 +145,8 @@ def wait_for(address: str, *, workers: int) -> None:
     while True:
         try:
             with distributed.Client(f"tcp://{address}", timeout=5) as client:
-                client.wait_for_workers(workers, timeout=120)
+                if workers:
+                    client.wait_for_workers(workers, timeout=120)
             return
         except OSError:
             if time.monotonic() > deadline:
@@ -150,3 +161,14 @@ def test_a_scheduler_that_is_not_there_is_one_line(
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith(f"tightrope: --on {where}: no scheduler answers")
+
+
+def test_a_scheduler_without_workers_is_one_line(
+    fleet: Path, kernel: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with running(tmp_path, workers=0) as (address, _):
+        wait_for(address, workers=0)
+        where = f"dask://{address}"
+        assert main(["sweep", "--hosts", str(fleet), "--kernel", kernel, "--on", where]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err) == ("", f"tightrope: --on {where}: the scheduler has no workers\n")

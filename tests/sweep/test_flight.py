@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tightrope.deeds.sweep.flight import Flight, Lost
-from tightrope.deeds.sweep.pools import Done
-from tightrope.deeds.sweep.work import HostText, Sort, Task
+from tightrope.deeds.sweep.work import Done, HostText, Sort, Task
 from tightrope.errors import BadInput
 
 

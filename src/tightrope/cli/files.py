@@ -10,7 +10,7 @@ import os
 import stat
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
-from tightrope.errors import BadInput, TightropeError
+from tightrope.errors import BadInput, TightropeError, reason
 
 MAPPED = 256 << 20
 """Bytes from which on a file is mapped; a smaller one is read, so that nobody can cut it short
@@ -119,11 +119,7 @@ def host_file(path: str) -> Host:
     """The host that a file describes.  Raises BadInput."""
     from tightrope import host
 
-    try:
-        text = bytes(read(path, most=MOST_TEXT)).decode("utf-8")
-    except UnicodeDecodeError as err:
-        raise BadInput("not UTF-8 text", source=path, offset=err.start) from err
-    return host.read(text, path)
+    return host.read_bytes(bytes(read(path, most=MOST_TEXT)), path)
 
 
 def named(options: argparse.Namespace) -> list[str]:
@@ -219,8 +215,7 @@ def read(path: str, *, most: int | None = None) -> bytes | memoryview:
 
             return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     except (OSError, ValueError) as err:
-        reason = err.strerror if isinstance(err, OSError) and err.strerror else str(err)
-        raise BadInput(reason, source=path) from err
+        raise BadInput(reason(err), source=path) from err
 
 
 def _poured(file: BinaryIO, path: str, most: int) -> bytes:
@@ -247,5 +242,4 @@ def write_new(path: str, text: str) -> None:
         with open(path, "x", encoding="utf-8") as out:
             out.write(text)
     except (OSError, ValueError) as err:
-        reason = err.strerror if isinstance(err, OSError) and err.strerror else str(err)
-        raise BadInput(reason, source=path) from err
+        raise BadInput(reason(err), source=path) from err

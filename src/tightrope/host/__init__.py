@@ -14,7 +14,7 @@ May import: abi, errors, memory, model, x86
 """
 
 from tightrope.host.capture import Captured, capture, read_copy, read_tree
-from tightrope.host.collected import read, script
+from tightrope.host.collected import read, read_bytes, script
 from tightrope.host.examples import PAGE_OFFSETS, SPLITS, example
 from tightrope.host.files import files
 from tightrope.host.guest import Guest, Told, read_guest, with_code
@@ -34,6 +34,7 @@ __all__ = [
     "example",
     "files",
     "read",
+    "read_bytes",
     "read_copy",
     "read_guest",
     "read_tree",

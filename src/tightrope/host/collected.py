@@ -15,7 +15,7 @@ import os
 import tomllib
 from collections.abc import Callable, Iterator
 
-from tightrope.errors import HostError
+from tightrope.errors import BadInput, HostError
 from tightrope.host import profile
 from tightrope.host.capture import capture, collect, sources, tree
 from tightrope.model import Host
@@ -108,6 +108,15 @@ def read(text: str, source: str) -> Host:
     if not text.startswith(collect.MARK):
         return profile.read(text, source)
     return profile.read(capture(collected(text, source), source).toml, source)
+
+
+def read_bytes(data: bytes, source: str) -> Host:
+    """The same from a file's bytes.  Raises BadInput."""
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as err:
+        raise BadInput("not UTF-8 text", source=source, offset=err.start) from err
+    return read(text, source)
 
 
 def collected(text: str, source: str) -> dict[str, str | OSError]:

@@ -4,6 +4,7 @@
     cargo      kernels, initrd and old kernel: what every worker needs, once, by digest
     work       what a worker does: sort hosts into classes, rehearse one
     pools      where the workers are: processes of this computer, or Dask's
+    carried    the cargo on Dask's workers
     flight     work that is out at the workers; one that dies loses nothing
     sweep      all of it
 

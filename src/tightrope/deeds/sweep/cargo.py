@@ -25,14 +25,15 @@ from tightrope.deeds import old_kernel
 from tightrope.deeds.machines import emulator
 from tightrope.deeds.old_kernel import OldHypervisor, OldKernel
 from tightrope.deeds.unpacking import Unpacking
-from tightrope.errors import BadInput
+from tightrope.errors import BadInput, reason
 from tightrope.machine.port import Machine
 from tightrope.model import Buffer, Host, Image, Participant, XenInterface
 from tightrope.participants import OURS
 from tightrope.plan import Request
 
 WALKS = 64
-"""Of one emulator: half a MiB stays in Unicorn of each walk at other addresses, until it ends."""
+"""Of one emulator: half a MiB stays behind of each walk at other addresses, and goes with it.  No
+objects of Python's grow (tracemalloc); what keeps it is not known."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,8 +69,7 @@ def _mapped(name: str) -> Buffer:
                 return b""
             return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     except (OSError, ValueError) as err:
-        reason = err.strerror if isinstance(err, OSError) and err.strerror else str(err)
-        raise BadInput(reason, source=name) from err
+        raise BadInput(reason(err), source=name) from err
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,9 +117,8 @@ class Hold:
         self._machine: Machine | None = None
         self._walked = 0
 
-    @property
     def machine(self) -> Machine:
-        """The emulator, a new one now and then.  Raises MissingPart."""
+        """The emulator for one more walk, a new one now and then.  Raises MissingPart."""
         if self._machine is None or self._walked == WALKS:
             if self._machine is not None:
                 self._machine.close()

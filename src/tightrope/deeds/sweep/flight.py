@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from enum import Enum
 
-from tightrope.deeds.sweep.pools import Done, Pool
-from tightrope.deeds.sweep.work import Task
+from tightrope.deeds.sweep.pools import Pool
+from tightrope.deeds.sweep.work import Done, Task
 from tightrope.errors import BadInput
 
 

@@ -1,7 +1,7 @@
 """Where the workers are: processes of this computer, or an engine that exists, Dask.
 
-    with pool("dask://10.0.0.1:8786", cargo, workers=None) as workers:
-        workers.submit(task).result()
+    with opened("dask://10.0.0.1:8786", cargo, workers=None) as pool:
+        pool.submit(task).result()
 
 Both are executors of `concurrent.futures`; what differs is how the cargo comes to a worker, and
 what a worker that dies takes with it: of processes all that is out (the pool is broken, and is made
@@ -24,12 +24,10 @@ from multiprocessing.connection import Connection
 from typing import Any, Protocol
 
 from tightrope.deeds.sweep.cargo import Cargo, hold
-from tightrope.deeds.sweep.work import Sorted, Task, do
+from tightrope.deeds.sweep.work import Done, Task, do
 from tightrope.errors import BadInput, MissingPart
-from tightrope.model.sweep import Answer
 
 PROCESSES, DASK = "processes", "dask"
-Done = tuple[Sorted, ...] | Answer
 
 
 class Pool(Protocol):
@@ -99,7 +97,9 @@ class Dask:
     """Workers of a Dask cluster: one that is there, or one of processes on this computer."""
 
     def __init__(self, cargo: Cargo, address: str | None, size: int) -> None:
-        distributed = _distributed()
+        distributed, carried = _dask()
+        plugin = carried.Carried(cargo.with_data())
+        self._name: str | None = None
         self._cluster = None
         if address is None:
             self._cluster = distributed.LocalCluster(
@@ -111,18 +111,25 @@ class Dask:
         except OSError as err:
             raise BadInput(f"no scheduler answers: {err}", source=f"--on dask://{address}") from err
         self.size = sum(self._client.nthreads().values())
+        if not self.size:
+            self.close()
+            raise BadInput("the scheduler has no workers", source=f"--on dask://{address}")
         self._executor = self._client.get_executor(pure=False, retries=0)
-        self._cargo = self._client.scatter(cargo.with_data(), broadcast=True, hash=False)
+        self._client.register_plugin(plugin)
+        self._there, self._name = carried.there, plugin.name
 
     def submit(self, task: Task) -> Future[Done]:
-        future: Future[Done] = self._executor.submit(do, self._cargo, task)
+        future: Future[Done] = self._executor.submit(self._there, self._name, task)
         return future
 
     def revive(self) -> None:
         """Dask replaces workers itself."""
 
     def close(self) -> None:
-        """Leave the cluster; end it where it is ours."""
+        """Leave the cluster with nothing of ours in it; end it where it is ours."""
+        if self._name is not None:
+            with suppress(Exception):  # a scheduler that is gone has nothing of ours
+                self._client.unregister_worker_plugin(self._name)
         self._client.close()
         if self._cluster is not None:
             self._cluster.close()
@@ -132,12 +139,15 @@ CONNECT = 10
 """Seconds to wait for a scheduler."""
 
 
-def _distributed() -> Any:
+def _dask() -> Any:
+    """Dask, and what our half on its workers is."""
     try:
         import distributed
+
+        from tightrope.deeds.sweep import carried
     except ImportError as err:
         raise MissingPart("--on dask needs Dask: pip install 'tightrope[fleet]'") from err
-    return distributed
+    return distributed, carried
 
 
 @contextmanager

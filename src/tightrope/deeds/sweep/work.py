@@ -10,15 +10,15 @@ brings.  Nothing that is wrong with a host is raised: it is an answer.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tightrope import host as host_room
-from tightrope import plan
+from tightrope import host, plan
 from tightrope.deeds.rehearse import rehearse
 from tightrope.deeds.sweep.cargo import Cargo, hold
 from tightrope.deeds.sweep.decisive import key
 from tightrope.errors import BadInput, CannotBe, TightropeError
-from tightrope.model import Host, Outcome
+from tightrope.model import Outcome
 from tightrope.model.sweep import Answer
 
 
@@ -64,37 +64,37 @@ class Sorted:
     answer: Answer | None = None
 
 
+Done = tuple[Sorted, ...] | Answer
+"""What comes of a task."""
+
+
 def sort(cargo: Cargo, task: Sort) -> tuple[Sorted, ...]:
     """Every host against every kernel."""
-    return tuple(
-        each
-        for host in task.hosts
-        for new in range(len(cargo.news))
-        for crash in cargo.kinds
-        for each in (_sorted(cargo, host, new, crash),)
-    )
+    return tuple(each for text in task.hosts for each in _against_all(cargo, text))
 
 
-def _sorted(cargo: Cargo, text: HostText, new: int, crash: bool) -> Sorted:
+def _against_all(cargo: Cargo, text: HostText) -> Iterator[Sorted]:
+    """One host, read once.  What is wrong with it is an answer."""
     held = hold(cargo)
-    assumed: tuple[str, ...] = ()
+    cases = [(new, crash) for new in range(len(cargo.news)) for crash in cargo.kinds]
     try:
-        old = held.host(read(text))
-        assumed = tuple(each.field for each in old.assumed())
-        planned = plan.prepare(held.images[new], old, held.request(crash=crash))
-    except (BadInput, CannotBe) as err:
-        answer = Answer(outcome=None, detail=str(err))
-        return Sorted(host=text, new=new, crash=crash, assumed=assumed, answer=answer)
-    return Sorted(host=text, new=new, crash=crash, assumed=assumed, group=key(planned))
+        old = held.host(host.read_bytes(text.text, text.name))
+    except BadInput as err:
+        for new, crash in cases:
+            yield Sorted(host=text, new=new, crash=crash, assumed=(), answer=_untold(err))
+        return
+    assumed = tuple(each.field for each in old.assumed())
+    for new, crash in cases:
+        group = answer = None
+        try:
+            group = key(plan.prepare(held.images[new], old, held.request(crash=crash)))
+        except (BadInput, CannotBe) as err:
+            answer = _untold(err)
+        yield Sorted(host=text, new=new, crash=crash, assumed=assumed, group=group, answer=answer)
 
 
-def read(text: HostText) -> Host:
-    """The host that a file describes.  Raises BadInput."""
-    try:
-        decoded = text.text.decode("utf-8")
-    except UnicodeDecodeError as err:
-        raise BadInput("not UTF-8 text", source=text.name, offset=err.start) from err
-    return host_room.read(decoded, text.name)
+def _untold(why: Exception) -> Answer:
+    return Answer(outcome=None, detail=str(why))
 
 
 def walk(cargo: Cargo, task: Walk) -> Answer:
@@ -104,10 +104,10 @@ def walk(cargo: Cargo, task: Walk) -> Answer:
     try:
         verdict = rehearse(
             held.images[task.new],
-            held.host(read(task.host)),
+            held.host(host.read_bytes(task.host.text, task.host.name)),
             held.request(crash=task.crash),
             design=held.design,
-            machine=held.machine,
+            machine=held.machine(),
             unpacking=held.unpackings[task.new],
         )
     except TightropeError as err:
@@ -124,6 +124,6 @@ def walk(cargo: Cargo, task: Walk) -> Answer:
     )
 
 
-def do(cargo: Cargo, task: Task) -> tuple[Sorted, ...] | Answer:
+def do(cargo: Cargo, task: Task) -> Done:
     """Whichever it is."""
     return sort(cargo, task) if isinstance(task, Sort) else walk(cargo, task)
