@@ -44,7 +44,7 @@ bench:
 	@scripts/fetch-kernels
 	@scripts/fetch-kexec-tools
 	@scripts/fetch-python-i386
-	@.venv/bin/python -m bench
+	@.venv/bin/python -m bench $(ARGS)
 
 # Change the rules and the page walk line by line, and name every change that no test notices: for the night.
 mutants:

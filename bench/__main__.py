@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -200,32 +201,49 @@ def walker() -> None:
     )
 
 
+PARTS = (
+    whole_rehearsal,
+    one_page,
+    machines_beside,
+    cases.agreement,
+    flips.flips,
+    modes,
+    large_host,
+    ten_million_pages,
+    walker,
+    cpus.large_dump,
+    dumps.sparse,
+    dumps.capture,
+    cpus.agreement,
+    pcs.walks,
+    pcs.boots,
+    kexec.loads_and_jumps,
+    fleet.fleet,
+    proofs.theorems,
+    proofs.mutants,
+    seen.answers,
+    seen.page,
+)
+
+
 def main() -> None:
-    """Print every figure."""
-    for part in (
-        whole_rehearsal,
-        one_page,
-        machines_beside,
-        cases.agreement,
-        flips.flips,
-        modes,
-        large_host,
-        ten_million_pages,
-        walker,
-        cpus.large_dump,
-        dumps.sparse,
-        dumps.capture,
-        cpus.agreement,
-        pcs.walks,
-        pcs.boots,
-        kexec.loads_and_jumps,
-        fleet.fleet,
-        proofs.theorems,
-        proofs.mutants,
-        seen.answers,
-        seen.page,
-    ):
-        part()
+    """Print every figure, or those of the parts that are named."""
+    names = {f"{part.__module__}.{part.__name__}".removeprefix("bench."): part for part in PARTS}
+    names = {name.removeprefix("__main__."): part for name, part in names.items()}
+    parser = argparse.ArgumentParser(
+        prog="python -m bench",
+        description="Figures, each beside what one would use instead where there is such a thing.",
+        epilog="parts: " + ", ".join(names),
+    )
+    parser.add_argument(
+        "parts", nargs="*", metavar="PART", help="only these, in this order (see below)"
+    )
+    wanted = parser.parse_args().parts
+    for name in wanted:
+        if name not in names:
+            parser.error(f"no part is {name!r}: {', '.join(names)}")
+    for name in wanted or names:
+        names[name]()
 
 
 if __name__ == "__main__":
