@@ -85,11 +85,15 @@ def initramfs(files: dict[str, bytes]) -> bytes:
 class NarrowLinux(Guest):
     """Debian's 32-bit kernel on the bare PC."""
 
-    def __init__(self, flavour: str, files: dict[str, bytes], mebibytes: int) -> None:
+    def __init__(
+        self, flavour: str, files: dict[str, bytes], mebibytes: int, *, crash: str = ""
+    ) -> None:
+        """`crash`: what crashkernel= says; none without it."""
+        reserve = f" crashkernel={crash}" if crash else ""
         board = Board(
             size=mebibytes * MIB,
             kernel=debian_kernel(flavour).read_bytes(),
             initrd=initramfs(files),
-            command_line="console=ttyS0 quiet panic=-1",
+            command_line=f"console=ttyS0 quiet panic=-1{reserve}",
         )
         super().__init__(board, Disk(MIB))

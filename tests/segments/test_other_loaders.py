@@ -24,6 +24,7 @@ from tightrope.deeds import kexec_tools, segments
 from tightrope.deeds.loaders import By
 from tightrope.deeds.pairs import Old, host_of, pairs, read
 from tightrope.deeds.rehearse import rehearse
+from tightrope.memory import Extent
 from tightrope.model import Image, Loaded, Loader, Outcome, Paging, SegmentRole, Step, Stop, Verdict
 from tightrope.plan import Request
 from tightrope.sabotage.edits import edit_segment
@@ -54,6 +55,7 @@ def files() -> tuple[Path, Path]:
     """A kernel and an initrd that kexec can open."""
     folder = Path(tempfile.mkdtemp(prefix="tightrope-tests-"))
     (folder / "k").write_bytes(bzimage(kernel_size=9000, init_size=ROOM))
+    (folder / "roomy").write_bytes(bzimage(kernel_size=9000, init_size=0x380_0000))
     (folder / "whole").write_bytes(bzimage(kernel_size=ROOM - 0x400, init_size=ROOM - 0x400))
     (folder / "i").write_bytes(made.INITRD)
     return folder / "k", folder / "i"
@@ -154,6 +156,17 @@ def test_a_32_bit_kexec_holds_for_a_32_bit_old_kernel(paging: Paging) -> None:
     assert (got.outcome, rules(got)) == (Outcome.HOLDS, []), got.findings
 
 
+def test_what_the_old_kernel_left_in_the_room_of_the_new_one_is_no_fault() -> None:
+    """A 32-bit kexec loads the file alone: Debian's 686 leaves for cloud-amd64 so, and it comes up."""
+    loaded = asked(NARROW, Paging.PAE, False, "roomy")
+    path = files()[0].with_name("roomy")
+    got = walked(loaded, "686", Paging.PAE, image.read(path.read_bytes(), str(path)))
+    kernel = next(e for e in got.handover.intent.segments if e.role is SegmentRole.KERNEL)
+    room = Extent(kernel.destination.end, kernel.destination.start + 0x380_0000)
+    assert any(bytes(got.run.memory.read(room)))
+    assert (got.outcome, rules(got)) == (Outcome.HOLDS, []), got.findings
+
+
 def test_what_a_32_bit_kexec_puts_behind_a_crash_kernel_is_overwritten_by_it() -> None:
     """It gives a kernel the bytes of its file and not init_size: the seed lies where the kernel unpacks itself."""
     got = walked(asked(NARROW, Paging.PAE, True), "686", Paging.PAE)
@@ -193,6 +206,8 @@ def test_the_digest_leaves_out_a_core_header_that_may_change() -> None:
     )  # fmt: skip
     advised = {each.old: "digest-covers" in each.advice for each in found}
     assert advised == {"cloud-amd64": False, "cloud-amd64-6.12": True}
+    # Nobody gave a line: the one that is read has the loader's own word and no more.
+    assert [each.detail for each in found if each.outcome is not Outcome.HOLDS] == []
 
 
 # ------------------------------------------------------------------------------------- bad input

@@ -79,7 +79,7 @@ def read(data: memoryview, source: str) -> Image:
     return Image(
         source=source,
         format="bzImage",
-        parts=(Part(offset=0, data=kernel, size=init_size),),
+        parts=(Part(offset=0, data=kernel, size=init_size, zeroed=False),),
         file_size=len(data),
         setup_header=setup_header,
         protocol=header.protocol,

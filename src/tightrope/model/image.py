@@ -47,6 +47,9 @@ class Part:
     offset: int
     data: memoryview
     size: int
+    zeroed: bool = True
+    """Whether the zeros are asked for.  A bzImage has room there, and clears of it what it wants
+    clear (boot.rst, init_size): a 32-bit kexec loads the file and no more."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -28,7 +28,7 @@ RSDP = "acpi_rsdp="
 @rule(
     "kernel-as-given",
     Step.COPY,
-    says="At the entry the kernel's bytes are the image's, with zeros where it has none.",
+    says="At the entry the kernel's bytes are the image's, with zeros where it asks for them.",
     source="Linux Documentation/arch/x86/boot.rst, Loading The Rest of The Kernel; System V ABI, PT_LOAD",
 )
 def kernel_as_given(case: Case) -> Iterator[Found]:
@@ -37,7 +37,7 @@ def kernel_as_given(case: Case) -> Iterator[Found]:
         return
     image = case.intent.image
     for number, part in enumerate(image.parts, 1):
-        place = Extent.sized(case.base + part.offset, part.size)
+        place = Extent.sized(case.base + part.offset, part.size if part.zeroed else len(part.data))
         if not case.intact(place):
             continue
         try:
@@ -68,7 +68,7 @@ def _differs(case: Case, part: Part, place: Extent) -> np.ndarray[tuple[int], np
     got: Buffer = case.run.memory.read(place)
     if image.relocations is not None and distance:
         places = image.relocations - part.offset
-        places = places[(places >= 0) & (places + 4 <= part.size)][:, np.newaxis] + np.arange(4)
+        places = places[(places >= 0) & (places + 4 <= place.size)][:, np.newaxis] + np.arange(4)
         back = np.frombuffer(got, np.uint8).copy()
         words = np.ascontiguousarray(back[places]).view("<u4") - np.uint32(distance & 0xFFFF_FFFF)
         back[places] = words.view(np.uint8)
@@ -135,11 +135,12 @@ def command_line_as_given(case: Case) -> Iterator[Found]:
     line, wanted = told.line, case.intent.inputs.command_line.encode()
     if case.intent.protocol in (Protocol.MULTIBOOT, Protocol.MULTIBOOT2):
         line = line.partition(b" ")[2]  # the file's name comes first
+    if line == wanted:
+        return  # also one that nobody gave and that was found in the segments, with its words
     if case.intent.crash and line.startswith(WORD) and core_header.named(line) is not None:
         line = line.partition(b" ")[2]
     elif case.intent.crash and case.loaded is not None:
-        # Where the line was not asked for but found in the segments, it has the words as well.
-        line, wanted = _without_added(case, line), _without_added(case, wanted)
+        line = _without_added(case, line)
     if line != wanted:
         yield finding(
             f"the new kernel reads the command line {_text(told.line)!r}, and was to read"
