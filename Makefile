@@ -1,5 +1,5 @@
 # The deeds of this repository.  What they do stands in scripts/; everything made is in .venv and .cache.
-.PHONY: run test quick coverage bench mutants collector lock clean
+.PHONY: run test quick coverage bench mutants collector docs pictures lock clean
 
 # pytest rewrites each assertion as it reads a file, 8 CPU seconds for all of them and each worker, and
 # keeps the result where Python keeps its bytecode: an environment that forbids this pays in every run.

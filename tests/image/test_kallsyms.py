@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -216,49 +215,10 @@ def test_relocate_kernel_begins_by_saving_registers(kernel: Vmlinux) -> None:
     assert kernel.at(address, 2) == (b"\x53\x55" if kernel.bits == 64 else b"\x53\x56")
 
 
-# ------------------------------------------------------------------------- symbols from a text
-
-PRINTED = (
-    b"ffffffff81000000 T _text\n"
-    b"ffffffff81078000 T relocate_kernel\n"
-    b"ffffffffc0200000 t relocate_kernel\t[a_module]\n"
-)
-
-
-def test_proc_kallsyms_is_read_without_its_modules() -> None:
-    symbols = vmlinux.symbols_in(PRINTED, "kallsyms")
-    assert len(symbols) == 2
-    assert symbols.address("relocate_kernel") == 0xFFFF_FFFF_8107_8000
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        (re.sub(rb"(?m)^[0-9a-f]{16}", b"0" * 16, PRINTED), "hidden"),
-        # What Debian has in /boot/System.map-* since 2018.
-        (
-            b"ffffffffffffffff B The real System.map is in the linux-image-<version>-dbg package\n",
-            "line 1",
-        ),
-        (b"", "no symbols"),
-        (PRINTED + b"\xff\xfe\n", "line 4"),
-    ],
-)
-def test_a_text_that_says_no_addresses_is_refused(text: bytes, words: str) -> None:
-    with pytest.raises(ImageError, match=words):
-        vmlinux.symbols_in(text, "System.map")
+# ------------------------------------------------------------------------- what is none
 
 
 @pytest.mark.parametrize("data", [b"", b"\x7fELF", b"#!/bin/sh\n", bytes(4096)])
 def test_what_is_no_kernel_is_refused(data: bytes) -> None:
     with pytest.raises(ImageError):
         vmlinux.read(data, "a file")
-
-
-@given(st.binary(max_size=512))
-def test_any_text_is_symbols_or_refused(text: bytes) -> None:
-    try:
-        symbols = vmlinux.symbols_in(text, "a text")
-    except ImageError:
-        return
-    assert len(symbols)

@@ -53,6 +53,8 @@ class FakeLinux:
     jumps: int = 0
     log: list[str] = field(default_factory=list)
     """Lines of the system's log, where a test keeps them here."""
+    log_names: list[str] = field(default_factory=list)
+    """Whose log it was each time that it was opened."""
     runs: list[Sequence[str]] = field(default_factory=list)
     brings_back: bool = True
     """Whether a program that is run loads a crash image."""

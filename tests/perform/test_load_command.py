@@ -49,6 +49,7 @@ def linux(monkeypatch: pytest.MonkeyPatch) -> FakeLinux:
     monkeypatch.setattr(surveyed, "running", lambda: code)
     monkeypatch.setattr(surveyed, "running_image", lambda: (path.read_bytes(), path.name))
     as_surveyed(monkeypatch, host.read(host.example(pc=PC), "a PC"))
+    monkeypatch.setattr("syslog.openlog", lambda name, *_: fake.log_names.append(name))
     monkeypatch.setattr("syslog.syslog", fake.log.append)
     return fake
 
@@ -83,6 +84,21 @@ def test_what_was_rehearsed_is_what_is_loaded(
     (line,) = linux.log
     assert told["files"][0]["sha256"] in line
     assert "secret" not in line
+    # A line begins with the name that the log was opened with.
+    assert (linux.log_names, line.split()[0]) == (["tightrope"], "kexec")
+
+
+def test_a_plan_says_what_its_rehearsal_said(
+    linux: FakeLinux, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    linux.files["/proc/iomem"] = b"00100000-bfffffff : System RAM\n00001000-0009fbff : System RAM\n"
+    written = str(tmp_path / "written")
+    assert main(["rehearse", "--shipped", "--write", written, "-q"]) == 0
+    capsys.readouterr()
+    assert main(["load", written, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["rehearsed"] == "holds"
+    assert main(["load", written]) == 0
+    assert "rehearsed: holds, when it was written" in capsys.readouterr().out
 
 
 def test_without_verification_there_is_a_segment_less(
@@ -178,6 +194,13 @@ def test_in_dom0_the_plan_goes_to_the_hypervisor(
     assert any(to <= entry < to + room for _, to, room in segments)
     assert (linux.loads, linux.file_loads) == ([], [])
     assert len(linux.log) == 1
+    assert load("--append", "quiet", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["schema"] == "tightrope/load/1"
+    assert (told["call"], told["rehearsed"], told["done"]) == (
+        "KEXEC_CMD_kexec_load", "holds", False,
+    )  # fmt: skip
+    assert [each["start"] for each in told["segments"]] == [to for _, to, _ in segments]
     assert load("--no-rehearsal", "--really") == 2
     assert "tightrope perform xen" in capsys.readouterr().err
 

@@ -148,15 +148,7 @@ def test_a_jump_to_nothing_and_one_that_comes_back_are_told() -> None:
 DOM0 = {
     "/sys/hypervisor/type": "xen\n",
     "/proc/xen/capabilities": "control_d\n",
-    "/sys/hypervisor/guest_type": "PV\n",
 }
-
-
-def test_kexec_file_load_is_refused_in_a_pv_dom0_with_the_reason() -> None:
-    with pytest.raises(BadInput, match="oopses the kernel"):
-        xen.refuse_kexec_file_load(DOM0.get)
-    xen.refuse_kexec_file_load({**DOM0, "/sys/hypervisor/guest_type": "PVH\n"}.get)
-    xen.refuse_kexec_file_load(lambda _path: None)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ from tightrope.cli import main
 from tightrope.deeds.rehearse import prepare
 from tightrope.model import Step, Verdict
 from tightrope.model.sheet import Ink, Lane, Line, Map, Patch, Section, Sheet, Window
-from tightrope.report.drawing import WIDTH, drawing, touching
+from tightrope.report.drawing import DIGIT, LETTER, WIDTH, Drawing, Note, drawing
 from tightrope.report.html import html
 from tightrope.views import plan as planned
 from tightrope.views.pictures import memory_map
@@ -234,6 +235,23 @@ def test_every_text_can_be_read_on_what_lies_behind_it(colours: dict[str, str]) 
         assert contrast(colours[ink], colours["card"]) >= 3, ink
     assert contrast(colours["on"], colours["good"]) >= 4.5
     assert contrast(colours["on"], colours["bad"]) >= 4.5
+
+
+def touching(drawn: Drawing) -> list[tuple[str, str]]:
+    """Pairs of texts of one line that lie over each other: none, or the picture is at fault."""
+    out = []
+    for panel in drawn.panels:
+        lines = [[(each, DIGIT) for each in panel.ticks]]
+        lines += [[(each, LETTER) for each in row.notes] for row in panel.rows]
+        for line in lines:
+            spans = sorted((*_span(note, width), note.text) for note, width in line)
+            out += [(one[2], two[2]) for one, two in pairwise(spans) if one[1] > two[0]]
+    return out
+
+
+def _span(note: Note, width: float) -> tuple[float, float]:
+    size = len(note.text) * width
+    return (note.x - size, note.x) if note.anchor == "end" else (note.x, note.x + size)
 
 
 def test_the_walk_itself_has_a_lens_in_which_its_pages_can_be_told_apart() -> None:

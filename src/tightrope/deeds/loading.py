@@ -67,13 +67,19 @@ Rehearser = Callable[[Files], None]
 """Walks the places that Linux itself would find.  Raises TightropeError where it falls."""
 
 
+Digests = tuple[tuple[str, str, int], ...]
+"""(name, SHA-256 in hex, bytes) of each file."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Loading:
     """What would be loaded, ready to be handed over."""
 
     load: Load | FileLoad
-    digests: tuple[tuple[str, str, int], ...]
-    """(name, SHA-256 in hex, bytes) of each file that was opened; a plan says its own."""
+    digests: Digests
+    """Of each file that was opened; a plan says its own."""
+    rehearsed: str | None = None
+    """What a plan says that its rehearsal said, when it was written; None for an image."""
 
     @property
     def via(self) -> Via:
@@ -159,7 +165,7 @@ def opened(
 
 def read_whole(
     kernel: str, initrd: str | None, command_line: str, *, crash: bool
-) -> tuple[Files, tuple[tuple[str, str, int], ...]]:
+) -> tuple[Files, Digests]:
     """The bytes of an image and its initrd, each read once, and their digests.  Raises BadInput."""
     descriptors: list[int] = []
     try:
@@ -173,7 +179,7 @@ def read_whole(
 
 def _read(
     at: int, kernel: str, disk: int | None, initrd: str, command_line: str, *, crash: bool
-) -> tuple[Files, tuple[tuple[str, str, int], ...]]:
+) -> tuple[Files, Digests]:
     """What is behind the descriptors, with their names."""
     image = bytes(_whole(at))
     digests = [_hashed(kernel, image)]
@@ -218,7 +224,9 @@ def _planned(
         raise BadInput(
             f"the rehearsal said {said!r}" if said else "it was not rehearsed", source=path
         )
-    return Loading(load=load, digests=((path, digest, len(data)),))
+    return Loading(
+        load=load, digests=((path, digest, len(data)),), rehearsed=load.rehearsed or None
+    )
 
 
 def _via(via: Via, state: State, planner: Planner | None, source: str) -> Via:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import re
 
-import numpy as np
-
 from tightrope.errors import ImageError
 from tightrope.image import bzimage, compressed, elf, kallsyms, unified
 from tightrope.image.payload import unpack
@@ -20,7 +18,6 @@ from tightrope.model.vmlinux import LinkedSegment, Symbols, Vmlinux
 
 XEN = re.compile(rb"Xen version %d\.%d")
 """What a hypervisor says of itself (xen/common/kernel.c, xen/drivers/char/console.c)."""
-_LINE = re.compile(rb"([0-9a-f]{8,16}) ([A-Za-z?]) ([^\s]+)(?:\t\[[^\]\n]*\])?")
 """/proc/kallsyms and System.map: address, kind, name; a module's symbols have its name behind a
 tab."""
 
@@ -82,29 +79,4 @@ def _from_elf(data: Buffer, source: str, symbols: Symbols | None) -> Vmlinux:
         symbols = kallsyms.recover(segments, file.bits)
     return Vmlinux(
         source=source, bits=file.bits, version=file.version, segments=segments, symbols=symbols
-    )
-
-
-def symbols_in(text: bytes, source: str) -> Symbols:
-    """The symbols that /proc/kallsyms or a System.map prints.
-
-    Raises ImageError for a line that is none, for no lines, and where the addresses are hidden
-    (kptr_restrict prints zeros).
-    """
-    rows = []
-    for number, line in enumerate(text.splitlines(), 1):
-        match = _LINE.fullmatch(line)
-        if match is None:
-            raise ImageError(f"line {number} is no symbol: {line[:60]!r}", source=source)
-        if b"\t[" not in line:
-            rows.append((int(match[1], 16), match[2] + match[3]))
-    if not any(address for address, _ in rows):
-        problem = "every address is 0: they are hidden from who read it (kernel.kptr_restrict)"
-        raise ImageError(problem if rows else "has no symbols", source=source)
-    rows.sort(key=lambda row: row[0])
-    lengths = np.array([len(name) + 1 for _, name in rows], np.int64)
-    return Symbols(
-        names=b"".join(b"\n" + name for _, name in rows) + b"\n",
-        starts=np.cumsum(lengths) - lengths,
-        addresses=np.array([address for address, _ in rows], np.uint64),
     )

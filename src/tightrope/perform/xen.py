@@ -30,6 +30,8 @@ MOST_MAP_ENTRIES = 512
 """Entries of a memory map that are asked for; Xen has E820MAX 1024 in newer versions, PCs about
 20."""
 MOST_CPUS = 4096
+LOAD = "KEXEC_CMD_kexec_load"
+"""What takes a load."""
 
 ReadFile = Callable[[str], str | None]
 """What a file of the running machine says, None where it cannot be read."""
@@ -295,19 +297,3 @@ def refuse_outside_dom0(read: ReadFile) -> None:
         raise MissingPart("no /proc/xen/capabilities: mount -t xenfs xenfs /proc/xen")
     if "control_d" not in capabilities:
         raise MissingPart("this is a guest of Xen's, not dom0: only dom0 may ask for a kexec")
-
-
-def refuse_kexec_file_load(read: ReadFile) -> None:
-    """Raise BadInput where kexec_file_load(2) would oops the kernel: in a PV dom0.
-
-    Seen on Linux 6.1 (2 of 2): machine_kexec_prepare -> ident_p4d_init -> xen_set_p4d ->
-    xen_page_pinned faults on a page table that Xen does not know.  The kernel does not refuse it.
-    """
-    if (read("/sys/hypervisor/type") or "").strip() == "xen":
-        guest = (read("/sys/hypervisor/guest_type") or "PV").strip()
-        if guest == "PV":
-            raise BadInput(
-                "kexec_file_load in a PV dom0 oopses the kernel (machine_kexec_prepare builds"
-                " identity tables that Xen has not pinned): go by hypercall, `perform xen`",
-                source="this machine",
-            )

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 from tightrope.errors import visible
 from tightrope.model.sheet import Ink, Lane, Map, Window
@@ -228,20 +227,3 @@ def _bars(lane: Lane, window: Window) -> tuple[tuple[Bar, ...], set[Ink]]:
         label, name = f"{said}: {patch.start:#x} to {patch.end:#x}", said.partition(":")[0]
     done()
     return tuple(bars), inks
-
-
-def touching(drawn: Drawing) -> list[tuple[str, str]]:
-    """Pairs of texts of one line that lie over each other: none, or the picture is at fault."""
-    out = []
-    for panel in drawn.panels:
-        lines = [[(each, DIGIT) for each in panel.ticks]]
-        lines += [[(each, LETTER) for each in row.notes] for row in panel.rows]
-        for line in lines:
-            spans = sorted((*_span(note, width), note.text) for note, width in line)
-            out += [(one[2], two[2]) for one, two in pairwise(spans) if one[1] > two[0]]
-    return out
-
-
-def _span(note: Note, width: float) -> tuple[float, float]:
-    size = len(note.text) * width
-    return (note.x - size, note.x) if note.anchor == "end" else (note.x, note.x + size)

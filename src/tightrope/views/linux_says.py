@@ -1,5 +1,5 @@
-"""What a Linux says of kexec: the shapes of `tightrope status`, `refusals` and `load` with
-`--json`.
+"""What a Linux says of kexec: the shapes of `tightrope status`, `refusals`, `load`, `exec` and
+`unload` with `--json`.
 
 Rules: `perform` makes these facts with nothing but Python at hand; the shapes are written down
 here, so that they are exported with the others.
@@ -68,7 +68,24 @@ class LoadFacts(TypedDict):
     segments: list[LoadedSegmentFacts]
     entry: int
     rehearsed: str | None
-    """What the rehearsal said that this command made; null where it made none."""
+    """What the rehearsal said: the one that this command made, else the one that a written plan
+    remembers; null where there was none."""
+    done: bool
+
+
+class ExecFacts(TypedDict):
+    """Everything that `tightrope exec --json` prints, before it jumps."""
+
+    way: str
+    """How the jump is asked for."""
+    cautions: list[str]
+    jumping: bool
+
+
+class UnloadFacts(TypedDict):
+    """Everything that `tightrope unload --json` prints; `done` is whether it was unloaded."""
+
+    crash: bool
     done: bool
 
 
@@ -76,5 +93,7 @@ SHAPES: dict[str, tuple[int, type]] = {
     "status": (1, StatusFacts),
     "refusals": (1, RefusalsFacts),
     "load": (1, LoadFacts),
+    "exec": (1, ExecFacts),
+    "unload": (1, UnloadFacts),
 }
 """Name -> version and shape."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -16,9 +16,10 @@ from tightrope.cli.command import HOLDS, command, really
 from tightrope.errors import BadInput, MissingPart
 
 if TYPE_CHECKING:
-    from tightrope.deeds.loading import Files, Loading
+    from tightrope.deeds.loading import Digests, Files, Loading
     from tightrope.model import OnDamage, Verdict
     from tightrope.perform.linux.kexec import LinuxKexec
+    from tightrope.perform.linux.refusals import Request
     from tightrope.perform.linux.state import State
     from tightrope.perform.load_file import Load
     from tightrope.report.progress import Bar
@@ -138,23 +139,26 @@ def _load(options: Namespace, kexec: LinuxKexec, state: State) -> int:
                 kexec.load(what.load)
                 _log(kind, what.digests)
         if options.json:
-            printed("load", _facts(what, survey, done=done))
+            outcome = survey.outcome or what.rehearsed
+            printed("load", _facts(what.request, what.digests, outcome, done=done))
         elif done:
             print(f"loaded: a {kind}")
     return HOLDS
 
 
-def _log(kind: str, digests: Sequence[tuple[str, str, int]]) -> None:
+def _log(kind: str, digests: Digests) -> None:
     """A line to the system's log for each file: who loaded which digest; never the command line."""
     for name, digest, size in digests:
         logged(f"{kind} loaded by uid {os.getuid()}: {digest} {size} {name!r}")
 
 
 def logged(what: str) -> None:
-    """A line to the system's log (syslog, which journald reads as well)."""
+    """A line to the system's log (syslog, which journald reads as well), under our name."""
     import syslog
 
-    syslog.syslog(f"tightrope: {what}")
+    # Without a name Python takes the script's, and `python -m tightrope` would be "__main__.py".
+    syslog.openlog("tightrope", syslog.LOG_PID, syslog.LOG_USER)
+    syslog.syslog(what)
 
 
 class Rehearsing:
@@ -188,6 +192,11 @@ class Rehearsing:
             old = surveyed.survey().host
             self.verdict = surveyed.rehearsed_as_linux_places(files, old, progress=bar)
         surveyed.refuse_fallen(self.verdict)
+
+    @property
+    def outcome(self) -> str | None:
+        """What the rehearsal said, None where there was none."""
+        return None if self.verdict is None else self.verdict.outcome.value
 
     def told(self) -> Iterator[str]:
         """What the rehearsal said, a line or two."""
@@ -235,6 +244,7 @@ def _load_under_xen(options: Namespace) -> int:
     from tightrope.cli import files, signals
     from tightrope.deeds import loading, surveyed
     from tightrope.perform import xen
+    from tightrope.perform.linux.kexec import request_of
     from tightrope.perform.linux.lock import locked
     from tightrope.perform.privcmd import Privcmd
     from tightrope.report.progress import Bar
@@ -256,12 +266,17 @@ def _load_under_xen(options: Namespace) -> int:
             verdict = surveyed.rehearsed_under_xen(whole, said, unpack=options.unpack, progress=bar)
         what = surveyed.load_of(verdict)
         kexec.refuse(what)
-        print("\n".join(xen.load_told(what)), flush=True)
-        if really(options, "load it by hypercall"):
-            kind = "crash image" if options.crash else "kexec image"
+        if not options.json:
+            print("\n".join(xen.load_told(what)), flush=True)
+        kind = "crash image" if options.crash else "kexec image"
+        if done := really(options, "load it by hypercall"):
             with locked(), signals.sheltered(f"Xen has a {kind}: `tightrope perform xen --unload`"):
                 kexec.load(what)
                 _log(kind, digests)
+        if options.json:
+            facts = _facts(request_of(what), digests, what.rehearsed, done=done)
+            printed("load", facts | {"call": xen.LOAD})
+        elif done:
             print(f"loaded: a {kind}, in Xen")
     return HOLDS
 
@@ -291,26 +306,29 @@ def _told(what: Loading) -> Iterator[str]:
     request = what.request
     for name, digest, size in what.digests:
         yield f"{name}: {size} bytes, sha256 {digest}"
+    if what.rehearsed:
+        yield f"rehearsed: {what.rehearsed}, when it was written"
     for (_, where), size in zip(request.destinations, request.sizes, strict=True):
         yield f"  {where} {size:#x} bytes"
     if request.destinations:
         yield f"  entered at {request.entry:#x}"
 
 
-def _facts(what: Loading, survey: Rehearsing, *, done: bool) -> Mapping[str, object]:
-    """The same as numbers."""
-    request = what.request
+def _facts(
+    request: Request, digests: Digests, outcome: str | None, *, done: bool
+) -> dict[str, object]:
+    """The same as numbers; `outcome` is what the rehearsal said."""
     places = zip(request.destinations, request.sizes, strict=True)
     return {
         "call": request.call,
         "crash": request.crash,
         "files": [
-            {"name": name, "sha256": digest, "bytes": size} for name, digest, size in what.digests
+            {"name": name, "sha256": digest, "bytes": size} for name, digest, size in digests
         ],
         "segments": [
             {"start": where.start, "size": where.size, "bytes": size} for (_, where), size in places
         ],
         "entry": request.entry,
-        "rehearsed": survey.verdict.outcome.value if survey.verdict else None,
+        "rehearsed": outcome,
         "done": done,
     }

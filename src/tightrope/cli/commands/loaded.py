@@ -21,12 +21,17 @@ if TYPE_CHECKING:
     from tightrope.perform.load_file import Load
 
 
+def as_object(parser: ArgumentParser) -> None:
+    """`--json`."""
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
+
+
 @command(
     "exec",
     help="jump into the kernel that is loaded",
     description="Jump into what `load` loaded: through systemd where it runs this machine, so that"
     " services end first; else what is not written yet is written and the kernel is asked.",
-    takes=(word,),
+    takes=(word, as_object),
     examples=(
         "tightrope exec",
         "tightrope exec --really",
@@ -39,9 +44,15 @@ def jump(options: Namespace) -> int:
 
     kexec = LinuxKexec(Linux(), machine_file)
     kexec.refuse_jump()
-    for each in kexec.cautions():
+    way, cautions = kexec.way, kexec.cautions()
+    for each in cautions:
         print(f"tightrope: {each}", file=sys.stderr)
-    if really(options, f"jump, by {kexec.way}"):
+    jumping = really(options, f"jump, by {way}")
+    if options.json:
+        # Before the jump: where it works nothing is said behind it.
+        printed("exec", {"way": way, "cautions": [*cautions], "jumping": jumping})
+        sys.stdout.flush()
+    if jumping:
         kexec.jump()
     return HOLDS
 
@@ -54,7 +65,7 @@ def which(parser: ArgumentParser) -> None:
 @command(
     "unload",
     help="forget what is loaded",
-    takes=(which, word),
+    takes=(which, word, as_object),
     examples=(
         "tightrope unload --really",
         "tightrope unload --crash --really",
@@ -68,10 +79,13 @@ def unload(options: Namespace) -> int:
 
     kexec = LinuxKexec(Linux(), machine_file)
     kind = "crash image" if options.crash else "kexec image"
-    if really(options, f"unload the {kind}"):
+    if done := really(options, f"unload the {kind}"):
         with locked(), signals.sheltered(f"the {kind} is unloaded"):
             kexec.unload(crash=options.crash)
             logged(f"{kind} unloaded by uid {os.getuid()}")
+    if options.json:
+        printed("unload", {"crash": options.crash, "done": done})
+    elif done:
         print("unloaded")
     return HOLDS
 
@@ -83,11 +97,6 @@ def tree(parser: ArgumentParser) -> None:
         metavar="DIR",
         help="a copy of another machine's /proc, /sys and /boot instead of this one's",
     )
-
-
-def as_object(parser: ArgumentParser) -> None:
-    """`--json`."""
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
 
 
 @command(

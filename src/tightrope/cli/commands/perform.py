@@ -51,6 +51,8 @@ def xen(options: Namespace) -> int:
 
     if options.unload and options.file:
         raise BadInput("give a FILE or --unload, not both", source="command line")
+    if options.json and (options.unload or options.file):
+        raise BadInput("says what Xen is: it goes without FILE and --unload", source="--json")
     load = None
     if options.file:
         load = load_file.read(files.read(options.file), options.file)
