@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench import cases, cpus, dumps, fleet, flips, kexec, pcs, plain_unicorn, proofs, seen
+from bench import cases, cpus, dumps, fleet, flips, kexec, pcs, plain_unicorn, proofs, seen, small
 from bench.clock import seconds, show
 from tests.makers import cpio
 from tests.makers.bzimage import bzimage
@@ -204,6 +204,7 @@ def walker() -> None:
 PARTS = (
     whole_rehearsal,
     one_page,
+    small.handover,
     machines_beside,
     cases.agreement,
     flips.flips,

@@ -116,15 +116,18 @@ def subtract(extents: Iterable[Extent], holes: Iterable[Extent]) -> tuple[Extent
     ends = [cut.end for cut in cuts]
     out: list[Extent] = []
     for extent in union(extents):
-        start = extent.start
-        for cut in cuts[bisect_right(ends, start) :]:
-            if cut.start >= extent.end:
+        start, end = extent.start, extent.end
+        for number in range(bisect_right(ends, start), len(cuts)):
+            cut = cuts[number]
+            if cut.start >= end:
                 break
             if cut.start > start:
                 out.append(Extent(start, cut.start))
             start = cut.end
-        if start < extent.end:
-            out.append(Extent(start, extent.end))
+        if start == extent.start:
+            out.append(extent)
+        elif start < end:
+            out.append(Extent(start, end))
     return tuple(out)
 
 

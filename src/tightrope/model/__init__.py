@@ -46,6 +46,7 @@ from tightrope.model.image import (
 from tightrope.model.inputs import Inputs, Module
 from tightrope.model.intent import ZERO_FRAME, Backup, Intent, OnDamage, Segment, SegmentRole
 from tightrope.model.loaded import Habits, Loaded, Loader
+from tightrope.model.of_a_host import once_a_host
 from tightrope.model.participant import (
     EVERY_PROMISE,
     Code,
@@ -182,6 +183,7 @@ __all__ = [
     "XenV1",
     "XenV2",
     "called_at",
+    "once_a_host",
     "relocation_code",
     "with_code",
 ]

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 
 from tightrope.errors import PlanError
 from tightrope.memory import PAGE_SIZE, Extent, align_down, align_up, subtract
-from tightrope.model import Host
+from tightrope.model import Host, once_a_host
 from tightrope.x86.paging import FORMATS
 
 FOUR_GIB = 1 << 32
@@ -35,6 +35,7 @@ def whole_pages(extents: Iterable[Extent]) -> tuple[Extent, ...]:
     return tuple(out)
 
 
+@once_a_host
 def ram_for_new_kernel(host: Host) -> tuple[Extent, ...]:
     """RAM where a segment may end up: all of it but the first MiB, the memory of a crash kernel,
     what is kept for the new kernel, and what firmware has there for it to read.
@@ -52,6 +53,7 @@ def ram_for_new_kernel(host: Host) -> tuple[Extent, ...]:
     return subtract(whole_pages(host.memory.ram), taken)
 
 
+@once_a_host
 def low_ram(host: Host) -> tuple[Extent, ...]:
     """RAM below 1 MiB where a kernel may lie that is linked there: all but the BIOS data area's
     page.
@@ -85,6 +87,7 @@ def crash_ram(host: Host) -> tuple[Extent, ...]:
     return subtract(whole_pages([host.crash_region]), [FIRST_MIB])
 
 
+@once_a_host
 def free_ram(host: Host) -> tuple[Extent, ...]:
     """RAM that the old kernel can give away now: sources, tables and the control page come from
     it."""

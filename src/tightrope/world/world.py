@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping
 
 from tightrope.errors import HostError
 from tightrope.memory import PAGE_SIZE, Extent, Phys, Virt, subtract
-from tightrope.model import Code, Host, Piece, PieceRole, Registers, World
+from tightrope.model import Code, Host, Piece, PieceRole, Registers, World, once_a_host
 from tightrope.model.modes import MODES, text_page_size
 from tightrope.world import bios, notes
 from tightrope.x86.cpu import (
@@ -69,8 +69,7 @@ def lay(
     word = bits // 8
     direct = host.direct_map.virt
     gdt, idt, stack = (host.private.start + at * PAGE_SIZE for at in range(3))
-    first_table = stack + STACK_PAGES * PAGE_SIZE
-    tables = _tables(host, _frames(host, first_table))
+    first_table = _first_table(host)
     code_phys = _behind(host, relocation)
     stack_top = stack + STACK_PAGES * PAGE_SIZE - 2 * word
     # The address that `call V` pushed: some place in the kernel text behind machine_kexec.
@@ -131,7 +130,7 @@ def lay(
             ),
         ),
         pgd=Phys(first_table),
-        tables=tables,
+        tables=dict(_tables(host)),
         code_phys=code_phys,
         registers=registers,
         stack=Extent.sized(stack, STACK_PAGES * PAGE_SIZE),
@@ -179,12 +178,17 @@ def _frames(host: Host, first: int) -> Iterator[int]:
         at += PAGE_SIZE
 
 
-def _tables(host: Host, frames: Iterator[int]) -> dict[int, memoryview]:
+def _first_table(host: Host) -> int:
+    return host.private.start + (2 + STACK_PAGES) * PAGE_SIZE
+
+
+@once_a_host
+def _tables(host: Host) -> Mapping[int, memoryview]:
     """The current pgd: text in large global pages, the direct map, and what else the host lists."""
     from tightrope.x86.tables import TableStore
 
     fmt = MODES[host.paging].format
-    store = TableStore(fmt, frames.__next__)
+    store = TableStore(fmt, _frames(host, _first_table(host)).__next__)
     large = text_page_size(host.paging, pse=host.cpu.pse)
     is_global = host.cpu.pge
     text = Extent.sized(host.text.phys, host.text.size)

@@ -75,13 +75,14 @@ class TableStore:
             table = table_at(self, fmt, self.root, at + shift, level, rights, self.new_table)
             first = fmt.index(at + shift, level)
             count = min(fmt.entries - first, (end - at) // size)
-            values = np.arange(count, dtype=np.uint64) * np.uint64(size) + np.uint64(at)
-            values |= np.uint64(leaf_bits(fmt, level, rights))
-            entries = values.astype(self._dtype)
+            leaf = at | leaf_bits(fmt, level, rights)
+            values = np.arange(leaf, leaf + count * size, size, dtype=np.uint64)
+            entries = values.astype(self._dtype, copy=False)
             row = self._tables[table][first : first + count]
-            present = row & np.asarray(PRESENT, row.dtype) != 0
-            if not np.array_equal(row[present], entries[present]):
-                raise ValueError(f"map_extent: {at + shift:#x} is mapped otherwise already")
+            if row.any():
+                present = row & np.asarray(PRESENT, row.dtype) != 0
+                if (row[present] != entries[present]).any():
+                    raise ValueError(f"map_extent: {at + shift:#x} is mapped otherwise already")
             row[:] = entries
             at += count * size
 
@@ -113,13 +114,11 @@ class TableStore:
             raise ValueError(f"map_extent: {virt:#x} or {physical} is not page aligned")
         if physical.size and (physical.end - 1) & ~(fmt.address.mask | 0xFFF):
             raise ValueError(f"map_extent: {physical} does not fit {fmt.name}'s entries")
-        half = 1 << fmt.virtual_bits - 1
-        halves = (
-            (Extent(0, half), Extent((1 << 64) - half, 1 << 64))
-            if fmt.virtual_bits > 32
-            else (Extent(0, 1 << fmt.virtual_bits),)
-        )
-        if not any(each.covers(Extent.sized(virt, physical.size)) for each in halves):
+        # The lower half, or what is sign-extended; 32-bit addresses are one piece.
+        half = 1 << fmt.virtual_bits - (fmt.virtual_bits > 32)
+        end = virt + physical.size
+        upper = fmt.virtual_bits > 32 and (1 << 64) - half <= virt and end <= 1 << 64
+        if not (0 <= virt and end <= half or upper):
             raise ValueError(f"map_extent: {virt:#x} + {physical.size:#x} is not in one half")
 
 
