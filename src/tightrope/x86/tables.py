@@ -114,11 +114,11 @@ class TableStore:
             raise ValueError(f"map_extent: {virt:#x} or {physical} is not page aligned")
         if physical.size and (physical.end - 1) & ~(fmt.address.mask | 0xFFF):
             raise ValueError(f"map_extent: {physical} does not fit {fmt.name}'s entries")
-        # The lower half, or what is sign-extended; 32-bit addresses are one piece.
-        half = 1 << fmt.virtual_bits - (fmt.virtual_bits > 32)
-        end = virt + physical.size
-        upper = fmt.virtual_bits > 32 and (1 << 64) - half <= virt and end <= 1 << 64
-        if not (0 <= virt and end <= half or upper):
+        # The lower half or the upper one, which is sign-extended; of 32 bits there is one piece.
+        wide = fmt.virtual_bits > 32
+        half = 1 << fmt.virtual_bits - wide
+        first = (1 << 64) - half if wide and virt >= half else 0
+        if not first <= virt <= virt + physical.size <= first + half:
             raise ValueError(f"map_extent: {virt:#x} + {physical.size:#x} is not in one half")
 
 
