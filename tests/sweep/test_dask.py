@@ -22,6 +22,7 @@ from tests.makers.bzimage import bzimage
 from tests.makers.fleet import booted
 from tightrope import host as host_room
 from tightrope.cli import main
+from tightrope.deeds.sweep import pools
 
 EXAMPLE = host_room.read(host_room.example(), "the default host")
 
@@ -154,8 +155,12 @@ def wait_for(address: str, *, workers: int) -> None:
 
 
 def test_a_scheduler_that_is_not_there_is_one_line(
-    fleet: Path, kernel: str, capsys: pytest.CaptureFixture[str]
+    fleet: Path,
+    kernel: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(pools, "CONNECT", 0.5)
     where = f"dask://127.0.0.1:{free_port()}"
     assert main(["sweep", "--hosts", str(fleet), "--kernel", kernel, "--on", where]) == 2
     out, err = capsys.readouterr()

@@ -52,6 +52,7 @@ class Attached:
         self._physical = False
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._saves = True
+        self._answers_gdb = False
         self._gdb_reader, self._qmp_reader = wire.GdbReader(), wire.QmpReader()
         self._qmp = Connection(qmp, "QMP")
         try:
@@ -100,6 +101,7 @@ class Attached:
                 raise WireError("it is not that of an x86_64 machine")
             # Whether it ran before is QMP's to say: attaching stops it.
             self.gdb(b"?")
+            self._answers_gdb = True
         except WireError as err:
             raise BadInput(
                 f"is no gdb stub of QEMU's: {err}", source=self._gdb.address, field="--gdb"
@@ -141,9 +143,10 @@ class Attached:
                 raise MachineError(f"QEMU gave no answer to {name} in {ANSWER_SECONDS:.0f} s")
             self._read_qmp(left(limit))
 
-    def gdb(self, payload: bytes, seconds: float = ANSWER_SECONDS) -> bytes:
+    def gdb(self, payload: bytes, seconds: float | None = None) -> bytes:
         """One gdb command and its answer, while the guest stands."""
         self._gdb.send(wire.packet(payload))
+        seconds = ANSWER_SECONDS if seconds is None else seconds
         limit = time.monotonic() + seconds
         while True:
             while not self._packets:
@@ -279,6 +282,8 @@ class Attached:
             return
         self._left = True
         with contextlib.suppress(MachineError, BadInput):
+            if not self._answers_gdb:
+                raise MachineError("who is there is no stub: nobody waits for its answer again")
             self.stop()
             for virt in sorted(self._breaks):
                 self.gdb(b"z1,%x,1" % virt)
