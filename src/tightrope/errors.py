@@ -26,7 +26,21 @@ def visible(text: str) -> str:
     """Text from a file, or a file's name, as it may be shown: what cannot be printed is escaped."""
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+    return "".join(c if c.isprintable() else f"\\x{_byte(c):02x}" for c in text)
+
+
+def _byte(character: str) -> int:
+    """What to say of what cannot be printed: of a byte that was no text (PEP 383) that byte."""
+    number = ord(character)
+    return number - 0xDC00 if 0xDC80 <= number <= 0xDCFF else number
+
+
+def raw(text: str) -> bytes:
+    """The bytes that text from outside was: in it what was no UTF-8 is kept as PEP 383 keeps it.
+
+    Raises UnicodeEncodeError for what no bytes are read as.
+    """
+    return text.encode("utf-8", "surrogateescape")
 
 
 def reason(error: Exception) -> str:

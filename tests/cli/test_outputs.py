@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import resource
 import stat
@@ -122,6 +123,17 @@ def test_a_page_for_which_there_is_no_room_leaves_nothing_behind(tmp_path: Path)
     assert (done.returncode, done.stderr) == (2, "tightrope: page.html: File too large\n")
     assert list(tmp_path.iterdir()) == []
     assert process(tmp_path, "plan", "--shipped", "-q", "--html", "page.html").returncode == 0
+
+
+@pytest.mark.parametrize("utf8", ["0", "1"])
+def test_a_command_line_is_the_bytes_that_were_typed_whatever_the_locale(
+    utf8: str, tmp_path: Path
+) -> None:
+    plain = {"LC_ALL": "C", "PYTHONUTF8": utf8, "PYTHONCOERCECLOCALE": "0"}
+    line = os.fsdecode(b"gr\xc3\xbc=\xfc")
+    done = process(tmp_path, "plan", "--shipped", "--append", line, "--json", env=plain)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["command_line"].startswith("gr\u00fc=\udcfc ")
 
 
 def test_twenty_columns_and_a_locale_without_utf_8_are_enough(tmp_path: Path) -> None:

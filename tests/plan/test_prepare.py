@@ -462,7 +462,12 @@ def test_a_command_line_may_be_as_long_as_the_kernel_takes_and_no_longer() -> No
     assert (err.source, err.field, err.limit) == ("command line", "cmdline_size", 40)
 
 
-@pytest.mark.parametrize(("text", "problem"), [("a\0b", "zero byte"), ("a\udcff", "not UTF-8")])
+def test_a_byte_of_a_command_line_that_is_no_text_stays_that_byte() -> None:
+    plan = prepare(read_image(), small_host(), Request(command_line="a=\udcff\udcc3"))
+    assert bytes(segment(plan, "command line").data) == b"a=\xff\xc3\0"
+
+
+@pytest.mark.parametrize(("text", "problem"), [("a\0b", "zero byte"), ("a\ud800", "not UTF-8")])
 def test_a_command_line_that_cannot_be_handed_over_is_refused(text: str, problem: str) -> None:
     err = refused(read_image(), small_host(), command_line=text)
     assert err.source == "command line"

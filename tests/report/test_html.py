@@ -119,6 +119,21 @@ def test_a_good_page_answers_the_five_questions_on_its_first_screen(
 
 
 @pytest.mark.parametrize("name", SABOTAGES)
+def test_a_fall_answers_the_five_questions_on_its_first_screen(
+    name: str, browser: Chrome, tmp_path: Path
+) -> None:
+    """Did it hold, on whose code, resting on what, what would I change, where do I look."""
+    verdict = fallen(name)
+    opened(browser, tmp_path, page_of(verdict))
+    assert "by our relocation code" in answer(browser)
+    low: dict[str, float] = {}
+    for each in browser.find_elements("css selector", "dt"):
+        low.setdefault(str(each.text), each.rect["y"] + each.rect["height"])
+    last = max(low["mend"], low["rests on"], *(low[each] for each in verdict.findings[0].evidence))
+    assert last < 800  # of a window of 1000 columns
+
+
+@pytest.mark.parametrize("name", SABOTAGES)
 def test_a_finding_is_found_by_text_and_by_place(
     name: str, browser: Chrome, tmp_path: Path
 ) -> None:

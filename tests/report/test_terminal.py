@@ -23,6 +23,7 @@ from tightrope.deeds.rehearse import rehearse
 from tightrope.deeds.until import Spoken
 from tightrope.model import PAGING_OFF, STEP_NAMES, Outcome, Paging, Step, Stop, Verdict
 from tightrope.plan import Request
+from tightrope.report.text import text
 from tightrope.sabotage import SABOTAGES
 from tightrope.views.rehearsal import VIEW
 
@@ -337,6 +338,38 @@ def test_a_screen_has_no_loose_ends(name: str | None) -> None:
     assert "\n\n\n" not in text
     assert "None" not in text
     assert "?" not in text
+
+
+FIRST_SCREEN = 24
+"""Lines of a terminal of 80 columns."""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_fall_answers_the_five_questions_on_its_first_screen(name: str) -> None:
+    """Did it hold, on whose code, resting on what, what would I change, where do I look."""
+    verdict = fallen(name)
+    lines = text(VIEW.sheet(verdict), width=80, detail=False).splitlines()[:FIRST_SCREEN]
+    shown, first = "\n".join(lines), verdict.findings[0]
+    assert shown.startswith("It falls ")
+    assert "by our relocation code" in " ".join(shown.split())
+    for each in ("mend", "rests on", *first.evidence):
+        assert any(re.match(rf" +{re.escape(each)} ", line) for line in lines), each
+    assert f"[{first.rule}]" in shown
+    assert shown.count("  rests on  ") == 1
+
+
+def test_what_holds_answers_them_too() -> None:
+    for verdict in (sound(), crashed(Paging.X86_64)):
+        lines = text(VIEW.sheet(verdict), width=80, detail=False).splitlines()[:FIRST_SCREEN]
+        shown = "\n".join(lines)
+        assert shown.startswith("It holds")
+        for each in (
+            "by our relocation code",
+            "  rests on ",
+            "--from FILE walks",
+            "6 copy the pages",
+        ):
+            assert each in " ".join(shown.split()) or each in shown
 
 
 @pytest.mark.parametrize("paging", list(Paging))

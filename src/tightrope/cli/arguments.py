@@ -11,7 +11,7 @@ from argparse import ArgumentParser
 from collections.abc import Iterable
 
 from tightrope.cli.command import CRASH_SIZE
-from tightrope.cli.values import number, path, size
+from tightrope.cli.values import line, number, path, size
 
 FORMATS = "a bzImage, an ELF vmlinux, a Multiboot kernel or a unified kernel image"
 
@@ -119,7 +119,7 @@ def new_kernel(parser: ArgumentParser) -> None:
         "--shipped", action="store_true", help="the small kernel that comes with tightrope"
     )
     new.add_argument("--initrd", metavar="FILE", help="an initrd")
-    new.add_argument("--append", metavar="TEXT", default="", help="the command line")
+    new.add_argument("--append", type=line, metavar="TEXT", default="", help="the command line")
     new.add_argument(
         "--module",
         metavar='"FILE ARGUMENTS"',

@@ -6,6 +6,7 @@ Rules: text in, a value out, or argparse's own error, which names the argument.
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
@@ -28,6 +29,11 @@ def path(text: str) -> Path:
     from pathlib import Path
 
     return Path(text)
+
+
+def line(text: str) -> str:
+    """A command line as UTF-8 whatever the locale; what is none keeps its bytes (`errors.raw`)."""
+    return os.fsencode(text).decode("utf-8", "surrogateescape")
 
 
 def seconds(text: str) -> float:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from tightrope.errors import BadInput, reason
+from tightrope.errors import BadInput, raw, reason
 from tightrope.perform import load_file
 from tightrope.perform.linux.kexec import FileLoad, request_of
 from tightrope.perform.linux.refusals import Request
@@ -150,7 +150,7 @@ def opened(
             load=FileLoad(
                 kernel=at,
                 initrd=disk,
-                command_line=command_line.encode(),
+                command_line=raw(command_line),
                 crash=crash,
                 is_bzimage=_is_bzimage(head),
                 signed=signed,

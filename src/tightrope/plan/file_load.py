@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from tightrope.abi import boot, elf
 from tightrope.abi.efi import EFI_INFO, INFO
 from tightrope.abi.kexec import ELFCOREHDR_ROOM
-from tightrope.errors import PlanError
+from tightrope.errors import PlanError, raw
 from tightrope.memory import (
     PAGE_SIZE,
     Extent,
@@ -121,7 +121,7 @@ def file_load(
         memory = _crash_memory(host, header)
     where = room.take(size, PURGATORY_FROM, what="purgatory")
     # The length of the line that was asked for: what is put before it has a room of its own.
-    asked = len(command_line.encode()) + 1
+    asked = len(raw(command_line)) + 1
     map_from = align_up(boot.BOOT_PARAMS_SIZE + asked + ELFCOREHDR_ROOM, 16)
     efi = host.efi
     runtime = b"" if efi is None else runtime_map(efi)
@@ -172,7 +172,7 @@ def _crash_memory(host: Host, header: Extent) -> MemoryMap:
 def _line(image: Image, command_line: str) -> bytes:
     """The command line with its zero.  Raises PlanError as bzImage64_load() refuses."""
     try:
-        line = command_line.encode() + b"\0"
+        line = raw(command_line) + b"\0"
     except UnicodeEncodeError as err:
         raise PlanError("is not UTF-8 text", source="command line", offset=err.start) from err
     wide = any(each.protocol is Protocol.LINUX_64 for each in image.entries)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from tightrope.abi import boot
 from tightrope.abi import multiboot as multiboot_abi
-from tightrope.errors import PlanError
+from tightrope.errors import PlanError, raw
 from tightrope.memory import Extent, MemoryMap, Phys
 from tightrope.model import Buffer, Host, Image, Module, Protocol, Segment, SegmentRole
 from tightrope.plan import multiboot
@@ -227,13 +227,12 @@ def encoded(image: Image, text: str, what: str = "command line", *, name: str = 
     `name` is what it begins with for a loader's sake: whoever reads the rest does not count it.
     """
     try:
-        raw = text.encode()
+        line = raw(text)
     except UnicodeEncodeError as err:
-        # What Python makes of an argument that is not UTF-8.
         raise PlanError("is not UTF-8 text", source=what, offset=err.start) from err
-    if b"\0" in raw:
+    if b"\0" in line:
         raise PlanError("holds a zero byte", source=what)
-    counted = len(raw) - min(len(raw), len(f"{name} ".encode()) if name else 0)
+    counted = len(line) - min(len(line), len(raw(f"{name} ")) if name else 0)
     if counted > image.cmdline_limit:
         raise PlanError(
             f"{counted} bytes are more than {image.source} takes",
@@ -241,4 +240,4 @@ def encoded(image: Image, text: str, what: str = "command line", *, name: str = 
             field="cmdline_size",
             limit=image.cmdline_limit,
         )
-    return raw + b"\0"
+    return line + b"\0"

@@ -196,7 +196,7 @@ def _command_line(loaded: Loaded, page: bytes) -> str:
     for each in loaded.segments:
         if at in each.destination:
             text = bytes(each.data[at - each.destination.start :][:_LONGEST])
-            return text.partition(b"\0")[0].decode(errors="replace")
+            return text.partition(b"\0")[0].decode("utf-8", "surrogateescape")
     return ""
 
 

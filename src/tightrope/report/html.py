@@ -72,6 +72,7 @@ def _environment() -> Environment:
         split=parted,
         wrong=is_wrong,
         heading=heading,
+        rope=_is_rope,
     )
     return made
 

@@ -37,11 +37,13 @@ LAST_INSTRUCTIONS = 8
 
 
 def sheet(verdict: Verdict) -> Sheet:
-    """The answer; what is wrong; who and where; the walk; what the answer rests on."""
+    """The answer; what is wrong, and what that rests on; who and where; the walk; the limits."""
     built = verdict.handover
+    first, *more = _findings(verdict) if verdict.findings else (None, *_findings(verdict))
     return Sheet(
         (
-            *_findings(verdict),
+            *(() if first is None else (first, _resting(verdict))),
+            *more,
             _header(verdict),
             Section(None, tuple(steps.blocks(verdict))),
             *_end(verdict),
@@ -128,7 +130,18 @@ def _programs(verdict: Verdict) -> Iterator[tuple[str, str]]:
     elif isinstance(plan.through, Bare):
         yield "code", "our own; --from FILE walks that of an old kernel's image"
     yield from segments.lines(verdict)
-    yield "rests on", f"{host.rests_on(old)}, and {words.count(len(verdict.rules), 'rule')}"
+    if not verdict.findings:
+        yield _rests_on(verdict)
+
+
+def _resting(verdict: Verdict) -> Section:
+    """What a fall rests on, right below what is wrong: both are on the first screen."""
+    return Section(None, (Pairs(rows=(_rests_on(verdict),), names=NAMES, indent=2),))
+
+
+def _rests_on(verdict: Verdict) -> tuple[str, str]:
+    rules = words.count(len(verdict.rules), "rule")
+    return "rests on", f"{host.rests_on(verdict.handover.host)}, and {rules}"
 
 
 def _places(built: Handover) -> Iterator[tuple[str, str]]:

@@ -15,7 +15,7 @@ from tightrope.check.case import Case
 from tightrope.check.rule import Found, finding, rule
 from tightrope.check.told.memory import MOST, Garbled, Row, Told, string
 from tightrope.check.told.memory_map import map_problems
-from tightrope.errors import MachineError
+from tightrope.errors import MachineError, raw
 from tightrope.memory import Extent
 from tightrope.model import Memory, Protocol, SegmentRole, Step, Stop
 
@@ -134,7 +134,7 @@ def information(case: Case) -> Iterator[Found]:
 
 def _differences(case: Case, told: Told) -> Iterator[str]:
     plan = case.intent
-    if not told.line.endswith(plan.command_line.encode()):
+    if not told.line.endswith(raw(plan.command_line)):
         yield f"the command line is {told.line.decode('utf-8', 'backslashreplace')!r}"
     wanted = [
         Extent.sized(each.destination.start, len(each.data))

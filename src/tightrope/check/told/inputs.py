@@ -17,7 +17,7 @@ from tightrope.check.case import Case
 from tightrope.check.rule import Found, finding, rule
 from tightrope.check.told import core_header
 from tightrope.check.told.reading import told_at_entry
-from tightrope.errors import MachineError
+from tightrope.errors import MachineError, raw
 from tightrope.memory import Extent
 from tightrope.model import Buffer, Part, Protocol, Step, Stop
 
@@ -132,7 +132,7 @@ def command_line_as_given(case: Case) -> Iterator[Found]:
     told = told_at_entry(case)
     if case.run.stop is not Stop.ENTRY or told is None:
         return
-    line, wanted = told.line, case.intent.inputs.command_line.encode()
+    line, wanted = told.line, raw(case.intent.inputs.command_line)
     if case.intent.protocol in (Protocol.MULTIBOOT, Protocol.MULTIBOOT2):
         line = line.partition(b" ")[2]  # the file's name comes first
     if line == wanted:

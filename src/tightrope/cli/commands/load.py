@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from tightrope.cli import values
 from tightrope.cli.command import HOLDS, command, really
 from tightrope.errors import BadInput, MissingPart
 
@@ -39,7 +40,9 @@ def image(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--initrd", metavar="FILE", help="its initrd")
     words = parser.add_mutually_exclusive_group()
-    words.add_argument("--append", default="", metavar="WORDS", help="its command line")
+    words.add_argument(
+        "--append", type=values.line, default="", metavar="WORDS", help="its command line"
+    )
     words.add_argument(
         "--reuse-cmdline",
         action="store_true",
@@ -291,7 +294,7 @@ def line(options: Namespace) -> str:
     running = files.text_or_none(COMMAND_LINE)
     if running is None:
         raise BadInput("cannot be read", source=COMMAND_LINE)
-    return reused_command_line(running)
+    return reused_command_line(running.encode("latin-1").decode("utf-8", "surrogateescape"))
 
 
 def printed(name: str, facts: Mapping[str, object]) -> None:

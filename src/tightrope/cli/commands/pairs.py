@@ -12,7 +12,7 @@ from tightrope.cli import files
 from tightrope.cli.arguments import FORMATS, loader, shown
 from tightrope.cli.command import FINDING, HOLDS, UNKNOWN, command
 from tightrope.cli.show import ready, show
-from tightrope.cli.values import seconds
+from tightrope.cli.values import line, seconds
 from tightrope.errors import BadInput, TightropeError, visible
 
 if TYPE_CHECKING:
@@ -36,7 +36,9 @@ def kernels(parser: ArgumentParser) -> None:
         "--to", dest="news", nargs="+", required=True, metavar="NEW", help=f"new kernels: {FORMATS}"
     )
     parser.add_argument("--initrd", metavar="FILE", help="the initrd of all of them")
-    parser.add_argument("--append", default="", metavar="WORDS", help="their command line")
+    parser.add_argument(
+        "--append", type=line, default="", metavar="WORDS", help="their command line"
+    )
     parser.add_argument(
         "--crash", action="store_true", help="kexec and crash kexec, not kexec alone"
     )

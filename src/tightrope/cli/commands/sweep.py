@@ -11,7 +11,7 @@ from tightrope.cli import files, outputs, values
 from tightrope.cli.arguments import FORMATS, interfaces, shown
 from tightrope.cli.command import FINDING, HOLDS, command
 from tightrope.cli.show import ready, show
-from tightrope.cli.values import count
+from tightrope.cli.values import count, line
 from tightrope.errors import BadInput
 
 if TYPE_CHECKING:
@@ -47,7 +47,9 @@ def fleet(parser: ArgumentParser) -> None:
         "--from", dest="old_code", metavar="OLD", help="walk this old kernel's own relocation code"
     )
     parser.add_argument("--initrd", metavar="FILE", help="the initrd of all of them")
-    parser.add_argument("--append", default="", metavar="WORDS", help="their command line")
+    parser.add_argument(
+        "--append", type=line, default="", metavar="WORDS", help="their command line"
+    )
     parser.add_argument("--crash", action="store_true", help="a crash kexec, not a kexec")
     parser.add_argument(
         "--xen", choices=interfaces(), help="the hosts are hypervisors; how dom0 asks"
