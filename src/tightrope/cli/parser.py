@@ -36,13 +36,13 @@ GROUPS = {
         examples=("tightrope host example > old.toml", "tightrope host capture -o this.toml"),
     ),
     "kdump": Group(
-        help="what is done in a crash kernel",
+        help="try a crash kernel before it is needed, and save a dump in one",
         description=None,
         title="commands",
         metavar="COMMAND",
         examples=(
+            "tightrope kdump check",
             "tightrope kdump capture /proc/vmcore -o /mnt/crash",
-            "tightrope kdump capture /proc/vmcore -o /mnt/crash --filter 31",
         ),
     ),
     "dump": Group(

@@ -17,6 +17,7 @@
     loading      what a file holds, ready for this Linux to load
     segments     somebody else's segments: recorded, or as Linux would place them
     kexec_tools  kexec-tools asked where it would put a kernel on a described machine
+    kdump_check  a crash kernel tried in its region, with its initrd
     watch        a running guest's own kexec: checked before it is let go, and followed
     explain      what a log of a failed kexec comes to, beside a rehearsal
     record       what a command would load, into a file, with nothing loaded
@@ -25,6 +26,6 @@ Rules: a deed prints nothing; it decides what the command line must not.  None o
 `loading`, whose files are handed to the kernel by their descriptors, `kexec_tools`, which shows
 files to a program, and `sweep`, each of whose workers opens them.
 
-May import: check, corpse, errors, handover, host, image, machine, memory, model, observe,
+May import: abi, check, corpse, errors, handover, host, image, kdump, machine, memory, model, observe,
 participants, perform, plan, record, sabotage, shipped, vmcore, world, x86
 """

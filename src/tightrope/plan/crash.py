@@ -38,7 +38,7 @@ def with_core_header(command_line: str, header: Extent) -> str:
             source="command line",
             field="elfcorehdr",
         )
-    return f"{WORD}{header.start:#x} {command_line}".strip()
+    return f"{WORD}{header.start:#x} {command_line}" if command_line else f"{WORD}{header.start:#x}"
 
 
 def core_header(host: Host, backup: Sequence[Backup] = ()) -> bytes:

@@ -1,14 +1,17 @@
-"""`tightrope kdump`: what is done in a crash kernel.
+"""`tightrope kdump`: a crash kernel tried before it is needed, and what is done in one.
 
-Rules: as `load`: only the standard library is imported on the way.
+Rules: as `load`: only the standard library is imported on the way to `capture`.
 """
 
 from __future__ import annotations
 
 import sys
 from argparse import ArgumentParser, Namespace
+from contextlib import ExitStack, closing
 
-from tightrope.cli.command import FINDING, HOLDS, command
+from tightrope.cli.arguments import shown
+from tightrope.cli.command import FINDING, HOLDS, command, status
+from tightrope.cli.values import seconds
 
 _SECONDS = 2.0
 """Between two lines of progress where there is no terminal."""
@@ -89,3 +92,113 @@ class _Told:
             file=sys.stderr,
             flush=True,
         )
+
+
+def tried(parser: ArgumentParser) -> None:
+    """What is tried, and how."""
+    what = parser.add_argument_group("the crash kernel")
+    what.add_argument(
+        "--host", metavar="FILE", help="a host file with a crash region; without one this machine"
+    )
+    what.add_argument(
+        "--kernel",
+        metavar="FILE",
+        help="the crash kernel; without one the configuration of kdump-tools or kdump-utils says it,"
+        " with initrd and command line",
+    )
+    what.add_argument("--initrd", metavar="FILE", help="its initrd")
+    what.add_argument("--append", metavar="TEXT", help="its command line")
+    what.add_argument(
+        "--from",
+        dest="old_code",
+        metavar="FILE",
+        help="the old kernel, whose own relocation code is walked: the crash kernel's file where none is named",
+    )
+    how = parser.add_argument_group("how it is tried")
+    how.add_argument(
+        "--disk",
+        metavar="FILE",
+        help="a disk's image, seen as the first NVMe disk: then it is followed until a dump is saved; what"
+        " it writes is forgotten",
+    )
+    how.add_argument(
+        "--needs",
+        metavar="MODULE",
+        action="append",
+        default=[],
+        help="a module without which the host's root is not there; of this machine that is known; repeatable",
+    )
+    how.add_argument(
+        "--size",
+        action="store_true",
+        help="find the smallest crash region that still works: several boots",
+    )
+    how.add_argument(
+        "--limit",
+        type=seconds,
+        default=900.0,
+        metavar="SECONDS",
+        help="how long to listen to each boot (%(default)s)",
+    )
+    shown(parser.add_argument_group("what is shown"))
+
+
+@command(
+    "kdump check",
+    help="try this machine's crash kernel in QEMU: does it get to where a dump is saved?",
+    description="Lay the machine in QEMU's memory as a crash leaves it, walk through the old kernel's own"
+    " relocation code, and let the crash kernel run, with its initrd, in its region.  Nothing"
+    " of this machine is changed.",
+    takes=(tried,),
+    examples=(
+        "tightrope kdump check",
+        "tightrope kdump check --host this.toml --kernel vmlinuz --initrd initrd.img --append 'root=/dev/sda1'",
+        "tightrope kdump check --size",
+    ),
+    status="0 the crash kernel works, 1 it does not, 2 that cannot be told",
+)
+def check(options: Namespace) -> int:
+    from dataclasses import replace
+
+    from tightrope import image
+    from tightrope.cli import crash_kernel, files
+    from tightrope.cli.show import ready, show
+    from tightrope.deeds import kdump_check, old_kernel
+    from tightrope.plan import Request
+    from tightrope.report.progress import Bar
+    from tightrope.views.crash_boot import VIEW
+
+    named = [options.host, options.kernel, options.initrd, options.old_code, options.disk]
+    ready(options, [each for each in named if each])
+    chosen = crash_kernel.chosen(options)
+    host = crash_kernel.host(options)
+    kernel = files.read(chosen.kernel)
+    new = image.read(kernel, chosen.kernel)
+    old = options.old_code or chosen.kernel
+    code = old_kernel.code_of(files.read(old), old)
+    request = Request(
+        initrd=None if chosen.initrd is None else files.read(chosen.initrd),
+        initrd_source=chosen.initrd or "no initrd",
+        command_line=chosen.command_line,
+        crash=True,
+    )
+    with ExitStack() as stack:
+        drive = None
+        if options.disk:
+            drive = stack.enter_context(crash_kernel.opened(options.disk))
+        asked = kdump_check.Asked(
+            image=new,
+            host=code.host(host),
+            request=code.request(request),
+            design=code.participant,
+            code=f"the code of {old}",
+            drive=drive,
+            needed=chosen.needed,
+            seconds=options.limit,
+        )
+        bar = stack.enter_context(closing(Bar()))
+        boot = kdump_check.check(asked, bar)
+        if options.size:
+            boot = replace(boot, smallest=kdump_check.smallest(asked, boot, bar))
+    show(options, VIEW, boot)
+    return status(boot.outcome)

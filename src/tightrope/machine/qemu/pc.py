@@ -52,6 +52,10 @@ class Board:
     accelerator: str = "tcg"
     drive: int | None = None
     """Descriptor of a file that the guest sees as its first NVMe disk."""
+    drive_kept: bool = True
+    """What the guest writes gets into that file; else it is forgotten with the PC."""
+    second_port: int | None = None
+    """Descriptor of a file that gets what the guest writes to its second serial port."""
     modules: tuple[tuple[Buffer, str], ...] = ()
     """What a Multiboot kernel is handed, each with its command line; then there is no `initrd`."""
 
@@ -100,7 +104,7 @@ class Pc:
                 descriptors=[
                     self.ram.descriptor,
                     *self._files,
-                    *([] if board.drive is None else [board.drive]),
+                    *(each for each in (board.drive, board.second_port) if each is not None),
                 ],
             )
             for name, each in self._process.sockets.items():
@@ -360,7 +364,11 @@ def arguments(board: Board, ram: int, files: Sequence[int]) -> list[str]:
         said += ["-initrd", f"/proc/self/fd/{files[1]}"]
     if board.command_line:
         said += ["-append", board.command_line]
+    if board.second_port is not None:
+        said += ["-chardev", f"file,id=second,path=/proc/self/fd/{board.second_port}"]
+        said += ["-serial", "chardev:second"]
     if board.drive is not None:
         where = f"file=/proc/self/fd/{board.drive},format=raw,if=none,id=disk,file.locking=off"
+        where += "" if board.drive_kept else ",snapshot=on"
         said += ["-drive", where, "-device", "nvme,drive=disk,serial=tightrope"]
     return said

@@ -16,8 +16,9 @@ from tightrope.machine.heard import heard_line
 from tightrope.machine.port import Ends, Progress, first_line, no_progress
 from tightrope.machine.qemu import stage
 from tightrope.machine.qemu.acceleration import TCG, Acceleration
-from tightrope.machine.qemu.pc import Pc
+from tightrope.machine.qemu.pc import Board, Pc
 from tightrope.machine.qemu.walk import halted, walk
+from tightrope.memory import PAGE_SIZE, Extent
 from tightrope.model import Console, Ending, Handover, Host, Run, Step, Stop
 from tightrope.x86 import cpu as x86
 from tightrope.x86.bits import named_bits
@@ -55,15 +56,19 @@ class Qemu:
         *,
         walk_seconds: float = WALK_SECONDS,
         drive: int | None = None,
+        drive_kept: bool = True,
+        second_port: int | None = None,
         acceleration: Acceleration = TCG,
         lacks: Lacks = lambda handover: None,
     ) -> None:
-        """`drive` is the descriptor of a file that the new kernel sees as its first NVMe disk;
+        """`drive` is the descriptor of a file that the new kernel sees as its first NVMe disk, and
+        `second_port` of one that gets what it says on its second serial port: see `Board`.
+
         `lacks` is asked before a PC is started for an accelerated walk."""
         self.name = "qemu" if acceleration is TCG else f"qemu-{acceleration.name}"
         self._acceleration = acceleration
         self._lacks = lacks
-        self._drive = drive
+        self._drive, self._drive_kept, self._second_port = drive, drive_kept, second_port
         self._walk_seconds = walk_seconds
         self._pc: Pc | None = None
         self._handover: Handover | None = None
@@ -80,7 +85,7 @@ class Qemu:
         self.close()
         if self._acceleration is not TCG:
             return self._accelerated(handover)
-        board = replace(stage.board_for(handover.host), drive=self._drive)
+        board = self._with_devices(stage.board_for(handover.host))
         self._pc = pc = Pc(board)
         stage.check_ram(handover.host, stage.after_firmware(pc))
         stage.lay_out(pc, handover)
@@ -94,7 +99,7 @@ class Qemu:
             raise CannotBe(lacking)
         speed = self._acceleration
         board = stage.board_for(handover.host, accelerator=speed.name, model=speed.model)
-        self._pc = pc = Pc(replace(board, drive=self._drive))
+        self._pc = pc = Pc(self._with_devices(board))
         stage.check_ram(handover.host, stage.after_firmware(pc))
         held = stage.lay_out(pc, handover, may_lack=~x86.CR4_TRANSLATES)
         registers = replace(handover.registers, cr4=held)
@@ -104,6 +109,14 @@ class Qemu:
             lost = f"the old kernel's CR4 {off}: QEMU's {speed.model} CPU has none of it"
             run = replace(run, blind=(*run.blind, lost))
         return run
+
+    def _with_devices(self, board: Board) -> Board:
+        return replace(
+            board,
+            drive=self._drive,
+            drive_kept=self._drive_kept,
+            second_port=self._second_port,
+        )
 
     def own(self, pc: Pc) -> None:
         """Take over a PC that somebody else has started: it is closed with this machine."""
@@ -158,6 +171,23 @@ class Qemu:
             progress,
             lambda lines: token if is_said(token, lines) else None,
         )
+
+    def listen(
+        self,
+        ends: Callable[[list[str]], str | None],
+        *,
+        seconds: float,
+        progress: Progress = no_progress,
+    ) -> Console:
+        """Go on from the entry until `ends` names a reason; it is asked often, with all lines."""
+        return self._listen(seconds, progress, ends)
+
+    def touched(self, extent: Extent) -> int:
+        """Bytes of an extent's pages that hold something, of the last run's memory."""
+        if self._pc is None:
+            raise MachineError("there is no memory: nothing was run")
+        held = self._pc.ram.in_use()
+        return sum(frame in held for frame in extent.pages) * PAGE_SIZE
 
     def heard_at(self, words: str) -> float | None:
         """When the first line with these words was whole, by time.monotonic(); None without one."""

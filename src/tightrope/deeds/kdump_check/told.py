@@ -1,0 +1,173 @@
+"""How far a crash kernel came and why no further, by its console and its witness.
+
+Sources of the words: Linux mm/oom_kill.c ("Out of memory: Killed process", "System is deadlocked
+on memory", "Out of memory and no killable processes"), mm/page_alloc.c ("page allocation failure"),
+init/initramfs.c ("Initramfs unpacking failed: "), init/do_mounts.c ("VFS: Unable to mount root
+fs", "VFS: Cannot open root device"), init/main.c ("No working init found", "Run /init as init
+process"), kernel/reboot.c; initramfs-tools scripts/local and functions ("ALERT!", "Gave up
+waiting for"), dracut's dracut-initqueue and emergency shell; kdump-config ("saved vmcore in",
+"failed to save vmcore"), kdump-utils' kdump.sh ("saving vmcore complete", "saving vmcore failed").
+
+Rules: pure functions of what was heard.  Lines decide; the first cause in time is the cause.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from tightrope.kdump.witness import Witness
+from tightrope.model import Console, Ending, Outcome
+from tightrope.model.crash_boot import Cause, Reached
+
+_MEMORY = re.compile(
+    r"Out of memory|[Ss]ystem is deadlocked on memory|invoked oom-killer|page allocation failure"
+    r"|Initramfs unpacking failed: (write error|junk)|[Cc]annot allocate memory|not enough memory"
+    r"|Failed to allocate|No space left on device"
+)
+_UNPACKING = "Initramfs unpacking failed"
+_NO_ROOT = re.compile(
+    r"ALERT!\s|Gave up waiting for (root|suspend)|VFS: Unable to mount root fs"
+    r"|VFS: Cannot open root device|dracut-initqueue.*time-?out|Could not boot"
+    r"|Entering emergency mode|Dropping to a shell"
+)
+_PANIC = "Kernel panic - not syncing"
+_ROOT = re.compile(r"kdump-tools-dump|Starting kdump-tools|kdump: saving|Switching [Rr]oot")
+_SAVED = re.compile(r"saved vmcore in|saving vmcore complete")
+_UNSAVED = re.compile(r"failed to save vmcore|saving vmcore failed")
+_OVER = re.compile(r"reboot: (Restarting system|Power [Dd]own|machine restart|System halted)")
+_WAITS = re.compile(r"Running /scripts/local-block|Begin: Waiting for root|dracut-initqueue")
+_NUMBERS = re.compile(
+    r"Memory: \d+K/\d+K available|Killed process|oom-kill:|Node 0 .* free:|Mem-Info"
+)
+_LINES = 6
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Told:
+    """The answer, before the memory's figures."""
+
+    outcome: Outcome
+    reached: Reached
+    cause: Cause | None
+    why: str
+    evidence: tuple[str, ...]
+
+
+def over(lines: Sequence[str], witness: Witness, *, disk: bool) -> str | None:
+    """Why nobody has to listen any longer; None while something may still come."""
+    for line in lines:
+        if _PANIC in line:
+            return "it panicked"
+        if _NO_ROOT.search(line):
+            return "it found no root"
+        if _UNSAVED.search(line) or _OVER.search(line):
+            return "it was over"
+        if _SAVED.search(line):
+            return "a dump is saved"
+        if not disk and witness.done and _WAITS.search(line):
+            return "it waits for a disk that this PC has not"
+    return None
+
+
+def judge(
+    console: Console,
+    witness: Witness,
+    *,
+    initrd: bool,
+    disk: bool,
+    root: str,
+    needed: frozenset[str] = frozenset(),
+) -> Told:
+    """What it comes to.
+
+    `root` is the value of root=; `needed` are the modules without which this host's root is not
+    there, where that is known.
+    """
+    lines = console.lines
+    reached = _reached(lines, witness)
+
+    def told(outcome: Outcome, cause: Cause | None, why: str, *marks: re.Pattern[str]) -> Told:
+        return Told(
+            outcome=outcome,
+            reached=reached,
+            cause=cause,
+            why=why,
+            evidence=_evidence(lines, marks),
+        )
+
+    short = next((line for line in lines if _MEMORY.search(line)), None)
+    if short is not None and reached < Reached.SAVED:
+        why = f"it runs out of memory: {_bare(short)}"
+        return told(Outcome.FALLS, Cause.MEMORY, why, _NUMBERS, _MEMORY)
+    if (flaw := next((line for line in lines if _UNPACKING in line), None)) is not None:
+        return told(Outcome.FALLS, Cause.INITRD, f"its initrd is not unpacked: {_bare(flaw)}")
+    panic = next((line for line in lines if _PANIC in line), None)
+    if reached >= Reached.INIT and witness.vmcore is False:
+        return told(
+            Outcome.FALLS,
+            Cause.VMCORE,
+            "it has no /proc/vmcore: it was not told of a core header, or its header is damaged",
+        )
+    if reached is Reached.SAVED:
+        return told(Outcome.HOLDS, None, "a dump was saved", _SAVED)
+    if any(_UNSAVED.search(line) for line in lines):
+        return told(Outcome.FALLS, Cause.SAVING, "it did not save the dump", _UNSAVED)
+    if panic is not None and not initrd:
+        why = f"it has no initrd, and no driver of its own for {root or 'its root'}: {_bare(panic)}"
+        return told(Outcome.FALLS, Cause.INITRD, why, _NO_ROOT)
+    if panic is not None:
+        return told(Outcome.FALLS, Cause.PANIC, f"it panics: {_bare(panic)}")
+    return _without_saving(
+        console, witness, reached, told_by=told, disk=disk, root=root, needed=needed
+    )
+
+
+def _without_saving(
+    console: Console,
+    witness: Witness,
+    reached: Reached,
+    *,
+    told_by: Callable[..., Told],
+    disk: bool,
+    root: str,
+    needed: frozenset[str],
+) -> Told:
+    """Nothing was saved, and nothing went wrong with memory or kernel."""
+    missing = sorted(needed - witness.modules) if witness.modules else []
+    if missing:
+        why = f"its initrd has no {', '.join(missing)}, which {root or 'its root'} needs here"
+        return told_by(Outcome.FALLS, Cause.MODULE, why, _NO_ROOT)
+    if disk and any(_NO_ROOT.search(line) for line in console.lines):
+        why = f"it does not find {root or 'its root'} on the disk that it was given"
+        return told_by(Outcome.FALLS, Cause.ROOT, why, _NO_ROOT)
+    if reached >= Reached.INIT and not disk:
+        where = f"; {root or 'its root'} is this host's, and was not looked for (--disk gives one)"
+        return told_by(Outcome.HOLDS, None, f"it reached its init, with /proc/vmcore{where}")
+    if console.ending is Ending.TIME:
+        return told_by(Outcome.UNKNOWN, Cause.TIME, f"it was still under way: {console.stopped}")
+    if reached >= Reached.INIT:
+        return told_by(Outcome.FALLS, Cause.SAVING, "it ended without saving a dump")
+    return told_by(Outcome.FALLS, Cause.FELL, f"it did not reach its init: {console.stopped}")
+
+
+def _reached(lines: Sequence[str], witness: Witness) -> Reached:
+    if any(_SAVED.search(line) for line in lines):
+        return Reached.SAVED
+    if any(_ROOT.search(line) for line in lines):
+        return Reached.ROOT
+    if witness.there:
+        return Reached.INIT
+    return Reached.KERNEL if any("Linux version " in line for line in lines) else Reached.ENTRY
+
+
+def _evidence(lines: Sequence[str], marks: Sequence[re.Pattern[str]]) -> tuple[str, ...]:
+    """The lines that say it, or the last ones."""
+    found = [line for line in lines if any(each.search(line) for each in marks)]
+    return tuple((found or [line for line in lines if line.strip()])[-_LINES:])
+
+
+def _bare(line: str) -> str:
+    """A line of the kernel's without its time."""
+    return re.sub(r"^\[\s*\d+\.\d+\]\s*", "", line).strip()

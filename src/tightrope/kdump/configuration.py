@@ -1,0 +1,136 @@
+"""Which crash kernel a machine would load: kdump-tools' configuration, or kdump-utils'.
+
+    /etc/default/kdump-tools      Debian, Ubuntu: KDUMP_KERNEL, KDUMP_INITRD, KDUMP_CMDLINE{,_APPEND}
+    /etc/sysconfig/kdump          Fedora, RHEL: KDUMP_KERNELVER, KDUMP_BOOTDIR, KDUMP_IMG, KDUMP_IMG_EXT,
+                                  KDUMP_COMMANDLINE{,_REMOVE,_APPEND}
+
+Sources: kdump-config(8) and its script in kdump-tools 1.8.1 (kdump_load, locate_kdump_kernel);
+kdumpctl and kdump-lib.sh in kdump-utils 1.0.5x (prepare_kdump_kernel, prepare_cmdline); their
+defaults where a file says nothing.
+
+Rules: files come through a function, so that another machine's tree will do; shell is read as a
+list of assignments and never run.  Without either file there is no configuration, and a reason.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from tightrope.errors import BadInput
+
+Read = Callable[[str], str | None]
+"""A file's text by its path, None where there is none."""
+Exists = Callable[[str], bool]
+TOOLS, UTILS = "/etc/default/kdump-tools", "/etc/sysconfig/kdump"
+TOOLS_APPEND = "reset_devices systemd.unit=kdump-tools-dump.service nr_cpus=1 irqpoll usbcore.nousb"
+_TOOLS_REMOVED = ("crashkernel", "hugepages", "hugepagesz", "abm")
+_UTILS_REMOVED = ("hugepages", "hugepagesz", "slub_debug", "quiet", "log_buf_len", "swiotlb")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Configured:
+    """What would be loaded; paths are the machine's."""
+
+    source: str
+    kernel: str
+    initrd: str | None
+    command_line: str
+
+
+def configured(read: Read, exists: Exists) -> Configured:
+    """What this machine's kdump would load.  Raises BadInput where nothing says it."""
+    release = (read("/proc/sys/kernel/osrelease") or "").strip()
+    line = (read("/proc/cmdline") or "").strip()
+    if (text := read(TOOLS)) is not None:
+        return _tools(assignments(text), release, line, exists)
+    if (text := read(UTILS)) is not None:
+        return _utils(assignments(text), release, line, exists)
+    raise BadInput(
+        f"neither {TOOLS} nor {UTILS} is there: name --kernel, --initrd and --append",
+        source="kdump's configuration",
+    )
+
+
+def assignments(text: str) -> Mapping[str, str]:
+    """NAME=VALUE lines of a shell file, quotes taken off; what is no assignment is passed over."""
+    found: dict[str, str] = {}
+    for line in text.replace("\\\n", " ").splitlines():
+        try:
+            words = shlex.split(line, comments=True)
+        except ValueError:
+            continue
+        for word in words[:1]:
+            name, equals, value = word.partition("=")
+            if equals and name.replace("_", "a").isalnum() and not name[0].isdigit():
+                found[name] = value
+    return found
+
+
+def _tools(said: Mapping[str, str], release: str, line: str, exists: Exists) -> Configured:
+    if said.get("USE_KDUMP", "") in ("", "0"):
+        raise BadInput("says that no crash kernel is loaded", source=TOOLS, field="USE_KDUMP")
+    kernel = said.get("KDUMP_KERNEL") or f"/boot/vmlinuz-{release}"
+    initrd = said.get("KDUMP_INITRD") or f"/boot/initrd.img-{release}"
+    own = said.get("KDUMP_CMDLINE") or _without(line, _TOOLS_REMOVED)
+    append = said.get("KDUMP_CMDLINE_APPEND") or TOOLS_APPEND
+    return _there(TOOLS, kernel, initrd, f"{own} {append}", exists)
+
+
+def _utils(said: Mapping[str, str], release: str, line: str, exists: Exists) -> Configured:
+    version = said.get("KDUMP_KERNELVER") or release
+    folder = said.get("KDUMP_BOOTDIR") or "/boot"
+    name = said.get("KDUMP_IMG") or "vmlinuz"
+    kernel = f"{folder}/{name}-{version}{said.get('KDUMP_IMG_EXT', '')}"
+    if not exists(kernel) and exists(f"/lib/modules/{version}/{name}"):
+        kernel = f"/lib/modules/{version}/{name}"
+    initrd = f"{folder}/initramfs-{version}kdump.img"
+    if not exists(initrd) and exists(f"/var/lib/kdump/initramfs-{version}kdump.img"):
+        initrd = f"/var/lib/kdump/initramfs-{version}kdump.img"
+    removed = (*_UTILS_REMOVED, *said.get("KDUMP_COMMANDLINE_REMOVE", "").split(), "crashkernel")
+    own = said.get("KDUMP_COMMANDLINE") or line
+    append = said.get("KDUMP_COMMANDLINE_APPEND", "")
+    return _there(UTILS, kernel, initrd, f"{_without(own, removed)} {append}", exists)
+
+
+def _there(source: str, kernel: str, initrd: str, line: str, exists: Exists) -> Configured:
+    """An initrd that is not there is not loaded (kdump_load); a kernel has to be."""
+    if not exists(kernel):
+        raise BadInput(f"the crash kernel {kernel} is not there", source=source)
+    return Configured(
+        source=source,
+        kernel=kernel,
+        initrd=initrd if exists(initrd) else None,
+        command_line=" ".join(line.split()),
+    )
+
+
+def _without(line: str, names: tuple[str, ...]) -> str:
+    """A command line without words of these names."""
+    kept = (word for word in line.split() if word.partition("=")[0] not in names)
+    return " ".join(kept)
+
+
+def root_modules(devices: Callable[[str], str | None], mounts: str) -> frozenset[str]:
+    """Modules that drive the disk under `/`; empty where nothing tells.
+
+    `mounts` is /proc/self/mountinfo (proc_pid_mountinfo(5)); `devices` gives the real path of
+    /sys/dev/block/MAJOR:MINOR, and of a `driver/module` link below it.
+    """
+    numbers = next(
+        (
+            row.split()[2]
+            for row in mounts.splitlines()
+            if len(row.split()) > 4 and row.split()[4] == "/"
+        ),
+        None,
+    )
+    path = None if numbers is None else devices(f"/sys/dev/block/{numbers}")
+    found = set()
+    while path and path.startswith("/sys/devices/"):
+        module = devices(f"{path}/driver/module")
+        if module:
+            found.add(module.rsplit("/", 1)[-1].replace("-", "_"))
+        path = path.rsplit("/", 1)[0]
+    return frozenset(found)

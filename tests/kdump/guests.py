@@ -1,0 +1,37 @@
+"""A small initramfs like a distribution's: a shell and its tools in /bin, an init that waits for a disk."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+from importlib.machinery import SourceFileLoader
+
+from tests.conftest import REPOSITORY, debian_kernel
+
+INIT = """#!/bin/sh
+echo "Begin: Mounting root file system ... Begin: Running /scripts/local-block ... done."
+while :; do sleep 1; done
+"""
+TOOLS = ("sh", "mount", "dd", "sleep")
+FOLDER, PROGRAM, LINK, DEVICE = 0o040755, 0o100755, 0o120777, 0o020600
+
+
+@functools.cache
+def initramfs(ballast: int = 0, architecture: str = "amd64") -> bytes:
+    """The archive; `ballast` bytes of it are a file that nobody needs."""
+    loader = SourceFileLoader("build_initramfs", str(REPOSITORY / "scripts" / "build-initramfs"))
+    spec = importlib.util.spec_from_loader(loader.name, loader)
+    assert spec is not None
+    made = importlib.util.module_from_spec(spec)
+    loader.exec_module(made)
+    busybox = debian_kernel(f"busybox-{architecture}").read_bytes()
+    rows = [
+        *((name, FOLDER, b"") for name in ("bin", "dev", "proc", "sys")),
+        ("bin/busybox", PROGRAM, busybox),
+        *((f"bin/{name}", LINK, b"busybox") for name in TOOLS),
+        ("init", PROGRAM, INIT.encode()),
+        ("ballast", 0o100644, bytes(range(256)) * (ballast // 256)),
+    ]
+    body = b"".join(made.entry(n, *row) for n, row in enumerate(rows, 1))
+    console = made.entry(90, "dev/console", DEVICE, b"", (5, 1))
+    return bytes(body + console + made.entry(99, "TRAILER!!!", 0))
