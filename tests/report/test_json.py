@@ -25,7 +25,7 @@ from tightrope.cli.parser import parser
 from tightrope.cli.shells import actions
 from tightrope.errors import BadInput, MissingPart
 from tightrope.host import example
-from tightrope.memory import Virt
+from tightrope.memory import Extent, Virt
 from tightrope.model import Step
 from tightrope.model.watched import Passed, Watched
 from tightrope.perform import privcmd
@@ -125,6 +125,10 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "pgd": ("pgd", "core", "--print", "--diff", "core"),
     "dump info": ("dump", "info", "core", "--host", "host.toml"),
     "kdump capture": ("kdump", "capture", "core", "-o", "saved"),
+    "kdump check": (
+        *("kdump", "check", "--host", "crash.toml", "--kernel", "old"),
+        *("--from", "old", "--append", "root=/dev/sda1"),
+    ),
     "host check": ("host", "check", "host.toml"),
     "load": ("load", "written"),
     "exec": ("exec",),
@@ -194,6 +198,7 @@ def test_a_document_is_what_its_schema_says(tightrope: Shell, what: str) -> None
     tightrope.file("core", crashed("x86_64").core())
     tightrope.file("host.toml", example())
     tightrope.file("code.bin", b"\xf4")
+    tightrope.file("crash.toml", example(crash=Extent.sized(0x3300_0000, 0x200_0000)))
     if "old" in COMMANDS[what]:
         tightrope.file("old", debian_kernel("cloud-amd64-7.3").read_bytes())
     if "written" in COMMANDS[what]:

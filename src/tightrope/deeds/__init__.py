@@ -26,6 +26,6 @@ Rules: a deed prints nothing; it decides what the command line must not.  None o
 `loading`, whose files are handed to the kernel by their descriptors, `kexec_tools`, which shows
 files to a program, and `sweep`, each of whose workers opens them.
 
-May import: abi, check, corpse, errors, handover, host, image, kdump, machine, memory, model, observe,
-participants, perform, plan, record, sabotage, shipped, vmcore, world, x86
+May import: abi, check, corpse, errors, handover, host, image, kdump, machine, memory, model,
+observe, participants, perform, plan, record, sabotage, shipped, vmcore, world, x86
 """

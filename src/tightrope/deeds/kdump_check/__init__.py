@@ -11,6 +11,8 @@
     print(check(Asked(image=..., host=..., request=...)).why)
 
 Rules: the crash kernel speaks the verdict; a rehearsal of the walk comes first.
+
+May import: abi, errors, image, kdump, machine, memory, model, participants, plan, vmcore
 """
 
 from tightrope.deeds.kdump_check.deed import Asked, check

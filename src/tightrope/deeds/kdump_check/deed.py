@@ -2,9 +2,9 @@
 
     plan -> lay out a PC as the crash leaves it -> walk -> the crash kernel runs -> what it said
 
-The old kernel is the one that the host file describes, its relocation code a real one's where it is
-given.  The PC has the host's memory map, as a sparse file; what is not the host's (its firmware, its
-devices) is QEMU's, and a verdict says so.
+The old kernel is the one that the host file describes, its relocation code a real one's where it
+is given.  The PC has the host's memory map, as a sparse file; what is not the host's (its firmware,
+its devices) is QEMU's, and a verdict says so.
 
 Rules: composes rooms and opens no file; the machine is closed however it ends.
 """

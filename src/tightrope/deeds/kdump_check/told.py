@@ -28,19 +28,18 @@ _MEMORY = re.compile(
 )
 _UNPACKING = "Initramfs unpacking failed"
 _NO_ROOT = re.compile(
-    r"ALERT!\s|Gave up waiting for (root|suspend)|VFS: Unable to mount root fs"
-    r"|VFS: Cannot open root device|dracut-initqueue.*time-?out|Could not boot"
+    r"ALERT!\s|Gave up waiting for (root|suspend)|dracut-initqueue.*time-?out|Could not boot"
     r"|Entering emergency mode|Dropping to a shell"
 )
+_VFS = re.compile(r"VFS: |/dev/root|Please append a correct|Kernel panic")
+"""What a kernel says that looks for its root by itself; the panic comes last."""
 _PANIC = "Kernel panic - not syncing"
 _ROOT = re.compile(r"kdump-tools-dump|Starting kdump-tools|kdump: saving|Switching [Rr]oot")
 _SAVED = re.compile(r"saved vmcore in|saving vmcore complete")
 _UNSAVED = re.compile(r"failed to save vmcore|saving vmcore failed")
 _OVER = re.compile(r"reboot: (Restarting system|Power [Dd]own|machine restart|System halted)")
 _WAITS = re.compile(r"Running /scripts/local-block|Begin: Waiting for root|dracut-initqueue")
-_NUMBERS = re.compile(
-    r"Memory: \d+K/\d+K available|Killed process|oom-kill:|Node 0 .* free:|Mem-Info"
-)
+_NUMBERS = re.compile(r"Memory: \d+K/\d+K available|Killed process|oom-kill:|Node 0 DMA32 free:")
 _LINES = 6
 
 
@@ -116,7 +115,7 @@ def judge(
         return told(Outcome.FALLS, Cause.SAVING, "it did not save the dump", _UNSAVED)
     if panic is not None and not initrd:
         why = f"it has no initrd, and no driver of its own for {root or 'its root'}: {_bare(panic)}"
-        return told(Outcome.FALLS, Cause.INITRD, why, _NO_ROOT)
+        return told(Outcome.FALLS, Cause.INITRD, why, _VFS)
     if panic is not None:
         return told(Outcome.FALLS, Cause.PANIC, f"it panics: {_bare(panic)}")
     return _without_saving(
@@ -165,7 +164,9 @@ def _reached(lines: Sequence[str], witness: Witness) -> Reached:
 def _evidence(lines: Sequence[str], marks: Sequence[re.Pattern[str]]) -> tuple[str, ...]:
     """The lines that say it, or the last ones."""
     found = [line for line in lines if any(each.search(line) for each in marks)]
-    return tuple((found or [line for line in lines if line.strip()])[-_LINES:])
+    shown = found or [line for line in lines if line.strip()]
+    # The first says how much there was, the last what came of it.
+    return tuple(shown if len(shown) <= _LINES else [shown[0], *shown[1 - _LINES :]])
 
 
 def _bare(line: str) -> str:

@@ -1,0 +1,101 @@
+"""kdump check in QEMU: a crash kernel that gets there, and one for each reason why it does not."""
+
+from __future__ import annotations
+
+import functools
+import json
+
+import pytest
+
+from tests.conftest import debian_kernel
+from tests.kdump.guests import initramfs
+from tests.qemu.pcs import BOOT_SECONDS, old_kernel, qemu
+from tightrope import image
+from tightrope.deeds import old_kernel as old_kernels
+from tightrope.deeds.kdump_check import Asked, check
+from tightrope.memory import Extent
+from tightrope.model import Outcome, Paging
+from tightrope.model.crash_boot import Cause, CrashBoot, Reached
+from tightrope.plan import Request
+from tightrope.views.crash_boot import VIEW
+
+MIB = 1 << 20
+LINE = "root=UUID=7167d09e ro quiet nr_cpus=1 reset_devices cryptomgr.notests"
+
+
+def tried(
+    mebibytes: int, *, initrd: bytes | None = None, paging: Paging = Paging.X86_64
+) -> CrashBoot:
+    """Debian's cloud kernel in a region of that size, on a PC with 448 MiB."""
+    qemu().close()  # skips where there is none
+    code = _code()
+    path = debian_kernel("cloud-amd64")
+    region = Extent.sized(0x1000_0000, mebibytes * MIB)
+    request = Request(initrd=initrd, initrd_source="small", command_line=LINE, crash=True)
+    return check(
+        Asked(
+            image=image.read(path.read_bytes(), path.name),
+            host=code.host(old_kernel(paging, 448, region)),
+            request=code.request(request),
+            design=code.participant,
+            code=path.name,
+            seconds=BOOT_SECONDS,
+        )
+    )
+
+
+@functools.cache
+def _code() -> old_kernels.OldKernel:
+    path = debian_kernel("cloud-amd64")
+    return old_kernels.read(path.read_bytes(), path.name)
+
+
+def test_a_crash_kernel_that_works_says_so_and_shows_a_whole_dump() -> None:
+    got = tried(160, initrd=initramfs(), paging=Paging.LA57)
+    assert (got.outcome, got.reached, got.cause) == (Outcome.HOLDS, Reached.INIT, None), got.why
+    used, core = got.used, got.shown
+    assert core is not None
+    # As the core header has it: text and what is left of RAM, its notes, the tables that were laid.
+    assert (core.cpus, core.whole, core.pgd) == (1, True, "whole")
+    assert core.rows == 3
+    assert used.total is not None
+    assert used.least is not None
+    assert used.peak is not None
+    assert used.least < used.total < used.size == 160 * MIB
+    assert used.touched is not None
+    assert used.touched >= used.peak - MIB
+    assert got.findings == ()
+    assert "quiet" not in got.command_line
+    document = json.loads(json.dumps(VIEW.facts(got)))
+    assert (document["verdict"], document["reached"]) == ("holds", "init")
+
+
+@pytest.mark.parametrize("ballast", [False, True], ids=["kernel", "initrd"])
+def test_a_region_that_is_too_small_is_told_with_its_numbers(ballast: bool) -> None:
+    """For the kernel alone, and for an initrd that is unpacked there."""
+    got = tried(96, initrd=initramfs(40 * MIB)) if ballast else tried(62, initrd=initramfs())
+    assert (got.outcome, got.cause) == (Outcome.FALLS, Cause.MEMORY), got
+    assert any("Memory: " in line and "available" in line for line in got.evidence)
+    assert "out of memory" in got.why
+
+
+def test_what_has_no_initrd_is_told_apart() -> None:
+    got = tried(128)
+    assert (got.outcome, got.cause, got.reached) == (
+        Outcome.FALLS,
+        Cause.INITRD,
+        Reached.KERNEL,
+    ), got
+    assert "no initrd" in got.why
+    assert got.shown is None
+
+
+def test_what_does_not_fit_is_told_without_a_boot() -> None:
+    got = tried(40, initrd=initramfs())
+    assert (got.outcome, got.cause, got.reached) == (
+        Outcome.FALLS,
+        Cause.MEMORY,
+        Reached.NOWHERE,
+    )
+    assert "do not fit into the region" in got.why
+    assert got.console is None
