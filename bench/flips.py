@@ -112,8 +112,9 @@ class Tally:
             self.alarms[each.rules[0]] += 1
         if each.open is not None:
             self.open[each.open] += 1
+        unknown = each.fate is Fate.ALARM and not set(each.rules) <= WANTED.keys()
         silent = each.fate is Fate.UNASKED and not each.rules
-        if silent or each.fate in (Fate.UNSEEN, Fate.ERROR):
+        if silent or unknown or each.fate in (Fate.UNSEEN, Fate.ERROR):
             self.bad.append(each)
 
 
@@ -163,7 +164,7 @@ def _report(tally: Tally, taken: float, cores: int) -> None:
     for rule, number in tally.alarms.most_common():
         show(f"  alarm: {rule}", str(number), WANTED.get(rule, "NOBODY SAYS WHY"))
     for each in tally.bad[:20]:
-        show(f"  {each.base}: {each.says}", each.differs)
+        show(f"  {each.base}: {each.says}", each.differs or ", ".join(each.rules))
 
 
 if __name__ == "__main__":

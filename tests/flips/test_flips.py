@@ -6,11 +6,12 @@ subject and way, all in one table; `make bench` has a hundred thousand.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from random import Random
 
+import numpy as np
 import pytest
 
 from tests.conftest import REPOSITORY, debian_kernel
@@ -19,7 +20,8 @@ from tightrope.check import RULES
 from tightrope.deeds import old_kernel
 from tightrope.deeds.flips import Fate, Flipped, Trial, Walkers, walkers
 from tightrope.deeds.flips.bases import BARE, LINUX, XEN, Way, base
-from tightrope.deeds.flips.ends import SOURCES, Open
+from tightrope.deeds.flips.deed import FLIPS
+from tightrope.deeds.flips.ends import SOURCES, End, Open, differences, end_of
 from tightrope.deeds.flips.subjects import Subject
 from tightrope.deeds.flips.wanted import WANTED
 from tightrope.deeds.old_kernel import OldKernel
@@ -27,6 +29,7 @@ from tightrope.errors import BadInput
 from tightrope.model import Paging, Protocol, XenInterface
 from tightrope.participants.linux import Convention
 from tightrope.sabotage.edits import with_tables
+from tightrope.x86.cpu import CR0_NE, CR0_WP
 from tightrope.x86.walk import Access, entries_in, walk
 
 SEED = 11
@@ -227,6 +230,86 @@ def test_the_highest_bit_of_the_lists_head_is_told_under_xen_too(
     wrong = replace(now, general={**now.general, "rdi": now.general["rdi"] | 1 << 63})
     handover = replace(made.handover, registers=wrong)
     assert check.check(handover, machines.ours.run(handover))
+
+
+@pytest.mark.parametrize("subject", PLANNED, ids=lambda each: each.name)
+def test_what_is_read_back_before_the_walk_is_told_after_it(
+    machines: Walkers, subject: Subject
+) -> None:
+    """So a flip that was foretold need not be walked; of a sound handover nothing is foretold."""
+    for crash in (False, True):
+        on = trial(machines, 0, Way(paging=Paging.X86_64, crash=crash))
+        assert on is not None
+        assert not list(check.read_back(on.base.handover))
+        for at in range(3):
+            try:
+                wrong = FLIPS[subject](on.base.handover, Random(f"{subject}:{at}")).handover
+            except BadInput:
+                continue
+            before = set(check.read_back(wrong))
+            assert before <= set(check.broken(wrong, machines.ours.run(wrong)))
+
+
+def end_with(machines: Walkers, way: Way, change: Callable[[End], End]) -> tuple[End, End]:
+    """An end of a sound base, and what a change makes of it."""
+    on = trial(machines, 0, way)
+    assert on is not None
+    end = end_of(on.base.handover, machines.ours.run(on.base.handover))
+    return end, change(end)
+
+
+def line_with(end: End, old: bytes, new: bytes) -> End:
+    """The end with other bytes in its command line."""
+    return replace(
+        end,
+        memory=tuple(
+            (place, np.frombuffer(was.tobytes().replace(old, new), np.uint8))
+            if place == end.line
+            else (place, was)
+            for place, was in end.memory
+        ),
+    )
+
+
+def test_a_letter_in_a_number_may_be_of_either_case_and_in_a_word_not(machines: Walkers) -> None:
+    """Linux lowers each letter of elfcorehdr='s number, and none of its name."""
+    way = Way(paging=Paging.X86_64, crash=True)
+    number = end_with(machines, way, lambda end: line_with(end, b"elfcorehdr=0x", b"elfcorehdr=0X"))
+    assert {each.open for each in differences(*number, ())} == {Open.NUMBER}
+    name = end_with(machines, way, lambda end: line_with(end, b"elfcorehdr=0x", b"elFcorehdr=0x"))
+    assert {each.open for each in differences(*name, ())} == {None}
+    digit = end_with(machines, way, lambda end: line_with(end, b"elfcorehdr=0x", b"elfcorehdr=1x"))
+    assert {each.open for each in differences(*digit, ())} == {None}
+
+
+def test_ne_is_open_and_the_bits_beside_it_are_not(machines: Walkers) -> None:
+    def flip(bit: int) -> Callable[[End], End]:
+        def change(end: End) -> End:
+            assert end.registers is not None
+            return replace(end, registers=replace(end.registers, cr0=end.registers.cr0 ^ bit))
+
+        return change
+
+    way = Way(paging=Paging.X86_64)
+    assert {each.open for each in differences(*end_with(machines, way, flip(CR0_NE)), ())} == {
+        Open.NE
+    }
+    for bit in (CR0_WP, CR0_NE | CR0_WP):
+        assert {each.open for each in differences(*end_with(machines, way, flip(bit)), ())} == {
+            None
+        }
+
+
+def test_an_idt_may_be_given_up_and_none_may_be_taken_up(machines: Walkers) -> None:
+    way = Way(paging=Paging.X86_64)
+    on = trial(machines, 0, way)
+    assert on is not None
+    end = end_of(on.base.handover, machines.ours.run(on.base.handover))
+    assert end.registers is not None
+    live = replace(end, registers=replace(end.registers, idt=(0x100000, 255)))
+    gone = replace(end, registers=replace(end.registers, idt=(0, 0)))
+    assert {each.open for each in differences(live, gone, ())} == {Open.IDT}
+    assert {each.open for each in differences(gone, live, ())} == {None}
 
 
 def test_every_reason_is_a_rules_or_has_its_source() -> None:

@@ -25,7 +25,17 @@ May import: abi, errors, memory, model, x86
 """
 
 from tightrope.check.changes import changes
-from tightrope.check.rules import RULES, asked, broken, check, laid, unasked
+from tightrope.check.rules import RULES, asked, broken, check, laid, read_back, unasked
 from tightrope.check.told.handed_on import entered
 
-__all__ = ["RULES", "asked", "broken", "changes", "check", "entered", "laid", "unasked"]
+__all__ = [
+    "RULES",
+    "asked",
+    "broken",
+    "changes",
+    "check",
+    "entered",
+    "laid",
+    "read_back",
+    "unasked",
+]

@@ -104,6 +104,30 @@ def laid(handover: Handover) -> tuple[Run, tuple[Finding, ...]]:
     return run, tuple(finding for rule in rules for finding in rule.check(case))
 
 
+def read_back(handover: Handover) -> Iterator[str]:
+    """The ids of rules that are broken by what was loaded, whatever the walk does: the new kernel
+    is told of it as the segments have it.
+
+    What they say of a walk that leaves the segments whole, without one; of advice nothing.
+    """
+    run = Run.unwatched(
+        machine="none",
+        stop=Stop.ENTRY,
+        fault=None,
+        registers=handover.registers,
+        memory=AsLoaded(handover),
+        descriptors={},
+        blind=("the walk: nothing was executed",),
+        step_starts=((0, Step.CALL),),
+    )
+    case = Case(handover, run)
+    for rule in rules_of(programs, linux, efi, inputs, information, handed_on):
+        if rule.needs <= run.sees:
+            yield from (each.rule for each in rule.check(case) if not each.advice)
+    # The rules of `dump` that look for the new kernel's memory besides ask more than segments.
+    yield from (each.rule for each in dump.core_header_told.check(case) if not each.advice)
+
+
 def asked(run: Run) -> tuple[Rule, ...]:
     """The rules that a run can answer: its machine observed what they need."""
     return tuple(rule for rule in RULES if rule.needs <= run.sees)

@@ -158,35 +158,42 @@ class Trial:
         it = FLIPS[subject](self.base.handover, random)
         if second is not None:
             it = _both(it, FLIPS[second](it.handover, random))
-        told = _Told(self._machines.ours, it.handover)
         seen = self._differs(it, patient=False)
+        if seen.changes and (foretold := _foretold(it.handover)):
+            return self._became(subject, it, seen, Fate.SEEN, foretold)
+        told = _Told(self._machines.ours, it.handover)
         if seen.circles and told.holds:
             # Where ours holds, a walk that takes long has to be walked to its end.
             seen = self._differs(it, patient=True)
-        changes = seen.found is not None and seen.found.open is None
-        if told.tired and not changes:
+        if told.tired and not seen.changes:
             told.forget()
             told = _Told(self._machines.ours_patient, it.handover)
         # Of what is told and right one rule is enough.
-        rules = told.first if changes and seen.asked else told.rules()
+        rules = told.first if seen.changes else told.rules()
         told.forget()
         if told.problem:
             fate = Fate.ERROR
         elif not seen.asked:
             fate = Fate.UNASKED
         elif rules:
-            fate = Fate.SEEN if changes else Fate.ALARM
-        elif changes:
+            fate = Fate.SEEN if seen.changes else Fate.ALARM
+        elif seen.changes:
             fate = Fate.UNSEEN
         else:
             fate = Fate.HARMLESS if seen.found is None else Fate.OPEN
+        return self._became(subject, it, seen, fate, rules, told.problem)
+
+    def _became(
+        self, subject: Subject, it: Broken, seen: _Seen, fate: Fate, rules: tuple[str, ...],
+        problem: str = "",
+    ) -> Flipped:  # fmt: skip
         return Flipped(
             base=self.base.says,
             subject=subject,
             says=it.says,
             fate=fate,
             rules=rules,
-            differs=told.problem or seen.where,
+            differs=problem or seen.where,
             open=seen.found.open if seen.found else None,
         )
 
@@ -219,6 +226,11 @@ class _Seen:
     """Some oracle could say."""
     circles: bool = False
     """One was still walking."""
+
+    @property
+    def changes(self) -> bool:
+        """It ends otherwise, and somebody promised that it would not."""
+        return self.found is not None and self.found.open is None
 
 
 class _Told:
@@ -262,6 +274,14 @@ class _Told:
         """Give the memory back: no rule can be asked any more."""
         if self._ram is not None:
             self._ram.clear()
+
+
+def _foretold(handover: Handover) -> tuple[str, ...]:
+    """A rule that tells what was loaded wrong before anybody walks; nothing where none does.
+
+    A third of all flips that are seen: our walk, the dearest part, need not be walked for them.
+    """
+    return tuple(islice(check.read_back(handover), 1))
 
 
 def _both(one: Broken, other: Broken) -> Broken:

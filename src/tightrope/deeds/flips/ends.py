@@ -15,6 +15,7 @@ Rules: an end is compared with another as a whole; memory that was flipped itsel
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -25,11 +26,13 @@ from numpy.typing import NDArray
 from tightrope.check.alike import Bytes
 from tightrope.errors import MachineError
 from tightrope.memory import PAGE_SHIFT, PAGE_SIZE, Extent, covered
-from tightrope.model import Handover, Protocol, Registers, Run, Stop
+from tightrope.model import Handover, Protocol, Registers, Run, SegmentRole, Stop
 from tightrope.model.modes import MODES
 from tightrope.x86 import cpu as x86
 from tightrope.x86.survey import survey
 
+CORE_HEADER_AT = re.compile(rb"(?<=elfcorehdr=)[^\s\0]+")
+"""The number that tells a crash kernel where its core header lies."""
 STACK = 64
 """Bytes at the end of the stub's page that it pushes its words to."""
 
@@ -45,6 +48,9 @@ class Open(StrEnum):
     MCE = (
         "CR4.MCE: a machine check is the end with it as without, until the new kernel has a handler"
     )
+    NE = "CR0.NE, how errors of the x87 are told: every kernel sets it before it uses the x87"
+    IDT = "an idt without entries in place of another: the entry's protocol leaves it undefined"
+    NUMBER = "the case of a letter in the number of elfcorehdr=, which is the same number"
     USER = "a page open to user mode: CR4 has no SMEP and no SMAP at the entry, and nobody is user there"
     BEYOND = "what nobody promised is mapped, or a page is read-only where CR0.WP is 0"
 
@@ -60,6 +66,13 @@ SOURCES: Mapping[Open, str] = {
     Open.CR3: "SDM volume 3, table 4-12 and 4.9: bits 2:0 and 11:5 are ignored, PWT and PCD are of memory types,"
     " which no report here sees; where a new kernel reads CR3 for an address, table-b-top binds them",
     Open.MCE: "SDM volume 3, 6.15, #MC: without CR4.MCE the CPU shuts down, and without a handler as well",
+    Open.NE: "boot.rst, 64-bit and 32-bit Boot Protocol name no bit of CR0; Multiboot 0.6.96, 3.2: all but PE and PG"
+    " are undefined; Linux arch/x86/kernel/head_64.S and head_32.S write CR0_STATE, which has it",
+    Open.IDT: "boot.rst, 64-bit and 32-bit Boot Protocol: interrupts have to be off, and no idt is named; Linux"
+    " 7.x alone leaves one of its own (relocate_kernel_64.S, kexec_debug_idt), which tells of an exception and"
+    " mends none; whether an idt of the old kernel's is left live idt-gone asks",
+    Open.NUMBER: "Linux kernel/crash_dump.c, setup_elfcorehdr: memparse; lib/kstrtox.c, _parse_integer_fixup_radix and"
+    " _parse_integer_limit lower each letter",
     Open.USER: "SDM volume 3, 4.6.1: a supervisor may use user pages where SMEP and SMAP are off",
     Open.BEYOND: "boot.rst, 64-bit Boot Protocol names what is mapped, and nothing that is not; SDM volume 3,"
     " 4.6.1: without CR0.WP a supervisor writes read-only pages",
@@ -99,6 +112,8 @@ class End:
     reads_root: bool
     """The new kernel takes what CR3 holds for an address."""
     tables: Mapped | None
+    line: Extent | None
+    """Where the command line lies."""
     memory: tuple[tuple[Extent, Bytes], ...]
 
 
@@ -109,6 +124,8 @@ ALL = READ | WRITABLE | EXECUTABLE | USER
 def end_of(handover: Handover, run: Run) -> End:
     """The end of a run.  Where it did not get there, only that counts."""
     arrived = run.stop is Stop.ENTRY
+    lines = (each for each in handover.intent.segments if each.role is SegmentRole.COMMAND_LINE)
+    line = next(lines, None)
     return End(
         stop=run.stop,
         registers=run.registers if arrived else None,
@@ -117,6 +134,7 @@ def end_of(handover: Handover, run: Run) -> End:
         bits=handover.intent.entry_bits,
         reads_root=MODES[handover.host.paging].reads_root,
         tables=_tables(handover, run) if arrived and run.registers.cr0 & x86.CR0_PG else None,
+        line=line.destination if line else None,
         memory=tuple(_memory(handover, run)) if arrived else (),
     )
 
@@ -228,6 +246,8 @@ STATUS = 0x18_08D5
 def _registers(end: End, was: Registers, now: Registers) -> Iterator[Difference]:
     bound = BOUND.get((end.protocol, end.bits), frozenset({"rsp"}))
     mask = (1 << end.bits) - 1
+    # Xen's PVH protocol wants all of CR0 but PE clear.
+    numeric = 0 if end.protocol is Protocol.PVH else x86.CR0_NE
     for name, before in was.general.items():
         after = now.general[name]
         if (before ^ after) & mask and not (end.bits == 32 and name[1:].isdigit()):
@@ -245,7 +265,7 @@ def _registers(end: End, was: Registers, now: Registers) -> Iterator[Difference]
         ("rip", was.rip, now.rip, 0, None),
         ("rflags", was.rflags, now.rflags, STATUS, Open.FLAGS),
         # Unicorn keeps reserved bits of CR0, and a CPU does not (SDM 2.5).
-        ("cr0", was.cr0 & x86.CR0_DEFINED, now.cr0 & x86.CR0_DEFINED, 0, None),
+        ("cr0", was.cr0 & x86.CR0_DEFINED, now.cr0 & x86.CR0_DEFINED, numeric, Open.NE),
         ("cr3", was.cr3, now.cr3, 0 if end.reads_root else PAGE_SIZE - 1, Open.CR3),
         ("cr4", was.cr4, now.cr4, x86.CR4_MCE, Open.MCE),
         ("efer", was.efer, now.efer, ~(x86.EFER_LME | x86.EFER_LMA), Open.EFER),
@@ -258,7 +278,8 @@ def _registers(end: End, was: Registers, now: Registers) -> Iterator[Difference]
     for name, table, other in (("gdt", was.gdt, now.gdt), ("idt", was.idt, now.idt)):
         # Where a table without a single entry begins is nobody's business.
         if table != other and (table[1] or other[1]):
-            yield Difference(says=f"{name}: {table} -> {other}")
+            gone = name == "idt" and not other[1]
+            yield Difference(says=f"{name}: {table} -> {other}", open=Open.IDT if gone else None)
 
 
 def _mapped(one: Mapped, other: Mapped) -> Iterator[Difference]:
@@ -287,11 +308,24 @@ def _bytes(one: End, other: End, flipped: Sequence[Extent]) -> Iterator[Differen
         now = there.get(place)
         if now is None:
             yield Difference(says=f"{place} cannot be read")
-        elif not np.array_equal(was, now):
+        elif np.array_equal(was, now):
+            continue
+        elif place == one.line and _one_number(was, now):
+            yield Difference(says=f"the command line at {place.start:#x}", open=Open.NUMBER)
+        else:
             for at in np.nonzero(was != now)[0].tolist():
                 if not any(place.start + at in each for each in flipped):
                     yield Difference(says=f"memory at {place.start + at:#x}")
                     return
+
+
+def _one_number(was: Bytes, now: Bytes) -> bool:
+    """Two command lines differ in the case of letters in the address of the core header alone."""
+    return _lowered(was) == _lowered(now)
+
+
+def _lowered(line: Bytes) -> bytes:
+    return CORE_HEADER_AT.sub(lambda found: found[0].lower(), line.tobytes())
 
 
 def first(one: End, other: End, flipped: Sequence[Extent]) -> Difference | None:
