@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 from dataclasses import replace
 
@@ -15,11 +16,12 @@ from tests.makers.screens import facts, screen
 from tests.rehearse.runs import example_host, shipped_kernel
 from tests.unpacked_once import LARGE, remembered_of_image
 from tightrope import image as image_room
+from tightrope.deeds import unpacking
 from tightrope.deeds.rehearse import rehearse
 from tightrope.deeds.unpacking import Unpacking
 from tightrope.image import payload_contents
 from tightrope.machine.unicorn import Emulator
-from tightrope.model import Buffer, Image, Outcome, Step, Verdict
+from tightrope.model import Buffer, Contents, Image, Outcome, Step, Verdict
 from tightrope.plan import Request
 from tightrope.views.rehearsal import VIEW
 
@@ -148,3 +150,59 @@ def test_an_error_of_the_thread_is_the_callers(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("tightrope.deeds.unpacking.payload_contents", broken)
     with pytest.raises(RuntimeError, match="as a bug of ours would"):
         Unpacking(read_image(), None).contents()
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[Image]:
+    """The images whose payload is unpacked from now on."""
+    seen: list[Image] = []
+
+    def unpack(image: Image) -> Contents:
+        seen.append(image)
+        return payload_contents(image)
+
+    monkeypatch.setattr("tightrope.deeds.unpacking.payload_contents", unpack)
+    return seen
+
+
+def test_a_kernel_is_unpacked_once_however_many_hosts_it_is_rehearsed_on(
+    machine: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = counted(monkeypatch)
+    one, other = read_image(), read_image()
+    said = [walked(machine, one, each).contents[0] for each in (GOOD, None, gzip.compress(GOOD))]
+    assert [len(seen), len(set(said))] == [1, 1]
+    walked(machine, other)
+    assert len(seen) == 2
+
+
+def test_an_initrd_is_looked_at_each_time_and_a_corrupt_kernel_is_told_each_time(
+    machine: Emulator,
+) -> None:
+    bad = image_room.read(bzimage(payload=damaged_payload()), "vmlinuz")
+    for _ in range(2):
+        assert [each.rule for each in walked(machine, bad, GOOD).findings] == ["payload-unpacks"]
+    image = read_image()
+    assert walked(machine, image, GOOD).outcome is Outcome.HOLDS
+    assert [each.rule for each in walked(machine, image, b"no archive").findings] == [
+        "initrd-unpacks"
+    ]
+
+
+def test_bytes_that_can_change_are_looked_at_each_time() -> None:
+    held = bytearray(bzimage())
+    image = image_room.read(held, "vmlinuz")
+    assert image.payload is not None
+    assert [each.flaw for each in Unpacking(image, None).contents()] == [None]
+    place = held.index(b"\x1f\x8b") + image.payload.size // 2
+    held[place] ^= 1
+    assert [each.flaw for each in Unpacking(image, None).contents()] != [None]
+
+
+def test_what_was_found_goes_with_its_image() -> None:
+    image = read_image()
+    Unpacking(image, None).contents()
+    number = id(image)
+    assert number in unpacking._FOUND
+    del image
+    gc.collect()
+    assert number not in unpacking._FOUND

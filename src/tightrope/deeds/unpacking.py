@@ -9,7 +9,8 @@ walk cannot see it.  The decompressors release the interpreter's lock, so that l
 second core and hardly any time.
 
 Rules: nothing that comes out is kept, so memory stays as it was; a rehearsal that ends early does
-not wait for it.
+not wait for it.  What was found in an image is remembered as long as the image is there, where
+nobody can change its bytes: who rehearses one kernel on a thousand hosts unpacks it once.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import Future
 from threading import Thread
+from weakref import ref
 
 from tightrope.image import initrd_contents, kernel_unchanged, payload_contents
 from tightrope.model import Buffer, Contents, Finding, Image, Protocol, Step
@@ -33,11 +35,10 @@ class Unpacking:
     """
 
     def __init__(self, image: Image, initrd: Buffer | None) -> None:
-        self._image = image
-        self._initrd = image.initrd if initrd is None else initrd
+        given = image.initrd if initrd is None else initrd
         self._answers: Future[dict[str, Contents]] = Future()
         # A daemon: a process that has its answer without this one need not wait for it.
-        Thread(target=self._unpack, name="unpacking", daemon=True).start()
+        Thread(target=self._unpack, args=(image, given), name="unpacking", daemon=True).start()
 
     def contents(self) -> tuple[Contents, ...]:
         """What was found, once all is unpacked."""
@@ -65,20 +66,45 @@ class Unpacking:
                 mend=mend,
             )
 
-    def _unpack(self) -> None:
+    def _unpack(self, image: Image, initrd: Buffer | None) -> None:
         try:
-            answers = {}
-            if self._image.payload is not None:
-                answers[PAYLOAD] = payload_contents(self._image)
-            if self._initrd is not None and unpacks_an_initrd(self._image):
-                answers[INITRD] = initrd_contents(self._initrd)
-            own = kernel_unchanged(self._image)
-            if own is not None:
-                answers[KERNEL] = own
+            answers = dict(_in_image(image))
+            if initrd is not None and unpacks_an_initrd(image):
+                answers[INITRD] = initrd_contents(initrd)
         except BaseException as err:
             self._answers.set_exception(err)
         else:
-            self._answers.set_result(answers)
+            # In the order in which a report says them.
+            order = (PAYLOAD, INITRD, KERNEL)
+            self._answers.set_result({each: answers[each] for each in order if each in answers})
+
+
+_FOUND: dict[int, tuple[ref[Image], dict[str, Contents]]] = {}
+"""What was found in images, by identity: to compare two by value costs as much as to unpack."""
+
+
+def _in_image(image: Image) -> dict[str, Contents]:
+    """What the image itself holds, payload and checksum; looked at once for each image."""
+    number = id(image)
+    found = _FOUND.get(number)
+    if found is not None and found[0]() is image:
+        return found[1]
+    answers = {}
+    if image.payload is not None:
+        answers[PAYLOAD] = payload_contents(image)
+    own = kernel_unchanged(image)
+    if own is not None:
+        answers[KERNEL] = own
+    if _is_constant(image):
+        _FOUND[number] = ref(image, lambda _gone: _FOUND.pop(number, None)), answers
+    return answers
+
+
+def _is_constant(image: Image) -> bool:
+    """Whether its bytes are `bytes`: a bytearray, or a mapped file, can be another one tomorrow."""
+    held = [each.data for each in image.parts]
+    held += [] if image.file is None else [image.file]
+    return all(isinstance(memoryview(each).obj, bytes) for each in held)
 
 
 _WORDS = {

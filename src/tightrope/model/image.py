@@ -92,7 +92,7 @@ class Movable:
     alignment: int
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True, weakref_slot=True)
 class Image:
     """A kernel image, read and checked.  Sizes, alignments and limits are bytes.
 
