@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.makers.bzimage import bzimage
+from tests.makers.segments import segments_file
 from tests.segments import made
 from tightrope.cli import main
 
@@ -24,7 +25,20 @@ def files(tmp_path: Path) -> dict[str, str]:
     segments.write_bytes(made.load())
     cut = tmp_path / "cut.segments"
     cut.write_bytes(made.load()[:-900])
-    return {"K": str(kernel), "S": str(segments), "CUT": str(cut), "NEW": str(tmp_path / "new")}
+    other = {
+        "ARM": segments_file([(0x10_0000, 0x1000, b"a")], machine="aarch64"),
+        "NARROW": segments_file([(0x10_0000, 0x1000, b"a")], machine="i686"),
+        "OVER": segments_file([(0x10_0000, 0x2000, b"a"), (0x10_1000, 0x1000, b"b")]),
+        "SOURCE": b"no instruction at all\n",
+        "CALLS": b"call somewhere_else\n",
+        "RETURNS": b"ret\n",
+    }
+    for name, data in other.items():
+        (tmp_path / f"{name}.S").write_bytes(data)
+    return {
+        "K": str(kernel), "S": str(segments), "CUT": str(cut), "NEW": str(tmp_path / "new"),
+        **{name: str(tmp_path / f"{name}.S") for name in other},
+    }  # fmt: skip
 
 
 def test_recorded_segments_are_walked_and_said_whose_they_are(
@@ -49,6 +63,13 @@ def test_a_report_without_them_says_how_to_ask(
     ("words", "wrong"),
     [
         ("rehearse K --segments CUT", "cut.segments: "),
+        ("rehearse K --segments ARM", "machine: is 'aarch64', and not one of x86_64, i686"),
+        ("rehearse K --segments NARROW", "was recorded for a 32-bit kernel, and the default host"),
+        ("rehearse K --segments OVER", "[0x100000, 0x102000) and [0x101000, 0x102000) overlap"),
+        ("rehearse K --relocation SOURCE --contract two-tables", "GNU as refuses it: line 1: "),
+        ("rehearse K --relocation CALLS --contract two-tables", "its .text has relocations"),
+        ("rehearse K --relocation RETURNS --contract nosuch", "nosuch"),
+        ("rehearse K --from /bin/ls", "is no Linux kernel: there is no banner in it"),
         ("rehearse K --segments S --append x", "no --initrd, --append or --crash"),
         ("rehearse K --segments S --crash", "no --initrd, --append or --crash"),
         ("rehearse K --segments S --loader kexec-tools", "no --loader goes with it"),
@@ -72,6 +93,7 @@ def test_what_cannot_be_asked_is_one_line_and_leaves_nothing(
     assert (status, out) == (2, "")
     assert wrong in err
     assert len([line for line in err.splitlines() if line.startswith("tightrope: ")]) >= 1
+    assert len(err.splitlines()) == 1 or words.startswith("record"), err
     assert not Path(files["NEW"]).exists()
 
 

@@ -14,9 +14,12 @@ from tests.conftest import REPOSITORY
 OLD, NEW = "x/boot/vmlinuz-6.12.1+deb13-amd64", "vmlinuz-7.3.4+deb13-amd64"
 
 
-def pair(mode: str, outcome: str | None, loader: str = "tightrope") -> dict[str, object]:
+def pair(
+    mode: str, outcome: str | None, loader: str = "tightrope", detail: str = ""
+) -> dict[str, object]:
     return {
         "old": OLD, "new": NEW, "mode": mode, "crash": False, "loader": loader, "outcome": outcome,
+        "detail": detail,
     }  # fmt: skip
 
 
@@ -33,10 +36,10 @@ def joined(
     return done.returncode, done.stdout.splitlines()[2:]
 
 
-def jump(*, happened: bool, loader: str = "kexec_file_load") -> dict[str, object]:
+def jump(*, happened: bool, loader: str = "kexec_file_load", **more: str) -> dict[str, object]:
     return {
         "old": "amd64-6.12", "new": "amd64-7.3", "crash": False, "loader": loader,
-        "happened": happened, "said": "",
+        "happened": happened, "said": "", **more,
     }  # fmt: skip
 
 
@@ -59,6 +62,21 @@ def jump(*, happened: bool, loader: str = "kexec_file_load") -> dict[str, object
             [pair("x86_64", "falls"), pair("x86_64", "holds", "file-load")], jump(happened=True), 0,
             "| holds (file-load) | entered |",
         ),
+        (
+            [pair("x86_64", "falls", detail="image-asks, step 0")],
+            jump(happened=True, setup_data="0x0"), 0,
+            "| falls (our segments) | entered, its setup_data overwritten |",
+        ),
+        (
+            [pair("x86_64", "falls", detail="image-asks, step 0")],
+            jump(happened=True, setup_data="0x9"), 0,
+            "| falls (our segments) | entered, moved away by KASLR |",
+        ),
+        (
+            [pair("x86_64", "falls", detail="arrived, step 6")],
+            jump(happened=True, setup_data="0x9"), 1,
+            "| falls (our segments) | entered **disagree** |",
+        ),
     ],
 )  # fmt: skip
 def test_a_disagreement_shows_by_itself(
@@ -78,6 +96,21 @@ def test_a_disagreement_shows_by_itself(
 def test_a_jump_that_was_made_again_counts_by_its_last_time(tmp_path: Path) -> None:
     pairs = [pair("x86_64", "holds")]
     assert joined(tmp_path, pairs, jump(happened=False), jump(happened=True))[0] == 0
+
+
+def test_without_kaslr_nothing_excuses_a_kernel_that_came_up_whole(tmp_path: Path) -> None:
+    pairs = [pair("x86_64", "falls", detail="image-asks, step 0")]
+    made = jump(happened=True, setup_data="0x9", words="nokaslr")
+    status, [line] = joined(tmp_path, pairs, made)
+    assert (status, "| kexec nokaslr |" in line, "**disagree**" in line) == (1, True, True)
+
+
+def test_kernels_of_one_version_are_not_taken_for_one_another(tmp_path: Path) -> None:
+    wide, narrow = pair("x86_64", "holds"), pair("pae", "falls")
+    wide["old"], narrow["old"] = "vmlinuz-6.1.0-57-amd64", "vmlinuz-6.1.0-50-686-pae"
+    for flavour, happened in (("amd64", True), ("686-pae", False)):
+        made = {**jump(happened=happened), "old": flavour}
+        assert joined(tmp_path, [wide, narrow], made)[0] == 0
 
 
 def test_the_table_in_the_docs_is_what_the_script_makes_of_its_files() -> None:
