@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from tests.makers import trees
 from tests.perform.fake import Held
 from tests.perform.fake_linux import FakeLinux
 from tightrope import deeds, host
+from tightrope.abi.kexec import FileFlag
 from tightrope.cli import main
 from tightrope.deeds import old_kernel, surveyed
 from tightrope.deeds.surveyed import Survey
@@ -34,6 +36,14 @@ def nobodys() -> Iterator[None]:
     yield
 
 
+@cache
+def running() -> tuple[bytes, str, old_kernel.OldKernel]:
+    """The image of the kernel that runs there, its name, and its code; reading it takes seconds."""
+    path = debian_kernel("amd64-6.12")
+    data = path.read_bytes()
+    return data, path.name, old_kernel.read(data, path.name)
+
+
 @pytest.fixture
 def linux(monkeypatch: pytest.MonkeyPatch) -> FakeLinux:
     """A machine with the memory of QEMU's pc, its kernel Debian's 6.12, and a log that is kept."""
@@ -41,13 +51,12 @@ def linux(monkeypatch: pytest.MonkeyPatch) -> FakeLinux:
     fake.files["/proc/iomem"] = (
         f"00001000-0009fbff : System RAM\n00100000-{PC * MIB - 1:08x} : System RAM\n".encode()
     )
-    path = debian_kernel("amd64-6.12")
-    code = old_kernel.read(path.read_bytes(), path.name)
+    data, name, code = running()
     monkeypatch.setattr(calls, "Linux", lambda: fake)
     monkeypatch.setattr(state, "machine_file", fake.file)
     monkeypatch.setattr(lock, "locked", nobodys)
     monkeypatch.setattr(surveyed, "running", lambda: code)
-    monkeypatch.setattr(surveyed, "running_image", lambda: (path.read_bytes(), path.name))
+    monkeypatch.setattr(surveyed, "running_image", lambda: (data, name))
     as_surveyed(monkeypatch, host.read(host.example(pc=PC), "a PC"))
     monkeypatch.setattr("syslog.openlog", lambda name, *_: fake.log_names.append(name))
     monkeypatch.setattr("syslog.syslog", fake.log.append)
@@ -148,6 +157,24 @@ def test_where_only_signed_images_are_taken_linuxs_own_places_are_rehearsed(
     assert (len(linux.file_loads), linux.loads) == (2, [])
 
 
+def test_a_crash_load_of_signed_images_is_rehearsed_in_linuxs_own_places(
+    linux: FakeLinux, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    region = Extent.sized(256 * MIB, 192 * MIB)
+    linux.files["/sys/kernel/security/lockdown"] = b"none [integrity] confidentiality\n"
+    linux.files["/proc/iomem"] += (
+        f"  {region.start:08x}-{region.end - 1:08x} : Crash kernel\n".encode()
+    )
+    as_surveyed(monkeypatch, host.read(host.example(pc=PC, crash=region), "a PC"))
+    assert load("--crash", "--append", "quiet", "--really") == 0
+    said = capsys.readouterr().out
+    assert "rehearsed: holds" in said
+    assert "places as kexec_file_load of Linux 6.12.118+deb13-amd64 finds them" in said
+    ((_, _, _, flags),) = linux.file_loads
+    assert flags & FileFlag.ON_CRASH
+    assert linux.loads == []
+
+
 def test_what_would_fall_in_linuxs_own_places_is_not_loaded(
     linux: FakeLinux, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -155,7 +182,7 @@ def test_what_would_fall_in_linuxs_own_places_is_not_loaded(
     initrd = debian_kernel(KERNEL).parent / f"config-{debian_kernel(KERNEL).name.split('-', 1)[1]}"
     for words, why in (
         (("--initrd", str(initrd)), "initrd-unpacks"),
-        (("--crash",), "where Linux places a crash kernel is not worked out"),
+        (("--crash",), "there is no crash region"),
         (("--unpack",), "takes a bzImage as it is"),
     ):
         assert load(*words, *via) == 2, words

@@ -85,15 +85,15 @@ def rehearsed_as_linux_places(
 ) -> Verdict:
     """The verdict of what kexec_file_load of the running kernel would place, its purgatory with it.
 
-    Raises TightropeError when it cannot be told: for a crash, where Linux's places are not known.
+    Raises TightropeError when it cannot be told.
     """
-    if files.crash:
-        raise BadInput("where Linux places a crash kernel is not worked out", source="--crash")
     new, request = _asked(files, unpack=False)
     data, path = running_image()
     code = old_kernel.read(data, path)
     there = code.host(old)
-    loaded = file_load.load(data, path, new, files.initrd, files.command_line, there)
+    loaded = file_load.load(
+        data, path, new, files.initrd, files.command_line, there, crash=files.crash
+    )
     return rehearse(
         new,
         there,

@@ -96,11 +96,9 @@ class Linux:
         rows = (_Segment * max(len(segments), 1))()
         kept = []
         for row, each in zip(rows, segments, strict=False):
-            # from_buffer wants writable memory, and a mapped file is not: bytes are passed by
-            # address.
-            held = ctypes.c_char_p(bytes(each.data)) if len(each.data) else None
+            held = _held(each.data) if len(each.data) else None
             kept.append(held)
-            row.buf = ctypes.cast(held, ctypes.c_void_p).value if held else None
+            row.buf = None if held is None else ctypes.addressof(held)
             row.bufsz, row.mem, row.memsz = (
                 len(each.data),
                 each.destination.start,
