@@ -17,6 +17,7 @@
     told         what the new kernel is told, read back; the dump of a crash
     faults       an exception, explained
     xen          what a jump through a hypervisor adds
+    apart        what a guest that is watched has in memory twice
 
 Rules: nothing here changes anything, runs anything or knows a machine.  A finding names the rule,
 the step of the walk, what was seen, and what would mend it.
@@ -25,11 +26,22 @@ May import: abi, errors, memory, model, x86
 """
 
 from tightrope.check.changes import changes
-from tightrope.check.rules import RULES, asked, broken, check, laid, read_back, unasked
+from tightrope.check.rules import (
+    RULES,
+    WATCHED,
+    asked,
+    broken,
+    check,
+    laid,
+    read_back,
+    told_apart,
+    unasked,
+)
 from tightrope.check.told.handed_on import entered
 
 __all__ = [
     "RULES",
+    "WATCHED",
     "asked",
     "broken",
     "changes",
@@ -37,5 +49,6 @@ __all__ = [
     "entered",
     "laid",
     "read_back",
+    "told_apart",
     "unasked",
 ]

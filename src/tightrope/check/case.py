@@ -35,6 +35,7 @@ from tightrope.model import (
     Tables,
 )
 from tightrope.model.modes import MODES
+from tightrope.model.watched import Apart
 from tightrope.x86.cpu import CR4_PAE, CR4_PGE, EFER_LMA, EFER_LME
 from tightrope.x86.survey import Mappings, survey
 from tightrope.x86.walk import Access, Mmu, Refused, Translated, entries_in, walk
@@ -51,9 +52,18 @@ OWN_STACK = (SegmentRole.ENTRY_STUB, SegmentRole.PURGATORY)
 class Case:
     """One handover and its run."""
 
-    def __init__(self, handover: Handover, run: Run, *, unpacked: int | None = None) -> None:
-        """`unpacked`: bytes that the initrd unpacks to, where somebody has unpacked it."""
+    def __init__(
+        self,
+        handover: Handover,
+        run: Run,
+        *,
+        unpacked: int | None = None,
+        apart: Apart | None = None,
+    ) -> None:
+        """`unpacked`: bytes that the initrd unpacks to, where somebody has unpacked it; `apart`:
+        what a guest that is watched has in memory twice."""
         self.unpacked = unpacked
+        self.apart = apart
         self.handover = handover
         self.run = run
         self.intent = handover.intent

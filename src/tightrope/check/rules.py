@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tightrope.check import (
+    apart,
     branches,
     call,
     copying,
@@ -31,6 +32,7 @@ from tightrope.check.told import dump, efi, handed_on, information, inputs, linu
 from tightrope.check.told.reading import AsLoaded
 from tightrope.check.xen import hypervisor, numbers, way_out
 from tightrope.model import Finding, Handover, Run, Sight, Step, Stop
+from tightrope.model.watched import Apart
 
 RULES: tuple[Rule, ...] = (
     *rules_of(
@@ -60,6 +62,9 @@ RULES: tuple[Rule, ...] = (
     ),
     *faults.RULES,
 )
+
+WATCHED: tuple[Rule, ...] = rules_of(apart)
+"""What only a guest that is watched can be asked."""
 
 
 def check(handover: Handover, run: Run, *, unpacked: int | None = None) -> tuple[Finding, ...]:
@@ -126,6 +131,12 @@ def read_back(handover: Handover) -> Iterator[str]:
             yield from (each.rule for each in rule.check(case) if not each.advice)
     # The rules of `dump` that look for the new kernel's memory besides ask more than segments.
     yield from (each.rule for each in dump.core_header_told.check(case) if not each.advice)
+
+
+def told_apart(handover: Handover, run: Run, found: Apart) -> tuple[Finding, ...]:
+    """What is wrong with a guest that is watched, by what lies in its memory twice."""
+    case = Case(handover, run, apart=found)
+    return tuple(each for rule in WATCHED for each in rule.check(case))
 
 
 def asked(run: Run) -> tuple[Rule, ...]:

@@ -63,7 +63,7 @@ fi
             say least $least
         fi
     done
-) <$at/dev/null &
+) </dev/null &
 exec INIT "$@"
 """
 

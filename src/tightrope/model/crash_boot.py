@@ -33,7 +33,7 @@ _WORDS = (
     "nothing: the walk to it falls",
     "its entry",
     "the kernel",
-    "its init",
+    "its init, with /proc/vmcore",
     "the root file system",
     "the end: a dump is saved",
 )

@@ -5,11 +5,15 @@ Rules: frozen, keyword-only, slotted; nouns only, see the package.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tightrope.memory import Virt
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from tightrope.memory import Extent, Virt
     from tightrope.model.verdict import Verdict
     from tightrope.model.walk import Step
 
@@ -25,6 +29,27 @@ class Passed:
     cr3: int
     seconds: float
     """Since the call, while the guest ran."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Apart:
+    """What a guest has twice in its memory, written by two programs apart from each other."""
+
+    kernels: bytes
+    """relocate_kernel in the kernel's own text."""
+    laid: bytes
+    """The control page."""
+    filled: tuple[Extent, ...]
+    """Offsets in both that are filled in when an image is loaded."""
+    labels: Mapping[str, int]
+    """Name -> offset in both."""
+    segments: tuple[Extent, ...]
+    """Where struct kimage says that they go."""
+    destinations: NDArray[np.int64]
+    sources: NDArray[np.int64]
+    """Frame numbers, as the page list has them."""
+    broken: str | None
+    """What is wrong with the list, None when it ends as it should."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -27,7 +27,7 @@ def which(parser: ArgumentParser) -> None:
     ),
 )
 def rules(options: Namespace) -> int:
-    from tightrope.check import RULES
+    from tightrope.check import RULES, WATCHED
     from tightrope.model import Criterion
     from tightrope.sabotage import SABOTAGES
     from tightrope.views.rules import RULE, VIEW
@@ -40,7 +40,7 @@ def rules(options: Namespace) -> int:
             source=each.source,
             breakages=tuple(name for name, broken in SABOTAGES.items() if broken.rule == each.id),
         )
-        for each in RULES
+        for each in (*RULES, *WATCHED)
     }
     found = chosen(options.rule, criteria, what="a rule")
     if options.rule is None:

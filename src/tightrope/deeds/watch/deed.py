@@ -29,7 +29,18 @@ from tightrope.errors import BadInput, CannotBe, MachineError, PlanError
 from tightrope.machine.attached import Attached
 from tightrope.machine.port import Progress, no_progress
 from tightrope.memory import PAGE_SIZE, Virt
-from tightrope.model import Buffer, Finding, Handover, Image, Outcome, Registers, Run, Stop, Verdict
+from tightrope.model import (
+    Buffer,
+    Finding,
+    Handover,
+    Image,
+    Outcome,
+    Registers,
+    Run,
+    Step,
+    Stop,
+    Verdict,
+)
 from tightrope.model.watched import Passed, Watched
 from tightrope.participants.linux import Convention
 
@@ -126,13 +137,14 @@ def judge(call: Call, *, new: Image | None = None, walk: bool = True, stages: St
         )
     with stages.stage("check it"):
         page = memory.phys(image.control_page, PAGE_SIZE)
+        run, found = check.laid(built)
+        told = check.told_apart(built, run, seen.apart(page, kernel, image))
         findings = [
-            *seen.control_page(page, kernel),
+            *(each for each in told if each.step is Step.CALL),
             *seen.tables(built),
-            *seen.page_list(image),
+            *(each for each in told if each.step is not Step.CALL),
             *seen.digest(image, datas, built),
         ]
-        run, found = check.laid(built)
         wrong = findings or [each for each in found if not each.advice]
         if walk and not wrong:
             run, found = _walked(built)

@@ -15,12 +15,11 @@ import hashlib
 import struct
 from collections.abc import Iterator, Sequence
 
-import numpy as np
-
 from tightrope.deeds.watch.kernel import GuestKernel
 from tightrope.deeds.watch.loaded import KImage
-from tightrope.memory import PAGE_SHIFT, PAGE_SIZE, Extent
+from tightrope.memory import PAGE_SIZE, Extent
 from tightrope.model import Finding, Handover, Kind, Step
+from tightrope.model.watched import Apart
 from tightrope.x86.walk import Access, Refused, TableVisit, entries_in, walk
 
 WORD, DIGEST = 8, 32
@@ -29,74 +28,24 @@ MEMORY = "memory"
 """What `plan` calls all of it."""
 
 
-def control_page(page: bytes, kernel: GuestKernel) -> Iterator[Finding]:
-    """The code at P is the kernel's, but for the words that are filled in when it loads."""
+def apart(page: bytes, kernel: GuestKernel, image: KImage) -> Apart:
+    """The control page and the kernel's own code, the page list and the segments."""
     found, contract = kernel.found, kernel.participant.contract
-    wanted, had = bytearray(found.code), bytearray(page[: len(found.code)])
-    holes = [Extent.sized(found.symbols[each], WORD) for each in contract.words]
+    filled = [Extent.sized(found.symbols[each], WORD) for each in contract.words]
     if contract.gates is not None:
         gates = contract.gates
-        holes.append(Extent.sized(found.symbols[gates.idt], GATE * gates.count))
+        filled.append(Extent.sized(found.symbols[gates.idt], GATE * gates.count))
         debug = ("kexec_debug_8250_mmio32", "kexec_debug_8250_port", "kexec_debug_gdt")
-        holes += [Extent.sized(found.symbols[e], GATE) for e in debug if e in found.symbols]
-    for hole in holes:
-        wanted[hole.start : hole.end] = had[hole.start : hole.end] = bytes(hole.size)
-    bad = np.nonzero(np.frombuffer(wanted, np.uint8) != np.frombuffer(had, np.uint8))[0]
-    if len(bad):
-        at = int(bad[0])
-        label = max((o, n) for n, o in found.symbols.items() if o <= at)[1]
-        yield Finding(
-            rule="control-page-is-the-kernels",
-            step=Step.CALL,
-            message=f"the control page is not the kernel's relocate_kernel: byte {at:#x} ({label}) is"
-            f" {had[at]:#04x}, not {wanted[at]:#04x}",
-            evidence={"wrong bytes": str(len(bad))},
-            mend="load again, and see what wrote there since the load",
-        )
-
-
-def page_list(image: KImage) -> Iterator[Finding]:
-    """The list ends, and has each page of each segment once, in order."""
-    wanted = np.concatenate([np.array(e.pages, np.int64) for e, _ in image.segments])
-    if image.broken is not None:
-        yield _list("the page list does not end", {"how": image.broken})
-        return
-    if image.crash:
-        return
-    had = image.destinations
-    if len(had) == len(wanted) and bool((had == wanted).all()):
-        frames, counts = np.unique(image.sources, return_counts=True)
-        twice = frames[counts > 1]
-        if len(twice):
-            at = int(np.nonzero(image.sources == twice[0])[0][-1])
-            place = f"{int(had[at]) << PAGE_SHIFT:#x}"
-            yield _list(
-                f"the page list takes frame {int(twice[0]):#x} twice, the second time for {place}",
-                {"frames taken twice": str(len(twice))},
-            )
-        return
-    both = min(len(had), len(wanted))
-    odd = np.nonzero(had[:both] != wanted[:both])[0]
-    at = int(odd[0]) if len(odd) else both
-    yield _list(
-        "the page list is not that of the segments: "
-        + (
-            f"page {at} goes to {int(had[at]) << PAGE_SHIFT:#x}, not to"
-            f" {int(wanted[at]) << PAGE_SHIFT:#x}"
-            if len(odd)
-            else f"it has {len(had)} pages of {len(wanted)}"
-        ),
-        {"pages": f"{len(had)} in the list, {len(wanted)} in the segments"},
-    )
-
-
-def _list(message: str, evidence: dict[str, str]) -> Finding:
-    return Finding(
-        rule="list-is-the-segments",
-        step=Step.COPY,
-        message=message,
-        evidence=evidence,
-        mend="load again, and see what wrote there since the load",
+        filled += [Extent.sized(found.symbols[e], GATE) for e in debug if e in found.symbols]
+    return Apart(
+        kernels=bytes(found.code),
+        laid=page,
+        filled=tuple(filled),
+        labels=found.symbols,
+        segments=tuple(extent for extent, _ in image.segments),
+        destinations=image.destinations,
+        sources=image.sources,
+        broken=image.broken,
     )
 
 
