@@ -48,6 +48,20 @@ def test_what_cannot_be_an_example_is_one_line(
     assert len(line) < 300
 
 
+@pytest.mark.parametrize(
+    "more", [(), ("--mode", "pae"), ("--mode", "i386"), ("--xen", "v2"), ("--pc", "512")]
+)
+def test_a_crash_region_s_size_alone_is_put_where_there_is_room(
+    more: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["host", "example", "--crash", "128M", *more]) == 0
+    old = host.read(capsys.readouterr().out, "an example")
+    assert old.crash_region is not None
+    assert old.crash_region.size == 128 << 20
+    assert main(["host", "example", "--crash", "64G", *more]) == 2
+    assert "no free RAM below 4 GiB for a crash region" in capsys.readouterr().err
+
+
 @given(
     paging=st.sampled_from(Paging),
     start=st.integers(0, 1 << 33).map(lambda at: at & -4096),

@@ -85,6 +85,11 @@ def extent(text: str) -> tuple[int, int]:
     return first, length
 
 
+def region(text: str) -> int | tuple[int, int]:
+    """SIZE, with its unit, or START+SIZE: how large, or also where."""
+    return size(text) if is_size(text) else extent(text)
+
+
 def _shown(text: str) -> str:
     """What an argument was, as far as it fits on a line."""
     return repr(text if len(text) <= LONGEST else f"{text[:LONGEST]}...")

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import sys
 from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING
 
 from tightrope.cli import files
 from tightrope.cli.arguments import as_json, interfaces, modes
 from tightrope.cli.command import HOLDS, command
 from tightrope.cli.show import show
-from tightrope.cli.values import extent, number
+from tightrope.cli.values import number, region
 from tightrope.errors import BadInput
+
+if TYPE_CHECKING:
+    from tightrope.memory import Extent
 
 
 def example_of(parser: ArgumentParser) -> None:
@@ -30,9 +34,9 @@ def example_of(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--crash",
-        type=extent,
-        metavar="START+SIZE",
-        help="a crash region, such as 0x33000000+0x10000000",
+        type=region,
+        metavar="SIZE|START+SIZE",
+        help="a crash region: 256M, where crashkernel=256M would be put, or 0x33000000+0x10000000",
     )
     parser.add_argument(
         "--pc",
@@ -54,24 +58,37 @@ def example_of(parser: ArgumentParser) -> None:
     takes=(example_of,),
     examples=(
         "tightrope host example > old.toml",
-        "tightrope host example --mode pae --crash 0x33000000+0x10000000",
+        "tightrope host example --mode pae --crash 256M",
     ),
 )
 def example(options: Namespace) -> int:
+    if options.xen is not None and options.split is not None:
+        raise BadInput("a hypervisor has no memory split", source="--split")
+    print(_example(options, _crash_region(options)), end="")
+    return HOLDS
+
+
+def _example(options: Namespace, crash: Extent | None) -> str:
     from tightrope import host
-    from tightrope.memory import Extent
     from tightrope.model import Paging, XenInterface
 
-    crash = Extent.sized(*options.crash) if options.crash else None
     paging = Paging(options.mode)
     if options.xen is None:
-        print(host.example(paging, options.split, crash, options.pc), end="")
-        return HOLDS
-    if options.split is not None:
-        raise BadInput("a hypervisor has no memory split", source="--split")
+        return host.example(paging, options.split, crash, options.pc)
     interface = XenInterface(options.xen)
-    print(host.xen_example(paging, interface, dom0_bits=options.dom0, crash=crash), end="")
-    return HOLDS
+    return host.xen_example(paging, interface, dom0_bits=options.dom0, crash=crash)
+
+
+def _crash_region(options: Namespace) -> Extent | None:
+    """The crash region that is asked for; a size alone is put where that kernel would have it."""
+    from tightrope import host
+    from tightrope.deeds import defaults
+    from tightrope.memory import Extent
+
+    if not isinstance(options.crash, int):
+        return Extent.sized(*options.crash) if options.crash else None
+    without = host.read(_example(options, None), "the example")
+    return defaults.with_crash_region(without, options.crash).crash_region
 
 
 def captured(parser: ArgumentParser) -> None:
