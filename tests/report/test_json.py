@@ -27,7 +27,7 @@ from tightrope.errors import BadInput, MissingPart
 from tightrope.host import example
 from tightrope.memory import Extent, Virt
 from tightrope.model import Step
-from tightrope.model.watched import Passed, Watched
+from tightrope.model.watched import Heard, Passed, Watched
 from tightrope.perform import privcmd
 from tightrope.perform.linux import calls, state
 from tightrope.prove import run
@@ -185,6 +185,7 @@ def watched() -> Watched:
         text=Virt(0xFFFF_FFFF_8100_0000),
         passed=passed,
         ended=None,
+        heard=Heard(line="Linux version 6.1.0", seconds=0.5),
         standing=False,
     )
 

@@ -1,8 +1,8 @@
 """Guests of a user's: plain QEMU processes with a QMP and a gdb socket, and a shell on their console.
 
 Rules: nothing is asserted here.  A guest is no machine of ours: it is started as a user would, and what is
-known of it is its sockets' paths.  One boot serves many cases: a guest's whole state is saved to a file
-(QMP's migrate) and others begin from it.
+known of it is its sockets' paths.  One boot serves many cases: a guest's state is saved (the monitor's
+savevm, into a disk of its own that nothing in it sees), and each case comes back to one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Self
 
 from tests.conftest import debian_kernel
-from tests.makers import cpio
+from tests.makers import cpio, qcow2
 from tests.perform.jumps import RUN_KEXEC, kexec_tools
 from tightrope import image
 from tightrope.machine.attached import Attached
@@ -83,39 +83,35 @@ CRASHES = "echo c > /proc/sysrq-trigger"
 
 
 class Guest:
-    """A QEMU of somebody's.  Use it in a `with`."""
+    """A QEMU of somebody's, with a disk for its states.  Use it in a `with`."""
 
     def __init__(
-        self,
-        folder: Path,
-        flavour: str = "amd64",
-        *,
-        state: Path | None = None,
-        kaslr: bool = False,
-        accelerator: str = "tcg",
+        self, folder: Path, flavour: str = "amd64", *, kaslr: bool = False, accelerator: str = "tcg"
     ) -> None:
-        """`state`: begin from what another guest of the same kernel saved."""
+        """`kaslr`: the kernel as its file is; else unpacked, which is sooner up."""
         self.folder = folder
         folder.mkdir(exist_ok=True)
-        kernel, initrd = folder / "kernel", folder / "initrd"
+        kernel, initrd, disk = folder / "kernel", folder / "initrd", folder / "states.qcow2"
         path = debian_kernel(flavour)
         data = path.read_bytes()
         # As a file of a distribution it unpacks itself, to where KASLR wants it; that takes seconds.
         kernel.write_bytes(data if kaslr else bytes(image.unpack(image.read(data, path.name))))
         initrd.write_bytes(large())
+        disk.write_bytes(qcow2.empty())
         # A path of a socket has 107 characters at most.
         self.qmp, self.gdb = (os.path.relpath(folder / name) for name in ("qmp", "gdb"))
-        for old in (self.qmp, self.gdb):
-            Path(old).unlink(missing_ok=True)
+        self.console = folder / "console"
+        """What it has said, as QEMU writes it down."""
         said = ["qemu-system-x86_64", "-accel", accelerator, "-m", str(MEBIBYTES), "-nodefaults"]
-        said += ["-display", "none", "-no-reboot", "-cpu", "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt"]
+        said += ["-display", "none"]
+        said += ["-cpu", "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt"]
         said += ["-kernel", str(kernel), "-initrd", str(initrd)]
-        said += ["-append", f"console=ttyS0 quiet panic=-1 crashkernel={CRASH}"]
+        said += ["-append", f"{LINE} quiet crashkernel={CRASH}"]
         said += ["-chardev", f"socket,id=q,path={self.qmp},server=on,wait=off"]
         said += ["-mon", "chardev=q,mode=control"]
-        said += ["-gdb", f"unix:{self.gdb},server=on,wait=off", "-serial", "stdio"]
-        if state is not None:
-            said += ["-incoming", f"exec:cat {state}"]
+        said += ["-gdb", f"unix:{self.gdb},server=on,wait=off"]
+        said += ["-chardev", f"stdio,id=c,logfile={self.console}", "-serial", "chardev:c"]
+        said += ["-drive", f"if=none,id=states,file={disk},cache=unsafe"]
         self._process = subprocess.Popen(
             said, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0, start_new_session=True
         )
@@ -168,42 +164,52 @@ class Guest:
             self.hear(0.2)
         assert "guest: did 0" in self.text, self.text
 
-    def over(self, seconds: float) -> bool:
-        """Whether QEMU has ended, by a reset (-no-reboot)."""
-        limit = time.monotonic() + seconds
-        while time.monotonic() < limit and self._process.poll() is None:
-            self.hear(0.2)
-        return self._process.poll() is not None
-
     def attached(self) -> Attached:
         """Watched, once its sockets are there."""
+        self._sockets()
+        return Attached(self.qmp, self.gdb)
+
+    def _sockets(self) -> None:
         limit = time.monotonic() + SECONDS
         while not (Path(self.qmp).exists() and Path(self.gdb).exists()):
             assert time.monotonic() < limit
             time.sleep(0.05)
-        while not self._runs():
-            assert time.monotonic() < limit
-            time.sleep(0.1)
-        return Attached(self.qmp, self.gdb)
 
-    def _runs(self) -> bool:
-        """What was saved has been read."""
+    def asked(self, *commands: tuple[str, dict[str, str]]) -> list[object]:
+        """What QMP answers to each of these, while nobody else is on its socket."""
+        self._sockets()
+        answers = []
         with socket.socket(socket.AF_UNIX) as qmp, qmp.makefile("rw") as lines:
             qmp.connect(self.qmp)
             lines.readline()
-            for name in ("qmp_capabilities", "query-status"):
-                lines.write(json.dumps({"execute": name}) + "\n")
+            for name, arguments in (("qmp_capabilities", {}), *commands):
+                lines.write(json.dumps({"execute": name, "arguments": arguments}) + "\n")
                 lines.flush()
                 while "return" not in (answer := json.loads(lines.readline())):
-                    pass
-        return bool(answer["return"]["status"] != "inmigrate")
+                    assert "error" not in answer, answer
+                answers.append(answer["return"])
+        return answers[1:]
 
-    def save(self, path: Path) -> None:
-        """Its state, for others to begin from; this one stands then."""
-        guest = self.attached()
-        try:
-            guest.qmp("migrate", {"uri": f"exec:cat > {path}"})
-            while guest.qmp("query-migrate")["status"] not in ("completed", "failed"):  # type: ignore[index]
-                time.sleep(0.1)
-        finally:
-            guest.leave(standing=True)
+    def status(self) -> str:
+        """Its run state, in QMP's words."""
+        (answer,) = self.asked(("query-status", {}))
+        assert isinstance(answer, dict)
+        return str(answer["status"])
+
+    def monitor(self, line: str) -> None:
+        """A line of QEMU's monitor that has nothing to say."""
+        (said,) = self.asked(("human-monitor-command", {"command-line": line}))
+        assert said == "", said
+
+    def save(self, name: str) -> None:
+        """Its state, to come back to; it goes on from there."""
+        self.monitor(f"savevm {name}")
+
+    def back(self, name: str, *, run: bool = True) -> None:
+        """To a state that was saved, whatever has become of it."""
+        self.monitor("stop")
+        self.monitor(f"loadvm {name}")
+        self.hear()
+        self.text = ""
+        if run:
+            self.monitor("cont")

@@ -1,6 +1,6 @@
 """Guests of 6.1 and 7.3 that leave for another kernel, watched: sound, and with their memory sabotaged.
 
-    kexec -l, kexec -s -l, kexec -p     loaded once each, and saved; every case begins from there
+    kexec -l, kexec -s -l, kexec -p     loaded once each, in one guest of a kernel; each case comes back to one
     five sabotages                      made while the guest stands at the call, told, and let go
 
 Whether what was told is so, the guest itself says: it comes up, resets, or is never heard of again.
@@ -14,8 +14,9 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -27,17 +28,23 @@ from tightrope.deeds.watch import watch
 from tightrope.deeds.watch.deed import Call, arrive, judge
 from tightrope.deeds.watch.follow import follow
 from tightrope.deeds.watch.loaded import KImage, read_kimage
+from tightrope.deeds.watch.memory import GuestMemory
 from tightrope.machine.attached import Attached
 from tightrope.machine.port import no_progress
 from tightrope.memory import PAGE_SIZE
 from tightrope.model import Outcome, SegmentRole, Verdict
 from tightrope.model.watched import Passed
 from tightrope.participants.linux import Convention
+from tightrope.views.watched import blackout
 from tightrope.x86.walk import Access, Refused, walk
 
 FLAVOURS = ["amd64", "amd64-7.3"]
 LOADS = {"tools": ("-c", "-l"), "file": ("-s", "-l"), "panic": ("-c", "-p")}
-SILENT_SECONDS = 2.0
+CALLED = "called"
+"""A guest that stands at V."""
+PROMPT = "up"
+FOLLOW_SECONDS = 120.0
+"""Far above the longest digest: what is lost is noticed when it stands still."""
 
 
 @pytest.fixture(scope="session")
@@ -47,39 +54,57 @@ def folder() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def state(folder: Path) -> Callable[[str, str], Path]:
-    """A guest of a kernel that has loaded another in one of three ways: its saved state."""
+def guest_of(folder: Path) -> Iterator[Callable[[str], Guest]]:
+    """A guest of a kernel that has loaded another in one of three ways, each a state of it."""
     if shutil.which("qemu-system-x86_64") is None or not Path("/sbin/kexec").exists():
         lacking("no QEMU or no kexec here: run scripts/system-packages")
+    with ExitStack() as left:
 
-    @functools.cache
-    def boot(flavour: str) -> dict[str, Path]:
-        made = {}
-        # 7.3 as its file is: it unpacks itself, and KASLR moves it.
-        with Guest(folder / flavour, flavour, kaslr=flavour == "amd64-7.3") as guest:
+        @functools.cache
+        def boot(flavour: str) -> Guest:
+            # 7.3 as its file is: it unpacks itself, and KASLR moves it.
+            guest = left.enter_context(Guest(folder / flavour, flavour, kaslr=flavour != "amd64"))
             guest.wait("guest: up")
+            guest.save(PROMPT)
             for name, how in LOADS.items():
                 guest.do(load(*how))
-                made[name] = folder / f"{flavour}.{name}"
-                guest.save(made[name])
-                guest.attached().leave()
-        return made
+                guest.save(name)
+            return guest
 
-    return lambda flavour, name: boot(flavour)[name]
+        yield boot
+
+
+@contextmanager
+def case(guest: Guest, state: str, *, run: bool = True) -> Iterator[Guest]:
+    """A guest as it was then; behind the case it stands, whatever it was made to do."""
+    guest.back(state, run=run)
+    try:
+        yield guest
+    finally:
+        guest.monitor("stop")
 
 
 @pytest.mark.parametrize("how", LOADS)
 @pytest.mark.parametrize("flavour", FLAVOURS)
 def test_a_guest_that_leaves_is_seen_step_by_step_and_comes_up(
-    state: Callable[[str, str], Path], folder: Path, flavour: str, how: str
+    guest_of: Callable[[str], Guest], flavour: str, how: str
 ) -> None:
     said: list[Passed] = []
-    with Guest(folder / "sound", flavour, state=state(flavour, how)) as guest:
+    with case(guest_of(flavour), how) as guest:
         with guest.attached() as attached:
             guest.say(CRASHES if how == "panic" else LEAVE)
-            got = watch(attached, walk=how == "file" and flavour == "amd64-7.3", said=said.append)
-        guest.wait("Linux version")
-        guest.wait("guest: up")
+            got = watch(
+                attached,
+                walk=how == "file" and flavour == "amd64-7.3",
+                console=str(guest.console),
+                said=said.append,
+            )
+        if how == "file":
+            guest.wait("guest: up")
+    assert got.heard is not None
+    assert "Linux version 6.1." in got.heard.line
+    assert got.heard.seconds > got.passed[-1].seconds
+    assert [each.what for each in blackout(got)] == ["copy", "digest", "unpack", "first line"]
     verdict = got.verdict
     assert (verdict.outcome, verdict.findings) == (Outcome.HOLDS, ())
     assert got.ended is None
@@ -171,17 +196,36 @@ def boot_params(guest: Attached, call: Call, sound: Verdict) -> None:
     poke(guest, at, b"\x10\x00\x00\x00")
 
 
-def silent(guest: Guest) -> bool:
-    guest.text = ""
-    guest.hear(0.5)
-    limit = time.monotonic() + SILENT_SECONDS
-    while time.monotonic() < limit:
-        guest.hear(0.5)
-    return "Linux version" not in guest.text
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A guest that stood at V when it was saved, and what was said of it."""
+
+    guest: Guest
+    call: Call
+    sound: Verdict
+
+    @contextmanager
+    def again(self) -> Iterator[tuple[Attached, Call]]:
+        """As it stood; its memory is read anew."""
+        with case(self.guest, CALLED, run=False), self.guest.attached() as attached:
+            yield attached, replace(self.call, memory=GuestMemory(attached))
 
 
-def resets(guest: Guest) -> bool:
-    return guest.over(60)
+@pytest.fixture(scope="session")
+def standing(guest_of: Callable[[str], Guest]) -> Callable[[str], Standing]:
+    @functools.cache
+    def arrived(flavour: str) -> Standing:
+        stages = Stages(no_progress)
+        with case(guest_of(flavour), "file") as guest, guest.attached() as attached:
+            guest.say(LEAVE)
+            call = arrive(attached, stages=stages)
+            sound = judge(call, walk=False, stages=stages)
+            assert sound.findings == ()
+            attached.leave(standing=True)
+            guest.save(CALLED)
+        return Standing(guest, call, sound)
+
+    return arrived
 
 
 @pytest.mark.parametrize(
@@ -196,66 +240,59 @@ def resets(guest: Guest) -> bool:
 )
 @pytest.mark.parametrize("flavour", FLAVOURS)
 def test_a_sabotage_is_told_before_the_jump_and_happens(
-    state: Callable[[str, str], Path],
-    folder: Path,
+    standing: Callable[[str], Standing],
     flavour: str,
     sabotage: Callable[[Attached, Call, Verdict], None],
     rules: set[str],
 ) -> None:
-    stages = Stages(no_progress)
-    with Guest(folder / "broken", flavour, state=state(flavour, "file")) as guest:
-        with guest.attached() as attached:
-            guest.say(LEAVE)
-            call = arrive(attached, stages=stages)
-            sound = judge(call, walk=False, stages=stages)
-            assert sound.findings == ()
-            sabotage(attached, call, sound)
-            call.memory.forget()
-            broken = judge(call, walk=False, stages=stages)
-            assert broken.outcome is Outcome.FALLS
-            assert broken.findings[0].rule in rules, broken.findings
-            passed, ended = follow(
-                attached, sound.handover, begun=call.spent, seconds=8, said=lambda each: None
-            )
-        names = [each.name for each in passed]
-        assert ended is not None
-        assert "the new kernel's entry" not in names
-        if sabotage in (table_entry, control_page):
-            assert "the purgatory" not in names
-            # 7.3 has handlers in its control page, which halt; before it a triple fault resets.
-            # Where P itself is not mapped, neither are they.
-            handlers = call.kernel.found.convention is Convention.LINUX_7
-            halts = handlers and sabotage is control_page
-            assert silent(guest) if halts else resets(guest)
-        else:
-            assert "the purgatory" in names
-            assert silent(guest), "it stays in the purgatory"
-
-
-def test_it_is_left_standing_where_a_finding_was_made(
-    state: Callable[[str, str], Path], folder: Path
-) -> None:
-    with Guest(folder / "standing", "amd64-7.3", state=state("amd64-7.3", "file")) as guest:
-        attached = guest.attached()
-        guest.say(LEAVE)
-        stages = Stages(no_progress)
-        # The list is damaged where the guest stands before it leaves: as another guest would find it.
-        call = arrive(attached, stages=stages)
-        segment_byte(attached, call, judge(call, walk=False, stages=stages))
+    stood = standing(flavour)
+    with stood.again() as (attached, call):
+        sabotage(attached, call, stood.sound)
         call.memory.forget()
-        assert judge(call, walk=False, stages=stages).findings
+        broken = judge(call, walk=False, stages=Stages(no_progress))
+        assert broken.outcome is Outcome.FALLS
+        assert broken.findings[0].rule in rules, broken.findings
+        went = follow(
+            attached,
+            stood.sound.handover,
+            begun=call.spent,
+            seconds=FOLLOW_SECONDS,
+            said=lambda each: None,
+        )
+    names = [each.name for each in went.passed]
+    assert went.ended is not None
+    assert "the new kernel's entry" not in names
+    stood.guest.hear()
+    assert "Linux version" not in stood.guest.text
+    if sabotage in (table_entry, control_page):
+        assert "the purgatory" not in names
+        # 7.3 has handlers in its control page, and what those come to is theirs; before it a triple
+        # fault resets.  Where P itself is not mapped, neither are they.
+        handlers = call.kernel.found.convention is Convention.LINUX_7
+        if not (handlers and sabotage is control_page):
+            assert "the machine was reset" in went.ended
+    else:
+        assert "the purgatory" in names
+        assert "it goes in circles at purgatory + " in went.ended
+
+
+def test_it_is_left_standing_where_a_finding_was_made(standing: Callable[[str], Standing]) -> None:
+    stood = standing("amd64-7.3")
+    with stood.again() as (attached, call):
+        segment_byte(attached, call, stood.sound)
+        call.memory.forget()
+        assert judge(call, walk=False, stages=Stages(no_progress)).findings
         attached.leave(standing=True)
-        with guest.attached() as again:  # the port is free, and it stands where it stood
+        with stood.guest.attached() as again:  # the port is free, and it stands where it stood
             assert again.raw()["rip"] == call.virt
             assert again.qmp("query-status")["running"] is False  # type: ignore[index]
 
 
 @pytest.mark.parametrize("how", [None, signal.SIGINT, signal.SIGTERM])
 def test_a_guest_runs_on_when_it_is_left(
-    state: Callable[[str, str], Path], folder: Path, how: signal.Signals | None
+    guest_of: Callable[[str], Guest], how: signal.Signals | None
 ) -> None:
-    with Guest(folder / "left", "amd64", state=state("amd64", "tools")) as guest:
-        guest.attached().leave()
+    with case(guest_of("amd64"), PROMPT) as guest:
         words = [sys.executable, "-m", "tightrope", "watch", "--qmp", guest.qmp, "--gdb", guest.gdb]
         words += ["--limit", "2" if how is None else "600"]
         with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as watcher:

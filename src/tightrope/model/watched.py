@@ -53,6 +53,15 @@ class Apart:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Heard:
+    """The new kernel's first line on the guest's console."""
+
+    line: str
+    seconds: float
+    """Since the call, while the guest ran."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Watched:
     """What was said of it before it was let go, and what was seen then."""
 
@@ -64,5 +73,7 @@ class Watched:
     passed: tuple[Passed, ...]
     ended: str | None
     """Why it did not come to the last place, None where it did, or was not let go."""
+    heard: Heard | None
+    """Its first line; None where no console is read, or it said none."""
     standing: bool
     """It was left standing at the call, for its owner to look at."""

@@ -20,6 +20,7 @@ from tightrope.errors import TightropeError
 from tightrope.memory import PAGE_SIZE, Extent, align_up
 from tightrope.model import EntryPoint, Image, Protocol
 from tightrope.model.sheet import Pairs, Section, Sheet
+from tightrope.views import words
 from tightrope.views.inspection_facts import InspectionFacts
 from tightrope.views.view import View
 
@@ -180,7 +181,7 @@ def _identity(image: Image) -> Iterator[tuple[str, str]]:
     yield "file", f"{image.file_size} bytes"
     yield ".linux", f"{setup + _loaded(image)} bytes: {' + '.join(parts)}"
     yield ".initrd", "none" if image.initrd is None else f"{len(image.initrd)} bytes"
-    yield ".cmdline", "none" if image.command_line is None else _shown(image.command_line)
+    yield ".cmdline", "none" if image.command_line is None else words.shown(image.command_line)
 
 
 def _memory(image: Image) -> Iterator[tuple[str, str]]:
@@ -324,11 +325,6 @@ def _file_load_refusal(image: Image) -> str | None:
 
 def _elf_bits(unpacked: bytes) -> int | None:
     return _ELF_CLASSES.get(unpacked[_EI_CLASS]) if len(unpacked) > _EI_CLASS else None
-
-
-def _shown(text: str) -> str:
-    """Text of a file as it may go to a terminal."""
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
 
 
 def _names(flags: IntFlag) -> list[str]:

@@ -6,22 +6,24 @@ Rules: the verdict is shown as a rehearsal's is, by the same sections; what was 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TypedDict
 
 from tightrope.model import Outcome
 from tightrope.model.sheet import Column, Line, Section, Sheet, Span, Table, Text, Tone
-from tightrope.model.watched import Passed, Watched
-from tightrope.views import rehearsal
+from tightrope.model.watched import Watched
+from tightrope.views import rehearsal, words
 from tightrope.views.rehearsal_facts import RehearsalFacts
 from tightrope.views.rehearsal_facts import facts as rehearsal_facts
 from tightrope.views.view import View
 
 STAGES = (
-    ("the new kernel's entry", "copy and purgatory"),
-    ("it is unpacked", "the new kernel unpacks itself"),
-    ("its first word", "the new kernel up to its first word"),
+    ("the purgatory", "copy", "the tables are switched and the pages copied"),
+    ("the new kernel's entry", "digest", "the purgatory, SHA-256 of what was loaded"),
+    ("it is unpacked", "unpack", "the new kernel's decompressor"),
 )
-"""A place, and what is done before it: `plan`'s words for where a blackout goes."""
+"""A place, and in `plan`'s words what takes the time before it."""
+FIRST_LINE = ("first line", "the new kernel, up to its first line on the console")
 
 
 def sheet(value: Watched) -> Sheet:
@@ -50,6 +52,8 @@ def _did(value: Watched) -> str:
     if value.standing:
         return "it stands at the call, and the gdb port is free"
     last = value.passed[-1].name if value.passed else "the call"
+    if value.heard is not None:
+        return f"let go, and its first line came after {value.heard.seconds:.2f} s"
     if value.ended is None:
         return f"let go, and it came to {last}"
     return f"let go, and behind {last} it came no further: {value.ended}"
@@ -87,29 +91,65 @@ def _seen(value: Watched) -> Iterator[Section]:
             ),
         ),
     )
-    parts = list(blackout(value.passed))
+    if value.heard is not None:
+        yield Section("its first line", (Line(words.shown(value.heard.line), 2),))
+    parts = list(blackout(value))
     if parts:
-        lines = tuple(Line(f"{seconds * 1000:9,.1f} ms  {what}", 2) for what, seconds in parts)
-        yield Section("where the blackout goes", lines)
+        spent = tuple((_milliseconds(each.seconds), each.what, each.why) for each in parts)
+        whole = (
+            _milliseconds(sum(each.seconds for each in parts)),
+            "in all",
+            "as far as it was seen",
+        )
+        yield Section(
+            "blackout",
+            (
+                Table(
+                    columns=(
+                        Column(heads=("ms",), width=10, right=True),
+                        Column(heads=("what",), width=10),
+                        Column(heads=("",), width=1),
+                    ),
+                    rows=(*spent, whole),
+                    indent=2,
+                ),
+            ),
+        )
 
 
-def blackout(passed: tuple[Passed, ...]) -> Iterator[tuple[str, float]]:
-    """What was done between one place and the next, in seconds, as far as it was seen."""
-    at = {each.name: each.seconds for each in passed}
-    walk = at.get("the purgatory", at.get("the new kernel's entry"))
+def _milliseconds(seconds: float) -> str:
+    return f"{seconds * 1000:,.1f}"
+
+
+class PartFacts(TypedDict):
+    what: str
+    seconds: float
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A piece of the blackout, in seconds."""
+
+    what: str
+    seconds: float
+    why: str
+
+
+def blackout(value: Watched) -> Iterator[Part]:
+    """Where the time went between the call and the last that was seen."""
+    at = {each.name: each.seconds for each in value.passed}
     before = 0.0
-    if walk is not None:
-        yield "relocation: the tables are switched and the pages copied", walk
-        before = walk
-    for name, what in STAGES:
+    for name, what, why in STAGES:
         if name not in at:
             continue
-        if what == "copy and purgatory":
-            if "the purgatory" in at:
-                yield "purgatory: the digest of what was loaded", at[name] - before
-        else:
-            yield what, at[name] - before
+        # A kexec without a purgatory copies up to the new kernel's entry.
+        first = before == 0.0
+        what, why = STAGES[0][1:] if first else (what, why)
+        yield Part(what, at[name] - before, why)
         before = at[name]
+    if value.heard is not None:
+        yield Part(FIRST_LINE[0], value.heard.seconds - before, FIRST_LINE[1])
 
 
 class PassedFacts(TypedDict):
@@ -117,11 +157,6 @@ class PassedFacts(TypedDict):
     step: int | None
     rip: int
     cr3: int
-    seconds: float
-
-
-class PartFacts(TypedDict):
-    what: str
     seconds: float
 
 
@@ -133,6 +168,8 @@ class WatchedFacts(TypedDict):
     passed: list[PassedFacts]
     blackout: list[PartFacts]
     ended: str | None
+    first_line: str | None
+    first_line_seconds: float | None
     standing: bool
     rehearsal: RehearsalFacts
 
@@ -153,9 +190,12 @@ def facts(value: Watched) -> WatchedFacts:
             for each in value.passed
         ],
         "blackout": [
-            {"what": what, "seconds": seconds} for what, seconds in blackout(value.passed)
+            {"what": each.what, "seconds": each.seconds, "why": each.why}
+            for each in blackout(value)
         ],
         "ended": value.ended,
+        "first_line": None if value.heard is None else value.heard.line,
+        "first_line_seconds": None if value.heard is None else value.heard.seconds,
         "standing": value.standing,
         "rehearsal": rehearsal_facts(value.verdict),
     }

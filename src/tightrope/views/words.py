@@ -59,6 +59,11 @@ def place(handover: Handover, rip: int) -> str:
     return handover.place(rip)
 
 
+def shown(text: str) -> str:
+    """Text of a file, or of a guest's, as it may go to a terminal."""
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+
+
 def control(register: str, value: int) -> str:
     """A register's value with the names of its bits, where it has names."""
     names = {

@@ -40,6 +40,12 @@ def guest(parser: ArgumentParser) -> None:
         help="the image that the guest runs, where its own kallsyms cannot be read",
     )
     parser.add_argument(
+        "--console",
+        metavar="FILE",
+        help="the file that QEMU writes the guest's console to, for the new kernel's first line"
+        " (-serial file:FILE, or logfile=FILE of a chardev)",
+    )
+    parser.add_argument(
         "--limit",
         type=seconds,
         default=600.0,
@@ -65,7 +71,7 @@ def guest(parser: ArgumentParser) -> None:
     " while it stands at the call, let it go and follow it by breakpoints.  Nothing in the guest is written;"
     " when the watch ends, also by Ctrl-C, its breakpoints are out and it runs on.",
     examples=(
-        "tightrope watch --qmp qmp.sock --gdb localhost:1234",
+        "tightrope watch --qmp qmp.sock --gdb localhost:1234 --console serial.log",
         "tightrope watch --qmp qmp.sock --gdb gdb.sock --stop-on-finding --no-walk",
     ),
     status="0 it holds, 1 a finding, or it came no further, 2 there is no verdict",
@@ -91,6 +97,7 @@ def watch(options: Namespace) -> int:
             limit=options.limit,
             walk=not options.no_walk,
             stop_on_finding=options.stop_on_finding,
+            console=options.console,
             progress=bar,
         )
     show(options, VIEW, done)

@@ -6,6 +6,8 @@
     observed  all of it as a handover
     seen      what is wrong with it that no walk has to show
     follow    from the call to the new kernel, by breakpoints
+    stuck     whether it can still go on by itself
+    console   what it says, in the file that QEMU writes
     deed      the function that people call
 
 Rules: the guest is somebody else's.  It is read and stopped; nothing in it is written.

@@ -20,7 +20,8 @@ from tightrope import check
 from tightrope.deeds.machines import emulator
 from tightrope.deeds.rehearse import Stages
 from tightrope.deeds.watch import seen
-from tightrope.deeds.watch.follow import follow
+from tightrope.deeds.watch.console import Console
+from tightrope.deeds.watch.follow import Followed, follow
 from tightrope.deeds.watch.kernel import SOURCE, GuestKernel, find_kernel, mmu_of
 from tightrope.deeds.watch.loaded import bytes_of, read_kimage
 from tightrope.deeds.watch.memory import GuestMemory
@@ -162,6 +163,7 @@ def watch(
     limit: float = LIMIT,
     walk: bool = True,
     stop_on_finding: bool = False,
+    console: str | None = None,
     said: Callable[[Passed], None] = nobody,
     progress: Progress = no_progress,
 ) -> Watched:
@@ -169,28 +171,34 @@ def watch(
 
     `old` is the image of the kernel that it runs, `new` the one that it will enter; without
     them what is in its memory has to do.  `walk`: the handover is walked on the emulator before
-    it is let go. Raises BadInput when it never comes, or where the guest is none that can be
-    watched.
+    it is let go.  `console`: the file that QEMU writes the guest's console to, for the first line.
+    Raises BadInput when it never comes, or where the guest is none that can be watched.
     """
     stages = Stages(progress)
+    heard = None if console is None else Console(console)
     call = arrive(guest, old=old, old_source=old_source, limit=limit, stages=stages)
     verdict = judge(call, new=new, walk=walk, stages=stages)
-    passed: tuple[Passed, ...] = ()
-    ended: str | None = None
+    went = Followed(passed=(), ended=None, heard=None)
     standing = stop_on_finding and bool(verdict.findings)
     if standing:
         guest.leave(standing=True)
     else:
         with stages.stage("follow it"):
-            passed, ended = follow(
-                guest, verdict.handover, begun=call.spent, seconds=FOLLOW_SECONDS, said=said
+            went = follow(
+                guest,
+                verdict.handover,
+                begun=call.spent,
+                seconds=FOLLOW_SECONDS,
+                said=said,
+                console=heard,
             )
     return Watched(
         verdict=replace(verdict, seconds=stages.seconds),
         version=call.kernel.version,
         text=Virt(call.kernel.text),
-        passed=passed,
-        ended=ended,
+        passed=went.passed,
+        ended=went.ended,
+        heard=went.heard,
         standing=standing,
     )
 

@@ -4,6 +4,7 @@
     P side        the identity address, the first instruction after the copy is the entry itself
     purgatory     where somebody else's segments are entered
     new kernel    its first instruction; in the decompressor, where it jumps into what it has unpacked
+    console       its first line, where there is a console to read
 
 Rules: nothing is stepped.  Guest time is what passes while it runs: its own clock stands while
 it is stopped.
@@ -16,9 +17,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from tightrope.deeds.watch.console import Console
+from tightrope.deeds.watch.stuck import stuck
 from tightrope.machine.attached import Attached
 from tightrope.model import Handover, SegmentRole, Step
-from tightrope.model.watched import Passed
+from tightrope.model.watched import Heard, Passed
 
 RELOCATED = re.compile(rb"\x48\x8d\x83.{4}\xff\xe0", re.DOTALL)
 """lea .Lrelocated(%rbx), %rax; jmp *%rax (arch/x86/boot/compressed/head_64.S)."""
@@ -26,6 +29,26 @@ LEAVES = re.compile(rb"\x4c\x89\xfe\xff\xe0")
 """mov %r15, %rsi; jmp *%rax: into the unpacked kernel."""
 JUMP = 2
 HEAD = 0x1000
+LOOK_SECONDS = 1.0
+"""Guest time without a breakpoint after which it is looked at."""
+TURN_SECONDS = 0.02
+ENDS = {
+    "RESET": "the machine was reset: a triple fault, where nobody asked for it",
+    "SHUTDOWN": "the machine was reset or shut down: a triple fault, where nobody asked for it",
+    "GUEST_PANICKED": "the new kernel panicked",
+}
+"""QMP's events, as sentences; with -no-reboot a reset is a SHUTDOWN."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Followed:
+    """What became of it."""
+
+    passed: tuple[Passed, ...]
+    ended: str | None
+    """Why it came no further; None where it came to the last place."""
+    heard: Heard | None
+    """The new kernel's first line, where there is a console to read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +97,67 @@ def _decompressor(built: Handover) -> list[Place]:
     return [Place(at, "the decompressor, moved", None, then)]
 
 
+def _at(built: Handover, rip: int) -> str:
+    known = built.place(rip)
+    return f"{known} ({rip:#x})" if known else f"{rip:#x}"
+
+
+class Follower:
+    """A guest that is on its way: how long it has run since the call, and what it has come to."""
+
+    def __init__(
+        self, guest: Attached, built: Handover, begun: float, console: Console | None
+    ) -> None:
+        self.guest, self.built = guest, built
+        self.spent = begun
+        """Guest seconds since machine_kexec was called."""
+        self.ended: str | None = None
+        """Why it comes no further."""
+        self._console = console
+
+    def go(self, limit: float) -> dict[str, int] | None:
+        """Run to the next breakpoint: the registers there.  None where it comes to none: `ended`.
+
+        Now and then it is looked at, because what has lost its way often stands still.
+        """
+        while self.spent < limit:
+            if self._run(min(LOOK_SECONDS, limit - self.spent)):
+                return self.guest.raw()
+            if self.ended is None and self.spent < limit:
+                self.guest.stop()
+                registers = self.guest.raw()
+                what = stuck(self.guest, registers, self.built.host.cpu.physical_bits)
+                if what is not None:
+                    self.ended = f"it {what} at {_at(self.built, registers['rip'])}"
+            if self.ended is not None:
+                return None
+        self.guest.stop()
+        at = _at(self.built, self.guest.raw()["rip"])
+        self.ended = f"it was followed for {limit:.0f} s, and is at {at}"
+        return None
+
+    def _run(self, seconds: float) -> bool:
+        started = time.monotonic()
+        stopped = self.guest.go(seconds=seconds)
+        self.spent += time.monotonic() - started
+        if not stopped:
+            reset = self.guest.ended()
+            self.ended = None if reset is None else ENDS.get(reset, f"QEMU says {reset}")
+        return stopped
+
+    def listen(self, limit: float) -> Heard | None:
+        """Run until the new kernel's first line is on the console; None where there is none."""
+        if self._console is None:
+            return None
+        self._console.skip()
+        while self.spent < limit and self.ended is None:
+            self._run(min(TURN_SECONDS, limit - self.spent))
+            line = self._console.line()
+            if line is not None:
+                return Heard(line=line, seconds=self.spent)
+        return None
+
+
 def follow(
     guest: Attached,
     built: Handover,
@@ -81,11 +165,11 @@ def follow(
     begun: float,
     seconds: float,
     said: Callable[[Passed], None],
-) -> tuple[tuple[Passed, ...], str | None]:
-    """Let it go and stop at each place.  What was passed, and why it ended early; None at the
-    last place.
+    console: Console | None = None,
+) -> Followed:
+    """Let it go and stop at each place, and listen for the first line behind the last.
 
-    `begun` is guest seconds before V.
+    `begun` is guest seconds before V, `seconds` how long it is followed at most.
     """
     ahead: dict[int, Place] = {}
     for each in places(built):
@@ -96,31 +180,33 @@ def follow(
     for virt in ahead:
         guest.break_at(virt)
     passed: list[Passed] = []
-    spent = begun
-    while ahead and spent - begun < seconds:
-        started = time.monotonic()
-        stopped = guest.go(seconds=seconds - (spent - begun))
-        spent += time.monotonic() - started
-        if not stopped:
-            return tuple(passed), guest.ended() or "time"
-        registers = guest.raw()
-        place = ahead.pop(registers["rip"], None)
-        if place is None:
-            return tuple(passed), f"stopped at {registers['rip']:#x}, where nobody asked it to"
-        guest.unbreak(place.virt)
-        for each in place.then(registers) if place.then else ():
+    follower = Follower(guest, built, begun, console)
+    limit = begun + seconds
+    while ahead:
+        registers = follower.go(limit)
+        if registers is None:
+            break
+        place_there = ahead.pop(registers["rip"], None)
+        if place_there is None:
+            follower.ended = f"it stopped at {registers['rip']:#x}, where nobody asked it to"
+            break
+        guest.unbreak(place_there.virt)
+        for each in place_there.then(registers) if place_there.then else ():
             ahead[each.virt] = each
             guest.break_at(each.virt)
             last = each.virt
         now = Passed(
-            name=place.name,
-            step=place.step,
-            rip=place.virt,
+            name=place_there.name,
+            step=place_there.step,
+            rip=place_there.virt,
             cr3=registers["cr3"],
-            seconds=spent,
+            seconds=follower.spent,
         )
         passed.append(now)
         said(now)
-        if place.virt == last:
+        if now.rip == last:
             break
-    return tuple(passed), None
+    heard = follower.listen(limit) if follower.ended is None else None
+    if console is not None and heard is None and follower.ended is None:
+        follower.ended = f"no line on the console in {seconds:.0f} s"
+    return Followed(passed=tuple(passed), ended=follower.ended, heard=heard)
