@@ -34,11 +34,10 @@ def held(stop: Callable[[], None]) -> Iterator[None]:
         came.append(number)
         stop()
 
+    handlers = {each: signal.getsignal(each) for each in ENDING}
+    # None: installed by somebody other than Python; ignored ones stay ignored.
     before = {
-        each: signal.getsignal(each)
-        for each in ENDING
-        # None: installed by somebody other than Python; ignored ones stay ignored.
-        if signal.getsignal(each) not in (None, signal.SIG_IGN)
+        each: handler for each, handler in handlers.items() if handler not in (None, signal.SIG_IGN)
     }
     try:
         for each in before:

@@ -1,5 +1,8 @@
 """Plain instructions that were met before: all that is to be known of them is that they run.
 
+    met in this walk        `rips`: written into the trace
+    known from another      `ready`: met now, which is told once; then one of `rips`
+
 Rules: most of a walk is a loop of such, so whoever comes to one does no more than `Familiar` says.
 What makes an instruction plain, and when none may be passed over, is the watch's to say.
 """
@@ -7,16 +10,36 @@ What makes an instruction plain, and when none may be passed over, is the watch'
 from __future__ import annotations
 
 from array import array
-from collections.abc import Set
-from dataclasses import dataclass
+from collections.abc import Callable, Set
+from dataclasses import dataclass, field
+
+from tightrope.observe.decode import Operation
 
 NONE: frozenset[int] = frozenset()
 
 
 @dataclass(slots=True)
 class Familiar:
-    """An address in `rips` is written into the trace, as long as that is shorter than `limit`."""
+    """An address in `rips` is written into the trace, as long as that is shorter than `limit`.
+
+    `rips` is NONE while none may be passed over; then `ready` is not asked either.
+    """
 
     rips: Set[int]
     trace: array[int]
     limit: int
+    meet: Callable[[int, Operation], object]
+    """Told of an address of `ready` ahead of its instruction."""
+    ready: dict[int, Operation] = field(default_factory=dict)
+
+    def known(self, rip: int) -> bool:
+        """Whether the instruction at `rip` is met by this, and in the trace: it was one of
+        `ready`."""
+        # A jump backwards may lead to a loop's head.
+        if self.rips is NONE or rip not in self.ready or rip < self.trace[-1]:
+            return False
+        if len(self.trace) >= self.limit:
+            return False
+        self.meet(rip, self.ready.pop(rip))
+        self.trace.append(rip)
+        return True

@@ -9,6 +9,8 @@ first.  An instruction is taken to be contiguous in physical memory.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from tightrope.memory import PAGE_SHIFT, PAGE_SIZE, Extent
 from tightrope.observe.decode import Operation
 from tightrope.observe.physical import Ram
@@ -21,6 +23,7 @@ class KnownCode:
     def __init__(self, ram: Ram) -> None:
         self._ram = ram
         self._operations: dict[tuple[int, int, int], Operation] = {}
+        self._plain: dict[tuple[int, int, int], dict[int, Operation]] = {}
         self._bytes: set[int] = set()
         self.frames: dict[int, bytes] = {}
 
@@ -31,10 +34,17 @@ class KnownCode:
     def keep(self, rip: int, phys: int, bits: int, operation: Operation) -> None:
         """Remember an instruction, and the frames that it begins and ends in."""
         self._operations[rip, phys, bits] = operation
+        at = rip % PAGE_SIZE
+        if operation.plain and at + operation.size <= PAGE_SIZE:
+            self._plain.setdefault((rip - at, phys - at, bits), {})[rip] = operation
         self._bytes.update(range(phys, phys + operation.size))
         for number in Extent.sized(phys, operation.size).pages:
             if number not in self.frames:
                 self.frames[number] = self._frame(number)
+
+    def plain(self, page: int, phys: int, bits: int) -> Mapping[int, Operation]:
+        """The plain instructions that lie wholly in a page, which is at `phys`, by their addresses."""
+        return self._plain.get((page, phys, bits), {})
 
     def hit(self, phys: int, size: int) -> bool:
         """Whether one of `size` bytes at a physical address belongs to a known instruction."""
@@ -48,6 +58,7 @@ class KnownCode:
         """Code was written over: decode again.  The frames stay those that code was executed
         from."""
         self._operations.clear()
+        self._plain.clear()
         self._bytes.clear()
 
     def drop(self) -> None:

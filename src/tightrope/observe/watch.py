@@ -85,7 +85,7 @@ class Watch:
         self._ahead = ReadAhead(engine, mmu, self._privileged)
         self._bulk = Bulk(engine, mmu, code, on=in_bulk)
         self._plain: set[int] = set()
-        self.familiar = Familiar(NONE, self.trace, limit)
+        self.familiar = Familiar(NONE, self.trace, limit, self._meet)
         self.settled = Settled(expected.program, expected.saves, self.familiar)
 
     # ----------------------------------------------------------------------------- from the CPU
@@ -140,6 +140,7 @@ class Watch:
             return None
         if access is Access.FETCH:
             self._ahead.pages.pop(page, None)
+            self._expect(page, got)
         if not self._mmu.mmu.cr0 & x86.CR0_PG and not self._expects(got >> 12):
             self._astray += 1
             if self._astray > LOST_AFTER:
@@ -207,12 +208,26 @@ class Watch:
 
     # ---------------------------------------------------------------------------------- private
 
+    def _expect(self, page: int, phys: int) -> None:
+        """A page that is executed for the first time: what another walk has decoded there."""
+        # Where a program may go round and round each of its instructions is asked about.
+        if self.settled.program.size:
+            return
+        ready = self.familiar.ready
+        ready.update(self._code.plain(page, phys, self._privileged.bits))
+        for rip in (self._until, *self.digests.starts, *self._operations):
+            ready.pop(rip, None)
+
     def _met(self, rip: int) -> Operation:
         """The instruction at `rip`, met for the first time."""
-        operation = self._operations[rip] = self._decode(rip)
+        operation = self.familiar.ready.pop(rip, None) or self._decode(rip)
+        self._meet(rip, operation)
+        return operation
+
+    def _meet(self, rip: int, operation: Operation) -> None:
+        self._operations[rip] = operation
         if operation.plain and rip not in self.digests.starts and not self._bulk.head(rip):
             self._plain.add(rip)
-        return operation
 
     def _decode(self, rip: int) -> Operation:
         """The instruction at `rip`, whose page the CPU has just fetched from."""
@@ -239,6 +254,7 @@ class Watch:
             self._texts = self.texts()
             self._operations.clear()
             self._plain.clear()
+            self.familiar.ready.clear()
             self._code.drop_instructions()
             self.code_overwritten = True
             self._bulk.forget()
@@ -283,6 +299,7 @@ class Watch:
             refusal = privileged.segment(operation.target, read(operation.source) & 0xFFFF)
         elif kind in (Kind.FAR_RETURN, Kind.FAR_JUMP):
             self._steps.indirect_jump(index, rip)
+            self.familiar.ready.clear()  # what lies there may be other instructions from here on
             raw = self._mmu.look(operation.selector_at(read), 2)
             if isinstance(raw, bytes):
                 selector = int.from_bytes(raw, "little")

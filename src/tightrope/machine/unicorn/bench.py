@@ -101,7 +101,7 @@ class Bench:
     def load(self, handover: Handover, mmu: WatchedMmu) -> None:
         """Put the CPU where `machine_kexec` calls V."""
         known = self._at_call
-        if known and known[0] is handover.world and known[1] == handover.registers:
+        if known and known[1] == handover.registers and known[0] == handover.world:
             self.engine.restore(known[2])
         else:
             self._call = AtCall(self.engine, mmu)

@@ -16,7 +16,8 @@ from tightrope.machine.unicorn.bench import Bench
 from tightrope.machine.unicorn.console import listen
 from tightrope.machine.unicorn.engine import Failed
 from tightrope.machine.unicorn.widen import widened
-from tightrope.model import Console, Handover, Run, Stop
+from tightrope.memory import Extent
+from tightrope.model import Console, Handover, Host, Run, Stop, once_a_host
 from tightrope.observe.at_call import impossible, refused
 from tightrope.observe.mmu import WatchedMmu
 from tightrope.observe.physical import Ram, backed
@@ -26,6 +27,11 @@ from tightrope.x86 import cpu as x86
 
 INSTRUCTION_LIMIT = 50_000_000
 """Far above any list that fits a machine: a walk that gets here goes in circles."""
+
+
+@once_a_host
+def _backed(host: Host) -> tuple[Extent, ...]:
+    return backed(host.memory, host.firmware)
 
 
 class Emulator:
@@ -50,7 +56,7 @@ class Emulator:
     def run(self, handover: Handover) -> Run:
         """Walk.  Raises MachineError when the machine has no room for the host."""
         host = handover.host
-        extents = backed(host.memory, host.firmware)
+        extents = _backed(host)
         bits = 64 if host.efer & x86.EFER_LMA else 32
         same = self._bench and self._bench.ram.extents == extents
         if self._bench is None or not same or self._bench.engine.bits != bits:

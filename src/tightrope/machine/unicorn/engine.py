@@ -20,6 +20,7 @@ from tightrope.machine.unicorn import binding, callbacks
 from tightrope.machine.unicorn.binding import LEGACY, REGISTER, Batch, Failed
 from tightrope.memory import PAGE_SIZE
 from tightrope.model import Registers
+from tightrope.observe.decode import Operation
 from tightrope.observe.familiar import NONE, Familiar
 from tightrope.observe.physical import Ram
 from tightrope.x86.cpu import (
@@ -46,6 +47,10 @@ def _nothing(_rip: int) -> None:
     """What is called ahead of an instruction when nobody watches."""
 
 
+def _nobody(_rip: int, _operation: Operation) -> None:
+    """Who meets an instruction then."""
+
+
 class Engine:
     """One Unicorn CPU over one `Ram`."""
 
@@ -53,7 +58,7 @@ class Engine:
         self.ram = ram
         self.bits = bits
         self.before: Callable[[int], None] = _nothing
-        self.familiar = Familiar(NONE, array("Q"), 0)
+        self.familiar = Familiar(NONE, array("Q"), 0, _nobody)
         self._raised: BaseException | None = None
         self._callbacks: dict[int, object] = {}
         self._single: dict[str, Batch] = {}
@@ -214,7 +219,8 @@ class Engine:
                 known.trace.append(rip)
                 return
             try:
-                self.before(rip)
+                if not known.known(rip):
+                    self.before(rip)
             except BaseException as err:
                 self._mishap(err)
 
