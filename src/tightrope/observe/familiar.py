@@ -10,12 +10,16 @@ What makes an instruction plain, and when none may be passed over, is the watch'
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, field
 
 from tightrope.observe.decode import Operation
 
 NONE: frozenset[int] = frozenset()
+
+
+def _nobody(_rip: int, _operation: Operation) -> None:
+    """Who meets an instruction when nobody watches."""
 
 
 @dataclass(slots=True)
@@ -28,9 +32,15 @@ class Familiar:
     rips: Set[int]
     trace: array[int]
     limit: int
-    meet: Callable[[int, Operation], object]
+    meet: Callable[[int, Operation], object] = _nobody
     """Told of an address of `ready` ahead of its instruction."""
     ready: dict[int, Operation] = field(default_factory=dict)
+
+    def expect(self, known: Mapping[int, Operation], *, but: Iterable[int]) -> None:
+        """What another walk has decoded in a page that is executed now; `but` is looked at."""
+        self.ready.update(known)
+        for rip in but:
+            self.ready.pop(rip, None)
 
     def known(self, rip: int) -> bool:
         """Whether the instruction at `rip` is met by this, and in the trace: it was one of

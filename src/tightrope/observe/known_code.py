@@ -12,8 +12,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tightrope.memory import PAGE_SHIFT, PAGE_SIZE, Extent
-from tightrope.observe.decode import Operation
+from tightrope.observe.decode import Operation, decoded
+from tightrope.observe.mmu import WatchedMmu
 from tightrope.observe.physical import Ram
+from tightrope.x86.walk import Access
+
+LONGEST = 15
+"""Bytes of an instruction (SDM volume 2, 2.3.11)."""
 
 
 class KnownCode:
@@ -30,6 +35,22 @@ class KnownCode:
     def get(self, rip: int, phys: int, bits: int) -> Operation | None:
         """The instruction at `rip`, which lies at `phys` and is decoded in `bits` mode."""
         return self._operations.get((rip, phys, bits))
+
+    def decode(self, rip: int, phys: int | None, bits: int, mmu: WatchedMmu) -> Operation:
+        """The instruction at `rip`, known or decoded; without `phys` it is not kept."""
+        known = None if phys is None else self.get(rip, phys, bits)
+        if known is not None:
+            return known
+        code = b""
+        if phys is not None:
+            code = bytes(self._ram.view(phys, min(LONGEST, PAGE_SIZE - rip % PAGE_SIZE)) or b"")
+        if len(code) < LONGEST:
+            more = mmu.look(rip + len(code), LONGEST - len(code), Access.FETCH)
+            code += more if isinstance(more, bytes) else b""
+        operation = decoded(code, rip, bits)
+        if phys is not None:
+            self.keep(rip, phys, bits, operation)
+        return operation
 
     def keep(self, rip: int, phys: int, bits: int, operation: Operation) -> None:
         """Remember an instruction, and the frames that it begins and ends in."""

@@ -17,7 +17,7 @@ from dataclasses import replace
 from tightrope.memory import PAGE_SIZE
 from tightrope.model import Buffer, RegisterWrite
 from tightrope.observe.bulk import Bulk
-from tightrope.observe.decode import Kind, Operation, decoded
+from tightrope.observe.decode import Kind, Operation
 from tightrope.observe.digest import Digests
 from tightrope.observe.expectations import Expectations
 from tightrope.observe.familiar import NONE, Familiar
@@ -140,7 +140,12 @@ class Watch:
             return None
         if access is Access.FETCH:
             self._ahead.pages.pop(page, None)
-            self._expect(page, got)
+            # Where a program may go round and round each of its instructions is asked about.
+            if not self.settled.program.size:
+                known = self._code.plain(page, got, self._privileged.bits)
+                self.familiar.expect(
+                    known, but=(self._until, *self.digests.starts, *self._operations)
+                )
         if not self._mmu.mmu.cr0 & x86.CR0_PG and not self._expects(got >> 12):
             self._astray += 1
             if self._astray > LOST_AFTER:
@@ -208,16 +213,6 @@ class Watch:
 
     # ---------------------------------------------------------------------------------- private
 
-    def _expect(self, page: int, phys: int) -> None:
-        """A page that is executed for the first time: what another walk has decoded there."""
-        # Where a program may go round and round each of its instructions is asked about.
-        if self.settled.program.size:
-            return
-        ready = self.familiar.ready
-        ready.update(self._code.plain(page, phys, self._privileged.bits))
-        for rip in (self._until, *self.digests.starts, *self._operations):
-            ready.pop(rip, None)
-
     def _met(self, rip: int) -> Operation:
         """The instruction at `rip`, met for the first time."""
         operation = self.familiar.ready.pop(rip, None) or self._decode(rip)
@@ -233,19 +228,7 @@ class Watch:
         """The instruction at `rip`, whose page the CPU has just fetched from."""
         phys = self._mmu.cached(rip, Access.FETCH)
         self.settled.new(rip, self.index)
-        code = b""
-        if phys is not None:
-            known = self._code.get(rip, phys, self._privileged.bits)
-            if known is not None:
-                return known
-            code = bytes(self._engine.ram.view(phys, min(15, PAGE_SIZE - rip % PAGE_SIZE)) or b"")
-        if len(code) < 15:
-            more = self._mmu.look(rip + len(code), 15 - len(code), Access.FETCH)
-            code += more if isinstance(more, bytes) else b""
-        operation = decoded(code, rip, self._privileged.bits)
-        if phys is not None:
-            self._code.keep(rip, phys, self._privileged.bits, operation)
-        return operation
+        return self._code.decode(rip, phys, self._privileged.bits, self._mmu)
 
     def _written(self, phys: int, size: int) -> None:
         """Memory was written: what was decoded there may be something else now."""

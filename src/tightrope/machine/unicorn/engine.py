@@ -20,7 +20,6 @@ from tightrope.machine.unicorn import binding, callbacks
 from tightrope.machine.unicorn.binding import LEGACY, REGISTER, Batch, Failed
 from tightrope.memory import PAGE_SIZE
 from tightrope.model import Registers
-from tightrope.observe.decode import Operation
 from tightrope.observe.familiar import NONE, Familiar
 from tightrope.observe.physical import Ram
 from tightrope.x86.cpu import (
@@ -47,10 +46,6 @@ def _nothing(_rip: int) -> None:
     """What is called ahead of an instruction when nobody watches."""
 
 
-def _nobody(_rip: int, _operation: Operation) -> None:
-    """Who meets an instruction then."""
-
-
 class Engine:
     """One Unicorn CPU over one `Ram`."""
 
@@ -58,7 +53,7 @@ class Engine:
         self.ram = ram
         self.bits = bits
         self.before: Callable[[int], None] = _nothing
-        self.familiar = Familiar(NONE, array("Q"), 0, _nobody)
+        self.familiar = Familiar(NONE, array("Q"), 0)
         self._raised: BaseException | None = None
         self._callbacks: dict[int, object] = {}
         self._single: dict[str, Batch] = {}
