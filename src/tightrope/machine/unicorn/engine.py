@@ -146,7 +146,6 @@ class Engine:
 
     def registers(self) -> Registers:
         """The CPU as it is."""
-        # A register narrower than 64 bits leaves the rest of its word alone.
         ctypes.memset(self._system.values, 0, ctypes.sizeof(self._system.values))
         now = dict(zip(SYSTEM, self._system.read(), strict=True))
         return Registers(
