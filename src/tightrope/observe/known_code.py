@@ -64,7 +64,7 @@ class KnownCode:
                 self.frames[number] = self._frame(number)
 
     def plain(self, page: int, phys: int, bits: int) -> Mapping[int, Operation]:
-        """The plain instructions that lie wholly in a page, which is at `phys`, by their addresses."""
+        """The plain instructions wholly in a page, which is at `phys`, by their addresses."""
         return self._plain.get((page, phys, bits), {})
 
     def hit(self, phys: int, size: int) -> bool:
