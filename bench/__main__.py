@@ -224,6 +224,7 @@ PARTS = (
     proofs.mutants,
     seen.answers,
     seen.page,
+    seen.plan_page,
 )
 
 

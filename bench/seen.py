@@ -6,6 +6,7 @@ figure.  Bytecode is cached, as it is where a wheel was installed.
 
 from __future__ import annotations
 
+import mmap
 import os
 import resource
 import subprocess
@@ -13,8 +14,13 @@ import sys
 import time
 
 from bench.clock import show
+from tightrope import image, shipped
+from tightrope.deeds.rehearse import prepare
+from tightrope.host import example, read
 from tightrope.model.sheet import Ink, Lane, Map, Patch, Section, Sheet, Window
+from tightrope.plan import Request
 from tightrope.report.html import html
+from tightrope.views.plan import VIEW as PLAN
 
 BARE = "import argparse; argparse.ArgumentParser(prog='x').parse_args(['--help'])"
 TIGHTROPE = (sys.executable, "-m", "tightrope")
@@ -39,6 +45,8 @@ def answers() -> None:
     for word in ("--version", "--help"):
         took = cpu(*TIGHTROPE, word)
         show(f"tightrope {word} (aim 2 times argparse alone)", f"{took / bare:.2f} times")
+    took = cpu(*TIGHTROPE, "rehearse", "--help")
+    show("tightrope rehearse --help, beside argparse alone", f"{took / bare:.2f} times")
     plan = cpu(*TIGHTROPE, "plan", "--shipped")
     tables = cpu(*TIGHTROPE, "tables", "--shipped")
     show("tightrope tables (aim 2 times plan)", f"{tables / plan:.2f} times", f"plan: {plan:.2f} s")
@@ -59,6 +67,24 @@ def page() -> None:
     show("a page of 1,000,000 pieces (aim 2 s, 5 MB)", f"{taken:.2f} s", f"{size / 1e6:.2f} MB")
 
 
+def plan_page() -> None:
+    """The page of a real plan: an initrd of a million pages on a PC of 19 GiB."""
+    large = example().replace("size = 0x4000_0000\nkind", "size = 0x4_0000_0000\nkind")
+    initrd = memoryview(mmap.mmap(-1, PIECES << 12))
+    request = Request(initrd=initrd, initrd_source="an initrd of 4 GB")
+    plan = prepare(image.read(shipped.read(), "shipped"), read(large, "a large PC"), request)
+    rows = sum(len(words) for words in plan.list_pages.values())
+    started = time.process_time()
+    size = len(html(PLAN.sheet(plan), title="many"))
+    taken = time.process_time() - started
+    show(
+        f"the page of a plan of {rows:,} list words (aim 2 s, 5 MB)",
+        f"{taken:.2f} s",
+        f"{size / 1e6:.2f} MB",
+    )
+
+
 if __name__ == "__main__":
     answers()
     page()
+    plan_page()
