@@ -16,7 +16,14 @@ from tests.check.breaking import Breach, Change, edit, with_word
 from tests.check.breaking_hops import HOPS, TWINS
 from tests.check.breaking_placed import PLACED
 from tests.check.breaking_told import TOLD
-from tests.rehearse.runs import example_host, shared, shipped_kernel, shipped_request, sound
+from tests.rehearse.runs import (
+    entered_with_5_levels,
+    example_host,
+    shared,
+    shipped_kernel,
+    shipped_request,
+    sound,
+)
 from tightrope.check import RULES, check
 from tightrope.check.case import Case, owner
 from tightrope.check.rule import Rule
@@ -303,6 +310,23 @@ def test_a_large_page_at_v_is_more_than_the_control_page() -> None:
     # It leads to the start of the 2 MiB, which is not the control page.
     assert [finding.rule for finding in found] == ["table-a-maps-v", "table-a-nothing-else"]
     assert "(0x200000 bytes)" in found[1].message
+
+
+@pytest.mark.parametrize(
+    ("version", "told"),
+    [("7.3.4+deb13-amd64", False), ("7.0.0", False), ("10.1", False), ("6.18.9", True), (None, True)],
+)  # fmt: skip
+@pytest.mark.parametrize("what", ["an entry", "CR3"])
+def test_who_masks_what_it_reads_of_the_top_may_find_it_marked(
+    what: str, version: str | None, told: bool
+) -> None:
+    """Linux 7 does; an older one may, and does not say so."""
+    good = entered_with_5_levels()
+    change = breaking.top_marked(58) if what == "an entry" else breaking.cr3_with(0x10)
+    handover, run = change(good.handover, good.run)
+    image = replace(handover.intent.image, version=version)
+    handover = replace(handover, intent=replace(handover.intent, image=image))
+    assert ("table-b-top" in {each.rule for each in check(handover, run)}) == told
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,17 @@
-"""Completions and man pages have every command and option; bash really completes; examples are command lines."""
+"""Completions and man pages have every command and option; shells really complete; examples are command lines."""
 
 from __future__ import annotations
 
 import argparse
+import os
+import pty
 import re
+import select
 import shlex
 import shutil
+import signal
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -99,6 +104,81 @@ def test_bash_completes_commands_options_and_names(scripts: dict[str, str], tmp_
     (tmp_path / "vmlinuz-mine").touch()
     assert "vmlinuz-mine" in completed(bash, tmp_path, "plan", "vml")
     assert completed(bash, tmp_path, "no-such") == []
+
+
+def test_fish_completes_commands_options_and_names(scripts: dict[str, str], tmp_path: Path) -> None:
+    if shutil.which("fish") is None:
+        lacking("no fish here: run scripts/system-packages")
+    (tmp_path / "tightrope.fish").write_text(scripts["fish"])
+
+    def offered(line: str) -> set[str]:
+        program = f"source tightrope.fish; complete -C {shlex.quote(line)}"
+        done = subprocess.run(
+            ["fish", "--no-config", "--private", "-c", program],
+            cwd=tmp_path,
+            env=os.environ | {"HOME": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert done.stderr == ""
+        return {each.partition("\t")[0] for each in done.stdout.splitlines()}
+
+    assert offered("tightrope reh") == {"rehearse"}
+    assert {"example", "capture", "check"} <= offered("tightrope host ")
+    assert offered("tightrope plan --scat") == {"--scatter"}
+    assert offered("tightrope rehearse --until ") == {"entry", "console", "userspace"}
+    assert offered("tightrope rehearse --sabotage stale") == {"stale-pdpte", "stale-global"}
+
+
+def in_zsh(folder: Path, lines: dict[str, str]) -> dict[str, str]:
+    """What a zsh on a terminal of its own has made of each line after a Tab; the values are what to
+    wait for."""
+    child, at = pty.fork()
+    if not child:
+        os.chdir(folder)
+        plain = {"PATH": os.environ["PATH"], "HOME": str(folder), "TERM": "dumb", "PS1": ""}
+        os.execvpe("zsh", ["zsh", "-f", "-i"], plain)
+    try:
+
+        def until(text: str) -> str:
+            said, end = b"", time.monotonic() + 30
+            while text.encode() not in said and time.monotonic() < end:
+                if select.select([at], [], [], 0.1)[0]:
+                    said += os.read(at, 1 << 16)
+            return said.decode(errors="replace")
+
+        begin = f"fpath=({shlex.quote(str(folder))} $fpath); autoload -Uz compinit; compinit -u -D; echo rea''dy"
+        os.write(at, f"{begin}\n".encode())
+        assert "ready\r\n" in until("ready\r\n")
+        out = {}
+        for line, wanted in lines.items():
+            os.write(at, f"{line}\t".encode())
+            out[line] = until(wanted)
+            assert wanted in out[line], (line, out[line])
+            os.write(at, b"\x15")  # the line is taken away again
+        return out
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        os.close(at)
+
+
+def test_zsh_completes_commands_options_and_names(scripts: dict[str, str], tmp_path: Path) -> None:
+    if shutil.which("zsh") is None:
+        lacking("no zsh here: run scripts/system-packages")
+    (tmp_path / "_tightrope").write_text(scripts["zsh"])
+    (tmp_path / "vmlinuz-mine").touch()
+    lines = {
+        "tightrope reh": "tightrope rehearse",
+        "tightrope host exa": "tightrope host example",
+        "tightrope plan --scat": "tightrope plan --scatter",
+        "tightrope rehearse --until con": "--until console",
+        "tightrope rehearse --sabotage stale-p": "--sabotage stale-pdpte",
+        "tightrope rules table-a-maps-v": "table-a-maps-v ",
+        "tightrope plan --initrd vml": "--initrd vmlinuz-mine",
+    }
+    assert all("invalid" not in said for said in in_zsh(tmp_path, lines).values())
 
 
 # -------------------------------------------------------------------------------------- man pages

@@ -124,6 +124,9 @@ def test_the_report_says_whose_code_was_walked(
     status, out, _ = run(capsys, *words)
     assert status == 0
     assert "one-table by theirs.bin" in out
+    code = f"the relocation code of {tmp_path / 'theirs.bin'};"
+    assert code in " ".join(out.split())
+    assert "our relocation code" not in " ".join(out.split())
     assert Outcome.HOLDS.value in out
 
 

@@ -65,6 +65,8 @@ def test_a_crash_kernel_that_works_says_so_and_shows_a_whole_dump() -> None:
     assert used.touched is not None
     assert used.touched >= used.peak - MIB
     assert got.findings == ()
+    assert got.console is not None
+    assert not [line for line in got.console.lines if "/.tightrope/init: " in line]
     assert "quiet" not in got.command_line
     document = json.loads(json.dumps(VIEW.facts(got)))
     assert (document["verdict"], document["reached"]) == ("holds", "init")

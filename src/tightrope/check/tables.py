@@ -5,6 +5,7 @@ Rules: tables are read through the walker, never through the builder.
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections.abc import Iterator
 
@@ -13,7 +14,7 @@ import numpy as np
 from tightrope.check.case import Case
 from tightrope.check.rule import Found, finding, rule
 from tightrope.memory import PAGE_SIZE, Extent, Phys, RegionKind, subtract, union
-from tightrope.model import CpuVendor, Paging, Promise, Step, Stop, Tables
+from tightrope.model import CpuVendor, Paging, Promise, Protocol, Step, Stop, Tables
 from tightrope.model.modes import MODES
 from tightrope.x86.cpu import CR0_PG
 from tightrope.x86.walk import Access, Refused, Translated
@@ -23,6 +24,9 @@ RESERVED = 8
 """The RSVD bit of a page-fault error code (SDM 4.7)."""
 ADDRESS_BITS = 0x000F_FFFF_FFFF_F000
 """Where an entry holds a physical address, as far as any CPU goes (SDM table 4-15 and on)."""
+
+FIRST_THAT_MASKS = 7
+"""Linux 7: the change is eb22663125, of November 2025; 7.3.4 goes down with a marked entry."""
 
 THREAD_2 = "the thread, step 2: page_table_a has mapped the control page at two virtual addresses"
 
@@ -333,10 +337,11 @@ def table_b_top(case: Case) -> Iterator[Found]:
 
     Until 2025 it masked neither CR3's flags nor the entry's bits 52 to 63 (paging_prepare(), then
     configure_5level_paging(), in arch/x86/boot/compressed/pgtable_64.c), so it copied a page from
-    elsewhere when the old kernel had marked the entry (bit 58, _PAGE_BIT_NOPTISHADOW).
+    elsewhere when the old kernel had marked the entry (bit 58, _PAGE_BIT_NOPTISHADOW).  A stable
+    kernel may mask them and be older: its version does not tell, so it is bound like the others.
     """
     tables, registers = case.handover.page_table_b, case.run.registers
-    if tables is None or not MODES[case.host.paging].reads_root:
+    if tables is None or not MODES[case.host.paging].reads_root or _masks_the_top(case):
         return
     entry = int.from_bytes(tables.pages[tables.root][:8], "little")
     entered = case.run.stop is Stop.ENTRY and registers.cr0 & CR0_PG
@@ -362,3 +367,10 @@ def table_b_top(case: Case) -> Iterator[Found]:
                 step=step,
                 mend="keep CR3 to an address, and bits 52 to 63 of the first entry clear",
             )
+
+
+def _masks_the_top(case: Case) -> bool:
+    """By its own version the new kernel is Linux of 2026 or later."""
+    linux = case.intent.protocol in (Protocol.LINUX_64, Protocol.LINUX_32)
+    release = re.match(r"(\d{1,3})\.\d", case.intent.image.version or "", re.ASCII)
+    return linux and release is not None and int(release[1]) >= FIRST_THAT_MASKS

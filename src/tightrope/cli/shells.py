@@ -16,7 +16,7 @@ from tightrope.errors import MissingPart
 PROGRAM = "tightrope"
 FOLDERS = ("DIR",)
 """Placeholders of directories."""
-FILES = ("FILE", "KERNEL", "VMCORE", "OLD", "NEW", "FACTS", "PATH", '"FILE ARGUMENTS"')
+FILES = ("FILE", "KERNEL", "VMCORE", "OLD", "NEW", "FACTS", "PATH", "FILE ARGUMENTS")
 """Placeholders of files; a path that is to be written is one, too."""
 
 
@@ -28,6 +28,9 @@ def completions(shell: str) -> str:
         raise MissingPart("completions need shtab: install tightrope[shell]") from err
     whole = parser()
     for command, action in actions(whole):
+        if isinstance(action.metavar, str):
+            # zsh's scripts have it between quotes: one within would be the end of them.
+            action.metavar = action.metavar.replace('"', "")
         if action.choices is None and (names := _names(command, action)):
             action.choices = names
         elif isinstance(action.metavar, str) and action.metavar in FOLDERS:

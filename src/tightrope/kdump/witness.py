@@ -63,7 +63,7 @@ fi
             say least $least
         fi
     done
-) </dev/null &
+) <$at/dev/null &
 exec INIT "$@"
 """
 

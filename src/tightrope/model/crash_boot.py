@@ -33,7 +33,7 @@ _WORDS = (
     "nothing: the walk to it falls",
     "its entry",
     "the kernel",
-    "its init, with /proc/vmcore",
+    "its init",
     "the root file system",
     "the end: a dump is saved",
 )

@@ -234,6 +234,8 @@ class Participant:
     image: str | None = None
     """The old kernel's image that its bytes were found in; None for code that is not an old
     kernel's."""
+    file: str | None = None
+    """The user's own file that its bytes come from; None for code that is not the user's."""
     at_v: Code | None = None
     """The code at V where it is not the control page's."""
     own: tuple[Extent, ...] = ()

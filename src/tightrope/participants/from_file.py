@@ -67,7 +67,8 @@ def relocation(written: Written, contract: str, paging: Paging) -> Participant:
             f"its code is {written.bits}-bit, and {paging.value} is not", source=written.source
         )
     code = Code(name=written.source, data=written.data, symbols=written.symbols)
-    return replace(known[contract], name=f"{contract} by {Path(written.source).name}", code=code)
+    name = f"{contract} by {Path(written.source).name}"
+    return replace(known[contract], name=name, code=code, file=written.source)
 
 
 def read(path: Path, mode: Paging | None) -> Written:

@@ -87,7 +87,10 @@ def _kernel(verdict: Verdict) -> str:
 
 def _code(verdict: Verdict) -> str:
     """Whose code is walked."""
-    own = verdict.handover.relocation_code.image is not None
+    code = verdict.handover.relocation_code
+    if code.file is not None:
+        return f"the relocation code of {code.file}"
+    own = code.image is not None
     return "the old kernel's own relocation code" if own else "our relocation code"
 
 
@@ -127,6 +130,8 @@ def _programs(verdict: Verdict) -> Iterator[tuple[str, str]]:
     yield "design", f"{built.design}, on {words.machine(verdict.run.machine)}"
     if (image := built.relocation_code.image) is not None:
         yield "code", f"the old kernel's own, out of {image}"
+    elif (file := built.relocation_code.file) is not None:
+        yield "code", f"yours, {file}"
     elif isinstance(plan.through, Bare):
         yield "code", "our own; --from FILE walks that of an old kernel's image"
     yield from segments.lines(verdict)

@@ -55,8 +55,8 @@ def narrowed(
             at = (low + high) // 2 // step * step
         if ask(at):
             high = at
-            # What is far below what was in use is not worth a boot.
-            at -= step
+            # The guess was what was in use: what works is near it, until something has not.
+            at = at - step if not low else (low + high) // 2 // step * step
         else:
             low = at
             at = (low + high) // 2 // step * step
