@@ -465,7 +465,7 @@ def test_a_bitmap_of_single_frames_is_refused_before_it_fills_memory(
     ("data", "words"),
     [
         (b"makedumpfile\0\0\0\0" + bytes(4080), "a flattened dump of something that is neither"),
-        (b"KDUMP   \x06\0\0\0" + bytes(8180), "blocks that are not a page"),
+        (b"KDUMP   \x06\0\0\0" + bytes(8180), "compressed dump .kdump. with blocks that are not"),
         (b"DISKDUMP\x01\0\0\0" + bytes(8180), "blocks that are not a page"),
         (b"KDUMP   ", "ends inside its header"),
         (flat(flat(b"\x7fELF" + bytes(8192))), "a flattened dump of something that is neither"),

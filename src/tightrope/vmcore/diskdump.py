@@ -155,7 +155,8 @@ def _laid_out(head: bytes, source: str) -> tuple[int, tuple[int, ...]]:
         if fields[3] == PAGE_SIZE:
             return bits, fields
     raise CoreError(
-        f"blocks that are not a page of {PAGE_SIZE} bytes: damaged, or not of an x86",
+        f"a compressed dump (kdump) with blocks that are not a page of {PAGE_SIZE} bytes:"
+        " damaged, or not of an x86",
         source=source,
         field="block_size",
         offset=428,
