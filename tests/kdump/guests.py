@@ -12,12 +12,19 @@ INIT = """#!/bin/sh
 echo "Begin: Mounting root file system ... Begin: Running /scripts/local-block ... done."
 while :; do sleep 1; done
 """
+SAVES = """#!/bin/sh
+mount -t devtmpfs devtmpfs /dev
+mount -t proc proc /proc
+dd if=/proc/vmcore of=/dev/nvme0n1 bs=4096 count=4 && echo "kdump-tools: saved vmcore in /dev/nvme0n1."
+while :; do sleep 1; done
+"""
+"""An init that saves the beginning of a dump."""
 TOOLS = ("sh", "mount", "dd", "sleep")
 FOLDER, PROGRAM, LINK, DEVICE = 0o040755, 0o100755, 0o120777, 0o020600
 
 
 @functools.cache
-def initramfs(ballast: int = 0, architecture: str = "amd64") -> bytes:
+def initramfs(ballast: int = 0, architecture: str = "amd64", init: str = INIT) -> bytes:
     """The archive; `ballast` bytes of it are a file that nobody needs."""
     loader = SourceFileLoader("build_initramfs", str(REPOSITORY / "scripts" / "build-initramfs"))
     spec = importlib.util.spec_from_loader(loader.name, loader)
@@ -29,7 +36,7 @@ def initramfs(ballast: int = 0, architecture: str = "amd64") -> bytes:
         *((name, FOLDER, b"") for name in ("bin", "dev", "proc", "sys")),
         ("bin/busybox", PROGRAM, busybox),
         *((f"bin/{name}", LINK, b"busybox") for name in TOOLS),
-        ("init", PROGRAM, INIT.encode()),
+        ("init", PROGRAM, init.encode()),
         ("ballast", 0o100644, bytes(range(256)) * (ballast // 256)),
     ]
     body = b"".join(made.entry(n, *row) for n, row in enumerate(rows, 1))

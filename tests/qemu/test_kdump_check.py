@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import functools
 import json
+from pathlib import Path
 
 import pytest
 
 from tests.conftest import debian_kernel
-from tests.kdump.guests import initramfs
+from tests.kdump.guests import SAVES, initramfs
 from tests.qemu.pcs import BOOT_SECONDS, old_kernel, qemu
 from tightrope import image
+from tightrope.cli.crash_kernel import opened
 from tightrope.deeds import old_kernel as old_kernels
 from tightrope.deeds.kdump_check import Asked, check
 from tightrope.memory import Extent
@@ -24,7 +26,11 @@ LINE = "root=UUID=7167d09e ro quiet nr_cpus=1 reset_devices cryptomgr.notests"
 
 
 def tried(
-    mebibytes: int, *, initrd: bytes | None = None, paging: Paging = Paging.X86_64
+    mebibytes: int,
+    *,
+    initrd: bytes | None = None,
+    paging: Paging = Paging.X86_64,
+    drive: int | None = None,
 ) -> CrashBoot:
     """Debian's cloud kernel in a region of that size, on a PC with 448 MiB."""
     qemu().close()  # skips where there is none
@@ -39,6 +45,7 @@ def tried(
             request=code.request(request),
             design=code.participant,
             code=path.name,
+            drive=drive,
             seconds=BOOT_SECONDS,
         )
     )
@@ -101,3 +108,13 @@ def test_what_does_not_fit_is_told_without_a_boot() -> None:
     )
     assert "do not fit into the region" in got.why
     assert got.console is None
+
+
+def test_with_a_disk_a_dump_is_saved_and_the_disk_is_what_it_was(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    before = b"untouched".ljust(4 * MIB, b"\0")
+    disk.write_bytes(before)
+    with opened(str(disk)) as drive:
+        got = tried(128, initrd=initramfs(init=SAVES), drive=drive)
+    assert (got.outcome, got.reached) == (Outcome.HOLDS, Reached.SAVED), got.why
+    assert disk.read_bytes() == before
