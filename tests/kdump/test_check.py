@@ -91,6 +91,34 @@ def test_a_saved_dump_is_the_end() -> None:
     assert (bad.outcome, bad.cause) == (Outcome.FALLS, Cause.SAVING)
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "/usr/sbin/kdump-config: 603: makedumpfile: not found",
+        "/lib/kdump/kdump.sh: line 88: makedumpfile: command not found",
+        "makedumpfile Failed.",
+    ],
+)
+def test_a_dump_that_nothing_read_is_not_saved_whatever_is_said(line: str) -> None:
+    said = "kdump-tools: saved vmcore in /var/crash/1."
+    got = judged(line, said, disk=True)
+    assert (got.outcome, got.cause) == (Outcome.FALLS, Cause.SAVING)
+    assert line in got.why
+    twin = judged("kdump-tools: running makedumpfile --dump-dmesg", said, disk=True)
+    assert twin.outcome is Outcome.HOLDS
+
+
+def test_a_full_disk_is_no_small_region() -> None:
+    full = "cp: error writing '/var/crash/1/dump': No space left on device"
+    behind = judged(
+        "Starting kdump-tools:", full, "failed to save vmcore in /var/crash/1", disk=True
+    )
+    assert (behind.outcome, behind.cause) == (Outcome.FALLS, Cause.SAVING)
+    assert "no room for the dump" in behind.why
+    inside = judged(full, witness=Witness())
+    assert (inside.outcome, inside.cause) == (Outcome.FALLS, Cause.MEMORY)
+
+
 def test_no_vmcore_is_a_fall() -> None:
     got = judged(witness=Witness(there=True, vmcore=False, done=True))
     assert (got.outcome, got.cause) == (Outcome.FALLS, Cause.VMCORE)

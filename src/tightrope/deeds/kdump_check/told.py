@@ -24,8 +24,10 @@ from tightrope.model.crash_boot import Cause, Reached
 _MEMORY = re.compile(
     r"Out of memory|[Ss]ystem is deadlocked on memory|invoked oom-killer|page allocation failure"
     r"|Initramfs unpacking failed: (write error|junk)|[Cc]annot allocate memory|not enough memory"
-    r"|Failed to allocate|No space left on device"
+    r"|Failed to allocate"
 )
+_FULL = "No space left on device"
+"""In an initramfs, which is memory, the region is too small; behind it, the disk is."""
 _UNPACKING = "Initramfs unpacking failed"
 _NO_ROOT = re.compile(
     r"ALERT!\s|Gave up waiting for (root|suspend)|dracut-initqueue.*time-?out|Could not boot"
@@ -37,6 +39,11 @@ _PANIC = "Kernel panic - not syncing"
 _ROOT = re.compile(r"kdump-tools-dump|Starting kdump-tools|kdump: saving|Switching [Rr]oot")
 _SAVED = re.compile(r"saved vmcore in|saving vmcore complete")
 _UNSAVED = re.compile(r"failed to save vmcore|saving vmcore failed")
+_NOTHING_READ_IT = re.compile(
+    r"\b(makedumpfile|vmcore-dmesg|cp|dd|scp|ssh|rsync): (command )?not found|makedumpfile Failed"
+)
+"""kdump-config 1.8.1 asks the last command of a pipe how it went, and says that a dump is saved where
+the first one, makedumpfile, was never there."""
 _OVER = re.compile(r"reboot: (Restarting system|Power [Dd]own|machine restart|System halted)")
 _WAITS = re.compile(r"Running /scripts/local-block|Begin: Waiting for root|dracut-initqueue")
 _NUMBERS = re.compile(r"Memory: \d+K/\d+K available|Killed process|oom-kill:|Node 0 DMA32 free:")
@@ -96,7 +103,10 @@ def judge(
             evidence=_evidence(lines, marks),
         )
 
-    short = next((line for line in lines if _MEMORY.search(line)), None)
+    behind = reached >= Reached.ROOT
+    short = next(
+        (line for line in lines if _MEMORY.search(line) or (_FULL in line and not behind)), None
+    )
     if short is not None and reached < Reached.SAVED:
         why = f"it runs out of memory: {_bare(short)}"
         return told(Outcome.FALLS, Cause.MEMORY, why, _NUMBERS, _MEMORY)
@@ -109,8 +119,16 @@ def judge(
             Cause.VMCORE,
             "it has no /proc/vmcore: it was not told of a core header, or its header is damaged",
         )
+    unread = next((line for line in lines if _NOTHING_READ_IT.search(line)), None)
+    if reached is Reached.SAVED and unread is not None:
+        why = f"it says that a dump was saved, and nothing read it: {_bare(unread)}"
+        return told(Outcome.FALLS, Cause.SAVING, why, _NOTHING_READ_IT, _SAVED)
     if reached is Reached.SAVED:
         return told(Outcome.HOLDS, None, "a dump was saved", _SAVED)
+    full = next((line for line in lines if _FULL in line), None)
+    if behind and full is not None:
+        why = f"there is no room for the dump: {_bare(full)}"
+        return told(Outcome.FALLS, Cause.SAVING, why, _UNSAVED)
     if any(_UNSAVED.search(line) for line in lines):
         return told(Outcome.FALLS, Cause.SAVING, "it did not save the dump", _UNSAVED)
     if panic is not None and not initrd:
