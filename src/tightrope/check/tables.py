@@ -26,8 +26,9 @@ ADDRESS_BITS = 0x000F_FFFF_FFFF_F000
 """Where an entry holds a physical address, as far as any CPU goes (SDM table 4-15 and on)."""
 
 FIRST_THAT_MASKS = 7
-"""Linux 7: the change is eb22663125, of November 2025, later than 6.18 was cut; 7.3.4 says its first
-line with no5lvl behind a marked entry."""
+"""Linux 7: the change is eb22663125, of November 2025, later than 6.18 was cut; 7.3.4 says its
+first line with no5lvl behind a marked entry.
+"""
 
 THREAD_2 = "the thread, step 2: page_table_a has mapped the control page at two virtual addresses"
 

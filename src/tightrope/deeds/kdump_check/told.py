@@ -42,8 +42,9 @@ _UNSAVED = re.compile(r"failed to save vmcore|saving vmcore failed")
 _NOTHING_READ_IT = re.compile(
     r"\b(makedumpfile|vmcore-dmesg|cp|dd|scp|ssh|rsync): (command )?not found|makedumpfile Failed"
 )
-"""kdump-config 1.8.1 asks the last command of a pipe how it went, and says that a dump is saved where
-the first one, makedumpfile, was never there."""
+"""kdump-config 1.8.1 asks the last command of a pipe how it went, and says that a dump is saved
+where the first one, makedumpfile, was never there.
+"""
 _OVER = re.compile(r"reboot: (Restarting system|Power [Dd]own|machine restart|System halted)")
 _WAITS = re.compile(r"Running /scripts/local-block|Begin: Waiting for root|dracut-initqueue")
 _NUMBERS = re.compile(r"Memory: \d+K/\d+K available|Killed process|oom-kill:|Node 0 DMA32 free:")
