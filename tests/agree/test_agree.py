@@ -33,7 +33,7 @@ from tightrope.x86.walk import Access, Mmu, ReadEntry, Refused, Translated, walk
 SEED = 1
 COUNT = 1000
 STEPPED = 60
-ON_QEMU = 60
+ON_QEMU = 30
 LIMIT = 20_000
 """Instructions: of the thousand none needs more than 10,667, and one that goes in circles is soon over.
 """
