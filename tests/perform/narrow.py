@@ -26,7 +26,7 @@ MIB = 1 << 20
 
 
 @functools.cache
-def _script() -> ModuleType:
+def build_dom0() -> ModuleType:
     loader = SourceFileLoader("build_dom0", str(REPOSITORY / "scripts" / "build-dom0"))
     spec = importlib.util.spec_from_loader(loader.name, loader)
     assert spec is not None
@@ -41,7 +41,7 @@ def _contents() -> dict[str, tuple[int, bytes]]:
     program = next(iter(sorted(ROOT.glob("usr/bin/python3.*"))), None)
     if program is None:
         lacking("no Python for i386 here: run scripts/fetch-python-i386")
-    build = _script()
+    build = build_dom0()
     library = Path("usr/lib") / program.name
     here = Path(functools.__file__).parent
     out: dict[str, tuple[int, bytes]] = {
@@ -78,7 +78,7 @@ def _contents() -> dict[str, tuple[int, bytes]]:
 def initramfs(files: dict[str, bytes]) -> bytes:
     """The archive, with files in /home."""
     own = {f"home/{name}": (0o100644, data) for name, data in files.items()}
-    made: bytes = _script().archive(_contents() | own)
+    made: bytes = build_dom0().archive(_contents() | own)
     return made
 
 

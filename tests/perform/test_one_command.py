@@ -1,17 +1,23 @@
 """`tightrope load KERNEL --really` on a real Linux: it surveys itself, rehearses through its own code, and goes.
 
-Nothing is told from here: the machine's memory, where its text lies and its relocation code are read there.
+    OVMF, with a `db` that trusts Debian's signer -> Debian's kernel -> systemd
+      contrib's unit loads     survey, plan, rehearsal, kexec_load
+      lockdown                 a crash kernel that Debian signed is taken, with one byte changed it is not
+      tightrope exec           through `systemctl kexec`
+    -> the second kernel calls EFI's runtime services: it has read `db` as the first one did
+
+Nothing is told from here: the machine's memory, where its text lies, its relocation code and what its firmware
+left are read there.
 """
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
 from tests.conftest import debian_kernel
-from tests.perform.dom0 import BareLinux
+from tests.perform.services import EfiLinux
 from tests.perform.test_real_linux import release, userspace_after
 from tests.qemu.pcs import QUIET, initramfs, token
 
@@ -19,20 +25,61 @@ FLAVOUR = "cloud-amd64"
 MEBIBYTES = 1536
 """The packages of a rehearsal lie in memory twice: in the initramfs and loaded."""
 SECONDS = 900.0
+UNIT = "tightrope-load"
+LINKS = (
+    "mkdir -p /boot; ln -s /home/vmlinuz /boot/vmlinuz-$(uname -r);"
+    " ln -s /home/vmlinuz /vmlinuz; ln -s /home/initrd /initrd.img"
+)
+CRASH = "--initrd initrd --crash --append quiet --no-rehearsal --json --really 2>/dev/null"
+EPERM_BY_DIGEST = (
+    "kexec_file_load: EPERM: lockdown is integrity and the image is not what was signed"
+)
+
+
+def said(guest: EfiLinux, command: str) -> list[str]:
+    status, lines = guest.do(command, SECONDS)
+    assert status == 0, lines
+    return lines
 
 
 @pytest.mark.timeout(1800)
-def test_a_machine_rehearses_itself_loads_and_leaves(tmp_path: Path) -> None:
-    word = token()
-    small = tmp_path / "initrd"
-    small.write_bytes(initramfs("amd64"))
-    files = (("vmlinuz", debian_kernel(FLAVOUR)), ("initrd", small))
-    with BareLinux(FLAVOUR, mebibytes=MEBIBYTES, rehearse=True, files=files).up() as guest:
-        guest.do("mkdir /boot; ln -s /home/vmlinuz /boot/vmlinuz-$(uname -r)")
-        words = f"--initrd initrd --append '{QUIET} tightrope.token={word}' --json --really"
-        status, lines = guest.do(f"tightrope load vmlinuz {words} 2>/dev/null", SECONDS)
-        assert status == 0, lines
-        said = json.loads("\n".join(lines))
-        assert (said["rehearsed"], said["done"], said["call"]) == ("holds", True, "kexec_load")
-        line = userspace_after(guest, "tightrope exec --really", word)
-    assert line == f"tightrope: userspace {word} {release(FLAVOUR)} x86_64"
+def test_a_machine_rehearses_itself_loads_and_leaves() -> None:
+    word, kernel = token(), debian_kernel(FLAVOUR).read_bytes()
+    changed = bytearray(kernel)
+    changed[len(changed) // 2] ^= 1
+    files = {
+        "home/vmlinuz": kernel,
+        "home/changed": bytes(changed),
+        "home/initrd": initramfs("amd64"),
+    }
+    words = f"{QUIET} crashkernel=192M tightrope.do=tell tightrope.token={word}"
+    with EfiLinux(FLAVOUR, files, mebibytes=MEBIBYTES, words=words) as guest:
+        guest.up()
+        said(guest, LINKS)
+        assert said(guest, "cat /proc/1/comm") == ["systemd"]
+        ranges = int(said(guest, "ls /sys/firmware/efi/runtime-map | wc -l")[-1])
+        assert ranges > 0
+
+        said(guest, f"systemctl start {UNIT}")
+        state = json.loads("\n".join(said(guest, "tightrope status --json")))
+        assert (state["loaded"], state["crash_loaded"]) == (True, False)
+
+        said(guest, "echo integrity > /sys/kernel/security/lockdown")
+        status, lines = guest.do(f"tightrope load changed {CRASH}", SECONDS)
+        assert (status, EPERM_BY_DIGEST in "\n".join(lines)) == (2, True), lines
+        told = json.loads("\n".join(said(guest, f"tightrope load vmlinuz {CRASH}")))
+        assert (told["call"], told["crash"], told["done"]) == ("kexec_file_load", True, True)
+        assert said(guest, "cat /sys/kernel/kexec_loaded /sys/kernel/kexec_crash_loaded") == [
+            "1",
+            "1",
+        ]
+
+        status, lines = guest.do("tightrope exec")
+        assert "would jump, by systemctl kexec" in "\n".join(lines), lines
+        # systemctl comes back at once, and the service that asks is ended.
+        line = userspace_after(guest, "tightrope exec --really; sleep 600", word)
+        before = guest.pc.lines[: guest.seen]
+        assert any("Rebooting with kexec" in each for each in before)  # systemd's last words
+        assert line == f"tightrope: userspace {word} {release(FLAVOUR)} x86_64"
+        (efi,) = [each for each in guest.wait("tightrope: told") if "tightrope: efi " in each]
+        assert efi == f"tightrope: efi {ranges} ranges, platform keyring 1"

@@ -58,6 +58,8 @@ class Board:
     """Descriptor of a file that gets what the guest writes to its second serial port."""
     modules: tuple[tuple[Buffer, str], ...] = ()
     """What a Multiboot kernel is handed, each with its command line; then there is no `initrd`."""
+    firmware: tuple[Buffer, Buffer] | None = None
+    """An EFI firmware's code and its variables, which it may write; None: QEMU's own BIOS."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,8 @@ class Pc:
                 self._files.append(as_file(board.initrd, "tightrope-initrd"))
             for data, _ in board.modules:
                 self._files.append(as_file(data, "tightrope-module"))
+            for data in board.firmware or ():
+                self._files.append(as_file(data, "tightrope-firmware"))
             self._process = Process(
                 arguments(board, self.ram.descriptor, self._files),
                 sockets=("qmp", "gdb"),
@@ -357,11 +361,21 @@ def arguments(board: Board, ram: int, files: Sequence[int]) -> list[str]:
         # QEMU hw/i386/multiboot.c: FILE WORDS,FILE WORDS; a comma in the words is doubled.
         names = [
             f"/proc/self/fd/{number} {words.replace(',', ',,')}".strip()
-            for number, (_, words) in zip(files[1:], board.modules, strict=True)
+            for number, (_, words) in zip(
+                files[1 : 1 + len(board.modules)], board.modules, strict=True
+            )
         ]
         said += ["-initrd", ",".join(names)]
-    elif len(files) > 1:
+    elif board.initrd is not None:
         said += ["-initrd", f"/proc/self/fd/{files[1]}"]
+    if board.firmware is not None:
+        for unit, number in enumerate(files[-2:]):
+            only_read = "on" if unit == 0 else "off"
+            said += [
+                "-drive",
+                f"if=pflash,unit={unit},format=raw,readonly={only_read},file.locking=off,"
+                f"file=/proc/self/fd/{number}",
+            ]
     if board.command_line:
         said += ["-append", board.command_line]
     if board.second_port is not None:
