@@ -14,7 +14,20 @@ from pathlib import Path
 
 import numpy as np
 
-from bench import cases, cpus, dumps, fleet, flips, kexec, pcs, plain_unicorn, proofs, seen, small
+from bench import (
+    cases,
+    cpus,
+    dumps,
+    fleet,
+    flips,
+    kexec,
+    pcs,
+    plain_unicorn,
+    proofs,
+    seen,
+    small,
+    watching,
+)
 from bench.clock import seconds, show
 from tests.makers import cpio
 from tests.makers.bzimage import bzimage
@@ -224,6 +237,7 @@ PARTS = (
     proofs.mutants,
     seen.answers,
     seen.page,
+    watching.first_line,
     seen.plan_page,
 )
 

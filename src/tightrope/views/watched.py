@@ -29,7 +29,9 @@ FIRST_LINE = ("first line", "the new kernel, up to its first line on the console
 def sheet(value: Watched) -> Sheet:
     """The verdict, and what then happened."""
     inner = rehearsal.sheet(value.verdict)
-    return Sheet((*_seen(value), *inner.sections), headline=headline(value))
+    first = 1 if value.verdict.findings else 0  # what is wrong comes before what came of it
+    sections = (*inner.sections[:first], *_seen(value), *inner.sections[first:])
+    return Sheet(sections, headline=headline(value))
 
 
 def headline(value: Watched) -> Text:
