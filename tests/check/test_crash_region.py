@@ -91,3 +91,27 @@ def test_a_low_part_is_memory_of_the_crash_kernel_too(machine: Emulator) -> None
     assert said(got.advice) == ["crash-region-room", "crash-region-low"]
     assert got.outcome is Outcome.HOLDS
     assert not walked(machine, replace(alone, crash_memory=(low,))).advice
+
+
+@pytest.mark.parametrize(
+    ("line", "rules"),
+    [
+        ("mem=64M", ["crash-region-room"]),
+        ("quiet mem=0x4000000 mem=4G", ["crash-region-room"]),
+        ("mem=900M mem=4G", []),  # 84 MiB of the region lie below 900 MiB
+        ("mem=0x37000000", []),
+        ("mem=4G", []),
+        ("mem=nopentium mem=0", []),
+        ("quiet -- mem=64M", []),
+        ("highmem=64M", []),
+    ],
+)
+def test_a_limit_of_memory_takes_away_what_lies_above_it(
+    machine: Emulator, line: str, rules: list[str]
+) -> None:
+    """The region is [0x33000000, 0x39000000), 816 to 912 MiB; the kernel itself is kept."""
+    got = walked(machine, dying(96), line=line)
+    assert (said(got.findings), got.advice) == (rules, ())
+    for each in got.findings:
+        assert "that mem=0x4000000 leaves" in each.message
+        assert each.mend.startswith("leave mem= out")

@@ -1,17 +1,18 @@
 """Rules about the crash region itself: whose it is, whether it is enough, and where it lies.
 
     used    what a plan places in it
-    left    what the crash kernel has to live on
+    left    what the crash kernel has to live on, as far as mem= lets it
     needed  what is known to be the least: the decompressor's room, the initrd packed and unpacked, and
             what a kernel takes until its init runs
 
 Rules: silent where nobody dies.  Each of the three is said with its numbers.  What is certain is a
 finding, what has been seen to go wrong on some machines is advice.
-Source: Linux Documentation/admin-guide/kdump/kdump.rst and kernel-parameters.txt, crashkernel=.
+Source: Linux Documentation/admin-guide/kdump/kdump.rst and kernel-parameters.txt, crashkernel=, mem=.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from tightrope.check.case import Case
@@ -21,6 +22,9 @@ from tightrope.model import Named, SegmentRole, Step
 
 FOUR_GIB = 1 << 32
 MIB = 1 << 20
+MEM = re.compile(rb"\"?mem=(0[xX][0-9a-fA-F]+|0|[1-9][0-9]*)([KMGTPEkmgtpe]?)")
+SHIFTS = {b"": 0, b"K": 10, b"M": 20, b"G": 30, b"T": 40, b"P": 50, b"E": 60}
+"""A limit of memory, and what the letter behind it shifts by (Linux lib/cmdline.c, memparse)."""
 LEAST, ENOUGH = 8 * MIB, 24 * MIB
 """What a kernel takes besides until its init runs: no less than the first, and seldom more than
 the second.
@@ -83,7 +87,7 @@ def crash_region_room(case: Case) -> Iterator[Found]:
     packed = sum(len(each.data) for each in case.intent.segments if each.role is SegmentRole.INITRD)
     files = (packed if case.unpacked is None else case.unpacked) if packed else 0
     used = sum(each.size for each in union(each.destination for each in case.intent.segments))
-    there = region.size + sum(each.extent.size for each in case.host.crash_memory)
+    there, limit = _there(case, region), _limit(case)
     # A root file system of tmpfs takes half of the memory that is there (mm/shmem.c); root= makes it ramfs
     # (init/do_mounts.c, init_rootfs), which takes all.  6.12 says "write error" to one that is
     # larger.
@@ -102,17 +106,17 @@ def crash_region_room(case: Case) -> Iterator[Found]:
     mend = f"crashkernel={-(-wanted >> 20)}M or more"
     if needed > there:
         yield finding(
-            f"the crash region {region} has {_mib(there)}, and this kernel needs at least"
+            f"the crash region {region} has {_mib(there)}{_below(limit)}, and this kernel needs at least"
             f" {_mib(needed)} until its init runs",
             evidence=evidence,
-            mend=mend,
+            mend=mend if limit is None else "leave mem= out: the crash kernel is told its memory",
         )
     elif wanted > there:
         yield advice(
-            f"the crash region {region} has {_mib(there)}, which may be too small: kernels have been"
-            f" seen to want {_mib(wanted)} until their init runs",
+            f"the crash region {region} has {_mib(there)}{_below(limit)}, which may be too small:"
+            f" kernels have been seen to want {_mib(wanted)} until their init runs",
             evidence=evidence,
-            mend=mend,
+            mend=mend if limit is None else "leave mem= out: the crash kernel is told its memory",
         )
 
 
@@ -144,6 +148,42 @@ def _words(case: Case) -> list[bytes]:
     role = SegmentRole.COMMAND_LINE
     lines = (bytes(each.data) for each in case.intent.segments if each.role is role)
     return next(lines, b"").split()
+
+
+def _there(case: Case, region: Extent) -> int:
+    """Bytes that the crash kernel may use.
+
+    Where mem= takes away what the kernel itself lies in, Linux keeps that (arch/x86/kernel/setup.c,
+    e820_add_kernel_range): no more than the room that its header asks for.
+    """
+    image, base, limit = case.intent.image, case.base, _limit(case)
+    memory = (region, *(each.extent for each in case.host.crash_memory))
+    if limit is None:
+        return sum(each.size for each in memory)
+    kept = [Extent(0, limit), Extent.sized(base, image.init_size)]
+    return sum(each.size for each in union(subtract(memory, subtract(memory, kept))))
+
+
+def _limit(case: Case) -> int | None:
+    """The end of memory that the command line states, in bytes; None without one.
+
+    The kernel removes all RAM from there on, and of several limits each counts; mem=0 and what is
+    no number are passed over (arch/x86/kernel/e820.c, parse_memopt; lib/cmdline.c, memparse).
+    Words behind -- are init's (kernel/params.c, parse_args).
+    """
+    words = _words(case)
+    words = words[: words.index(b"--")] if b"--" in words else words
+    said = [MEM.match(each) for each in words]
+    found = [
+        int(each[1], 16 if each[1][:2].lower() == b"0x" else 10) << SHIFTS[each[2].upper()]
+        for each in said
+        if each is not None
+    ]
+    return min((each for each in found if each), default=None)
+
+
+def _below(limit: int | None) -> str:
+    return "" if limit is None else f" that mem={limit:#x} leaves"
 
 
 def _mib(size: int) -> str:
