@@ -14,6 +14,7 @@ from tightrope.host import Told, read_guest, with_code
 from tightrope.memory import PAGE_SIZE, Extent, Virt
 from tightrope.model import Code, Host, Paging, World
 from tightrope.observe.physical import Ram, backed
+from tightrope.views.host import rests_on
 from tightrope.x86.walk import Access, Refused, Translated, walk
 
 RESERVED = Extent.sized(0x1000_0000, 0x400_0000)
@@ -72,6 +73,14 @@ def test_a_world_that_was_laid_out_is_read_back(paging: Paging) -> None:
     assert {frame: bytes(page) for frame, page in got.tables.items()} == {
         frame: bytes(page) for frame, page in world.tables.items()
     }
+
+
+def test_what_stands_there_is_read_and_nothing_of_it_assumed() -> None:
+    old, world, ram = standing(Paging.X86_64)
+    got = read_guest(told(old), world.registers, ram.view).host
+    assert {"memory", "relocation", "text.virt", "cr4"} <= {each.field for each in got.facts}
+    assert got.assumed() == ()
+    assert rests_on(got) == "a host description of which nothing is assumed"
 
 
 @pytest.mark.parametrize("paging", list(Paging))

@@ -31,9 +31,11 @@ from tightrope.memory import (
     subtract,
 )
 from tightrope.model import (
+    Basis,
     Code,
     Cpu,
     DirectMap,
+    Fact,
     Host,
     KernelText,
     Named,
@@ -51,6 +53,18 @@ if TYPE_CHECKING:
     from tightrope.x86.survey import Mappings
 
 SOURCE = "the guest"
+CPU, TABLES = "the guest's CPU, standing", "the guest's tables, from CR3"
+FACTS = (
+    *((each, Basis.READ, CPU) for each in ("paging", "cr0", "cr4", "efer")),
+    ("memory", Basis.READ, "the guest's resources (/proc/iomem)"),
+    ("text.virt", Basis.READ, "the guest's symbols"),
+    ("text.phys", Basis.READ, TABLES),
+    ("relocation", Basis.READ, "the guest's symbols"),
+    ("direct_map.virt", Basis.DERIVED, TABLES),
+    ("private", Basis.READ, TABLES),
+    ("busy", Basis.DERIVED, "what is loaded, or all RAM outside the crash region"),
+)
+"""Where each field comes from; of a guest that stands nothing is assumed."""
 LARGE = 2 << 20
 FOUR_GIB = 1 << 32
 NX_IN_TOP_BYTE = 0x80
@@ -175,6 +189,7 @@ def read_guest(
         # The image goes into the highest, whatever its size.
         crash_region=max(reserved) if crash else None,
         firmware=_firmware(memory),
+        facts=tuple(Fact(field=name, basis=basis, source=of) for name, basis, of in FACTS),
         rsdp=None,
         low_mappings=(),
         crash_notes=_notes(told.notes, memory) if crash else (),
