@@ -129,6 +129,19 @@ def test_a_wrong_word_is_told_its_neighbours_and_its_command(tightrope: Shell) -
     )
 
 
+@pytest.mark.parametrize("word", ["0", "256", "256M,high", "512M-2G:64M"])
+def test_what_is_no_size_behind_crash_is_told_with_one_that_is(tightrope: Shell, word: str) -> None:
+    assert (
+        f"argument --crash: {word!r} is no size, which 256M would be"
+        in tightrope("rehearse", "vmlinuz", "--crash", word).err
+    )
+
+
+def test_a_size_where_none_is_asked_for_is_told_as_it_was_typed(tightrope: Shell) -> None:
+    said = tightrope("pairs", "--from", "a", "--to", "b", "--crash", "256M").err
+    assert said.startswith("tightrope: does not know 256M\n")
+
+
 @pytest.mark.parametrize(
     ("words", "size"),
     [

@@ -10,6 +10,7 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import NamedTuple, NoReturn
 
 from tightrope import __version__
@@ -92,7 +93,11 @@ class Parser(argparse.ArgumentParser):
         options, rest = self.parse_known_args(args)
         if rest:
             names = f"{self.prog} {options.command.name} --help"
-            raise Usage(f"does not know {' '.join(rest)}", names)
+            behind = {word for before, word in pairwise(args) if before == "--crash"}
+            if rest[0] in behind and hasattr(options, CRASH_SIZE.replace("-", "_")):
+                raise Usage(f"argument --crash: {rest[0]!r} is no size, which 256M would be", names)
+            typed = [each.removeprefix(f"--{CRASH_SIZE}=") for each in rest]
+            raise Usage(f"does not know {' '.join(typed)}", names)
         return options
 
     def _get_formatter(self) -> argparse.HelpFormatter:
