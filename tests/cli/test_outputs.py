@@ -104,12 +104,16 @@ def test_a_file_has_the_mode_that_any_new_file_has(tmp_path: Path) -> None:
 def process(
     tmp_path: Path, *words: str, most: int | None = None, env: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """The command in a process; `most` is the bytes that a file may have (RLIMIT_FSIZE)."""
+    """The command in a process; `most` is the bytes that a file may have (RLIMIT_FSIZE).
+
+    Such a one writes no bytecode: Python 3.11 would leave it cut short for all that come later.
+    """
     limit = None if most is None else lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most,) * 2)
+    no_bytecode = {} if most is None else {"PYTHONDONTWRITEBYTECODE": "1"}
     return subprocess.run(
         [sys.executable, "-m", "tightrope", *words],
         cwd=tmp_path,
-        env=os.environ | (env or {}),
+        env=os.environ | no_bytecode | (env or {}),
         preexec_fn=limit,
         stdin=subprocess.DEVNULL,
         capture_output=True,
