@@ -203,6 +203,25 @@ def test_things_are_closed_before_a_signal_ends_the_command(tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_signal_is_told_once_where_telling_takes_as_long_as_is_waited() -> None:
+    body = (
+        "import os, signal, sys, time\n"
+        "from tightrope.cli import signals\n"
+        "signals.GRACE = 2.0\n"
+        "class Slow:\n"
+        "    def write(self, text):\n"
+        "        os.write(2, text.encode())\n"
+        "        time.sleep(1.3)\n"
+        "    def flush(self): pass\n"
+        "sys.stderr = Slow()\n"
+        "os.kill(os.getpid(), signal.SIGTERM)\n"
+        "time.sleep(60)"
+    )
+    done = run(program(body), "wait")
+    assert done.returncode == 128 + signal.SIGTERM
+    assert done.stderr == "tightrope: terminated; nothing was changed\n"
+
+
 def test_a_signal_that_is_ignored_stays_so() -> None:
     """A command under nohup goes on when its terminal hangs up."""
     body = "import os, signal\nos.kill(os.getpid(), signal.SIGHUP)\nprint('still here')"

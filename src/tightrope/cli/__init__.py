@@ -56,7 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             # After a signal it may be any error: ctypes makes its own of what a handler raises.
             status = UNKNOWN if heard.seen else _failed(err, as_json="--json" in words)
         if heard.number is not None:
-            print(f"tightrope: {signals.says(heard.number)}", file=sys.stderr)
+            if heard.claim():
+                print(f"tightrope: {signals.says(heard.number)}", file=sys.stderr)
             return 128 + heard.number
     return status
 

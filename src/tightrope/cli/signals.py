@@ -79,6 +79,7 @@ class Signals:
     def __init__(self) -> None:
         self.number: int | None = None
         self._over = threading.Event()
+        self._unsaid = threading.Lock()
         self._before: dict[int, object] = {}
         self._wakeup = -1
         self._pipe: tuple[int, int] | None = None
@@ -89,6 +90,10 @@ class Signals:
     def seen(self) -> bool:
         """A signal has come."""
         return self.number is not None
+
+    def claim(self) -> bool:
+        """Whether the caller is the one to say what ended the command: the first that asks."""
+        return self._unsaid.acquire(blocking=False)
 
     def __enter__(self) -> Signals:
         _changes.begin()
@@ -146,5 +151,8 @@ class Signals:
                 signal.pthread_kill(self._main, WAKE)
                 if self._over.wait(NUDGE):
                     return
-            os.write(2, f"tightrope: {says(number)}\n".encode())
+            if self.claim():
+                os.write(2, f"tightrope: {says(number)}\n".encode())
+            elif self._over.wait(GRACE):
+                return
             os._exit(128 + number)
