@@ -36,7 +36,7 @@ from tightrope.plan import Request
 REPOSITORY = Path(__file__).resolve().parent.parent
 INITRD = 30_000_000
 KERNEL = 100_000
-"""Bytes of a kernel whose digest takes kexec-tools' purgatory 4.4 million instructions."""
+"""Bytes of a kernel whose digest takes kexec-tools' purgatory six million instructions."""
 WARM = """
 import sys, time
 from dataclasses import replace

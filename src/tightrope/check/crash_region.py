@@ -87,7 +87,8 @@ def crash_region_room(case: Case) -> Iterator[Found]:
     packed = sum(len(each.data) for each in case.intent.segments if each.role is SegmentRole.INITRD)
     files = (packed if case.unpacked is None else case.unpacked) if packed else 0
     used = sum(each.size for each in union(each.destination for each in case.intent.segments))
-    there, limit = _there(case, region), _limit(case)
+    limit = _limit(case)
+    there = _there(case, region, limit)
     # A root file system of tmpfs takes half of the memory that is there (mm/shmem.c); root= makes it ramfs
     # (init/do_mounts.c, init_rootfs), which takes all.  6.12 says "write error" to one that is
     # larger.
@@ -104,19 +105,21 @@ def crash_region_room(case: Case) -> Iterator[Found]:
         "to init": f"{_mib(LEAST)} at least",
     }
     mend = f"crashkernel={-(-wanted >> 20)}M or more"
+    if limit is not None:
+        mend = "leave mem= out: the crash kernel is told its memory"
     if needed > there:
         yield finding(
             f"the crash region {region} has {_mib(there)}{_below(limit)}, and this kernel needs at least"
             f" {_mib(needed)} until its init runs",
             evidence=evidence,
-            mend=mend if limit is None else "leave mem= out: the crash kernel is told its memory",
+            mend=mend,
         )
     elif wanted > there:
         yield advice(
             f"the crash region {region} has {_mib(there)}{_below(limit)}, which may be too small:"
             f" kernels have been seen to want {_mib(wanted)} until their init runs",
             evidence=evidence,
-            mend=mend if limit is None else "leave mem= out: the crash kernel is told its memory",
+            mend=mend,
         )
 
 
@@ -150,13 +153,13 @@ def _words(case: Case) -> list[bytes]:
     return next(lines, b"").split()
 
 
-def _there(case: Case, region: Extent) -> int:
+def _there(case: Case, region: Extent, limit: int | None) -> int:
     """Bytes that the crash kernel may use.
 
     Where mem= takes away what the kernel itself lies in, Linux keeps that (arch/x86/kernel/setup.c,
     e820_add_kernel_range): no more than the room that its header asks for.
     """
-    image, base, limit = case.intent.image, case.base, _limit(case)
+    image, base = case.intent.image, case.base
     memory = (region, *(each.extent for each in case.host.crash_memory))
     if limit is None:
         return sum(each.size for each in memory)

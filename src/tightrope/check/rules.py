@@ -94,16 +94,7 @@ def laid(handover: Handover) -> tuple[Run, tuple[Finding, ...]]:
 
     Where a machine cannot even begin, this says why, if the handover is to blame.
     """
-    run = Run.unwatched(
-        machine="none",
-        stop=Stop.LIMIT,
-        fault=None,
-        registers=handover.registers,
-        memory=AsLoaded(handover),
-        descriptors={},
-        blind=("the walk: nothing was executed",),
-        step_starts=((0, Step.CALL),),
-    )
+    run = _unwalked(handover, Stop.LIMIT)
     case = Case(handover, run)
     rules = rules_of(placed, programs, call)
     return run, tuple(finding for rule in rules for finding in rule.check(case))
@@ -115,9 +106,20 @@ def read_back(handover: Handover) -> Iterator[str]:
 
     What they say of a walk that leaves the segments whole, without one; of advice nothing.
     """
-    run = Run.unwatched(
+    run = _unwalked(handover, Stop.ENTRY)
+    case = Case(handover, run)
+    for rule in rules_of(programs, linux, efi, inputs, information, handed_on):
+        if rule.needs <= run.sees:
+            yield from (each.rule for each in rule.check(case) if not each.advice)
+    # The rules of `dump` that look for the new kernel's memory besides ask more than segments.
+    yield from (each.rule for each in dump.core_header_told.check(case) if not each.advice)
+
+
+def _unwalked(handover: Handover, stop: Stop) -> Run:
+    """What there is to look at before anything walks: memory as it was loaded."""
+    return Run.unwatched(
         machine="none",
-        stop=Stop.ENTRY,
+        stop=stop,
         fault=None,
         registers=handover.registers,
         memory=AsLoaded(handover),
@@ -125,12 +127,6 @@ def read_back(handover: Handover) -> Iterator[str]:
         blind=("the walk: nothing was executed",),
         step_starts=((0, Step.CALL),),
     )
-    case = Case(handover, run)
-    for rule in rules_of(programs, linux, efi, inputs, information, handed_on):
-        if rule.needs <= run.sees:
-            yield from (each.rule for each in rule.check(case) if not each.advice)
-    # The rules of `dump` that look for the new kernel's memory besides ask more than segments.
-    yield from (each.rule for each in dump.core_header_told.check(case) if not each.advice)
 
 
 def told_apart(handover: Handover, run: Run, found: Apart) -> tuple[Finding, ...]:

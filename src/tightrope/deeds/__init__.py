@@ -27,5 +27,5 @@ Rules: a deed prints nothing; it decides what the command line must not.  None o
 files to a program, and `sweep`, each of whose workers opens them.
 
 May import: abi, check, corpse, errors, handover, host, image, kdump, machine, memory, model,
-observe, participants, perform, plan, record, sabotage, shipped, vmcore, world, x86
+observe, participants, perform, plan, printk, record, sabotage, shipped, vmcore, world, x86
 """

@@ -5,6 +5,11 @@
     filtering  the same by makedumpfile, where it is there and asked for
     capture    all of it: room first, the log, the memory, the pgd's verdict
 
+and what is known of one before it is needed, for `deeds.kdump_check`:
+
+    configuration  which crash kernel a machine would load, by kdump-tools' or kdump-utils' files
+    witness        what is put into its initramfs to say how far it comes
+
     from tightrope.kdump.capture import Wanted, capture
 
     print(capture(Wanted(vmcore="/proc/vmcore", folder="/var/crash/now")).sha256)

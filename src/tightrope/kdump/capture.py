@@ -17,13 +17,11 @@ from tightrope.errors import BadInput, CoreError, MissingPart, PerformError, Tig
 from tightrope.kdump import filtering
 from tightrope.kdump.core import Vmcore
 from tightrope.kdump.saving import Copied, Progress, copy, sync_folder, told
-from tightrope.printk import NoLog, lines, log
+from tightrope.printk import PANIC, NoLog, lines, log
 from tightrope.vmcore.dead import memory_of
 from tightrope.vmcore.root import find_root
 
 NAME = "vmcore"
-PANIC = "Kernel panic - not syncing"
-"""How the line begins that says why (Linux kernel/panic.c); the last line of all ends with it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -14,6 +14,7 @@ import os
 import stat
 import struct
 from bisect import bisect_right
+from collections.abc import Callable
 
 from tightrope.abi import elf
 from tightrope.errors import CoreError, reason
@@ -43,7 +44,7 @@ class Vmcore:
             if not stat.S_ISREG(found.st_mode):
                 raise CoreError("not a regular file", source=path)
             self.size = found.st_size
-            self.machine, self.head, rows = self._rows()
+            self.machine, self.head, rows = headers(self.read, self.size, path)
             self.notes = self._notes(rows)
         except BaseException:
             self.close()
@@ -81,26 +82,6 @@ class Vmcore:
         page = self.read(offset + frame - start, PAGE_SIZE)
         return page if len(page) == PAGE_SIZE else None
 
-    def _rows(self) -> tuple[int, bytes, list[tuple[int, ...]]]:
-        """The machine, the headers' bytes, and (type, flags, offset, virt, phys, file, memory)."""
-        head = self.read(0, 64)
-        bits = {1: 32, 2: 64}.get(head[4] if len(head) == 64 else 0, 0)
-        if not bits or head[:4] != b"\x7fELF" or head[5] != 1:
-            raise CoreError("no little-endian ELF core", source=self.source, offset=0)
-        kind, machine, _, _, at, _, _, _, step, count = _HEADER[bits].unpack_from(head)
-        layout = _ROW[bits]
-        if kind != elf.ET_CORE or machine not in (EM_386, EM_X86_64):
-            raise CoreError("no core of an x86", source=self.source, offset=16)
-        if step < layout.size or not 0 < count < _ROWS_LIMIT or at > self.size:
-            raise CoreError("has no program headers", source=self.source, field="e_phnum")
-        raw = self.read(at, step * count)
-        if len(raw) < step * count:
-            raise CoreError("ends inside its program headers", source=self.source, offset=at)
-        rows = [layout.unpack_from(raw, n * step) for n in range(count)]
-        if bits == 32:  # type, offset, virt, phys, file, memory, flags
-            rows = [(k, flags, o, v, p, f, m) for k, o, v, p, f, m, flags, _ in rows]
-        return machine, head + raw, rows
-
     def _notes(self, rows: list[tuple[int, ...]]) -> Notes:
         parts = []
         for row in rows:
@@ -109,3 +90,31 @@ class Vmcore:
                 self.head += raw
                 parts.append(memoryview(raw))
         return read_notes(parts, word=8 if self.machine == EM_X86_64 else 4)
+
+
+def headers(
+    read: Callable[[int, int], bytes], size: int, source: str
+) -> tuple[int, bytes, list[tuple[int, ...]]]:
+    """The machine, the headers' bytes, and rows: (type, flags, offset, virt, phys, file, memory,
+    ..).
+
+    `read(offset, size)` gives bytes of the core, fewer at its end; `size` is how many there are.
+    Raises CoreError.
+    """
+    head = read(0, 64)
+    bits = {1: 32, 2: 64}.get(head[4] if len(head) == 64 else 0, 0)
+    if not bits or head[:4] != b"\x7fELF" or head[5] != 1:
+        raise CoreError("no little-endian ELF core", source=source, offset=0)
+    kind, machine, _, _, at, _, _, _, step, count = _HEADER[bits].unpack_from(head)
+    layout = _ROW[bits]
+    if kind != elf.ET_CORE or machine not in (EM_386, EM_X86_64):
+        raise CoreError("no core of an x86", source=source, offset=16)
+    if step < layout.size or not 0 < count < _ROWS_LIMIT or at > size:
+        raise CoreError("has no program headers", source=source, field="e_phnum")
+    raw = read(at, step * count)
+    if len(raw) < step * count:
+        raise CoreError("ends inside its program headers", source=source, offset=at)
+    rows = [layout.unpack_from(raw, n * step) for n in range(count)]
+    if bits == 32:  # type, offset, virt, phys, file, memory, flags
+        rows = [(k, flags, o, v, p, f, m) for k, o, v, p, f, m, flags, _ in rows]
+    return machine, head + raw, rows

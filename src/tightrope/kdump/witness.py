@@ -22,6 +22,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tightrope.abi import newc
+
 HEAD = 64 << 10
 """Bytes of /proc/vmcore: its headers, and notes of about a hundred CPUs."""
 PATH = "/.tightrope/init"
@@ -77,22 +79,17 @@ def archive(token: str, init: str = "/init") -> bytes:
         (".tightrope/proc", folder, b""),
         (".tightrope/dev", folder, b""),
         (PATH[1:], program, script),
-        ("TRAILER!!!", 0, b""),
     ]
-    return b"".join(_entry(number, *row) for number, row in enumerate(rows, 1))
+    members = [
+        newc.member(name, data, mode=mode, inode=number, links=2 if mode == folder else 1)
+        for number, (name, mode, data) in enumerate(rows, 1)
+    ]
+    return b"".join((*members, newc.member(newc.TRAILER, mode=0)))
 
 
 def behind(initrd: bytes | bytearray | memoryview, more: bytes) -> bytes:
     """The initrd with an archive behind it, which begins at a multiple of four."""
     return bytes(initrd) + bytes(-len(initrd) % 4) + more
-
-
-def _entry(number: int, name: str, mode: int, data: bytes) -> bytes:
-    raw = name.encode() + b"\0"
-    links = 2 if mode & 0o040000 else 1
-    fields = (number, mode, 0, 0, links, 0, len(data), 0, 0, 0, 0, len(raw), 0)
-    head = b"070701" + b"".join(b"%08X" % field for field in fields) + raw
-    return head + bytes(-len(head) % 4) + data + bytes(-len(data) % 4)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -20,4 +20,7 @@ May import: errors
 from tightrope.printk.log import log
 from tightrope.printk.records import Memory, NoLog, Record, lines
 
-__all__ = ["Memory", "NoLog", "Record", "lines", "log"]
+PANIC = "Kernel panic - not syncing"
+"""How the line begins that says why a kernel is dead (Linux kernel/panic.c)."""
+
+__all__ = ["PANIC", "Memory", "NoLog", "Record", "lines", "log"]

@@ -5,7 +5,7 @@ Rules: the bytes in `kernel.bzimage` are those of `kernel.S`, which is where its
 are written down; a test assembles it again, nobody does at run time.  This file only hands the
 bytes out and knows the one word of the command line that the kernel reads.
 
-May import: nothing
+May import: abi
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import struct
 import zlib
 from importlib import resources
 
+from tightrope.abi import newc
+
 INITRD_SUM = "tightrope.initrd="
 """The word's beginning; eight hex digits follow: the Adler-32 (RFC 1950) that the initrd must
 have."""
@@ -21,6 +23,7 @@ have."""
 
 EXAMPLE_INITRD = 1 << 18
 """Bytes of the example initrd."""
+READABLE = 0o100444
 
 
 def read() -> bytes:
@@ -38,17 +41,8 @@ def example_initrd() -> bytes:
 
     For a rehearsal without an initrd: the shipped kernel only sums it, and Linux would unpack it.
     """
-    end = _entry("TRAILER!!!", b"")
-    size = EXAMPLE_INITRD - len(_entry("numbers", b"") + end)
+    end = newc.member(newc.TRAILER, mode=READABLE)
+    size = EXAMPLE_INITRD - len(newc.member("numbers", mode=READABLE) + end)
     count = size // 8 + 1
     numbers = struct.pack(f"<{count}Q", *range(count))
-    return _entry("numbers", numbers[:size]) + end
-
-
-def _entry(name: str, data: bytes) -> bytes:
-    """An entry of a "newc" archive (Linux
-    Documentation/driver-api/early-userspace/buffer-format.rst)."""
-    raw = name.encode() + b"\0"
-    numbers = (0, 0o100444, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(raw), 0)
-    head = b"070701" + b"".join(b"%08x" % number for number in numbers) + raw
-    return head + bytes(-len(head) % 4) + data + bytes(-len(data) % 4)
+    return newc.member("numbers", numbers[:size], mode=READABLE) + end

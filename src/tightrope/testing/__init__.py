@@ -6,5 +6,5 @@
 
 Rules: without --tightrope nothing here is imported but `plugin`, which imports pytest alone.
 
-May import: deeds, errors, image, machine, memory, model, report, routines, views
+May import: abi, deeds, errors, image, machine, memory, model, report, routines, views
 """

@@ -1,8 +1,7 @@
 """The initramfs of a guest that leaves: /init, which is routines/leave_guest_64.S as an ELF
 program, /new and a console.
 
-Source: Linux Documentation/driver-api/early-userspace/buffer-format.rst (newc); ELF-64 Object File
-Format 1.5.
+Source: ELF-64 Object File Format 1.5.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 import struct
 
 from tightrope import routines
+from tightrope.abi import newc
 from tightrope.errors import BadInput
 from tightrope.model import Buffer
 
@@ -26,11 +26,11 @@ def initrd(new: Buffer, command_line: str) -> bytes:
     that Linux would refuse."""
     return b"".join(
         (
-            _entry("dev", 0o040755),
-            _entry("dev/console", CHARACTER, device=(5, 1)),
-            _entry("init", EXECUTABLE, program(command_line)),
-            _entry("new", 0o100644, new),
-            _entry("TRAILER!!!", 0),
+            newc.member("dev", mode=0o040755),
+            newc.member("dev/console", mode=CHARACTER, device=(5, 1)),
+            newc.member("init", program(command_line), mode=EXECUTABLE),
+            newc.member("new", new, mode=0o100644),
+            newc.member(newc.TRAILER, mode=0),
         )
     )
 
@@ -53,14 +53,3 @@ def program(command_line: str) -> bytes:
     header = ident + struct.pack("<HHIQQQIHHHHHH", 2, 62, 1, entry, 64, 0, 0, 64, 56, 1, 0, 0, 0)
     segment = struct.pack("<IIQQQQQQ", 1, 7, 0, BASE, BASE, size, size, 4096)
     return header + segment + bytes(code) + words
-
-
-def _entry(name: str, mode: int, data: Buffer = b"", *, device: tuple[int, int] = (0, 0)) -> bytes:
-    words = name.encode() + b"\0"
-    fields = (0, mode, 0, 0, 1, 0, len(data), 0, 0, *device, len(words), 0)
-    head = b"070701" + b"".join(b"%08x" % each for each in fields) + words
-    return _padded(head) + _padded(bytes(data))
-
-
-def _padded(data: bytes) -> bytes:
-    return data + bytes(-len(data) % 4)

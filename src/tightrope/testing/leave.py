@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tightrope.deeds.watch import watch
-from tightrope.errors import BadInput, MachineError
+from tightrope.errors import BadInput, MachineError, reason
 from tightrope.machine.attached import Attached, Started
 from tightrope.model.watched import Watched
 from tightrope.testing.initrd import initrd
@@ -50,7 +50,7 @@ def leave(kernel: Path, new: Path, how: Leaving) -> Watched:
         words = f"{CONSOLE} {how.append}".strip()
         archive = folder / "initrd"
         archive.write_bytes(initrd(_read(new), words))
-        _read(kernel)
+        _read(kernel)  # what cannot be read is told by us, and not as a QEMU that has ended
         said = ["-m", str(how.memory), "-nodefaults", "-display", "none", "-no-reboot", *how.qemu]
         said += ["-kernel", str(kernel), "-initrd", str(archive), "-append", words]
         with Started(said, folder) as guest:
@@ -79,4 +79,4 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as err:
-        raise BadInput(f"cannot be read: {err.strerror}", source=str(path)) from err
+        raise BadInput(f"cannot be read: {reason(err)}", source=str(path)) from err

@@ -21,12 +21,11 @@ from tightrope.model.dead import Belonging, Dead, Match, Stopped
 from tightrope.model.dump import Core
 from tightrope.model.host import Host
 from tightrope.model.notes import EM_X86_64
-from tightrope.printk import NoLog, Record, log
+from tightrope.printk import PANIC, NoLog, Record, log
 from tightrope.vmcore.dead import memory_of
 from tightrope.vmcore.root import find_root
 from tightrope.vmcore.symbols import Symbols, symbols
 
-PANIC = "Kernel panic - not syncing"
 OOPS = (
     "BUG: ",
     "Oops: ",

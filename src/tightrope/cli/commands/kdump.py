@@ -175,7 +175,7 @@ def check(options: Namespace) -> int:
     kernel = files.read(chosen.kernel)
     new = image.read(kernel, chosen.kernel)
     old = options.old_code or chosen.kernel
-    code = old_kernel.code_of(files.read(old), old)
+    code = old_kernel.code_of(kernel if old == chosen.kernel else files.read(old), old)
     request = Request(
         initrd=None if chosen.initrd is None else files.read(chosen.initrd),
         initrd_source=chosen.initrd or "no initrd",

@@ -12,7 +12,7 @@
 
 Rules: the crash kernel speaks the verdict; a rehearsal of the walk comes first.
 
-May import: abi, errors, image, kdump, machine, memory, model, participants, plan, vmcore
+May import: abi, errors, kdump, machine, memory, model, participants, plan, printk, vmcore
 """
 
 from tightrope.deeds.kdump_check.deed import Asked, check

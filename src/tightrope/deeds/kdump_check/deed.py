@@ -99,23 +99,16 @@ def check(asked: Asked, progress: Progress = no_progress) -> CrashBoot:
         root=_root(words.line),
         needed=asked.needed,
     )
-    return CrashBoot(
+    cause = Cause.WALK if findings else Cause.VMCORE if spoiled else answer.cause
+    why = findings[0].message if findings else spoiled or answer.why
+    return replace(
+        _ended(asked, words, cause, why, findings, time.monotonic() - started),
         outcome=Outcome.FALLS if findings or spoiled else answer.outcome,
         reached=answer.reached,
-        cause=Cause.WALK if findings else Cause.VMCORE if spoiled else answer.cause,
-        why=findings[0].message if findings else spoiled or answer.why,
         evidence=answer.evidence,
         used=used,
         shown=core,
-        findings=findings,
         console=console,
-        command_line=words.line,
-        host=asked.host.source,
-        kernel=asked.image.source,
-        initrd=asked.request.initrd_source if asked.request.initrd is not None else None,
-        code=asked.code,
-        disk=asked.drive is not None,
-        seconds=time.monotonic() - started,
     )
 
 
@@ -169,12 +162,12 @@ def _root(line: str) -> str:
 def _ended(
     asked: Asked,
     words: Words,
-    cause: Cause,
+    cause: Cause | None,
     why: str,
     findings: tuple[Finding, ...],
     seconds: float,
 ) -> CrashBoot:
-    """One that was never entered."""
+    """One that was never entered: what is to be said of every other as well."""
     return CrashBoot(
         outcome=Outcome.FALLS,
         reached=Reached.NOWHERE,

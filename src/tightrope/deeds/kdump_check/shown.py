@@ -14,7 +14,6 @@ Rules: the file has no name (memfd).  What a crash kernel says is not believed b
 from __future__ import annotations
 
 import os
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import groupby
@@ -22,6 +21,7 @@ from itertools import groupby
 from tightrope import vmcore
 from tightrope.abi import elf
 from tightrope.errors import CoreError, MachineError
+from tightrope.kdump.core import headers
 from tightrope.memory import PAGE_SIZE, Extent
 from tightrope.model import Backup, Memory
 from tightrope.model.crash_boot import ShownCore
@@ -106,18 +106,11 @@ def _copy(out: int, at: int, memory: Memory, extent: Extent, backup: tuple[Backu
 
 def _rows(head: bytes) -> Iterator[tuple[int, int, int]]:
     """(offset in the core, physical address, bytes) of each PT_LOAD.  Raises CoreError."""
-    bits = {1: 32, 2: 64}.get(head[4] if len(head) >= 64 else 0, 0)
-    if head[:4] != b"\x7fELF" or not bits:
-        raise CoreError("does not begin as an ELF core", source="/proc/vmcore", offset=0)
-    layout = struct.Struct("<16xHHIQQQIHHH" if bits == 64 else "<16xHHIIIIIHHH")
-    _, _, _, _, at, _, _, _, step, count = layout.unpack_from(head)
-    row = struct.Struct("<IIQQQQQQ" if bits == 64 else "<IIIIIIII")
-    if step < row.size or at + step * count > len(head):
-        raise CoreError("has its rows beyond what was read", source="/proc/vmcore", offset=at)
-    for number in range(count):
-        said = row.unpack_from(head, at + number * step)
-        if said[0] == elf.PT_LOAD:
-            offset, phys, size = (
-                (said[2], said[4], said[5]) if bits == 64 else (said[1], said[3], said[4])
-            )
-            yield offset, phys, size
+
+    def read(offset: int, size: int) -> bytes:
+        return head[offset : offset + size]
+
+    _, _, rows = headers(read, len(head), "/proc/vmcore")
+    for row in rows:
+        if row[0] == elf.PT_LOAD:
+            yield row[2], row[4], row[5]

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from tightrope.kdump.witness import Witness
 from tightrope.model import Console, Ending, Outcome
 from tightrope.model.crash_boot import Cause, Reached
+from tightrope.printk import PANIC
 
 _MEMORY = re.compile(
     r"Out of memory|[Ss]ystem is deadlocked on memory|invoked oom-killer|page allocation failure"
@@ -35,7 +36,6 @@ _NO_ROOT = re.compile(
 )
 _VFS = re.compile(r"VFS: |/dev/root|Please append a correct|Kernel panic")
 """What a kernel says that looks for its root by itself; the panic comes last."""
-_PANIC = "Kernel panic - not syncing"
 _ROOT = re.compile(r"kdump-tools-dump|Starting kdump-tools|kdump: saving|Switching [Rr]oot")
 _SAVED = re.compile(r"saved vmcore in|saving vmcore complete")
 _UNSAVED = re.compile(r"failed to save vmcore|saving vmcore failed")
@@ -65,7 +65,7 @@ class Told:
 def over(lines: Sequence[str], witness: Witness, *, disk: bool) -> str | None:
     """Why nobody has to listen any longer; None while something may still come."""
     for line in lines:
-        if _PANIC in line:
+        if PANIC in line:
             return "it panicked"
         if _NO_ROOT.search(line):
             return "it found no root"
@@ -113,7 +113,7 @@ def judge(
         return told(Outcome.FALLS, Cause.MEMORY, why, _NUMBERS, _MEMORY)
     if (flaw := next((line for line in lines if _UNPACKING in line), None)) is not None:
         return told(Outcome.FALLS, Cause.INITRD, f"its initrd is not unpacked: {_bare(flaw)}")
-    panic = next((line for line in lines if _PANIC in line), None)
+    panic = next((line for line in lines if PANIC in line), None)
     if reached >= Reached.INIT and witness.vmcore is False:
         return told(
             Outcome.FALLS,

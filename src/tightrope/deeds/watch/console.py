@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tightrope.errors import BadInput
+from tightrope.errors import BadInput, reason
 
 FIELD = "--console"
 MOST = 1 << 16
@@ -51,4 +51,4 @@ class Console:
             raise self._lost(err) from err
 
     def _lost(self, err: OSError) -> BadInput:
-        return BadInput(f"cannot be read: {err.strerror}", source=str(self._path), field=FIELD)
+        return BadInput(f"cannot be read: {reason(err)}", source=str(self._path), field=FIELD)

@@ -186,19 +186,19 @@ def follow(
         registers = follower.go(limit)
         if registers is None:
             break
-        place_there = ahead.pop(registers["rip"], None)
-        if place_there is None:
+        place = ahead.pop(registers["rip"], None)
+        if place is None:
             follower.ended = f"it stopped at {registers['rip']:#x}, where nobody asked it to"
             break
-        guest.unbreak(place_there.virt)
-        for each in place_there.then(registers) if place_there.then else ():
+        guest.unbreak(place.virt)
+        for each in place.then(registers) if place.then else ():
             ahead[each.virt] = each
             guest.break_at(each.virt)
             last = each.virt
         now = Passed(
-            name=place_there.name,
-            step=place_there.step,
-            rip=place_there.virt,
+            name=place.name,
+            step=place.step,
+            rip=place.virt,
             cr3=registers["cr3"],
             seconds=follower.spent,
         )

@@ -281,15 +281,14 @@ class Attached:
         if self._left:
             return
         self._left = True
-        with contextlib.suppress(MachineError, BadInput):
-            if not self._answers_gdb:
-                raise MachineError("who is there is no stub: nobody waits for its answer again")
-            self.stop()
-            for virt in sorted(self._breaks):
-                self.gdb(b"z1,%x,1" % virt)
-            self._mode(physical=False)
-            if not standing:
-                self.gdb(b"D")
+        if self._answers_gdb:  # nobody waits again for what has never answered
+            with contextlib.suppress(MachineError, BadInput):
+                self.stop()
+                for virt in sorted(self._breaks):
+                    self.gdb(b"z1,%x,1" % virt)
+                self._mode(physical=False)
+                if not standing:
+                    self.gdb(b"D")
         if not standing:
             # A stub that was not left in order may have it stand: QMP says go whatever was before.
             with contextlib.suppress(MachineError, WireError):

@@ -2,23 +2,22 @@
 
     folder/qmp, folder/gdb    its sockets        folder/console    what its kernel says
 
-Rules: it ends with us, however we end (setpriv's PR_SET_PDEATHSIG), and at the latest with the
-`with`.
+Rules: it ends with us, however we end (`machine.qemu.process.below_us`), and at the latest with
+the `with`.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tightrope.errors import MachineError, MissingPart
+from tightrope.errors import MachineError
 from tightrope.machine.attached.guest import Attached
+from tightrope.machine.qemu.process import below_us
 
-BINARY = "qemu-system-x86_64"
 START_SECONDS = 30.0
 TURN_SECONDS = 0.05
 
@@ -29,15 +28,10 @@ class Started:
     def __init__(self, arguments: Sequence[str], folder: Path) -> None:
         """`arguments`: what QEMU is given besides sockets and console.  Raises MissingPart without
         QEMU."""
-        for tool in (BINARY, "setpriv"):
-            if shutil.which(tool) is None:
-                raise MissingPart(
-                    f"{tool} is not installed (on Debian: qemu-system-x86, util-linux)"
-                )
         self.console = folder / "console"
         # A path of a socket has 107 characters at most.
         self._qmp, self._gdb = (os.path.relpath(folder / name) for name in ("qmp", "gdb"))
-        said = ["setpriv", "--pdeathsig", "KILL", "--", BINARY, *arguments]
+        said = [*below_us(), *arguments]
         said += ["-chardev", f"socket,id=q,path={self._qmp},server=on,wait=off"]
         said += ["-mon", "chardev=q,mode=control"]
         said += ["-gdb", f"unix:{self._gdb},server=on,wait=off"]

@@ -40,11 +40,7 @@ class Process:
 
         Raises MissingPart where QEMU is not installed.
         """
-        paths = {name: shutil.which(name) for name in ("setpriv", "sh", BINARY)}
-        for name, path in paths.items():
-            if path is None:
-                how = INSTALL if name == BINARY else "it is in util-linux and dash"
-                raise MissingPart(f"{name} is not installed ({how})")
+        started = below_us()
         self.log = os.memfd_create("tightrope-log", os.MFD_CLOEXEC)
         self._errors = os.memfd_create("tightrope-errors", os.MFD_CLOEXEC)
         self.sockets: dict[str, socket.socket] = {}
@@ -56,15 +52,13 @@ class Process:
             numbers = {name: str(each.fileno()) for name, each in theirs.items()}
             numbers["log"] = str(self.log)
             self._process = subprocess.Popen(
-                # A signal from a terminal is ours to handle: QEMU ends when we end it.
-                [str(paths["setpriv"]), "--pdeathsig", "KILL", "--"]
-                + [str(paths["sh"]), "-c", ONLY_BELOW, str(os.getpid()), str(paths[BINARY])]
-                + [_filled(argument, numbers) for argument in arguments],
+                [*started, *(_filled(argument, numbers) for argument in arguments)],
                 pass_fds=[int(each) for each in numbers.values()] + list(descriptors),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._errors,
                 bufsize=0,
+                # A signal from a terminal is ours to handle: QEMU ends when we end it.
                 start_new_session=True,
             )
             self._widen()
@@ -137,6 +131,17 @@ class Process:
             if getattr(self, name) >= 0:
                 os.close(getattr(self, name))
                 setattr(self, name, -1)
+
+
+def below_us() -> list[str]:
+    """The words that start QEMU as a program that ends with us.  Raises MissingPart without it."""
+    paths = {name: shutil.which(name) for name in ("setpriv", "sh", BINARY)}
+    for name, path in paths.items():
+        if path is None:
+            how = INSTALL if name == BINARY else "it is in util-linux and dash"
+            raise MissingPart(f"{name} is not installed ({how})")
+    setpriv, shell, binary = map(str, paths.values())
+    return [setpriv, "--pdeathsig", "KILL", "--", shell, "-c", ONLY_BELOW, str(os.getpid()), binary]
 
 
 def fill_standard() -> None:

@@ -146,7 +146,7 @@ class Engine:
 
     def registers(self) -> Registers:
         """The CPU as it is."""
-        ctypes.memset(self._system.values, 0, ctypes.sizeof(self._system.values))
+        ctypes.memset(self._system.values, 0, ctypes.sizeof(self._system.values))  # as `read` does
         now = dict(zip(SYSTEM, self._system.read(), strict=True))
         return Registers(
             general=dict.fromkeys(GENERAL, 0)
