@@ -19,6 +19,7 @@ python3 -m venv env
 env/bin/pip install -q --disable-pip-version-check capstone==5.0.9 iced-x86==1.21.0
 printf 'ud1 -3(%%eax), %%ecx\nret\n' > trap.s
 as --64 -o trap.o trap.s
+objdump -d trap.o | grep -- 'ud1 *-0x3(%eax),%ecx'
 objcopy -O binary -j .text trap.o trap.bin
 env/bin/python - <<'PY'
 from importlib.metadata import version

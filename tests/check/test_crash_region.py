@@ -104,6 +104,8 @@ def test_a_low_part_is_memory_of_the_crash_kernel_too(machine: Emulator) -> None
         ("mem=nopentium mem=0", []),
         ("quiet -- mem=64M", []),
         ("highmem=64M", []),
+        ('"mem=64M"', ["crash-region-room"]),
+        ("mem=0400000000", ["crash-region-room"]),  # octal: 64 MiB
     ],
 )
 def test_a_limit_of_memory_takes_away_what_lies_above_it(

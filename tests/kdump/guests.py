@@ -1,4 +1,7 @@
-"""A small initramfs like a distribution's: a shell and its tools in /bin, an init that waits for a disk."""
+"""A small initramfs like a distribution's: a shell and its tools in /bin, an init that waits for a disk.
+
+Rules: nothing is asserted here; the archive is made by scripts/build-initramfs' own `entry`.
+"""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
     firmware volume header | store header | (header, name, data)* | erased flash, 0xff
 
+Rules: bytes in, bytes out; the store that is given is one that Debian's ovmf ships, without a `db`.
 Source: MdeModulePkg/Include/Guid/VariableFormat.h of edk2 (AUTHENTICATED_VARIABLE_HEADER); UEFI 2.10, 32.4.1
 (EFI_SIGNATURE_LIST).
 """

@@ -2,6 +2,7 @@
 
     cluster 0   header        1   refcount table        2   refcounts of 0 to 3        3   L1 table
 
+Rules: bytes out; nobody has to have qemu-img.
 Source: QEMU docs/interop/qcow2.txt, version 3.  All numbers are big-endian.
 """
 

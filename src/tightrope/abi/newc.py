@@ -6,6 +6,7 @@
 Numbers: inode, mode, owner, group, links, time, bytes of data, major and minor of the file system,
 major and minor of the device that it is, bytes of the name with its NUL, 0.
 
+Rules: bytes out; `image.cpio` reads what anybody wrote, and shares nothing with this.
 Source: Linux Documentation/driver-api/early-userspace/buffer-format.rst.
 """
 

@@ -12,19 +12,17 @@ Source: Linux Documentation/admin-guide/kdump/kdump.rst and kernel-parameters.tx
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 from tightrope.check.case import Case
 from tightrope.check.rule import Found, advice, finding, rule
+from tightrope.check.told.core_header import memparse
 from tightrope.memory import Extent, subtract, union
 from tightrope.model import Named, SegmentRole, Step
 
 FOUR_GIB = 1 << 32
 MIB = 1 << 20
-MEM = re.compile(rb"\"?mem=(0[xX][0-9a-fA-F]+|0|[1-9][0-9]*)([KMGTPEkmgtpe]?)")
-SHIFTS = {b"": 0, b"K": 10, b"M": 20, b"G": 30, b"T": 40, b"P": 50, b"E": 60}
-"""A limit of memory, and what the letter behind it shifts by (Linux lib/cmdline.c, memparse)."""
+LIMIT = b"mem="
 LEAST, ENOUGH = 8 * MIB, 24 * MIB
 """What a kernel takes besides until its init runs: no less than the first, and seldom more than
 the second.
@@ -171,18 +169,14 @@ def _limit(case: Case) -> int | None:
     """The end of memory that the command line states, in bytes; None without one.
 
     The kernel removes all RAM from there on, and of several limits each counts; mem=0 and what is
-    no number are passed over (arch/x86/kernel/e820.c, parse_memopt; lib/cmdline.c, memparse).
+    no number are passed over (arch/x86/kernel/e820.c, parse_memopt).
     Words behind -- are init's (kernel/params.c, parse_args).
     """
     words = _words(case)
     words = words[: words.index(b"--")] if b"--" in words else words
-    said = [MEM.match(each) for each in words]
-    found = [
-        int(each[1], 16 if each[1][:2].lower() == b"0x" else 10) << SHIFTS[each[2].upper()]
-        for each in said
-        if each is not None
-    ]
-    return min((each for each in found if each), default=None)
+    bare = (each.removeprefix(b'"') for each in words)
+    said = (memparse(each.removeprefix(LIMIT)) for each in bare if each.startswith(LIMIT))
+    return min((each[0] for each in said if each and each[0]), default=None)
 
 
 def _below(limit: int | None) -> str:

@@ -1,6 +1,7 @@
 """The initramfs of a guest that leaves: /init, which is routines/leave_guest_64.S as an ELF
 program, /new and a console.
 
+Rules: bytes out; a command line that Linux would cut or refuse is refused here.
 Source: ELF-64 Object File Format 1.5.
 """
 

@@ -25,7 +25,7 @@ MACHINE_32, MACHINE_64 = 3, 62
 MOST_ROWS = 0xFFFE
 WORD = re.compile(rb"(?:^|\s)elfcorehdr=(\S+)")
 NUMBER = re.compile(rb"(?:0x[0-9a-f]+|[0-9]+)", re.IGNORECASE)
-UNITS = {suffix: 10 * power for power, suffix in enumerate(b"kmgtpe", 1)}
+UNITS = {bytes([suffix]): 10 * power for power, suffix in enumerate(b"kmgtpe", 1)}
 """Bits by which memparse() shifts a number with a letter behind it (Linux lib/cmdline.c)."""
 
 
@@ -77,16 +77,21 @@ def named(line: bytes) -> int | None:
     if not words:
         return None
     address: bytes = words[-1].rpartition(b"@")[2]
-    found = NUMBER.match(address)
+    number, rest = memparse(address) or (None, b"")
+    return None if rest else number
+
+
+def memparse(text: bytes) -> tuple[int, bytes] | None:
+    """A number with a unit or none, as Linux reads it (lib/cmdline.c), and what is behind it; None
+    where there is no number."""
+    found = NUMBER.match(text)
     if found is None:
         return None
-    rest = address[found.end() :].lower()
-    if rest and (len(rest) > 1 or rest[0] not in UNITS):
-        return None
-    text = found[0].decode()
-    octal = text.startswith("0") and text.isdigit()
+    digits, rest = found[0].decode(), text[found.end() :]
+    octal = digits.startswith("0") and digits.isdigit()
+    unit = UNITS.get(rest[:1].lower(), 0)
     try:
-        return int(text, 8 if octal else 0) << (UNITS[rest[0]] if rest else 0)
+        return int(digits, 8 if octal else 0) << unit, rest[1:] if unit else rest
     except ValueError:
         return None
 
