@@ -119,10 +119,10 @@ def test_a_real_crash_leaves_its_memory_to_the_crash_kernel(tmp_path: Path) -> N
                 crash=True,
                 drive=disk.descriptor,
             )
+            assert (got.outcome, got.findings) == (Outcome.HOLDS, ())
             core = disk.core(tmp_path / "vmcore")
         finally:
             machine.close()
-    assert (got.outcome, got.findings) == (Outcome.HOLDS, ())
     # Nothing was copied: every page table is to the last byte what it was, and so is the core's.
     assert got.handover.intent.in_place == len(got.handover.intent.destinations)
     dumped = vmcore.read(str(core))

@@ -14,13 +14,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.makers.elf import Segment, elf
 from tests.modes.runs import kernel
 from tests.qemu.pcs import old_kernel, qemu, walk
+from tightrope import image
 from tightrope.deeds.rehearse import rehearse
 from tightrope.errors import CannotBe, MachineError, MissingPart
 from tightrope.machine.qemu import memory, pc, process, stage
 from tightrope.machine.qemu.pc import Pc
-from tightrope.model import Outcome, Paging
+from tightrope.model import Ending, Outcome, Paging, Protocol
 from tightrope.plan import Request
 
 MIB = 1 << 20
@@ -207,3 +209,27 @@ def test_a_new_kernel_that_never_speaks_is_told_with_where_the_cpu_stands() -> N
         or "halted at 0x" in heard.stopped
         or "shut" in heard.stopped
     )
+
+
+@pytest.mark.parametrize(("paging", "bits"), [(Paging.X86_64, 64), (Paging.I386, 32)])
+@pytest.mark.parametrize(
+    ("code", "ending"),
+    [
+        (b"\xf4", Ending.HALTED),
+        (b"\xfb\xf4\xeb\xfd", Ending.TIME),  # with interrupts on: sti; hlt; jmp
+        # A byte of HLT that belongs to another instruction: mov $0xf4, %al; jmp to itself.
+        (b"\xb0\xf4\xeb\xfe", Ending.TIME),
+    ],
+)
+def test_a_kernel_has_halted_where_it_executed_hlt_with_interrupts_off(
+    paging: Paging, bits: int, code: bytes, ending: Ending
+) -> None:
+    machine = qemu()
+    try:
+        made = image.read(elf(Segment(0x100_0000, code), bits=bits), "made")
+        got = rehearse(made, old_kernel(paging), Request(protocol=Protocol.FLAT), machine=machine)
+        assert got.outcome is Outcome.HOLDS
+        heard = machine.userspace("never", seconds=1 if ending is Ending.TIME else 60)
+    finally:
+        machine.close()
+    assert heard.ending is ending, heard.stopped

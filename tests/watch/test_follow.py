@@ -27,7 +27,9 @@ IF = 1 << 9
 class Memory:
     """A guest of four pages whose first 2 MiB are mapped to themselves: tables in pages 0 to 2."""
 
-    def __init__(self, code: bytes, at: int) -> None:
+    def __init__(self, code: bytes, at: int, *, hlt: bool = False) -> None:
+        self.hlt = hlt
+        """The CPU has executed HLT."""
         self.data = bytearray(4 * PAGE)
         for table, entry in ((0, PAGE | 3), (PAGE, 2 * PAGE | 3), (2 * PAGE, 0x83)):
             self.data[table : table + 8] = entry.to_bytes(8, "little")
@@ -37,12 +39,15 @@ class Memory:
         found = bytes(self.data[phys : phys + size])
         return found if len(found) == size else None
 
+    def halted(self) -> bool:
+        return self.hlt
 
-def looked_at(code: bytes, rip: int, flags: int = 2) -> str | None:
+
+def looked_at(code: bytes, rip: int, flags: int = 2, *, hlt: bool = False) -> str | None:
     """What is said of a CPU that stands `rip` bytes into the code."""
     registers = {"cr0": 0x8000_0011, "cr3": 0, "cr4": 0x20, "efer": 0x500}
     registers |= {"rip": CODE + 0x100 + rip, "eflags": flags}
-    return stuck(cast("Attached", Memory(code, 0x100)), registers, 40)
+    return stuck(cast("Attached", Memory(code, 0x100, hlt=hlt)), registers, 40)
 
 
 @pytest.mark.parametrize(
@@ -52,11 +57,12 @@ def looked_at(code: bytes, rip: int, flags: int = 2) -> str | None:
         (b"\xe9\xfb\xff\xff\xff", 0, "goes in circles"),
         (b"\xf3\x90\xeb\xfc", 0, "goes in circles"),
         (b"\xf3\x90\xeb\xfc", 2, "goes in circles"),
-        (b"\xf4\xeb\xfd", 1, "has halted with interrupts off"),
         # What may go on: a loop that is left, a jump elsewhere, a halt that is still to come.
         (b"\x75\xfe", 0, None),
         (b"\xeb\xfd", 0, None),
         (b"\xf4\xeb\xfd", 0, None),
+        # mov $0xf4, %al: the byte of HLT before rip is no HLT.
+        (b"\xb0\xf4\xeb\xfb", 2, None),
     ],
 )
 def test_what_stands_still_is_told_from_what_may_go_on(
@@ -65,9 +71,15 @@ def test_what_stands_still_is_told_from_what_may_go_on(
     assert looked_at(code, rip) == said
 
 
-@pytest.mark.parametrize(("code", "rip"), [(b"\xeb\xfe", 0), (b"\xf4\xeb\xfd", 1)])
-def test_an_interrupt_may_end_it_where_they_are_on(code: bytes, rip: int) -> None:
-    assert looked_at(code, rip, IF | 2) is None
+def test_a_cpu_that_has_halted_is_told() -> None:
+    assert looked_at(b"\xf4\xeb\xfd", 1, hlt=True) == "has halted with interrupts off"
+
+
+@pytest.mark.parametrize(
+    ("code", "rip", "hlt"), [(b"\xeb\xfe", 0, False), (b"\xf4\xeb\xfd", 1, True)]
+)
+def test_an_interrupt_may_end_it_where_they_are_on(code: bytes, rip: int, hlt: bool) -> None:
+    assert looked_at(code, rip, IF | 2, hlt=hlt) is None
 
 
 def test_an_instruction_that_is_not_mapped_says_nothing() -> None:
@@ -110,6 +122,9 @@ class Scripted:
 
     def read(self, phys: int, size: int) -> bytes | None:
         return self.memory.read(phys, size)
+
+    def halted(self) -> bool:
+        return False
 
     def ended(self) -> str | None:
         return None if self._stops else self._ended

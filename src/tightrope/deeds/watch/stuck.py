@@ -2,7 +2,7 @@
 
     jmp .          eb fe, e9 -5             Linux's and kexec-tools' purgatory when a digest is wrong
     pause; jmp     f3 90 eb fc              the same, as some compilers write it
-    hlt            f4, rip behind it        the handlers of a control page (Linux 6.15 and newer), die()
+    hlt            QEMU says so             the handlers of a control page (Linux 6.15 and newer), die()
 
 Rules: with interrupts off nothing but an NMI ends either, so that one look is enough; with
 interrupts on nothing is said.  Source: SDM volume 2, HLT, JMP; arch/x86/purgatory/purgatory.c.
@@ -23,7 +23,6 @@ LOOPS = (
     (2, b"\xf3\x90\xeb\xfc"),
 )
 """How far behind the loop's beginning rip is, and the loop."""
-HLT = b"\xf4"
 
 
 def stuck(guest: Attached, registers: dict[str, int], physical_bits: int) -> str | None:
@@ -47,4 +46,4 @@ def stuck(guest: Attached, registers: dict[str, int], physical_bits: int) -> str
 
     if any(lies(rip - behind, code) for behind, code in LOOPS):
         return "goes in circles"
-    return "has halted with interrupts off" if lies(rip - 1, HLT) else None
+    return "has halted with interrupts off" if guest.halted() else None

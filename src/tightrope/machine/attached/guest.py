@@ -166,8 +166,14 @@ class Attached:
 
     def registers(self) -> Registers:
         """The CPU as it stands."""
-        dump = self.qmp("human-monitor-command", {"command-line": "info registers"})
-        return cpu.as_registers(self.raw(), str(dump))
+        return cpu.as_registers(self.raw(), self._dump())
+
+    def halted(self) -> bool:
+        """It has executed HLT with interrupts off."""
+        return cpu.halted(self._dump())
+
+    def _dump(self) -> str:
+        return str(self.qmp("human-monitor-command", {"command-line": "info registers"}))
 
     def cpu_fact(self, name: str) -> object:
         """A property of the first CPU's model, such as phys-bits; None where it has none."""

@@ -12,10 +12,12 @@ from collections.abc import Mapping
 from tightrope.errors import WireError
 from tightrope.machine.qemu.pc import Pc
 from tightrope.model import Registers
-from tightrope.x86.cpu import EFER_LMA, GENERAL
+from tightrope.x86.cpu import EFER_LMA, GENERAL, RFLAGS_IF
 
 SEGMENTS = ("cs", "ss", "ds", "es", "fs", "gs")
 TABLE = re.compile(r"\b(GDT|IDT)=\s+([0-9a-f]+) ([0-9a-f]+)")
+FLAGS = re.compile(r"\b[RE]FL=([0-9a-f]+)")
+HALTED = re.compile(r"\bHLT=1\b")
 
 
 def tables(dump: str) -> dict[str, tuple[int, int]]:
@@ -26,6 +28,18 @@ def tables(dump: str) -> dict[str, tuple[int, int]]:
     if len(found) != 2:
         raise WireError("QEMU's register dump has no GDT and IDT")
     return found
+
+
+def halted(dump: str) -> bool:
+    """The CPU has executed HLT with interrupts off: nothing but an NMI will wake it.
+
+    The byte before rip says nothing of it: many an instruction ends in 0xf4, a load from -12(%ebp)
+    for one.
+    """
+    flags = FLAGS.search(dump)
+    if flags is None:
+        raise WireError("QEMU's register dump has no flags")
+    return HALTED.search(dump) is not None and not int(flags[1], 16) & RFLAGS_IF
 
 
 def registers(pc: Pc) -> Registers:

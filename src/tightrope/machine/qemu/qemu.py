@@ -14,10 +14,10 @@ from dataclasses import replace
 from tightrope.errors import CannotBe, MachineError
 from tightrope.machine.heard import heard_line
 from tightrope.machine.port import Ends, Progress, first_line, no_progress
-from tightrope.machine.qemu import stage
+from tightrope.machine.qemu import cpu, stage
 from tightrope.machine.qemu.acceleration import TCG, Acceleration
 from tightrope.machine.qemu.pc import Board, Pc
-from tightrope.machine.qemu.walk import halted, walk
+from tightrope.machine.qemu.walk import walk
 from tightrope.memory import PAGE_SIZE, Extent
 from tightrope.model import Console, Ending, Handover, Host, Run, Step, Stop
 from tightrope.x86 import cpu as x86
@@ -71,7 +71,6 @@ class Qemu:
         self._drive, self._drive_kept, self._second_port = drive, drive_kept, second_port
         self._walk_seconds = walk_seconds
         self._pc: Pc | None = None
-        self._handover: Handover | None = None
         self._entered = False
 
     def with_own_firmware(self, host: Host) -> Host:
@@ -130,7 +129,7 @@ class Qemu:
 
         `look` is called at each step that is seen to begin, while the CPU stands there.
         """
-        self._pc, self._handover = pc, handover
+        self._pc = pc
         run = walk(
             pc,
             handover,
@@ -200,10 +199,10 @@ class Qemu:
         self, seconds: float, progress: Progress, ends: Callable[[list[str]], str | None]
     ) -> Console:
         """Run on until `ends` names a reason, the machine halts or shuts down, or time is over."""
-        if self._pc is None or not self._entered or self._handover is None:
+        if self._pc is None or not self._entered:
             raise MachineError("there is no new kernel to listen to: the walk did not get there")
         self._entered = False
-        pc, handover = self._pc, self._handover
+        pc = self._pc
         heard = len(pc.lines)
         started = time.monotonic()
         quiet, known = started, heard
@@ -228,7 +227,7 @@ class Qemu:
                 why, ending = f"{words}; the CPU is at {rip:#x}", Ending.FELL
                 break
             rip = pc.registers()["rip"]
-            if halted(pc, handover):
+            if cpu.halted(pc.monitor("info registers")):
                 why, ending = f"halted at {rip:#x}", Ending.HALTED
                 break
             if left <= 0:

@@ -25,11 +25,9 @@ from tightrope.observe.interrupted import INFERRED, handlers, interrupted
 from tightrope.observe.mmu import WatchedMmu
 from tightrope.observe.post_mortem import explain, mmu_of
 from tightrope.observe.record import descriptors
-from tightrope.x86.cpu import RFLAGS_IF
 from tightrope.x86.walk import Access, Refused
 
 ACCESSED = 0x20
-HALT = b"\xf4"
 GATES = (6, 8, 13, 14)
 """#UD, #DF, #GP, #PF: their handlers in the old kernel's idt are where a fall may end up."""
 
@@ -112,7 +110,7 @@ def walk(
         fault = exceptions.explained(raised, handover, registers, mmu, len(seen) - 1)
         stop = Stop.FAULT
         starts += [(len(seen) - 1, step) for step in Step if starts[-1][1] < step <= fault.step]
-    if stop is Stop.LIMIT and _halted(mmu, registers):
+    if stop is Stop.LIMIT and cpu.halted(pc.monitor("info registers")):
         stop = Stop.HALT
     return Run.unwatched(
         machine=machine,
@@ -167,13 +165,3 @@ def _fetched(pc: Pc, handover: Handover, rip: int) -> bool:
     """The tables in use allow the CPU, which stands at `rip`, to fetch from there."""
     mmu = WatchedMmu(pc.ram, here(handover), cpu.registers(pc), {})
     return not isinstance(mmu.look(rip, 1, Access.FETCH), Refused)
-
-
-def _halted(mmu: WatchedMmu, registers: Registers) -> bool:
-    return not registers.rflags & RFLAGS_IF and mmu.look(registers.rip - 1, 1) == HALT
-
-
-def halted(pc: Pc, handover: Handover) -> bool:
-    """The CPU that stands has executed HLT with interrupts off: nothing will wake it."""
-    registers = cpu.registers(pc)
-    return _halted(WatchedMmu(pc.ram, here(handover), registers, {}), registers)
