@@ -6,13 +6,15 @@ guest  ->  here: (what was asked, the kernel's errno, the errnos that were told)
 
 from __future__ import annotations
 
+import base64
+import gzip
 import json
 from importlib import resources
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import debian_kernel
+from tests.conftest import REPOSITORY, debian_kernel
 from tests.perform import asked_linux
 from tests.perform.dom0 import BareLinux, Guest
 from tests.qemu.pcs import QUIET, initramfs, token
@@ -20,8 +22,10 @@ from tightrope import host, image
 from tightrope.deeds import performable
 from tightrope.deeds.rehearse import rehearse
 from tightrope.memory import Extent
+from tightrope.model import Host
 from tightrope.plan import Request
 
+MIB = 1 << 20
 MEBIBYTES = 640
 
 
@@ -45,6 +49,39 @@ def answers(guest: BareLinux, words: str = "") -> list[list[asked_linux.Row]]:
     return every
 
 
+COLLECTOR = ("capture.py", REPOSITORY / "contrib" / "capture.py")
+
+
+def collected(guest: BareLinux) -> Host:
+    """The guest as contrib/capture.py tells it."""
+    status, lines = guest.do("python capture.py > collected && gzip -c collected | base64")
+    assert status == 0, lines
+    return host.read(gzip.decompress(base64.b64decode("".join(lines))).decode(), "a guest")
+
+
+def of_the_guest(guest: BareLinux, command: str) -> str:
+    """The one line that a command says."""
+    status, (line,) = guest.do(command)
+    assert status == 0, line
+    return line
+
+
+def what_was_collected_is_true(guest: BareLinux) -> None:
+    """It is what the guest's own files say, each read without the collector."""
+    old = collected(guest)
+    symbol = of_the_guest(guest, "grep -m1 ' _text$' /proc/kallsyms")
+    code = of_the_guest(guest, "grep 'Kernel code' /proc/iomem")
+    assert (old.text.virt, old.text.phys) == (
+        int(symbol.split()[0], 16),
+        int(code.split("-")[0], 16),
+    )
+    assert old.crash_region is not None
+    size = of_the_guest(guest, "cat /sys/kernel/kexec_crash_size")
+    assert old.crash_region.size == int(size) == 192 * MIB
+    rows = of_the_guest(guest, "grep -c 'System RAM' /proc/iomem")
+    assert len(old.memory.ram) == int(rows)
+
+
 def named(rows: list[asked_linux.Row]) -> set[str]:
     return {name for name, _, _ in rows}
 
@@ -55,11 +92,14 @@ def errnos(rows: list[asked_linux.Row]) -> set[int]:
 
 @pytest.mark.parametrize("flavour", ["amd64", "amd64-6.12", "amd64-7.3"])
 def test_every_refusal_is_told_beforehand(flavour: str) -> None:
-    """With a crash region, once it was given back, and with one right after the other taken away."""
+    """With a crash region, once it was given back, and with one right after the other taken away.
+
+    Before that the machine is collected as docs/fleet.md has it.
+    """
     signed = (asked_linux.SIGNED, debian_kernel("amd64"))
-    with BareLinux(
-        flavour, crash="192M", mebibytes=MEBIBYTES, files=(*ASKED, signed)
-    ).up() as guest:
+    files = (*ASKED, signed, COLLECTOR)
+    with BareLinux(flavour, crash="192M", mebibytes=MEBIBYTES, files=files).up() as guest:
+        what_was_collected_is_true(guest)
         guest.do("mount -t securityfs security /sys/kernel/security")
         region, none, without_rights = answers(guest, "for-good")
     assert {0, 22, 99} <= errnos(region)
