@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tightrope.choices import OURS, Design
 from tightrope.cli.commands import FILES, known
 from tightrope.cli.parser import Usage, parser
 from tightrope.deeds.machines import MACHINES
@@ -63,11 +64,17 @@ def test_a_machine_that_is_none_is_refused_where_several_are_named() -> None:
         parser().parse_args(["matrix", "--on", "abacus"])
 
 
+def test_the_designs_that_can_be_asked_for_are_those_that_there_are() -> None:
+    assert [each.value for each in Design] == [*DESIGNS]
+    assert OURS in DESIGNS
+
+
 def test_arguments_are_made_only_for_a_command_that_is_named() -> None:
     """`--help` must not wait for registries; with its word a command has all it takes."""
     program = (
         "import sys; from tightrope.cli.parser import parser; parser(['--help']);"
-        "parser(['status', 'plan']); print('tightrope.model' in sys.modules); parser(['plan']); print('tightrope.model' in sys.modules)"
+        "parser(['status', 'matrix']); print('tightrope.deeds.machines' in sys.modules);"
+        "parser(['matrix']); print('tightrope.deeds.machines' in sys.modules)"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], check=True, capture_output=True, text=True

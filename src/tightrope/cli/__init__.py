@@ -18,8 +18,8 @@ inside the command that needs them, and what `--help` does not need inside the f
 `tightrope --help` takes no longer than twice a bare interpreter with argparse.  Exit status: 0
 holds, 1 a finding, 2 no verdict, 128 + n ended by signal n (130: Ctrl-C).
 
-May import: abi, check, deeds, errors, handover, host, image, kdump, memory, model, participants,
-perform, plan, prove, record, report, sabotage, shipped, views, vmcore
+May import: abi, check, choices, deeds, errors, handover, host, image, kdump, memory, model,
+participants, perform, plan, prove, record, report, sabotage, shipped, views, vmcore
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Arguments that several commands share: the new kernel, the old kernel, a mode, JSON.
 
-Rules: argparse and nothing heavy at import; names come from the registries that own them, which are
-imported inside the function that offers them.
+Rules: argparse and nothing heavy: what `--help` shows is here, in `choices`, and in
+deeds.machines, which loads no machine.
 """
 
 from __future__ import annotations
@@ -10,6 +10,16 @@ import argparse
 from argparse import ArgumentParser
 from collections.abc import Iterable
 
+from tightrope.choices import (
+    OURS,
+    Design,
+    Loader,
+    OnDamage,
+    Paging,
+    Protocol,
+    XenCrash,
+    XenInterface,
+)
 from tightrope.cli.command import CRASH_SIZE
 from tightrope.cli.values import line, number, path, size
 
@@ -46,15 +56,11 @@ def force(group: ArgumentParser | argparse._ArgumentGroup) -> None:
 
 def modes() -> list[str]:
     """The page-table formats by name."""
-    from tightrope.model import Paging
-
     return [each.value for each in Paging]
 
 
 def loaders() -> list[str]:
     """Who may choose where segments go, by name."""
-    from tightrope.model import Loader
-
     return [each.value for each in Loader]
 
 
@@ -77,16 +83,12 @@ def loader(group: ArgumentParser | argparse._ArgumentGroup) -> None:
 
 def interfaces() -> list[str]:
     """The ways of asking a hypervisor by name."""
-    from tightrope.model import XenInterface
-
     return [each.value for each in XenInterface]
 
 
 def design(group: ArgumentParser | argparse._ArgumentGroup, help: str) -> None:
     """`--design`, of those that there are."""
-    from tightrope.participants import DESIGNS, OURS
-
-    group.add_argument("--design", default=OURS, choices=list(DESIGNS), help=help)
+    group.add_argument("--design", default=OURS, choices=[each.value for each in Design], help=help)
 
 
 def machines(text: str) -> tuple[str, ...]:
@@ -106,8 +108,6 @@ def _each_once(names: Iterable[str], known: Iterable[str]) -> tuple[str, ...]:
 
 def new_kernel(parser: ArgumentParser) -> None:
     """What the new kernel is and what it is handed."""
-    from tightrope.model import Protocol
-
     new = parser.add_argument_group("the new kernel")
     new.add_argument(
         "kernel",
@@ -142,8 +142,6 @@ def new_kernel(parser: ArgumentParser) -> None:
 
 def verify(parser: ArgumentParser) -> None:
     """`--verify` and `--from-top`, which `tightrope load` has by itself."""
-    from tightrope.model import OnDamage
-
     parser.add_argument(
         "--from-top",
         action="store_true",
@@ -169,8 +167,6 @@ def flat(group: ArgumentParser | argparse._ArgumentGroup) -> None:
 
 def old_kernel(parser: ArgumentParser) -> None:
     """The old kernel, and the kind of the kexec."""
-    from tightrope.model import XenCrash
-
     old = parser.add_argument_group("the old kernel")
     old.add_argument(
         "--host", metavar="FILE", help="a host description; without one `tightrope host example`"

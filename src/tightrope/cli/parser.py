@@ -15,7 +15,7 @@ from typing import NamedTuple, NoReturn
 
 from tightrope import __version__
 from tightrope.cli import commands
-from tightrope.cli.command import CRASH_SIZE, Command, Help, epilog
+from tightrope.cli.command import CRASH_SIZE, Help, epilog
 
 
 class Group(NamedTuple):
@@ -69,6 +69,7 @@ EXAMPLES = (
     "tightrope glossary V",
 )
 STATUS = "0 it holds, 1 a finding, 2 no verdict"
+
 
 Subparsers = argparse._SubParsersAction
 
@@ -171,14 +172,15 @@ def parser(words: Sequence[str] | None = None) -> Parser:
         formatter_class=Help,
     )
     top.add_argument("--version", action="version", version=f"tightrope {__version__}")
-    names = top.add_subparsers(title="commands", required=True, metavar="COMMAND", prog=top.prog)
+    names = _words(top, "commands", "COMMAND")
     groups: dict[str, Subparsers[Parser]] = {}
-    for command in commands.known(asked):
+    for command in commands.known(asked) if words is None or words[:1] != ["--version"] else ():
         first, _, second = command.name.partition(" ")
-        if not second:
-            _fill(_named(names, first, command), command, wanted=asked in (None, first))
+        if asked not in (None, first):
+            if first not in names.choices:
+                _by_name(names, first, GROUPS[first].help if second else command.help)
             continue
-        if first not in groups:
+        if second and first not in groups:
             about = GROUPS[first]
             group = names.add_parser(
                 first,
@@ -187,25 +189,26 @@ def parser(words: Sequence[str] | None = None) -> Parser:
                 epilog=epilog(about.examples),
                 formatter_class=Help,
             )
-            groups[first] = group.add_subparsers(
-                title=about.title, required=True, metavar=about.metavar, prog=group.prog
-            )
-        _fill(_named(groups[first], second, command), command, wanted=asked in (None, first))
+            groups[first] = _words(group, about.title, about.metavar)
+        one = (groups[first] if second else names).add_parser(
+            second or first,
+            help=command.help,
+            description=command.description,
+            epilog=epilog(command.examples, command.status),
+            formatter_class=Help,
+        )
+        one.set_defaults(command=command)
+        for take in command.takes:
+            take(one)
     return top
 
 
-def _named(names: Subparsers[Parser], word: str, command: Command) -> Parser:
-    return names.add_parser(
-        word,
-        help=command.help,
-        description=command.description,
-        epilog=epilog(command.examples, command.status),
-        formatter_class=Help,
-    )
+def _words(before: Parser, title: str, metavar: str) -> Subparsers[Parser]:
+    """What may follow a word, or the name of the program."""
+    return before.add_subparsers(title=title, required=True, metavar=metavar, prog=before.prog)
 
 
-def _fill(one: Parser, command: Command, *, wanted: bool) -> None:
-    one.set_defaults(command=command)
-    if wanted:
-        for take in command.takes:
-            take(one)
+def _by_name(words: Subparsers[Parser], word: str, help: str) -> None:
+    """A word that the command line does not have: a line of the list costs less than a parser."""
+    words._choices_actions.append(words._ChoicesPseudoAction(word, (), help))
+    words.choices[word] = None  # type: ignore[assignment]

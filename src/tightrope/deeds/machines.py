@@ -11,9 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from typing import TYPE_CHECKING
 
 from tightrope.errors import BadInput, MissingPart
-from tightrope.machine.port import Machine
+
+if TYPE_CHECKING:
+    from tightrope.machine.port import Machine
 
 
 def emulator() -> Machine:

@@ -13,11 +13,12 @@ Whoever adds a noun puts it beside its like; what many rooms use is named here t
 numpy or is made by one deed alone has a door of its own: `p2m`, `dump`, `pgd`, `proof`,
 `comparison`, `matrix`, `agreement`.
 
-May import: errors, memory, printk, x86
+May import: choices, errors, memory, printk, x86
 """
 
 from __future__ import annotations
 
+from tightrope.choices import Loader, OnDamage, Paging, Protocol, XenCrash, XenInterface
 from tightrope.model.efi import Efi, EfiLoader, EfiRange, SecureBoot
 from tightrope.model.handover import Handover, Tables
 from tightrope.model.host import (
@@ -41,11 +42,10 @@ from tightrope.model.image import (
     Movable,
     Part,
     Payload,
-    Protocol,
 )
 from tightrope.model.inputs import Inputs, Module
-from tightrope.model.intent import ZERO_FRAME, Backup, Intent, OnDamage, Segment, SegmentRole
-from tightrope.model.loaded import Habits, Loaded, Loader
+from tightrope.model.intent import ZERO_FRAME, Backup, Intent, Segment, SegmentRole
+from tightrope.model.loaded import Habits, Loaded
 from tightrope.model.of_a_host import once_a_host
 from tightrope.model.participant import (
     EVERY_PROMISE,
@@ -90,9 +90,9 @@ from tightrope.model.through import (
     called_at,
 )
 from tightrope.model.verdict import Breakage, Criterion, Finding, Outcome, Verdict
-from tightrope.model.walk import PAGING_OFF, STEP_NAMES, Paging, Step
+from tightrope.model.walk import PAGING_OFF, STEP_NAMES, Step
 from tightrope.model.world import Piece, PieceRole, WayOut, World
-from tightrope.model.xen import Dom0, Xen, XenCrash, XenInterface, XenPage
+from tightrope.model.xen import Dom0, Xen, XenPage
 
 __all__ = [
     "EVERYTHING",

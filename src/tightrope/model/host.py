@@ -15,9 +15,9 @@ from tightrope.x86 import control
 from tightrope.x86.walk import Mmu
 
 if TYPE_CHECKING:
+    from tightrope.choices import Paging
     from tightrope.model.efi import Efi
     from tightrope.model.entered import Entered
-    from tightrope.model.walk import Paging
     from tightrope.model.xen import Xen
 
 LASS = 1 << 27

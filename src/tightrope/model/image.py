@@ -6,7 +6,6 @@ Rules: frozen, keyword-only, slotted; nouns only, see the package.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from tightrope.memory import Phys
@@ -15,19 +14,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from tightrope.choices import Protocol
+
 Buffer = bytes | bytearray | memoryview
-
-
-class Protocol(StrEnum):
-    """What state and arguments an entry point expects; the sources are in `abi`."""
-
-    LINUX_64 = "linux64"
-    LINUX_32 = "linux32"
-    PVH = "pvh"
-    MULTIBOOT = "multiboot"
-    MULTIBOOT2 = "multiboot2"
-    FLAT = "flat"
-    """No arguments: the first byte, or an ELF file's e_entry, in flat segments."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from tightrope.choices import Paging, Protocol
     from tightrope.model.host import Named
-    from tightrope.model.image import Buffer, Image, Protocol
+    from tightrope.model.image import Buffer, Image
     from tightrope.model.inputs import Inputs
     from tightrope.model.through import Through
-    from tightrope.model.walk import Paging
 
 
 class SegmentRole(StrEnum):
@@ -67,13 +67,6 @@ class Segment:
         if self.role in (SegmentRole.MODULE, SegmentRole.OTHER):
             return f"{self.role} {self.number}"
         return self.role.value
-
-
-class OnDamage(StrEnum):
-    """What a purgatory does with a segment that is not what was loaded, once it has said so."""
-
-    HALT = "halt"
-    RESET = "reset"
 
 
 ZERO_FRAME = -1

@@ -7,21 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from tightrope.model.recording import HeldSegment
 
 if TYPE_CHECKING:
+    from tightrope.choices import Loader
     from tightrope.model.participant import Participant
-
-
-class Loader(StrEnum):
-    """Who chooses where the new kernel's segments go; the value is the word of the command line."""
-
-    TIGHTROPE = "tightrope"
-    KEXEC_TOOLS = "kexec-tools"
-    FILE_LOAD = "file-load"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

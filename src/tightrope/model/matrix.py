@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 from tightrope.model.host import FOUR_FOUR
 
 if TYPE_CHECKING:
+    from tightrope.choices import Paging, XenCrash
     from tightrope.model.verdict import Outcome
-    from tightrope.model.walk import Paging
-    from tightrope.model.xen import XenCrash
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from tightrope.choices import Paging
 from tightrope.memory import PAGE_SIZE, Virt
-from tightrope.model.walk import Paging
 from tightrope.x86 import cpu as x86
 from tightrope.x86.paging import FORMATS, Format
 

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tightrope.model.loaded import Loader
+    from tightrope.choices import Loader, Paging
     from tightrope.model.verdict import Outcome
-    from tightrope.model.walk import Paging
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

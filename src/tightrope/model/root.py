@@ -2,15 +2,15 @@
 
 Rules: frozen, keyword-only, slotted; nouns only, see the package.  Standard library alone.
 
-May import: memory, model
+May import: choices, memory, model
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tightrope.choices import Paging
 from tightrope.memory import Phys, Virt
-from tightrope.model.walk import Paging
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -15,12 +15,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, assert_never
 
+from tightrope.choices import XenInterface
 from tightrope.memory import PAGE_SIZE, Phys, Virt
-from tightrope.model.xen import XenInterface
 
 if TYPE_CHECKING:
+    from tightrope.choices import XenCrash
     from tightrope.model.host import Host, Named
-    from tightrope.model.xen import Xen, XenCrash, XenPage
+    from tightrope.model.xen import Xen, XenPage
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,7 +6,7 @@ Rules: frozen, keyword-only, slotted; nouns only, see the package.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import IntEnum, StrEnum
+from enum import IntEnum
 
 
 class Step(IntEnum):
@@ -33,18 +33,3 @@ STEP_NAMES: Mapping[Step, str] = {
 
 PAGING_OFF = "turn paging off"
 """What step 5 is on i386 and PAE."""
-
-
-class Paging(StrEnum):
-    """The four page-table formats; the value is the name used in host files and on the command
-    line."""
-
-    I386 = "i386"
-    PAE = "pae"
-    X86_64 = "x86_64"
-    LA57 = "la57"
-
-    @property
-    def long_mode(self) -> bool:
-        """64-bit code: paging cannot be turned off where it runs, so there is a page_table_b."""
-        return self in (Paging.X86_64, Paging.LA57)

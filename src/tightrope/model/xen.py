@@ -6,7 +6,6 @@ Rules: frozen, keyword-only, slotted; nouns only, see the package.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from tightrope.memory import Extent, Machine, PseudoPhys, Virt
@@ -14,24 +13,6 @@ from tightrope.memory import Extent, Machine, PseudoPhys, Virt
 if TYPE_CHECKING:
     from tightrope.model.host import Named
     from tightrope.model.p2m import P2m
-
-
-class XenInterface(StrEnum):
-    """How dom0 asks the hypervisor for the jump."""
-
-    V1 = "v1"
-    """The thread's: dom0's own tables, list and code; a fixmap for each page."""
-    V2 = "v2"
-    """Xen 4.4 on: segments; list, tables and code are the hypervisor's."""
-
-
-class XenCrash(StrEnum):
-    """Who dies in a crash kexec under Xen."""
-
-    DOM0 = "dom0"
-    """It panics and asks for the jump by hypercall."""
-    HYPERVISOR = "hypervisor"
-    """It starts what was loaded by itself; dom0's tables need not be the current ones."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,11 +11,12 @@ contract.
 Rules: a participant is a value that says everything of itself; nothing here builds a table or lays
 a byte, and nobody else tells participants apart by their names.
 
-May import: errors, memory, model, routines
+May import: choices, errors, memory, model, routines
 """
 
+from tightrope.choices import OURS
 from tightrope.participants.chain import chain
-from tightrope.participants.relocation import DESIGNS, OURS, named
+from tightrope.participants.relocation import DESIGNS, named
 from tightrope.participants.stubs import stub
 
 __all__ = ["DESIGNS", "OURS", "chain", "named", "stub"]

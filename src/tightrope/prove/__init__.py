@@ -1,6 +1,7 @@
 """The thread's last claim, for all memory maps, or the counterexample.
 
     run        all theorems, and putting a goal to the test
+    says       the theorems by their words
     goal       the vocabulary: goals, limits, mutants, SMT-LIB scripts
     solver     the door to z3, and formulas written for any other solver
     theorems/  1 to 4: page tables, designs, the order of the switch, the copy

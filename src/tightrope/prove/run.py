@@ -29,15 +29,6 @@ THEOREMS: Mapping[str, Callable[[], Iterator[Goal]]] = {
     "code": code.goals,
 }
 """The word on the command line -> its goals."""
-SAYS: Mapping[str, str] = {
-    "tables": "page_table_a maps V and P and nothing else, for all V and P",
-    "designs": "exactly when the rival designs are right",
-    "split": "on which memory splits and Xen layouts they always are",
-    "switch": "which orders of the table switch are safe, and that ours is",
-    "copy": "the page list does what the plan wants, for lists of any length",
-    "code": "the relocation code, on its bytes, for all V, P and lists; or somebody else's",
-}
-"""The same words -> what the theorem says, as `--help` shows it."""
 MUTANTS: tuple[Callable[[], Iterator[Mutant]], ...] = (builder_mutants.mutants, code.mutants)
 """Where mutants come from."""
 

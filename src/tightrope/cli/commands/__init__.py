@@ -3,8 +3,8 @@
 Rules: a file has a command's arguments beside the function that does it: one call of a deed, one
 report, one exit status.  Packages are imported inside the function that needs them.
 
-May import: abi, check, deeds, errors, handover, host, image, kdump, memory, model, participants,
-perform, plan, printk, prove, record, report, sabotage, shipped, views, vmcore
+May import: abi, check, choices, deeds, errors, handover, host, image, kdump, memory, model,
+participants, perform, plan, printk, prove, record, report, sabotage, shipped, views, vmcore
 """
 
 from __future__ import annotations

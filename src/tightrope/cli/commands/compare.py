@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from contextlib import closing
 
+from tightrope.choices import OURS
 from tightrope.cli import files
 from tightrope.cli.arguments import new_kernel, old_kernel, shown
 from tightrope.cli.command import FINDING, HOLDS, command
@@ -24,7 +25,6 @@ from tightrope.cli.show import ready, show
 def compare(options: Namespace) -> int:
     from tightrope.deeds.compare import compare as deed
     from tightrope.model import Outcome
-    from tightrope.participants import OURS
     from tightrope.report.progress import Bar
     from tightrope.views.comparison import VIEW
 

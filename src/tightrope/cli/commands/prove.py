@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 def theorems(parser: ArgumentParser) -> None:
     """A word for each theorem, and one for the hypotheses on a plan."""
-    from tightrope.prove.run import SAYS
+    from tightrope.prove.says import SAYS
 
     _options(parser, default=None)
     parser.set_defaults(theorem=None)

@@ -9,15 +9,17 @@
     xen_v1           a design of dom0's, as a hypervisor calls it
     xen_v2           the hypervisor's own
 
-Rules: this is the only list of designs; the command line, `compare` and the tests read it.
+Rules: this is the only list of what makes them; the command line has their names of
+`choices.Design`, and mypy and a test hold the two together.
 
-May import: errors, model, participants, routines
+May import: choices, errors, model, participants, routines
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from tightrope.choices import Design
 from tightrope.errors import BadInput
 from tightrope.model import Paging, Participant
 from tightrope.participants.relocation.damm_v4 import damm_v4
@@ -27,14 +29,13 @@ from tightrope.participants.relocation.split_function import split_function
 from tightrope.participants.relocation.two_tables import two_tables
 
 DESIGNS: Mapping[str, Callable[[Paging], Participant]] = {
-    "in-place": in_place,
-    "two-tables": two_tables,
-    "one-table": one_table,
-    "damm-v4": damm_v4,
-    "split-function": split_function,
+    Design.IN_PLACE.value: in_place,
+    Design.TWO_TABLES.value: two_tables,
+    Design.ONE_TABLE.value: one_table,
+    Design.DAMM_V4.value: damm_v4,
+    Design.SPLIT_FUNCTION.value: split_function,
 }
 """This project's designs by name, in the order of history but for the thread's own."""
-OURS = "two-tables"
 
 
 def named(design: str) -> Callable[[Paging], Participant]:
