@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from tests.check.breaking import Breach, Change, Walked, entry_of, kernel, kernel_entry_in_b
-from tests.check.breaking_told import Overlaid, flipped, in_a_crash
+from tests.check.breaking_told import Overlaid, flipped, in_a_crash, planned
 from tests.makers.hosts import table_b
 from tests.rehearse.runs import CRASH_REGION
 from tightrope.memory import Extent, Phys, Virt
@@ -19,6 +19,7 @@ from tightrope.model import (
     Handover,
     Host,
     Image,
+    Intent,
     Named,
     Payload,
     Piece,
@@ -79,6 +80,15 @@ def crash_region(old: Host, plan: Plan) -> Host:
 def first_source(plan: Plan) -> int:
     moved = plan.sources[plan.sources != plan.destinations]
     return int(moved[0]) * PAGE
+
+
+def line(words: bytes) -> Change:
+    """Another command line, which plan and memory agree on."""
+
+    def change(data: bytearray, _plan: Intent) -> None:
+        data[:] = words.ljust(len(data), b"\0")
+
+    return planned("command line", change)
 
 
 def laid_twice(handover: Handover, run: Run) -> Walked:
@@ -444,6 +454,22 @@ PLACED = (
         ),
         step=Step.PREPARE,
         says="has 256.0 MiB (0x10000000), and this kernel needs at least",
+    ),
+    Breach(
+        rule="memory-limited",
+        name="memmap= with memory that is not there",
+        change=line(b"memmap=1@1T"),
+        step=Step.PREPARE,
+        says="the command line calls [0x10000000000, 0x10000000001) RAM, and it is a hole",
+        also=frozenset({"command-line-as-given"}),
+    ),
+    Breach(
+        rule="memory-room",
+        name="mem= with less than the kernel needs",
+        change=line(b"mem=1M"),
+        step=Step.PREPARE,
+        says="of memory that mem=0x100000 leaves, and needs at least",
+        also=frozenset({"command-line-as-given"}),
     ),
     Breach(
         rule="crash-region-low",

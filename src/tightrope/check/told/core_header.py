@@ -24,7 +24,7 @@ CORE, CURRENT, LOAD, NOTE, RWX = 4, 1, 1, 4, 7
 MACHINE_32, MACHINE_64 = 3, 62
 MOST_ROWS = 0xFFFE
 WORD = re.compile(rb"(?:^|\s)elfcorehdr=(\S+)")
-NUMBER = re.compile(rb"(?:0x[0-9a-f]+|[0-9]+)", re.IGNORECASE)
+NUMBER = re.compile(rb"0x[0-9a-f]+|0[0-7]*|[1-9][0-9]*", re.IGNORECASE)
 UNITS = {bytes([suffix]): 10 * power for power, suffix in enumerate(b"kmgtpe", 1)}
 """Bits by which memparse() shifts a number with a letter behind it (Linux lib/cmdline.c)."""
 
@@ -82,18 +82,16 @@ def named(line: bytes) -> int | None:
 
 
 def memparse(text: bytes) -> tuple[int, bytes] | None:
-    """A number with a unit or none, as Linux reads it (lib/cmdline.c), and what is behind it; None
-    where there is no number."""
+    """A number of 64 bits with a unit or none, as Linux reads it (lib/cmdline.c), and what is
+    behind it; None where there is no number."""
     found = NUMBER.match(text)
     if found is None:
         return None
     digits, rest = found[0].decode(), text[found.end() :]
     octal = digits.startswith("0") and digits.isdigit()
     unit = UNITS.get(rest[:1].lower(), 0)
-    try:
-        return int(digits, 8 if octal else 0) << unit, rest[1:] if unit else rest
-    except ValueError:
-        return None
+    value = int(digits, 8 if octal else 0) << unit
+    return value & (1 << 64) - 1, rest[1:] if unit else rest
 
 
 def read(memory: Memory, at: int) -> CoreHeader:

@@ -60,6 +60,12 @@ def map_problems(case: Case, told: Told, memory: Memory) -> Iterator[str]:
             yield f"{extent} is {name}, and is not said to be"
 
 
+def usable(case: Case, told: Told, memory: Memory) -> tuple[Extent, ...] | None:
+    """The RAM that is the new kernel's; None where its core header cannot be read."""
+    wanted = _wanted(case, told, memory)
+    return None if wanted is None else union(wanted.get(RAM, ()))
+
+
 def _matters(case: Case, number: int, extents: Sequence[Extent]) -> tuple[Extent, ...]:
     """What of a difference makes one.
 
@@ -114,7 +120,7 @@ def _wanted(case: Case, told: Told, memory: Memory) -> dict[int, tuple[Extent, .
             out[RAM] = subtract(out.get(RAM, ()), [below])
     own = case.host.crash_region
     if case.intent.crash and own is not None:
-        kept = _kept(told, memory)
+        kept = kept_for_a_dump(told, memory)
         if kept is None:
             return None
         low = subtract([FIRST_MIB], subtract([FIRST_MIB], out.get(RAM, ())))
@@ -124,8 +130,9 @@ def _wanted(case: Case, told: Told, memory: Memory) -> dict[int, tuple[Extent, .
     return out
 
 
-def _kept(told: Told, memory: Memory) -> tuple[Extent, ...] | None:
-    """Whole pages of the core header, and of what it says low memory was saved to."""
+def kept_for_a_dump(told: Told, memory: Memory) -> tuple[Extent, ...] | None:
+    """Whole pages of the core header, and of what it says low memory was saved to; None where it
+    cannot be read."""
     at = core_header.named(told.line)
     if at is None:
         return ()

@@ -1,0 +1,183 @@
+"""Rules about the memory that a Linux kernel has to live on, as its command line lets it.
+
+    there   the RAM that is left of what it is told, and the kernel itself, which it always keeps
+    least   what is known to be needed: the decompressor's room, the initrd packed and unpacked, and
+            what a kernel takes until its init runs
+    wanted  what has been seen to be needed on some machine
+
+Rules: what mem= and memmap= say is worked out in `told.limits`; who is told less or more than there
+is by the map itself is asked by `memory-told`.  Source: Linux
+Documentation/admin-guide/kernel-parameters.txt, mem=, memmap=; arch/x86/kernel/setup.c.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from tightrope.check.case import Case, owner
+from tightrope.check.placed import runs_in
+from tightrope.check.rule import Found, advice, finding, rule
+from tightrope.check.told.limits import Limited, arguments, limited
+from tightrope.check.told.memory_map import kept_for_a_dump, usable
+from tightrope.check.told.reading import AsLoaded, told_as_loaded
+from tightrope.memory import Extent, subtract, union
+from tightrope.model import SegmentRole, Step
+
+MIB = 1 << 20
+FIRST_MIB = Extent(0, MIB)
+LEAST, ENOUGH = 8 * MIB, 24 * MIB
+"""What a kernel takes besides until its init runs: no less than the first, and seldom more than
+the second.
+
+Seen in QEMU on a PC with one CPU and an initrd of 2 MiB that unpacks to as much, region by region
+in steps of 2 MiB: above init_size and initrd Debian's kernels came to their init with 8 MiB and
+more (6.12), with 15 (6.1 for 686-pae), 18 (7.3) and 19 (6.1 for amd64); with 2 MiB less they ran
+out of memory.
+"""
+SPARE = 16 * MIB
+"""The same where it is the root file system's limit that counts: between what surely fails and
+what holds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Needed:
+    """Bytes until init runs: `least` surely, `wanted` on some machines."""
+
+    least: int
+    wanted: int
+    evidence: Mapping[str, str]
+    """What they are made of, label to text."""
+
+
+@rule(
+    "memory-limited",
+    Step.PREPARE,
+    says="What mem= and memmap= call RAM is RAM, and the new kernel's to use.",
+    source="Linux arch/x86/kernel/e820.c, parse_memmap_one; admin-guide/kernel-parameters.txt, memmap=",
+)
+def memory_limited(case: Case) -> Iterator[Found]:
+    """What the command line adds to the map, against what is the new kernel's."""
+    found = case.once(_limited)
+    told = told_as_loaded(case)
+    if found is None or told is None or not found.said:
+        return
+    # Linux keeps the first MiB to itself, whatever is said of it (setup.c, reserve_real_mode,
+    # trim_bios_range).
+    added = subtract(found.ram, [*told.ram, FIRST_MIB])
+    memory = AsLoaded(case.handover)
+    wrong = subtract(added, usable(case, told, memory) or added)
+    for extent in wrong[:1]:
+        kept = kept_for_a_dump(told, memory) if case.intent.crash else None
+        if any(extent.start in each for each in kept or ()):
+            what = "what the dump is found by: the core header, or what low memory was saved to"
+        elif case.intent.crash and not _of_the_region(case, extent):
+            what = f"not the crash kernel's: {owner(case, extent.start)}"
+        else:
+            what = owner(case, extent.start)
+        yield finding(
+            f"the command line calls {extent} RAM, and it is {what}",
+            evidence={"memmap=": _spelt(told.line)},
+            mend="leave memmap= out, or name in it what is the new kernel's and no more",
+        )
+
+
+@rule(
+    "memory-room",
+    Step.PREPARE,
+    says="The new kernel has memory enough to come to its init, as its command line lets it.",
+    source="Linux arch/x86/kernel/e820.c, parse_memopt; Documentation/arch/x86/boot.rst, init_size",
+)
+def memory_room(case: Case) -> Iterator[Found]:
+    """A plain kexec; whether a crash kernel has enough is asked of its region."""
+    if case.intent.crash or not case.linux:
+        return
+    there, said = there_is(case, case.host.memory.ram)
+    if case.intent.image.payload is None and not said:
+        return
+    needed = needed_by(case)
+    left = f"that {said} leaves" if said else "of this machine"
+    mend = (
+        f"leave {said.partition('=')[0]}= out, or leave {mib(needed.wanted)} with it"
+        if said
+        else f"this kernel takes a machine with {mib(needed.wanted)}"
+    )
+    if needed.least > there:
+        yield finding(
+            f"the new kernel has the {mib(there)} of memory {left}, and needs at least"
+            f" {mib(needed.least)} until its init runs",
+            evidence=needed.evidence,
+            mend=mend,
+        )
+    elif needed.wanted > there:
+        yield advice(
+            f"the new kernel has the {mib(there)} of memory {left}, which may be too little:"
+            f" kernels have been seen to want {mib(needed.wanted)} until their init runs",
+            evidence=needed.evidence,
+            mend=mend,
+        )
+
+
+def there_is(case: Case, memory: Sequence[Extent]) -> tuple[int, str]:
+    """Bytes of some memory that the new kernel may use, and what of its command line takes away
+    others.
+
+    What the kernel itself lies in Linux adds where it was taken away
+    (arch/x86/kernel/setup.c, e820_add_kernel_range): no more than the room that its header asks for.
+    """
+    found = case.once(_limited)
+    if found is None or not found.said:
+        return sum(each.size for each in memory), ""
+    itself = Extent.sized(
+        runs_in(case).end - case.intent.image.init_size, case.intent.image.init_size
+    )
+    used = union([*subtract(found.ram, [FIRST_MIB]), itself])
+    return sum(each.size for each in subtract(memory, subtract(memory, used))), found.said
+
+
+def needed_by(case: Case) -> Needed:
+    """What this kernel needs with its initrd and its command line."""
+    image = case.intent.image
+    packed = sum(len(each.data) for each in case.intent.segments if each.role is SegmentRole.INITRD)
+    files = (packed if case.unpacked is None else case.unpacked) if packed else 0
+    # A root file system of tmpfs takes half of the memory that is there (mm/shmem.c); root= makes
+    # it ramfs (init/do_mounts.c, init_rootfs), which takes all.  6.12 says "write error" to one
+    # that is larger.
+    told = told_as_loaded(case)
+    rooted = told is not None and any(name == b"root" for name, _ in arguments(told.line))
+    halved = 0 if rooted else files
+    certain = image.init_size + packed + files
+    return Needed(
+        least=certain + max(LEAST, halved),
+        wanted=certain + max(ENOUGH, halved + SPARE if halved else 0),
+        evidence={
+            "decompressor": f"{mib(image.init_size)} (init_size)",
+            "initrd": f"{mib(packed)} packed, {mib(files)} unpacked"
+            + (", in a tmpfs that takes half of the memory" if halved > LEAST else ""),
+            "to init": f"{mib(LEAST)} at least",
+        },
+    )
+
+
+def mib(size: int) -> str:
+    """A size as text."""
+    return f"{size / MIB:.1f} MiB ({size:#x})"
+
+
+def _limited(case: Case) -> Limited | None:
+    told = told_as_loaded(case)
+    return limited(told) if told is not None and case.linux else None
+
+
+def _of_the_region(case: Case, extent: Extent) -> bool:
+    region = case.host.crash_region
+    own = [] if region is None else [region]
+    return any(
+        each.covers(extent) for each in (*own, *(one.extent for one in case.host.crash_memory))
+    )
+
+
+def _spelt(line: bytes) -> str:
+    """The values of memmap=, as they are written."""
+    said = [value or b"" for name, value in arguments(line) if name == b"memmap"]
+    return b" ".join(said).decode("utf-8", "backslashreplace")
