@@ -62,11 +62,13 @@ def trees(built: Handover) -> tuple[Tree, ...]:
         if tables is not None and tables.root not in {root for _, root, _ in named}:
             named.append((name, tables.root, tables.pages))
             frames.update(tables.pages)
-    return tuple(_tree(built, frames, *each) for each in named)
+    known = Known(built)
+    return tuple(_tree(built, known, frames, *each) for each in named)
 
 
 def _tree(
     built: Handover,
+    known: Known,
     frames: Mapping[int, memoryview],
     name: str,
     root: int,
@@ -77,14 +79,13 @@ def _tree(
     order = np.argsort(found.virt, kind="stable")
     rights = _bits(found)[order]
     merged = runs(found.virt[order], found.phys[order], found.size[order], rights)
-    known = _known(built)
     reaches = tuple(
         Reach(
             virt=virt,
             phys=phys,
             size=last + 1 - virt,
             rights="r" + "".join(c if bit >> n & 1 else "-" for n, c in enumerate(_RIGHTS)),
-            holds=_holds(known, Extent.sized(phys, last + 1 - virt)),
+            holds=known.within(Extent.sized(phys, last + 1 - virt)),
         )
         for virt, last, phys, bit in zip(
             merged.virt.tolist(),
@@ -105,23 +106,29 @@ def _bits(found: Mappings) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
     return out
 
 
-def _known(built: Handover) -> tuple[tuple[Extent, str], ...]:
-    """What lies where, the most telling first."""
-    host, intent = built.host, built.intent
-    out = [(Extent.sized(intent.control_page, PAGE_SIZE), "the control page")]
-    out += [(each.extent, each.what) for each in built.pieces]
-    out += [(each.destination, each.name) for each in intent.segments]
-    out += [(each.extent, each.what) for each in intent.identity]
-    out += [(Extent.sized(host.text.phys, host.text.size), "the old kernel's image")]
-    out += [(each.extent, each.what) for each in (*host.busy, *host.firmware)]
-    return tuple(out)
+class Known:
+    """What lies where.  Pieces are many, and ranges too: each is asked for in one go."""
 
+    def __init__(self, built: Handover) -> None:
+        """All that has a name, the most telling first."""
+        host, intent = built.host, built.intent
+        out = [(Extent.sized(intent.control_page, PAGE_SIZE), "the control page")]
+        out += [(each.extent, each.what) for each in built.pieces]
+        out += [(each.destination, each.name) for each in intent.segments]
+        out += [(each.extent, each.what) for each in intent.identity]
+        out += [(Extent.sized(host.text.phys, host.text.size), "the old kernel's image")]
+        out += [(each.extent, each.what) for each in (*host.busy, *host.firmware)]
+        self._names = [what for _, what in out]
+        self._starts = np.array([each.start for each, _ in out], np.uint64)
+        self._ends = np.array([each.end for each, _ in out], np.uint64)
 
-def _holds(known: tuple[tuple[Extent, str], ...], extent: Extent) -> str:
-    """The names of what lies in an extent; RAM where it is more than a few things."""
-    names = dict.fromkeys(what for each, what in known if each.overlaps(extent))
-    few = list(names)[:3]
-    return ", ".join(few) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    def within(self, extent: Extent) -> str:
+        """The names of what lies in an extent; RAM where it is more than a few things."""
+        start, end = np.uint64(extent.start), np.uint64(extent.end)
+        there = np.maximum(self._starts, start) < np.minimum(self._ends, end)
+        names = dict.fromkeys(self._names[number] for number in np.flatnonzero(there).tolist())
+        few = list(names)[:3]
+        return ", ".join(few) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def sections(built: Handover) -> Iterator[Section]:
