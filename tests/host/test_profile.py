@@ -215,6 +215,9 @@ WRONG: list[tuple[str, object, str, str]] = [
     ("crash_region", CRASH | {"start": 0x2E20_0000}, "crash_region", "overlaps the old kernel"),
     ("crash_region", CRASH | {"start": 0x31FF_F000}, "crash_region", "overlaps the old kernel"),
     ("busy.1.start", 0xBFFD_9000, "busy[1]", "is not all RAM"),
+    ("firmware.0.start", 0x2E20_0000, "firmware[0]", "overlaps the kernel text"),
+    ("firmware.0.start", 0x30FF_8000, "firmware[0]", "overlaps the kernel text"),
+    ("firmware.0.start", 0x31FF_F000, "firmware[0]", "overlaps private"),
     # registers
     ("registers.cr0", 0x0005_0033, "registers.cr0", "lacks PG,"),
     ("registers.cr0", 0x8005_0032, "registers.cr0", "lacks PE,"),

@@ -257,6 +257,22 @@ def test_a_file_that_ends_early_is_no_core(size: int) -> None:
         vmcore.parse(elf_core([])[:size], "made")
 
 
+@pytest.mark.parametrize("rows", [0, 1])
+def test_a_core_that_ends_inside_its_program_headers_was_cut_short(rows: int) -> None:
+    """Notes come first: with them alone it would look like a core without memory."""
+    data = elf_core([Load(BASE, page(1)), Load(BASE + 0x1000, page(2))], vmcoreinfo(INFO))
+    for size in (64 + rows * 56, 64 + rows * 56 + 55):
+        with pytest.raises(CoreError, match=f"cut short inside .* of 3 {rows} are there"):
+            vmcore.parse(data[:size], "made")
+    with pytest.raises(CoreError, match="which has 232 bytes: it was cut short"):
+        vmcore.parse(data[: 64 + 3 * 56], "made")
+
+
+def test_a_flattened_file_of_nothing_names_what_puts_a_dump_together() -> None:
+    with pytest.raises(CoreError, match="makedumpfile -R vmcore < made"):
+        vmcore.parse(b"makedumpfile".ljust(4096, b"\0"), "made")
+
+
 def test_a_file_is_read_where_it_lies(tmp_path: Path) -> None:
     path = tmp_path / "vmcore"
     path.write_bytes(elf_core([Load(0x1000, page(1))]))

@@ -336,3 +336,15 @@ def test_the_report_is_one_of_the_dead_kernel(
     plain = tmp_path / "plain"
     plain.write_bytes(crashed("x86_64").core())
     assert main(["dump", "info", str(plain), "--log"]) == 2
+
+
+def test_a_dump_that_tells_nothing_of_its_kernel_is_no_success(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Status 2, as of what cannot be told; a release alone is something."""
+    mute, named = tmp_path / "mute", tmp_path / "named"
+    mute.write_bytes(elf_core([Load(0x1000, bytes(4096))]))
+    named.write_bytes(elf_core([Load(0x1000, bytes(4096))], vmcoreinfo({"OSRELEASE": "6.12.0"})))
+    assert main(["dump", "info", str(mute)]) == 2
+    assert "kernel     not named" in capsys.readouterr().out
+    assert main(["dump", "info", str(named)]) == 0

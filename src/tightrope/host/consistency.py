@@ -85,6 +85,10 @@ def _places(host: Host, top: At) -> None:
         for whose, extent in taken.items():
             if low.extent.overlaps(extent):
                 (top / field).refuse(f"{low.extent} overlaps {whose} {extent}")
+    for number, kept in enumerate(host.firmware):
+        for whose, extent in (("the kernel text", text), ("private", host.private)):
+            if kept.extent.overlaps(extent):
+                (top / f"firmware[{number}]").refuse(f"{kept.extent} overlaps {whose} {extent}")
     beyond = 1 << host.cpu.physical_bits
     for field, end in (
         *((f"preserved[{n}]", each.extent.end) for n, each in enumerate(host.preserved)),

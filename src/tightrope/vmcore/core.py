@@ -70,6 +70,13 @@ def read(data: Data, source: str, *, flattened: bool) -> Core:
     unused: list[str] = []
     table = _program_headers(data, header, bits, unused)
     loads = _loads(table, unused)
+    if not len(loads) and len(table) < int(header["phnum"]):
+        raise CoreError(
+            f"cut short inside its program headers: of {header['phnum']:,} {len(table):,} are there,"
+            " and none is of memory",
+            source=source,
+            offset=data.size,
+        )
     held, offsets = _held(data, loads, source)
     return Core(
         source=source,
@@ -143,7 +150,11 @@ def _held(data: Data, loads: NDArray[Any], source: str) -> tuple[Pieces, U64]:
     # A dump that was cut short keeps its headers: what lies behind the end is left out, not wrong.
     cut = np.minimum(loads["filesz"], size - np.minimum(loads["offset"], size))
     if len(loads) and not cut.any():
-        raise CoreError("no byte of its memory is in the file", source=source, field="p_offset")
+        raise CoreError(
+            f"no byte of its memory is in the file, which has {data.size:,} bytes: it was cut short",
+            source=source,
+            field="p_offset",
+        )
     here = cut > 0
     start, length, offset = loads["paddr"][here], cut[here], loads["offset"][here]
     order = np.argsort(start, kind="stable")

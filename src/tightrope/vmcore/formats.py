@@ -41,12 +41,13 @@ def _any(data: Data, source: str) -> Core:
     if head.startswith(diskdump.SIGNATURES):
         return diskdump.read(data, source, flattened=flat)
     if not head.startswith(b"\x7fELF"):
-        what = "a flattened dump of something that is " if flat else ""
-        raise CoreError(
-            f"{what}neither an ELF core nor a compressed dump: not an ELF file, and no KDUMP",
-            source=source,
-            offset=0,
-        )
+        what = "neither an ELF core nor a compressed dump: not an ELF file, and no KDUMP"
+        if flat:
+            what = (
+                f"a flattened dump of something that is {what}; of a whole one"
+                f" `makedumpfile -R vmcore < {source}` makes what it was before the pipe"
+            )
+        raise CoreError(what, source=source, offset=0)
     return core.read(data, source, flattened=flat)
 
 

@@ -52,4 +52,4 @@ def info(options: Namespace) -> int:
         case Belonging.UNTOLD:
             return UNKNOWN
         case _:
-            return HOLDS
+            return HOLDS if dead.release or dead.log or dead.cpus else UNKNOWN
