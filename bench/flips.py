@@ -1,6 +1,7 @@
 """Single bits flipped, as many as ten minutes permit: what an oracle sees may not hold.
 
     python -m bench.flips [SECONDS] [PROCESSES] [SEED]      600 seconds and a process for each core
+    python -m bench.flips replay NAME...                    these alone, by the names that a run gives them
 
 Rules: each process has machines of its own and makes its own bases; parts are handed out in order, so that
 the same flips are tried wherever it runs, and as many of them as the time permits.
@@ -54,10 +55,13 @@ class Part:
     way: Way
 
 
+WAYS = (*BARE, *XEN, *LINUX)
+
+
 def parts() -> Iterator[Part]:
     """All parts, for ever: each way with one base after the other."""
     for number in count():
-        for way in (*BARE, *XEN, *LINUX):
+        for way in WAYS:
             yield Part(number=number, way=way)
 
 
@@ -74,24 +78,67 @@ def _walkers() -> Walkers:
     return ExitStack().enter_context(walkers())
 
 
-def _walk(part: Part, seed: int) -> list[Flipped]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Named:
+    """A flip that was tried, with the name by which it is tried again."""
+
+    name: str
+    flipped: Flipped
+
+
+def _walk(part: Part, seed: int) -> list[Named]:
     """In every third base pairs of bits, of one subject and of two by turns."""
-    subjects = list(Subject)
-    made: list[Flipped] = []
+    made: list[Named] = []
+    trial = _trial(part, seed)
+    if trial is None:
+        return made
+    for subject in Subject:
+        for at in range(EACH):
+            found = _flip(trial, part, seed, subject, at)
+            if found is None:
+                break  # the base has nothing of the kind
+            made.append(found)
+    return made
+
+
+def _trial(part: Part, seed: int) -> Trial | None:
+    """None where nothing can be made of it, or it is not sound."""
     try:
         old = _old(part.way.linux) if part.way.linux else None
-        trial = Trial(_walkers(), base(seed, part.number, part.way, old))
+        return Trial(_walkers(), base(seed, part.number, part.way, old))
     except BadInput:
-        return []  # nothing can be made of it, or it is not sound
-    for number, subject in enumerate(subjects):
-        for at in range(EACH):
-            random = Random(f"{seed}:{part}:{subject}:{at}")
-            other = subjects[(number + part.number) % len(subjects)] if at % 2 else subject
-            try:
-                made.append(trial.flip(subject, random, other if part.number % 3 == 2 else None))
-            except BadInput:
-                break  # the base has nothing of the kind
-    return made
+        return None
+
+
+def _flip(trial: Trial, part: Part, seed: int, subject: Subject, at: int) -> Named | None:
+    subjects = list(Subject)
+    random = Random(f"{seed}:{part}:{subject}:{at}")
+    other = subjects[(subjects.index(subject) + part.number) % len(subjects)] if at % 2 else subject
+    try:
+        found = trial.flip(subject, random, other if part.number % 3 == 2 else None)
+    except BadInput:
+        return None
+    name = f"{seed}/{part.number}/{WAYS.index(part.way)}/{subject.name}/{at}"
+    return Named(name=name, flipped=found)
+
+
+def replay(*names: str) -> None:
+    """Each of these once more, with all that is known of it."""
+    for name in names:
+        seed, number, way, subject, at = name.split("/")
+        part = Part(number=int(number), way=WAYS[int(way)])
+        trial = _trial(part, int(seed))
+        found = None if trial is None else _flip(trial, part, int(seed), Subject[subject], int(at))
+        if found is None:
+            print(f"{name}: nothing can be made of it")
+            continue
+        it = found.flipped
+        print(f"{name}: {it.base}: {it.says}")
+        print(f"  {it.fate}: {it.differs or 'nothing differs'}; {', '.join(it.rules) or 'no rule'}")
+
+
+RARE = (Open.NE, Open.IDT, Open.NUMBER, Open.MCE)
+"""What is so seldom that each is named."""
 
 
 @dataclass(slots=True)
@@ -102,10 +149,12 @@ class Tally:
     subjects: Counter[tuple[Subject, Fate]]
     alarms: Counter[str]
     open: Counter[Open]
-    bad: list[Flipped]
+    bad: list[Named]
+    odd: list[Named]
 
-    def add(self, each: Flipped) -> None:
+    def add(self, named: Named) -> None:
         """One more."""
+        each = named.flipped
         self.fates[each.fate] += 1
         self.subjects[each.subject, each.fate] += 1
         if each.fate is Fate.ALARM:
@@ -115,7 +164,9 @@ class Tally:
         unknown = each.fate is Fate.ALARM and not set(each.rules) <= WANTED.keys()
         silent = each.fate is Fate.UNASKED and not each.rules
         if silent or unknown or each.fate in (Fate.UNSEEN, Fate.ERROR):
-            self.bad.append(each)
+            self.bad.append(named)
+        elif each.open in RARE:
+            self.odd.append(named)
 
 
 def flips(seconds: float = SECONDS, processes: int | None = None, seed: int = SEED) -> None:
@@ -123,9 +174,9 @@ def flips(seconds: float = SECONDS, processes: int | None = None, seed: int = SE
     cores = processes or len(os.sched_getaffinity(0))
     work = parts()
     started = said = time.perf_counter()
-    tally = Tally(Counter(), Counter(), Counter(), Counter(), [])
+    tally = Tally(Counter(), Counter(), Counter(), Counter(), [], [])
     with ProcessPoolExecutor(cores, multiprocessing.get_context("spawn")) as pool:
-        waiting: set[Future[list[Flipped]]] = {
+        waiting: set[Future[list[Named]]] = {
             pool.submit(_walk, each, seed) for each in islice(work, 2 * cores)
         }
         while waiting:
@@ -163,12 +214,16 @@ def _report(tally: Tally, taken: float, cores: int) -> None:
         show(f"  open: {why}", str(number))
     for rule, number in tally.alarms.most_common():
         show(f"  alarm: {rule}", str(number), WANTED.get(rule, "NOBODY SAYS WHY"))
-    for each in tally.bad[:20]:
-        show(f"  {each.base}: {each.says}", each.differs or ", ".join(each.rules))
+    for named in (*tally.bad[:40], *tally.odd[:40]):
+        each = named.flipped
+        show(f"  {named.name} {each.base}: {each.says}", each.differs or ", ".join(each.rules))
 
 
 if __name__ == "__main__":
     given = sys.argv[1:]
+    if given[:1] == ["replay"]:
+        replay(*given[1:])
+        sys.exit()
     flips(
         float(given[0]) if given else SECONDS,
         int(given[1]) if len(given) > 1 else None,

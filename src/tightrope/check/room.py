@@ -122,8 +122,8 @@ def there_is(case: Case, memory: Sequence[Extent]) -> tuple[int, str]:
     """Bytes of some memory that the new kernel may use, and what of its command line takes away
     others.
 
-    What the kernel itself lies in Linux adds where it was taken away
-    (arch/x86/kernel/setup.c, e820_add_kernel_range): no more than the room that its header asks for.
+    What the kernel itself lies in Linux adds where it was taken away (arch/x86/kernel/setup.c,
+    e820_add_kernel_range): no more than the room that its header asks for.
     """
     found = case.once(_limited)
     if found is None or not found.said:
