@@ -16,6 +16,10 @@ from tightrope.deeds.rehearse import prepare, rehearse
 from tightrope.memory import PAGE_SIZE, Extent
 from tightrope.model import Named, OnDamage, Plan
 from tightrope.model.blackout import DigestBy
+from tightrope.report import text
+from tightrope.views import words
+from tightrope.views.rehearsal import VIEW
+from tightrope.views.rehearsal_facts import facts
 
 MIB = 1 << 20
 
@@ -92,6 +96,26 @@ def test_what_a_purgatory_reads_is_what_was_loaded_and_leaving_it_out_saves_that
         assert [e.instructions for e in other.items if e.what == "digest"] == [
             digest.bytes // BLOCK * blackout.INSTRUCTIONS[by][0]
         ]
+
+
+def test_a_walk_says_what_it_did_in_the_words_of_the_budget() -> None:
+    request = replace(shipped_request(), verify=OnDamage.HALT)
+    verdict = rehearse(shipped_kernel(), example_host(), request, machine=shared())
+    plan, run = verdict.handover.plan, verdict.run
+    assert verdict.blackout is not None
+    told = {each.what: each for each in verdict.blackout.items}
+    assert list(told) == [each.what for each in budget(plan).items] == ["copy", "digest"]
+    # What lies in its place is in the budget and not in the walk.
+    assert told["copy"].bytes == int(words.copied(run)[:, 3].sum())
+    assert 0 < told["copy"].bytes <= len(plan.destinations) * PAGE_SIZE
+    assert told["copy"].seconds == pytest.approx(told["copy"].bytes / STATED.copy)
+    ran = [told[each].instructions or 0 for each in told]
+    assert 0 < sum(ran) <= run.instructions + sum(each.instructions for each in run.stretches)
+    shown = text.text(VIEW.sheet(verdict))
+    assert f"{ran[0]:,}  what was not in its place" in shown
+    printed = facts(verdict)["blackout"]
+    assert printed is not None
+    assert [each["what"] for each in printed["items"]] == ["copy", "digest"]
 
 
 def test_a_crash_copies_nothing_and_waits_where_its_memory_was_lent_out() -> None:

@@ -25,7 +25,7 @@ FREE = {"general", "arguments", "segments", "seconds", "evidence", "unasked"}
 TEXTS = {
     "verdict", "name", "rule", "message", "mend", "why", "image", "host", "command_line", "what",
     "machine", "stopped", "evidence", "rules", "unasked", "lines", "blind", "sees",
-    "protocol", "ending", "speaker", "loader",
+    "protocol", "ending", "speaker", "loader", "rates",
 }  # fmt: skip
 
 
@@ -85,7 +85,10 @@ def test_a_document_survives_json(name: str | None) -> None:
 @pytest.mark.parametrize("name", [None, *NAMES])
 def test_numbers_are_ints_and_names_are_strings(name: str | None) -> None:
     for path, value in leaves(facts(REHEARSAL, verdict_of(name))):
-        if (path[0] == "stats" and "seconds" in path) or path == ("console", "seconds"):
+        if (path[0] in ("stats", "blackout") and "seconds" in path) or path == (
+            "console",
+            "seconds",
+        ):
             assert type(value) is float, path
         elif path[-1] == "ok":
             assert value is None or type(value) is bool

@@ -21,8 +21,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from tightrope import image
-from tightrope.memory import PAGE_SIZE
-from tightrope.model import Plan, SegmentRole
+from tightrope.memory import PAGE_SIZE, Extent
+from tightrope.model import Handover, Plan, Run, SegmentRole, Sight, Step
 from tightrope.model.blackout import Blackout, DigestBy, Item, Rates, Saving
 
 COPY_INSTRUCTIONS = 16
@@ -48,7 +48,7 @@ STATED = Rates(
         "zstd": 6e8,
         "lz4": 1.5e9,
     },
-    source="round figures for one core of a server of the 2020s; --calibrate measures this machine's",
+    source="round figures for one core of a server of the 2020s; plan --calibrate measures this machine's",
 )
 SAMPLE = 32 << 20
 ROUNDS = 3
@@ -58,6 +58,43 @@ def budget(plan: Plan, rates: Rates = STATED) -> Blackout:
     """What a plan's jump costs, and what the options would save."""
     items = tuple(_items(plan, rates))
     return Blackout(items=items, savings=tuple(_savings(plan, items, rates)), rates=rates)
+
+
+def walked(built: Handover, run: Run, rates: Rates = STATED) -> Blackout | None:
+    """The same of a walk: bytes that were copied and instructions that ran, where the machine sees
+    them.  None where there is no plan."""
+    if not isinstance(built.intent, Plan):
+        return None
+    items = tuple(_seen(each, built.intent, run, rates) for each in _items(built.intent, rates))
+    return Blackout(items=items, savings=(), rates=rates)
+
+
+def _seen(item: Item, plan: Plan, run: Run, rates: Rates) -> Item:
+    if item.what == "copy" and Sight.COPIES in run.sees:
+        start = next((at for at, step in run.step_starts if step is Step.COPY), run.instructions)
+        mine = run.copies[run.copies[:, 0] >= start]
+        size = int(mine[mine[:, 1] != mine[:, 2], 3].sum())
+        page = Extent.sized(plan.control_page, PAGE_SIZE)
+        return replace(
+            item,
+            bytes=size,
+            instructions=_ran(run, page),
+            seconds=size / rates.copy,
+            why="what was not in its place",
+        )
+    if item.what == "digest" and plan.purgatory is not None:
+        count = _ran(run, plan.purgatory)
+        if count is not None:
+            count += sum(each.instructions for each in run.stretches)
+        return replace(item, instructions=count, why="SHA-256 of what was loaded")
+    return item
+
+
+def _ran(run: Run, where: Extent) -> int | None:
+    """Instructions that were watched there; None where the machine shows none."""
+    if Sight.INSTRUCTIONS not in run.sees:
+        return None
+    return int(((run.trace >= where.start) & (run.trace < where.end)).sum())
 
 
 def _items(plan: Plan, rates: Rates) -> Iterator[Item]:

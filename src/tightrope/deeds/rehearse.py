@@ -18,6 +18,7 @@ from contextlib import contextmanager
 
 from tightrope import check, handover, participants, plan
 from tightrope import world as world_room
+from tightrope.deeds import blackout
 from tightrope.deeds.machines import emulator
 from tightrope.deeds.unpacking import Unpacking
 from tightrope.deeds.until import (
@@ -158,6 +159,7 @@ def verdict(
         unasked=check.unasked(run),
         contents=unpacking.contents(),
         console=heard,
+        blackout=blackout.walked(built, run),
         seconds=stages.seconds,
     )
 

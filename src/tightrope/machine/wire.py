@@ -12,6 +12,7 @@ are read in the same loop as gdb's packets and the guest's console.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -22,6 +23,8 @@ PACKET_LIMIT = 1 << 20
 LINE_LIMIT = 1 << 24
 """Bytes of one QMP object."""
 _RESERVED = frozenset(b"$#}*")
+_MARK = re.compile(rb"[}*]")
+"""What begins an escape and a run length."""
 
 
 # ------------------------------------------------------------------------------------------ gdb
@@ -84,23 +87,23 @@ def _plain(body: bytes) -> bytes:
     """A packet's body with escapes and run lengths undone (GDB manual, E.1)."""
     out = bytearray()
     at = 0
-    while at < len(body):
-        byte = body[at]
-        at += 1
-        if byte == ord("}"):
-            if at == len(body):
+    while (mark := _MARK.search(body, at)) is not None:
+        # Taken whole up to the next mark: a page of memory is 8,192 digits without one.
+        out += body[at : mark.start()]
+        at = mark.end() + 1
+        if mark[0] == b"}":
+            if at > len(body):
                 raise WireError("a gdb packet ends in the middle of an escape")
-            out.append(body[at] ^ 0x20)
-            at += 1
-        elif byte == ord("*"):
-            if at == len(body) or not out or not 29 <= body[at] <= 126:
-                raise WireError("a gdb packet repeats nothing, or nobody knows how often")
-            out += out[-1:] * (body[at] - 29)
-            at += 1
+            out.append(body[at - 1] ^ 0x20)
         else:
-            out.append(byte)
+            if at > len(body) or not out or not 29 <= body[at - 1] <= 126:
+                raise WireError("a gdb packet repeats nothing, or nobody knows how often")
+            out += out[-1:] * (body[at - 1] - 29)
         if len(out) > PACKET_LIMIT:
             raise WireError(f"a gdb packet unfolds to more than {PACKET_LIMIT:#x} bytes")
+    out += body[at:]
+    if len(out) > PACKET_LIMIT:
+        raise WireError(f"a gdb packet unfolds to more than {PACKET_LIMIT:#x} bytes")
     return bytes(out)
 
 

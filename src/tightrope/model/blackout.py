@@ -62,4 +62,4 @@ class Blackout:
     @property
     def seconds(self) -> float:
         """All of it."""
-        return sum(each.seconds for each in self.items)
+        return sum((each.seconds for each in self.items), 0.0)

@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from tightrope.model.blackout import Blackout
     from tightrope.model.handover import Handover
     from tightrope.model.host import Fact
     from tightrope.model.image import Contents
@@ -57,6 +58,8 @@ class Verdict:
     contents: tuple[Contents, ...] = ()
     """What was unpacked beside the walk: the payload, the initrd."""
     console: Console | None
+    blackout: Blackout | None = None
+    """What the jump costs, by what was seen of it; None where there is no plan."""
     seconds: Mapping[str, float]
     """Wall time of each stage."""
 

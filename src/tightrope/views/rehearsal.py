@@ -23,7 +23,7 @@ from tightrope.model import (
 )
 from tightrope.model.handover import Handover
 from tightrope.model.sheet import Block, Line, Pairs, Section, Sheet, Span, Text, Tone
-from tightrope.views import host, registers, segments, steps, trees, words, xen
+from tightrope.views import blackout, host, registers, segments, steps, trees, words, xen
 from tightrope.views.handler import printed
 from tightrope.views.pictures import memory_map
 from tightrope.views.rehearsal_facts import RehearsalFacts, facts
@@ -49,6 +49,7 @@ def sheet(verdict: Verdict) -> Sheet:
             *_end(verdict),
             *_handler(verdict),
             *_console(verdict),
+            *_blackout(verdict),
             Section("memory", (memory_map(built.host, built.intent, built),), detail=True),
             *trees.sections(built),
             Section(None, tuple(_sentence(verdict))),
@@ -219,6 +220,12 @@ def _console(verdict: Verdict) -> Iterator[Section]:
         f"{who} says, within {verdict.console.seconds:.2f} s",
         tuple(Line(each, steps.INDENT) for each in lines),
     )
+
+
+def _blackout(verdict: Verdict) -> Iterator[Section]:
+    """Of a walk that arrives, what takes its time."""
+    if verdict.blackout is not None and verdict.run.stop is Stop.ENTRY:
+        yield blackout.section(verdict.blackout, detail=True)
 
 
 def _findings(verdict: Verdict) -> Iterator[Section]:

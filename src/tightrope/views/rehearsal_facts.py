@@ -10,7 +10,7 @@ from typing import TypedDict
 
 from tightrope.model import Finding, Sight, Step, Stop, Verdict
 from tightrope.model.handover import Tables
-from tightrope.views import host, plan, registers, segments, steps, words, xen
+from tightrope.views import blackout, host, plan, registers, segments, steps, words, xen
 
 
 class StepFacts(TypedDict):
@@ -89,6 +89,7 @@ class RehearsalFacts(TypedDict):
     plan: WalkedPlanFacts
     xen: xen.XenFacts | None
     console: ConsoleFacts | None
+    blackout: blackout.BlackoutFacts | None
     stats: StatFacts
 
 
@@ -136,6 +137,7 @@ def facts(verdict: Verdict) -> RehearsalFacts:
             "rip": heard.rip,
             "exception": heard.exception,
         },
+        "blackout": None if verdict.blackout is None else blackout.facts(verdict.blackout),
         "stats": _stats(verdict),
     }
 
