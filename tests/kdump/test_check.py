@@ -96,7 +96,6 @@ def test_a_saved_dump_is_the_end() -> None:
     [
         "/usr/sbin/kdump-config: 603: makedumpfile: not found",
         "/lib/kdump/kdump.sh: line 88: makedumpfile: command not found",
-        "makedumpfile Failed.",
     ],
 )
 def test_a_dump_that_nothing_read_is_not_saved_whatever_is_said(line: str) -> None:
@@ -106,6 +105,24 @@ def test_a_dump_that_nothing_read_is_not_saved_whatever_is_said(line: str) -> No
     assert line in got.why
     twin = judged("kdump-tools: running makedumpfile --dump-dmesg", said, disk=True)
     assert twin.outcome is Outcome.HOLDS
+
+
+def test_a_described_memory_that_cannot_be_filtered_is_no_fault_of_the_crash_kernel() -> None:
+    """kdump-config pipes makedumpfile, and says that a dump is saved whatever becomes of it."""
+    said = "kdump-tools: saved vmcore in /var/crash/1."
+    got = judged("Starting kdump-tools:", "makedumpfile Failed.", said, disk=True)
+    assert (got.outcome, got.reached, got.cause) == (Outcome.HOLDS, Reached.ROOT, None)
+    assert "what it takes was not seen" in got.why
+    short = "initialize_bitmap_memory: Can't allocate memory for the bitmap of file descriptors."
+    lacks = judged("Starting kdump-tools:", short, "makedumpfile Failed.", said, disk=True)
+    assert (lacks.outcome, lacks.cause) == (Outcome.FALLS, Cause.MEMORY)
+
+
+def test_a_collector_that_was_killed_has_saved_nothing() -> None:
+    said = "kdump-tools: saved vmcore in /var/crash/1."
+    oom = "[ 9.0] Out of memory: Killed process {} total-vm:9876kB, anon-rss:700kB"
+    for name, cause in (("77 (makedumpfile)", Cause.MEMORY), ("70 (cron)", None)):
+        assert judged("Starting kdump-tools:", oom.format(name), said, disk=True).cause is cause
 
 
 def test_a_full_disk_is_no_small_region() -> None:

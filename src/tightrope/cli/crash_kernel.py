@@ -16,6 +16,7 @@ from tightrope.cli import files
 from tightrope.errors import BadInput, reason
 
 if TYPE_CHECKING:
+    from tightrope.kdump.target import Target
     from tightrope.model import Host
 
 
@@ -27,6 +28,8 @@ class Chosen:
     initrd: str | None
     command_line: str
     needed: frozenset[str]
+    target: str = ""
+    """Where its configuration says that a dump is saved; empty where none was read."""
 
 
 def chosen(options: Namespace) -> Chosen:
@@ -49,8 +52,15 @@ def chosen(options: Namespace) -> Chosen:
         kernel=found.kernel,
         initrd=options.initrd or found.initrd,
         command_line=found.command_line if options.append is None else options.append,
-        needed=needed or configuration.root_modules(_real, mounts),
+        needed=needed or configuration.needed_modules(_real, mounts, found.target),
+        target=_where(found.target),
     )
+
+
+def _where(target: Target) -> str:
+    """In a report: what saves a dump, and where."""
+    where = f" {target.where}" if target.where else ""
+    return f"{target.place.value}{where}, {target.folder}, by {target.collector}"
 
 
 def _real(path: str) -> str | None:

@@ -3,6 +3,7 @@
     /etc/default/kdump-tools      Debian, Ubuntu: KDUMP_KERNEL, KDUMP_INITRD, KDUMP_CMDLINE{,_APPEND}
     /etc/sysconfig/kdump          Fedora, RHEL: KDUMP_KERNELVER, KDUMP_BOOTDIR, KDUMP_IMG, KDUMP_IMG_EXT,
                                   KDUMP_COMMANDLINE{,_REMOVE,_APPEND}
+    /etc/kdump.conf               Fedora, RHEL: where the dump goes, and what the initrd has for that
 
 Sources: kdump-config(8) and its script in kdump-tools 1.8.1 (kdump_load, locate_kdump_kernel);
 kdumpctl and kdump-lib.sh in kdump-utils 1.0.5x (prepare_kdump_kernel, prepare_cmdline); their
@@ -19,6 +20,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from tightrope.errors import BadInput
+from tightrope.kdump import target
+from tightrope.kdump.target import Place, Target
 
 Read = Callable[[str], str | None]
 """A file's text by its path, None where there is none."""
@@ -37,6 +40,7 @@ class Configured:
     kernel: str
     initrd: str | None
     command_line: str
+    target: Target
 
 
 def configured(read: Read, exists: Exists) -> Configured:
@@ -45,8 +49,10 @@ def configured(read: Read, exists: Exists) -> Configured:
     line = (read("/proc/cmdline") or "").strip()
     if (text := read(TOOLS)) is not None:
         return _tools(assignments(text), release, line, exists)
-    if (text := read(UTILS)) is not None:
-        return _utils(assignments(text), release, line, exists)
+    text, conf = read(UTILS), read(target.UTILS_CONF)
+    if text is not None or conf is not None:
+        saves = target.of_utils(conf)
+        return _utils(assignments(text or ""), release, line, exists, saves)
     raise BadInput(
         f"neither {TOOLS} nor {UTILS} is there: name --kernel, --initrd and --append",
         source="kdump's configuration",
@@ -75,10 +81,12 @@ def _tools(said: Mapping[str, str], release: str, line: str, exists: Exists) -> 
     initrd = said.get("KDUMP_INITRD") or f"/boot/initrd.img-{release}"
     own = said.get("KDUMP_CMDLINE") or _without(line, _TOOLS_REMOVED)
     append = said.get("KDUMP_CMDLINE_APPEND") or TOOLS_APPEND
-    return _there(TOOLS, kernel, initrd, f"{own} {append}", exists)
+    return _there(TOOLS, kernel, initrd, f"{own} {append}", exists, target.of_tools(said))
 
 
-def _utils(said: Mapping[str, str], release: str, line: str, exists: Exists) -> Configured:
+def _utils(
+    said: Mapping[str, str], release: str, line: str, exists: Exists, saves: Target
+) -> Configured:
     version = said.get("KDUMP_KERNELVER") or release
     folder = said.get("KDUMP_BOOTDIR") or "/boot"
     name = said.get("KDUMP_IMG") or "vmlinuz"
@@ -91,10 +99,12 @@ def _utils(said: Mapping[str, str], release: str, line: str, exists: Exists) -> 
     removed = (*_UTILS_REMOVED, *said.get("KDUMP_COMMANDLINE_REMOVE", "").split(), "crashkernel")
     own = said.get("KDUMP_COMMANDLINE") or line
     append = said.get("KDUMP_COMMANDLINE_APPEND", "")
-    return _there(UTILS, kernel, initrd, f"{_without(own, removed)} {append}", exists)
+    return _there(UTILS, kernel, initrd, f"{_without(own, removed)} {append}", exists, saves)
 
 
-def _there(source: str, kernel: str, initrd: str, line: str, exists: Exists) -> Configured:
+def _there(
+    source: str, kernel: str, initrd: str, line: str, exists: Exists, saves: Target
+) -> Configured:
     """An initrd that is not there is not loaded (kdump_load); a kernel has to be."""
     if not exists(kernel):
         raise BadInput(f"the crash kernel {kernel} is not there", source=source)
@@ -103,6 +113,7 @@ def _there(source: str, kernel: str, initrd: str, line: str, exists: Exists) -> 
         kernel=kernel,
         initrd=initrd if exists(initrd) else None,
         command_line=" ".join(line.split()),
+        target=saves,
     )
 
 
@@ -110,6 +121,22 @@ def _without(line: str, names: tuple[str, ...]) -> str:
     """A command line without words of these names."""
     kept = (word for word in line.split() if word.partition("=")[0] not in names)
     return " ".join(kept)
+
+
+def needed_modules(
+    devices: Callable[[str], str | None], mounts: str, saves: Target
+) -> frozenset[str]:
+    """Modules without which no dump is saved: of the disk that the target is on, and those that
+    the configuration asks for."""
+    if saves.place is Place.ROOT:
+        return root_modules(devices, mounts) | saves.modules
+    if saves.place.network:
+        return saves.modules
+    path = devices(target.device(saves.where))
+    if path is None:
+        return saves.modules
+    found = devices(f"/sys/class/block/{path.rsplit('/', 1)[-1]}")
+    return _modules(devices, found) | saves.modules
 
 
 def root_modules(devices: Callable[[str], str | None], mounts: str) -> frozenset[str]:
@@ -126,11 +153,16 @@ def root_modules(devices: Callable[[str], str | None], mounts: str) -> frozenset
         ),
         None,
     )
-    path = None if numbers is None else devices(f"/sys/dev/block/{numbers}")
+    return _modules(devices, None if numbers is None else devices(f"/sys/dev/block/{numbers}"))
+
+
+def _modules(devices: Callable[[str], str | None], path: str | None) -> frozenset[str]:
+    """Modules of a block device's driver and of all drivers above it, but for those that are built
+    in: only one that was loaded has a state (Linux kernel/module/sysfs.c)."""
     found = set()
     while path and path.startswith("/sys/devices/"):
         module = devices(f"{path}/driver/module")
-        if module:
+        if module and devices(f"{module}/initstate"):
             found.add(module.rsplit("/", 1)[-1].replace("-", "_"))
         path = path.rsplit("/", 1)[0]
     return frozenset(found)

@@ -132,4 +132,6 @@ class CrashBoot:
     disk: bool
     """It had a disk, so that it could save a dump."""
     seconds: float
+    target: str = ""
+    """Where its configuration saves a dump; empty where none was read."""
     smallest: Smallest | None = None

@@ -49,6 +49,8 @@ def _rows(boot: CrashBoot) -> Iterator[tuple[str, str]]:
     yield "kernel", boot.kernel
     yield "initrd", boot.initrd or "none"
     yield "line", visible(boot.command_line)
+    if boot.target:
+        yield "saves to", visible(boot.target)
     yield from _memory(boot)
     if boot.smallest is not None:
         yield from _smallest(boot)
@@ -162,6 +164,7 @@ class CrashBootFacts(TypedDict):
     initrd: str | None
     relocation_code: str
     disk: bool
+    target: str | None
     not_seen: str
     seconds: float
 
@@ -209,6 +212,7 @@ def facts(boot: CrashBoot) -> CrashBootFacts:
         "initrd": boot.initrd,
         "relocation_code": boot.code,
         "disk": boot.disk,
+        "target": boot.target or None,
         "not_seen": NOT_SEEN,
         "seconds": boot.seconds,
     }

@@ -195,6 +195,7 @@ def check(options: Namespace) -> int:
             drive=drive,
             needed=chosen.needed,
             seconds=options.limit,
+            target=chosen.target,
         )
         bar = stack.enter_context(closing(Bar()))
         boot = kdump_check.check(asked, bar)

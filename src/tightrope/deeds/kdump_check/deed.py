@@ -53,6 +53,8 @@ class Asked:
     needed: frozenset[str] = field(default_factory=frozenset)
     """Modules without which this host's root is not there."""
     seconds: float = SECONDS
+    target: str = ""
+    """Where its configuration saves a dump, in words."""
 
 
 def check(asked: Asked, progress: Progress = no_progress) -> CrashBoot:
@@ -184,6 +186,7 @@ def _ended(
         initrd=asked.request.initrd_source if asked.request.initrd is not None else None,
         code=asked.code,
         disk=asked.drive is not None,
+        target=asked.target,
         seconds=seconds,
     )
 

@@ -6,7 +6,7 @@ init/initramfs.c ("Initramfs unpacking failed: "), init/do_mounts.c ("VFS: Unabl
 fs", "VFS: Cannot open root device"), init/main.c ("No working init found", "Run /init as init
 process"), kernel/reboot.c; initramfs-tools scripts/local and functions ("ALERT!", "Gave up
 waiting for"), dracut's dracut-initqueue and emergency shell; kdump-config ("saved vmcore in",
-"failed to save vmcore"), kdump-utils' kdump.sh ("saving vmcore complete", "saving vmcore failed").
+"failed to save vmcore"), makedumpfile 1.7.2 ("makedumpfile Failed.", "Can't allocate memory"), kdump-utils' kdump.sh ("saving vmcore complete", "saving vmcore failed").
 
 Rules: pure functions of what was heard.  Lines decide; the first cause in time is the cause.
 """
@@ -25,7 +25,7 @@ from tightrope.printk import PANIC
 _MEMORY = re.compile(
     r"Out of memory|[Ss]ystem is deadlocked on memory|invoked oom-killer|page allocation failure"
     r"|Initramfs unpacking failed: (write error|junk)|[Cc]annot allocate memory|not enough memory"
-    r"|Failed to allocate"
+    r"|Failed to allocate|Can't allocate memory"
 )
 _FULL = "No space left on device"
 """In an initramfs, which is memory, the region is too small; behind it, the disk is."""
@@ -40,11 +40,16 @@ _ROOT = re.compile(r"kdump-tools-dump|Starting kdump-tools|kdump: saving|Switchi
 _SAVED = re.compile(r"saved vmcore in|saving vmcore complete")
 _UNSAVED = re.compile(r"failed to save vmcore|saving vmcore failed")
 _NOTHING_READ_IT = re.compile(
-    r"\b(makedumpfile|vmcore-dmesg|cp|dd|scp|ssh|rsync): (command )?not found|makedumpfile Failed"
+    r"\b(makedumpfile|vmcore-dmesg|cp|dd|scp|ssh|rsync): (command )?not found"
 )
 """kdump-config 1.8.1 asks the last command of a pipe how it went, and says that a dump is saved
 where the first one, makedumpfile, was never there.
 """
+_FILTERS = "makedumpfile Failed"
+"""It ran, and gave up: the memory that it filters by is a described kernel's, which has no `struct
+page` (unless it was memory that it lacked, which is told before).
+"""
+_MAKEDUMPFILE = re.compile(r"makedumpfile|Can't get|can't get")
 _OVER = re.compile(r"reboot: (Restarting system|Power [Dd]own|machine restart|System halted)")
 _WAITS = re.compile(r"Running /scripts/local-block|Begin: Waiting for root|dracut-initqueue")
 _NUMBERS = re.compile(r"Memory: \d+K/\d+K available|Killed process|oom-kill:|Node 0 DMA32 free:")
@@ -108,7 +113,9 @@ def judge(
     short = next(
         (line for line in lines if _MEMORY.search(line) or (_FULL in line and not behind)), None
     )
-    if short is not None and reached < Reached.SAVED:
+    filtered = not any(_FILTERS in line for line in lines)
+    killed = any("(makedumpfile)" in line for line in lines if _MEMORY.search(line))
+    if short is not None and (reached < Reached.SAVED or killed or not filtered):
         why = f"it runs out of memory: {_bare(short)}"
         return told(Outcome.FALLS, Cause.MEMORY, why, _NUMBERS, _MEMORY)
     if (flaw := next((line for line in lines if _UNPACKING in line), None)) is not None:
@@ -124,6 +131,10 @@ def judge(
     if reached is Reached.SAVED and unread is not None:
         why = f"it says that a dump was saved, and nothing read it: {_bare(unread)}"
         return told(Outcome.FALLS, Cause.SAVING, why, _NOTHING_READ_IT, _SAVED)
+    if behind and not filtered:
+        reached = Reached.ROOT
+        why = "it ran makedumpfile on its root; that finds no pages to filter by in a described memory"
+        return told(Outcome.HOLDS, None, f"{why}, and what it takes was not seen", _MAKEDUMPFILE)
     if reached is Reached.SAVED:
         return told(Outcome.HOLDS, None, "a dump was saved", _SAVED)
     full = next((line for line in lines if _FULL in line), None)
