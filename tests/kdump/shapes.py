@@ -1,0 +1,256 @@
+"""Machines of several shapes with Debian's kdump-tools: what `kdump check` says of each, and its real crash.
+
+    a guest boots with crashkernel= -> contrib/capture.py describes it -> kexec -p, as kdump-config loads -> sysrq-c
+                                         |                                                    |
+                                         v                                                    v
+                              tightrope kdump check --host                     what lies on its disk afterwards
+
+The crash kernel's initrd and its root are scripts/build-kdump's.  Both sides have the same files, words and
+disk; they share no memory, no loader and no judge: what happened is read from the disk's ext4.
+
+Rules: nothing is asserted here.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.conftest import REPOSITORY, debian_kernel, lacking
+from tests.perform import dom0, jumps, narrow
+from tests.perform.dom0 import BOOT_SECONDS, MIB, Guest
+from tests.perform.jumps import Loader
+from tests.qemu.disk import Disk
+from tightrope import vmcore
+from tightrope.errors import TightropeError
+from tightrope.kdump.configuration import TOOLS_APPEND
+from tightrope.machine.qemu.pc import Board
+
+ROOT = "root=UUID=7167d09e-0000-4000-8000-00000000cafe"
+WORDS = f"{ROOT} ro console=ttyS0 panic=-1 cryptomgr.notests"
+"""What the guest boots with: kdump-tools hands all of it on, but crashkernel=."""
+CRASH_WORDS = f"{WORDS} {TOOLS_APPEND}"
+CAPTURE = REPOSITORY / "contrib" / "capture.py"
+
+
+_LINE = 200
+"""Characters of a line that are kept: makedumpfile's progress is one of thousands."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shape:
+    """A machine, and what is loaded there for its crash."""
+
+    name: str
+    flavour: str = "amd64"
+    mebibytes: int = 768
+    crashkernel: str = "192M"
+    cpu: str = "max,la57=off"
+    initrd: bool = True
+    words: str = CRASH_WORDS
+
+    @property
+    def architecture(self) -> str:
+        """Debian's name of it."""
+        return "i386" if jumps.narrow(self.flavour) else "amd64"
+
+    @property
+    def release(self) -> str:
+        """What uname -r says there."""
+        return jumps.release(self.flavour)
+
+
+SHAPES = (
+    Shape(name="good"),
+    Shape(name="too small", crashkernel="80M"),
+    Shape(name="no initrd", initrd=False),
+    Shape(name="high and low", mebibytes=5120, crashkernel="192M,high crashkernel=72M,low"),
+    Shape(name="5 levels", cpu="max"),
+    Shape(name="686-pae", flavour="686-pae"),
+    Shape(name="no such root", words=CRASH_WORDS.replace("cafe", "beef")),
+)
+NAMED = {each.name: each for each in SHAPES}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Happened:
+    """What came of a real crash, as its disk has it."""
+
+    saved: str
+    """The dump's path on the disk, empty where there is none."""
+    release: str = ""
+    """OSRELEASE of that dump."""
+    pgd: str = ""
+    """What `tightrope pgd` says of it."""
+    said: list[str] = field(default_factory=list)
+    """The last lines of the console."""
+    console: list[str] = field(default_factory=list, repr=False)
+    """All of it."""
+    seconds: float = 0.0
+
+
+def made(architecture: str) -> Path:
+    """The folder that scripts/build-kdump made."""
+    folder = REPOSITORY / ".cache" / "kernels" / f"kdump-tools-{architecture}"
+    if not (folder / "packages.txt").exists():
+        lacking(f"no kdump-tools of {architecture} here: run scripts/build-kdump")
+    return folder
+
+
+@contextmanager
+def crashing(shape: Shape) -> Iterator[tuple[Guest, Disk]]:
+    """The machine, up, with all that is loaded there in /home."""
+    disk = Disk(MIB)
+    bits = 32 if shape.architecture == "i386" else 64
+    files = (
+        *jumps.files([shape.flavour], Loader.KEXEC_TOOLS, bits=bits),
+        ("initrd", made(shape.architecture) / "initrd.img"),
+        ("capture.py", CAPTURE),
+    )
+    if bits == 32:
+        initramfs = narrow.initramfs({name: path.read_bytes() for name, path in files})
+    else:
+        initramfs = dom0.initramfs(files)
+    with (made(shape.architecture) / "root.ext4").open("rb") as root:
+        _copied(root.fileno(), disk.descriptor)
+    board = Board(
+        size=shape.mebibytes * MIB,
+        split=shape.mebibytes > 3072,
+        kernel=debian_kernel(shape.flavour).read_bytes(),
+        initrd=initramfs,
+        command_line=f"{WORDS} crashkernel={shape.crashkernel}",
+        cpu=shape.cpu,
+        drive=disk.descriptor,
+    )
+    with Guest(board, disk) as guest:
+        yield guest.up(), disk
+
+
+def described(guest: Guest) -> str:
+    """The machine's host file, by contrib/capture.py."""
+    status, lines = guest.do(
+        "python capture.py >captured.toml 2>notes || tail -n 3 notes; cat captured.toml; test -s captured.toml"
+    )
+    if status:
+        raise AssertionError(f"capture.py: {lines[-5:]}")
+    return "\n".join(each for each in lines if not each.startswith("[ ")) + "\n"
+
+
+def loaded(guest: Guest, shape: Shape) -> None:
+    """Load what kdump-config would.  Raises AssertionError where the guest refuses it."""
+    bits = 32 if shape.architecture == "i386" else 64
+    run = jumps.RUN_NARROW_KEXEC if bits == 32 else jumps.RUN_KEXEC
+    initrd = "--initrd=initrd" if shape.initrd else ""
+    status, lines = guest.do(f"{run} -p --command-line='{shape.words}' {initrd} k/{shape.flavour}")
+    if status:
+        raise AssertionError(f"kexec -p: {status} {lines[-5:]}")
+    guest.do("cd /; rm -rf /home /root /usr /lib /modules")  # makedumpfile need not pack them
+
+
+def crashed(guest: Guest, disk: Disk, seconds: float = BOOT_SECONDS) -> Happened:
+    """Crash it, and look what is on its disk once it has restarted, or nothing more comes."""
+    started, begins = time.monotonic(), len(guest.pc.lines)
+    guest.pc.say("echo c > /proc/sysrq-trigger\n")
+    guest.pc.go(seconds=seconds, interrupt=False)
+    console = [each[-_LINE:] for each in guest.pc.lines[begins:]]
+    seconds = time.monotonic() - started
+    with tempfile.TemporaryDirectory() as folder:
+        image = Path(folder) / "disk"
+        with image.open("wb") as out:
+            _copied(disk.descriptor, out.fileno())
+        return Happened(
+            **_on_disk(image, Path(folder) / "dump"),
+            said=console[-12:],
+            console=console,
+            seconds=round(seconds, 1),
+        )
+
+
+def _copied(source: int, target: int) -> None:
+    """All bytes of a file into another, holes as holes."""
+    size = os.fstat(source).st_size
+    os.ftruncate(target, size)
+    at = 0
+    while at < size:
+        try:
+            at = os.lseek(source, at, os.SEEK_DATA)
+        except OSError:  # nothing but a hole is left
+            return
+        end = os.lseek(source, at, os.SEEK_HOLE)
+        while at < end:
+            at += os.pwrite(target, os.pread(source, min(MIB, end - at), at), at)
+
+
+def _on_disk(image: Path, out: Path) -> dict[str, str]:
+    """The dump that lies in /var/crash, read back."""
+    _e2fs("e2fsck", "-f", "-y", str(image))  # its journal is played
+    found = ""
+    for folder in _names(image, "/var/crash"):
+        for name in _names(image, f"/var/crash/{folder}"):
+            if name.startswith(("dump.", "vmcore.")):
+                found = f"/var/crash/{folder}/{name}"
+    if not found:
+        return {"saved": ""}
+    _e2fs("debugfs", "-R", f"dump {found} {out}", str(image))
+    try:
+        core = vmcore.read(str(out))
+        answer = vmcore.pgd(core)
+    except TightropeError as err:
+        return {"saved": found, "pgd": str(err)}
+    return {
+        "saved": found,
+        "release": core.notes.vmcoreinfo.get("OSRELEASE", ""),
+        "pgd": answer.answer.value,
+    }
+
+
+def _names(image: Path, folder: str) -> list[str]:
+    """Names in a folder of the disk (debugfs's ls -p: /inode/mode/uid/gid/name/size/)."""
+    rows = _e2fs("debugfs", "-R", f"ls -p {folder}", str(image)).splitlines()
+    names = [row.split("/")[5] for row in rows if row.count("/") >= 6]
+    return [each for each in names if each not in (".", "..")]
+
+
+def _e2fs(*words: str) -> str:
+    path = shutil.which(words[0]) or f"/usr/sbin/{words[0]}"
+    return subprocess.run(
+        [path, *words[1:]], check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL
+    ).stdout
+
+
+def predicted(shape: Shape, host: Path, *more: str) -> dict[str, object]:
+    """What `tightrope kdump check --json` says of the machine's host file."""
+    folder = made(shape.architecture)
+    words = [
+        *("kdump", "check", "--json", "--host", str(host), "--append", shape.words),
+        *("--kernel", str(debian_kernel(shape.flavour)), "--disk", str(folder / "root.ext4")),
+        *(("--initrd", str(folder / "initrd.img")) if shape.initrd else ()),
+        *more,
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "tightrope", *words],
+        check=False, capture_output=True, text=True, cwd=REPOSITORY,
+    )  # fmt: skip
+    if not done.stdout:
+        raise AssertionError(done.stderr)
+    document: dict[str, object] = json.loads(done.stdout)
+    return document
+
+
+@functools.cache
+def program() -> str:
+    """The version of kdump-tools that the files are of."""
+    rows = (made("amd64") / "packages.txt").read_text().splitlines()
+    return next(
+        row.split("_")[1].replace("%3a", ":") for row in rows if row.startswith("kdump-tools_")
+    )
