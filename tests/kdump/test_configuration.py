@@ -120,7 +120,7 @@ core_collector makedumpfile -l --message-level 7 -d 31
         ),
         ("raw /dev/sdb1", Place.RAW, "/dev/sdb1", "/var/crash", "makedumpfile -F -l --message-level 7 -d 31"),
         ("nfs s:/export\ncore_collector cp", Place.NFS, "s:/export", "/var/crash", "cp"),
-        ("ssh u@s\nsshkey /root/k", Place.SSH, "u@s", "/var/crash", "makedumpfile -F -l --message-level 7 -d 31"),
+        ("ssh u@s\nsshkey /etc/k", Place.SSH, "u@s", "/var/crash", "makedumpfile -F -l --message-level 7 -d 31"),
         (
             'dracut_args --omit "cfg80211 snd" --add "ifcfg"\nfailure_action shell', Place.ROOT, "",
             "/var/crash", "makedumpfile -l --message-level 7 -d 31",
