@@ -1,13 +1,15 @@
 """Where a crash kernel saves its dump, by what kdump-tools and kdump-utils are told.
 
-    /etc/kdump.conf           Fedora, RHEL: raw, nfs, ssh or a file system's type; path, core_collector, extra_modules
+    /etc/kdump.conf           Fedora, RHEL: raw, nfs, ssh or a file system's type; path,
+                              core_collector, extra_modules
     /etc/default/kdump-tools  Debian, Ubuntu: SSH, NFS, FTP, KDUMP_COREDIR, MAKEDUMP_ARGS
 
-Sources: kdump.conf(5); kdumpctl's check_config and kdump-lib.sh's kdump_read_conf in kdump-utils (from #
-on a line is a comment; one target, no option twice, none without a value, or the service does not start);
-kdump-config(8) and kdump-tools.conf of kdump-tools 1.8.1.
+Sources: kdump.conf(5); kdumpctl's check_config and kdump-lib.sh's kdump_read_conf in kdump-utils
+(from # on a line is a comment; one target, no option twice, none without a value, or the service
+does not start); kdump-config(8) and kdump-tools.conf of kdump-tools 1.8.1.
 
-Rules: text in, values out.  An option that is not known here is passed over: a newer kdump-utils has it.
+Rules: text in, values out.  An option that is not known here is passed over: a newer kdump-utils
+has it.
 """
 
 from __future__ import annotations

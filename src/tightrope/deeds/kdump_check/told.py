@@ -6,7 +6,8 @@ init/initramfs.c ("Initramfs unpacking failed: "), init/do_mounts.c ("VFS: Unabl
 fs", "VFS: Cannot open root device"), init/main.c ("No working init found", "Run /init as init
 process"), kernel/reboot.c; initramfs-tools scripts/local and functions ("ALERT!", "Gave up
 waiting for"), dracut's dracut-initqueue and emergency shell; kdump-config ("saved vmcore in",
-"failed to save vmcore"), makedumpfile 1.7.2 ("makedumpfile Failed.", "Can't allocate memory"), kdump-utils' kdump.sh ("saving vmcore complete", "saving vmcore failed").
+"failed to save vmcore"), makedumpfile 1.7.2 ("makedumpfile Failed.", "Can't allocate memory"),
+kdump-utils' kdump.sh ("saving vmcore complete", "saving vmcore failed").
 
 Rules: pure functions of what was heard.  Lines decide; the first cause in time is the cause.
 """
