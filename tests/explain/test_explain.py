@@ -141,6 +141,36 @@ def test_a_kernel_that_speaks_did_not_fall(
     assert "Nothing fell" in capsys.readouterr().out
 
 
+LEFT = b"[    9.1] kexec_core: Starting new kernel\n"
+PANIC = b"[    9.9] Kernel panic - not syncing: sysrq triggered crash\n"
+XEN = b"(XEN) Hardware Dom0 crashed: "
+
+
+@pytest.mark.parametrize(
+    ("log", "fell", "phase", "cause"),
+    [
+        # A crash kernel is entered behind the panic's words, where there is one.
+        (PANIC, None, Phase.UNKNOWN, "it fell on the walk"),
+        (PANIC + b"---[ end Kernel panic - not syncing: sysrq ]---\n", True, Phase.UNKNOWN, "no crash kernel"),
+        (PANIC + b"Rebooting in 10 seconds..\n", True, Phase.UNKNOWN, "no crash kernel"),
+        (LEFT + b"Linux version 7.3.4\n" + PANIC, True, Phase.NEW_KERNEL, "panicked by itself"),
+        (PANIC + LEFT, None, Phase.OLD_KERNEL, "it fell on the walk"),
+        # Xen says both on one line, and enters the image that it has.
+        (XEN + b"Executing kexec image on cpu1\n", None, Phase.HYPERVISOR, "it fell on the walk"),
+        (XEN + b"rebooting machine in 5 seconds.\n", True, Phase.HYPERVISOR, "no crash kernel"),
+        (XEN + b"'noreboot' set - not rebooting.\n", True, Phase.HYPERVISOR, "no crash kernel"),
+        (b"(XEN) Panic on CPU 0:\n(XEN) Executing kexec image on cpu0\n", None, Phase.HYPERVISOR,
+         "it fell on the walk"),
+    ],
+)  # fmt: skip
+def test_whose_panic_it_is_and_what_came_of_it(
+    log: bytes, fell: bool | None, phase: Phase, cause: str
+) -> None:
+    found = explain(log, "serial")
+    assert (found.fell, found.phase) == (fell, phase)
+    assert cause in likeliest(found)
+
+
 # ---------------------------------------------------------------------------------- bad input
 
 

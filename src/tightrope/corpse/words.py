@@ -4,7 +4,7 @@ Each row: the word, whose console it is, who had the CPU, and how it ended if it
 
 Sources: kernel/kexec_core.c and kernel/reboot.c; arch/x86/boot/compressed/misc.c and error.c,
 lib/decompress_*.c ("... -- System halted"); drivers/firmware/efi/libstub; kexec-tools
-purgatory/purgatory.c; Xen's common/kexec.c, arch/x86/crash.c, common/shutdown.c.
+purgatory/purgatory.c; kernel/panic.c; Xen's common/kexec.c, common/shutdown.c.
 
 Rules: only words that nobody else says, as long as they are sure.
 """
@@ -36,8 +36,16 @@ WORDS = (
     Word(b"Loading crashdump kernel...", C, Phase.OLD_KERNEL, LAST, "a crash kernel was loaded"),
     Word(b"kexec: Bye!", C, Phase.OLD_KERNEL, LAST, "the old kernel was about to leave"),
     Word(
-        b"Kernel panic - not syncing", C, Phase.NEW_KERNEL, STOPPED,
-        "a kernel panicked: the log does not say whether the old one or the new one",
+        b"Kernel panic - not syncing", C, Phase.UNKNOWN, LAST,
+        "a kernel panicked, and enters its crash kernel where it has one",
+    ),
+    Word(
+        b"---[ end Kernel panic - not syncing", C, Phase.UNKNOWN, STOPPED,
+        "a kernel panicked and stays there: it entered no crash kernel",
+    ),
+    Word(
+        b"Rebooting in ", C, Phase.UNKNOWN, STOPPED,
+        "a kernel panicked and restarts the machine: it entered no crash kernel",
     ),
     Word(b"I'm in purgatory", P, Phase.PURGATORY, LAST, "the purgatory was entered: the walk held"),
     Word(
@@ -74,11 +82,17 @@ WORDS = (
     ),
     Word(b"Linux version ", C, Phase.NEW_KERNEL, ON, "a kernel said its banner"),
     Word(b"Run /init as init process", C, Phase.NEW_KERNEL, ON, "a kernel started its init"),
-    Word(b"Executing kexec image on cpu", X, Phase.HYPERVISOR, LAST, "Xen was about to leave"),
     Word(b"(XEN) Kexec: ", X, Phase.HYPERVISOR, LAST, "Xen spoke of a kexec"),
     Word(b"Panic on CPU", X, Phase.HYPERVISOR, STOPPED, "the hypervisor panicked"),
+    Word(b"Hardware Dom0 crashed", X, Phase.HYPERVISOR, LAST, "dom0 crashed"),
+    # Both are said on the line of the crash.
+    Word(b"Executing kexec image on cpu", X, Phase.HYPERVISOR, LAST, "Xen was about to leave"),
     Word(
-        b"Hardware Dom0 crashed", X, Phase.HYPERVISOR, STOPPED,
-        "dom0 crashed and Xen restarts the machine: there was no crash image, or it was not entered",
+        b"rebooting machine in 5 seconds", X, Phase.HYPERVISOR, STOPPED,
+        "Xen restarts the machine: it entered no crash image",
+    ),
+    Word(
+        b"'noreboot' set - not rebooting", X, Phase.HYPERVISOR, STOPPED,
+        "Xen stays where it is: it entered no crash image",
     ),
 )  # fmt: skip

@@ -7,6 +7,7 @@ Rules: every candidate has a reason in the log; what would tell more is a limit,
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from tightrope.model import Step
 from tightrope.model.corpse import Candidate, Ending, LogKind, Phase, Raised, Remains
@@ -16,6 +17,8 @@ HIGH = 1 << 63
 PRESENT, WRITE, RESERVED, FETCH = 1, 2, 8, 16
 """Bits of a page fault's error code (SDM 4.7)."""
 PAGE_FAULT, PROTECTION, UNDEFINED = 14, 13, 6
+PANIC = "a kernel panicked"
+"""What the table of words says of a panic."""
 
 
 def name(raised: Raised) -> str:
@@ -43,6 +46,15 @@ def reason(raised: Raised) -> str | None:
         right = {"fetch": "forbids to execute", "write": "forbids to write"}.get(what, "forbids")
         return f"a {what} met an entry that is present and {right}"
     return f"a {what} met an entry that is not present"
+
+
+def settled(remains: Remains, before: tuple[Remains, ...]) -> Remains:
+    """A panic behind an old kernel's last words is the new kernel's, which is no crash any more."""
+    left = any(each.phase in (Phase.OLD_KERNEL, Phase.HYPERVISOR) for each in before)
+    if remains.phase is not Phase.UNKNOWN or PANIC not in remains.words or not left:
+        return remains
+    words = remains.words.replace(", and enters its crash kernel where it has one", "")
+    return replace(remains, phase=Phase.NEW_KERNEL, ending=Ending.STOPPED, words=words)
 
 
 def phase(remains: Remains) -> tuple[Phase, Step | None]:
@@ -91,6 +103,10 @@ def candidates(remains: Remains | None, before: tuple[Remains, ...]) -> Iterator
         yield from _faults(remains)
     elif remains.ending is Ending.WENT_ON:
         return
+    elif PANIC in remains.words:
+        yield from _panicked(remains)
+    elif remains.phase is Phase.HYPERVISOR and remains.ending is Ending.STOPPED:
+        yield _no_crash_image(remains)
     elif remains.kind is LogKind.PURGATORY:
         yield from _purgatory(remains)
     elif "corrupt" in remains.words or "System halted" in remains.words:
@@ -124,6 +140,30 @@ def candidates(remains: Remains | None, before: tuple[Remains, ...]) -> Iterator
         )
     elif remains.phase in (Phase.OLD_KERNEL, Phase.HYPERVISOR):
         yield from _silence(remains.words)
+
+
+def _panicked(remains: Remains) -> Iterator[Candidate]:
+    if remains.phase is Phase.NEW_KERNEL:
+        yield Candidate(
+            cause="the new kernel came up and panicked by itself: its lines above say why",
+            speaks_for=(remains.words, "an old kernel had left before"),
+        )
+        return
+    if remains.ending is Ending.STOPPED:
+        yield _no_crash_image(remains)
+        return
+    yield from _silence(remains.words)
+    yield Candidate(
+        cause="no crash kernel was loaded, and panic= with a number below 0 restarts the machine at once",
+        speaks_for=("such a kernel says no more than this",),
+    )
+
+
+def _no_crash_image(remains: Remains) -> Candidate:
+    return Candidate(
+        cause="no crash kernel was loaded when it crashed, or it was unloaded before",
+        speaks_for=(remains.words,),
+    )
 
 
 def _sound_purgatory(before: tuple[Remains, ...]) -> tuple[str, ...]:

@@ -44,7 +44,7 @@ def explain(
 ) -> Explanation:
     """What a log says, and what would leave such a log."""
     remains = corpse.read(data)
-    last = remains[-1] if remains else None
+    last = alone.settled(remains[-1], remains[:-1]) if remains else None
     phase, step = (Phase.UNKNOWN, None) if last is None else alone.phase(last)
     there = None
     first = last.raised[0] if last and last.raised else None
@@ -64,7 +64,7 @@ def explain(
     return Explanation(
         source=source,
         size=len(data),
-        remains=remains,
+        remains=remains if last is None else (*remains[:-1], last),
         phase=phase,
         step=step,
         place=there.place if there else None,
