@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.machine.walks import PAGE, made, moving, sound
 from tightrope.errors import MachineError
-from tightrope.machine.layout import POISON, lay, lay_segment
+from tightrope.machine.layout import LARGE, PIECE, POISON, lay, lay_segment
 from tightrope.memory import Extent, Phys
 from tightrope.model import Handover, Piece, PieceRole, Segment, SegmentRole
 from tightrope.observe.physical import Ram, backed
@@ -64,6 +64,22 @@ def test_destinations_that_a_copy_has_to_fill_are_poisoned() -> None:
     assert moved
     for frame in moved:
         assert page_of(ram, frame) == bytes([POISON]) * PAGE
+
+
+def test_zeros_of_a_large_segment_take_no_memory_and_what_lay_there_is_gone() -> None:
+    """As of a sparse file; a byte at a piece's very end counts, and the last piece is a short one."""
+    data = bytearray(LARGE + PIECE + 3 * PAGE + 5)
+    for at in (0, 7 * PIECE - 1, 9 * PIECE, len(data) - 1):
+        data[at] = 0x11
+    pages = -(-len(data) // PAGE)
+    ram = Ram((Extent(0, pages * PAGE),))
+    ram.write(3 * PIECE, b"an earlier walk's")
+    frames = list(range(pages))
+    lay_out(ram, bytes(data), frames, frames)
+    held = {frame * PAGE // PIECE for frame in ram.in_use()}  # before it is read, which maps zeros
+    last = len(data) // PIECE
+    assert {0, 6, 9, last} <= held <= {0, 1, 6, 7, 8, 9, last - 1, last}  # huge pages have two
+    assert ram.read(Extent(0, len(data))) == data
 
 
 def test_pieces_lie_where_they_say() -> None:

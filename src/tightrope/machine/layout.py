@@ -24,6 +24,9 @@ POISON = 0x5A
 BACKED_UP = np.uint32(0x6B61_4C6F)
 """Makes the words of low memory something that no address is."""
 
+LARGE, PIECE = 64 << 20, 1 << 20
+"""Bytes of a segment from which on it is looked through for zeros, and in which pieces."""
+
 
 class Destinations(Enum):
     """What a copy finds where it is going to write."""
@@ -80,9 +83,22 @@ def lay_segment(
             ram.zero(Extent(filled.end - PAGE_SIZE, filled.end))
         ram.zero(Extent(filled.end, run.end))
         if len(part):
-            ram.write(start, part)
+            _write(ram, start, part)
     for first, last in _runs(moved) if before is Destinations.POISONED else ():
         ram.write(int(moved[first]) << PAGE_SHIFT, bytes([POISON]) * ((last - first) * PAGE_SIZE))
+
+
+def _write(ram: Ram, start: int, data: memoryview) -> None:
+    """Put a segment's bytes; where much of it is zeros, as in a sparse file, that costs no memory."""
+    if len(data) < LARGE:
+        ram.write(start, data)
+        return
+    for at in range(0, len(data), PIECE):
+        piece = data[at : at + PIECE]
+        if len(piece) == PIECE and not np.frombuffer(piece, np.uint64).any():
+            ram.zero(Extent.sized(start + at, PIECE))
+        else:
+            ram.write(start + at, piece)
 
 
 def _runs(frames: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
