@@ -89,7 +89,7 @@ def lay_segment(
 
 
 def _write(ram: Ram, start: int, data: memoryview) -> None:
-    """Put a segment's bytes; where much of it is zeros, as in a sparse file, that costs no memory."""
+    """Put a segment's bytes; zeros, as a sparse file has them, take no memory."""
     if len(data) < LARGE:
         ram.write(start, data)
         return

@@ -67,7 +67,7 @@ SOURCES: Mapping[Open, str] = {
     " which no report here sees; where a new kernel reads CR3 for an address, table-b-top binds them",
     Open.MCE: "SDM volume 3, 6.15, #MC: without CR4.MCE the CPU shuts down, and without a handler as well",
     Open.NE: "boot.rst, 64-bit and 32-bit Boot Protocol name no bit of CR0; Multiboot 0.6.96, 3.2: all but PE and PG"
-    " are undefined; Linux arch/x86/kernel/head_64.S and head_32.S write CR0_STATE, which has it",
+    " are undefined; Linux arch/x86/kernel/head_64.S and head_32.S write CR0_STATE (uapi/asm/processor-flags.h), which has it",
     Open.IDT: "boot.rst, 64-bit and 32-bit Boot Protocol: interrupts have to be off, and no idt is named; Linux"
     " 7.x alone leaves one of its own (relocate_kernel_64.S, kexec_debug_idt), which tells of an exception and"
     " mends none; whether an idt of the old kernel's is left live idt-gone asks",
