@@ -143,6 +143,7 @@ def test_a_kernel_that_speaks_did_not_fall(
 
 LEFT = b"[    9.1] kexec_core: Starting new kernel\n"
 PANIC = b"[    9.9] Kernel panic - not syncing: sysrq triggered crash\n"
+INITRAMFS = b"[    1.0] Initramfs unpacking failed: XZ-compressed data is corrupt\n"
 XEN = b"(XEN) Hardware Dom0 crashed: "
 
 
@@ -154,6 +155,8 @@ XEN = b"(XEN) Hardware Dom0 crashed: "
         (PANIC + b"---[ end Kernel panic - not syncing: sysrq ]---\n", True, Phase.UNKNOWN, "no crash kernel"),
         (PANIC + b"Rebooting in 10 seconds..\n", True, Phase.UNKNOWN, "no crash kernel"),
         (LEFT + b"Linux version 7.3.4\n" + PANIC, True, Phase.NEW_KERNEL, "panicked by itself"),
+        (LEFT + INITRAMFS + PANIC, True, Phase.NEW_KERNEL, "the initrd in memory"),
+        (LEFT + INITRAMFS, None, Phase.NEW_KERNEL, "the initrd in memory"),
         (PANIC + LEFT, None, Phase.OLD_KERNEL, "it fell on the walk"),
         # Xen says both on one line, and enters the image that it has.
         (XEN + b"Executing kexec image on cpu1\n", None, Phase.HYPERVISOR, "it fell on the walk"),
@@ -163,7 +166,7 @@ XEN = b"(XEN) Hardware Dom0 crashed: "
          "it fell on the walk"),
     ],
 )  # fmt: skip
-def test_whose_panic_it_is_and_what_came_of_it(
+def test_whose_last_word_it_is_and_what_came_of_it(
     log: bytes, fell: bool | None, phase: Phase, cause: str
 ) -> None:
     found = explain(log, "serial")

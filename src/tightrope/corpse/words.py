@@ -4,7 +4,7 @@ Each row: the word, whose console it is, who had the CPU, and how it ended if it
 
 Sources: kernel/kexec_core.c and kernel/reboot.c; arch/x86/boot/compressed/misc.c and error.c,
 lib/decompress_*.c ("... -- System halted"); drivers/firmware/efi/libstub; kexec-tools
-purgatory/purgatory.c; kernel/panic.c; Xen's common/kexec.c, common/shutdown.c.
+purgatory/purgatory.c; kernel/panic.c, init/initramfs.c; Xen's common/kexec.c, common/shutdown.c.
 
 Rules: only words that nobody else says, as long as they are sure.
 """
@@ -75,6 +75,11 @@ WORDS = (
     Word(
         b"data is corrupt", C, Phase.DECOMPRESSOR, STOPPED,
         "the packed kernel is not what the decompressor can unpack",
+    ),
+    # A kernel that runs says the same of its initramfs, on the line of these words.
+    Word(
+        b"Initramfs unpacking failed", C, Phase.NEW_KERNEL, LAST,
+        "a kernel could not unpack its initramfs, and goes on without it",
     ),
     Word(b"EFI stub: ", C, Phase.DECOMPRESSOR, LAST, "the EFI stub had the CPU"),
     Word(

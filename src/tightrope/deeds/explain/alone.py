@@ -17,8 +17,8 @@ HIGH = 1 << 63
 PRESENT, WRITE, RESERVED, FETCH = 1, 2, 8, 16
 """Bits of a page fault's error code (SDM 4.7)."""
 PAGE_FAULT, PROTECTION, UNDEFINED = 14, 13, 6
-PANIC = "a kernel panicked"
-"""What the table of words says of a panic."""
+PANIC, INITRAMFS = "a kernel panicked", "could not unpack its initramfs"
+"""What the table of words says of both."""
 
 
 def name(raised: Raised) -> str:
@@ -104,7 +104,9 @@ def candidates(remains: Remains | None, before: tuple[Remains, ...]) -> Iterator
     elif remains.ending is Ending.WENT_ON:
         return
     elif PANIC in remains.words:
-        yield from _panicked(remains)
+        yield from _panicked(remains, before)
+    elif INITRAMFS in remains.words:
+        yield _initrd(remains)
     elif remains.phase is Phase.HYPERVISOR and remains.ending is Ending.STOPPED:
         yield _no_crash_image(remains)
     elif remains.kind is LogKind.PURGATORY:
@@ -142,8 +144,16 @@ def candidates(remains: Remains | None, before: tuple[Remains, ...]) -> Iterator
         yield from _silence(remains.words)
 
 
-def _panicked(remains: Remains) -> Iterator[Candidate]:
+def _initrd(*remains: Remains) -> Candidate:
+    return Candidate(
+        cause="the initrd in memory is not the file's, or is packed in a way that this kernel cannot unpack",
+        speaks_for=tuple(each.words for each in remains),
+    )
+
+
+def _panicked(remains: Remains, before: tuple[Remains, ...]) -> Iterator[Candidate]:
     if remains.phase is Phase.NEW_KERNEL:
+        yield from (_initrd(each, remains) for each in before if INITRAMFS in each.words)
         yield Candidate(
             cause="the new kernel came up and panicked by itself: its lines above say why",
             speaks_for=(remains.words, "an old kernel had left before"),
