@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -87,7 +88,12 @@ def test_what_was_rehearsed_is_what_is_loaded(
     assert [(start, size, len(data)) for start, size, data in rows] == [
         (each["start"], each["size"], each["bytes"]) for each in told["segments"]
     ]
+    names = [each["name"] for each in told["segments"]]
+    assert {"kernel", "purgatory", "command line", "boot_params", "entry stub"} <= set(names)
+    for each in told["segments"]:
+        assert f"{each['bytes']:,} bytes, {each['name']}\n" in shown.out
     # The entry is the purgatory, which has the digest of every other segment.
+    assert names[[start for start, _, _ in rows].index(entry)] == "purgatory"
     (purgatory,) = [data for start, _, data in rows if start == entry]
     assert b"tightrope: " in purgatory
     (line,) = linux.log
@@ -107,7 +113,21 @@ def test_a_plan_says_what_its_rehearsal_said(
     assert main(["load", written, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["rehearsed"] == "holds"
     assert main(["load", written]) == 0
-    assert "rehearsed: holds, when it was written" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "rehearsed: holds, when it was written" in shown
+    assert " bytes, kernel\n" in shown
+
+
+def test_what_speaks_against_a_plan_names_its_segment(
+    linux: FakeLinux, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written = str(tmp_path / "written")
+    assert main(["rehearse", "--shipped", "--write", written, "-q"]) == 0
+    linux.files["/proc/iomem"] = b"00001000-000fffff : System RAM\n"
+    capsys.readouterr()
+    assert main(["load", written]) == 2
+    said = capsys.readouterr().err
+    assert re.search(r"kernel \[0x1000000, 0x\w+\) is not RAM", said), said
 
 
 def test_without_verification_there_is_a_segment_less(

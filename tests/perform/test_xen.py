@@ -186,11 +186,15 @@ def equal(one: Load, other: Load) -> bool:
     legacy=st.booleans(),
     crash=st.booleans(),
     said=st.text(max_size=20),
+    name=st.sampled_from(["", "initrd", "kernel part 2"]),
 )
 def test_a_load_file_is_read_as_it_was_written(
-    pages: list[tuple[int, bytes]], legacy: bool, crash: bool, said: str
+    pages: list[tuple[int, bytes]], legacy: bool, crash: bool, said: str, name: str
 ) -> None:
-    segments = tuple(segment(n << 20, size, data) for n, (size, data) in enumerate(pages[:60]))
+    segments = tuple(
+        replace(segment(n << 20, size, data), name=name and f"{name} {n}")
+        for n, (size, data) in enumerate(pages[:60])
+    )
     load = Load(
         segments=segments, entry=7, legacy=legacy, crash=crash, rehearsed=said, taker=Taker.XEN
     )
@@ -222,7 +226,14 @@ def test_what_stands_behind_a_load_is_not_looked_at_and_a_load_without_a_digest_
     # The note's type made one that nobody knows.
     at = raw.index(struct.pack("<III", 10, 64, 4))
     with pytest.raises(BadInput, match="has no digest: written by an older --write"):
-        load_file.read(raw[: at + 8] + b"\5" + raw[at + 9 :], "it")
+        load_file.read(raw[: at + 8] + b"\x09" + raw[at + 9 :], "it")
+
+
+@pytest.mark.parametrize("name", ["kernel\nand more", "kernel\x1b[2J"])
+def test_names_are_those_of_the_segments_and_can_be_printed(name: str) -> None:
+    named = replace(LOAD, segments=(replace(KERNEL, name=name),))
+    with pytest.raises(BadInput, match="the names are not those of its segments"):
+        load_file.read(load_file.write(named), "it")
 
 
 @given(at=st.integers(0, 700), value=st.integers(0, 255), cut=st.integers(0, 20_000))

@@ -27,7 +27,9 @@ def of(plan: Plan, rehearsed: str) -> Load:
     """What a plan hands to whoever takes it.  Raises BadInput for Xen's v1, which takes no
     segments."""
     segments = [
-        LoadSegment(destination=each.destination, data=memoryview(each.data).cast("B"))
+        LoadSegment(
+            destination=each.destination, data=memoryview(each.data).cast("B"), name=each.name
+        )
         for each in plan.segments
     ]
     match plan.through:

@@ -3,7 +3,8 @@
     ELF header   e_machine   EM_X86_64, or EM_386: entered with paging off
                  e_entry     the machine address to enter
     PT_NOTE      owner "Tightrope": type 1, what the rehearsal said; type 2, "kexec" or "crash";
-                 type 3, who takes it, "xen" or "linux"; type 4, a digest
+                 type 3, who takes it, "xen" or "linux"; type 4, a digest; type 5, what each
+                 segment is for people, a line each
     PT_LOAD ...  p_paddr, p_memsz   a segment's destination, whole pages
                  p_offset, p_filesz its bytes; without any, the image only wants to reach the pages
 
@@ -19,7 +20,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import pairwise
 
@@ -29,7 +30,7 @@ from tightrope.errors import BadInput
 from tightrope.memory import PAGE_SIZE, Extent, align_up
 
 OWNER = b"Tightrope\0"
-NOTE_OUTCOME, NOTE_KIND, NOTE_TAKER, NOTE_DIGEST = 1, 2, 3, 4
+NOTE_OUTCOME, NOTE_KIND, NOTE_TAKER, NOTE_DIGEST, NOTE_NAMES = 1, 2, 3, 4, 5
 NO_DIGEST = "0" * 64
 HOLDS = "holds"
 _BITS = 64
@@ -56,6 +57,8 @@ class LoadSegment:
 
     destination: Extent
     data: memoryview
+    name: str = ""
+    """What people call it; "" where nothing says it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,6 +92,7 @@ def write(load: Load) -> bytes:
         _note(NOTE_OUTCOME, load.rehearsed)
         + _note(NOTE_KIND, kind)
         + _note(NOTE_TAKER, load.taker.value)
+        + _note(NOTE_NAMES, "\n".join(each.name for each in load.segments))
         + _note(NOTE_DIGEST, NO_DIGEST)
     )
     count = 1 + len(load.segments)
@@ -200,7 +204,7 @@ def identified(data: bytes | bytearray | memoryview, source: str) -> tuple[Load,
             field="PT_NOTE",
         )
     load = Load(
-        segments=tuple(segments),
+        segments=_named(segments, notes.get(NOTE_NAMES), source),
         entry=header["entry"],
         legacy=machine == EM_386,
         crash=notes[NOTE_KIND] == "crash",
@@ -208,6 +212,18 @@ def identified(data: bytes | bytearray | memoryview, source: str) -> tuple[Load,
         taker=Taker(notes[NOTE_TAKER]),
     )
     return load, said
+
+
+def _named(
+    segments: Sequence[LoadSegment], names: str | None, source: str
+) -> tuple[LoadSegment, ...]:
+    """The segments with the names of a note; an older --write left none.  Raises BadInput."""
+    if names is None:
+        return tuple(segments)
+    lines = names.split("\n")
+    if len(lines) != len(segments) or not all(each.isprintable() for each in lines):
+        raise BadInput("the names are not those of its segments", source=source, field="PT_NOTE")
+    return tuple(replace(each, name=name) for each, name in zip(segments, lines, strict=True))
 
 
 def _segment(data: memoryview, paddr: int, memsz: int, source: str, place: int) -> LoadSegment:

@@ -244,7 +244,7 @@ def load_told(load: Load) -> list[str]:
     lines = [f"{kind}, entered at {load.entry:#x} with {state}"]
     for each in load.segments:
         what = f"{len(each.data):#x} bytes" if len(each.data) else "only to be reached"
-        lines.append(f"  {each.destination} {what}")
+        lines.append(f"  {each.destination} {what}{f', {each.name}' if each.name else ''}")
     return lines
 
 

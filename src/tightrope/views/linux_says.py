@@ -56,6 +56,7 @@ class LoadedFileFacts(TypedDict):
 
 
 class LoadedSegmentFacts(SaidExtentFacts):
+    name: str
     bytes: int
 
 

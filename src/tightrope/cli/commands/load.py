@@ -308,11 +308,11 @@ def _told(what: Loading) -> Iterator[str]:
     """What would be loaded: files with their digests, and where it goes where that is known."""
     request = what.request
     for name, digest, size in what.digests:
-        yield f"{name}: {size} bytes, sha256 {digest}"
+        yield f"{name}: {size:,} bytes, sha256 {digest}"
     if what.rehearsed:
         yield f"rehearsed: {what.rehearsed}, when it was written"
-    for (_, where), size in zip(request.destinations, request.sizes, strict=True):
-        yield f"  {where} {size:#x} bytes"
+    for (name, where), size in zip(request.destinations, request.sizes, strict=True):
+        yield f"  {where} {size:,} bytes, {name}"
     if request.destinations:
         yield f"  entered at {request.entry:#x}"
 
@@ -329,7 +329,8 @@ def _facts(
             {"name": name, "sha256": digest, "bytes": size} for name, digest, size in digests
         ],
         "segments": [
-            {"start": where.start, "size": where.size, "bytes": size} for (_, where), size in places
+            {"name": name, "start": where.start, "size": where.size, "bytes": size}
+            for (name, where), size in places
         ],
         "entry": request.entry,
         "rehearsed": outcome,

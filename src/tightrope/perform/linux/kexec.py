@@ -198,7 +198,7 @@ def request_of(load: Load | FileLoad) -> Request:
     return Request(
         crash=load.crash,
         destinations=tuple(
-            (f"segment {n}", each.destination) for n, each in enumerate(load.segments)
+            (each.name or f"segment {n}", each.destination) for n, each in enumerate(load.segments)
         ),
         sizes=tuple(len(each.data) for each in load.segments),
         entry=load.entry,
