@@ -20,6 +20,7 @@ Everything a room raises on purpose derives from `TightropeError`; anything else
 from __future__ import annotations
 
 import copyreg
+from collections.abc import Iterable
 
 
 def visible(text: str) -> str:
@@ -41,6 +42,16 @@ def raw(text: str) -> bytes:
     Raises UnicodeEncodeError for what no bytes are read as.
     """
     return text.encode("utf-8", "surrogateescape")
+
+
+def near(word: str, known: Iterable[str], *, lists: str | None = None) -> str:
+    """How the line about a word that is none ends: the known ones that it resembles, and what to
+    type for all of them."""
+    from difflib import get_close_matches  # takes as long to load as the rest of `--help`
+
+    found = get_close_matches(word, known, n=3, cutoff=0.5)
+    hint = f"; near it: {', '.join(found)}" if found else ""
+    return hint + (f"; `{lists}` lists all" if lists else "")
 
 
 def reason(error: Exception) -> str:

@@ -223,7 +223,7 @@ def test_a_page_is_printed_and_all_of_them_are_written(
     assert main(["man", "host", "example"]) == 0
     assert capsys.readouterr().out.startswith(".TH TIGHTROPE-HOST-EXAMPLE 1")
     assert main(["man", "moon"]) == 2
-    assert "'moon' is none of" in capsys.readouterr().err
+    assert "'moon' is not a command; near it: man" in capsys.readouterr().err
     folder = tmp_path / "man1"
     assert main(["man", "--to", str(folder)]) == 0
     assert {each.stem for each in folder.iterdir()} == set(pages())

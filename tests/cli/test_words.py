@@ -30,6 +30,32 @@ def test_a_word_that_is_none_is_told_its_neighbours(capsys: pytest.CaptureFixtur
     assert "near it: page_table_b, page_table_a" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("typed", "says"),
+    [
+        ("rules moon", "'moon' is not a rule; `tightrope rules` lists all"),
+        ("rules table-a-map", "near it: table-a-maps-v, table-a-maps-p"),
+        ("glossary moon", "'moon' is not a word of the glossary; `tightrope glossary` lists all"),
+        ("man xyzzy", "'xyzzy' is not a command; `tightrope --help` lists all"),
+        ("man rehears", "near it: rehearse"),
+        ("man host captur", "near it: host-capture"),
+        ("schema reharse", "near it: rehearse"),
+        ("rehearse --shipped --sabotage no-w", "near it: no-v"),
+        ("host chek", "no command 'chek'; near it: check"),
+        ("prove tabels", "no theorem 'tabels'; near it: tables"),
+    ],
+)
+def test_a_name_that_is_none_is_one_line_with_what_to_type(
+    typed: str, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(typed.split()) == 2
+    told = capsys.readouterr()
+    assert says in told.err.splitlines()[0]
+    assert "near it" in says or "near it" not in told.err
+    assert told.out == ""
+    assert len(told.err) < 200  # not a list of all there are
+
+
 def test_no_word_is_explained_by_one_that_stands_below_it() -> None:
     for number, term in enumerate(TERMS):
         for later in TERMS[number + 1 :]:

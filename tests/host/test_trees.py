@@ -396,8 +396,10 @@ def test_a_file_that_exists_is_not_written_over(
     out.write_text("mine")
     tree = plant(tmp_path / "tree", machine())
     assert main(["host", "capture", "--from", str(tree), "-o", str(out)]) == 2
-    assert "File exists" in capsys.readouterr().err
+    assert "exists: say --force to replace it" in capsys.readouterr().err
     assert out.read_text() == "mine"
+    assert main(["host", "capture", "--from", str(tree), "-o", str(out), "--force"]) == 0
+    assert "[cpu]" in out.read_text()
 
 
 def efi_machine() -> dict[str, str]:

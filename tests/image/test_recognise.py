@@ -27,7 +27,7 @@ MULTIBOOT_2 = struct.pack("<IIII", 0xE85250D6, 0, 16, -(0xE85250D6 + 16) & 0xFFF
 NO_HEADER = put(bzimage(), "header", 0)
 
 CASES = {
-    "empty": (b"", "an empty file"),
+    "empty": (b"", "an empty file; a bzImage, an ELF vmlinux, a Multiboot kernel or a uni"),
     "ELF cut off": (vmlinux(16), "e_ident at offset 0x0: an ELF file cut off after 16 bytes"),
     "Multiboot at its last place": (
         b"\0" * 8180 + MULTIBOOT_1,
@@ -85,7 +85,7 @@ CASES = {
     ),
     "xen.efi": (pe([(".rodata", b"Xen version %d.%d%s")]), "Xen .xen.efi.: only EFI starts it"),
     "zeros": (b"\0" * 4096, "nothing but zeros"),
-    "text": (b"title Linux\nlinux /vmlinuz\n", "a text file"),
+    "text": (b"title Linux\nlinux /vmlinuz\n", "a text file; a bzImage, .* is wanted"),
     "unknown": (bytes(range(128, 256)), "no kernel image .* begins with 80 81 82 83 84 85 86 87"),
 }
 

@@ -66,6 +66,15 @@ def test_raw_bytes_have_no_labels_and_are_walked_all_the_same() -> None:
     assert check(built, machine().run(built)) == ()
 
 
+def test_code_that_halts_is_told_by_its_hlt_and_not_by_what_lies_behind_it() -> None:
+    raw = Written(source="halts.bin", data=b"\xfa\xfc\xf4\x90", bits=None)  # cli, cld, hlt, nop
+    code = from_file.relocation(raw, TWO_TABLES, Paging.X86_64)
+    built = build(plan_on(Paging.X86_64), design=code)
+    [arrived] = [each for each in check(built, machine().run(built)) if each.rule == "arrived"]
+    assert f"halted at {built.registers.rip + 2:#x} and never" in arrived.message
+    assert arrived.evidence["instruction"] == "hlt"
+
+
 @given(
     at=st.integers(0, 3),
     value=st.sampled_from([b"\x0f\x0b", b"\xf4\xf4", b"\xcc\xcc"]),
@@ -94,7 +103,7 @@ def test_a_contract_is_only_what_code_in_the_control_page_can_keep() -> None:
 @pytest.mark.parametrize("contract", ["", "three-tables", IN_PLACE])
 def test_a_contract_that_is_none_is_refused_with_those_that_are(contract: str) -> None:
     written = Written(source="x.bin", data=b"\xf4", bits=None)
-    with pytest.raises(BadInput, match="is no contract; there is two-tables, one-table, damm-v4"):
+    with pytest.raises(BadInput, match="is no contract; there are two-tables, one-table, damm-v4"):
         from_file.relocation(written, contract, Paging.X86_64)
 
 

@@ -145,6 +145,11 @@ def test_what_is_right_is_not_refused_and_is_asked_as_it_is(load: Load | FileLoa
         (replace(CRASH, segments=(segment(64 * MIB),)), {}, ["EADDRNOTAVAIL", "ours"]),
         (replace(PLAIN, segments=(segment(REGION.start),), entry=REGION.start), {}, ["ours"]),
         (replace(PLAIN, segments=(segment(0xA0000),), entry=0xA0000), {}, ["ours"]),
+        (
+            replace(PLAIN, segments=(segment(0xA0000), segment(0xC0000)), entry=0xA0000),
+            {},
+            ["ours"],  # once, with both in it
+        ),
         (replace(PLAIN, entry=0), {}, ["ours"]),
         (
             replace(CRASH, segments=(segment(REGION.start, REGION.size),)),

@@ -160,7 +160,7 @@ def test_without_an_initrd_there_is_none_to_break() -> None:
 
 
 def test_a_name_that_is_none_is_refused() -> None:
-    with pytest.raises(BadInput, match="no sabotage 'no-such'"):
+    with pytest.raises(BadInput, match="'no-such' is no sabotage; near it: no-v"):
         named("no-such")
 
 

@@ -238,7 +238,7 @@ def test_no_document_is_left_out(tightrope: Shell) -> None:
 def test_a_document_that_is_none_is_said_so(tightrope: Shell) -> None:
     done = tightrope("schema", "moon")
     assert (done.status, done.out) == (2, "")
-    assert "'moon' is none of rehearse" in done.err
+    assert "'moon' has no schema; `tightrope schema` lists all" in done.err
 
 
 # ----------------------------------------------------------------------------------------- errors

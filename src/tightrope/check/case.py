@@ -311,6 +311,15 @@ class Case:
         trace = self.run.trace
         return self.run.texts.get(int(trace[index]), "?") if 0 <= index < len(trace) else "?"
 
+    @property
+    def ended_at(self) -> tuple[int, str | None]:
+        """Where the walk stands at its end, and the instruction there, if it was seen."""
+        run = self.run
+        rip = int(run.registers.rip)
+        if run.stop is Stop.HALT and self.text(len(run.trace) - 1) == "hlt":
+            rip = int(run.trace[-1])  # the CPU's own points behind it
+        return rip, run.texts.get(rip)
+
     @cached_property
     def mapped_a(self) -> Mappings:
         """All that page_table_a maps, as it was built."""

@@ -95,12 +95,12 @@ def arrived(case: Case) -> Iterator[Found]:
         how = "halted" if run.stop is Stop.HALT else f"was still going after {run.instructions}"
         how = "reset the machine" if run.stop is Stop.FAULT else how
         said = bytes(value & 0xFF for port, value in run.ports if port == COM1).decode("latin-1")
+        rip, text = case.ended_at
         yield finding(
-            f"the walk {how} at {run.registers.rip:#x} and never reached the new kernel",
-            evidence={"instruction": run.texts.get(run.registers.rip, "?")}
-            | ({"it said": said.strip()} if said else {}),
+            f"the walk {how} at {rip:#x} and never reached the new kernel",
+            evidence={k: v for k, v in (("instruction", text), ("it said", said.strip())) if v},
             step=run.step_starts[-1][1],
-            mend="see the trace: the last instructions tell where it goes in circles",
+            mend="see the last instructions (`--trace FILE` writes all): they tell how it got there",
         )
 
 

@@ -234,12 +234,3 @@ def text_or_none(path: str) -> str | None:
             return file.read().decode("latin-1")
     except OSError:
         return None
-
-
-def write_new(path: str, text: str) -> None:
-    """Text into a file that is not there yet.  Raises BadInput with the system's reason."""
-    try:
-        with open(path, "x", encoding="utf-8") as out:
-            out.write(text)
-    except (OSError, ValueError) as err:
-        raise BadInput(reason(err), source=path) from err

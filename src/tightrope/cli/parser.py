@@ -16,6 +16,7 @@ from typing import NamedTuple, NoReturn
 from tightrope import __version__
 from tightrope.cli import commands
 from tightrope.cli.command import CRASH_SIZE, Help, epilog
+from tightrope.errors import near
 
 
 class Group(NamedTuple):
@@ -108,11 +109,9 @@ class Parser(argparse.ArgumentParser):
     def _check_value(self, action: argparse.Action, value: object) -> None:
         """Name the nearest of the choices instead of all of them, where they are commands."""
         if isinstance(action, Subparsers) and value not in action.choices:
-            from difflib import get_close_matches
-
-            near = get_close_matches(str(value), action.choices, n=2, cutoff=0.5)
-            hint = f"; near it: {', '.join(near)}" if near else ""
-            raise argparse.ArgumentError(None, f"no command {value!r}{hint}")
+            kind = str(action.metavar).lower()
+            hint = near(str(value), action.choices)
+            raise argparse.ArgumentError(None, f"no {kind} {value!r}{hint}")
         super()._check_value(action, value)
 
     def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> object:

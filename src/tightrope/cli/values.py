@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from tightrope.errors import BadInput
+from tightrope.errors import BadInput, near
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -95,15 +95,15 @@ def _shown(text: str) -> str:
     return repr(text if len(text) <= LONGEST else f"{text[:LONGEST]}...")
 
 
-def chosen(name: str | None, known: Mapping[str, Value], *, what: str) -> Sequence[Value]:
-    """All values, or that of a name; names are in lower case.  Raises BadInput with the nearest."""
+def chosen(
+    name: str | None, known: Mapping[str, Value], *, what: str, lists: str
+) -> Sequence[Value]:
+    """All values, or that of a name; names are in lower case.  Raises BadInput with the nearest,
+    and `lists`, what to type for all of them."""
     if name is None:
         return tuple(known.values())
     found = known.get(name.lower())
     if found is None:
-        from difflib import get_close_matches
-
-        near = get_close_matches(name.lower(), known, n=3, cutoff=0.5)
-        hint = f"; near it: {', '.join(near)}" if near else ""
+        hint = near(name.lower(), known, lists=lists)
         raise BadInput(f"{_shown(name)} is not {what}{hint}", source="command line")
     return (found,)

@@ -11,6 +11,7 @@ from tightrope.errors import MissingPart
 from tightrope.image.certificates import pe_header
 from tightrope.image.streams import Stream, StreamError, compression_of
 
+WANTED = "a bzImage, an ELF vmlinux, a Multiboot kernel or a unified kernel image is wanted"
 _SHORTEST = 2 * boot.SECTOR
 """A bzImage has a boot sector and at least one sector of setup (kexec-bzimage64.c asks the
 same)."""
@@ -28,7 +29,7 @@ def has_linux_header(data: memoryview) -> bool:
 def looks_like(data: memoryview) -> str:
     """One clause about bytes that no reader here knows, and what to do about it."""
     if not len(data):
-        return "an empty file"
+        return f"an empty file; {WANTED}"
     if pe_header(data) is not None:
         return f"a PE file without a Linux setup header or a .linux section{_cut(data)}"
     if _is_archive(data):
@@ -43,10 +44,10 @@ def looks_like(data: memoryview) -> str:
         return f"a boot sector without a Linux setup header, such as a disk image{_cut(data)}"
     head = bytes(data[: boot.SECTOR])
     if not any(head):
-        return "nothing but zeros where a kernel would begin"
+        return f"nothing but zeros where a kernel would begin; {WANTED}"
     if is_text(head):
-        return "a text file"
-    return f"no kernel image that is known here (it begins with {head[:8].hex(' ')})"
+        return f"a text file; {WANTED}"
+    return f"no kernel image that is known here (it begins with {head[:8].hex(' ')}); {WANTED}"
 
 
 def _is_archive(data: memoryview) -> bool:

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tightrope.errors import BadInput
+from tightrope.errors import BadInput, near
 from tightrope.sabotage import old_kernel, page_list, pdptes, routine, segments, tables
 from tightrope.sabotage.sabotage import Sabotage, sabotages_of
 from tightrope.sabotage.xen import asked, way_out
@@ -39,12 +39,11 @@ XEN_SABOTAGES: Mapping[str, Sabotage] = sabotages_of(asked, way_out)
 
 def named(name: str) -> Sabotage:
     """The sabotage of that name.  Raises BadInput."""
-    try:
-        return {**_ALL, **XEN_SABOTAGES}[name]
-    except KeyError:
-        raise BadInput(
-            f"no sabotage {name!r}; `--sabotage list` names them", source="--sabotage"
-        ) from None
+    every = {**_ALL, **XEN_SABOTAGES}
+    if name not in every:
+        hint = near(name, every, lists="--sabotage list")
+        raise BadInput(f"{name!r} is no sabotage{hint}", source="--sabotage")
+    return every[name]
 
 
 __all__ = ["ENTRY_SABOTAGES", "SABOTAGES", "XEN_SABOTAGES", "Sabotage", "named"]

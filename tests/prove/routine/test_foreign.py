@@ -236,7 +236,7 @@ def test_what_is_no_code_is_refused_in_one_line(
 
 def test_an_unknown_contract_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "a.bin").write_bytes(b"\x90")
-    assert "there is two-tables" in prove(capsys, tmp_path / "a.bin", "--contract", "none")[2]
+    assert "there are two-tables" in prove(capsys, tmp_path / "a.bin", "--contract", "none")[2]
 
 
 def test_without_an_assembler_it_says_what_to_install(

@@ -29,5 +29,6 @@ def glossary(options: Namespace) -> int:
     from tightrope.views.glossary import VIEW
 
     by_word = {each.word.lower(): each for each in TERMS}
-    show(options, VIEW, chosen(options.word, by_word, what="a word of the glossary"))
+    found = chosen(options.word, by_word, what="a word of the glossary", lists="tightrope glossary")
+    show(options, VIEW, found)
     return HOLDS

@@ -6,11 +6,11 @@ import sys
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
-from tightrope.cli import files
-from tightrope.cli.arguments import as_json, interfaces, modes
+from tightrope.cli import files, outputs
+from tightrope.cli.arguments import as_json, force, interfaces, modes
 from tightrope.cli.command import HOLDS, command
 from tightrope.cli.show import show
-from tightrope.cli.values import number, region
+from tightrope.cli.values import number, path, region
 from tightrope.errors import BadInput
 
 if TYPE_CHECKING:
@@ -100,8 +100,9 @@ def captured(parser: ArgumentParser) -> None:
         help="another machine: a directory with copies of its /proc and /sys, as sosreport makes",
     )
     parser.add_argument(
-        "-o", "--output", metavar="FILE", help="write the host file there, which must not exist"
+        "-o", "--output", type=path, metavar="FILE", help="write the host file there"
     )
+    force(parser)
 
 
 @command(
@@ -116,12 +117,14 @@ def captured(parser: ArgumentParser) -> None:
 def capture(options: Namespace) -> int:
     from tightrope import host
 
+    if options.output:
+        outputs.check(options.output, force=options.force)
     if options.tree:
         found = host.capture(host.read_copy(options.tree), options.tree)
     else:
         found = host.capture(host.read_tree())
     if options.output:
-        files.write_new(options.output, found.toml)
+        outputs.write(options.output, found.toml.encode())
     else:
         print(found.toml, end="")
     for note in found.notes:  # they also stand at the head of the document

@@ -7,7 +7,7 @@ from argparse import ArgumentParser, Namespace
 from tightrope.cli import outputs
 from tightrope.cli.arguments import force
 from tightrope.cli.command import HOLDS, command
-from tightrope.cli.values import path
+from tightrope.cli.values import chosen, path
 from tightrope.errors import BadInput
 
 
@@ -45,9 +45,10 @@ def man(options: Namespace) -> int:
         for name, page in every.items():
             outputs.write(options.to / f"{name}.1", page.encode())
         return HOLDS
-    name = "-".join(("tightrope", *options.command_name))
-    if name not in every:
-        words = ", ".join(each.removeprefix("tightrope-") for each in every)
-        raise BadInput(f"{' '.join(options.command_name)!r} is none of {words}", source="COMMAND")
-    print(every[name], end="")
+    whole = every.pop("tightrope")
+    of_commands = {name.removeprefix("tightrope-"): page for name, page in every.items()}
+    name = "-".join(options.command_name)
+    if name:
+        (page,) = chosen(name, of_commands, what="a command", lists="tightrope --help")
+    print(page if name else whole, end="")
     return HOLDS

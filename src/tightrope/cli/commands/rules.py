@@ -42,7 +42,7 @@ def rules(options: Namespace) -> int:
         )
         for each in (*RULES, *WATCHED)
     }
-    found = chosen(options.rule, criteria, what="a rule")
+    found = chosen(options.rule, criteria, what="a rule", lists="tightrope rules")
     if options.rule is None:
         show(options, VIEW, found)
     else:

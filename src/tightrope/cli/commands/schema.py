@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 
 from tightrope.cli.command import HOLDS, command
-from tightrope.errors import BadInput
+from tightrope.errors import BadInput, near
 
 
 def document(parser: ArgumentParser) -> None:
@@ -40,7 +40,8 @@ def schema(options: Namespace) -> int:
         print("\n".join(shapes))
         return HOLDS
     if name not in shapes:
-        raise BadInput(f"{name!r} is none of {', '.join(shapes)}", source="command line")
+        hint = near(name, shapes, lists="tightrope schema")
+        raise BadInput(f"{name!r} has no schema{hint}", source="command line")
     version, shape = shapes[name]
     print(json.dumps(made(name, version, shape), indent=2))
     return HOLDS

@@ -44,5 +44,5 @@ def named(design: str) -> Callable[[Paging], Participant]:
         return DESIGNS[design]
     except KeyError:
         raise BadInput(
-            f"no design {design!r}; there is {', '.join(DESIGNS)}", source="--design"
+            f"no design {design!r}; there are {', '.join(DESIGNS)}", source="--design"
         ) from None

@@ -271,9 +271,16 @@ def _memory(state: State, request: Request) -> Iterator[Reason]:
     """What a plain kexec_load accepts without a look: its destinations' memory."""
     if request.files or not state.ram:
         return
+    outside = [
+        f"{name} {extent}"
+        for name, extent in request.destinations
+        if not covered(extent, state.ram)
+    ]
+    if outside:  # a plan for another machine: one reason, however many segments it has
+        verb = "is" if len(outside) == 1 else "are"
+        told = ", ".join(outside)
+        yield None, f"{told} {verb} not RAM in /proc/iomem", "plan it for this machine"
     for name, extent in request.destinations:
-        if not covered(extent, state.ram):
-            yield None, f"{name} {extent} is not RAM in /proc/iomem", "plan it for this machine"
         if not request.crash:
             for region in state.crash_regions:
                 if extent.overlaps(region):
