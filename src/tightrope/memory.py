@@ -44,21 +44,24 @@ def align_up(value: int, alignment: int) -> int:
     return (value + alignment - 1) & ~(alignment - 1)
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True, order=True, init=False)
 class Extent:
     """Bytes [start, end) of one address space.  Raises ValueError when end < start or start < 0."""
 
     start: int
     end: int
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.start <= self.end:
-            raise ValueError(f"Extent: [{self.start:#x}, {self.end:#x}) is not an extent")
+    def __init__(self, start: int, end: int) -> None:
+        if not 0 <= start <= end:
+            raise ValueError(f"Extent: [{start:#x}, {end:#x}) is not an extent")
+        # A rehearsal makes hundreds: this takes a third of what a frozen dataclass's own takes.
+        _set_start(self, start)
+        _set_end(self, end)
 
-    @classmethod
-    def sized(cls, start: int, size: int) -> Extent:
+    @staticmethod
+    def sized(start: int, size: int) -> Extent:
         """The `size` bytes from `start`."""
-        return cls(start, start + size)
+        return Extent(start, start + size)
 
     @property
     def size(self) -> int:
@@ -90,6 +93,8 @@ class Extent:
     def __str__(self) -> str:
         return f"[{self.start:#x}, {self.end:#x})"
 
+
+_set_start, _set_end = (Extent.__dict__[name].__set__ for name in ("start", "end"))
 
 _BY_PLACE = attrgetter("start", "end")
 
@@ -181,8 +186,13 @@ class MemoryMap:
     ram: tuple[Extent, ...] = field(init=False, repr=False, compare=False)
     """Sorted, merged extents of usable RAM."""
 
+    readable: tuple[Extent, ...] = field(init=False, repr=False, compare=False)
+    """The same of RAM and of what ACPI left in it."""
+
     def __post_init__(self) -> None:
         object.__setattr__(self, "ram", self.of(RegionKind.RAM))
+        kinds = (RegionKind.RAM, RegionKind.ACPI, RegionKind.NVS)
+        object.__setattr__(self, "readable", self.of(*kinds))
         for before, after in zip(self.regions, self.regions[1:], strict=False):
             if before.extent.end > after.extent.start:
                 raise ValueError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -35,7 +36,8 @@ from tests.x86.modes import (
     P,
 )
 from tightrope.memory import Extent, union
-from tightrope.x86.survey import Mappings, survey
+from tightrope.x86 import few
+from tightrope.x86.survey import Mappings, many, survey
 from tightrope.x86.walk import Access, Translated, walk
 
 ROOT = 0x1000
@@ -119,6 +121,47 @@ def test_survey_and_walk_tell_the_same_story(mode: Mode, seed: int) -> None:
             if isinstance(walk(tree.memory.word, tree.mmu, virt, Access.READ), Translated):
                 assert any(pages.get(virt // size * size) == size for size in mode.page_sizes)
     assert set(found.lost) <= tree.missing
+
+
+@EACH
+@given(seed=st.integers(0, (1 << 32) - 1), entries=st.sampled_from([2, few.FEW, 40]))
+def test_a_small_tree_is_read_as_a_large_one_is(mode: Mode, seed: int, entries: int) -> None:
+    """Table by table and level by level: the same pages in the same order, and all else."""
+    rng = random.Random(seed)
+    tree = Tree(rng, mode)
+    low, bits = mode.places[-1]
+    size = 1 << low
+    last = ROOT + 0x1000 * (2 * mode.levels - 3)
+    if mode.levels > 1 and last not in tree.missing:
+        for slot in rng.sample(range(1 << bits), entries):
+            # Some of them with reserved bits, or not present.
+            entry = (
+                rng.randrange(0, 1 << 32, size)
+                | tree.flags(mode.levels - 1)
+                | rng.choice((P, P, 0))
+            )
+            entry |= rng.choice((0, 0, 0, 1 << 51)) if mode.entry_size == 8 else 0
+            tree.memory.put(last + slot * mode.entry_size, entry, mode.entry_size)
+    mmu = replace(tree.mmu, physical_bits=rng.choice((40, 52)))
+    ladder = mmu.ladder
+    one = few.look(tree.memory.table, ladder, ROOT)
+    other = many(tree.memory.table, ladder, ROOT)
+    assert one is not None
+    for column in ("virt", "phys", "size", "rights", "entry"):
+        assert getattr(one, column).tolist() == getattr(other, column).tolist(), column
+    assert sorted(one.lost) == sorted(other.lost)
+    assert bool(one.reserved) == bool(other.reserved)
+
+
+def test_a_tree_with_many_tables_is_left_to_the_arrays() -> None:
+    memory = Frames()
+    for slot in range(few.FEW + 1):
+        memory.put(ROOT + 8 * slot, 0x10_0000 + 0x1000 * slot | P | RW | US, 8)
+    mmu = MODES["x86_64"].mmu(ROOT)
+    assert few.look(memory.table, mmu.ladder, ROOT) is None
+    assert survey(memory.table, mmu).lost == tuple(
+        0x10_0000 + 0x1000 * n for n in range(few.FEW + 1)
+    )
 
 
 def test_each_column_says_what_the_manual_says() -> None:

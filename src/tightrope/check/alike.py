@@ -36,7 +36,7 @@ def alike(one: Buffer, other: Buffer) -> bool:
 def any_set(data: Buffer) -> bool:
     """Whether any byte is not zero."""
     if len(data) <= SMALL:
-        return bool(bytes(data).strip(b"\0"))
+        return bytes(data) != bytes(len(data))
     all_of = np.frombuffer(data, np.uint8)
     whole = len(all_of) & ~7
     return bool(all_of[:whole].view(np.uint64).any() or all_of[whole:].any())
@@ -46,7 +46,7 @@ def among(frames: NDArray[np.int64], ordered: NDArray[np.int64]) -> NDArray[np.b
     """Which frames are in `ordered`, which is sorted."""
     if not len(ordered):
         return np.zeros(len(frames), np.bool_)
-    at = np.minimum(np.searchsorted(ordered, frames), len(ordered) - 1)
+    at = np.minimum(ordered.searchsorted(frames), len(ordered) - 1)
     there: NDArray[np.bool_] = ordered[at] == frames
     return there
 
@@ -57,7 +57,7 @@ def wrong(got: Buffer, wanted: Buffer) -> NDArray[np.int64]:
     head, tail = memoryview(got)[:size], memoryview(got)[size:]
     out = np.zeros(0, np.int64)
     if not alike(head, wanted):
-        out = np.nonzero(np.frombuffer(head, np.uint8) != np.frombuffer(wanted, np.uint8))[0]
+        out = (np.frombuffer(head, np.uint8) != np.frombuffer(wanted, np.uint8)).nonzero()[0]
     elif any_set(tail):
-        out = np.nonzero(np.frombuffer(tail, np.uint8))[0] + size
+        out = np.frombuffer(tail, np.uint8).nonzero()[0] + size
     return out.astype(np.int64)

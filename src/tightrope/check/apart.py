@@ -33,7 +33,7 @@ def control_page_is_the_kernels(case: Case) -> Iterator[Found]:
     wanted, had = bytearray(apart.kernels), bytearray(apart.laid[: len(apart.kernels)])
     for hole in apart.filled:
         wanted[hole.start : hole.end] = had[hole.start : hole.end] = bytes(hole.size)
-    bad = np.nonzero(np.frombuffer(wanted, np.uint8) != np.frombuffer(had, np.uint8))[0]
+    bad = (np.frombuffer(wanted, np.uint8) != np.frombuffer(had, np.uint8)).nonzero()[0]
     if len(bad):
         at = int(bad[0])
         label = max((o, n) for n, o in apart.labels.items() if o <= at)[1]
@@ -66,7 +66,7 @@ def list_is_the_segments(case: Case) -> Iterator[Found]:
         frames, counts = np.unique(apart.sources, return_counts=True)
         twice = frames[counts > 1]
         if len(twice):
-            at = int(np.nonzero(apart.sources == twice[0])[0][-1])
+            at = int((apart.sources == twice[0]).nonzero()[0][-1])
             place = f"{int(had[at]) << PAGE_SHIFT:#x}"
             yield finding(
                 f"the page list takes frame {int(twice[0]):#x} twice, the second time for {place}",
@@ -75,7 +75,7 @@ def list_is_the_segments(case: Case) -> Iterator[Found]:
             )
         return
     both = min(len(had), len(wanted))
-    odd = np.nonzero(had[:both] != wanted[:both])[0]
+    odd = (had[:both] != wanted[:both]).nonzero()[0]
     at = int(odd[0]) if len(odd) else both
     yield finding(
         "the page list is not that of the segments: "

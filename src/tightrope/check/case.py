@@ -85,7 +85,7 @@ class Case:
         """The new kernel is handed boot_params."""
         return self.intent.protocol in (Protocol.LINUX_64, Protocol.LINUX_32)
 
-    @property
+    @cached_property
     def base(self) -> int:
         """Where the image's first byte lies, from where it is entered."""
         entries = self.intent.image.entries
@@ -158,7 +158,7 @@ class Case:
         """The segment of a purgatory, where there is one."""
         return () if self.intent.purgatory is None else (self.intent.purgatory,)
 
-    @property
+    @cached_property
     def purgatory_own(self) -> tuple[Extent, ...]:
         """What of it the purgatory may write, all of it where nothing says."""
         return tuple(each for one in self.handover.chain for each in one.own) or self.purgatory
@@ -179,13 +179,13 @@ class Case:
         stays = self.contract.stays_at_v
         return self.handover.world.code_phys if stays else self.intent.control_page
 
-    @property
+    @cached_property
     def landing(self) -> Phys:
         """The page that step 4 jumps to, by its identity address."""
         jumps_to = self.handover.jumps_to
         return self.intent.control_page if jumps_to is None else jumps_to
 
-    @property
+    @cached_property
     def backup(self) -> tuple[Extent, ...]:
         """Where in the crash region low memory is kept."""
         return tuple(Extent.sized(each.copy, each.source.size) for each in self.intent.backup)
@@ -200,8 +200,9 @@ class Case:
         if self.run.stop is not Stop.ENTRY:
             return ()
         out = []
+        backup = self.backup
         for segment in self.intent.segments:
-            if any(each.overlaps(segment.destination) for each in self.backup):
+            if any(each.overlaps(segment.destination) for each in backup):
                 continue
             try:
                 got = self.run.memory.read(segment.destination)
@@ -224,6 +225,8 @@ class Case:
     def _whole(self, segment: Segment, got: memoryview) -> bool:
         """Whether memory has the segment's data, and zeros behind them as far as `got` goes."""
         size, start = len(segment.data), segment.destination.start
+        if len(got) == size:
+            return alike(got, segment.data)
         memory = self.run.memory
         behind = memory.held(Extent(start + size, start + max(size, len(got))))
         return alike(got[:size], segment.data) and not any(

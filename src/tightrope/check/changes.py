@@ -41,7 +41,7 @@ def changes(handover: Handover, run: Run) -> Iterator[Change]:
         if np.isin(frames, handover.intent.destinations).all():
             continue
         a, b = np.frombuffer(now, np.uint8), np.frombuffer(piece.data, np.uint8)
-        differ = np.nonzero(a != b)[0]
+        differ = (a != b).nonzero()[0]
         first = Phys(piece.phys + int(differ[0]))
         if any(first & -PAGE_SIZE == laid.phys & -PAGE_SIZE for laid in handover.pieces):
             instruction, step = -1, Step.PREPARE
@@ -69,4 +69,4 @@ def steps_of(run: Run, instructions: NDArray[np.int64]) -> NDArray[np.int64]:
     """The step of the walk that each instruction belongs to, by its index."""
     starts = np.array([index for index, _ in run.step_starts], np.int64)
     steps = np.array([step for _, step in run.step_starts], np.int64)
-    return steps[np.maximum(np.searchsorted(starts, instructions, side="right") - 1, 0)]
+    return steps[np.maximum(starts.searchsorted(instructions, side="right") - 1, 0)]

@@ -176,7 +176,7 @@ def copies_follow_list(case: Case) -> Iterator[Found]:
     if len(done) == len(wanted) and np.array_equal(done, wanted):
         return
     length = min(len(done), len(wanted))
-    differ = np.nonzero((done[:length] != wanted[:length]).any(axis=1))[0]
+    differ = (done[:length] != wanted[:length]).any(axis=1).nonzero()[0]
     at = int(differ[0]) if len(differ) else length
     yield finding(
         f"the list asks for copy {at} to be {_copy(wanted, at)}, and it was {_copy(done, at)}",

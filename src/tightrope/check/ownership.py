@@ -10,7 +10,7 @@ Rules: stores, loads and copies are the machine's arrays of physical addresses.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,28 +28,41 @@ def outside(rows: NDArray[np.int64], extents: Sequence[Extent]) -> NDArray[np.in
     merged = union(extents)
     starts = np.array([each.start for each in merged], np.int64)
     ends = np.array([each.end for each in merged], np.int64)
-    at = np.searchsorted(starts, rows[:, 2], side="right") - 1
+    at = starts.searchsorted(rows[:, 2], side="right") - 1
     inside = (at >= 0) & (rows[:, 2] + rows[:, 3] <= ends[np.maximum(at, 0)])
     return rows[~inside]
 
 
 def _places(case: Case, wanted: frozenset[Place], *, to_write: bool) -> list[Extent]:
     """Where the places of a contract are."""
+    return [extent for place in wanted for extent in _place(case, place, to_write=to_write)]
+
+
+def _place(case: Case, place: Place, *, to_write: bool) -> Sequence[Extent]:
     handover = case.handover
-    where: Mapping[Place, Sequence[Extent]] = {
-        Place.CONTROL_PAGE: [case.control_page],
-        Place.OWN_PAGE: [Extent.sized(case.intent.stub_at, PAGE_SIZE)],
-        Place.SEGMENTS: [each.destination for each in case.intent.segments],
-        Place.IN_IMAGE: [piece.extent for piece in handover.static],
-        Place.CODE_AT_V: [Extent.sized(handover.world.code_phys, PAGE_SIZE)],
-        Place.ARGUMENTS: handover.world.arguments,
-        Place.SWAP_PAGE: case.swap_page,
-        Place.PURGATORY: case.purgatory_own if to_write else case.purgatory,
-        Place.PAGE_LIST: [Extent.sized(at, PAGE_SIZE) for at in handover.page_list],
-        Place.LOW_MEMORY: [each.source for each in case.intent.backup],
-        Place.BACKUP: case.backup,
-    }
-    return [extent for place in wanted for extent in where[place]]
+    match place:
+        case Place.CONTROL_PAGE:
+            return [case.control_page]
+        case Place.OWN_PAGE:
+            return [Extent.sized(case.intent.stub_at, PAGE_SIZE)]
+        case Place.SEGMENTS:
+            return [each.destination for each in case.intent.segments]
+        case Place.IN_IMAGE:
+            return [piece.extent for piece in handover.static]
+        case Place.CODE_AT_V:
+            return [Extent.sized(handover.world.code_phys, PAGE_SIZE)]
+        case Place.ARGUMENTS:
+            return handover.world.arguments
+        case Place.SWAP_PAGE:
+            return case.swap_page
+        case Place.PURGATORY:
+            return case.purgatory_own if to_write else case.purgatory
+        case Place.PAGE_LIST:
+            return [Extent.sized(at, PAGE_SIZE) for at in handover.page_list]
+        case Place.LOW_MEMORY:
+            return [each.source for each in case.intent.backup]
+        case Place.BACKUP:
+            return case.backup
 
 
 def _unseen(case: Case, places: Sequence[Extent], *, to_write: bool) -> NDArray[np.int64]:
@@ -86,7 +99,8 @@ def stores_owned(case: Case) -> Iterator[Found]:
     """Every store goes to the control page or the stub's page."""
     places = _places(case, case.writes, to_write=True)
     rows = off_old_stack(case, outside(case.run.stores, places))
-    rows = np.concatenate([rows, _unseen(case, places, to_write=True)])
+    if case.run.stretches:
+        rows = np.concatenate([rows, _unseen(case, places, to_write=True)])
     for index, step, phys, size in rows[:1].tolist():
         yield finding(
             f"`{case.text(index)}` writes {size} bytes at {phys:#x}, which the walk does not own",
@@ -109,7 +123,8 @@ def loads_owned(case: Case) -> Iterator[Found]:
     rows = off_old_stack(case, outside(case.run.loads, places))
     # Under its own pgd it is the old kernel that reads its own gdt and text.
     rows = rows[rows[:, 1] > case.contract.old.get(Old.MEMORY, Step.PREPARE)]
-    rows = np.concatenate([rows, _unseen(case, places, to_write=False)])
+    if case.run.stretches:
+        rows = np.concatenate([rows, _unseen(case, places, to_write=False)])
     for index, step, phys, size in rows[:1].tolist():
         yield finding(
             f"`{case.text(index)}` reads {size} bytes at {phys:#x}, which the walk does not own",

@@ -123,9 +123,9 @@ def order(destinations: NDArray[np.int64], sources: NDArray[np.int64]) -> Order:
     by_frame = np.argsort(destinations, kind="stable")
     frames = destinations[by_frame]
     twice = by_frame[1:][frames[1:] == frames[:-1]]
-    where = np.searchsorted(frames, sources)
+    where = frames.searchsorted(sources)
     hit = (where < count) & (frames[np.minimum(where, count - 1)] == sources)
-    index = np.nonzero(hit & (sources != destinations))[0]
+    index = (hit & (sources != destinations)).nonzero()[0]
     writer = by_frame[where[index]]
     overwrites = sources[writer] != destinations[writer]
     return Order(twice=np.sort(twice), late=index[(writer < index) & overwrites], strict=index)

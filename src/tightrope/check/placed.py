@@ -24,7 +24,7 @@ from tightrope.check.case import Case, owner
 from tightrope.check.rule import Found, finding, rule
 from tightrope.check.told.reading import told_as_loaded
 from tightrope.memory import PAGE_SHIFT, PAGE_SIZE, Cover, Extent, align_up, subtract, union
-from tightrope.model import Named, Protocol, Step
+from tightrope.model import Host, Named, Piece, Protocol, Step, once_a_host
 
 FOUR_GIB = 1 << 32
 RSDP_SIZE = 36
@@ -33,11 +33,21 @@ RSDP_SIZE = 36
 
 def kept(case: Case) -> tuple[Named, ...]:
     """What may be nobody's destination, whatever the memory map calls it."""
-    host = case.host
+    return _kept_in_crash(case.host) if case.intent.crash else _kept(case.host)
+
+
+@once_a_host
+def _kept_in_crash(host: Host) -> tuple[Named, ...]:
     out = [*host.firmware, *host.preserved]
     if host.rsdp is not None:
         out.append(Named(extent=Extent.sized(host.rsdp, RSDP_SIZE), what="the RSDP"))
-    if host.crash_region is not None and not case.intent.crash:
+    return tuple(out)
+
+
+@once_a_host
+def _kept(host: Host) -> tuple[Named, ...]:
+    out = list(_kept_in_crash(host))
+    if host.crash_region is not None:
         out.append(Named(extent=host.crash_region, what="the crash region"))
         out += host.crash_memory
     return tuple(out)
@@ -204,7 +214,7 @@ def placed_in_ram(case: Case) -> Iterator[Found]:
 def _no_ram(case: Case, frames: NDArray[np.int64]) -> NDArray[np.int64]:
     """Which frames are not whole pages of RAM."""
     ram = np.zeros(len(frames), np.bool_)
-    for region in union(case.host.memory.ram):
+    for region in case.host.memory.ram:
         ram |= (frames >= -(-region.start // PAGE_SIZE)) & (frames < region.end // PAGE_SIZE)
     return frames[~ram]
 
@@ -217,33 +227,53 @@ def _no_ram(case: Case, frames: NDArray[np.int64]) -> NDArray[np.int64]:
 )
 def laid_free(case: Case) -> Iterator[Found]:
     """The handover's pieces and the sources, against everything that the old kernel still uses."""
-    host = case.host
     mend = "take it from what the old kernel can give away"
-    used = [
-        Named(extent=Extent.sized(host.text.phys, host.text.size), what="the old kernel's text"),
-        Named(extent=host.private, what="the old kernel's private memory"),
-        *host.busy,
-        *host.crash_notes,
-        *kept(case),
-    ]
-    free = Cover(subtract(host.memory.ram, [each.extent for each in used]))
-    owners: dict[int, str] = {}
+    used, free = (_used_in_crash if case.intent.crash else _used)(case.host)
+    owners: dict[int, Piece] = {}
     for piece in case.pieces:
-        extent, what = piece.extent, piece.what
+        extent = piece.extent
         if not free.covers(extent):
-            yield finding(f"{what} is laid at {extent}, {_taken(case, used, extent)}", mend=mend)
+            yield finding(
+                f"{piece.what} is laid at {extent}, {_taken(case, used, extent)}", mend=mend
+            )
             return
         for frame in extent.pages:
             if frame in owners:
                 yield finding(
-                    f"{what} is laid at {frame << PAGE_SHIFT:#x}, over {owners[frame]}", mend=mend
+                    f"{piece.what} is laid at {frame << PAGE_SHIFT:#x}, over {owners[frame].what}",
+                    mend=mend,
                 )
                 return
-            owners[frame] = what
+            owners[frame] = piece
     yield from _sources(case, used, owners, mend)
 
 
-def _taken(case: Case, used: list[Named], extent: Extent) -> str:
+Used = tuple[tuple[Named, ...], Cover]
+"""What may not be taken for a while, and all the rest of RAM."""
+
+
+@once_a_host
+def _used(host: Host) -> Used:
+    return _all_used(host, _kept(host))
+
+
+@once_a_host
+def _used_in_crash(host: Host) -> Used:
+    return _all_used(host, _kept_in_crash(host))
+
+
+def _all_used(host: Host, kept: tuple[Named, ...]) -> Used:
+    used = (
+        Named(extent=Extent.sized(host.text.phys, host.text.size), what="the old kernel's text"),
+        Named(extent=host.private, what="the old kernel's private memory"),
+        *host.busy,
+        *host.crash_notes,
+        *kept,
+    )
+    return used, Cover(subtract(host.memory.ram, [each.extent for each in used]))
+
+
+def _taken(case: Case, used: tuple[Named, ...], extent: Extent) -> str:
     """Why an extent is not free."""
     for lost in subtract([extent], case.host.memory.ram)[:1]:
         return f"and {lost.start:#x} is {owner_of(case, lost.start)}"
@@ -256,12 +286,14 @@ def owner_of(case: Case, phys: int) -> str:
     return "a hole" if kind is None else f"{kind.value} memory"
 
 
-def _sources(case: Case, used: list[Named], owners: dict[int, str], mend: str) -> Iterator[Found]:
+def _sources(
+    case: Case, used: tuple[Named, ...], owners: dict[int, Piece], mend: str
+) -> Iterator[Found]:
     """The frames that the new kernel is kept in until it is copied."""
     plan = case.intent
     count = min(len(plan.sources), len(plan.destinations))
     moved = plan.sources[:count] != plan.destinations[:count]
-    frames = np.unique(plan.sources[:count][moved & (plan.sources[:count] >= 0)])
+    frames = np.sort(plan.sources[:count][moved & (plan.sources[:count] >= 0)])
     for frame in _no_ram(case, frames)[:1].tolist():
         at = frame << PAGE_SHIFT
         yield finding(f"a source is laid at {at:#x}, and that is {owner_of(case, at)}", mend=mend)
@@ -269,11 +301,11 @@ def _sources(case: Case, used: list[Named], owners: dict[int, str], mend: str) -
     hit = frames[among(frames, np.array(sorted(owners), np.int64))]
     for frame in hit[:1].tolist():
         yield finding(
-            f"a source is laid at {frame << PAGE_SHIFT:#x}, over {owners[frame]}", mend=mend
+            f"a source is laid at {frame << PAGE_SHIFT:#x}, over {owners[frame].what}", mend=mend
         )
         return
     pages = [each.extent.pages for each in used]
-    first = np.searchsorted(frames, np.array([each.start for each in pages]))
+    first = frames.searchsorted(np.array([each.start for each in pages]))
     for one, its, at in zip(used, pages, first.tolist(), strict=True):
         if at < len(frames) and frames[at] < its.stop:
             yield finding(

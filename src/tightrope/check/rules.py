@@ -7,6 +7,7 @@ before the exception that it caused, so that the first finding is the one to men
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 
 from tightrope.check import (
     apart,
@@ -139,7 +140,12 @@ def told_apart(handover: Handover, run: Run, found: Apart) -> tuple[Finding, ...
 
 def asked(run: Run) -> tuple[Rule, ...]:
     """The rules that a run can answer: its machine observed what they need."""
-    return tuple(rule for rule in RULES if rule.needs <= run.sees)
+    return _asked(run.sees)
+
+
+@cache
+def _asked(sees: frozenset[Sight]) -> tuple[Rule, ...]:
+    return tuple(rule for rule in RULES if rule.needs <= sees)
 
 
 def unasked(run: Run) -> dict[str, str]:

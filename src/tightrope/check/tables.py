@@ -13,8 +13,18 @@ import numpy as np
 
 from tightrope.check.case import Case
 from tightrope.check.rule import Found, finding, rule
-from tightrope.memory import PAGE_SIZE, Extent, Phys, RegionKind, subtract, union
-from tightrope.model import CpuVendor, Paging, Promise, Protocol, Step, Stop, Tables
+from tightrope.memory import PAGE_SIZE, Extent, Phys, subtract, union
+from tightrope.model import (
+    CpuVendor,
+    Host,
+    Paging,
+    Promise,
+    Protocol,
+    Step,
+    Stop,
+    Tables,
+    once_a_host,
+)
 from tightrope.model.modes import MODES
 from tightrope.x86.cpu import CR0_PG
 from tightrope.x86.walk import Access, Refused, Translated
@@ -251,7 +261,7 @@ def table_b_identity(case: Case) -> Iterator[Found]:
     if case.handover.page_table_b is None:
         return
     mapped = case.mapped_b
-    wrong = np.nonzero(mapped.virt != mapped.phys)[0]
+    wrong = (mapped.virt != mapped.phys).nonzero()[0]
     if case.contract.one_tree:
         wrong = wrong[mapped.virt[wrong] != np.uint64(case.intent.relocation)]
     if len(wrong):
@@ -317,15 +327,19 @@ def table_b_nothing_else(case: Case) -> Iterator[Found]:
             mend="use smaller pages at its edges: a CPU may read ahead into whatever is mapped",
         )
         return
-    usable = case.host.memory.of(RegionKind.RAM, RegionKind.ACPI, RegionKind.NVS)
-    named = [each.extent.page_aligned() for each in case.host.firmware]
-    backed = union([*(Extent(e.start, e.end).page_aligned() for e in usable), *named])
-    beyond = subtract(case.reached_b, backed)
+    beyond = subtract(case.reached_b, _backed(case.host))
     if beyond:
         yield finding(
             f"page_table_b maps {beyond[0]}, which is a hole or reserved",
             mend="leave it unmapped; speculation into it is a machine check on some machines",
         )
+
+
+@once_a_host
+def _backed(host: Host) -> tuple[Extent, ...]:
+    """Whole pages of memory that may be read, with what the host names of it."""
+    named = (each.extent for each in host.firmware)
+    return union(each.page_aligned() for each in (*host.memory.readable, *named))
 
 
 @rule(

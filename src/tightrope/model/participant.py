@@ -91,6 +91,9 @@ class Trees(Enum):
 class Place(Enum):
     """Memory that a participant may touch besides what the page list has it copy."""
 
+    # An enum's own goes through Python, and every rule asks for one.
+    __hash__ = object.__hash__
+
     CONTROL_PAGE = "control page"
     OWN_PAGE = "own page"
     """The page that a stub lies in, its stack with it."""
@@ -115,6 +118,8 @@ class Place(Enum):
 class Old(Enum):
     """What of the old kernel may still be in use after the call, for a while."""
 
+    __hash__ = object.__hash__  # as of Place
+
     IDT = "idt"
     STACK = "stack"
     MEMORY = "memory"
@@ -124,6 +129,8 @@ class Old(Enum):
 class Promise(Enum):
     """What a participant promises for the walk; a rule whose promise is not given is not broken by
     it."""
+
+    __hash__ = object.__hash__  # as of Place
 
     GLOBALS_DROPPED = "globals dropped"
     """CR4.PGE is cleared before an identity address is trusted."""

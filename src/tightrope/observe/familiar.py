@@ -45,11 +45,10 @@ class Familiar:
     def known(self, rip: int) -> bool:
         """Whether the instruction at `rip` is met by this, and in the trace: it was one of
         `ready`."""
+        trace, ready = self.trace, self.ready
         # A jump backwards may lead to a loop's head.
-        if self.rips is NONE or rip not in self.ready or rip < self.trace[-1]:
+        if self.rips is NONE or rip not in ready or rip < trace[-1] or len(trace) >= self.limit:
             return False
-        if len(self.trace) >= self.limit:
-            return False
-        self.meet(rip, self.ready.pop(rip))
-        self.trace.append(rip)
+        self.meet(rip, ready.pop(rip))
+        trace.append(rip)
         return True

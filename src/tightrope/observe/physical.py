@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tightrope.errors import MachineError
-from tightrope.memory import PAGE_SHIFT, PAGE_SIZE, Extent, MemoryMap, RegionKind, union
+from tightrope.memory import PAGE_SHIFT, PAGE_SIZE, Extent, MemoryMap, union
 from tightrope.model import Buffer, Named
 
 MAP_NORESERVE = 0x4000
@@ -36,9 +36,8 @@ _WORDS = {struct.calcsize(code): struct.Struct(f"<{code}").unpack_from for code 
 
 def backed(memory: MemoryMap, firmware: Iterable[Named]) -> tuple[Extent, ...]:
     """The pages that hold something: RAM, ACPI, and the firmware areas that the host lists."""
-    kinds = (RegionKind.RAM, RegionKind.ACPI, RegionKind.NVS)
     named = [each.extent for each in firmware]
-    return union(each.page_aligned() for each in (*memory.of(*kinds), *named))
+    return union(each.page_aligned() for each in (*memory.readable, *named))
 
 
 class Ram:

@@ -1,7 +1,7 @@
 """Everything a tree of page tables maps, as one list.
 
 Rules: where `walk` answers for one address, this answers for all: a check that says "and nothing
-else" needs the whole list.  All tables of a level are one array.
+else" needs the whole list.  All tables of a level are one array, but for small trees: see `few`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tightrope.memory import Extent
+from tightrope.x86 import few
 from tightrope.x86 import ladder as bits
-from tightrope.x86.ladder import Rung
+from tightrope.x86.ladder import Ladder, Rung
 from tightrope.x86.sweep import I64, U64, Tables, columns, joined, sweep
 from tightrope.x86.walk import Mmu
 
@@ -22,6 +23,7 @@ ReadTable = Callable[[int], bytes | bytearray | memoryview | None]
 """Physical frame address -> its 4096 bytes, or None where no memory answers."""
 
 _CR4_PGE = 0x80
+_RW, _US, _XD, _G, _NONE = (np.uint64(each) for each in (bits.RW, bits.US, bits.XD, bits.G, 0))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,6 +62,24 @@ class Mappings:
 def survey(read: ReadTable, mmu: Mmu) -> Mappings:
     """All that the tables at `mmu.cr3` map."""
     ladder = mmu.ladder
+    root = mmu.cr3 & ladder.root_mask
+    found = few.look(read, ladder, root) or many(read, ladder, root)
+    rights = found.rights
+    return Mappings(
+        virt=found.virt,
+        phys=found.phys,
+        size=found.size,
+        writable=rights & _RW != 0,
+        user=rights & _US != 0,
+        executable=rights & _XD != 0,
+        is_global=found.entry & (_G if mmu.cr4 & _CR4_PGE else _NONE) != 0,
+        lost=tuple(found.lost),
+        reserved=bool(found.reserved),
+    )
+
+
+def many(read: ReadTable, ladder: Ladder, root: int) -> few.Found:
+    """A tree of any size, all tables of a level at once."""
     dtype = np.dtype(f"<u{ladder.entry_size}")
     lost: list[int] = []
     wrong = 0
@@ -85,20 +105,9 @@ def survey(read: ReadTable, mmu: Mmu) -> Mappings:
             number = np.array(there, np.int64)[number]
         return number, present & rung.slots, entry
 
-    found = list(sweep(entries, ladder, mmu.cr3 & ladder.root_mask))
+    found = list(sweep(entries, ladder, root))
     for each in found:
         wrong |= each.rung.in_page & int(np.bitwise_or.reduce(each.entry))
-    virt, phys, size = columns(found, ladder)
     rights = joined(each.rights for each in found)
     entry = joined(each.entry for each in found)
-    return Mappings(
-        virt=virt,
-        phys=phys,
-        size=size,
-        writable=rights & np.uint64(bits.RW) != 0,
-        user=rights & np.uint64(bits.US) != 0,
-        executable=rights & np.uint64(bits.XD) != 0,
-        is_global=entry & np.uint64(bits.G if mmu.cr4 & _CR4_PGE else 0) != 0,
-        lost=tuple(lost),
-        reserved=bool(wrong),
-    )
+    return few.Found(*columns(found, ladder), rights, entry, lost, wrong)

@@ -84,7 +84,7 @@ def sweep(read: Read, ladder: Ladder, root: int) -> Iterator[Pages]:
             allowed = rights[down]
             entry, virt, rights = entry[leaf], virt[leaf], rights[leaf]
         if len(entry):
-            phys = _page_address(entry, rung, ladder)
+            phys = page_address(entry, rung, ladder)
             yield Pages(virt, phys, rights, entry, rung)
         if not len(tables.phys):
             return
@@ -124,7 +124,8 @@ def signed(virt: U64, ladder: Ladder) -> U64:
     return (virt.view(np.int64) << shift >> shift).view(np.uint64)
 
 
-def _page_address(entry: U64, rung: Rung, ladder: Ladder) -> U64:
+def page_address(entry: U64, rung: Rung, ladder: Ladder) -> U64:
+    """Where the pages are that entries of a level map."""
     if ladder.entry_size == 4 and rung.low > 12:
         # PSE-36: bits 20:13 of the entry are bits 39:32 of the address (SDM table 4-4).
         high = (entry >> np.uint64(13) & np.uint64(0xFF)) << np.uint64(32)

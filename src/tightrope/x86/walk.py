@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import NamedTuple
 
 from tightrope.memory import Phys, Virt
@@ -34,6 +35,9 @@ from tightrope.x86.ladder import (
     ladder,
 )
 
+# As a named tuple's own does it, without a Python call for each of a walk's entries.
+_visit = tuple.__new__
+
 ReadEntry = Callable[[int, int], int | None]
 """(physical address, bytes) -> little-endian value, or None where no memory answers."""
 
@@ -54,6 +58,9 @@ class Access(StrEnum):
     READ = "read"
     WRITE = "write"
     FETCH = "fetch"
+
+    # An enum's own goes through Python, and an access is a key at every turn of a walk.
+    __hash__ = str.__hash__
 
 
 class TableVisit(NamedTuple):
@@ -207,23 +214,21 @@ def walk(read: ReadEntry, mmu: Mmu, virt: Virt | int, access: Access) -> Transla
     # What all entries on the way have, and what any of them has.
     every, some = RW | US | A, 0
     visits: list[TableVisit] = []
-
-    def refuse(reason: str, *, present: bool, reserved: bool = False) -> Refused:
-        return _page_fault(mmu, mode, access, reason, visits, present=present, reserved=reserved)
-
+    refuse = partial(_page_fault, mmu, mode, access, visits)
     for rung in mode.rungs:
-        at = Phys(table + entry_size * (virt >> rung.low & rung.slots))
+        low = rung.low
+        at = Phys(table + entry_size * (virt >> low & rung.slots))
         got = read(at, entry_size)
-        top_of_pae = pae and rung.low == 30
+        top_of_pae = pae and low == 30
         if top_of_pae and mmu.pdptes is not None:
             got = mmu.pdptes[virt >> 30 & 3]
         if got is None:
             return refuse(f"the {rung.name} at {at:#x} is not in memory", present=False)
         value = got
-        visits.append(TableVisit(rung.name, at, value))
+        visits.append(_visit(TableVisit, (rung.name, at, value)))
         if not value & P:
             return refuse(f"the {rung.name} entry is not present", present=False)
-        leaf = rung.low == 12 or bool(rung.page and value & PS and mode.large_pages)
+        leaf = low == 12 or bool(rung.page and value & PS and mode.large_pages)
         bad = value & (rung.in_page if leaf else rung.in_table)
         if bad:
             if top_of_pae:
@@ -271,11 +276,11 @@ def _page_fault(
     mmu: Mmu,
     mode: Ladder,
     access: Access,
-    reason: str,
     visits: list[TableVisit],
+    reason: str,
     *,
     present: bool,
-    reserved: bool,
+    reserved: bool = False,
 ) -> Refused:
     """#PF with its error code (SDM 4.7)."""
     fetch_flag = access is Access.FETCH and (mode.nxe or bool(mmu.cr4 & _CR4_SMEP))

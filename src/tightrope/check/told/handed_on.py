@@ -61,6 +61,13 @@ def _entered(page: ZeroPage, memory: Memory) -> Entered:
     )
 
 
+def _both(case: Case) -> tuple[Entered, Entered] | None:
+    """What this kernel was handed and what it hands on; None where one of them is not known."""
+    before = case.host.entered
+    now = None if before is None else case.once(_now)
+    return None if before is None or now is None else (before, now)
+
+
 def _now(case: Case) -> Entered | None:
     return entered(case.handover, case.run)
 
@@ -73,9 +80,10 @@ def _now(case: Case) -> Entered | None:
 )
 def hop_keeps_memory(case: Case) -> Iterator[Found]:
     """Whole pages of RAM, and the number of rows."""
-    before, now = case.host.entered, case.once(_now)
-    if before is None or now is None:
+    both = _both(case)
+    if both is None:
         return
+    before, now = both
     for lost in subtract(_pages(before), [*_pages(now), PAGE_0])[:1]:
         yield finding(
             f"{lost} was RAM to this kernel, and is not to the next: each hop loses some",
@@ -101,9 +109,10 @@ def hop_keeps_memory(case: Case) -> Iterator[Found]:
 )
 def hop_keeps_setup_data(case: Case) -> Iterator[Found]:
     """The nodes by their types, and the bytes of all of a type."""
-    before, now = case.host.entered, case.once(_now)
-    if before is None or now is None:
+    both = _both(case)
+    if both is None:
         return
+    before, now = both
     counts = [Counter(kind for kind, _ in each.setup_data) for each in (before, now)]
     sizes: list[Counter[int]] = [Counter(), Counter()]
     for of, each in zip(sizes, (before, now), strict=True):
@@ -136,9 +145,10 @@ def hop_keeps_setup_data(case: Case) -> Iterator[Found]:
 )
 def hop_keeps_fields(case: Case) -> Iterator[Found]:
     """What a kernel finds its firmware and its screen by."""
-    before, now = case.host.entered, case.once(_now)
-    if before is None or now is None:
+    both = _both(case)
+    if both is None:
         return
+    before, now = both
     for name, was, got in (
         ("acpi_rsdp_addr", before.rsdp, now.rsdp),
         # Its map is copied at each load, and lies somewhere else each time.

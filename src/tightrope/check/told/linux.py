@@ -32,6 +32,7 @@ from tightrope.check.told.dump import overwritten
 from tightrope.check.told.memory import Garbled
 from tightrope.check.told.memory_map import map_problems
 from tightrope.check.told.page import zero_page
+from tightrope.check.told.reading import told_at_entry
 from tightrope.errors import MachineError
 from tightrope.model import Step
 
@@ -107,7 +108,8 @@ def memory_told(case: Case) -> Iterator[Found]:
         return  # see boot-params-told, dump-survives
     memory = case.run.memory
     try:
-        problems = list(map_problems(case, page.told(memory), memory))
+        told = told_at_entry(case) or page.told(memory)
+        problems = list(map_problems(case, told, memory))
     except (Garbled, MachineError) as err:
         problems = [str(err)]
     for problem in problems[:1]:

@@ -13,13 +13,14 @@ core header.  Source: ACPI 6.5, table 15.4; Linux arch/x86/include/asm/e820/type
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 from tightrope.check.case import Case
 from tightrope.check.told import core_header
 from tightrope.check.told.memory import RAM, Garbled, Told, of_type
 from tightrope.errors import MachineError
 from tightrope.memory import PAGE_SIZE, Extent, RegionKind, align_down, align_up, subtract, union
-from tightrope.model import Memory, Protocol, SegmentRole
+from tightrope.model import Host, Memory, Protocol, SegmentRole, once_a_host
 
 RESERVED = 2
 TYPES: Mapping[RegionKind, int] = {
@@ -103,17 +104,7 @@ def _what(case: Case, at: int) -> str:
 def _wanted(case: Case, told: Told, memory: Memory) -> dict[int, tuple[Extent, ...]] | None:
     """By type, the extents that the map should have."""
     multiboot = case.intent.protocol in (Protocol.MULTIBOOT, Protocol.MULTIBOOT2)
-    listed: dict[int, list[Extent]] = {}
-    for region in case.host.memory:
-        number = TYPES.get(region.kind, RESERVED)
-        if multiboot and region.kind in (
-            RegionKind.PMEM,
-            RegionKind.PRAM,
-            RegionKind.SOFT_RESERVED,
-        ):
-            number = RESERVED  # it has no word for persistent and special memory
-        listed.setdefault(number, []).append(region.extent)
-    out = {number: union(extents) for number, extents in listed.items()}
+    out = dict((_in_multiboot if multiboot else _by_type)(case.host))
     if case.loaded is not None:
         below = Extent(0, case.loaded.habits.first_ram)
         if not any(each.overlaps(below) for each in of_type(told.rows, RAM)):
@@ -128,6 +119,27 @@ def _wanted(case: Case, told: Told, memory: Memory) -> dict[int, tuple[Extent, .
         out[RAM] = subtract([*low, own, *also], kept)
         out[RESERVED] = union([*out.get(RESERVED, ()), *kept])
     return out
+
+
+@once_a_host
+def _by_type(host: Host) -> Mapping[int, tuple[Extent, ...]]:
+    """The host's own map."""
+    return _listed(host, {})
+
+
+@once_a_host
+def _in_multiboot(host: Host) -> Mapping[int, tuple[Extent, ...]]:
+    """The same in Multiboot's words: it has none for persistent and special memory."""
+    wordless = (RegionKind.PMEM, RegionKind.PRAM, RegionKind.SOFT_RESERVED)
+    return _listed(host, dict.fromkeys(wordless, RESERVED))
+
+
+def _listed(host: Host, otherwise: Mapping[RegionKind, int]) -> Mapping[int, tuple[Extent, ...]]:
+    listed: dict[int, list[Extent]] = {}
+    for region in host.memory:
+        number = otherwise.get(region.kind, TYPES.get(region.kind, RESERVED))
+        listed.setdefault(number, []).append(region.extent)
+    return MappingProxyType({number: union(extents) for number, extents in listed.items()})
 
 
 def kept_for_a_dump(told: Told, memory: Memory) -> tuple[Extent, ...] | None:

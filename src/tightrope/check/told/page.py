@@ -6,10 +6,8 @@ Rules: None where there is nothing to say of it, why where it cannot be read.
 from __future__ import annotations
 
 from tightrope.check.case import Case
-from tightrope.check.told.boot_params import ZeroPage, read
-from tightrope.check.told.memory import Garbled
-from tightrope.check.told.reading import LINUX
-from tightrope.errors import MachineError
+from tightrope.check.told.boot_params import ZeroPage
+from tightrope.check.told.reading import LINUX, linux_page
 from tightrope.memory import Extent
 from tightrope.model import Stop
 
@@ -23,10 +21,6 @@ def _page(case: Case) -> ZeroPage | str | None:
     """The page at the entry, why it cannot be read, or None where there is nothing to say of it."""
     if case.run.stop is not Stop.ENTRY or case.intent.protocol not in LINUX:
         return None
-    at = case.intent.boot_params
-    if not case.intact(Extent.sized(at, 1)):
+    if not case.intact(Extent.sized(case.intent.boot_params, 1)):
         return None  # see destinations-complete
-    try:
-        return read(case.run.memory, at)
-    except (Garbled, MachineError) as err:
-        return str(err)
+    return linux_page(case)

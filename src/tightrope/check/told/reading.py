@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 
 from tightrope.check.case import Case
 from tightrope.check.told import boot_params
+from tightrope.check.told.boot_params import ZeroPage
 from tightrope.check.told.information import READERS
 from tightrope.check.told.memory import Garbled, Told
 from tightrope.errors import MachineError
@@ -39,8 +40,28 @@ def told_as_loaded(case: Case) -> Told | None:
     return case.once(_as_loaded)
 
 
+def linux_page(case: Case) -> ZeroPage | str:
+    """boot_params as the walk left them; why they cannot be read."""
+    return case.once(_page)
+
+
+def _page(case: Case) -> ZeroPage | str:
+    try:
+        return boot_params.read(case.run.memory, case.intent.boot_params)
+    except (Garbled, MachineError) as err:
+        return str(err)
+
+
 def _at_entry(case: Case) -> Told | None:
-    return _told(case, case.run.memory)
+    if case.intent.protocol not in LINUX:
+        return _told(case, case.run.memory)
+    page = linux_page(case)
+    if isinstance(page, str):
+        return None
+    try:
+        return page.told(case.run.memory)
+    except (Garbled, MachineError, ValueError):
+        return None
 
 
 def _as_loaded(case: Case) -> Told | None:

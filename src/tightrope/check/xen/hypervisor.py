@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
-
 from tightrope.abi import xen as abi
 from tightrope.check.case import Case
 from tightrope.check.rule import Found, finding, rule
@@ -115,7 +113,7 @@ def small_pages(case: Case) -> Iterator[Found]:
     if case.contract.trees is not Trees.SMALL_PAGES:
         return
     mapped = case.mapped_a
-    large = np.nonzero(mapped.size != PAGE_SIZE)[0]
+    large = (mapped.size != PAGE_SIZE).nonzero()[0]
     if len(large):
         at = int(large[0])
         yield finding(

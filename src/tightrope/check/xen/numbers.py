@@ -48,7 +48,7 @@ def _raw(
     """The first place where dom0's own number stands instead of the machine frame: (n, it,
     wanted)."""
     length = min(len(got), len(wanted))
-    differ = np.nonzero(got[:length] != wanted[:length])[0]
+    differ = (got[:length] != wanted[:length]).nonzero()[0]
     mixed = differ[(p2m.to_pseudo(wanted[differ]) == got[differ]) & (got[differ] != HOLE)]
     if not len(mixed):
         return None
@@ -164,7 +164,7 @@ def _children(case: Case, tables: Tables) -> Iterator[tuple[int, int]]:
             leads = rows & np.uint64(PRESENT) != 0
             if large:
                 leads &= rows & np.uint64(PAGE_SIZE_FLAG) == 0
-            for slot in np.nonzero(leads)[0].tolist():
+            for slot in leads.nonzero()[0].tolist():
                 address = int(rows[slot]) & ADDRESS_BITS
                 yield table + slot * size, address >> PAGE_SHIFT
                 below.append(address)

@@ -59,7 +59,7 @@ class Bench:
 
     def _watch_each(self) -> list[int]:
         """The hooks without which nobody watches."""
-        return [self.engine.on_access(self._access), self.engine.on_instruction()]
+        return [self.engine.on_access(), self.engine.on_instruction()]
 
     def _exception(self, vector: int) -> None:
         if self._fence is None:
@@ -73,9 +73,6 @@ class Bench:
 
     def _port(self, port: int, _size: int, value: int) -> None:
         self._watched().ports.append((port, value))
-
-    def _access(self, is_write: bool, phys: int, size: int) -> None:
-        self._watched().access(is_write, phys, size)
 
     def _translation(self, page: int, access: Access) -> int | None:
         """Of the watch during a run; while registers are set up, descriptors are only looked at."""
@@ -113,6 +110,7 @@ class Bench:
         """Walk, watched.  Raises what Unicorn raises when it stops badly."""
         self._watch = watch
         self.engine.before, self.engine.familiar = watch.instruction, watch.familiar
+        self.engine.accessed = watch.access
         try:
             self.engine.start(rip)
             while not watch.over and (rip_after := self._goes_on(watch)) is not None:

@@ -66,23 +66,50 @@ LEGACY = {
 Failed = uc.UcError
 
 
+_REGISTERS = ctypes.CFUNCTYPE(
+    ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int
+)
+"""Engine, numbers, pointers to values, count.  Addresses are passed on as they are: the binding's
+own types, which look at each array anew, take as long again as the call."""
+_READ = _REGISTERS(("uc_reg_read_batch", library))
+_WRITE = _REGISTERS(("uc_reg_write_batch", library))
+
+
+class _Table(ctypes.Structure):
+    """uc_x86_mmr."""
+
+    _fields_ = (
+        ("selector", ctypes.c_uint16),
+        ("base", ctypes.c_uint64),
+        ("limit", ctypes.c_uint32),
+        ("flags", ctypes.c_uint32),
+    )
+
+
+def table(handle: Any, number: int) -> tuple[int, int]:
+    """Base and limit of a descriptor table's register."""
+    found = _Table()
+    library.uc_reg_read(handle, number, ctypes.byref(found))
+    return found.base, found.limit
+
+
 class Batch:
     """A few registers, read or written in one call; `values` has them in the order of the names."""
 
     def __init__(self, handle: Any, numbers: Sequence[int]) -> None:
         count = len(numbers)
-        self._handle = handle
-        self._ids = (ctypes.c_int * count)(*numbers)
         self.values = (ctypes.c_uint64 * count)()
         start = ctypes.addressof(self.values)
+        self._ids = (ctypes.c_int * count)(*numbers)
         self._pointers = (ctypes.c_void_p * count)(*(start + 8 * n for n in range(count)))
-        self._count = count
+        addresses = (ctypes.addressof(self._ids), ctypes.addressof(self._pointers))
+        self._arguments = (ctypes.cast(handle, ctypes.c_void_p).value, *addresses, count)
 
     def read(self) -> ctypes.Array[ctypes.c_uint64]:
         """Fill `values` from the CPU."""
-        library.uc_reg_read_batch(self._handle, self._ids, self._pointers, self._count)
+        _READ(*self._arguments)
         return self.values
 
     def write(self) -> None:
         """Put `values` into the CPU."""
-        library.uc_reg_write_batch(self._handle, self._ids, self._pointers, self._count)
+        _WRITE(*self._arguments)

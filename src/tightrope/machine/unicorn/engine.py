@@ -46,6 +46,10 @@ def _nothing(_rip: int) -> None:
     """What is called ahead of an instruction when nobody watches."""
 
 
+def _nobody(_is_write: bool, _phys: int, _size: int) -> None:
+    """What is called for an access then."""
+
+
 class Engine:
     """One Unicorn CPU over one `Ram`."""
 
@@ -53,6 +57,7 @@ class Engine:
         self.ram = ram
         self.bits = bits
         self.before: Callable[[int], None] = _nothing
+        self.accessed: Callable[[bool, int, int], None] = _nobody
         self.familiar = Familiar(NONE, array("Q"), 0)
         self._raised: BaseException | None = None
         self._callbacks: dict[int, object] = {}
@@ -160,8 +165,7 @@ class Engine:
 
     def table(self, name: str) -> tuple[int, int]:
         """Base and limit of "gdtr" or "idtr"."""
-        _selector, base, limit, _flags = self.uc.reg_read(REGISTER[name])
-        return int(base), int(limit)
+        return binding.table(self.uc._uch, REGISTER[name])
 
     def set_table(self, name: str, base: int, limit: int) -> None:
         """Write "gdtr" or "idtr"; what was loaded from it stays loaded."""
@@ -213,7 +217,7 @@ class Engine:
                 known.trace.append(rip)
                 return
             try:
-                if not known.known(rip):
+                if rip not in known.ready or not known.known(rip):
                     self.before(rip)
             except BaseException as err:
                 self._mishap(err)
@@ -237,13 +241,13 @@ class Engine:
         self._callbacks[hook.value] = callback
         return hook.value
 
-    def on_access(self, record: Callable[[bool, int, int], None]) -> int:
-        """`record(is_write, physical address, bytes)` for every data access."""
+    def on_access(self) -> int:
+        """Call `self.accessed(is_write, physical address, bytes)` for every data access."""
         write = binding.const.UC_MEM_WRITE
 
         def access(_handle: int, kind: int, phys: int, size: int, _value: int, _data: int) -> None:
             try:
-                record(kind == write, phys, size)
+                self.accessed(kind == write, phys, size)
             except BaseException as err:
                 self._mishap(err)
 
