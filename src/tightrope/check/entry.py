@@ -337,8 +337,6 @@ def _trampoline(case: Case) -> Iterator[Found]:
     if case.intent.protocol is not Protocol.LINUX_64 or case.handover.page_table_b is None:
         return
     mapped = case.mapped_b
-    if mapped.executable.all():
-        return
     closed = ~mapped.executable & (mapped.virt < np.uint64(TRAMPOLINE_END))
     for at in closed.nonzero()[0].tolist():
         page = Extent.sized(int(mapped.virt[at]), int(mapped.size[at]))

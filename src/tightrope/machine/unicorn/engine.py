@@ -42,12 +42,8 @@ SYSTEM = ("rip", "rflags", "cr0", "cr2", "cr3", "cr4", *SEGMENTS)
 NEEDED_EFER = EFER_LME | EFER_LMA | EFER_NXE
 
 
-def _nothing(_rip: int) -> None:
-    """What is called ahead of an instruction when nobody watches."""
-
-
-def _nobody(_is_write: bool, _phys: int, _size: int) -> None:
-    """What is called for an access then."""
+def _nothing(*_: int) -> None:
+    """What is called ahead of an instruction, and for an access, when nobody watches."""
 
 
 class Engine:
@@ -57,7 +53,7 @@ class Engine:
         self.ram = ram
         self.bits = bits
         self.before: Callable[[int], None] = _nothing
-        self.accessed: Callable[[bool, int, int], None] = _nobody
+        self.accessed: Callable[[bool, int, int], None] = _nothing
         self.familiar = Familiar(NONE, array("Q"), 0)
         self._raised: BaseException | None = None
         self._callbacks: dict[int, object] = {}
