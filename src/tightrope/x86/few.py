@@ -1,8 +1,8 @@
 """All pages under a root that has few tables, one table after the other.
 
-Rules: as `x86.sweep`, by `x86.ladder`, with the same answers in the same order: a level's pages come
-before those of the level below.  An array costs as much for one entry as for a thousand, and most
-tables of a handover have one or two: those are looked at as numbers.
+Rules: as `x86.sweep`, by `x86.ladder`, with the same answers in the same order: a level's pages
+come before those of the level below.  An array costs as much for one entry as for a thousand, and
+most tables of a handover have one or two: those are looked at as numbers.
 """
 
 from __future__ import annotations
