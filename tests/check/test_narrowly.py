@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.check.breaking import through_multiboot
@@ -76,10 +76,11 @@ def stack_set_to(top: int, page: int, word: int) -> bool:
     return not list(stack_inside.search(case))
 
 
+@settings(max_examples=300)
 @given(
     st.sampled_from([4, 8]),
     st.sampled_from([0x1000, 0x7800_5000, 0xFFFF_F000]),
-    st.integers(-12, PAGE + 12),
+    st.sampled_from([*range(-12, 13), *range(PAGE - 12, PAGE + 13)]),
 )
 def test_the_first_word_that_is_pushed_lies_in_the_control_page(
     word: int, page: int, offset: int
@@ -92,7 +93,7 @@ def test_the_first_word_that_is_pushed_lies_in_the_control_page(
 
 # ------------------------------------------------------------------------------------ setup_data
 
-NODES = st.lists(st.tuples(st.sampled_from([1, 4, 9]), st.sampled_from([16, 32, 48])), max_size=4)
+NODES = st.lists(st.tuples(st.sampled_from([1, 4, 9]), st.sampled_from([16, 17, 32])), max_size=4)
 
 
 def handed(nodes: list[tuple[int, int]]) -> Entered:
@@ -136,7 +137,7 @@ def test_a_purgatory_is_not_among_the_segments_that_it_looks_at() -> None:
     memory = SimpleNamespace(read=lambda _: memoryview(data[:-1] + b"!"))
     intent = SimpleNamespace(segments=[purgatory, kernel])
     [(found, bad)] = _changed(having(intent=intent, run=SimpleNamespace(memory=memory)))
-    assert found is kernel
+    assert found.role is SegmentRole.KERNEL
     assert bad.tolist() == [63]
 
 
