@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.check.breaking import through_multiboot
@@ -101,6 +101,7 @@ def handed(nodes: list[tuple[int, int]]) -> Entered:
 
 
 @given(NODES, NODES)
+@example([(9, 16)], [(9, 17)])
 def test_setup_data_keeps_its_nodes_and_does_not_grow(
     before: list[tuple[int, int]], now: list[tuple[int, int]]
 ) -> None:
