@@ -23,18 +23,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tightrope.memory import PAGE_SHIFT, PAGE_SIZE
+from tightrope.model import Buffer
+from tightrope.observe.columns import Column, Places, column
 from tightrope.observe.known_code import KnownCode
 from tightrope.observe.loops import WINDOW, WORD, Loop, Path, loop
 from tightrope.observe.mmu import WatchedMmu
 from tightrope.observe.observed import ObservedCpu
 from tightrope.observe.pages import copy_in_order
-from tightrope.observe.series import Series, Values, answered, run, steps, value
+from tightrope.observe.series import Series, answered, run, steps, value
 from tightrope.x86.cpu import GENERAL, RFLAGS_DF
 from tightrope.x86.flags import flags_after
 from tightrope.x86.walk import Access, Translated
 
-Places = NDArray[np.int64]
-"""Physical addresses."""
 FEW = 8
 """Turns one after the other that are worth it: fewer the CPU has done in less time."""
 SHORT = 8
@@ -88,14 +88,14 @@ class Turns:
         loads.frombytes(self.loads(first, step))
         copies.frombytes(self.copies(first))
 
-    def trace(self) -> bytes:
+    def trace(self) -> Buffer:
         """The address of each instruction, as the trace has them."""
         if self.count == 1:
             return array("Q", self.instructions_at).tobytes()
         once = np.array(self.path.where, np.uint64) + np.uint64(self.head)
-        return np.tile(once, self.count).tobytes()
+        return _as_bytes(np.tile(once, self.count))
 
-    def loads(self, first: int, step: int) -> bytes:
+    def loads(self, first: int, step: int) -> Buffer:
         """The rows of the loads; `first` is the number of the first instruction."""
         if self.count == 1:
             row = (first + self.path.read_at, step, self.reads, self.word)
@@ -106,9 +106,9 @@ class Turns:
         rows[:, 1] = step
         rows[:, 2] = self.reads + self.word * turns
         rows[:, 3] = self.word
-        return rows.tobytes()
+        return _as_bytes(rows)
 
-    def copies(self, first: int) -> bytes:
+    def copies(self, first: int) -> Buffer:
         """The rows of the copies."""
         if not self.pages:
             return b""
@@ -119,7 +119,7 @@ class Turns:
             rows[:, number, 1] = to
             rows[:, number, 2] = of
         rows[:, :, 3] = PAGE_SIZE
-        return rows.tobytes()
+        return _as_bytes(rows)
 
 
 class Bulk:
@@ -239,15 +239,14 @@ class Bulk:
         first = Asked(self._mmu)
         for copy in path.copies:
             to, of = (
-                self._places(series.of(term)[:count], access, copy.at, first)
+                first.places(series.pages(term, count), access, copy.at).together(self._ram)
                 for term, access in ((copy.to, Access.WRITE), (copy.of, Access.READ))
             )
-            count = min(len(to), len(of))
-            low, high = (int(to.min()), int(to.max())) if count else (0, 0)
+            count = min(len(to.at), len(of.at))
             for frame in (begun.reads >> PAGE_SHIFT, *self._code.frames):
-                if low <= frame << PAGE_SHIFT <= high:
-                    count = run(to[:count] != frame << PAGE_SHIFT)
-            pages.append((to, of))
+                if to.low <= frame << PAGE_SHIFT <= to.high:
+                    count = run(to.at[:count] != frame << PAGE_SHIFT)
+            pages.append((to.at, of.at))
         news = first.in_order(count)
         tables = {visit.at & -PAGE_SIZE for each in news for visit in each.got.visits}
         if any((to[:count] == table).any() for table in tables for to, _ in pages):
@@ -256,14 +255,18 @@ class Bulk:
         if not count:
             return None
         self._reach = max(SHORT, 2 * count)
-        kept = tuple((to[:count], of[:count]) for to, of in pages)
+        kept = tuple((_cut(to, count), _cut(of, count)) for to, of in pages)
         return replace(begun, count=count, pages=kept, news=news)
 
-    def _places(self, virtual: Values, access: Access, at: int, first: Asked) -> Places:
-        """Where whole pages lie, as far as they have a translation and are memory."""
-        virtual = virtual[: run(virtual & np.uint64(PAGE_SIZE - 1) == 0)]
-        places = first.places(virtual.astype(np.int64), access, at)
-        return places[: self._ram.together(places)]
+
+def _as_bytes(rows: NDArray[np.uint64] | NDArray[np.int64]) -> Buffer:
+    """The bytes of an array, where they lie."""
+    return rows.reshape(-1).view(np.uint8).data
+
+
+def _cut(places: Places, count: int) -> Places:
+    """The first ones; the very array where those are all, since one may stand for two copies."""
+    return places if len(places) == count else places[:count]
 
 
 class Asked:
@@ -276,24 +279,32 @@ class Asked:
         self._large: list[News] = []
         self._asked: list[tuple[Places, Access, int]] = []
 
-    def places(self, virtual: Places, access: Access, at: int) -> Places:
+    def places(self, virtual: Column, access: Access, at: int) -> Column:
         """Where pages lie, as far as a CPU does not fault."""
-        self._asked.append((virtual, access, at))
-        out = np.empty_like(virtual)
-        wanted = virtual.tolist()
+        wanted = virtual.at
+        self._asked.append((wanted, access, at))
+        moved: list[tuple[int, int]] = []
+        """Up to which turn, and how far the pages lie from where they are wanted."""
         done = 0
         while done < len(wanted):
-            found = self._mapping(wanted[done], access, done, at)
+            found = self._mapping(int(wanted[done]), access, done, at)
             if found is None:
                 break
             first, size, phys = found
-            end = done + 1
-            if size > PAGE_SIZE:
-                rest = virtual[done:]
-                end = done + run((rest >= first) & (rest < first + size))
-            out[done:end] = virtual[done:end] - first + phys
-            done = end
-        return out[:done]
+            if first <= virtual.low and virtual.high < first + size:
+                done = len(wanted)
+            elif size > PAGE_SIZE:
+                done += run(wanted[done:] & -size == first)
+            else:
+                done += 1
+            moved.append((done, phys - first))
+        if done == len(wanted) and len({by for _, by in moved}) == 1:
+            return virtual.moved(moved[0][1])
+        out, begin = np.empty_like(wanted), 0
+        for end, by in moved:
+            out[begin:end] = wanted[begin:end] + by
+            begin = end
+        return column(out[:done])
 
     def _mapping(
         self, virt: int, access: Access, turn: int, at: int

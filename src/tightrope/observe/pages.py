@@ -28,7 +28,10 @@ def copy_in_order(ram: Ram, pairs: Pairs, count: int) -> None:
     """Copy, turn after turn, each turn's pages in the order of `pairs`."""
     if not pairs or not count:
         return
-    columns = [column for pair in pairs for column in pair]
+    # One array is one column, however many copies name it.
+    columns = list({id(column): column for pair in pairs for column in pair}.values())
+    if len(columns) == 1:
+        return
     same = np.array([one == other for n, one in enumerate(columns) for other in columns[:n]])
     # Runs of turns in which the same columns are the same page.
     breaks = np.nonzero((same[:, 1:] != same[:, :-1]).any(axis=0))[0] + 1
@@ -78,9 +81,13 @@ def _moved(ram: Ram, pairs: Pairs) -> bool:
             return False
         else:
             new.append((place, source, PAGE_SIZE * length))
-    views = [(place, ram.read(Extent.sized(source, size))) for place, source, size in new]
-    # What is written may be another one's source.
-    kept = [(place, view if len(views) == 1 else bytes(view)) for place, view in views]
+    # What is written may be a later one's source.
+    written: set[int] = set()
+    kept = []
+    for place, source, size in new:
+        view = ram.read(Extent.sized(source, size))
+        kept.append((place, bytes(view) if changed[place] in written else view))
+        written.add(place)
     for place, data in kept:
         ram.write(place, data)
     return True

@@ -82,6 +82,11 @@ class Ram:
         start = phys - self._starts[at]
         return self._views[at][start : start + size]
 
+    def holds(self, first: int, end: int) -> bool:
+        """Whether all bytes between two physical addresses are memory of one extent."""
+        at = bisect_right(self._starts, first) - 1
+        return at >= 0 and end <= self._ends[at]
+
     def together(self, pages: NDArray[np.int64]) -> int:
         """How many pages, of those one after the other in `pages`, are memory of one extent."""
         at = bisect_right(self._starts, int(pages[0])) - 1 if len(pages) else -1

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from tightrope.memory import PAGE_SIZE
+from tightrope.observe.columns import Column, column
 from tightrope.observe.loops import WORD, Asks, Path, Question, Term
 
 Values = NDArray[np.uint64]
@@ -24,6 +26,7 @@ class Series:
         self._state = state
         self._bits = bits
         self._known: dict[Term, Values] = {}
+        self._pages: dict[tuple[Term, int], Column] = {}
         self._step = by = steps(path, bits)
         used = {path.read_from.base}
         used |= {each.base for copy in path.copies for each in (copy.to, copy.of)}
@@ -38,6 +41,15 @@ class Series:
         known = self._known.get(term)
         if known is None:
             known = self._known[term] = self._of(term) & np.uint64((1 << self._bits) - 1)
+        return known
+
+    def pages(self, term: Term, count: int) -> Column:
+        """A term in the first turns, as far as whole pages begin there."""
+        known = self._pages.get((term, count))
+        if known is None:
+            virtual = self.of(term)[:count]
+            whole = virtual[: run(virtual & np.uint64(PAGE_SIZE - 1) == 0)]
+            known = self._pages[term, count] = column(whole.astype(np.int64))
         return known
 
     def _of(self, term: Term) -> Values:
