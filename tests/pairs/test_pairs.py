@@ -17,6 +17,7 @@ from tightrope.deeds.pairs import Old, pairs, read
 from tightrope.machine.port import Machine
 from tightrope.machine.unicorn import Emulator
 from tightrope.model import Image, Outcome, Paging
+from tightrope.model.pairs import Pair
 from tightrope.participants.linux import Convention
 
 __all__ = ["tightrope"]
@@ -128,6 +129,27 @@ def test_the_table_and_the_document_say_the_same(tightrope: Shell) -> None:
         ("x86_64", "holds"),
         ("la57", "holds"),
     ]
+
+
+def test_a_pair_is_written_as_soon_as_it_is_told(tightrope: Shell) -> None:
+    path = tightrope.folder / "rows"
+    done = tightrope(*words(tightrope), "--lines", str(path), "--json")
+    rows = [json.loads(each) for each in path.read_text().splitlines()]
+    assert rows == json.loads(done.out)["pairs"]
+    again = tightrope(*words(tightrope), "--lines", str(path))
+    assert (again.status, "say --force" in again.err) == (2, True)
+
+
+def test_a_pair_is_told_before_the_next_is_begun(machine: Machine, small: Image) -> None:
+    events: list[int | Pair] = []
+    found = pairs(
+        [old("amd64-7.3")],
+        [small],
+        machine=machine,
+        progress=lambda _what, done, _total: events.append(done),
+        told=events.append,
+    )
+    assert events == [0, found[0], 1, found[1]]
 
 
 @pytest.mark.parametrize(("more", "status"), [((), 2), (("--bisect",), 125)])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+from functools import cache
 from importlib import resources
 from pathlib import Path
 
@@ -16,19 +17,20 @@ import pytest
 
 from tests.conftest import REPOSITORY, debian_kernel
 from tests.perform import asked_linux
-from tests.perform.dom0 import BareLinux, Guest
-from tests.qemu.pcs import QUIET, initramfs, token
+from tests.perform.dom0 import BareLinux, Guest, initramfs
+from tests.qemu.pcs import QUIET, token
+from tests.qemu.pcs import initramfs as small_initramfs
 from tightrope import host, image
-from tightrope.deeds import performable
+from tightrope.deeds import file_load, old_kernel, performable, segments
+from tightrope.deeds.old_kernel import OldKernel
 from tightrope.deeds.rehearse import rehearse
 from tightrope.memory import Extent
-from tightrope.model import Host
+from tightrope.model import Host, Image, Outcome, Verdict
 from tightrope.plan import Request
 
 MIB = 1 << 20
-MEBIBYTES = 640
-
-
+MEBIBYTES = 768
+FLAVOUR = "cloud-amd64"
 SMALL = Path(str(resources.files("tightrope.shipped") / "kernel.bzimage"))
 ASKED = ((asked_linux.KERNEL, SMALL), ("asked_linux.py", Path(asked_linux.__file__)))
 """The kernel sums and copies what it takes: a small one is asked about, a real one is entered below."""
@@ -112,6 +114,12 @@ def test_every_refusal_is_told_beforehand(flavour: str) -> None:
     assert names <= named(without_rights)
 
 
+def said_after(guest: Guest, command: str) -> str:
+    """What the next kernel's init says first, after a command that does not come back."""
+    guest.pc.say(f"{command}\n")
+    return guest.wait(guest.greeting)[-1]
+
+
 def userspace_after(guest: Guest, command: str, word: str) -> str:
     """The line of the new kernel's init, after a command that does not come back."""
     guest.pc.say(f"{command}\n")
@@ -123,74 +131,101 @@ def release(flavour: str) -> str:
     return debian_kernel(flavour).name.removeprefix("vmlinuz-")
 
 
-def test_linux_places_an_image_and_is_left_for_it() -> None:
-    word = token()
+def pc(crash: Extent | None = None) -> Host:
+    """The machine that the guests have, as a host file describes it."""
+    return host.read(host.example(pc=MEBIBYTES, crash=crash), "a PC")
+
+
+@cache
+def leaving(flavour: str) -> OldKernel:
+    """A kernel's own relocation code."""
+    path = debian_kernel(flavour)
+    code = old_kernel.read(path.read_bytes(), path.name)
+    assert isinstance(code, OldKernel)
+    return code
+
+
+def planned(new: Image, request: Request, crash: Extent | None = None) -> Verdict:
+    """What is said of our plan, through the own code of the kernel that is left."""
+    code = leaving(FLAVOUR)
+    return rehearse(new, code.host(pc(crash)), code.request(request), design=code.participant)
+
+
+def placed_by_linux(old: str, new: Image, initrd: bytes, line: str) -> Verdict:
+    """What is said of a jump with the segments that the old kernel's kexec_file_load chooses."""
+    path, code, there = debian_kernel(old), leaving(old), pc()
+    loaded = file_load.load(path.read_bytes(), path.name, new, initrd, line, there)
+    request = segments.request(loaded, Request(initrd=initrd, command_line=line))
+    return rehearse(new, code.host(there), code.request(request), design=code.participant)
+
+
+def load_plan(guest: Guest, verdict: Verdict, kind: str) -> None:
+    """A plan that held, carried into the guest and loaded there."""
+    load = performable.load(verdict)
+    assert load is not None, verdict.findings
+    guest.put("plan", load)
+    status, lines = guest.do("tightrope load plan --really")
+    assert (status, lines[-1]) == (0, f"loaded: a {kind} image"), lines
+
+
+def files_are_loaded_by_linux(guest: Guest, line: str) -> None:
+    """kexec_file_load, with what is asked, refused and undone before it."""
+    words = f"tightrope load kernel --initrd initrd --append '{line}'"
+    status, lines = guest.do(words)
+    assert (status, "say --no-rehearsal" in lines[-1]) == (2, True), lines  # no packages here
+    status, lines = guest.do(f"{words} --no-rehearsal")
+    assert (status, lines[-1]) == (
+        0,
+        "tightrope: would load it by kexec_file_load; say --really to do it",
+    )
+    assert guest.do("tightrope exec --really")[0] == 2
+    status, lines = guest.do(f"{words} --no-rehearsal --really")
+    assert (status, lines[-1]) == (0, "loaded: a kexec image")
+    _, lines = guest.do("tightrope status --json")
+    assert json.loads("\n".join(lines))["loaded"] is True
+    assert guest.do("tightrope unload --really") == (0, ["unloaded"])
+    assert guest.do(f"{words} --no-rehearsal --really")[0] == 0
+
+
+@pytest.mark.timeout(1800)
+def test_one_machine_is_left_three_ways_as_it_was_said() -> None:
+    """Each jump is rehearsed through the own code of the kernel that is left, and then made.
+
+    amd64        files, kexec_file_load        -> cloud-amd64
+    cloud-amd64  a plan, unpacked, kexec_load  -> cloud-amd64 with a crash region
+    cloud-amd64  a plan for a crash, a panic   -> cloud-amd64
+    """
+    word, carried = token(), initramfs()
+    path = debian_kernel(FLAVOUR)
+    packed = image.read(path.read_bytes(), path.name)
     with BareLinux(mebibytes=MEBIBYTES, files=ASKED).up() as guest:
         # It never had a crash region.
         (rows,) = answers(guest)
         assert {0, 22, 99} <= errnos(rows)
         assert "crash, inside the region" not in named(rows)
-        guest.put("kernel", debian_kernel("cloud-amd64").read_bytes())
-        guest.put("initrd", initramfs("amd64"))
-        words = f"tightrope load kernel --initrd initrd --append '{QUIET} tightrope.token={word}'"
-        status, lines = guest.do(words)
-        assert (status, "say --no-rehearsal" in lines[-1]) == (2, True), lines  # no packages here
-        status, lines = guest.do(f"{words} --no-rehearsal")
-        assert (status, lines[-1]) == (
-            0,
-            "tightrope: would load it by kexec_file_load; say --really to do it",
-        )
-        assert guest.do("tightrope exec --really")[0] == 2
-        status, lines = guest.do(f"{words} --no-rehearsal --really")
-        assert (status, lines[-1]) == (0, "loaded: a kexec image")
-        _, lines = guest.do("tightrope status --json")
-        assert json.loads("\n".join(lines))["loaded"] is True
-        assert guest.do("tightrope unload --really") == (0, ["unloaded"])
-        assert guest.do(f"{words} --no-rehearsal --really")[0] == 0
-        said = userspace_after(guest, "tightrope exec --really", word)
-    assert said == f"tightrope: userspace {word} {release('cloud-amd64')} x86_64"
+        guest.put("kernel", path.read_bytes())
+        guest.put("initrd", carried)
+        files_are_loaded_by_linux(guest, QUIET)
+        said = placed_by_linux("amd64", packed, carried, QUIET)
+        assert said.outcome is Outcome.HOLDS, said.findings
+        assert said.handover.plan.loaded is not None
+        came = said_after(guest, "tightrope exec --really")
+        assert came == f"{guest.greeting}{release(FLAVOUR)}"
 
+        line = f"{QUIET} crashkernel=192M"
+        request = Request(initrd=carried, command_line=line)
+        load_plan(guest, planned(image.unpacked(packed), request), "kexec")
+        came = said_after(guest, "tightrope exec --really")
+        assert came == f"{guest.greeting}{release(FLAVOUR)}"
 
-def test_an_unpacked_kernel_that_was_rehearsed_is_loaded_and_entered() -> None:
-    """A packed one is test_chain's."""
-    word = token()
-    path = debian_kernel("cloud-amd64")
-    new = image.read(path.read_bytes(), path.name)
-    verdict = rehearse(
-        image.unpacked(new),
-        host.read(host.example(pc=MEBIBYTES), "a PC"),
-        Request(initrd=initramfs("amd64"), command_line=f"{QUIET} tightrope.token={word}"),
-    )
-    load = performable.load(verdict)
-    assert load is not None, verdict.findings
-    with BareLinux(mebibytes=MEBIBYTES).up() as guest:
-        guest.put("plan", load)
-        status, lines = guest.do("tightrope load plan --really")
-        assert (status, lines[-1]) == (0, "loaded: a kexec image"), lines
-        said = userspace_after(guest, "tightrope exec --really", word)
-    assert said == f"tightrope: userspace {word} {release('cloud-amd64')} x86_64"
-
-
-def test_a_plan_for_a_crash_is_entered_when_the_kernel_panics() -> None:
-    word = token()
-    path = debian_kernel("cloud-amd64")
-    with BareLinux(crash="192M", mebibytes=MEBIBYTES).up() as guest:
         _, lines = guest.do("tightrope status --json")
         (region,) = json.loads("\n".join(lines))["crash_regions"]
-        crash = Extent.sized(region["start"], region["size"])
-        verdict = rehearse(
-            image.read(path.read_bytes(), path.name),
-            host.read(host.example(pc=MEBIBYTES, crash=crash), "a PC"),
-            Request(
-                initrd=initramfs("amd64"),
-                command_line=f"{QUIET} tightrope.token={word}",
-                crash=True,
-            ),
+        request = Request(
+            initrd=small_initramfs("amd64"),
+            command_line=f"{QUIET} tightrope.token={word}",
+            crash=True,
         )
-        load = performable.load(verdict)
-        assert load is not None, verdict.findings
-        guest.put("plan", load)
-        status, lines = guest.do("tightrope load plan --really")
-        assert (status, lines[-1]) == (0, "loaded: a crash image"), lines
-        said = userspace_after(guest, "echo c > /proc/sysrq-trigger", word)
-    assert said == f"tightrope: userspace {word} {release('cloud-amd64')} x86_64"
+        crash = Extent.sized(region["start"], region["size"])
+        load_plan(guest, planned(packed, request, crash), "crash")
+        came = userspace_after(guest, "echo c > /proc/sysrq-trigger", word)
+    assert came == f"tightrope: userspace {word} {release(FLAVOUR)} x86_64"

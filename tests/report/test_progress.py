@@ -95,6 +95,15 @@ def test_work_that_goes_on_moves_the_bar(terminal: Terminal) -> None:
     bar.close()
 
 
+def test_work_on_many_shows_how_many_are_done(terminal: Terminal) -> None:
+    bar = terminal.bar()
+    bar("pairs", 3, 16)
+    shown = terminal.until("3 of 16")
+    bar.close()
+    assert "pairs: 00:0" in shown
+    assert "at most" not in shown
+
+
 def test_the_bar_is_gone_when_it_is_closed(terminal: Terminal) -> None:
     bar = terminal.bar()
     bar("walk", 2, 0)

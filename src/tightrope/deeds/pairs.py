@@ -15,7 +15,7 @@ that is wrong is the caller's.  Hosts are the examples of their modes.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from tightrope.deeds import defaults, old_kernel
@@ -77,11 +77,12 @@ def pairs(
     by: By | None = None,
     machine: Machine | None = None,
     progress: Progress = no_progress,
+    told: Callable[[Pair], None] | None = None,
 ) -> tuple[Pair, ...]:
     """All pairs, in the order of `olds`; `kinds` has whether it is a crash kexec.
 
-    `request` is what all have in common: an initrd, a command line; `by` is who places.  Raises
-    MissingPart without the emulator.
+    `request` is what all have in common: an initrd, a command line; `by` is who places; `told` gets
+    each pair as soon as it is known.  Raises MissingPart without the emulator.
     """
     by = by or By()
     machine = machine or emulator()
@@ -129,6 +130,8 @@ def pairs(
                 seconds=time.perf_counter() - started,
             )
         )
+        if told is not None:
+            told(found[-1])
     return tuple(found)
 
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 DELAY = 0.4
 """Seconds before a bar appears."""
+TIMED = ("the new kernel runs", "the old kernel boots")
+"""What is only waited for, so many seconds at most; other totals are how many there are."""
 PERIOD = 0.2
 """Seconds between two drawings."""
 
@@ -60,15 +62,14 @@ class Bar:
     def _new(self) -> tqdm[Never]:
         from tqdm import tqdm
 
+        end = "at most {total}s" if self._what in TIMED else "{n} of {total}"
         bar = tqdm(
             desc=self._what,
             total=self._total or None,
             initial=self._done if self._total else 0,
             leave=False,
             dynamic_ncols=True,
-            bar_format="{desc}: {elapsed} |{bar}| at most {total}s"
-            if self._total
-            else "{desc}: {elapsed}",
+            bar_format="{desc}: {elapsed} |{bar}| " + end if self._total else "{desc}: {elapsed}",
         )
         # The work began before its bar did.
         bar.start_t -= time.monotonic() - self._since

@@ -103,25 +103,25 @@ class PairsFacts(TypedDict):
 
 def facts(pairs: Sequence[Pair]) -> PairsFacts:
     """One object per pair."""
+    return {"pairs": [fact(pair) for pair in pairs]}
+
+
+def fact(pair: Pair) -> PairFacts:
+    """The object of one pair."""
     return {
-        "pairs": [
-            {
-                "old": pair.old,
-                "old_version": pair.old_version,
-                "new": pair.new,
-                "new_version": pair.new_version,
-                "mode": None if pair.paging is None else pair.paging.value,
-                "crash": pair.crash,
-                "outcome": None if pair.outcome is None else pair.outcome.value,
-                "detail": pair.detail,
-                "advice": list(pair.advice),
-                "loader": pair.loader.value,
-                "by": pair.by,
-                "purgatory": pair.purgatory,
-                "seconds": pair.seconds,
-            }
-            for pair in pairs
-        ]
+        "old": pair.old,
+        "old_version": pair.old_version,
+        "new": pair.new,
+        "new_version": pair.new_version,
+        "mode": None if pair.paging is None else pair.paging.value,
+        "crash": pair.crash,
+        "outcome": None if pair.outcome is None else pair.outcome.value,
+        "detail": pair.detail,
+        "advice": list(pair.advice),
+        "loader": pair.loader.value,
+        "by": pair.by,
+        "purgatory": pair.purgatory,
+        "seconds": pair.seconds,
     }
 
 

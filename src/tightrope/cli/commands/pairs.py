@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
-from tightrope.cli import files
+from tightrope.cli import files, outputs
 from tightrope.cli.arguments import FORMATS, loader, shown
 from tightrope.cli.command import FINDING, HOLDS, UNKNOWN, command
 from tightrope.cli.show import ready, show
-from tightrope.cli.values import line, seconds
+from tightrope.cli.values import line, path, seconds
 from tightrope.errors import BadInput, TightropeError, visible
 
 if TYPE_CHECKING:
@@ -57,6 +58,12 @@ def kernels(parser: ArgumentParser) -> None:
         help="how long to listen to each with --until console (%(default)s)",
     )
     parser.add_argument(
+        "--lines",
+        type=path,
+        metavar="FILE",
+        help="a JSON line for each pair, written as it is told",
+    )
+    parser.add_argument(
         "--bisect",
         action="store_true",
         help="exit as `git bisect run` asks: 0 all hold, 1 one falls, 125 it cannot be told",
@@ -96,7 +103,7 @@ def _pairs(options: Namespace) -> Sequence[Pair]:
     from tightrope.model import Loader
     from tightrope.plan import Request
     from tightrope.report.progress import Bar
-    from tightrope.views.pairs import VIEW
+    from tightrope.views.pairs import VIEW, fact
 
     placed = Loader(options.loader) if options.loader else Loader.TIGHTROPE
     if options.kexec is not None and placed is not Loader.KEXEC_TOOLS:
@@ -105,9 +112,12 @@ def _pairs(options: Namespace) -> Sequence[Pair]:
         raise BadInput("walks to the entry: no --until console goes with it", source="--loader")
 
     given = [defaults.running_kernel() if each == "running" else each for each in options.olds]
-    ready(options, [*given, *options.news, *([options.initrd] if options.initrd else [])])
-    olds = [read(files.read(path), path) for path in dict.fromkeys(given)]
-    news = [image.read(files.read(path), path) for path in dict.fromkeys(options.news)]
+    inputs = [*given, *options.news, *([options.initrd] if options.initrd else [])]
+    ready(options, inputs)
+    if options.lines is not None:
+        outputs.check(options.lines, force=options.force, inputs=inputs)
+    olds = [read(files.read(each), each) for each in dict.fromkeys(given)]
+    news = [image.read(files.read(each), each) for each in dict.fromkeys(options.news)]
     request = Request(
         initrd=files.read(options.initrd) if options.initrd else None,
         initrd_source=options.initrd or "no initrd",
@@ -115,6 +125,9 @@ def _pairs(options: Namespace) -> Sequence[Pair]:
     )
     with ExitStack() as stack:
         machine = stack.enter_context(opened("emulator"))
+        written = None
+        if options.lines is not None:
+            written = stack.enter_context(outputs.growing(options.lines, whole=True))
         bar = stack.enter_context(closing(Bar()))
         found = deed(
             olds,
@@ -125,6 +138,7 @@ def _pairs(options: Namespace) -> Sequence[Pair]:
             by=By(loader=placed, program=options.kexec),
             machine=machine,
             progress=bar,
+            told=(lambda pair: written(f"{json.dumps(fact(pair))}\n")) if written else None,
         )
     show(options, VIEW, found)
     return found
