@@ -6,6 +6,7 @@ files, as on a real machine, so that what is read back was written by somebody e
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NoReturn
@@ -62,7 +63,16 @@ class FakeLinux:
     def file(self, path: str) -> bytes | None:
         return self.files.get(path)
 
+    def _counted(self, *, crash: bool) -> None:
+        """A call that is asked is one load less, whatever comes of it (kexec_load_permitted)."""
+        path = f"/proc/sys/kernel/kexec_load_limit_{'panic' if crash else 'reboot'}"
+        left = int(self.files[path])
+        if left == 0:
+            raise CallFailed("kexec_load", errno.EPERM)
+        self.files[path] = b"%d\n" % (left if left < 0 else left - 1)
+
     def _answer(self, *, crash: bool, unload: bool) -> None:
+        self._counted(crash=crash)
         path = "/sys/kernel/kexec_crash_loaded" if crash else "/sys/kernel/kexec_loaded"
         if self.refuse:
             if crash and not unload:
@@ -75,6 +85,9 @@ class FakeLinux:
             (each.destination.start, each.destination.size, bytes(each.data)) for each in segments
         ]
         self.loads.append((entry, rows, flags))
+        if b"[none]" not in self.files["/sys/kernel/security/lockdown"]:
+            self._counted(crash=bool(flags & 1))
+            raise CallFailed("kexec_load", errno.EPERM)
         self._answer(crash=bool(flags & 1), unload=not segments)
 
     def kexec_file_load(

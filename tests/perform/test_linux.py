@@ -233,6 +233,38 @@ def test_unloading_goes_by_files_where_the_other_call_is_not_built_in() -> None:
     assert linux.file_loads == [(-1, -1, b"", FileFlag.UNLOAD | FileFlag.ON_CRASH)]
 
 
+@pytest.mark.parametrize("left", [b"-1\n", b"1\n"])
+def test_unloading_goes_by_files_under_lockdown_and_costs_one_load(left: bytes) -> None:
+    linux = FakeLinux()
+    linux.files |= {
+        "/sys/kernel/security/lockdown": b"none [integrity] confidentiality\n",
+        "/sys/kernel/kexec_crash_loaded": b"1\n",
+        "/proc/sys/kernel/kexec_load_limit_panic": left,
+    }
+    LinuxKexec(linux, linux.file).unload(crash=True)
+    assert linux.files["/sys/kernel/kexec_crash_loaded"] == b"0\n"
+    assert (linux.loads, len(linux.file_loads)) == ([], 1)
+
+
+def test_a_lockdown_that_no_file_tells_of_is_found_by_being_refused() -> None:
+    linux = FakeLinux()
+    linux.files |= {
+        "/sys/kernel/security/lockdown": b"none [integrity] confidentiality\n",
+        "/sys/kernel/kexec_loaded": b"1\n",
+    }
+    hidden = {"/sys/kernel/security/lockdown"}
+    LinuxKexec(linux, lambda path: None if path in hidden else linux.file(path)).unload(crash=False)
+    assert linux.files["/sys/kernel/kexec_loaded"] == b"0\n"
+    assert (len(linux.loads), len(linux.file_loads)) == (1, 1)
+
+
+def test_what_lockdown_keeps_loaded_says_so() -> None:
+    linux = FakeLinux(refuse=errno.ENOSYS)
+    linux.files["/sys/kernel/security/lockdown"] = b"none [integrity] confidentiality\n"
+    with pytest.raises(PerformError, match=r"lockdown is integrity.*stays loaded"):
+        LinuxKexec(linux, linux.file).unload(crash=False)
+
+
 def test_a_jump_needs_an_image_and_says_so_when_it_comes_back() -> None:
     linux = FakeLinux(came_back=errno.EBUSY)
     kexec = LinuxKexec(linux, linux.file)

@@ -2,7 +2,7 @@
 
     OVMF, with a `db` that trusts Debian's signer -> Debian's kernel -> systemd
       contrib's unit loads     survey, plan, rehearsal, kexec_load
-      lockdown                 a crash kernel that Debian signed is taken, with one byte changed it is not
+      lockdown                 a crash kernel that Debian signed is taken and unloaded, with one byte changed it is not
       tightrope exec           through `systemctl kexec`
     -> the second kernel calls EFI's runtime services: it has read `db` as the first one did
 
@@ -72,6 +72,12 @@ def test_a_machine_rehearses_itself_loads_and_leaves() -> None:
         assert said(guest, "cat /sys/kernel/kexec_loaded /sys/kernel/kexec_crash_loaded") == [
             "1",
             "1",
+        ]
+
+        assert said(guest, "tightrope unload --crash --really") == ["unloaded"]
+        assert said(guest, "cat /sys/kernel/kexec_loaded /sys/kernel/kexec_crash_loaded") == [
+            "1",
+            "0",
         ]
 
         status, lines = guest.do("tightrope exec")

@@ -96,19 +96,29 @@ class LinuxKexec:
     def unload(self, *, crash: bool) -> None:
         """Forget the image of that kind; the kernel does not complain when there is none.
 
-        Raises PerformError: EPERM where loading is disabled, or no load is left.
+        By whichever of the two calls this kernel lets do it: under lockdown kexec_load is EPERM
+        also where nothing is loaded by it, and each call that is asked counts as a load where
+        those are limited.  Raises PerformError: EPERM where loading is disabled, or no load is
+        left.
         """
+        ways = [self._unload_by_segments, self._unload_by_files]
+        if self.state().lockdown not in (None, "none"):
+            ways.reverse()
         with _undisturbed():
-            try:
-                self._calls.kexec_load(0, (), LoadFlag.ON_CRASH if crash else 0)
-            except CallFailed as err:
-                if err.number != errno.ENOSYS:
-                    raise self._not_unloaded(err, crash) from err
-                flags = FileFlag.UNLOAD | (FileFlag.ON_CRASH if crash else FileFlag(0))
+            for way in ways:
                 try:
-                    self._calls.kexec_file_load(NO_DESCRIPTOR, NO_DESCRIPTOR, b"", flags)
-                except CallFailed as again:
-                    raise self._not_unloaded(again, crash) from again
+                    way(crash)
+                    return
+                except CallFailed as err:
+                    if way is ways[-1] or err.number not in (errno.ENOSYS, errno.EPERM):
+                        raise self._not_unloaded(err, crash) from err
+
+    def _unload_by_segments(self, crash: bool) -> None:
+        self._calls.kexec_load(0, (), LoadFlag.ON_CRASH if crash else 0)
+
+    def _unload_by_files(self, crash: bool) -> None:
+        flags = FileFlag.UNLOAD | (FileFlag.ON_CRASH if crash else FileFlag(0))
+        self._calls.kexec_file_load(NO_DESCRIPTOR, NO_DESCRIPTOR, b"", flags)
 
     @property
     def way(self) -> str:
@@ -178,6 +188,8 @@ class LinuxKexec:
             why = ": kernel.kexec_load_disabled forbids unloading as well"
         elif left == 0:
             why = ": no load is left, and without one nothing can be unloaded"
+        elif now.lockdown not in (None, "none"):
+            why = f": lockdown is {now.lockdown}, and kexec_file_load does not unload it either"
         return PerformError(f"{err}{why}; the image stays loaded", number=err.number)
 
 
