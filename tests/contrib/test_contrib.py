@@ -44,6 +44,7 @@ def run(
         "STATUS": str(status),
         "VIRT": virt,
         "KERNEL_INSTALL_STAGING_AREA": str(staged or "/nonexistent"),
+        "TIGHTROPE_DEFAULTS": str(tools.parent / "defaults"),
     }
     done = subprocess.run(["sh", HOOK, *words], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -65,6 +66,15 @@ def test_a_kernel_that_was_added_is_loaded_with_its_initrd(tools: Path, tmp_path
 def test_without_an_initrd_none_is_named_and_a_failed_load_fails_nothing(tools: Path) -> None:
     words = run(tools, "add", "6.99", "", "/boot/vmlinuz-6.99", status=2)
     assert words == ["load", "/boot/vmlinuz-6.99", "--reuse-cmdline", "--really"]
+
+
+def test_the_options_are_those_of_the_unit(tools: Path) -> None:
+    (tools.parent / "defaults").write_text('OPTIONS="--on-damage reset --no-rehearsal"\n')
+    words = run(tools, "add", "6.99", "", "/boot/vmlinuz-6.99")
+    assert words == [
+        *("load", "/boot/vmlinuz-6.99", "--reuse-cmdline"),
+        *("--on-damage", "reset", "--no-rehearsal", "--really"),
+    ]
 
 
 def test_a_kernel_that_was_removed_is_no_reason_to_load(tools: Path) -> None:
