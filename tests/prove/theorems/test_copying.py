@@ -17,6 +17,7 @@ from tightrope.plan.frames import FramePool
 from tightrope.plan.page_list import chained, list_length, words
 from tightrope.prove.goal import Goal, Limits, Undecided
 from tightrope.prove.theorems import copying
+from tightrope.prove.theorems.pages import Pages
 
 GOALS = {goal.name: goal for goal in copying.goals()}
 
@@ -40,7 +41,7 @@ def test_each_obligation_can_be_given_to_a_solver(name: str) -> None:
 
 def test_without_order_one_more_copy_is_not_proved() -> None:
     questions = copying._induction()
-    pages = copying.Pages()
+    pages = Pages()
     one_more = questions[2]
     without = [each for each in one_more.given if not each.eq(pages.order())]
     assert len(without) == len(one_more.given) - 1

@@ -61,6 +61,10 @@ class Machine:
     """IA32_S_CET is 0: CR4.CET may be set, and no branch is tracked."""
     stack: Word | None = None
     """The old kernel's stack pointer at the call, where what lies below it may be used."""
+    array: tuple[Word, tuple[Word, ...]] | None = None
+    """Where the caller's array of words lies under the old tables, and the words."""
+    mapped: Word | None = None
+    """Where the old tables map the control page, to be written."""
     variables: tuple[int, int] = (0, 0)
     """Offsets of what may be written in the image itself."""
     lent: tuple[Word, int] | None = None
@@ -248,7 +252,7 @@ class Machine:
         base, offset = split(la)
         page = z3.simplify(la & ~(PAGE_SIZE - 1))
         low = z3.simplify(la & (PAGE_SIZE - 1))
-        known = base if same(base, self.P) or same(base, self.V) else None
+        known = base if any(same(base, each) for each in (self.P, self.V, self.mapped)) else None
         if known is not None and 0 <= offset <= PAGE_SIZE - size:
             # Needs no solver: V and P are page aligned, and that is an obligation of its own.
             self.require(state, at, "its page is not page aligned", z3.Extract(11, 0, known) == 0)
@@ -260,7 +264,9 @@ class Machine:
                 f"it {verb} {size} bytes that may cross a page",
                 z3.ULE(low, PAGE_SIZE - size),
             )
-        if state.tables_in_use == OLD:
+        if state.tables_in_use == OLD and self.mapped is not None and same(known, self.mapped):
+            phys = self.P + low
+        elif state.tables_in_use == OLD:
             if verb == "writes":
                 raise self.stop(state, at, "it writes into the old kernel's memory")
             self.require(state, at, f"it {verb} the old kernel's memory", page == self.V)
@@ -306,6 +312,9 @@ class Machine:
         below = old_stack.distance(self.stack, state, address, width // 8)
         if below is not None:
             return old_stack.word(state, below, width)
+        given = old_stack.of_array(self.array, state, address, width)
+        if given is not None:
+            return given
         phys = self.translate(state, at, address, width // 8, "reads")
         return state.memory.load(phys, width)
 

@@ -36,6 +36,18 @@ def word(state: Symbolic, at: int, width: int) -> Word:
     return whole
 
 
+def of_array(
+    array: tuple[Word, tuple[Word, ...]] | None, state: Symbolic, address: Word, width: int
+) -> Word | None:
+    """A word of the caller's array, which lies on that stack as well; None for what is none."""
+    if array is None or state.tables_in_use != OLD:
+        return None
+    base, offset = split(address)
+    number, rest = divmod(offset, width // 8)
+    there = same(base, array[0]) and width == address.size() and not rest
+    return array[1][number] if there and 0 <= number < len(array[1]) else None
+
+
 def put(state: Symbolic, at: int, value: Word, size: int) -> None:
     """A push."""
     parts = {at + n: z3.Extract(8 * n + 7, 8 * n, value) for n in range(size)}

@@ -63,6 +63,8 @@ class Owed:
     """Bits of CR0 that may be as they were; 0: CR0 is a constant."""
     idt: tuple[int, int] | None = None
     """Where in the control page its idt lies, and its limit; None: it is empty."""
+    gdt: bool = True
+    """It has a gdt in the control page; else C has dropped every descriptor table before the call."""
     cursor: bool = True
     """The list's cursor is 0 until an indirection sets it."""
 
@@ -253,6 +255,13 @@ class Contract:
         """The segment registers at the call, and the descriptors that are known to be in them."""
         return {name: z3.BitVec(name, 16) for name in x86.SEGMENTS}, {}
 
+    def tables(self) -> dict[str, tuple[Word, Word]]:
+        """Base and limit of the descriptor tables at the call."""
+        return {
+            name: (z3.BitVec(f"{name} base", self.bits), z3.BitVec(f"{name} limit", 16))
+            for name in ("gdt", "idt")
+        }
+
     def arguments(self) -> dict[str, Word]:
         """The registers of the call (handover/build.py, and the routines' own comments)."""
         n = self.names
@@ -321,6 +330,10 @@ class Contract:
                 ("reachable",),
             ),
         ]
+
+    def asked(self, memory: Memory, at: ListState, address: Word) -> Word:
+        """The byte that a page copy is to leave at an address."""
+        return memory.copied(at.destination, z3.simplify(page_of(at.word))).byte(address)
 
     def steps(self, at: ListState) -> list[tuple[Truth, ListState]]:
         """One step of the list interpreter: (kind of word, the state after it), IND_DONE left out.

@@ -127,10 +127,7 @@ class Walker:
             },
             segments=c.selectors()[0],
             hidden=c.selectors()[1],
-            tables={
-                name: (z3.BitVec(f"{name} base", c.bits), z3.BitVec(f"{name} limit", 16))
-                for name in ("gdt", "idt")
-            },
+            tables=c.tables(),
             rip=names["V"],
             memory=c.memory(self.image),
             tables_in_use=OLD,

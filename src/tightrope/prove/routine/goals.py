@@ -23,6 +23,7 @@ from tightrope.prove.solver import solver_library, written
 
 if TYPE_CHECKING:
     from tightrope.model import Participant
+    from tightrope.participants.linux import Convention
     from tightrope.prove.routine.contract import Contract
     from tightrope.prove.routine.decide import Failure, Known
     from tightrope.prove.routine.foreign import Foreign
@@ -296,10 +297,10 @@ def _linux(path: Path, mode: Paging | None) -> Iterator[Goal]:
     except OSError as err:
         raise BadInput(err.strerror or "cannot be read", source=str(path)) from err
     found = old_kernel.read(data, str(path))
-    if found.found.convention is not Convention.LINUX_7:
+    if found.found.convention not in (Convention.LINUX_6, Convention.LINUX_7):
         raise BadInput(
             f"its relocate_kernel is that of {found.found.convention.value}, and there is a proof for"
-            f" {Convention.LINUX_7.value} alone: rehearse --from walks it",
+            f" {Convention.LINUX_6.value}, {Convention.LINUX_7.value} alone: rehearse --from walks it",
             source=str(path),
         )
     if mode is not None and not mode.long_mode:
@@ -310,18 +311,26 @@ def _linux(path: Path, mode: Paging | None) -> Iterator[Goal]:
             name=path.name,
             statement=f"{found.participant.name}, as it lies in the image, for all V, P, lists and old"
             " TLBs, under what its C code has done before: it does what theorem 5 says of ours",
-            decide=partial(_linux_7, found.participant, each),
+            decide=partial(_by_linux, found.found.convention, found.participant, each),
             mode=each,
         )
 
 
-def _linux_7(participant: Participant, mode: Paging, limits: Limits) -> Result:
+def _by_linux(
+    convention: Convention, participant: Participant, mode: Paging, limits: Limits
+) -> Result:
     solver_library()
+    from tightrope.participants.linux import Convention
     from tightrope.prove.routine.linux import linux_7
+    from tightrope.prove.routine.linux_6 import linux_6
     from tightrope.prove.routine.verify import verify
 
-    contract = linux_7(participant, mode)
-    return _result(contract, verify(participant.code.data, contract, limits))
+    code = participant.code.data
+    if convention is Convention.LINUX_7:
+        contract: Contract = linux_7(participant, mode)
+    else:
+        contract, code = linux_6(mode), code[: participant.contract.same]
+    return _result(contract, verify(code, contract, limits))
 
 
 def _foreign(code: Foreign, mode: Paging, limits: Limits) -> Result:

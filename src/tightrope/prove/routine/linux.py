@@ -81,14 +81,7 @@ class Linux7(Contract):
     def _hypotheses(self) -> Iterator[Hypothesis]:
         n = self.names
         yield from super()._hypotheses()
-        head = n["head"]
-        begins: Truth = z3.Or(jumps(head), is_done(head))
-        yield Hypothesis(
-            "list-begins",
-            "the list begins with an indirection, or is empty",
-            begins,
-            ("plan.page_list.chained",),
-        )
+        yield begins(n["head"])
         yield Hypothesis(
             "v-is-p",
             "behind V lies the control page itself",
@@ -101,6 +94,17 @@ class Linux7(Contract):
             n["table_b"] == n["table_a"],
             ("handover.designs.whole_memory",),
         )
+
+
+def begins(head: Word) -> Hypothesis:
+    """What kimage_add_entry makes of every list: rbx, the cursor, is never cleared."""
+    starts: Truth = z3.Or(jumps(head), is_done(head))
+    return Hypothesis(
+        "list-begins",
+        "the list begins with an indirection, or is empty",
+        starts,
+        ("plan.page_list.chained",),
+    )
 
 
 def linux_7(participant: Participant, paging: Paging) -> Linux7:

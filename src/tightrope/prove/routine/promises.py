@@ -86,14 +86,13 @@ def stepped(
     """One way round is one step of the list interpreter."""
     size = c.bits // 8
     copies = is_copy(at.word)
-    moved = before.memory.copied(at.destination, z3.simplify(at.word & ~(PAGE_SIZE - 1)))
 
     def must(says: str, formula: Truth) -> None:
         machine.require(way, None, f"after one word of the list {says}", formula)
 
     must("it goes on behind IND_DONE", z3.Not(is_done(at.word)))
     probe = z3.BitVec("probe", c.bits)
-    meant = z3.If(copies, moved.byte(probe), before.memory.byte(probe))
+    meant = z3.If(copies, c.asked(before.memory, at, probe), before.memory.byte(probe))
     own = z3.simplify(probe - c.names["P"])
     free = z3.And(z3.UGE(own, len(image)), z3.ULT(own, PAGE_SIZE))
     must("memory is not what the list asks for", z3.Or(free, way.memory.byte(probe) == meant))
@@ -176,9 +175,12 @@ def entered(
     else:
         gates = z3.And(idt[0] == P + c.owed.idt[0], idt[1] == c.owed.idt[1])
         must("the idt is not the control page's", gates)
-    inside = z3.simplify(gdt[0] - P)
-    must("the gdt is not on the control page", z3.ULT(inside, PAGE_SIZE - 32))
-    must("the gdt is shorter than its descriptors", z3.UGE(gdt[1], DATA_SELECTOR | 7))
+    if c.owed.gdt:
+        inside = z3.simplify(gdt[0] - P)
+        must("the gdt is not on the control page", z3.ULT(inside, PAGE_SIZE - 32))
+        must("the gdt is shorter than its descriptors", z3.UGE(gdt[1], DATA_SELECTOR | 7))
+    else:
+        must("the gdt is not empty", z3.And(gdt[0] == 0, gdt[1] == 0))
     for name in x86.SEGMENTS:
         selector = CODE_SELECTOR if name == "cs" else DATA_SELECTOR
         seen = x86.Descriptor.decode(way.hidden.get(name, 0))

@@ -16,8 +16,7 @@ elements; the emulator's single memmove is covered by the same lemma under its o
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from functools import partial
 from itertools import combinations
 from typing import Any
@@ -29,22 +28,11 @@ from tightrope.model.proof import Answer, Result
 from tightrope.plan.frames import FramePool
 from tightrope.prove.goal import Goal, Limits, Script, Undecided
 from tightrope.prove.solver import solver_library, written
+from tightrope.prove.theorems import exchange
+from tightrope.prove.theorems.pages import Pages, Question, Questions
 
 POOL_FRAMES = 7
 WIDTHS = (1, 4, 8)
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """`given` implies `then`, for every value of what is not bound; `shown` names what to print."""
-
-    name: str
-    given: tuple[Any, ...]
-    then: Any
-    shown: tuple[Any, ...] = ()
-
-
-Questions = Callable[[], list[Question]]
 
 
 def goals() -> Iterator[Goal]:
@@ -79,6 +67,18 @@ def goals() -> Iterator[Goal]:
         "without-kept",
         "tables, control page and list stay whole even if one of them is a destination",
         _overwritten,
+        expected=Answer.FAILS,
+    )
+    yield _goal(
+        "exchange",
+        "pages that change places through a third one, as in Linux up to 6.12, end as copies do where"
+        " no page is a source twice",
+        exchange.induction,
+    )
+    yield _goal(
+        "exchange-source-twice",
+        "two exchanges are right although they share a source",
+        exchange.one_source_twice,
         expected=Answer.FAILS,
     )
     yield _goal(
@@ -158,69 +158,6 @@ def _scripts(name: str, questions: Questions, expected: Answer) -> Iterator[Scri
 
 
 # ---------------------------------------------------------------------------------- the induction
-
-
-class Pages:
-    """The list as functions of the copy's number, and the three promises about it."""
-
-    def __init__(self) -> None:
-        z3 = self.z3 = solver_library()
-        self.page, self.bytes = z3.DeclareSort("Page"), z3.DeclareSort("Bytes")
-        self.d = z3.Function("d", z3.IntSort(), self.page)
-        self.s = z3.Function("s", z3.IntSort(), self.page)
-        self.is_destination = z3.Function("is_destination", self.page, z3.BoolSort())
-        self.kept = z3.Function("kept", self.page, z3.BoolSort())
-        self.first = z3.Array("memory at first", self.page, self.bytes)
-        self.now = z3.Array("memory now", self.page, self.bytes)
-        self.n, self.k = z3.Ints("n k")
-        self.i, self.j = z3.Ints("i j")
-        self.p = z3.Const("p", self.page)
-
-    def each(self, number: Any) -> Any:
-        """A number of a copy."""
-        return self.z3.And(number >= 0, number < self.n)
-
-    def unique(self) -> Any:
-        z3, i, j = self.z3, self.i, self.j
-        both = z3.And(self.each(i), self.each(j), i != j)
-        return z3.ForAll([i, j], z3.Implies(both, self.d(i) != self.d(j)))
-
-    def order(self) -> Any:
-        z3, i, j = self.z3, self.i, self.j
-        both = z3.And(self.each(i), self.each(j), i < j)
-        return z3.ForAll([i, j], z3.Implies(both, self.s(j) != self.d(i)))
-
-    def rule(self) -> Any:
-        z3, i = self.z3, self.i
-        fine = z3.Or(self.s(i) == self.d(i), z3.Not(self.is_destination(self.s(i))))
-        return z3.ForAll([i], z3.Implies(self.each(i), fine))
-
-    def named(self) -> list[Any]:
-        """What the two predicates mean."""
-        z3, i, p = self.z3, self.i, self.p
-        return [
-            z3.ForAll([i], z3.Implies(self.each(i), self.is_destination(self.d(i)))),
-            z3.ForAll([p], z3.Implies(self.kept(p), z3.Not(self.is_destination(p)))),
-        ]
-
-    def invariant(self, memory: Any, done: Any) -> list[Any]:
-        """After `done` copies: the done ones are right, the others' sources whole,
-        the rest untouched.
-        """
-        z3, j, p = self.z3, self.j, self.p
-        return [
-            z3.ForAll(
-                [j],
-                z3.Implies(z3.And(j >= 0, j < done), memory[self.d(j)] == self.first[self.s(j)]),
-            ),
-            z3.ForAll(
-                [j],
-                z3.Implies(
-                    z3.And(done <= j, j < self.n), memory[self.s(j)] == self.first[self.s(j)]
-                ),
-            ),
-            z3.ForAll([p], z3.Implies(z3.Not(self.is_destination(p)), memory[p] == self.first[p])),
-        ]
 
 
 def _induction() -> list[Question]:
