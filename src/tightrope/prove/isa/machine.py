@@ -309,12 +309,9 @@ class Machine:
 
     def load(self, state: State[Word, Truth], at: Instruction, address: Word, width: int) -> Word:
         assert isinstance(state, Symbolic)
-        below = old_stack.distance(self.stack, state, address, width // 8)
-        if below is not None:
-            return old_stack.word(state, below, width)
-        given = old_stack.of_array(self.array, state, address, width)
-        if given is not None:
-            return given
+        there = old_stack.read(self.stack, self.array, state, address, width)
+        if there is not None:
+            return there
         phys = self.translate(state, at, address, width // 8, "reads")
         return state.memory.load(phys, width)
 

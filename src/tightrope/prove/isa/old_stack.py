@@ -14,6 +14,8 @@ from tightrope.prove.isa.semantics import Refused
 from tightrope.prove.isa.symbolic import OLD, Symbolic
 from tightrope.prove.isa.terms import Word
 
+Array = tuple[Word, tuple[Word, ...]]
+"""Where an array of words lies, and the words."""
 BYTES = 128
 """Below the pointer; relocate_kernel of 7.3 takes 72."""
 
@@ -36,16 +38,20 @@ def word(state: Symbolic, at: int, width: int) -> Word:
     return whole
 
 
-def of_array(
-    array: tuple[Word, tuple[Word, ...]] | None, state: Symbolic, address: Word, width: int
+def read(
+    stack: Word | None, array: Array | None, state: Symbolic, address: Word, width: int
 ) -> Word | None:
-    """A word of the caller's array, which lies on that stack as well; None for what is none."""
-    if array is None or state.tables_in_use != OLD:
-        return None
+    """What was pushed, or a word of the caller's array, which lies on that stack as well; None for
+    what is neither."""
+    below = distance(stack, state, address, width // 8)
+    if below is not None:
+        return word(state, below, width)
     base, offset = split(address)
     number, rest = divmod(offset, width // 8)
-    there = same(base, array[0]) and width == address.size() and not rest
-    return array[1][number] if there and 0 <= number < len(array[1]) else None
+    if array is None or state.tables_in_use != OLD or not same(base, array[0]) or rest:
+        return None
+    there = width == address.size() and 0 <= number < len(array[1])
+    return array[1][number] if there else None
 
 
 def put(state: Symbolic, at: int, value: Word, size: int) -> None:
