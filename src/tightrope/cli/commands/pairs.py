@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
@@ -93,6 +92,8 @@ def pairs(options: Namespace) -> int:
 
 
 def _pairs(options: Namespace) -> Sequence[Pair]:
+    import json
+
     from tightrope import image
     from tightrope.deeds import defaults
     from tightrope.deeds.loaders import By
