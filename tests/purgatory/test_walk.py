@@ -20,13 +20,14 @@ from tightrope import check
 from tightrope.deeds.rehearse import build, prepare, rehearse
 from tightrope.errors import PlanError
 from tightrope.machine.unicorn import Emulator
-from tightrope.memory import PAGE_SIZE
+from tightrope.memory import PAGE_SIZE, Extent
 from tightrope.model import (
     Handover,
     OnDamage,
     Outcome,
     Paging,
     Run,
+    Segment,
     SegmentRole,
     Stop,
     Verdict,
@@ -34,6 +35,7 @@ from tightrope.model import (
 )
 from tightrope.participants import OURS
 from tightrope.plan import Request
+from tightrope.plan.purgatory import SHORTER, spoken
 from tightrope.sabotage import SABOTAGES
 
 COM1, RTC_DATA = 0x3F8, 0x71
@@ -130,6 +132,14 @@ def test_a_flipped_bit_is_named_and_the_new_kernel_is_not_entered(
     segments = [each.role for each in handover().intent.segments]
     assert crumbs(run)[-1] == (0xA3, 0xA0 + segments.index(role))
     assert (0xCF9, 6) not in run.ports
+
+
+@pytest.mark.parametrize("role", SegmentRole)
+def test_every_kind_of_segment_has_a_name_that_is_said_whole(role: SegmentRole) -> None:
+    segment = Segment(role=role, destination=Extent.sized(0, 4096), data=b"", why="", number=12)
+    name = spoken(segment)
+    assert len(name) <= 16
+    assert name == segment.name or role in SHORTER
 
 
 def test_where_it_is_asked_to_the_machine_is_reset() -> None:

@@ -26,6 +26,12 @@ SIZE = CODE + PAGE_SIZE
 STRIPES, BLOCK = 8, 64
 ROW = 64
 NAME = 16
+SHORTER = {
+    SegmentRole.MULTIBOOT: "Multiboot info",
+    SegmentRole.MULTIBOOT2: "Multiboot2 info",
+    SegmentRole.BACKUP: "low memory",
+}
+"""What a segment is called in a row where its name does not fit."""
 
 
 def purgatory(
@@ -84,5 +90,10 @@ def _row(segment: Segment) -> bytes:
         where.start.to_bytes(8, "little")
         + where.size.to_bytes(8, "little")
         + digest(segment.data)
-        + segment.name.encode()[:NAME].ljust(NAME, b"\0")
+        + spoken(segment).encode().ljust(NAME, b"\0")
     )
+
+
+def spoken(segment: Segment) -> str:
+    """What the purgatory calls a segment: "... is damaged"."""
+    return SHORTER.get(segment.role, segment.name)[:NAME]
