@@ -8,6 +8,7 @@ Rules: nothing is asserted here.  A jump has happened when the next kernel's own
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from tests.conftest import debian_kernel, fetched_kexec
 from tests.perform.dom0 import BOOT_SECONDS, BareLinux, Guest
 from tests.perform.narrow import NarrowLinux
 from tests.qemu.pcs import QUIET, initramfs, token
+from tightrope.machine.qemu import cpu
 
 Files = tuple[tuple[str, Path], ...]
 """Name in /home of the guest, and where it comes from."""
@@ -190,8 +192,23 @@ def crash(
                 told = guest.wait(f"tightrope: handed {word}")[-1]
                 data = told.partition(word)[2].strip()
         except AssertionError as err:
-            said = str(err)
+            said = f"{err}; {stands(guest)}"
     return Jump(old, new, True, loader.value, happened, said, data, words=more)
+
+
+def stands(guest: Guest) -> str:
+    """Where a guest is that says nothing, and whether it had the time to say something."""
+    ran = sum(int(each) for each in _stat(guest.pc.process.number)[11:13]) / os.sysconf(
+        "SC_CLK_TCK"
+    )
+    guest.pc.stop()
+    here = cpu.registers(guest.pc)
+    return f"the CPU stands at {here.rip:#x}, CR3 {here.cr3:#x}; {ran:.0f} s of CPU since its start"
+
+
+def _stat(number: int) -> list[str]:
+    """The fields of /proc/PID/stat from the third on (proc(5))."""
+    return Path(f"/proc/{number}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
 
 
 def every_pair(flavours: Sequence[str]) -> list[str]:
