@@ -17,7 +17,7 @@ from tightrope.model import Code, Paging, Participant
 from tightrope.model.proof import Answer
 from tightrope.prove.goal import Limits
 from tightrope.prove.routine.linux import linux_7
-from tightrope.prove.routine.linux_6 import linux_6
+from tightrope.prove.routine.linux_6 import linux_6, linux_i386
 from tightrope.prove.routine.verify import Verified, verify
 
 LIMITS = Limits(seconds=300)
@@ -87,7 +87,7 @@ def test_what_linux_grants_is_needed(name: str) -> None:
 
 def exchanging(data: bytes, without: str = "", mode: Paging = Paging.X86_64) -> Verified:
     """The code of 6.x, under its contract without a hypothesis."""
-    contract = linux_6(mode)
+    contract = linux_6(mode) if mode.long_mode else linux_i386(mode)
     contract.hypotheses = [each for each in contract.hypotheses if each.name != without]
     return verify(data, contract, LIMITS)
 
@@ -98,12 +98,20 @@ def six(flavour: str = "amd64-6.12") -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("flavour", "mode"), [("amd64-6.12", Paging.X86_64), ("amd64", Paging.LA57)]
+    ("flavour", "mode", "least"),
+    [
+        ("amd64-6.12", Paging.X86_64, 400),
+        ("amd64", Paging.LA57, 400),
+        ("686", Paging.I386, 300),
+        ("686-pae", Paging.PAE, 300),
+    ],
 )
-def test_what_debian_shipped_before_is_proved_as_well(flavour: str, mode: Paging) -> None:
+def test_what_debian_shipped_before_is_proved_as_well(
+    flavour: str, mode: Paging, least: int
+) -> None:
     got = exchanging(six(flavour), mode=mode)
     assert got.answer is Answer.HOLDS, got.failure
-    assert got.obligations > 400
+    assert got.obligations > least
     # The loop is swap_pages' own, and the way that comes back is not walked: preserve_context is 0.
     back, swap = (theirs(flavour).code.symbols[each] for each in ("virtual_mapped", "swap_pages"))
     assert got.walked is not None
@@ -150,6 +158,31 @@ def test_what_linux_6_grants_is_needed(name: str, says: str) -> None:
     assert says in got.failure.obligation.says
 
 
+@pytest.mark.parametrize(
+    ("what", "was", "becomes", "says"),
+    [
+        ("paging stays on", "25f3fffa7f", "25f3fffaff", "CR0.PG stays what the old kernel had"),
+        ("has_pae is not asked", "85c97407", "85c9eb07", "cr4 is not what the contract says"),
+        ("half a page comes back", "89d6b900040000f3a5", "89d6b900020000f3a5", "not one page"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_32_bits_is_a_counterexample(
+    what: str, was: str, becomes: str, says: str
+) -> None:
+    before, after = bytes.fromhex(was), bytes.fromhex(becomes)
+    data = six("686-pae")
+    assert (data[:0x1D0].count(before), len(before)) == (1, len(after))
+    got = exchanging(data.replace(before, after), mode=Paging.PAE)
+    assert got.answer is Answer.FAILS, what
+    assert got.failure is not None
+    assert says in got.failure.obligation.says, got.failure.obligation.says
+
+
+@pytest.mark.parametrize("name", ["no-cet", "P-not-global"])
+def test_what_a_32_bit_linux_grants_is_needed(name: str) -> None:
+    assert exchanging(six("686-pae"), name, Paging.PAE).answer is Answer.FAILS
+
+
 @pytest.mark.parametrize("name", ["swap-kept", "control-page-no-source", "tables-no-source"])
 def test_what_a_plan_promises_an_exchange_is_needed(name: str) -> None:
     contract = linux_6(Paging.X86_64)
@@ -181,8 +214,8 @@ def test_the_command_proves_an_image_and_says_what_it_cannot(
     assert "holds for all values, by z3" in said
     for words, says in (
         (
-            [str(debian_kernel("686")), "--contract", "linux"],
-            "there is a proof for Linux 6.1 to 6.12, x86_64, Linux 7.2 and 7.3",
+            [str(debian_kernel("xen-amd64")), "--contract", "linux"],
+            "is a hypervisor, and there is a proof for Linux's own code alone",
         ),
         ([path, "--contract", "linux", "--mode", "pae"], "its code is 64-bit, and pae is not"),
         (["none", "--contract", "linux"], "No such file"),

@@ -61,8 +61,8 @@ class Machine:
     """IA32_S_CET is 0: CR4.CET may be set, and no branch is tracked."""
     stack: Word | None = None
     """The old kernel's stack pointer at the call, where what lies below it may be used."""
-    array: tuple[Word, tuple[Word, ...]] | None = None
-    """Where the caller's array of words lies under the old tables, and the words."""
+    arrays: tuple[old_stack.Array, ...] = ()
+    """What the caller has on its stack, to be read: arguments, an array of pages."""
     mapped: Word | None = None
     """Where the old tables map the control page, to be written."""
     variables: tuple[int, int] = (0, 0)
@@ -309,7 +309,7 @@ class Machine:
 
     def load(self, state: State[Word, Truth], at: Instruction, address: Word, width: int) -> Word:
         assert isinstance(state, Symbolic)
-        there = old_stack.read(self.stack, self.array, state, address, width)
+        there = old_stack.read(self.stack, self.arrays, state, address, width)
         if there is not None:
             return there
         phys = self.translate(state, at, address, width // 8, "reads")

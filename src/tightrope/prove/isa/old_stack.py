@@ -15,7 +15,7 @@ from tightrope.prove.isa.symbolic import OLD, Symbolic
 from tightrope.prove.isa.terms import Word
 
 Array = tuple[Word, tuple[Word, ...]]
-"""Where an array of words lies, and the words."""
+"""Where words lie, one behind the other, and the words."""
 BYTES = 128
 """Below the pointer; relocate_kernel of 7.3 takes 72."""
 
@@ -39,19 +39,20 @@ def word(state: Symbolic, at: int, width: int) -> Word:
 
 
 def read(
-    stack: Word | None, array: Array | None, state: Symbolic, address: Word, width: int
+    stack: Word | None, arrays: tuple[Array, ...], state: Symbolic, address: Word, width: int
 ) -> Word | None:
-    """What was pushed, or a word of the caller's array, which lies on that stack as well; None for
-    what is neither."""
+    """What was pushed, or a word of the caller's that lies on that stack as well; None for what is
+    neither."""
     below = distance(stack, state, address, width // 8)
     if below is not None:
         return word(state, below, width)
     base, offset = split(address)
     number, rest = divmod(offset, width // 8)
-    if array is None or state.tables_in_use != OLD or not same(base, array[0]) or rest:
-        return None
-    there = width == address.size() and 0 <= number < len(array[1])
-    return array[1][number] if there else None
+    if state.tables_in_use == OLD and width == address.size() and not rest:
+        for at, words in arrays:
+            if same(base, at) and 0 <= number < len(words):
+                return words[number]
+    return None
 
 
 def put(state: Symbolic, at: int, value: Word, size: int) -> None:

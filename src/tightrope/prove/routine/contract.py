@@ -63,8 +63,13 @@ class Owed:
     """Bits of CR0 that may be as they were; 0: CR0 is a constant."""
     idt: tuple[int, int] | None = None
     """Where in the control page its idt lies, and its limit; None: it is empty."""
+    destination: bool = True
+    """The list's destination is 0 until one is set."""
+    selectors: tuple[int, int] = (CODE_SELECTOR, DATA_SELECTOR)
+    """Of flat code and flat data."""
     gdt: bool = True
-    """It has a gdt in the control page; else C has dropped every descriptor table before the call."""
+    """It has a gdt in the control page; else C has dropped all descriptor tables before the call.
+    """
     cursor: bool = True
     """The list's cursor is 0 until an indirection sets it."""
 

@@ -297,15 +297,18 @@ def _linux(path: Path, mode: Paging | None) -> Iterator[Goal]:
     except OSError as err:
         raise BadInput(err.strerror or "cannot be read", source=str(path)) from err
     found = old_kernel.read(data, str(path))
-    if found.found.convention not in (Convention.LINUX_6, Convention.LINUX_7):
+    if not isinstance(found, old_kernel.OldKernel):
         raise BadInput(
-            f"its relocate_kernel is that of {found.found.convention.value}, and there is a proof for"
-            f" {Convention.LINUX_6.value}, {Convention.LINUX_7.value} alone: rehearse --from walks it",
+            "is a hypervisor, and there is a proof for Linux's own code alone: rehearse --from walks it",
             source=str(path),
         )
-    if mode is not None and not mode.long_mode:
-        raise BadInput(f"its code is 64-bit, and {mode.value} is not", source=str(path))
-    for each in (mode,) if mode else (Paging.X86_64, Paging.LA57):
+    known = {Convention.LINUX_6: 64, Convention.LINUX_7: 64, Convention.LINUX_I386: 32}
+    bits = known[found.found.convention]
+    if mode is not None and mode.long_mode != (bits == 64):
+        raise BadInput(f"its code is {bits}-bit, and {mode.value} is not", source=str(path))
+    for each in (mode,) if mode else tuple(Paging):
+        if each.long_mode != (bits == 64):
+            continue
         yield Goal(
             theorem="code",
             name=path.name,
@@ -322,14 +325,15 @@ def _by_linux(
     solver_library()
     from tightrope.participants.linux import Convention
     from tightrope.prove.routine.linux import linux_7
-    from tightrope.prove.routine.linux_6 import linux_6
+    from tightrope.prove.routine.linux_6 import linux_6, linux_i386
     from tightrope.prove.routine.verify import verify
 
     code = participant.code.data
     if convention is Convention.LINUX_7:
         contract: Contract = linux_7(participant, mode)
     else:
-        contract, code = linux_6(mode), code[: participant.contract.same]
+        contract = linux_6(mode) if convention is Convention.LINUX_6 else linux_i386(mode)
+        code = code[: participant.contract.same]
     return _result(contract, verify(code, contract, limits))
 
 

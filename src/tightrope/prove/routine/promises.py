@@ -15,7 +15,6 @@ from tightrope.prove.isa.machine import Machine
 from tightrope.prove.isa.symbolic import OFF, TABLE_B, Symbolic
 from tightrope.prove.isa.terms import Truth
 from tightrope.prove.routine.contract import (
-    CODE_SELECTOR,
     CR0_AT_ENTRY,
     DATA_SELECTOR,
     Contract,
@@ -59,7 +58,7 @@ def established(c: Contract, machine: Machine, state: Symbolic, roles: Roles) ->
     must(
         f"{spoken(c, roles.destination)} is not 0: a list that begins with a source would be copied"
         " anywhere",
-        registers[roles.destination] == 0,
+        z3.Or(registers[roles.destination] == 0, z3.BoolVal(not c.owed.destination)),
     )
     begins = (
         z3.BoolVal(False)
@@ -182,7 +181,7 @@ def entered(
     else:
         must("the gdt is not empty", z3.And(gdt[0] == 0, gdt[1] == 0))
     for name in x86.SEGMENTS:
-        selector = CODE_SELECTOR if name == "cs" else DATA_SELECTOR
+        selector = c.owed.selectors[name != "cs"]
         seen = x86.Descriptor.decode(way.hidden.get(name, 0))
         must(f"{name} is not {selector:#x}", way.segments[name] == selector)
         flat = seen.flat and seen.code == (name == "cs") and (seen.long or seen.big)

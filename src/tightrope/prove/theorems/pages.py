@@ -1,4 +1,4 @@
-"""What theorem 4 speaks of: questions to a solver, and a list of copies as functions of their number.
+"""What theorem 4 speaks of: questions to a solver, a list of copies as functions of their number.
 
 Rules: pages are an unspecified sort; nothing is decided here.
 """
