@@ -90,6 +90,15 @@ def test_any_bytes_from_a_stub_are_events_or_a_wire_error(data: list[bytes]) -> 
                 assert isinstance(event, Packet | Ack)
 
 
+@pytest.mark.parametrize(
+    ("payload", "thread"),
+    [(b"T05thread:02;", 2), (b"T05watch:1000;thread:1f;", 0x1F), (b"T05", None), (b"S05", None),
+     (b"T05thread:;", None), (b"T05thread:p01.02;", None)],
+)  # fmt: skip
+def test_a_stop_may_name_the_cpu_that_stopped(payload: bytes, thread: int | None) -> None:
+    assert wire.stop_thread(payload) == thread
+
+
 @given(st.binary(max_size=40))
 def test_any_payload_is_a_stop_a_number_or_a_wire_error(payload: bytes) -> None:
     for read in (wire.stop_signal, wire.register_bytes):

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.conftest import debian_kernel
+from tests.conftest import debian_kernel, fetched_kexec
 from tests.makers import cpio, qcow2
 from tests.perform.jumps import RUN_KEXEC, kexec_tools
 from tightrope import image
@@ -49,9 +49,9 @@ poweroff -f
 
 
 @functools.cache
-def small() -> bytes:
+def small(machine: str = "amd64") -> bytes:
     """An initramfs with a shell on the console."""
-    busybox = debian_kernel("busybox-amd64").read_bytes()
+    busybox = debian_kernel(f"busybox-{machine}").read_bytes()
     made = [
         cpio.entry(name, mode=cpio.DIRECTORY)
         for name in ("bin", "dev", "proc", "sys", "home", "home/lib")
@@ -64,29 +64,48 @@ def small() -> bytes:
 
 
 @functools.cache
-def large() -> bytes:
-    """The same with kexec-tools, a kernel to leave for and its initramfs."""
-    given = [(name, path.read_bytes()) for name, path in kexec_tools()]
+def large(machine: str = "amd64") -> bytes:
+    """The same with kexec-tools, a kernel to leave for and its initramfs, both of 64 bits."""
+    tools = kexec_tools() if machine == "amd64" else narrow_kexec_tools()
+    given = [(name, path.read_bytes()) for name, path in tools]
     given += [("new", debian_kernel(NEW).read_bytes()), ("small", small())]
     more = [cpio.entry(f"home/{name}", data, mode=PROGRAM) for name, data in given]
-    return small() + b"".join(more) + cpio.TRAILER
+    return small(machine) + b"".join(more) + cpio.TRAILER
+
+
+def narrow_kexec_tools() -> tuple[tuple[str, Path], ...]:
+    """The 32-bit kexec and what it is linked with."""
+    folder = fetched_kexec("kexec-tools-i386").parent
+    libraries = ("ld-linux.so.2", "libc.so.6")
+    return ("kexec", folder / "kexec.i386"), *((f"lib/{e}", folder / "lib" / e) for e in libraries)
+
+
+KEXEC = f'cd /home && k() {{ {RUN_KEXEC.replace("ld-linux-x86-64", "ld-linux*")} "$@"; }}; k'
+"""The one that is there, whatever its width."""
 
 
 def load(*how: str) -> str:
     """The command that loads the new kernel: -l or -p, and -s for kexec_file_load."""
     words = f"{LINE} tightrope=watched"
-    return f"cd /home && {RUN_KEXEC} {' '.join(how)} new --initrd=small --append='{words}'"
+    return f"{KEXEC} {' '.join(how)} new --initrd=small --append='{words}'"
 
 
-LEAVE = f"{RUN_KEXEC} -e"
-CRASHES = "echo c > /proc/sysrq-trigger"
+LEAVE = f"{KEXEC} -e"
+CRASHES = "taskset 2 sh -c 'echo c > /proc/sysrq-trigger' || echo c > /proc/sysrq-trigger"
+"""On the second CPU, where there is one."""
 
 
 class Guest:
     """A QEMU of somebody's, with a disk for its states.  Use it in a `with`."""
 
     def __init__(
-        self, folder: Path, flavour: str = "amd64", *, kaslr: bool = False, accelerator: str = "tcg"
+        self,
+        folder: Path,
+        flavour: str = "amd64",
+        *,
+        kaslr: bool = False,
+        cpus: int = 1,
+        accelerator: str = "tcg",
     ) -> None:
         """`kaslr`: the kernel as its file is; else unpacked, which is sooner up."""
         self.folder = folder
@@ -96,14 +115,14 @@ class Guest:
         data = path.read_bytes()
         # As a file of a distribution it unpacks itself, to where KASLR wants it; that takes seconds.
         kernel.write_bytes(data if kaslr else bytes(image.unpack(image.read(data, path.name))))
-        initrd.write_bytes(large())
+        initrd.write_bytes(large("i386" if flavour.startswith("686") else "amd64"))
         disk.write_bytes(qcow2.empty())
         # A path of a socket has 107 characters at most.
         self.qmp, self.gdb = (os.path.relpath(folder / name) for name in ("qmp", "gdb"))
         self.console = folder / "console"
         """What it has said, as QEMU writes it down."""
         said = ["qemu-system-x86_64", "-accel", accelerator, "-m", str(MEBIBYTES), "-nodefaults"]
-        said += ["-display", "none"]
+        said += ["-display", "none", "-smp", str(cpus)]
         said += ["-cpu", "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt"]
         said += ["-kernel", str(kernel), "-initrd", str(initrd)]
         said += ["-append", f"{LINE} quiet crashkernel={CRASH}"]
@@ -213,3 +232,10 @@ class Guest:
         self.text = ""
         if run:
             self.monitor("cont")
+
+
+def start(folder: Path, flavour: str) -> Guest:
+    """6.1 as it is soonest up; a newer or a narrow one as its file is: it unpacks itself, KASLR
+    moves it, and it has two CPUs."""
+    plain = flavour == "amd64"
+    return Guest(folder, flavour, kaslr=not plain, cpus=1 if plain else 2)

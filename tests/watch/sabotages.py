@@ -68,6 +68,8 @@ class Standing:
     how: str
     call: Call
     sound: Verdict
+    said: str
+    """Its console, from the command on."""
 
     @property
     def state(self) -> str:
@@ -87,7 +89,9 @@ def standing(guest: Guest, how: str) -> Standing:
     with case(guest, how) as there, there.attached() as attached:
         there.say(leaves(how))
         call = arrive(attached, stages=stages)
-        stood = Standing(guest, how, call, judge(call, walk=False, stages=stages))
+        verdict = judge(call, walk=False, stages=stages)
+        there.hear()
+        stood = Standing(guest, how, call, verdict, there.text)
         attached.leave(standing=True)
         there.save(stood.state)
     return stood
@@ -209,7 +213,7 @@ class Went:
     """Why it came no further; None where it came to the last place."""
     first_line: str | None
     said: str
-    """What its console said from then on."""
+    """Its console, from the command that makes it leave up to where it was seen last."""
 
 
 def let_go(stood: Standing, sabotage: str | None) -> Went:
@@ -220,7 +224,7 @@ def let_go(stood: Standing, sabotage: str | None) -> Went:
         if sabotage is not None:
             SABOTAGES[sabotage][0](attached, call, stood.sound)
             call.memory.forget()
-        return _told(stood, attached, call)
+        return _told(stood, attached, call, stood.said)
 
 
 def _crashed(stood: Standing) -> Went:
@@ -228,13 +232,11 @@ def _crashed(stood: Standing) -> Went:
     with case(stood.guest, stood.how) as guest, guest.attached() as attached:
         head_entry(attached, GuestMemory(attached))
         guest.say(leaves(stood.how))
-        return _told(stood, attached, arrive(attached, stages=Stages(no_progress)))
+        return _told(stood, attached, arrive(attached, stages=Stages(no_progress)), "")
 
 
-def _told(stood: Standing, attached: Attached, call: Call) -> Went:
+def _told(stood: Standing, attached: Attached, call: Call, before: str) -> Went:
     verdict = judge(call, walk=False, stages=Stages(no_progress))
-    stood.guest.hear()
-    before = len(stood.guest.text)
     went = follow(
         attached,
         stood.sound.handover,
@@ -251,5 +253,5 @@ def _told(stood: Standing, attached: Attached, call: Call) -> Went:
         came_to=went.passed[-1].name if went.passed else None,
         ended=went.ended,
         first_line=went.heard.line if went.heard else None,
-        said=stood.guest.text[before:],
+        said=before + stood.guest.text,
     )

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.rehearse.runs import sound
 from tightrope.deeds.watch.console import Console
-from tightrope.deeds.watch.follow import Followed, Place, follow, places
+from tightrope.deeds.watch.follow import AT_ONCE, Followed, Place, follow, places
 from tightrope.deeds.watch.stuck import stuck
 from tightrope.errors import BadInput
 from tightrope.machine.attached import Attached
@@ -99,10 +99,12 @@ class Scripted:
         self._ended = ended
         self._now: dict[str, int] = {}
         self.breaks: set[int] = set()
+        self.most = 0
         self.memory = Memory(b"\xeb\xfe", 0x100)
 
     def break_at(self, virt: int) -> None:
         self.breaks.add(virt)
+        self.most = max(self.most, len(self.breaks))
 
     def unbreak(self, virt: int) -> None:
         self.breaks.remove(virt)
@@ -157,6 +159,7 @@ def test_a_guest_that_comes_to_its_last_place_has_not_ended_and_has_no_breakpoin
     assert [each.rip for each in got.passed] == [each["rip"] for each in stops()]
     assert got.passed[-1].seconds >= 0.5
     assert guest.breaks == set()
+    assert guest.most == min(AT_ONCE, len(stops())), "a CPU has no more, and KVM refuses the fifth"
 
 
 def test_a_guest_that_goes_in_circles_is_told_at_once() -> None:

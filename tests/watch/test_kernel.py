@@ -1,4 +1,4 @@
-"""A guest that cannot be watched is told in one line: no kernel yet, 32 bits, Xen, no symbols, no relocation
+"""A guest that cannot be watched is told in one line: no kernel yet, Xen, no symbols, no relocation
 code, a reset before its kexec.  Its memory is made here; what holds is shown by real guests."""
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from tightrope.deeds.watch.memory import GuestMemory
 from tightrope.errors import BadInput, ImageError, TightropeError
 from tightrope.image import kallsyms
 from tightrope.machine.attached import Attached
-from tightrope.model.vmlinux import Symbols
+from tightrope.model.vmlinux import LinkedSegment, Symbols
 from tightrope.x86.walk import Mmu
 
 PAGE, LARGE = 4096, 2 << 20
@@ -54,10 +54,10 @@ def looked_for(*mapped: int, image: bytes | None = None) -> None:
     find_kernel(GuestMemory(cast("Attached", Made(*mapped))), MMU, image, "--from")
 
 
-@pytest.mark.parametrize("efer", [0, 0x100], ids=["32 bits, or real mode", "LME alone"])
-def test_a_guest_outside_long_mode(efer: int) -> None:
-    registers = cast("object", type("R", (), {"efer": efer, "cr0": 0, "cr3": 0, "cr4": 0})())
-    with pytest.raises(BadInput, match="only 64-bit Linux guests are watched"):
+@pytest.mark.parametrize("cr0", [0, 0x11], ids=["real mode", "protected mode"])
+def test_a_guest_without_paging(cr0: int) -> None:
+    registers = cast("object", type("R", (), {"efer": 0, "cr0": cr0, "cr3": 0, "cr4": 0})())
+    with pytest.raises(BadInput, match="has paging off: a Linux is watched once it has booted"):
         mmu_of(registers, 40)  # type: ignore[arg-type]
 
 
@@ -87,6 +87,65 @@ def test_a_kernel_whose_relocation_code_is_not_found(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(kallsyms, "recover", lambda *_: some)
     with pytest.raises(TightropeError, match="reloc"):
         looked_for(*KERNEL)
+
+
+# ------------------------------------------------------------------------------------- 32 bits
+
+OFFSET = 0xC000_0000
+NARROW = {
+    "i386": Mmu(cr0=0x8001_0011, cr3=PAGE, cr4=0x10, efer=0, physical_bits=36),
+    "PAE": Mmu(cr0=0x8001_0011, cr3=PAGE, cr4=0x20, efer=0x800, physical_bits=36),
+}
+
+
+def narrow(mode: str, *, read_only: range, megabytes: int = 64) -> bytearray:
+    """Memory of a 32-bit guest whose direct map has these MiB, some of them read-only."""
+    data = bytearray(megabytes << 20)
+    size, large = (8, 2 << 20) if mode == "PAE" else (4, 4 << 20)
+
+    def put(at: int, entry: int) -> None:
+        data[at : at + size] = entry.to_bytes(size, "little")
+
+    table = PAGE
+    if mode == "PAE":
+        table = 2 * PAGE
+        put(PAGE + 8 * (OFFSET >> 30), table | 1)
+    for phys in range(0, megabytes << 20, large):
+        index = phys // large if mode == "PAE" else (OFFSET + phys) // large
+        writable = 0 if phys >> 20 in read_only else 2
+        put(table + size * index, phys | 0x81 | writable)
+    return data
+
+
+@pytest.mark.parametrize("mode", NARROW)
+def test_a_32_bit_kernel_lies_where_the_direct_map_cannot_be_written(
+    mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[LinkedSegment] = []
+
+    def recover(segments: tuple[LinkedSegment, ...], bits: int) -> None:
+        asked.extend(segments)
+        assert bits == 32
+
+    monkeypatch.setattr(kallsyms, "recover", recover)
+    guest = Made()
+    guest.data = narrow(mode, read_only=range(16, 24))
+    with pytest.raises(BadInput, match="no kallsyms that can be read"):
+        find_kernel(GuestMemory(cast("Attached", guest)), NARROW[mode], None, "--from")
+    (found,) = asked
+    assert found.virt == OFFSET + (16 << 20)
+    assert bytes(found.data) == bytes(guest.data[16 << 20 :])
+
+
+@pytest.mark.parametrize("mode", NARROW)
+@pytest.mark.parametrize(("read_only", "megabytes"), [(range(0), 64), (range(16, 24), 32)])
+def test_a_32_bit_guest_that_has_no_kernel_is_one_line(
+    mode: str, read_only: range, megabytes: int
+) -> None:
+    guest = Made()
+    guest.data = narrow(mode, read_only=read_only, megabytes=megabytes)
+    with pytest.raises(BadInput, match="maps no kernel where a 32-bit Linux has its text"):
+        find_kernel(GuestMemory(cast("Attached", guest)), NARROW[mode], None, "--from")
 
 
 def test_an_image_that_is_none() -> None:

@@ -23,6 +23,7 @@ PACKET_LIMIT = 1 << 20
 LINE_LIMIT = 1 << 24
 """Bytes of one QMP object."""
 _RESERVED = frozenset(b"$#}*")
+_THREAD = re.compile(rb"thread:([0-9a-fA-F]{1,8});")
 _MARK = re.compile(rb"[}*]")
 """What begins an escape and a run length."""
 
@@ -116,6 +117,13 @@ def stop_signal(payload: bytes) -> int:
     if payload[:1] not in (b"T", b"S"):
         raise WireError(f"not a stop reply: {payload[:40]!r}")
     return _number(payload[1:3], "the signal of a stop reply")
+
+
+def stop_thread(payload: bytes) -> int | None:
+    """The thread of a stop reply, T05thread:02;: QEMU's are CPUs, counted from 1.  None where it
+    names none."""
+    found = _THREAD.search(payload)
+    return int(found[1], 16) if found else None
 
 
 def is_farewell(payload: bytes) -> bool:

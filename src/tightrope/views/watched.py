@@ -1,12 +1,13 @@
 """A kexec watched in a guest: what was said before it was let go, and the places that it came to.
 
 Rules: the verdict is shown as a rehearsal's is, by the same sections; what was seen comes below it.
+Advice on a kernel's own code is one line: JSON has it whole.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypedDict
 
 from tightrope.model import Outcome
@@ -28,9 +29,14 @@ FIRST_LINE = ("first line", "the new kernel, up to its first line on the console
 
 def sheet(value: Watched) -> Sheet:
     """The verdict, and what then happened."""
-    inner = rehearsal.sheet(value.verdict)
+    inner = rehearsal.sheet(replace(value.verdict, advice=()))
     first = 1 if value.verdict.findings else 0  # what is wrong comes before what came of it
-    sections = (*inner.sections[:first], *_seen(value), *inner.sections[first:])
+    sections = (
+        *inner.sections[:first],
+        *_seen(value),
+        *_advice(value),
+        *inner.sections[first:],
+    )
     return Sheet(sections, headline=headline(value))
 
 
@@ -59,6 +65,14 @@ def _did(value: Watched) -> str:
     if value.ended is None:
         return f"let go, and it came to {last}"
     return f"let go, and behind {last} it came no further: {value.ended}"
+
+
+def _advice(value: Watched) -> Iterator[Section]:
+    """What is weak in a kernel's own code is no news of this guest: its rules alone are named."""
+    rules = ", ".join(dict.fromkeys(each.rule for each in value.verdict.advice))
+    if rules:
+        said = f"weak in this kernel's own code, and nothing fell by it (tightrope rules): {rules}"
+        yield Section(None, (Line(said),))
 
 
 def _seen(value: Watched) -> Iterator[Section]:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import sys
 from argparse import ArgumentParser, Namespace
 from contextlib import closing
+from typing import TYPE_CHECKING
 
 from tightrope.cli import files
 from tightrope.cli.arguments import shown
 from tightrope.cli.command import FINDING, HOLDS, command
 from tightrope.cli.show import ready, show
 from tightrope.cli.values import seconds
+
+if TYPE_CHECKING:
+    from tightrope.deeds.watch.kernel import GuestKernel
 
 
 def guest(parser: ArgumentParser) -> None:
@@ -88,7 +92,7 @@ def watch(options: Namespace) -> int:
     new = image.read(files.read(options.kernel), options.kernel) if options.kernel else None
     old = files.read(options.old_code) if options.old_code else None
     with attached(options.qmp, options.gdb) as found, closing(Bar()) as bar:
-        print("tightrope: attached; waiting for its kexec", file=sys.stderr)
+        print("tightrope: attached; looking for its kernel", file=sys.stderr)
         done = deed(
             found,
             old=old,
@@ -98,7 +102,13 @@ def watch(options: Namespace) -> int:
             walk=not options.no_walk,
             stop_on_finding=options.stop_on_finding,
             console=options.console,
+            waiting=_found,
             progress=bar,
         )
     show(options, VIEW, done)
     return FINDING if done.verdict.findings or done.ended else HOLDS
+
+
+def _found(kernel: GuestKernel) -> None:
+    version = (kernel.version or "of no version").split(" ", 1)[0]
+    print(f"tightrope: Linux {version} at {kernel.text:#x}; waiting for its kexec", file=sys.stderr)

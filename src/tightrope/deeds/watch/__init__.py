@@ -1,6 +1,7 @@
 """A running guest's own kexec: waited for, checked before it is let go, and followed.
 
     memory    the guest's memory by physical and by linear address
+    width     what differs between 64 bits and 32
     kernel    the old kernel in it: where it lies, its symbols, its relocation code
     loaded    what it has loaded: struct kimage, page list, segments, their digest
     observed  all of it as a handover

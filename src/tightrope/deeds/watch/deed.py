@@ -50,7 +50,7 @@ PHYSICAL_BITS = 40
 FOLLOW_SECONDS = 300.0
 
 
-def nobody(_: Passed) -> None:
+def nobody(_: object) -> None:
     """Nobody listens."""
 
 
@@ -83,6 +83,7 @@ def arrive(
     old: Buffer | None = None,
     old_source: str = "--from",
     limit: float = LIMIT,
+    waiting: Callable[[GuestKernel], None] = nobody,
     stages: Stages,
 ) -> Call:
     """Wait until the guest stands at V.  Raises as `watch` does."""
@@ -93,11 +94,14 @@ def arrive(
         kernel = find_kernel(memory, mmu_of(guest.registers(), physical_bits), old, old_source)
         called = kernel.address("machine_kexec")
     with stages.stage("wait for the call"):
+        guest.break_at(called)
+        waiting(kernel)
         _wait(guest, called, limit)
         memory.forget()
         said = guest.raw()
         kernel = replace(kernel, mmu=replace(kernel.mmu, cr3=said["cr3"]))
-        image = read_kimage(memory, kernel, said["rdi"])
+        kimage = said[kernel.width.argument]
+        image = read_kimage(memory, kernel, kimage)
         started = time.monotonic()
         guest.unbreak(called)
         virt = _at_v(memory, kernel, image.control_page)
@@ -108,7 +112,7 @@ def arrive(
     return Call(
         memory=memory,
         kernel=kernel,
-        kimage=said["rdi"],
+        kimage=kimage,
         virt=virt,
         registers=guest.registers(),
         spent=spent,
@@ -164,6 +168,7 @@ def watch(
     walk: bool = True,
     stop_on_finding: bool = False,
     console: str | None = None,
+    waiting: Callable[[GuestKernel], None] = nobody,
     said: Callable[[Passed], None] = nobody,
     progress: Progress = no_progress,
 ) -> Watched:
@@ -172,11 +177,14 @@ def watch(
     `old` is the image of the kernel that it runs, `new` the one that it will enter; without
     them what is in its memory has to do.  `walk`: the handover is walked on the emulator before
     it is let go.  `console`: the file that QEMU writes the guest's console to, for the first line.
+    `waiting` is told of the kernel that was found, once a breakpoint is at its kexec.
     Raises BadInput when it never comes, or where the guest is none that can be watched.
     """
     stages = Stages(progress)
     heard = None if console is None else Console(console)
-    call = arrive(guest, old=old, old_source=old_source, limit=limit, stages=stages)
+    call = arrive(
+        guest, old=old, old_source=old_source, limit=limit, waiting=waiting, stages=stages
+    )
     verdict = judge(call, new=new, walk=walk, stages=stages)
     went = Followed(passed=(), ended=None, heard=None)
     standing = stop_on_finding and bool(verdict.findings)
@@ -207,6 +215,10 @@ def _at_v(memory: GuestMemory, kernel: GuestKernel, control_page: int) -> int:
     """Where the relocation code is called: in the text, or the control page in the direct map."""
     if kernel.found.convention is Convention.LINUX_6:
         return int(kernel.found.virt)
+    if kernel.found.convention is Convention.LINUX_I386:
+        text = memory.where(kernel.mmu, kernel.text)
+        assert text is not None  # it was found there
+        return control_page + kernel.text - text
     base = memory.word(kernel.mmu, kernel.address("page_offset_base"))
     return base + control_page + kernel.found.symbols["relocate_kernel"]
 

@@ -1,12 +1,14 @@
 """The old kernel in a guest's memory: where it lies, its symbols, its relocation code.
 
-    page tables  -> the first page that is mapped in the kernel's own GiB is _text, whatever KASLR did
+    page tables  -> the first page that is mapped in the kernel's own GiB is _text, whatever KASLR did;
+                    in 32 bits the first of the direct map that is read-only
     kallsyms     -> in the guest's own memory, or in the image that is given, moved to where it lies
     relocate_kernel -> by the symbols; by its signature where there are none
 
-Source: Linux Documentation/arch/x86/x86_64/mm.rst (the kernel's text mapping).
+Source: Linux Documentation/arch/x86/x86_64/mm.rst (the kernel's text mapping); arch/x86/mm/init_32.c,
+mark_rodata_ro().
 
-Rules: x86_64 guests.  What is not found is one line that says what was looked for.
+Rules: what is not found is one line that says what was looked for.
 """
 
 from __future__ import annotations
@@ -17,19 +19,23 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tightrope.deeds.watch.memory import PTI_BIT, GuestMemory
+from tightrope.deeds.watch.width import I386, PAE, WIDE, Width
 from tightrope.errors import BadInput, ImageError
 from tightrope.image import kallsyms, vmlinux
-from tightrope.memory import Virt
+from tightrope.memory import PAGE_SIZE, Virt
 from tightrope.model import Buffer, Participant, Registers
 from tightrope.model.vmlinux import LinkedSegment, Symbols, Vmlinux
 from tightrope.participants.linux import Convention, Found, find, participant
-from tightrope.x86.cpu import CR4_LA57, EFER_LMA
+from tightrope.x86.cpu import CR0_PG, CR4_LA57, CR4_PAE, EFER_LMA
 from tightrope.x86.walk import Mmu
 
 TEXT, TEXT_END = 0xFFFF_FFFF_8000_0000, 0xFFFF_FFFF_C000_0000
 STEP = 2 << 20
+LOWEST = 1 << 20
 BANNER = re.compile(rb"Linux version ([0-9][^\n\0]{3,300})")
 SOURCE = "the guest"
+NARROW_MOST = 48 << 20
+"""Bytes from _text on in which a 32-bit kernel has its symbols: Debian's have 18 MiB in all."""
 XEN_TEXT = (0xFFFF_82D0_4020_0000, 0xFFFF_82D0_8020_0000)
 """Where Xen has its text in every tree of 4 levels, since 4.14 and before; in a Linux without Xen
 that is the hole that it leaves to hypervisors (Documentation/arch/x86/x86_64/mm.rst)."""
@@ -40,6 +46,7 @@ class GuestKernel:
     """`mmu` is the kernel's own view of its memory."""
 
     mmu: Mmu
+    width: Width
     text: int
     """Where _text lies."""
     version: str | None
@@ -56,10 +63,10 @@ class GuestKernel:
 
 
 def mmu_of(registers: Registers, physical_bits: int) -> Mmu:
-    """The kernel's view, also where a process was running.  Raises BadInput outside long mode."""
-    if not registers.efer & EFER_LMA:
+    """The kernel's view, also where a process was running.  Raises BadInput without paging."""
+    if not registers.cr0 & CR0_PG:
         raise BadInput(
-            "is not in long mode: only 64-bit Linux guests are watched, once they have booted",
+            "has paging off: a Linux is watched once it has booted",
             source=SOURCE,
         )
     return Mmu(
@@ -73,6 +80,39 @@ def mmu_of(registers: Registers, physical_bits: int) -> Mmu:
 
 def find_kernel(memory: GuestMemory, mmu: Mmu, image: Buffer | None, source: str) -> GuestKernel:
     """The kernel that runs.  Raises BadInput where there is none, ImageError for another image."""
+    width = WIDE if mmu.efer & EFER_LMA else PAE if mmu.cr4 & CR4_PAE else I386
+    mmu, segment = _wide(memory, mmu) if width is WIDE else _narrow(memory, mmu)
+    banner = BANNER.search(segment.data)
+    version = None if banner is None else banner[1].decode("latin-1")
+    symbols = (
+        kallsyms.recover((segment,), width.bits)
+        if image is None
+        else _moved(image, source, segment)
+    )
+    if symbols is None:
+        raise BadInput(
+            "has no kallsyms that can be read: give the image that it runs with --from",
+            source=SOURCE,
+        )
+    whole = Vmlinux(
+        source=SOURCE, bits=width.bits, version=version, segments=(segment,), symbols=symbols
+    )
+    code = find(whole)
+    if (code.convention is Convention.LINUX_I386) is (width is WIDE):
+        raise BadInput("is a kernel of another width than its CPU's mode", source=SOURCE)
+    return GuestKernel(
+        mmu=mmu,
+        width=width,
+        text=segment.virt,
+        version=version,
+        symbols=symbols,
+        found=code,
+        participant=participant(code),
+    )
+
+
+def _wide(memory: GuestMemory, mmu: Mmu) -> tuple[Mmu, LinkedSegment]:
+    """A 64-bit kernel's view and its image.  Raises BadInput where there is none."""
     if not mmu.cr4 & CR4_LA57 and any(memory.where(mmu, at) is not None for at in XEN_TEXT):
         raise BadInput(
             "runs under Xen: a kexec is the hypervisor's there, and only Linux's own is watched",
@@ -93,34 +133,42 @@ def find_kernel(memory: GuestMemory, mmu: Mmu, image: Buffer | None, source: str
     assert phys is not None
     # Physically it is one piece, whatever of it is unmapped meanwhile (freed init memory).
     data = memory.phys(phys, mapped[-1] + STEP - first)
-    segments = (LinkedSegment(virt=Virt(first), data=memoryview(data)),)
-    banner = BANNER.search(data)
-    version = None if banner is None else banner[1].decode("latin-1")
-    symbols = (
-        kallsyms.recover(segments, 64)
-        if image is None
-        else _moved(image, source, first, segments[0])
-    )
-    if symbols is None:
+    return mmu, LinkedSegment(virt=Virt(first), data=memoryview(data))
+
+
+def _narrow(memory: GuestMemory, mmu: Mmu) -> tuple[Mmu, LinkedSegment]:
+    """A 32-bit kernel's: in the direct map with all of low memory, its text and read-only data are
+    what cannot be written there."""
+    from tightrope.x86.survey import survey
+
+    def table(frame: int) -> memoryview | None:
+        return memory.view(frame & -PAGE_SIZE, PAGE_SIZE)
+
+    for cr3 in (mmu.cr3, mmu.cr3 & ~PTI_BIT):
+        mmu = replace(mmu, cr3=cr3)
+        mapped = survey(table, mmu)
+        own = ~mapped.user & (mapped.phys >= LOWEST) & (mapped.virt >= LOWEST)
+        offsets, counts = np.unique((mapped.virt - mapped.phys)[own], return_counts=True)
+        if not len(offsets):
+            continue
+        lies = own & (mapped.virt - mapped.phys == offsets[counts.argmax()])
+        text = lies & ~mapped.writable
+        # A process's view has no direct map of more than a few pages.
+        if text.any() and int(mapped.size[lies].sum()) > NARROW_MOST:
+            break
+    else:
         raise BadInput(
-            "has no kallsyms that can be read: give the image that it runs with --from",
+            "maps no kernel where a 32-bit Linux has its text: it has not booted yet, or is none",
             source=SOURCE,
         )
-    whole = Vmlinux(source=SOURCE, bits=64, version=version, segments=segments, symbols=symbols)
-    code = find(whole)
-    if code.convention is Convention.LINUX_I386:
-        raise BadInput("is a 32-bit kernel: only 64-bit ones are watched", source=SOURCE)
-    return GuestKernel(
-        mmu=mmu,
-        text=first,
-        version=version,
-        symbols=symbols,
-        found=code,
-        participant=participant(code),
-    )
+    first = int(mapped.virt[text].min())
+    last = int((mapped.virt[lies] + mapped.size[lies]).max())
+    phys = first - int(offsets[counts.argmax()])
+    data = memory.phys(phys, min(NARROW_MOST, last - first))
+    return mmu, LinkedSegment(virt=Virt(first), data=memoryview(data))
 
 
-def _moved(image: Buffer, source: str, first: int, there: LinkedSegment) -> Symbols:
+def _moved(image: Buffer, source: str, there: LinkedSegment) -> Symbols:
     """The image's symbols where KASLR has put them.  Raises ImageError for another kernel."""
     kernel = vmlinux.read(image, source)
     if kernel.symbols is None:
@@ -132,7 +180,7 @@ def _moved(image: Buffer, source: str, first: int, there: LinkedSegment) -> Symb
         at = banner - linked
         if bytes(there.data[at : at + 64]) != said:
             raise ImageError("is not the kernel that the guest runs", source=source)
-    slide = np.uint64((first - linked) & (1 << 64) - 1)
+    slide = np.uint64((there.virt - linked) & (1 << 64) - 1)
     return Symbols(
         names=kernel.symbols.names,
         starts=kernel.symbols.starts,

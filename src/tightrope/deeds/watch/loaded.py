@@ -3,7 +3,10 @@
     struct kimage   head, entry, last_entry, start, control_code_page, swap_page, ...,
                     nr_segments, segment[16]: buf, bufsz, mem, memsz
 
-Source: Linux include/linux/kexec.h of 6.1 to 7.3; what lies between swap_page and nr_segments has
+A 64-bit kernel's struct page lie at vmemmap_base; a 32-bit one's at mem_map (FLATMEM), each as large
+as VMCOREINFO says.
+
+Source: Linux include/linux/kexec.h of 6.1 to 7.3; include/asm-generic/memory_model.h; what lies between swap_page and nr_segments has
 changed, so that is looked for: a count, and so many rows of whole pages.
 
 Rules: what it reads is what is there.  A list that does not end or leads out of memory is told
@@ -12,7 +15,7 @@ as such, in `Image.broken`, and what was read up to there is kept.
 
 from __future__ import annotations
 
-import struct
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -21,14 +24,16 @@ from numpy.typing import NDArray
 
 from tightrope.deeds.watch.kernel import SOURCE, GuestKernel
 from tightrope.deeds.watch.memory import GuestMemory
+from tightrope.deeds.watch.width import Width
 from tightrope.errors import BadInput, MachineError
 from tightrope.memory import PAGE_SHIFT, PAGE_SIZE, Extent
 
 DESTINATION, INDIRECTION, DONE, LIST_SOURCE = 1, 2, 4, 8
 HEADER = 512
-ROW, ROWS = 32, 16
+ROWS = 16
 STRUCT_PAGE = 64
 """sizeof(struct page) on x86_64."""
+SIZE_OF_PAGE = re.compile(rb"^SIZE\(page\)=(\d+)$", re.MULTILINE)
 MOST_PAGES = 1 << 20
 """Pages that are copied at most: 4 GiB."""
 
@@ -55,22 +60,25 @@ class KImage:
 
 def read_kimage(memory: GuestMemory, kernel: GuestKernel, at: int) -> KImage:
     """What is about to be entered.  Raises BadInput where that is no kimage."""
-    head, _entry, _last, start, control = struct.unpack_from(
-        "<5Q", memory.virt(kernel.mmu, at, HEADER)
+    width = kernel.width
+    data = memory.virt(kernel.mmu, at, HEADER + width.row.size * ROWS)
+    head, _entry, _last, start, control = (
+        width.word.unpack_from(data, number * width.size)[0] for number in range(5)
     )
-    vmemmap = memory.word(kernel.mmu, kernel.address("vmemmap_base"))
-    frame, rest = divmod(control - vmemmap, STRUCT_PAGE)
+    pages_at, size = _pages(memory, kernel)
+    frame, rest = divmod(control - pages_at, size)
     if rest or not 0 < frame < 1 << 40:
         raise BadInput("its kimage has no control page", source=SOURCE, field="control_code_page")
-    crash = memory.word(kernel.mmu, kernel.address("kexec_crash_image")) == at
-    pages, destinations, sources, broken = _list(memory, head)
+    crash_at = kernel.address("kexec_crash_image")
+    crash = memory.word(kernel.mmu, crash_at, width.size) == at
+    pages, destinations, sources, broken = _list(memory, head, width)
     return KImage(
         at=at,
         crash=crash,
         head=head,
         start=start,
         control_page=frame << PAGE_SHIFT,
-        segments=_segments(memory.virt(kernel.mmu, at, HEADER + ROW * ROWS)),
+        segments=_segments(data, width),
         list_pages=pages,
         destinations=destinations,
         sources=sources,
@@ -78,13 +86,28 @@ def read_kimage(memory: GuestMemory, kernel: GuestKernel, at: int) -> KImage:
     )
 
 
-def _segments(data: bytes) -> tuple[tuple[Extent, int], ...]:
+def _pages(memory: GuestMemory, kernel: GuestKernel) -> tuple[int, int]:
+    """Where the first struct page lies, and the size of one.  Raises BadInput where it is not
+    told."""
+    size = kernel.width.size
+    if size == 8:
+        return memory.word(kernel.mmu, kernel.address("vmemmap_base")), STRUCT_PAGE
+    first = memory.word(kernel.mmu, kernel.address("mem_map"), size)
+    at = memory.word(kernel.mmu, kernel.address("vmcoreinfo_data"), size)
+    said = SIZE_OF_PAGE.search(memory.virt(kernel.mmu, at, PAGE_SIZE))
+    if said is None:
+        raise BadInput("does not say how large a struct page is", source=SOURCE, field="vmcoreinfo")
+    return first, int(said[1])
+
+
+def _segments(data: bytes, width: Width) -> tuple[tuple[Extent, int], ...]:
     """The rows.  Raises BadInput where none are to be found."""
-    for offset in range(48, HEADER - 8, 8):
-        (count,) = struct.unpack_from("<Q", data, offset)
+    for offset in range(6 * width.size, HEADER - 8, width.size):
+        (count,) = width.word.unpack_from(data, offset)
         if not 1 <= count <= ROWS:
             continue
-        rows = [struct.unpack_from("<4Q", data, offset + 8 + ROW * n) for n in range(count)]
+        begins = offset + width.size
+        rows = [width.row.unpack_from(data, begins + width.row.size * n) for n in range(count)]
         if all(
             memsz and bufsz <= memsz and not (mem | memsz) % PAGE_SIZE and mem + memsz < 1 << 52
             for _buf, bufsz, mem, memsz in rows
@@ -94,7 +117,7 @@ def _segments(data: bytes) -> tuple[tuple[Extent, int], ...]:
 
 
 def _list(
-    memory: GuestMemory, head: int
+    memory: GuestMemory, head: int, width: Width
 ) -> tuple[dict[int, bytes], NDArray[np.int64], NDArray[np.int64], str | None]:
     pages: dict[int, bytes] = {}
     destinations: list[int] = []
@@ -118,7 +141,7 @@ def _list(
             except MachineError:
                 broken = f"it leads to {frame:#x}, where there is no memory"
                 break
-            words = iter(struct.unpack("<512Q", pages[frame]))
+            words = iter(np.frombuffer(pages[frame], f"<u{width.size}").tolist())
         elif word & DESTINATION:
             destination = word >> PAGE_SHIFT
         elif word & LIST_SOURCE:

@@ -70,6 +70,6 @@ class GuestMemory:
             at, size = at + part, size - part
         return b"".join(parts)
 
-    def word(self, mmu: Mmu, at: int) -> int:
-        """Eight bytes of linear memory."""
-        return int.from_bytes(self.virt(mmu, at, 8), "little")
+    def word(self, mmu: Mmu, at: int, size: int = 8) -> int:
+        """A number of linear memory, of as many bytes."""
+        return int.from_bytes(self.virt(mmu, at, size), "little")

@@ -35,6 +35,7 @@ from tightrope.model import (
     Loaded,
     Loader,
     Named,
+    Paging,
     Participant,
     Piece,
     PieceRole,
@@ -90,6 +91,8 @@ def observed(
     )
     found = host.read_guest(told, registers, memory.view, crash=image.crash, loaded=True)
     old = replace(found.host, memory=_firmware_map(memory, kernel))
+    if kernel.found.convention is Convention.LINUX_I386:
+        old = replace(old, relocation=None)  # V is the control page in the direct map
     loaded = _loaded(memory, kernel, image, datas)
     new = new or _image(loaded, image)
     trees = kernel.participant.contract.trees
@@ -137,7 +140,7 @@ def observed(
         world=world,
         chain=chain,
         page_table_a=tables,
-        page_table_b=tables,
+        page_table_b=None if old.paging in (Paging.I386, Paging.PAE) else tables,
         page_list={Phys(at): data for at, data in image.list_pages.items()},
         segments=walked.segments,
         registers=registers,
@@ -150,19 +153,21 @@ def _relocate(kernel: GuestKernel) -> int:
 
 
 def _resources(memory: GuestMemory, kernel: GuestKernel) -> Iterator[str]:
-    """/proc/iomem's lines, out of struct resource (include/linux/ioport.h): start, end, name,
-    flags, desc, parent, sibling, child."""
-    root = kernel.address("iomem_resource")
-    first = struct.unpack("<8Q", memory.virt(kernel.mmu, root, 64))[7]
+    """/proc/iomem's lines, out of struct resource: start, end, name, flags, desc, parent, sibling,
+    child."""
+    layout = kernel.width.resource
+
+    def row(at: int) -> tuple[int, ...]:
+        return layout.unpack(memory.virt(kernel.mmu, at, layout.size))
+
+    first = row(kernel.address("iomem_resource"))[7]
     todo, seen = [(first, 0)], 0
     while todo and seen < MOST_RESOURCES:
         at, depth = todo.pop()
         if not at:
             continue
         seen += 1
-        start, end, name, _flags, _desc, _parent, sibling, child = struct.unpack(
-            "<8Q", memory.virt(kernel.mmu, at, 64)
-        )
+        start, end, name, _flags, _desc, _parent, sibling, child = row(at)
         yield f"{'  ' * depth}{start:08x}-{end:08x} : {_text(memory, kernel, name)}"
         todo += [(sibling, depth), (child, depth + 1)]
 
@@ -170,7 +175,7 @@ def _resources(memory: GuestMemory, kernel: GuestKernel) -> Iterator[str]:
 def _firmware_map(memory: GuestMemory, kernel: GuestKernel) -> MemoryMap:
     """What the firmware told the old kernel (struct e820_table, asm/e820/types.h): loaders read
     that, and not what the old kernel made of it."""
-    at = memory.word(kernel.mmu, kernel.address("e820_table_firmware"))
+    at = memory.word(kernel.mmu, kernel.address("e820_table_firmware"), kernel.width.size)
     count = int.from_bytes(memory.virt(kernel.mmu, at, 4), "little")
     if not 0 < count <= MOST_ROWS:
         raise BadInput(f"has {count} rows", source=SOURCE, field="e820_table_firmware")
@@ -218,7 +223,7 @@ def _loaded(
         segments=segments,
         entry=image.start,
         crash=image.crash,
-        narrow=False,
+        narrow=kernel.width.bits == 32,
         purgatory=program,
         habits=habits,
     )
@@ -278,6 +283,7 @@ def _as_it_lies(made: Plan, image: KImage, at_v: int) -> Plan:
     sources = np.array([lies.get(page, page) for page in pages.tolist()], np.int64)
     frames = np.array(sorted(at >> 12 for at in image.list_pages), np.int64)
     ours = {"the control page", "the page list", "sources"}
+    word = "<u8" if made.paging.long_mode else "<u4"
     own = [
         Named(extent=Extent.sized(image.control_page, PAGE_SIZE), what="the control page"),
         *(Named(extent=e, what="the page list") for e in extents(frames)),
@@ -290,7 +296,7 @@ def _as_it_lies(made: Plan, image: KImage, at_v: int) -> Plan:
         destinations=pages,
         sources=sources,
         head=image.head,
-        list_pages={Phys(at): np.frombuffer(data, "<u8") for at, data in image.list_pages.items()},
+        list_pages={Phys(at): np.frombuffer(data, word) for at, data in image.list_pages.items()},
         spare=(),
         identity=(*own, *(each for each in made.identity if each.what not in ours)),
     )
@@ -298,8 +304,17 @@ def _as_it_lies(made: Plan, image: KImage, at_v: int) -> Plan:
 
 def control_page(memory: GuestMemory, kernel: GuestKernel, registers: Registers) -> int:
     """P, as the call hands it over."""
-    rsi = registers.general["rsi"]
-    return rsi if kernel.found.convention is Convention.LINUX_7 else memory.word(kernel.mmu, rsi)
+    if kernel.found.convention is Convention.LINUX_7:
+        return registers.general["rsi"]
+    return memory.word(kernel.mmu, _array(memory, kernel, registers), kernel.width.size)
+
+
+def _array(memory: GuestMemory, kernel: GuestKernel, registers: Registers) -> int:
+    """Where the call's array of pages lies: in the second register, or the second on the stack."""
+    size = kernel.width.size
+    if size == 8:
+        return registers.general["rsi"]
+    return memory.word(kernel.mmu, registers.general["rsp"] + 2 * size, size)
 
 
 def _call(
@@ -309,14 +324,18 @@ def _call(
     if kernel.found.convention is Convention.LINUX_7:
         at = kernel.found.symbols["kexec_pa_table_page"]
         return int.from_bytes(page[at : at + 8], "little"), None, ()
-    array = registers.general["rsi"]
+    array, size = _array(memory, kernel, registers), kernel.width.size
     phys = memory.where(kernel.mmu, array)
     if phys is None:
         raise MachineError(f"the page array at {array:#x} is not mapped")
     order = kernel.participant.contract.array
-    words = struct.unpack(f"<{len(order)}Q", memory.virt(kernel.mmu, array, 8 * len(order)))
+    words = [memory.word(kernel.mmu, array + size * number, size) for number in range(len(order))]
     by = dict(zip(order, words, strict=True))
-    return by[Given.TABLE_A], Phys(by[Given.SWAP_PAGE]), (Extent.sized(phys, 8 * len(order)),)
+    return (
+        by[Given.TABLE_A],
+        Phys(by[Given.SWAP_PAGE]),
+        (Extent.sized(phys, size * len(order)),),
+    )
 
 
 def _code(kernel: GuestKernel, page: bytes) -> bytes:

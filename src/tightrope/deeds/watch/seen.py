@@ -91,7 +91,7 @@ def _regions(image: KImage, program: int) -> dict[int, int]:
 
 def tables(built: Handover) -> Iterator[Finding]:
     """The tables that it goes on with lead V and P to the control page, and everything that is
-    copied or entered to itself."""
+    copied or entered to itself, where paging stays on."""
     intent, tree = built.intent, built.page_table_a
     mmu = built.registers.mmu(built.host.cpu, root=tree.root)
     read = entries_in(tree.pages)
@@ -106,7 +106,7 @@ def tables(built: Handover) -> Iterator[Finding]:
         elif got.phys & -PAGE_SIZE != intent.control_page:
             reason = f"it leads to {got.phys:#x}, not to the control page"
             yield _entry(name, virt, reason, got.visits, rule, step)
-    for each in intent.identity:
+    for each in intent.identity if built.page_table_b is not None else ():
         if each.what == MEMORY:
             continue  # the walk has no use for the rest of it
         at = each.extent.start

@@ -48,6 +48,8 @@ class Attached:
         self._number = 0
         self._breaks: set[int] = set()
         self._running = False
+        self._cpu = 0
+        """The one that stopped last, whose registers the stub gives."""
         self._left = False
         self._physical = False
         self._folder: tempfile.TemporaryDirectory[str] | None = None
@@ -173,7 +175,8 @@ class Attached:
         return cpu.halted(self._dump())
 
     def _dump(self) -> str:
-        return str(self.qmp("human-monitor-command", {"command-line": "info registers"}))
+        asked = {"command-line": "info registers", "cpu-index": self._cpu}
+        return str(self.qmp("human-monitor-command", asked))
 
     def cpu_fact(self, name: str) -> object:
         """A property of the first CPU's model, such as phys-bits; None where it has none."""
@@ -259,7 +262,9 @@ class Attached:
                 raise
             except MachineError:
                 self.events.append(GONE)
-        signal = wire.stop_signal(self._packets.popleft())
+        reply = self._packets.popleft()
+        signal = wire.stop_signal(reply)
+        self._cpu = (wire.stop_thread(reply) or 1) - 1
         self._running = False
         return signal != wire.SIGNAL_QUIT and not self.ended()
 
