@@ -186,7 +186,10 @@ def boot_params(guest: Attached, call: Call, sound: Verdict) -> None:
 
 SABOTAGES: dict[str, tuple[Callable[[Attached, Call, Verdict], None], frozenset[str]]] = {
     "a table entry": (table_entry, frozenset({"table-a-maps-p", "fetch-mapped", "table-b-covers"})),
-    "a list entry": (list_entry, frozenset({"list-is-the-segments", "digest-agrees"})),
+    "a list entry": (
+        list_entry,
+        frozenset({"list-is-the-segments", "digest-agrees", "table-b-covers"}),
+    ),
     "a segment byte": (segment_byte, frozenset({"digest-agrees"})),
     "the control page": (control_page, frozenset({"control-page-is-the-kernels"})),
     "the copying code": (copying_code, frozenset({"control-page-is-the-kernels"})),

@@ -19,6 +19,9 @@ from tightrope.x86.cpu import CR4_CET, RFLAGS_IF
 
 KERNEL_DATA: Mapping[int, int] = {8: 3 << 3, 4: 13 << 3}
 """__KERNEL_DS by bytes of a word: GDT_ENTRY_KERNEL_DS (Linux arch/x86/include/asm/segment.h)."""
+LOADED = {8: ("ds", "es", "fs", "gs", "ss"), 4: ("ds", "es", "ss")}
+"""What load_segments() loads: a 32-bit kernel keeps fs, its per-CPU data's (machine_kexec_32.c of
+6.1; seen in a guest: 0xd8)."""
 
 
 @rule(
@@ -49,7 +52,7 @@ def _left(registers: Registers, done: frozenset[Done], word: int) -> Registers:
     if Done.CET_OFF in done:
         registers = replace(registers, cr4=registers.cr4 & ~CR4_CET)
     if Done.SEGMENTS_LOADED in done:
-        data = dict.fromkeys(("ds", "es", "fs", "gs", "ss"), KERNEL_DATA[word])
+        data = dict.fromkeys(LOADED[word], KERNEL_DATA[word])
         registers = replace(registers, segments={**registers.segments, **data})
     return registers
 

@@ -159,6 +159,8 @@ def _done(plan: Plan, contract: Contract, registers: Registers) -> Registers:
     if Done.CET_OFF in contract.done:
         registers = replace(registers, cr4=registers.cr4 & ~CR4_CET)
     if Done.SEGMENTS_LOADED in contract.done:
-        data = dict.fromkeys(("ds", "es", "ss", "fs", "gs"), DATA_SELECTOR[plan.word])
+        # A 32-bit kernel keeps fs and gs: its per-CPU data, and a process's.
+        names = ("ds", "es", "ss", *(("fs", "gs") if plan.word == 8 else ()))
+        data = dict.fromkeys(names, DATA_SELECTOR[plan.word])
         registers = replace(registers, segments={**registers.segments, **data})
     return registers

@@ -23,6 +23,8 @@ from tightrope.observe.record import known_descriptors
 from tightrope.x86 import cpu as x86
 
 GENERAL_PROTECTION = 13
+DPL = 45
+"""Its lowest bit in a descriptor (SDM figure 3-8)."""
 CR3_LAM = 3 << 61
 """LAM_U57 and LAM_U48 (SDM volume 3, table 4-12): the only bits above the address that CR3 is read
 with."""
@@ -46,6 +48,7 @@ def impossible(mmu: WatchedMmu, registers: Registers) -> Refusal | None:
         wide = 64 if registers.efer & x86.EFER_LMA else 32
         known = {
             name: x86.flat_descriptor(code=name == "cs", bits=wide if name == "cs" else 32)
+            | _ring(name, registers.segments[name])
             for name in known
         }
     for name, selector in registers.segments.items():
@@ -55,6 +58,12 @@ def impossible(mmu: WatchedMmu, registers: Registers) -> Refusal | None:
         if reason is not None:
             return Refusal(selector & ~3, f"{name} cannot hold {selector:#x}: {reason}")
     return None
+
+
+def _ring(name: str, selector: int) -> int:
+    """A descriptor's DPL, in its place: a 32-bit kernel keeps a process's gs, whose data is of ring
+    3."""
+    return 0 if name in ("cs", "ss") else (selector & 3) << DPL
 
 
 def refused(

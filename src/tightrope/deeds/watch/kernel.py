@@ -1,7 +1,7 @@
 """The old kernel in a guest's memory: where it lies, its symbols, its relocation code.
 
     page tables  -> the first page that is mapped in the kernel's own GiB is _text, whatever KASLR did;
-                    in 32 bits the first of the direct map that is read-only
+                    in 32 bits the longest piece of the direct map that is read-only begins there
     kallsyms     -> in the guest's own memory, or in the image that is given, moved to where it lies
     relocate_kernel -> by the symbols; by its signature where there are none
 
@@ -17,6 +17,7 @@ import re
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tightrope.deeds.watch.memory import PTI_BIT, GuestMemory
 from tightrope.deeds.watch.width import I386, PAE, WIDE, Width
@@ -36,6 +37,7 @@ BANNER = re.compile(rb"Linux version ([0-9][^\n\0]{3,300})")
 SOURCE = "the guest"
 NARROW_MOST = 48 << 20
 """Bytes from _text on in which a 32-bit kernel has its symbols: Debian's have 18 MiB in all."""
+NARROW = ("eax", "ebx", "ecx", "edx", "esi", "edi", "ebp")
 XEN_TEXT = (0xFFFF_82D0_4020_0000, 0xFFFF_82D0_8020_0000)
 """Where Xen has its text in every tree of 4 levels, since 4.14 and before; in a Linux without Xen
 that is the hole that it leaves to hypervisors (Documentation/arch/x86/x86_64/mm.rst)."""
@@ -53,10 +55,14 @@ class GuestKernel:
     symbols: Symbols
     found: Found
     participant: Participant
+    image: memoryview
+    """Its bytes, from `text` on."""
 
     def address(self, name: str) -> int:
         """A symbol's address.  Raises BadInput where it has none."""
-        at = self.symbols.address(name)
+        at: int | None = self.symbols.address(name)
+        if at is None and self.width.bits == 32:
+            at = _exported(self.image, self.text, name)
         if at is None:
             raise BadInput(f"its symbols have no {name}", source=SOURCE, field="kallsyms")
         return at
@@ -108,7 +114,51 @@ def find_kernel(memory: GuestMemory, mmu: Mmu, image: Buffer | None, source: str
         symbols=symbols,
         found=code,
         participant=participant(code),
+        image=segment.data,
     )
+
+
+def _exported(data: memoryview, text: int, name: str) -> int | None:
+    """A symbol for modules: Debian's 32-bit kernels have no data in kallsyms (KALLSYMS_ALL).
+
+    struct kernel_symbol: value, name, namespace, each as far away from its own place as it says
+    (include/linux/export-internal.h, HAVE_ARCH_PREL32_RELOCATIONS).
+    """
+    whole, wanted = bytes(data), b"\0" + name.encode() + b"\0"
+    words = np.frombuffer(whole, "<u4", len(whole) // 4)
+    leads = words + (text + 4 * np.arange(len(words))).astype(np.uint32)
+    said = whole.find(wanted)
+    while said >= 0:
+        for at in np.nonzero(leads[1:] == np.uint32(text + said + 1))[0]:
+            if text <= (value := int(leads[at])) < text + len(whole):
+                return value
+        said = whole.find(wanted, said + 1)
+    return None
+
+
+def calls_by(kernel: GuestKernel, name: str) -> tuple[int, str]:
+    """Where a function of a 32-bit kernel makes its last call through a register, and gdb's name of
+    that: `call *%eax`, or a retpoline's thunk.  Raises BadInput where it makes none."""
+    import iced_x86 as x
+
+    start = kernel.address(name)
+    behind = min(int(each) for each in kernel.symbols.addresses if each > start)
+    code = bytes(kernel.image[start - kernel.text : behind - kernel.text])
+    thunks: dict[int | None, str] = {
+        kernel.symbols.address(f"__x86_indirect_thunk_{each}"): f"r{each[1:]}" for each in NARROW
+    }
+    found = None
+    for each in x.Decoder(32, code, ip=start):
+        if each.mnemonic != x.Mnemonic.CALL:
+            continue
+        if each.op0_kind == x.OpKind.REGISTER:
+            names = {getattr(x.Register, e.upper()): f"r{e[1:]}" for e in NARROW}
+            found = (each.ip, names[each.op0_register])
+        elif each.near_branch_target in thunks:
+            found = (each.ip, thunks[each.near_branch_target])
+    if found is None:
+        raise BadInput("calls nothing through a register", source=SOURCE, field=name)
+    return found
 
 
 def _wide(memory: GuestMemory, mmu: Mmu) -> tuple[Mmu, LinkedSegment]:
@@ -146,26 +196,39 @@ def _narrow(memory: GuestMemory, mmu: Mmu) -> tuple[Mmu, LinkedSegment]:
 
     for cr3 in (mmu.cr3, mmu.cr3 & ~PTI_BIT):
         mmu = replace(mmu, cr3=cr3)
+        memory.in_use(mmu)
         mapped = survey(table, mmu)
         own = ~mapped.user & (mapped.phys >= LOWEST) & (mapped.virt >= LOWEST)
         offsets, counts = np.unique((mapped.virt - mapped.phys)[own], return_counts=True)
         if not len(offsets):
             continue
         lies = own & (mapped.virt - mapped.phys == offsets[counts.argmax()])
-        text = lies & ~mapped.writable
+        text = _longest(mapped.virt, mapped.size, lies & ~mapped.writable)
         # A process's view has no direct map of more than a few pages.
-        if text.any() and int(mapped.size[lies].sum()) > NARROW_MOST:
+        if text is not None and int(mapped.size[lies].sum()) > NARROW_MOST:
             break
     else:
         raise BadInput(
             "maps no kernel where a 32-bit Linux has its text: it has not booted yet, or is none",
             source=SOURCE,
         )
-    first = int(mapped.virt[text].min())
     last = int((mapped.virt[lies] + mapped.size[lies]).max())
-    phys = first - int(offsets[counts.argmax()])
-    data = memory.phys(phys, min(NARROW_MOST, last - first))
-    return mmu, LinkedSegment(virt=Virt(first), data=memoryview(data))
+    phys = text - int(offsets[counts.argmax()])
+    data = memory.phys(phys, min(NARROW_MOST, last - text))
+    return mmu, LinkedSegment(virt=Virt(text), data=memoryview(data))
+
+
+def _longest(
+    virt: NDArray[np.uint64], size: NDArray[np.uint64], which: NDArray[np.bool_]
+) -> int | None:
+    """Where the longest run of some pages begins: code that is made at run time is read-only,
+    too, page by page."""
+    if not which.any():
+        return None
+    order = np.argsort(virt[which], kind="stable")
+    starts, sizes = virt[which][order], size[which][order]
+    runs = np.concatenate([[0], np.nonzero(starts[1:] != starts[:-1] + sizes[:-1])[0] + 1])
+    return int(starts[runs[np.add.reduceat(sizes, runs).argmax()]])
 
 
 def _moved(image: Buffer, source: str, there: LinkedSegment) -> Symbols:

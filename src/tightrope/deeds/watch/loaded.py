@@ -3,10 +3,9 @@
     struct kimage   head, entry, last_entry, start, control_code_page, swap_page, ...,
                     nr_segments, segment[16]: buf, bufsz, mem, memsz
 
-A 64-bit kernel's struct page lie at vmemmap_base; a 32-bit one's at mem_map (FLATMEM), each as large
-as VMCOREINFO says.
+In 32 bits the control page is not told from its struct page: the call itself has it.
 
-Source: Linux include/linux/kexec.h of 6.1 to 7.3; include/asm-generic/memory_model.h; what lies between swap_page and nr_segments has
+Source: Linux include/linux/kexec.h of 6.1 to 7.3; what lies between swap_page and nr_segments has
 changed, so that is looked for: a count, and so many rows of whole pages.
 
 Rules: what it reads is what is there.  A list that does not end or leads out of memory is told
@@ -15,7 +14,6 @@ as such, in `Image.broken`, and what was read up to there is kept.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -33,7 +31,9 @@ HEADER = 512
 ROWS = 16
 STRUCT_PAGE = 64
 """sizeof(struct page) on x86_64."""
-SIZE_OF_PAGE = re.compile(rb"^SIZE\(page\)=(\d+)$", re.MULTILINE)
+BEFORE_TYPE, CRASH = 7, 1
+"""Words between the segments and the flags of 6.1: three lists of pages and the next control page;
+KEXEC_TYPE_CRASH is their lowest bit."""
 MOST_PAGES = 1 << 20
 """Pages that are copied at most: 4 GiB."""
 
@@ -61,16 +61,22 @@ class KImage:
 def read_kimage(memory: GuestMemory, kernel: GuestKernel, at: int) -> KImage:
     """What is about to be entered.  Raises BadInput where that is no kimage."""
     width = kernel.width
-    data = memory.virt(kernel.mmu, at, HEADER + width.row.size * ROWS)
+    data = memory.virt(kernel.mmu, at, HEADER + width.row.size * (ROWS + 2))
     head, _entry, _last, start, control = (
         width.word.unpack_from(data, number * width.size)[0] for number in range(5)
     )
-    pages_at, size = _pages(memory, kernel)
-    frame, rest = divmod(control - pages_at, size)
-    if rest or not 0 < frame < 1 << 40:
-        raise BadInput("its kimage has no control page", source=SOURCE, field="control_code_page")
-    crash_at = kernel.address("kexec_crash_image")
-    crash = memory.word(kernel.mmu, crash_at, width.size) == at
+    rows, behind = _segments(data, width)
+    frame = 0
+    if width.bits == 64:
+        vmemmap = memory.word(kernel.mmu, kernel.address("vmemmap_base"))
+        frame, rest = divmod(control - vmemmap, STRUCT_PAGE)
+        if rest or not 0 < frame < 1 << 40:
+            raise BadInput(
+                "its kimage has no control page", source=SOURCE, field="control_code_page"
+            )
+        crash = memory.word(kernel.mmu, kernel.address("kexec_crash_image")) == at
+    else:
+        crash = bool(width.word.unpack_from(data, behind + BEFORE_TYPE * width.size)[0] & CRASH)
     pages, destinations, sources, broken = _list(memory, head, width)
     return KImage(
         at=at,
@@ -78,7 +84,7 @@ def read_kimage(memory: GuestMemory, kernel: GuestKernel, at: int) -> KImage:
         head=head,
         start=start,
         control_page=frame << PAGE_SHIFT,
-        segments=_segments(data, width),
+        segments=rows,
         list_pages=pages,
         destinations=destinations,
         sources=sources,
@@ -86,22 +92,9 @@ def read_kimage(memory: GuestMemory, kernel: GuestKernel, at: int) -> KImage:
     )
 
 
-def _pages(memory: GuestMemory, kernel: GuestKernel) -> tuple[int, int]:
-    """Where the first struct page lies, and the size of one.  Raises BadInput where it is not
-    told."""
-    size = kernel.width.size
-    if size == 8:
-        return memory.word(kernel.mmu, kernel.address("vmemmap_base")), STRUCT_PAGE
-    first = memory.word(kernel.mmu, kernel.address("mem_map"), size)
-    at = memory.word(kernel.mmu, kernel.address("vmcoreinfo_data"), size)
-    said = SIZE_OF_PAGE.search(memory.virt(kernel.mmu, at, PAGE_SIZE))
-    if said is None:
-        raise BadInput("does not say how large a struct page is", source=SOURCE, field="vmcoreinfo")
-    return first, int(said[1])
-
-
-def _segments(data: bytes, width: Width) -> tuple[tuple[Extent, int], ...]:
-    """The rows.  Raises BadInput where none are to be found."""
+def _segments(data: bytes, width: Width) -> tuple[tuple[tuple[Extent, int], ...], int]:
+    """The rows, and the offset behind the last that there could be.  Raises BadInput where none
+    are to be found."""
     for offset in range(6 * width.size, HEADER - 8, width.size):
         (count,) = width.word.unpack_from(data, offset)
         if not 1 <= count <= ROWS:
@@ -112,7 +105,8 @@ def _segments(data: bytes, width: Width) -> tuple[tuple[Extent, int], ...]:
             memsz and bufsz <= memsz and not (mem | memsz) % PAGE_SIZE and mem + memsz < 1 << 52
             for _buf, bufsz, mem, memsz in rows
         ):
-            return tuple((Extent.sized(mem, memsz), bufsz) for _, bufsz, mem, memsz in rows)
+            found = tuple((Extent.sized(mem, memsz), bufsz) for _, bufsz, mem, memsz in rows)
+            return found, begins + width.row.size * ROWS
     raise BadInput("its kimage has no segments", source=SOURCE, field="kexec_segment")
 
 

@@ -8,11 +8,15 @@ from __future__ import annotations
 from tightrope.errors import MachineError
 from tightrope.machine.attached import Attached
 from tightrope.memory import PAGE_SIZE, align_down, align_up
+from tightrope.x86.cpu import CR4_PAE, EFER_LMA
 from tightrope.x86.walk import Access, Mmu, Refused, walk
 
 PTI_BIT = 1 << 12
 """The kernel's pgd is the even page of two, the process's the odd one (PTI_PGTABLE_SWITCH_BIT,
 arch/x86/entry/calling.h)."""
+
+
+PDPTES, ACCESSED = 4, 0x20
 
 
 class GuestMemory:
@@ -21,6 +25,14 @@ class GuestMemory:
     def __init__(self, guest: Attached) -> None:
         self._guest = guest
         self._pages: dict[int, memoryview] = {}
+        self._roots: set[int] = set()
+
+    def in_use(self, mmu: Mmu) -> None:
+        """Whose PDPTEs a CPU has used: under PAE QEMU's TCG sets their accessed bit, which is
+        reserved there (SDM 4.4.1), and no CPU would.  They are read without it."""
+        if mmu.cr4 & CR4_PAE and not mmu.efer & EFER_LMA:
+            self._roots.add(mmu.cr3 & 0xFFFF_FFE0)
+            self._pages.pop(align_down(mmu.cr3, PAGE_SIZE), None)
 
     def forget(self) -> None:
         """The guest has run."""
@@ -33,8 +45,17 @@ class GuestMemory:
             data = self._guest.read(frame, PAGE_SIZE)
             if data is None:
                 return None
-            self._pages[frame] = memoryview(data)
+            self._pages[frame] = memoryview(self._as_loaded(frame, data))
         return self._pages[frame][at - frame : at - frame + size]
+
+    def _as_loaded(self, frame: int, data: bytes) -> bytes:
+        for root in self._roots:
+            if root - frame in range(PAGE_SIZE):
+                page = bytearray(data)
+                for at in range(root - frame, root - frame + 8 * PDPTES, 8):
+                    page[at] &= ~ACCESSED & 0xFF
+                data = bytes(page)
+        return data
 
     def phys(self, at: int, size: int) -> bytes:
         """Physical memory.  Raises MachineError where there is none."""

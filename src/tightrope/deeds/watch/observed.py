@@ -90,7 +90,9 @@ def observed(
         gbpages=gbpages,
     )
     found = host.read_guest(told, registers, memory.view, crash=image.crash, loaded=True)
-    old = replace(found.host, memory=_firmware_map(memory, kernel))
+    old = found.host
+    if kernel.width.bits == 64:
+        old = replace(old, memory=_firmware_map(memory, kernel))
     if kernel.found.convention is Convention.LINUX_I386:
         old = replace(old, relocation=None)  # V is the control page in the direct map
     loaded = _loaded(memory, kernel, image, datas)
@@ -175,7 +177,7 @@ def _resources(memory: GuestMemory, kernel: GuestKernel) -> Iterator[str]:
 def _firmware_map(memory: GuestMemory, kernel: GuestKernel) -> MemoryMap:
     """What the firmware told the old kernel (struct e820_table, asm/e820/types.h): loaders read
     that, and not what the old kernel made of it."""
-    at = memory.word(kernel.mmu, kernel.address("e820_table_firmware"), kernel.width.size)
+    at = memory.word(kernel.mmu, kernel.address("e820_table_firmware"))
     count = int.from_bytes(memory.virt(kernel.mmu, at, 4), "little")
     if not 0 < count <= MOST_ROWS:
         raise BadInput(f"has {count} rows", source=SOURCE, field="e820_table_firmware")
