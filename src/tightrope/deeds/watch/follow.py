@@ -6,9 +6,8 @@
     new kernel    its first instruction; in the decompressor, where it jumps into what it has unpacked
     console       its first line, where there is a console to read
 
-Rules: nothing is stepped, and no more places are broken at than a CPU has registers for.  Guest time
-is what passes while it runs: its own clock stands while
-it is stopped.
+Rules: nothing is stepped, and no more places are broken at than a CPU has registers for.  Guest
+time is what passes while it runs: its own clock stands while it is stopped.
 """
 
 from __future__ import annotations

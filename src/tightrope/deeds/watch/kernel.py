@@ -1,12 +1,12 @@
 """The old kernel in a guest's memory: where it lies, its symbols, its relocation code.
 
-    page tables  -> the first page that is mapped in the kernel's own GiB is _text, whatever KASLR did;
-                    in 32 bits the longest piece of the direct map that is read-only begins there
+    page tables  -> the first page that is mapped in the kernel's own GiB is _text, whatever KASLR
+                    did; in 32 bits the longest piece of the direct map that is read-only
     kallsyms     -> in the guest's own memory, or in the image that is given, moved to where it lies
     relocate_kernel -> by the symbols; by its signature where there are none
 
-Source: Linux Documentation/arch/x86/x86_64/mm.rst (the kernel's text mapping); arch/x86/mm/init_32.c,
-mark_rodata_ro().
+Source: Linux Documentation/arch/x86/x86_64/mm.rst (the kernel's text mapping);
+arch/x86/mm/init_32.c, mark_rodata_ro().
 
 Rules: what is not found is one line that says what was looked for.
 """
@@ -27,6 +27,7 @@ from tightrope.memory import PAGE_SIZE, Virt
 from tightrope.model import Buffer, Participant, Registers
 from tightrope.model.vmlinux import LinkedSegment, Symbols, Vmlinux
 from tightrope.participants.linux import Convention, Found, find, participant
+from tightrope.participants.linux.indirect import NAMES, last_call
 from tightrope.x86.cpu import CR0_PG, CR4_LA57, CR4_PAE, EFER_LMA
 from tightrope.x86.walk import Mmu
 
@@ -37,7 +38,6 @@ BANNER = re.compile(rb"Linux version ([0-9][^\n\0]{3,300})")
 SOURCE = "the guest"
 NARROW_MOST = 48 << 20
 """Bytes from _text on in which a 32-bit kernel has its symbols: Debian's have 18 MiB in all."""
-NARROW = ("eax", "ebx", "ecx", "edx", "esi", "edi", "ebp")
 XEN_TEXT = (0xFFFF_82D0_4020_0000, 0xFFFF_82D0_8020_0000)
 """Where Xen has its text in every tree of 4 levels, since 4.14 and before; in a Linux without Xen
 that is the hole that it leaves to hypervisors (Documentation/arch/x86/x86_64/mm.rst)."""
@@ -138,27 +138,19 @@ def _exported(data: memoryview, text: int, name: str) -> int | None:
 
 def calls_by(kernel: GuestKernel, name: str) -> tuple[int, str]:
     """Where a function of a 32-bit kernel makes its last call through a register, and gdb's name of
-    that: `call *%eax`, or a retpoline's thunk.  Raises BadInput where it makes none."""
-    import iced_x86 as x
-
+    that.  Raises BadInput where it makes none."""
     start = kernel.address(name)
     behind = min(int(each) for each in kernel.symbols.addresses if each > start)
     code = bytes(kernel.image[start - kernel.text : behind - kernel.text])
-    thunks: dict[int | None, str] = {
-        kernel.symbols.address(f"__x86_indirect_thunk_{each}"): f"r{each[1:]}" for each in NARROW
-    }
-    found = None
-    for each in x.Decoder(32, code, ip=start):
-        if each.mnemonic != x.Mnemonic.CALL:
-            continue
-        if each.op0_kind == x.OpKind.REGISTER:
-            names = {getattr(x.Register, e.upper()): f"r{e[1:]}" for e in NARROW}
-            found = (each.ip, names[each.op0_register])
-        elif each.near_branch_target in thunks:
-            found = (each.ip, thunks[each.near_branch_target])
+    thunks: dict[int, str] = {}
+    for each in NAMES:
+        at = kernel.symbols.address(f"__x86_indirect_thunk_{each}")
+        if at is not None:
+            thunks[at] = each
+    found = last_call(code, start, thunks)
     if found is None:
         raise BadInput("calls nothing through a register", source=SOURCE, field=name)
-    return found
+    return found[0], f"r{found[1][1:]}"
 
 
 def _wide(memory: GuestMemory, mmu: Mmu) -> tuple[Mmu, LinkedSegment]:
