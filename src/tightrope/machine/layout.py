@@ -103,5 +103,7 @@ def _write(ram: Ram, start: int, data: memoryview) -> None:
 
 def _runs(frames: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
     """[first, last) of the indices of adjacent frames."""
+    if len(frames) == 1:
+        return iter([(0, 1)])
     cuts = (frames[1:] - frames[:-1] != 1).nonzero()[0] + 1
     return pairwise([0, *cuts.tolist(), len(frames)] if len(frames) else [])

@@ -202,8 +202,10 @@ class Bulk:
         within = at % size == 0 and at % PAGE_SIZE <= PAGE_SIZE - FEW * size
         view = self._ram.view(phys, FEW * size) if phys is not None and within else None
         words = [] if view is None else view.cast("Q" if size == 8 else "I").tolist()
+        # What is not so of the first word needs no look at the others.
         return any(
-            words and all(word & path.bits == path.set for word in words) for path in found.paths
+            words[0] & path.bits == path.set and all(word & path.bits == path.set for word in words)
+            for path in (found.paths if words else ())
         )
 
     def _next(self, found: Loop, head: int, state: Mapping[str, int]) -> Turns | None:

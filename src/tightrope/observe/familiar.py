@@ -10,7 +10,7 @@ What makes an instruction plain, and when none may be passed over, is the watch'
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 
 from tightrope.observe.decode import Operation
@@ -36,11 +36,11 @@ class Familiar:
     """Told of an address of `ready` ahead of its instruction."""
     ready: dict[int, Operation] = field(default_factory=dict)
 
-    def expect(self, known: Mapping[int, Operation], *, but: Iterable[int]) -> None:
+    def expect(self, known: Mapping[int, Operation], *, but: Set[int]) -> None:
         """What another walk has decoded in a page that is executed now; `but` is looked at."""
         self.ready.update(known)
-        for rip in but:
-            self.ready.pop(rip, None)
+        for rip in self.ready.keys() & but:
+            del self.ready[rip]
 
     def known(self, rip: int) -> bool:
         """Whether the instruction at `rip` is met by this, and in the trace: it was one of

@@ -143,9 +143,9 @@ class Watch:
             # Where a program may go round and round each of its instructions is asked about.
             if not self.settled.program.size:
                 known = self._code.plain(page, got, self._privileged.bits)
-                self.familiar.expect(
-                    known, but=(self._until, *self.digests.starts, *self._operations)
-                )
+                if known:
+                    looked_at = {self._until, *self.digests.starts, *self._operations}
+                    self.familiar.expect(known, but=looked_at)
         if not self._mmu.mmu.cr0 & x86.CR0_PG and not self._expects(got >> 12):
             self._astray += 1
             if self._astray > LOST_AFTER:
