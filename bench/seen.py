@@ -15,6 +15,7 @@ import time
 
 from bench.clock import show
 from tightrope import image, shipped
+from tightrope.cli.commands import known
 from tightrope.deeds.rehearse import prepare
 from tightrope.host import example, read
 from tightrope.model.sheet import Ink, Lane, Map, Patch, Section, Sheet, Window
@@ -24,6 +25,8 @@ from tightrope.views.plan import VIEW as PLAN
 
 BARE = "import argparse; argparse.ArgumentParser(prog='x').parse_args(['--help'])"
 TIGHTROPE = (sys.executable, "-m", "tightrope")
+PAGES = tuple(each.name for each in known())
+"""Every command has a page of help."""
 PIECES = 1_000_000
 
 
@@ -40,13 +43,18 @@ def cpu(*command: str, runs: int = 7) -> float:
 
 
 def answers() -> None:
-    """`--help` and `--version` beside a bare interpreter, `tables` beside `plan`."""
-    bare = cpu(sys.executable, "-c", BARE)
+    """Each `--help` and `--version` beside a bare interpreter, `tables` beside `plan`."""
+    bare = cpu(sys.executable, "-c", BARE, runs=15)
     for word in ("--version", "--help"):
         took = cpu(*TIGHTROPE, word)
         show(f"tightrope {word} (aim 2 times argparse alone)", f"{took / bare:.2f} times")
-    took = cpu(*TIGHTROPE, "rehearse", "--help")
-    show("tightrope rehearse --help, beside argparse alone", f"{took / bare:.2f} times")
+    slow = {each: cpu(*TIGHTROPE, *each.split(), "--help") / bare for each in PAGES}
+    most = max(slow, key=lambda word: slow[word])
+    show(
+        f"tightrope {most} --help, the slowest of {len(slow)} (aim 2 times argparse alone)",
+        f"{slow[most]:.2f} times",
+        f"rehearse --help: {slow['rehearse']:.2f}",
+    )
     plan = cpu(*TIGHTROPE, "plan", "--shipped")
     tables = cpu(*TIGHTROPE, "tables", "--shipped")
     show("tightrope tables (aim 2 times plan)", f"{tables / plan:.2f} times", f"plan: {plan:.2f} s")

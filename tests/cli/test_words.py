@@ -31,6 +31,24 @@ def test_a_word_that_is_none_is_told_its_neighbours(capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.parametrize(
+    ("typed", "answer"),
+    [
+        ("inspect --shipped", "the shipped kernel: Linux bzImage, boot protocol 2.15"),
+        (
+            "rehearse --sabotage list",
+            "39 sabotages: `tightrope rehearse --shipped --sabotage NAME`",
+        ),
+        ("tables --shipped", "3 trees for the shipped kernel on the default host"),
+    ],
+)
+def test_quietly_what_has_no_verdict_says_what_it_is(
+    typed: str, answer: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    [line] = said(capsys, *typed.split(), "-q").splitlines()
+    assert line.startswith(answer)
+
+
+@pytest.mark.parametrize(
     ("typed", "says"),
     [
         ("rules moon", "'moon' is not a rule; `tightrope rules` lists all"),

@@ -55,9 +55,10 @@ def text(sheet: Sheet, *, colour: bool = False, width: int = UNBOUNDED, detail: 
 
 
 def headline(sheet: Sheet, *, colour: bool = False) -> str:
-    """The answer alone, on one line; of a sheet without one, its last line."""
-    if sheet.headline is not None:
-        return _inked(sheet.headline, colour)
+    """The answer alone, on one line; of a sheet without one its first title, or its last line."""
+    answer = sheet.headline or (sheet.sections[0].title if sheet.sections else None)
+    if answer is not None:
+        return _inked(answer, colour)
     return text(sheet, colour=colour).rsplit("\n", 1)[-1]
 
 

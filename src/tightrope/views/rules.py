@@ -88,7 +88,9 @@ BREAKAGES = 26
 
 def sabotages(breakages: Sequence[Breakage]) -> Sheet:
     """Two lines a sabotage: what it breaks, and what finds it."""
-    return Sheet((Section(None, (Pairs(rows=tuple(_broken(breakages)), names=BREAKAGES),)),))
+    every = Section(None, (Pairs(rows=tuple(_broken(breakages)), names=BREAKAGES),))
+    answer = f"{len(breakages)} sabotages: `tightrope rehearse --shipped --sabotage NAME` makes one"
+    return Sheet((every,), headline=answer)
 
 
 def _broken(breakages: Sequence[Breakage]) -> Iterator[tuple[str, str]]:

@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
 def kernel(parser: ArgumentParser) -> None:
     """The image."""
-    parser.add_argument("kernel", metavar="KERNEL", help=FORMATS)
+    one = parser.add_mutually_exclusive_group(required=True)
+    one.add_argument("kernel", metavar="KERNEL", nargs="?", help=FORMATS)
+    one.add_argument(
+        "--shipped", action="store_true", help="the small kernel that comes with tightrope"
+    )
 
 
 @command(
@@ -26,15 +30,19 @@ def kernel(parser: ArgumentParser) -> None:
     takes=(kernel, flat, shown),
     examples=(
         "tightrope inspect /boot/vmlinuz",
-        "tightrope inspect xen.gz --json",
+        "tightrope inspect --shipped --json",
     ),
 )
 def inspect(options: Namespace) -> int:
     from tightrope import image
+    from tightrope.deeds import defaults
     from tightrope.views.inspection import VIEW, Inspected
 
     ready(options, [options.kernel])
-    read = files.kernel_image(options, options.kernel)
+    if options.shipped:
+        read, _, _ = defaults.shipped(None, "")
+    else:
+        read = files.kernel_image(options, options.kernel)
     unpacked: bytes | TightropeError | None
     try:
         unpacked = image.unpack(read) if read.payload else None

@@ -138,7 +138,7 @@ def tried(parser: ArgumentParser) -> None:
         type=seconds,
         default=900.0,
         metavar="SECONDS",
-        help="how long to listen to each boot (%(default)s)",
+        help="how long to listen to each boot (%(default)g)",
     )
     shown(parser.add_argument_group("what is shown"))
 

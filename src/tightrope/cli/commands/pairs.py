@@ -54,7 +54,7 @@ def kernels(parser: ArgumentParser) -> None:
         type=seconds,
         default=900.0,
         metavar="SECONDS",
-        help="how long to listen to each with --until console (%(default)s)",
+        help="how long to listen to each with --until console (%(default)g)",
     )
     parser.add_argument(
         "--lines",

@@ -88,7 +88,7 @@ def walk(parser: ArgumentParser) -> None:
         type=seconds,
         default=900.0,
         metavar="SECONDS",
-        help="how long to listen with --until console or userspace (%(default)s)",
+        help="how long to listen with --until console or userspace (%(default)g)",
     )
     group.add_argument(
         "--on",
@@ -113,7 +113,7 @@ def walk(parser: ArgumentParser) -> None:
         "--write",
         type=path,
         metavar="FILE",
-        help="with --xen v2, when it holds: what `tightrope perform xen` takes",
+        help="when it holds, write what `tightrope load` takes, or, with --xen v2, `tightrope perform xen`",
     )
 
 

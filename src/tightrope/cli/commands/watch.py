@@ -54,7 +54,7 @@ def guest(parser: ArgumentParser) -> None:
         type=seconds,
         default=600.0,
         metavar="SECONDS",
-        help="how long to wait for the kexec (%(default)s)",
+        help="how long to wait for the kexec (%(default)g)",
     )
     parser.add_argument(
         "--stop-on-finding",
