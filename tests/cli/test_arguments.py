@@ -368,7 +368,7 @@ def test_a_trace_that_cannot_be_written(tightrope: Shell, where: str) -> None:
 
 KEYS = {
     "": "schema verdict steps findings advice relocation_code facts rules unasked unpacked entry stopped plan"
-    " segments xen console stats",
+    " segments xen console stats blackout",
     "steps.0": "number name ok",
     "entry": "general rip rflags cr0 cr3 cr4 efer segments gdt idt",
     "stopped": "why registers",
