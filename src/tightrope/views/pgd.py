@@ -12,6 +12,7 @@ from typing import TypedDict, assert_never
 
 from tightrope.model.dump import Core, Kind
 from tightrope.model.pgd import Change, Pgd, Range, Wholeness
+from tightrope.model.planned import Planned
 from tightrope.model.sheet import Line, Pairs, Section, Sheet, Span, Text, Tone
 from tightrope.views import words
 from tightrope.views.view import View
@@ -29,6 +30,8 @@ class Looked:
     changes: Sequence[Change] | None = None
     """What `other` maps differently, None unless it was asked for."""
     other: str = ""
+    plan: Planned | None = None
+    """The dump held against a host file, None unless it was asked for."""
 
 
 def sheet(looked: Looked) -> Sheet:
@@ -41,6 +44,14 @@ def sheet(looked: Looked) -> Sheet:
         count = words.count(len(looked.changes), "change")
         title = f"from {looked.pgd.core.source} to {looked.other}: {count}"
         sections.append(Section(title, tuple(_changes(looked.changes))))
+    if looked.plan is not None:
+        count = words.count(len(looked.plan.differ), "difference")
+        title = f"the dump and the plan, {looked.plan.source}: {count}"
+        rows = (
+            *(("differs", each) for each in looked.plan.differ),
+            *(("agrees", each) for each in looked.plan.agree),
+        )
+        sections.append(Section(title, (Pairs(rows=rows, names=_NAME_COLUMNS),)))
     return Sheet(tuple(sections), headline=headline(looked.pgd))
 
 
@@ -85,6 +96,13 @@ class ChangeFacts(TypedDict):
     after: RangeFacts | None
 
 
+class PlanFacts(TypedDict):
+    host: str
+    may_write: list[ExtentFacts]
+    agree: list[str]
+    differ: list[str]
+
+
 class PgdFacts(TypedDict):
     """Everything that `tightrope pgd --json` prints."""
 
@@ -110,6 +128,7 @@ class PgdFacts(TypedDict):
     ranges: list[RangeFacts] | None
     other: str | None
     changes: list[ChangeFacts] | None
+    plan: PlanFacts | None
 
 
 def facts(looked: Looked) -> PgdFacts:
@@ -147,6 +166,16 @@ def facts(looked: Looked) -> PgdFacts:
             }
             for each in looked.changes
         ],
+        "plan": None if looked.plan is None else _plan(looked.plan),
+    }
+
+
+def _plan(plan: Planned) -> PlanFacts:
+    return {
+        "host": plan.source,
+        "may_write": [{"start": each.start, "size": each.size} for each in plan.writes],
+        "agree": list(plan.agree),
+        "differ": list(plan.differ),
     }
 
 

@@ -35,6 +35,11 @@ def core(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--print", action="store_true", help="list what is mapped where")
     parser.add_argument("--diff", metavar="OTHER", help="compare with another core's tables")
+    parser.add_argument(
+        "--plan",
+        metavar="HOST",
+        help="a host file from before the crash: nothing but what a crash may write has changed",
+    )
 
 
 @command(
@@ -44,14 +49,17 @@ def core(parser: ArgumentParser) -> None:
     examples=(
         "tightrope pgd /var/crash/vmcore",
         "tightrope pgd vmcore --print --html tables.html",
+        "tightrope pgd vmcore --plan web1.toml",
     ),
 )
 def pgd(options: Namespace) -> int:
     from tightrope import vmcore
+    from tightrope.cli import files
     from tightrope.model import Paging
     from tightrope.views.pgd import VIEW, Looked
+    from tightrope.vmcore.planned import planned
 
-    ready(options, [*options.vmcore, options.diff])
+    ready(options, [*options.vmcore, options.diff, options.plan])
     paging = Paging(options.mode) if options.mode else None
 
     def found(*paths: str) -> Pgd:
@@ -62,7 +70,9 @@ def pgd(options: Namespace) -> int:
     one = found(*options.vmcore)
     ranges = vmcore.merged(one.found) if options.print else None
     changes = vmcore.difference(one.found, found(options.diff).found) if options.diff else None
-    show(options, VIEW, Looked(pgd=one, ranges=ranges, changes=changes, other=options.diff or ""))
-    if one.faults or changes:
+    plan = planned(one, files.host_file(options.plan)) if options.plan else None
+    looked = Looked(pgd=one, ranges=ranges, changes=changes, other=options.diff or "", plan=plan)
+    show(options, VIEW, looked)
+    if one.faults or changes or (plan is not None and plan.differ):
         return FINDING
     return HOLDS if one.whole else UNKNOWN
