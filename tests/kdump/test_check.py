@@ -125,6 +125,13 @@ def test_a_collector_that_was_killed_has_saved_nothing() -> None:
         assert judged("Starting kdump-tools:", oom.format(name), said, disk=True).cause is cause
 
 
+def test_a_command_line_that_is_printed_is_no_root_that_was_reached() -> None:
+    word = "systemd.unit=kdump-tools-dump.service"
+    lines = (f"[ 0.0] Command line: ro {word}", f"[ 0.1] Kernel command line: ro {word}")
+    assert judged(*lines, PANIC + "x", witness=Witness()).reached is Reached.KERNEL
+    assert judged(*lines, "Starting kdump-tools-dump.service", disk=True).reached is Reached.ROOT
+
+
 def test_a_full_disk_is_no_small_region() -> None:
     full = "cp: error writing '/var/crash/1/dump': No space left on device"
     behind = judged(

@@ -10,6 +10,7 @@ import base64
 import gzip
 import json
 import shlex
+from dataclasses import replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -18,7 +19,9 @@ import pytest
 
 from tests.cli.test_arguments import Shell, tightrope
 from tests.conftest import REPOSITORY, debian_kernel
+from tests.crash.hosts import small_kernel
 from tests.perform import asked_linux
+from tests.perform.core_rows import in_region, typed
 from tests.perform.dom0 import BareLinux, Guest, initramfs
 from tests.perform.followed import commands
 from tests.qemu.pcs import QUIET, token
@@ -74,7 +77,7 @@ def of_the_guest(guest: BareLinux, command: str) -> str:
     return line
 
 
-def what_was_collected_is_true(guest: BareLinux) -> None:
+def what_was_collected_is_true(guest: BareLinux) -> Host:
     """It is what the guest's own files say, each read without the collector."""
     old = collected(guest)
     symbol = of_the_guest(guest, "grep -m1 ' _text$' /proc/kallsyms")
@@ -88,6 +91,7 @@ def what_was_collected_is_true(guest: BareLinux) -> None:
     assert old.crash_region.size == int(size) == 192 * MIB
     rows = of_the_guest(guest, "grep -c 'System RAM' /proc/iomem")
     assert len(old.memory.ram) == int(rows)
+    return old
 
 
 def named(rows: list[asked_linux.Row]) -> set[str]:
@@ -102,12 +106,12 @@ def errnos(rows: list[asked_linux.Row]) -> set[int]:
 def test_every_refusal_is_told_beforehand(flavour: str) -> None:
     """With a crash region, once it was given back, and with one right after the other taken away.
 
-    Before that the machine is collected as docs/fleet.md has it.
+    Before that the machine is collected as docs/fleet.md has it, and its core header compared with a plan's.
     """
     signed = (asked_linux.SIGNED, debian_kernel("amd64"))
     files = (*ASKED, signed, COLLECTOR)
     with BareLinux(flavour, crash="192M", mebibytes=MEBIBYTES, files=files).up() as guest:
-        what_was_collected_is_true(guest)
+        core_rows_are_linuxs_own(guest, what_was_collected_is_true(guest))
         guest.do("mount -t securityfs security /sys/kernel/security")
         region, none, without_rights = answers(guest, "for-good")
     assert {0, 22, 99} <= errnos(region)
@@ -124,6 +128,36 @@ def said_after(guest: Guest, command: str) -> str:
     """What the next kernel's init says first, after a command that does not come back."""
     guest.pc.say(f"{command}\n")
     return guest.wait(guest.greeting)[-1]
+
+
+def core_rows_are_linuxs_own(guest: BareLinux, old: Host) -> None:
+    """A plan's core header beside the one that kexec_file_load makes in the same guest, row by row.
+
+    A plan's row of the text ends with the kernel's bss, which is as far as /proc/iomem tells; Linux's goes on
+    to _end, by the boot-time heap that lies between (less than 2 MiB; the row of the RAM there has it too).
+    """
+    region = old.crash_region
+    assert region is not None
+    load = f"tightrope load {asked_linux.KERNEL} --crash --via kexec_file_load --append quiet"
+    assert guest.do(f"{load} --no-rehearsal --really")[0] == 0
+    at, theirs = in_region(guest, region)
+    assert guest.do("tightrope unload --crash --really")[0] == 0
+    verdict = rehearse(small_kernel(), old, Request(command_line="quiet", crash=True))
+    plan = performable.load(verdict)
+    assert plan is not None, verdict.findings
+    typed(guest, "plan", plan)
+    status, lines = guest.do("tightrope load plan --really")
+    assert (status, lines[-1]) == (0, "loaded: a crash image"), lines
+    _, ours = in_region(guest, region, but=at)
+    assert guest.do("tightrope unload --crash --really")[0] == 0
+    text, their_text = (each.of("PT_LOAD")[0] for each in (ours, theirs))
+    assert 0 <= their_text.memory_size - text.memory_size < 2 << 20
+    size = their_text.memory_size
+    assert their_text == replace(text, file_size=size, memory_size=size)
+    rest = [each for each in ours.rows if each is not text]
+    assert rest == [each for each in theirs.rows if each is not their_text]
+    assert len(ours.of("PT_NOTE")) == 2
+    assert (ours.bits, ours.kind, ours.machine) == (theirs.bits, theirs.kind, theirs.machine)
 
 
 def userspace_after(guest: Guest, command: str, word: str) -> str:

@@ -38,6 +38,8 @@ _NO_ROOT = re.compile(
 _VFS = re.compile(r"VFS: |/dev/root|Please append a correct|Kernel panic")
 """What a kernel says that looks for its root by itself; the panic comes last."""
 _ROOT = re.compile(r"kdump-tools-dump|Starting kdump-tools|kdump: saving|Switching [Rr]oot")
+_COMMAND_LINE = re.compile(r"[Cc]ommand line")
+"""A kernel prints what it was given: `systemd.unit=kdump-tools-dump.service` is no root reached."""
 _SAVED = re.compile(r"saved vmcore in|saving vmcore complete")
 _UNSAVED = re.compile(r"failed to save vmcore|saving vmcore failed")
 _NOTHING_READ_IT = re.compile(
@@ -185,7 +187,7 @@ def _without_saving(
 def _reached(lines: Sequence[str], witness: Witness) -> Reached:
     if any(_SAVED.search(line) for line in lines):
         return Reached.SAVED
-    if any(_ROOT.search(line) for line in lines):
+    if any(_ROOT.search(line) and not _COMMAND_LINE.search(line) for line in lines):
         return Reached.ROOT
     if witness.there:
         return Reached.INIT
