@@ -6,8 +6,9 @@
       V                                 <------>   is still mapped: a panic went through it
       RAM but what a crash may write    <------>   the memory that the dump has, both ways
 
-What a crash may write is the region, `crashkernel=`'s other memory and the first MiB, which the crash
-kernel has as RAM: rule `crash-region-only` holds a rehearsal to that, `dump-survives` the core header.
+What a crash may write is the region, `crashkernel=`'s other memory and the first MiB, which the
+crash kernel has as RAM: rule `crash-region-only` holds a rehearsal to that, `dump-survives` the
+core header.
 
 Rules: what the host file only assumes is not held against the dump.  The text's place is another at
 each boot with KASLR: a host file of another boot differs, and says nothing of the crash.
@@ -76,7 +77,7 @@ def _held(
 
 
 def _moved(found: Sweep, virt: Virt, phys: int) -> str:
-    """How an address is mapped elsewhere; one that is not mapped was freed with the kernel's init."""
+    """How an address is mapped elsewhere; one that is not mapped was freed with the init code."""
     at = translate(found, Anchor(name="text", virt=virt, phys=Phys(0)))
     return "" if at in (None, phys) else f"{virt:#x} is {at:#x} in the dump"
 
@@ -97,7 +98,7 @@ def _direct(found: Sweep, host: Host) -> str:
 
 
 def _identity(found: Sweep, writes: tuple[Extent, ...]) -> str:
-    """What an identity map in the old kernel's own tables maps of the region: the walk's, not its."""
+    """What an identity map in the old kernel's own tables maps of the region: a walk made it."""
     same = np.nonzero(found.virt == found.phys)[0]
     for at in same.tolist():
         mapped = Extent.sized(int(found.phys[at]), int(found.size[at]))
