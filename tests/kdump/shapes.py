@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.conftest import REPOSITORY, debian_kernel, lacking
+from tests.kdump.narrow_host import narrow_host
 from tests.perform import dom0, jumps, narrow
 from tests.perform.dom0 import BOOT_SECONDS, MIB, Guest
 from tests.perform.jumps import Loader
@@ -136,14 +137,15 @@ def crashing(shape: Shape) -> Iterator[tuple[Guest, Disk]]:
         yield guest.up(), disk
 
 
-def described(guest: Guest) -> str:
-    """The machine's host file, by contrib/capture.py."""
+def described(guest: Guest, shape: Shape) -> str:
+    """The machine's host file, by contrib/capture.py; of a 32-bit one by what that collects."""
     status, lines = guest.do(
         "python capture.py >captured.toml 2>notes || tail -n 3 notes; cat captured.toml; test -s captured.toml"
     )
     if status:
         raise AssertionError(f"capture.py: {lines[-5:]}")
-    return "\n".join(each for each in lines if not each.startswith("[ ")) + "\n"
+    text = "\n".join(each for each in lines if not each.startswith("[ ")) + "\n"
+    return narrow_host(text) if shape.architecture == "i386" else text
 
 
 def loaded(guest: Guest, shape: Shape) -> None:
