@@ -17,6 +17,7 @@ test:
 	@scripts/fetch-kernels
 	@scripts/fetch-kexec-tools
 	@scripts/fetch-python-i386
+	@scripts/build-kdump amd64
 	@.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # The quick part, under a minute on two quiet cores: everything but the tests that tests/slow.txt lists.
@@ -35,6 +36,7 @@ coverage:
 	@scripts/fetch-kernels
 	@scripts/fetch-kexec-tools
 	@scripts/fetch-python-i386
+	@scripts/build-kdump amd64
 	@.venv/bin/python -m coverage run -m pytest $(ARGS)
 	@.venv/bin/python -m coverage report
 	@.venv/bin/python -m coverage html --quiet --directory .cache/coverage-html

@@ -25,17 +25,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from tests.conftest import REPOSITORY, debian_kernel, lacking
+from tests.conftest import REPOSITORY, lacking, without_hardware
 from tests.kdump.narrow_host import narrow_host
 from tests.perform import dom0, jumps, narrow
 from tests.perform.dom0 import BOOT_SECONDS, MIB, Guest
 from tests.perform.jumps import Loader
 from tests.qemu.disk import Disk
-from tightrope import vmcore
+from tightrope import host, vmcore
 from tightrope.errors import TightropeError
 from tightrope.kdump.configuration import TOOLS_APPEND
 from tightrope.machine.qemu.pc import Board
+from tightrope.vmcore.planned import planned
 
 ROOT = "root=UUID=7167d09e-0000-4000-8000-00000000cafe"
 WORDS = f"{ROOT} ro console=ttyS0 panic=-1 cryptomgr.notests"
@@ -66,9 +68,14 @@ class Shape:
         return "i386" if jumps.narrow(self.flavour) else "amd64"
 
     @property
+    def kernel(self) -> Path:
+        """Debian's, which scripts/build-kdump made the initrd for."""
+        return next(made(self.architecture).glob("vmlinuz-*"))
+
+    @property
     def release(self) -> str:
         """What uname -r says there."""
-        return jumps.release(self.flavour)
+        return self.kernel.name.removeprefix("vmlinuz-")
 
 
 SHAPES = (
@@ -93,6 +100,8 @@ class Happened:
     """OSRELEASE of that dump."""
     pgd: str = ""
     """What `tightrope pgd` says of it."""
+    differ: list[str] = field(default_factory=list)
+    """What `pgd --plan` says that the dump has otherwise than the host file."""
     said: list[str] = field(default_factory=list)
     """The last lines of the console."""
     console: list[str] = field(default_factory=list, repr=False)
@@ -103,6 +112,8 @@ class Happened:
 def made(architecture: str) -> Path:
     """The folder that scripts/build-kdump made."""
     folder = REPOSITORY / ".cache" / "kernels" / f"kdump-tools-{architecture}"
+    if (why := folder.with_name("kdump-tools-why.txt")).exists():
+        without_hardware(why.read_text().strip())
     if not (folder / "packages.txt").exists():
         lacking(f"no kdump-tools of {architecture} here: run scripts/build-kdump")
     return folder
@@ -114,7 +125,8 @@ def crashing(shape: Shape) -> Iterator[tuple[Guest, Disk]]:
     disk = Disk(MIB)
     bits = 32 if shape.architecture == "i386" else 64
     files = (
-        *jumps.files([shape.flavour], Loader.KEXEC_TOOLS, bits=bits),
+        *jumps.files([], Loader.KEXEC_TOOLS, bits=bits),
+        ("vmlinuz", shape.kernel),
         ("initrd", made(shape.architecture) / "initrd.img"),
         ("capture.py", CAPTURE),
     )
@@ -127,7 +139,7 @@ def crashing(shape: Shape) -> Iterator[tuple[Guest, Disk]]:
     board = Board(
         size=shape.mebibytes * MIB,
         split=shape.mebibytes > 3072,
-        kernel=debian_kernel(shape.flavour).read_bytes(),
+        kernel=shape.kernel.read_bytes(),
         initrd=initramfs,
         command_line=f"{WORDS} crashkernel={shape.crashkernel}",
         cpu=shape.cpu,
@@ -153,7 +165,7 @@ def loaded(guest: Guest, shape: Shape) -> None:
     bits = 32 if shape.architecture == "i386" else 64
     run = jumps.RUN_NARROW_KEXEC if bits == 32 else jumps.RUN_KEXEC
     initrd = "--initrd=initrd" if shape.initrd else ""
-    status, lines = guest.do(f"{run} -p --command-line='{shape.words}' {initrd} k/{shape.flavour}")
+    status, lines = guest.do(f"{run} -p --command-line='{shape.words}' {initrd} vmlinuz")
     if status:
         raise AssertionError(f"kexec -p: {status} {lines[-5:]}")
     guest.do(
@@ -161,11 +173,14 @@ def loaded(guest: Guest, shape: Shape) -> None:
     )  # makedumpfile need not pack them
 
 
-def crashed(guest: Guest, disk: Disk, seconds: float = BOOT_SECONDS) -> Happened:
-    """Crash it, and look what is on its disk once it has restarted, or nothing more comes."""
+def crashed(guest: Guest, disk: Disk, old: str) -> Happened:
+    """Crash it, and look what is on its disk once it has restarted, or nothing more comes.
+
+    `old` is its host file.
+    """
     started, begins = time.monotonic(), len(guest.pc.lines)
     guest.pc.say("echo c > /proc/sysrq-trigger\n")
-    guest.pc.go(seconds=seconds, interrupt=False)
+    guest.pc.go(seconds=BOOT_SECONDS, interrupt=False)
     console = [each[-_LINE:] for each in guest.pc.lines[begins:]]
     seconds = time.monotonic() - started
     with tempfile.TemporaryDirectory() as folder:
@@ -173,7 +188,7 @@ def crashed(guest: Guest, disk: Disk, seconds: float = BOOT_SECONDS) -> Happened
         with image.open("wb") as out:
             _copied(disk.descriptor, out.fileno())
         return Happened(
-            **_on_disk(image, Path(folder) / "dump"),
+            **_on_disk(image, Path(folder) / "dump", old),
             said=console[-12:],
             console=console,
             seconds=round(seconds, 1),
@@ -195,8 +210,8 @@ def _copied(source: int, target: int) -> None:
             at += os.pwrite(target, os.pread(source, min(MIB, end - at), at), at)
 
 
-def _on_disk(image: Path, out: Path) -> dict[str, str]:
-    """The dump that lies in /var/crash, read back."""
+def _on_disk(image: Path, out: Path, old: str) -> dict[str, Any]:
+    """The dump that lies in /var/crash, read back, and held against the host file."""
     _e2fs("e2fsck", "-f", "-y", str(image))  # its journal is played
     found = ""
     for folder in _names(image, "/var/crash"):
@@ -215,6 +230,7 @@ def _on_disk(image: Path, out: Path) -> dict[str, str]:
         "saved": found,
         "release": core.notes.vmcoreinfo.get("OSRELEASE", ""),
         "pgd": answer.answer.value,
+        "differ": list(planned(answer, host.read_bytes(old.encode(), "captured")).differ),
     }
 
 
@@ -232,12 +248,12 @@ def _e2fs(*words: str) -> str:
     ).stdout
 
 
-def predicted(shape: Shape, host: Path, *more: str) -> dict[str, object]:
+def predicted(shape: Shape, captured: Path, *more: str) -> dict[str, object]:
     """What `tightrope kdump check --json` says of the machine's host file."""
     folder = made(shape.architecture)
     words = [
-        *("kdump", "check", "--json", "--host", str(host), "--append", shape.words),
-        *("--kernel", str(debian_kernel(shape.flavour)), "--disk", str(folder / "root.ext4")),
+        *("kdump", "check", "--json", "--host", str(captured), "--append", shape.words),
+        *("--kernel", str(shape.kernel), "--disk", str(folder / "root.ext4")),
         *(("--initrd", str(folder / "initrd.img")) if shape.initrd else ()),
         *more,
     ]
