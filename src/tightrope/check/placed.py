@@ -171,9 +171,10 @@ def _limits(case: Case) -> Iterator[tuple[str, str]]:
                 f"the {each.name} lies at {each.destination}, and the image cannot be loaded above 4 GiB",
                 "place it below 4 GiB: the image has no XLF_CAN_BE_LOADED_ABOVE_4G",
             )
-    if image.reach is not None and case.base + image.init_size > image.reach:
+    end = runs_in(case).end
+    if image.reach is not None and end > image.reach:
         yield (
-            f"the kernel ends at {case.base + image.init_size:#x}, out of its reach {image.reach:#x}",
+            f"the kernel ends at {end:#x}, out of its reach {image.reach:#x}",
             "load it lower",
         )
 

@@ -77,7 +77,7 @@ def memory_limited(case: Case) -> Iterator[Found]:
             what = owner(case, extent.start)
         yield finding(
             f"the command line calls {extent} RAM, and it is {what}",
-            evidence={"memmap=": _spelt(told.line)},
+            evidence=line_says(case),
             mend="leave memmap= out, or name in it what is the new kernel's and no more",
         )
 
@@ -96,6 +96,7 @@ def memory_room(case: Case) -> Iterator[Found]:
     if case.intent.image.payload is None and not said:
         return
     needed = needed_by(case)
+    evidence = {**needed.evidence, **line_says(case)}
     left = f"that {said} leaves" if said else "of this machine"
     mend = (
         f"leave {said.partition('=')[0]}= out, or leave {mib(needed.wanted)} with it"
@@ -106,14 +107,14 @@ def memory_room(case: Case) -> Iterator[Found]:
         yield finding(
             f"the new kernel has the {mib(there)} of memory {left}, and needs at least"
             f" {mib(needed.least)} until its init runs",
-            evidence=needed.evidence,
+            evidence=evidence,
             mend=mend,
         )
     elif needed.wanted > there:
         yield advice(
             f"the new kernel has the {mib(there)} of memory {left}, which may be too little:"
             f" kernels have been seen to want {mib(needed.wanted)} until their init runs",
-            evidence=needed.evidence,
+            evidence=evidence,
             mend=mend,
         )
 
@@ -177,7 +178,11 @@ def _of_the_region(case: Case, extent: Extent) -> bool:
     )
 
 
-def _spelt(line: bytes) -> str:
-    """The values of memmap=, as they are written."""
-    said = [value or b"" for name, value in arguments(line) if name == b"memmap"]
-    return b" ".join(said).decode("utf-8", "backslashreplace")
+def line_says(case: Case) -> dict[str, str]:
+    """What the command line says of memory, as the new kernel reads it: evidence, or nothing."""
+    told = told_as_loaded(case)
+    if told is None:
+        return {}
+    said = [(name, value) for name, value in arguments(told.line) if name in (b"mem", b"memmap")]
+    text = b" ".join(name + b"=" + (value or b"") for name, value in said)
+    return {"command line": text.decode("utf-8", "backslashreplace")} if text else {}

@@ -136,22 +136,28 @@ def example(
     return host.read(host.example(crash=region), "the default host")
 
 
-CRASH_ALIGN, CRASH_BELOW = 16 << 20, 1 << 32
-"""Where Linux puts crashkernel=SIZE: aligned, and below 4 GiB while there is room
-(arch/x86/include/asm/crash_reserve.h; reserve_crashkernel_generic searches from the top)."""
+CRASH_ALIGN, CRASH_BELOW, CRASH_BELOW_32 = 16 << 20, 1 << 32, 512 << 20
+"""Where Linux puts crashkernel=SIZE: aligned, and below 4 GiB while there is room; a 32-bit kernel
+below 512 MiB (arch/x86/include/asm/crash_reserve.h; reserve_crashkernel_generic searches from the
+top)."""
 
 
 def with_crash_region(old: Host, size: int) -> Host:
     """The host with another crash region, where crashkernel=SIZE would be put.  Raises HostError."""
     taken = [Extent.sized(old.text.phys, old.text.size), old.private]
     taken += [each.extent for each in (*old.busy, *old.firmware, *old.preserved)]
-    taken.append(Extent(CRASH_BELOW, 1 << 64))
+    narrow = old.xen is None and not old.paging.long_mode
+    below = CRASH_BELOW_32 if narrow else CRASH_BELOW
+    taken.append(Extent(below, 1 << 64))
     for free in reversed(subtract(old.memory.ram, taken)):
         start = align_down(free.end - size, CRASH_ALIGN) if free.size >= size else -1
         if start >= free.start:
             return replace(old, crash_region=Extent.sized(start, size))
     raise HostError(
-        "no free RAM below 4 GiB for a crash region", source=old.source, field="--crash", limit=size
+        f"no free RAM below {'512 MiB' if narrow else '4 GiB'} for a crash region",
+        source=old.source,
+        field="--crash",
+        limit=size,
     )
 
 

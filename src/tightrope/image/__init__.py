@@ -37,7 +37,7 @@ from tightrope.image.initramfs import initrd_contents
 from tightrope.image.payload import payload_contents, unpack
 from tightrope.image.recognise import has_linux_header, looks_like
 from tightrope.image.unchanged import kernel_unchanged
-from tightrope.image.unpacked import unpacked
+from tightrope.image.unpacked import unpacked, within_reach
 from tightrope.model import Buffer, Image
 
 __all__ = [
@@ -75,10 +75,10 @@ def read_flat(data: Buffer, source: str, address: int, bits: int) -> Image:
 
 def _read(view: memoryview, source: str) -> Image:
     if has_linux_header(view):
-        return bzimage.read(view, source)
+        return within_reach(bzimage.read(view, source))
     sections = unified.sections(view, source)
     if unified.KERNEL in sections:
-        return unified.read(view, sections, source)
+        return within_reach(unified.read(view, sections, source))
     if pe_header(view) is None and executable.is_executable(view, source):
         return executable.read(view, source)
     named = foreign(view, unified.names(view, source))

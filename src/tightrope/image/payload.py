@@ -46,6 +46,14 @@ def unpack(image: Image) -> bytes:
     return b"".join(_pieces(image))
 
 
+def beginning(image: Image) -> bytes:
+    """The first bytes of the kernel inside, some KiB; empty where they cannot be had."""
+    try:
+        return next(_pieces(image), b"")
+    except (ImageError, MissingPart):
+        return b""
+
+
 def payload_contents(image: Image) -> Contents:
     """Whether the payload unpacks to what it promises; unpacked and dropped piece by piece."""
     payload = image.payload

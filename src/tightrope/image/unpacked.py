@@ -22,14 +22,17 @@ Rules: the setup header stays the bzImage's: boot_params wants it, and its limit
 
 from __future__ import annotations
 
+import struct
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tightrope.abi import boot
+from tightrope.abi.elf import MAGIC, PT_LOAD
 from tightrope.errors import ImageError
 from tightrope.image import elf, executable
-from tightrope.image.payload import unpack
+from tightrope.image.payload import beginning, unpack
 from tightrope.model import Image, Protocol
 
 WORD = 4
@@ -37,6 +40,10 @@ WORD = 4
 VMALLOC_RESERVE = 128 << 20
 """Bytes of kernel addresses that are not lowmem; the decompressor refuses to go beyond lowmem's end
 ("Destination address too large", misc.c)."""
+REACH_64 = 1 << 46
+"""The same for a 64-bit kernel: what 4 levels of tables map directly (misc.c, 0x3fffffffffff)."""
+TELLS_WIDTH = 0x020C
+"""The boot protocol from which on XLF_KERNEL_64 says whether a kernel is a 64-bit one (boot.rst)."""
 LARGE_PAGE = 2 << 20
 """__startup_64 stops where the distance is no multiple of a PMD's size."""
 
@@ -58,7 +65,7 @@ def unpacked(image: Image) -> Image:
         alignment = image.alignment
         relocations = _relocations(kernel, source, len(data))
         linked, physical, _ = kernel.linked[0]
-        reach = (physical - linked - VMALLOC_RESERVE) & 0x7FFF_FFFF
+        reach = lowmem_end(linked, physical)
     return replace(
         inner,
         setup_header=image.setup_header,
@@ -76,6 +83,35 @@ def unpacked(image: Image) -> Image:
         relocations=relocations,
         reach=reach,
     )
+
+
+def lowmem_end(linked: int, physical: int) -> int:
+    """Where a 32-bit kernel's memory that it maps itself ends, by where it is linked."""
+    return (physical - linked - VMALLOC_RESERVE) & 0x7FFF_FFFF
+
+
+def within_reach(image: Image) -> Image:
+    """A bzImage that knows where its kernel can still run: a decompressor that is moved further says
+    "Destination address too large" and halts (misc.c, extract_kernel).
+
+    A 32-bit kernel's memory split is in its ELF header, with which the payload begins.
+    """
+    if image.protocol < TELLS_WIDTH or image.payload is None:
+        return image
+    if image.xloadflags & boot.XLoadFlags.XLF_KERNEL_64:
+        return replace(image, reach=REACH_64)
+    head = beginning(image)
+    if len(head) < 52 or head[:5] != MAGIC + b"\x01":
+        return image
+    (first,), (size, count) = (
+        struct.unpack_from("<I", head, 28),
+        struct.unpack_from("<HH", head, 42),
+    )
+    for at in range(first, min(first + size * count, len(head) - 16 + 1), max(size, 1)):
+        kind, _, linked, physical = struct.unpack_from("<4I", head, at)
+        if kind == PT_LOAD:
+            return replace(image, reach=lowmem_end(linked, physical))
+    return image
 
 
 def _relocations(kernel: elf.Executable, source: str, file_size: int) -> NDArray[np.int64] | None:

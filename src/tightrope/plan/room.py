@@ -62,12 +62,12 @@ class Room:
         image = self._image
         size = align_up(image.init_size, PAGE_SIZE)
         wanted = Extent.sized(image.pref_address, image.init_size).page_aligned()
-        if self._from_the_top and not self._fixed and image.reach is None:
+        movable = image.reach is None or image.payload is not None
+        if self._from_the_top and not self._fixed and movable:
             align = max(image.alignment, PAGE_SIZE)
             low = max(boot.MIN_KERNEL_LOAD_ADDR, image.pref_address)
-            hole = find_hole(
-                self._free, size, alignment=align, low=low, high=FOUR_GIB, from_top=True
-            )
+            high = min(FOUR_GIB, image.reach or FOUR_GIB)
+            hole = find_hole(self._free, size, alignment=align, low=low, high=high, from_top=True)
             if hole:
                 return self._take(hole)
         needed = [wanted] if image.solid else [self._part(each) for each in image.parts]
