@@ -43,7 +43,7 @@ VMALLOC_RESERVE = 128 << 20
 REACH_64 = 1 << 46
 """The same for a 64-bit kernel: what 4 levels of tables map directly (misc.c, 0x3fffffffffff)."""
 TELLS_WIDTH = 0x020C
-"""The boot protocol from which on XLF_KERNEL_64 says whether a kernel is a 64-bit one (boot.rst)."""
+"""The boot protocol since which XLF_KERNEL_64 tells a 64-bit kernel from others (boot.rst)."""
 LARGE_PAGE = 2 << 20
 """__startup_64 stops where the distance is no multiple of a PMD's size."""
 
@@ -91,7 +91,7 @@ def lowmem_end(linked: int, physical: int) -> int:
 
 
 def within_reach(image: Image) -> Image:
-    """A bzImage that knows where its kernel can still run: a decompressor that is moved further says
+    """A bzImage that knows where its kernel can still run: beyond it the decompressor says
     "Destination address too large" and halts (misc.c, extract_kernel).
 
     A 32-bit kernel's memory split is in its ELF header, with which the payload begins.
