@@ -99,7 +99,7 @@ class Room:
                 return self._take(hole)
         raise PlanError(
             f"needs {size:#x} bytes of {self._whose} in one piece from {low:#x} up"
-            f"{f', below {high:#x}' if high < FOUR_GIB else ', below 4 GiB' * (high == FOUR_GIB)};"
+            f"{', below 4 GiB' if high == FOUR_GIB else f', below {high:#x}' * (high < 1 << 64)};"
             f" the largest piece has {largest(self._ram):#x}",
             source=image.source,
             field="init_size",
