@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from dataclasses import fields, replace
 from typing import Any
@@ -73,8 +74,12 @@ hosts = st.builds(
 )
 
 
+EXAMPLES = int(os.environ.get("TIGHTROPE_EXAMPLES", "60"))
+"""Pairs of a run; docs/proof.md says what came of 10,000."""
+
+
 @settings(
-    max_examples=60, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow]
+    max_examples=EXAMPLES, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow]
 )
 @given(
     old=hosts,
