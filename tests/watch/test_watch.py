@@ -14,7 +14,6 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -45,7 +44,6 @@ from tightrope.deeds.rehearse import Stages
 from tightrope.deeds.watch import watch
 from tightrope.deeds.watch.deed import judge
 from tightrope.deeds.watch.kernel import GuestKernel
-from tightrope.machine.attached import guest as attached_guest
 from tightrope.machine.port import no_progress
 from tightrope.machine.unicorn import Emulator
 from tightrope.model import Outcome, SegmentRole, Step
@@ -265,20 +263,6 @@ def test_a_guest_that_does_no_kexec_is_one_line(
         assert said in lines
         if does is None:
             guest.do("true")
-
-
-def test_a_gdb_port_in_use_is_one_line_and_the_guest_goes_on(
-    guest_of: Callable[[str], Guest],
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(attached_guest, "GREET_SECONDS", 2.0)
-    with case(guest_of("amd64"), PROMPT) as guest:
-        with socket.socket(socket.AF_UNIX) as other:
-            other.connect(guest.gdb)  # which stops it: that is what a debugger does
-            assert main(["watch", "--qmp", guest.qmp, "--gdb", guest.gdb]) == 2
-            assert "another debugger is on it" in capsys.readouterr().err
-        guest.do("true")
 
 
 def test_the_example_of_the_docs(
