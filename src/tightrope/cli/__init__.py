@@ -73,7 +73,7 @@ def _failed(error: BaseException, *, as_json: bool) -> int:
     message = visible(_message(error))
     print(f"tightrope: {message}", file=sys.stderr)
     if isinstance(error, Usage):
-        print(f"tightrope: `{error.hint}` says what can be said", file=sys.stderr)
+        print(f"tightrope: try `{error.hint}`", file=sys.stderr)
     if as_json and not isinstance(error, streams.OutputFailed):
         from tightrope.report import json
 

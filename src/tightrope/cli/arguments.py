@@ -161,7 +161,11 @@ def flat(group: ArgumentParser | argparse._ArgumentGroup) -> None:
         "--flat", type=number, metavar="ADDRESS", help="a flat binary that is loaded at ADDRESS"
     )
     group.add_argument(
-        "--bits", type=int, choices=[32, 64], default=32, help="of a flat binary (%(default)s)"
+        "--bits",
+        type=int,
+        choices=[32, 64],
+        default=32,
+        help="the width of a flat binary's code (%(default)s)",
     )
 
 

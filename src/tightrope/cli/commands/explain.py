@@ -30,7 +30,7 @@ def log(parser: ArgumentParser) -> None:
     help="what a log of a kexec that failed says, and what would leave such a log",
     description="Read what is left of a kexec that failed: a console, qemu -d int,cpu_reset, a trace of KVM's"
     " exits, what the control page's own handlers print.  With a KERNEL (and --host, --from) the same"
-    " handover is rehearsed, addresses are compared, and mistakes that fall just so are named.",
+    " handover is rehearsed, addresses are compared, and the mistakes that would fall in just this way are named.",
     examples=(
         "tightrope explain serial.log",
         "tightrope explain qemu.log /boot/vmlinuz-7.3 --host host.toml",

@@ -73,8 +73,8 @@ def walk(parser: ArgumentParser) -> None:
         "--hops",
         type=count,
         metavar="N",
-        help="with --from: so many jumps, each out of what the one before handed over; from the second on the"
-        " new kernel's own code leaves for the same kernel again",
+        help="with --from: walk N jumps, each from what the one before handed over; from the second on, the"
+        " new kernel's own code jumps into the same kernel again",
     )
     group.add_argument(
         "--until",

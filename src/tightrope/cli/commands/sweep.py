@@ -62,7 +62,7 @@ def run(parser: ArgumentParser) -> None:
         "--on",
         default="processes",
         metavar="WHERE",
-        help="`processes` of this computer, `dask` for a cluster of such, or `dask://HOST:PORT`"
+        help="`processes` on this computer, `dask` for a local cluster, or `dask://HOST:PORT`"
         " (%(default)s)",
     )
     parser.add_argument(

@@ -23,7 +23,7 @@ def guest(parser: ArgumentParser) -> None:
         "kernel",
         nargs="?",
         metavar="KERNEL",
-        help="the kernel it will enter; else what it has loaded",
+        help="the kernel that it will enter; without it, what the guest has loaded",
     )
     parser.add_argument(
         "--qmp",
