@@ -65,8 +65,9 @@ def _headline(
     fallen = sum(len(each) for each in falls.values())
     untold = sum(row.answer.outcome is None for row in sweep.rows)
     text = f"{_count(hosts, 'host')}, {_count(classes, 'class')}: "
-    text += f"{_count(sum(len(each) for each in holds.values()), 'jump')} hold"
-    text += f", {fallen} in {_count(len(falls), 'class')} fall"
+    held = sum(len(each) for each in holds.values())
+    text += f"{_count(held, 'jump')} {'holds' if held == 1 else 'hold'}"
+    text += f", {fallen} in {_count(len(falls), 'class')} {'falls' if fallen == 1 else 'fall'}"
     if untold:
         text += f", {untold} cannot be told, for {_count(causes, 'reason')}"
     walked = sum(row.walked for row in sweep.rows[sweep.before :])
