@@ -15,7 +15,7 @@ from tests.conftest import REPOSITORY
 from tests.kdump import shapes
 
 ROWS = REPOSITORY / "docs" / "reality" / "crashes.jsonl"
-ASKED = {"good", "too small", "no initrd", "high and low", "5 levels"}
+ASKED = {"good", "too small", "no initrd", "high and low", "5 levels", "686-pae"}
 
 
 def script() -> ModuleType:

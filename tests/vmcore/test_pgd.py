@@ -402,3 +402,17 @@ def test_a_release_with_an_escape_in_it_does_not_reach_the_terminal() -> None:
     dead = crashed("x86_64")
     dead.info["OSRELEASE"] = "6.1\x1b[2J"
     assert "\x1b" not in screen(VIEW, Looked(pgd=judged(dead)))
+
+
+def test_a_pdpte_that_an_emulated_cpu_marked_is_no_damage() -> None:
+    """QEMU 7.2 sets A in the PDPTEs that a guest uses; the dump that the guest saves has no note of QEMU's."""
+    for bit, whole in ((0x20, True), (0x40, False)):
+        dead = crashed("pae")
+        at = PGD - BASE
+        for number in range(4):
+            entry = int.from_bytes(dead.memory[at + 8 * number : at + 8 * number + 8], "little")
+            if entry & 1:
+                dead.memory[at + 8 * number : at + 8 * number + 8] = (entry | bit).to_bytes(
+                    8, "little"
+                )
+        assert judged(dead).whole is whole

@@ -15,6 +15,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from tightrope.choices import Paging
 from tightrope.errors import CoreError
 from tightrope.model.dump import Core, Standing
 from tightrope.model.modes import MODES
@@ -37,9 +38,9 @@ def ladder_of(core: Core, root: Root, physical_bits: int = 52) -> Ladder:
     """How tables under `root` are read: no-execute and large pages are taken as enabled."""
     row = MODES[root.paging]
     efer, cr4 = row.efer_on | bits.EFER_NXE, row.cr4_on | bits.CR4_PSE
-    # QEMU's emulated CPU (seen in 7.2) sets A in PDPTEs, which no real one does.
-    emulated = any(each.who == "QEMU" for each in core.notes.control)
-    free = root.encryption_mask | (bits.A if emulated else 0)
+    # QEMU's emulated CPU (seen in 7.2) sets A in PDPTEs, which no real one does; a dump that the
+    # guest itself saved has no note of QEMU's that would tell.
+    free = root.encryption_mask | (bits.A if root.paging is Paging.PAE else 0)
     return without_bits(bits.ladder(efer, cr4, True, physical_bits), free)
 
 
