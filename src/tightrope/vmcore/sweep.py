@@ -15,8 +15,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from tightrope.choices import Paging
 from tightrope.errors import CoreError
+from tightrope.model import Paging
 from tightrope.model.dump import Core, Standing
 from tightrope.model.modes import MODES
 from tightrope.model.pgd import EXECUTABLE, GLOBAL, USER, WRITABLE, Damage, Sweep
