@@ -219,12 +219,27 @@ def head_elsewhere(handover: Handover, run: Run) -> Walked:
     return replace(handover, registers=replace(handover.registers, general=general)), run
 
 
-def plan_wants(change: Callable[[Intent], np.ndarray[tuple[int], np.dtype[np.int64]]]) -> Change:
-    def breach(handover: Handover, run: Run) -> Walked:
-        plan = replace(handover.intent, destinations=change(handover.intent))
-        return replace(handover, intent=plan), run
+def line_left_out(handover: Handover, run: Run) -> Walked:
+    """The command line's page is not in the list."""
 
-    return breach
+    def change(words: list[int]) -> None:
+        at = words.index(line_frame(handover.intent) * PAGE | 1)
+        words[at : at + 2] = []
+        words += [0, 0]
+
+    broken = list_words(handover, change)
+    return broken, copies_of(broken, run)
+
+
+def page_too_many(handover: Handover, run: Run) -> Walked:
+    """The kernel's first page is written once more, to a page that is nobody's."""
+
+    def change(words: list[int]) -> None:
+        end = words.index(4)
+        words[end : end + 3] = [0x777 * PAGE | 1, words[1], 4]
+
+    broken = list_words(handover, change)
+    return broken, copies_of(broken, run)
 
 
 def copies_swapped(handover: Handover, run: Run) -> Walked:
@@ -793,6 +808,7 @@ COPYING = (
         change=line_goes_to(lambda handover: handover.intent.control_page),
         step=Step.COPY,
         says="at 0x100011000 is among the destinations",
+        also=frozenset({"list-covers"}),
     ),
     Breach(
         rule="list-kept",
@@ -800,6 +816,7 @@ COPYING = (
         change=line_goes_to(lambda handover: next(iter(handover.page_list))),
         step=Step.COPY,
         says="a page of the list itself at 0x100010000",
+        also=frozenset({"list-covers"}),
     ),
     Breach(
         rule="tables-kept",
@@ -807,6 +824,7 @@ COPYING = (
         change=line_goes_to(lambda handover: table_b(handover).root),
         step=Step.COPY,
         says="a page table in use at 0x100019000",
+        also=frozenset({"list-covers"}),
     ),
     Breach(
         rule="tables-kept",
@@ -814,6 +832,7 @@ COPYING = (
         change=line_goes_to(lambda handover: max(handover.page_table_a.pages)),
         step=Step.COPY,
         says="a page table in use at 0x100018000",
+        also=frozenset({"list-covers"}),
     ),
     Breach(
         rule="source-intact",
@@ -842,18 +861,24 @@ COPYING = (
     Breach(
         rule="list-covers",
         name="a page is left out",
-        change=plan_wants(
-            lambda plan: np.where(plan.destinations == line_frame(plan), 0x777, plan.destinations)
-        ),
+        change=line_left_out,
         step=Step.COPY,
-        says="0x777000 (free RAM) is left out of the page list",
+        says="0xbffd8000 (the command line's destination) is left out of the page list",
     ),
     Breach(
         rule="list-covers",
         name="a page is too many",
-        change=plan_wants(lambda plan: plan.destinations[plan.destinations != line_frame(plan)]),
+        change=page_too_many,
         step=Step.COPY,
-        says="0xbffd8000 (the command line's destination) does not belong into the page list",
+        says="0x777000 (free RAM) does not belong into the page list",
+        also=frozenset({"copies-owned"}),
+    ),
+    Breach(
+        rule="list-covers",
+        name="a page goes elsewhere, and the plan says so too",
+        change=line_goes_to(lambda _: 0x777 * PAGE),
+        step=Step.COPY,
+        says="0xbffd8000 (the command line's destination) is left out of the page list",
     ),
     Breach(
         rule="copies-follow-list",
@@ -1149,7 +1174,8 @@ ENTRY = (
         step=Step.COPY,
         says="the command line lies at [0x100000000, 0x100001000), where 32-bit code cannot reach",
         # The line's bytes are not there, of course.
-        also=frozenset({"entry-selectors", "known-state", "destinations-complete"}) | OTHER_STUB,
+        also=frozenset({"entry-selectors", "known-state", "destinations-complete", "list-covers"})
+        | OTHER_STUB,
     ),
     Breach(
         rule="entry-mapped",

@@ -343,7 +343,7 @@ PLACED = (
         change=copied_into_a_hole,
         step=Step.PREPARE,
         says="a page is copied to 0xc0000, and that is a hole",
-        also=frozenset({"copies-owned", "list-covers"}),
+        also=frozenset({"copies-owned"}),
     ),
     Breach(
         rule="laid-free",

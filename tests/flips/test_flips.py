@@ -300,6 +300,34 @@ def test_ne_is_open_and_the_bits_beside_it_are_not(machines: Walkers) -> None:
         }
 
 
+def test_cr3_binds_nobody_while_paging_is_off(machines: Walkers) -> None:
+    seen: set[Open | None] = set()
+    for number in range(8):
+        on = trial(machines, number, Way(paging=Paging.X86_64))
+        assert on is not None
+        end = end_of(on.base.handover, machines.ours.run(on.base.handover))
+        assert end.registers is not None
+        root = replace(end.registers, cr3=end.registers.cr3 ^ 1 << 20)
+        (difference,) = differences(end, replace(end, registers=root), ())
+        assert difference.open is (Open.UNUSED if end.bits == 32 else None)
+        seen.add(difference.open)
+    assert seen == {Open.UNUSED, None}
+
+
+def test_a_destination_that_only_the_plan_has_wrong_is_told(machines: Walkers) -> None:
+    """Plan, list and copies agree, and a segment's page is not where it has to be."""
+    on = trial(machines, 0, Way(paging=Paging.I386))
+    assert on is not None
+    handover = on.base.handover
+    for at in range(4):
+        wrong = FLIPS[Subject.LIST_PLANNED](handover, Random(f"destination:{at}")).handover
+        plan, other = handover.intent.destinations, wrong.intent.destinations
+        if not np.array_equal(plan, other):
+            assert "list-covers" in check.broken(wrong, machines.ours.run(wrong))
+            return
+    raise AssertionError("no flip of a destination was made")
+
+
 def test_an_idt_may_be_given_up_and_none_may_be_taken_up(machines: Walkers) -> None:
     way = Way(paging=Paging.X86_64)
     on = trial(machines, 0, way)

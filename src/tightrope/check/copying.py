@@ -121,8 +121,11 @@ def source_intact(case: Case) -> Iterator[Found]:
     source="kexec_load(2): memsz",
 )
 def list_covers(case: Case) -> Iterator[Found]:
-    """The list's destinations are the segments' pages, all of them and no other."""
-    wanted = case.intent.destinations[: 0 if case.intent.crash else None]
+    """The list's destinations are the segments' pages, all of them and no other.
+
+    The plan's own destinations are not asked: the list was written from them.
+    """
+    wanted = _pages_of_segments(case)
     got = case.copies.destinations
     if len(got) == len(wanted) and np.array_equal(np.sort(got), np.sort(wanted)):
         return
@@ -145,6 +148,14 @@ def list_covers(case: Case) -> Iterator[Found]:
         },
         mend="one IND_SOURCE per page of memsz of each segment",
     )
+
+
+def _pages_of_segments(case: Case) -> NDArray[np.int64]:
+    """Frame numbers; none for a crash kernel, which lies where it will run."""
+    segments = () if case.intent.crash else case.intent.segments
+    pages = (each.destination.pages for each in segments)
+    ranges = [np.arange(each.start, each.stop, dtype=np.int64) for each in pages]
+    return np.concatenate(ranges) if ranges else np.empty(0, np.int64)
 
 
 @rule(

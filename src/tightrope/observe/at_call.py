@@ -62,8 +62,12 @@ def impossible(mmu: WatchedMmu, registers: Registers) -> Refusal | None:
 
 def _ring(name: str, selector: int) -> int:
     """A descriptor's DPL, in its place: a 32-bit kernel keeps a process's gs, whose data is of ring
-    3."""
-    return 0 if name in ("cs", "ss") else (selector & 3) << DPL
+    3.
+
+    Linux has no segment of the rings between: what asks for one was never loaded.
+    """
+    process = name not in ("cs", "ss") and selector & 3 == 3
+    return 3 << DPL if process else 0
 
 
 def refused(

@@ -45,6 +45,9 @@ class Open(StrEnum):
     FLAGS = "a status flag, VIF or VIP, which the entry's protocol leaves undefined"
     EFER = "a bit of EFER that is not long mode's: every kernel writes EFER before it relies on it"
     CR3 = "a bit of CR3 that is ignored, or says how tables are cached"
+    UNUSED = (
+        "what CR3 holds while paging is off: the new kernel writes it before it turns paging on"
+    )
     MCE = (
         "CR4.MCE: a machine check is the end with it as without, until the new kernel has a handler"
     )
@@ -65,6 +68,8 @@ SOURCES: Mapping[Open, str] = {
     Open.EFER: "boot.rst, 64-bit Boot Protocol; Linux arch/x86/kernel/head_64.S sets SCE and NX itself",
     Open.CR3: "SDM volume 3, table 4-12 and 4.9: bits 2:0 and 11:5 are ignored, PWT and PCD are of memory types,"
     " which no report here sees; where a new kernel reads CR3 for an address, table-b-top binds them",
+    Open.UNUSED: "boot.rst, 32-bit Boot Protocol: paging has to be off, and no CR3 is named; SDM volume 3, 4.1.1: it is"
+    " used with CR0.PG alone; Linux arch/x86/boot/compressed/head_64.S and kernel/head_32.S write it first",
     Open.MCE: "SDM volume 3, 6.15, #MC: without CR4.MCE the CPU shuts down, and without a handler as well",
     Open.NE: "boot.rst, 64-bit and 32-bit Boot Protocol name no bit of CR0; Multiboot 0.6.96, 3.2: all but PE and PG"
     " are undefined; Linux arch/x86/kernel/head_64.S and head_32.S write CR0_STATE (uapi/asm/processor-flags.h), which has it",
@@ -247,6 +252,8 @@ def _registers(end: End, was: Registers, now: Registers) -> Iterator[Difference]
     bound = BOUND.get((end.protocol, end.bits), frozenset({"rsp"}))
     mask = (1 << end.bits) - 1
     # Xen's PVH protocol wants all of CR0 but PE clear.
+    unused = not (was.cr0 | now.cr0) & x86.CR0_PG
+    cacheable = 0 if end.reads_root else PAGE_SIZE - 1
     numeric = 0 if end.protocol is Protocol.PVH else x86.CR0_NE
     for name, before in was.general.items():
         after = now.general[name]
@@ -266,7 +273,7 @@ def _registers(end: End, was: Registers, now: Registers) -> Iterator[Difference]
         ("rflags", was.rflags, now.rflags, STATUS, Open.FLAGS),
         # Unicorn keeps reserved bits of CR0, and a CPU does not (SDM 2.5).
         ("cr0", was.cr0 & x86.CR0_DEFINED, now.cr0 & x86.CR0_DEFINED, numeric, Open.NE),
-        ("cr3", was.cr3, now.cr3, 0 if end.reads_root else PAGE_SIZE - 1, Open.CR3),
+        ("cr3", was.cr3, now.cr3, *((-1, Open.UNUSED) if unused else (cacheable, Open.CR3))),
         ("cr4", was.cr4, now.cr4, x86.CR4_MCE, Open.MCE),
         ("efer", was.efer, now.efer, ~(x86.EFER_LME | x86.EFER_LMA), Open.EFER),
     ):
