@@ -28,9 +28,10 @@ from tests.makers.hosts import (
     small_host,
 )
 from tests.plan.list_reader import follow
+from tightrope import host as host_room
 from tightrope.errors import PlanError
 from tightrope.memory import Extent, Region, RegionKind, covered
-from tightrope.model import Host, Image, Plan, Protocol, Segment, SegmentRole
+from tightrope.model import Host, Image, Paging, Plan, Protocol, Segment, SegmentRole
 from tightrope.plan import Request, prepare
 from tightrope.plan.placement import free_ram
 
@@ -538,3 +539,14 @@ def test_what_has_no_identity_address_with_4_levels_is_refused() -> None:
     assert prepare(read_image(), acpi(1 << 47), Request()).identity[-1].extent.end == 1 << 47
     err = refused(read_image(), acpi((1 << 47) + PAGE))
     assert (err.source, err.field, err.limit) == ("made", "memory", 1 << 47)
+
+
+@pytest.mark.parametrize("paging", [Paging.PAE, Paging.X86_64])
+def test_all_memory_is_mapped_where_it_has_identity_addresses(paging: Paging) -> None:
+    old = host_room.read(host_room.example(paging), "made")
+    assert old.memory.ram[-1].end > 4 * GIB
+    if paging.long_mode:
+        assert prepare(read_image(), old, Request(whole_memory=True)).identity
+    else:
+        err = refused(read_image(), old, whole_memory=True)
+        assert (err.source, err.field, err.limit) == ("made", "memory", 4 * GIB)

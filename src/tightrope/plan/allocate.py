@@ -131,7 +131,7 @@ def table_frames(
     if MODES[host.paging].reads_root:
         count += 2 * fmt.leaf  # the identity map has the two tables at its own top
     taken = frames.pool.take(count, "the page tables")
-    reach = max(each.extent.end for each in identity)
+    reach = max(each.extent.end for each in (*identity, *memory))
     if reach > 1 << fmt.identity_bits:
         raise PlanError(
             f"{reach - 1:#x} has no linear address equal to itself with {fmt.name} paging",
