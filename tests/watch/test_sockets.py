@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 from tightrope.cli import main
 from tightrope.machine import wire
 from tightrope.machine.attached import guest as attached_guest
+from tightrope.machine.attached import sockets
 
 GREETING = (
     b'{"QMP": {"version": {"qemu": {"major": 7, "minor": 2, "micro": 0}}, "capabilities": []}}\r\n'
@@ -88,6 +91,43 @@ def test_a_stub_that_another_debugger_is_on(
     talker.close()
 
 
+@pytest.fixture
+def standing(tmp_path: Path) -> Iterator[tuple[str, str]]:
+    """QMP and gdb of a real QEMU whose machine has not begun."""
+    qmp, gdb = str(tmp_path / "q"), str(tmp_path / "g")
+    words = ["qemu-system-x86_64", "-S", "-nodefaults", "-display", "none", "-accel", "tcg"]
+    for option, path in (("-qmp", qmp), ("-gdb", gdb)):
+        words += [option, f"unix:{path},server=on,wait=off"]
+    with subprocess.Popen(words) as process:
+        limit = time.monotonic() + 120
+        while not (Path(qmp).exists() and Path(gdb).exists()):
+            assert process.poll() is None
+            assert time.monotonic() < limit
+            time.sleep(0.05)
+        yield qmp, gdb
+        process.kill()
+
+
+def test_a_real_stub_that_another_debugger_is_on_is_left_to_it(
+    capsys: pytest.CaptureFixture[str], standing: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attached_guest, "ANSWER_SECONDS", 60.0)
+    monkeypatch.setattr(attached_guest, "GREET_SECONDS", 60.0)
+    qmp, gdb = standing
+    with socket.socket(socket.AF_UNIX) as other:
+        other.connect(gdb)
+        other.settimeout(60)
+        other.sendall(wire.packet(b"?"))
+        assert other.recv(1) == b"+"
+        said = line(capsys, "--qmp", qmp, "--gdb", gdb)
+        assert said == f"tightrope: {gdb}: --gdb: another debugger is on it"
+        # It has its answers still.
+        while b"thread:" not in other.recv(64):
+            pass
+    with attached_guest.Attached(qmp, gdb) as free:
+        assert free.raw()["rip"] == 0xFFF0
+
+
 def test_a_stub_that_is_none_is_said_and_the_guest_goes_on(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, qmp: Talker
 ) -> None:
@@ -104,3 +144,21 @@ def test_a_stub_of_another_machine(
     said = line(capsys, "--qmp", qmp.path, "--gdb", talker.path)
     assert "not that of an x86_64 machine" in said
     talker.close()
+
+
+@pytest.mark.parametrize(
+    ("said", "address", "same"),
+    [
+        ("disconnected:tcp:0.0.0.0:1234,server=on", ":1234", True),
+        ("tcp:127.0.0.1:1234,server=on <-> 127.0.0.1:1235", "localhost:1234", True),
+        ("tcp:127.0.0.1:1234,server=on <-> 127.0.0.1:1235", ":1235", False),
+        ("disconnected:tcp:[::]:1234,server=on", "tcp:[::1]:1234", True),
+        ("unix:/run/gdb,server=on", "/run/../run/gdb", True),
+        ("disconnected:unix:/run/gdb,server=on", "/run/qmp", False),
+        ("unix:/run/1234,server=on", ":1234", False),
+        ("tcp:127.0.0.1:1234,server=on", "/run/1234", False),
+        ("null", "null", False),
+    ],
+)
+def test_a_socket_is_known_by_qemus_words_for_it(said: str, address: str, same: bool) -> None:
+    assert sockets.names(said, address) is same

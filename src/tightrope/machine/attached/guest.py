@@ -21,7 +21,7 @@ from pathlib import Path
 
 from tightrope.errors import BadInput, MachineError, WireError
 from tightrope.machine import stub, wire
-from tightrope.machine.attached.sockets import Connection, left
+from tightrope.machine.attached.sockets import Connection, left, names
 from tightrope.machine.qemu import cpu
 from tightrope.model import Registers
 
@@ -33,6 +33,7 @@ SAVED = 64 << 10
 """Bytes from which on memory is asked of pmemsave."""
 TURN = 0.1
 GONE = "it has ended"
+FREE = "disconnected:"
 RESETS = ("RESET", "SHUTDOWN", "GUEST_PANICKED", GONE)
 
 
@@ -59,6 +60,7 @@ class Attached:
         self._qmp = Connection(qmp, "QMP")
         try:
             self._greet_qmp()
+            self._check_free(gdb)
             self._gdb = Connection(gdb, "gdb")
         except BaseException:
             self._qmp.close()
@@ -94,6 +96,22 @@ class Attached:
         except WireError as err:
             raise BadInput(f"is no QMP socket: {err}", source=address, field="--qmp") from err
         self.qmp("qmp_capabilities")
+
+    def _check_free(self, gdb: str) -> None:
+        """Raise BadInput where another debugger is on the stub.
+
+        A second connection would wait behind it unheard, and stop the guest when the first is
+        closed, whether or not we are still there.  QEMU says "disconnected:" of a socket that
+        nobody is on (chardev/char-socket.c, qemu_chr_compute_filename()).
+        """
+        try:
+            rows = self.qmp("query-chardev")
+        except MachineError:
+            return  # no QEMU's: its stub will not be one either
+        for row in rows if isinstance(rows, list) else ():
+            name = row.get("filename") if isinstance(row, dict) else None
+            if isinstance(name, str) and names(name, gdb) and not name.startswith(FREE):
+                raise BadInput("another debugger is on it", source=gdb, field="--gdb")
 
     def _greet_gdb(self) -> None:
         try:

@@ -5,6 +5,7 @@ Rules: every wait has a limit; what is not there is one line that names the addr
 
 from __future__ import annotations
 
+import os
 import re
 import select
 import socket
@@ -78,3 +79,16 @@ def _connected(address: str) -> socket.socket:
 def left(limit: float) -> float:
     """Seconds up to a time of time.monotonic()."""
     return max(0.0, limit - time.monotonic())
+
+
+def names(said: str, address: str) -> bool:
+    """Whether QEMU's words for a socket that it listens on are of the one at `address`.
+
+    "unix:PATH,server=on", "tcp:HOST:PORT,server=on <-> PEER"; HOST may be any name of this computer.
+    """
+    where = said.removeprefix("disconnected:").partition(",server=on")[0]
+    port = _PORT.fullmatch(address)
+    if port is not None:
+        return where.startswith("tcp:") and where.rpartition(":")[2] == port[2]
+    path = where.removeprefix("unix:")
+    return where != path and os.path.realpath(path) == os.path.realpath(address)
