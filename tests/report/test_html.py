@@ -24,6 +24,7 @@ from tests.rehearse.runs import (
     shipped_request,
     sound,
 )
+from tightrope.check import RULES
 from tightrope.cli import main
 from tightrope.deeds.rehearse import prepare
 from tightrope.model import Step, Verdict
@@ -131,6 +132,24 @@ def test_a_fall_answers_the_five_questions_on_its_first_screen(
         low.setdefault(str(each.text), each.rect["y"] + each.rect["height"])
     last = max(low["mend"], low["rests on"], *(low[each] for each in verdict.findings[0].evidence))
     assert last < 800  # of a window of 1000 columns
+
+
+def test_the_rules_asked_are_folded_away_with_their_sources_and_unfold_by_keyboard(
+    browser: Chrome, tmp_path: Path
+) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    opened(browser, tmp_path, page_of(sound()))
+    folded = browser.find_element("tag name", "summary")
+    assert folded.text == f"Rules asked: {len(sound().rules)}"
+    assert "table-a-maps-v" not in shown(browser)
+    folded.send_keys(Keys.ENTER)
+    rows = [
+        [str(cell.get_attribute("textContent")) for cell in row.find_elements("tag name", "td")]
+        for row in browser.find_elements("css selector", "details tbody tr")
+    ]
+    assert rows == [[each.id, f"{int(each.step)}", each.says, each.source] for each in RULES]
+    assert "table-a-maps-v" in shown(browser)
 
 
 @pytest.mark.parametrize("name", SABOTAGES)

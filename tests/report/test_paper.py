@@ -66,6 +66,8 @@ def test_on_paper_a_fall_is_answered_on_the_first_sheet_and_every_step_is_unfold
     text = shown(browser)
     assert "RFLAGS 0x202" in text  # of step 1; on the screen step 2 is open
     assert text.count("not reached") == 4
+    assert "Rules asked: " in text  # and no sheets full of them, unless they were unfolded before
+    assert "table-a-maps-p" not in text
     low = {
         str(e.text): e.rect["y"] + e.rect["height"] for e in browser.find_elements("tag name", "dt")
     }

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from types import ModuleType
 
 from tightrope.check.case import Case
-from tightrope.model import Finding, Promise, Sight, Step
+from tightrope.model import Criterion, Finding, Promise, Sight, Step
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +71,16 @@ class Rule:
     needs: frozenset[Sight] = frozenset()
     promise: Promise | None = None
     weak: bool = False
+
+    def criterion(self, breakages: tuple[str, ...] = ()) -> Criterion:
+        """The rule as a value for reports; `breakages` are the sabotages that break it first."""
+        return Criterion(
+            rule=self.id,
+            step=self.step,
+            says=self.says,
+            source=self.source,
+            breakages=breakages,
+        )
 
     def check(self, case: Case) -> Iterator[Finding]:
         """Every finding of this rule; none where nobody promised what it asks."""

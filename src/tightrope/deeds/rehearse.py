@@ -155,7 +155,7 @@ def verdict(
         run=run,
         findings=findings,
         advice=advice,
-        rules=tuple(rule.id for rule in check.asked(run)),
+        asked=tuple(rule.criterion() for rule in check.asked(run)),
         unasked=check.unasked(run),
         contents=unpacking.contents(),
         console=heard,

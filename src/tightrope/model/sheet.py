@@ -196,6 +196,9 @@ class Section:
     title: Text | None
     blocks: tuple[Block, ...]
     detail: bool = False
+    folded: bool = False
+    """Long, and the same in every report of the kind: a page has it folded away beneath its title,
+    and text not at all, as a terminal has a command for it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,18 @@ class Finding:
     go wrong."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Criterion:
+    """What is asked of every rehearsal: a sentence that must hold, at a step, and who says so."""
+
+    rule: str
+    step: Step
+    says: str
+    source: str
+    breakages: tuple[str, ...] = ()
+    """Sabotages of the shipped kernel that break it first."""
+
+
 class Outcome(StrEnum):
     """The three verdicts."""
 
@@ -51,7 +63,7 @@ class Verdict:
     findings: tuple[Finding, ...]
     advice: tuple[Finding, ...] = ()
     """What is weak and did not make it fall."""
-    rules: tuple[str, ...]
+    asked: tuple[Criterion, ...]
     """Every rule that was asked, found or not."""
     unasked: Mapping[str, str] = field(default_factory=dict)
     """Each rule that this machine could not answer, and why."""
@@ -64,21 +76,14 @@ class Verdict:
     """Wall time of each stage."""
 
     @property
+    def rules(self) -> tuple[str, ...]:
+        """The ids of the rules that were asked."""
+        return tuple(each.rule for each in self.asked)
+
+    @property
     def assumed(self) -> tuple[Fact, ...]:
         """What of the host nothing told: the verdict is good if it is so."""
         return self.handover.host.assumed()
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Criterion:
-    """What is asked of every rehearsal: a sentence that must hold, at a step, and who says so."""
-
-    rule: str
-    step: Step
-    says: str
-    source: str
-    breakages: tuple[str, ...] = ()
-    """Sabotages of the shipped kernel that break it first."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -75,10 +75,13 @@ class _Page:
 
     def sheet(self, sheet: Sheet) -> str:
         answer = [] if sheet.headline is None else ["\n".join(self._text(sheet.headline, 0))]
-        shown = [each for each in sheet.sections if self.detail or not each.detail]
+        shown = [each for each in sheet.sections if self._shows(each)]
         body = "\n\n".join(filter(None, ("\n".join(self._section(each)) for each in shown)))
         again = answer if body.count("\n") > SCROLLS else []
         return "\n\n".join((*answer, *filter(None, [body]), *again))
+
+    def _shows(self, section: Section) -> bool:
+        return not section.folded and (self.detail or not section.detail)
 
     def _section(self, section: Section) -> Iterator[str]:
         if section.title is not None:

@@ -23,7 +23,7 @@ from tightrope.model import (
 )
 from tightrope.model.handover import Handover
 from tightrope.model.sheet import Block, Line, Pairs, Section, Sheet, Span, Text, Tone
-from tightrope.views import blackout, host, registers, segments, steps, trees, words, xen
+from tightrope.views import blackout, host, registers, rules, segments, steps, trees, words, xen
 from tightrope.views.handler import printed
 from tightrope.views.pictures import memory_map
 from tightrope.views.rehearsal_facts import RehearsalFacts, facts
@@ -53,6 +53,7 @@ def sheet(verdict: Verdict) -> Sheet:
             Section("memory", (memory_map(built.host, built.intent, built),), detail=True),
             *trees.sections(built),
             Section(None, tuple(_sentence(verdict))),
+            rules.asked(verdict.asked),
         ),
         headline=headline(verdict),
     )
@@ -146,8 +147,8 @@ def _resting(verdict: Verdict) -> Section:
 
 
 def _rests_on(verdict: Verdict) -> tuple[str, str]:
-    rules = words.count(len(verdict.rules), "rule")
-    return "rests on", f"{host.rests_on(verdict.handover.host)}, and {rules}"
+    asked = words.count(len(verdict.rules), "rule")
+    return "rests on", f"{host.rests_on(verdict.handover.host)}, and {asked}"
 
 
 def _places(built: Handover) -> Iterator[tuple[str, str]]:

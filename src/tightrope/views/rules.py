@@ -9,10 +9,16 @@ from collections.abc import Iterator, Sequence
 from typing import TypedDict
 
 from tightrope.model import Breakage, Criterion
-from tightrope.model.sheet import Pairs, Section, Sheet
+from tightrope.model.sheet import Column, Pairs, Section, Sheet, Table
 from tightrope.views.view import View
 
 NAMES = 24
+ASKED = (
+    Column(heads=("rule",), width=24),
+    Column(heads=("step",), width=4, right=True),
+    Column(heads=("what has to hold",), width=60, gap=2),
+    Column(heads=("who says so",), width=60, gap=2),
+)
 
 
 def sheet(rules: Sequence[Criterion]) -> Sheet:
@@ -24,6 +30,15 @@ def _rows(rules: Sequence[Criterion]) -> Iterator[tuple[str, str]]:
     for rule in rules:
         yield rule.rule, f"step {int(rule.step)}  {rule.says}"
         yield "", f"        {rule.source}"
+
+
+def asked(rules: Sequence[Criterion]) -> Section:
+    """The rules that a verdict was asked, for a page: each with its sentence and who says so."""
+    table = Table(
+        columns=ASKED,
+        rows=tuple((each.rule, f"{int(each.step)}", each.says, each.source) for each in rules),
+    )
+    return Section(f"rules asked: {len(rules)}", (table,), folded=True)
 
 
 class RuleFacts(TypedDict):

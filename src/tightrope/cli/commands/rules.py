@@ -28,17 +28,12 @@ def which(parser: ArgumentParser) -> None:
 )
 def rules(options: Namespace) -> int:
     from tightrope.check import RULES, WATCHED
-    from tightrope.model import Criterion
     from tightrope.sabotage import SABOTAGES
     from tightrope.views.rules import RULE, VIEW
 
     criteria = {
-        each.id: Criterion(
-            rule=each.id,
-            step=each.step,
-            says=each.says,
-            source=each.source,
-            breakages=tuple(name for name, broken in SABOTAGES.items() if broken.rule == each.id),
+        each.id: each.criterion(
+            tuple(name for name, broken in SABOTAGES.items() if broken.rule == each.id)
         )
         for each in (*RULES, *WATCHED)
     }

@@ -276,7 +276,7 @@ def _verdict(built: Handover, run: Run, found: tuple[Finding, ...], stages: Stag
         run=run,
         findings=findings,
         advice=tuple(each for each in found if each.advice),
-        rules=tuple(rule.id for rule in check.asked(run)),
+        asked=tuple(rule.criterion() for rule in check.asked(run)),
         unasked=check.unasked(run),
         console=None,
         seconds=stages.seconds,
