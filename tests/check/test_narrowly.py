@@ -152,7 +152,7 @@ def left_outside(ram: list[Extent], at: int) -> list[str]:
         copies=SimpleNamespace(destinations=np.zeros(0, np.int64)), changes=(),
         host=old_kernel(*ram), handover=handover, run=SimpleNamespace(memory=memory), **NOBODYS,
     )  # fmt: skip
-    return [each.message for each in _left_outside(case, REGION, "")]
+    return [each.message for each in _left_outside(case, REGION)]
 
 
 @pytest.mark.parametrize(

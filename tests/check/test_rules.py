@@ -7,6 +7,7 @@ that what a machine records and what a rule reads are one thing.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -24,9 +25,10 @@ from tests.rehearse.runs import (
     shipped_request,
     sound,
 )
-from tightrope.check import RULES, check
+from tightrope.check import RULES, WATCHED, check
 from tightrope.check.case import Case, owner
-from tightrope.check.rule import Rule
+from tightrope.check.rule import Found, Rule, finding
+from tightrope.check.rule import rule as made_of
 from tightrope.deeds.rehearse import rehearse
 from tightrope.errors import MachineError
 from tightrope.machine.unicorn import Emulator
@@ -146,6 +148,24 @@ def test_a_rule_says_what_holds_and_who_says_so(rule: Rule) -> None:
     assert rule.says[0].isupper() or rule.says.startswith(("page_table", "rsi"))
     assert rule.says.endswith(".")
     assert rule.source.strip()
+
+
+@pytest.mark.parametrize("rule", [*RULES, *WATCHED], ids=lambda rule: rule.id)
+def test_a_rule_says_what_mends_it(rule: Rule) -> None:
+    assert rule.mend.strip() == rule.mend != ""
+    assert not rule.mend.endswith(".")
+    assert rule.criterion().mend == rule.mend
+
+
+def test_a_finding_says_what_mends_its_rule_unless_it_knows_more() -> None:
+    def search(case: Case) -> Iterator[Found]:
+        yield finding("one is wrong")
+        yield finding("another is wrong", mend="turn it round")
+
+    made = made_of("made-up", Step.COPY, says="It holds.", source="here", mend="mend it")(search)
+    good = sound()
+    told = [each.mend for each in made.check(Case(good.handover, good.run))]
+    assert told == ["mend it", "turn it round"]
 
 
 def test_every_rule_is_asked_by_a_rehearsal() -> None:

@@ -190,10 +190,13 @@ def test_the_example_host_comes_out_as_it_is_and_can_be_used(tightrope: Shell) -
 def test_the_rules_and_sabotages_are_listed(tightrope: Shell) -> None:
     rules = tightrope("rules")
     assert rules.status == 0
-    assert len(rules.out.splitlines()) >= 2 * 40
-    listed = tightrope("rehearse", "--sabotage", "list")
-    assert listed.status == 0
-    assert [name for name in SABOTAGES if name not in listed.out] == []
+    assert len(rules.out.splitlines()) >= 3 * 40
+    listed = json.loads(tightrope("rules", "--json").out)["rules"]
+    assert [each["rule"] for each in listed if not each["mend"]] == []
+    assert rules.out.count("mend: ") == len(listed)
+    broken = tightrope("rehearse", "--sabotage", "list")
+    assert broken.status == 0
+    assert [name for name in SABOTAGES if name not in broken.out] == []
 
 
 # --------------------------------------------------------------------------------- bad kernels

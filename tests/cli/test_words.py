@@ -92,12 +92,16 @@ def test_a_rule_alone_says_how_to_see_it_broken(capsys: pytest.CaptureFixture[st
     assert "tightrope rehearse --shipped --sabotage no-v" in text
     document = json.loads(said(capsys, "rules", "table-a-maps-v", "--json"))
     assert document["schema"] == "tightrope/rule/1"
+    assert document["mend"] == "map V to the control page in page_table_a"
+    assert f"what mends it            {document['mend']}" in text
     assert all(SABOTAGES[name].rule == "table-a-maps-v" for name in document["sabotages"])
 
 
 @pytest.mark.parametrize("rule", [each.id for each in RULES][::9])
 def test_every_rule_can_be_asked_for(rule: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert said(capsys, "rules", rule).startswith(rule)
+    text = said(capsys, "rules", rule)
+    assert text.startswith(rule)
+    assert "what mends it" in text
 
 
 def test_doctor_names_what_is_here_and_what_a_missing_part_costs(

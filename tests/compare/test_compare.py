@@ -19,6 +19,7 @@ from tightrope.deeds.rehearse import rehearse
 from tightrope.memory import PAGE_SIZE, Extent
 from tightrope.model import Host, Named, Outcome, Paging
 from tightrope.model.comparison import Row
+from tightrope.model.sheet import Table
 from tightrope.plan import Request
 from tightrope.views import comparison as report
 
@@ -129,3 +130,16 @@ def test_a_design_that_cannot_be_has_its_reason_below_the_table() -> None:
     assert "damm-v4 falls: table-a-maps-v, step 2" in below
     assert below[-1] == "never cannot exist: no room"
     assert "never           cannot exist" in below
+
+
+def test_a_page_of_designs_has_once_what_each_of_them_was_asked() -> None:
+    found = tuple(rows(old_kernel(Paging.I386)).values())
+    last = report.sheet(found).sections[-1]
+    (table,) = last.blocks
+    assert last.folded
+    assert isinstance(table, Table)
+    names = [name for name, *_ in table.rows]
+    assert len(names) == len(set(names))
+    assert {name for row in found for name in (each.rule for each in row.asked)} == set(names)
+    cannot = tuple(replace(row, outcome=None, asked=()) for row in found)
+    assert [each.folded for each in report.sheet(cannot).sections] == [False]

@@ -9,6 +9,7 @@ from tightrope.memory import Virt
 from tightrope.model import Finding, Outcome, Step
 from tightrope.model.watched import Watched
 from tightrope.report import text
+from tightrope.report.html import html
 from tightrope.views.watched import VIEW, facts
 
 
@@ -47,3 +48,16 @@ def test_what_is_wrong_is_shown_whole_and_no_advice_is_no_line() -> None:
     said, _ = shown(findings=(weak("rule-c", advice=False),))
     assert "what rule-c has to say" in said
     assert "weak in this kernel" not in said
+
+
+def test_the_page_has_the_rules_asked_with_their_sources_and_text_has_not() -> None:
+    said, value = shown()
+    page = html(VIEW.sheet(value), title="watch")
+    folded = page[page.index("<details>") : page.index("</details>")]
+    assert f"Rules asked: {len(value.verdict.asked)}" in folded
+    assert [
+        each.rule for each in value.verdict.asked if f"<td>{each.rule}</td>" not in folded
+    ] == []
+    assert "boot.rst, 64-bit Boot Protocol" in folded
+    assert "Rules asked" not in said
+    assert "boot.rst" not in said

@@ -25,6 +25,7 @@ MEND = "load again, and see what wrote there since the load"
     Step.CALL,
     says="The control page is the kernel's relocate_kernel, but for what a load fills in.",
     source="Linux arch/x86/kernel/machine_kexec_64.c, machine_kexec_prepare",
+    mend=MEND,
 )
 def control_page_is_the_kernels(case: Case) -> Iterator[Found]:
     if case.apart is None:
@@ -41,7 +42,6 @@ def control_page_is_the_kernels(case: Case) -> Iterator[Found]:
             f"the control page is not the kernel's relocate_kernel: byte {at:#x} ({label}) is"
             f" {had[at]:#04x}, not {wanted[at]:#04x}",
             evidence={"wrong bytes": str(len(bad))},
-            mend=MEND,
         )
 
 
@@ -50,13 +50,14 @@ def control_page_is_the_kernels(case: Case) -> Iterator[Found]:
     Step.COPY,
     says="The page list has each page of each segment once, in order, from a frame of its own.",
     source="Linux kernel/kexec_core.c, kimage_load_normal_segment",
+    mend=MEND,
 )
 def list_is_the_segments(case: Case) -> Iterator[Found]:
     if case.apart is None:
         return
     apart = case.apart
     if apart.broken is not None:
-        yield finding("the page list does not end", evidence={"how": apart.broken}, mend=MEND)
+        yield finding("the page list does not end", evidence={"how": apart.broken})
         return
     if case.intent.crash:
         return  # a crash image lies where it is entered
@@ -71,7 +72,6 @@ def list_is_the_segments(case: Case) -> Iterator[Found]:
             yield finding(
                 f"the page list takes frame {int(twice[0]):#x} twice, the second time for {place}",
                 evidence={"frames taken twice": str(len(twice))},
-                mend=MEND,
             )
         return
     both = min(len(had), len(wanted))
@@ -86,5 +86,4 @@ def list_is_the_segments(case: Case) -> Iterator[Found]:
             else f"it has {len(had)} pages of {len(wanted)}"
         ),
         evidence={"pages": f"{len(had)} in the list, {len(wanted)} in the segments"},
-        mend=MEND,
     )

@@ -32,6 +32,7 @@ RETURN = re.compile(r"(l?ret|iret)")
     Step.CALL,
     says="CR4.CET is cleared before the first indirect branch or return, or tracks nothing.",
     source="SDM volume 1, 17.2.4 and 17.3.4; Xen commit 37e594c58f: kexec with CET active",
+    mend="clear CR4.CET at V, right after page_table_a is loaded, or IA32_S_CET before the call",
     needs={Sight.INSTRUCTIONS, Sight.REGISTER_WRITES},
 )
 def branches_untracked(case: Case) -> Iterator[Found]:
@@ -57,7 +58,6 @@ def branches_untracked(case: Case) -> Iterator[Found]:
             f"`{text}` at {int(run.trace[index]):#x} may raise #CP: CR4.CET is still set, and {why}",
             evidence={"instruction": str(index)},
             step=Step(int(steps_of(run, np.array([index]))[0])),
-            mend="clear CR4.CET at V, right after page_table_a is loaded, or IA32_S_CET before the call",
         )
         return
 
@@ -74,6 +74,7 @@ FAR_64 = re.compile(r"^(rex\.w l?(jmp|call)|l(jmp|call)q \*)", re.MULTILINE)
     Step.CALL,
     says="No far jump or call takes 64 bits of offset from memory, of which AMD's CPUs read 32.",
     source="AMD APM volume 3 (24594), JMP (Far) and CALL (Far): no mem16:64; SDM volume 2A has one",
+    mend="push selector and offset, and return far: lretq is the same on both",
     needs={Sight.INSTRUCTIONS},
 )
 def far_branch_alike(case: Case) -> Iterator[Found]:
@@ -86,7 +87,6 @@ def far_branch_alike(case: Case) -> Iterator[Found]:
     for rip, text in sorted(case.run.texts.items()):
         if FAR_64.match(text):
             yield finding(
-                f"`{text}` at {rip:#x} takes ten bytes from memory on Intel's CPUs, and six on AMD's",
-                mend="push selector and offset, and return far: lretq is the same on both",
+                f"`{text}` at {rip:#x} takes ten bytes from memory on Intel's CPUs, and six on AMD's"
             )
             return

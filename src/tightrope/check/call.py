@@ -29,6 +29,7 @@ LOADED = {8: ("ds", "es", "fs", "gs", "ss"), 4: ("ds", "es", "ss")}
     Step.CALL,
     says="At the call the CPU holds what the old kernel left in it, arguments apart.",
     source="SDM volume 3, 26.3.1: the state that a CPU can be in; Linux machine_kexec_64.c, machine_kexec_32.c",
+    mend="call with the CPU as it is; arguments are in the registers of the contract",
 )
 def call_state(case: Case) -> Iterator[Found]:
     """Every register of the call that is no argument, against the world's."""
@@ -36,10 +37,7 @@ def call_state(case: Case) -> Iterator[Found]:
     left = _left(case.handover.world.registers, case.contract.done, case.intent.word)
     for name, got, wanted in _differences(case.handover.registers, left):
         if name not in handed:
-            yield finding(
-                f"{name} is {got} at the call, and the old kernel has {wanted} there",
-                mend="call with the CPU as it is; arguments are in the registers of the contract",
-            )
+            yield finding(f"{name} is {got} at the call, and the old kernel has {wanted} there")
             return
 
 

@@ -25,6 +25,7 @@ KEXEC_CORE = "Linux kernel/kexec_core.c"
     Step.COPY,
     says="The page list can be followed from its head to IND_DONE.",
     source=f"{KEXEC_CORE}, kimage_add_entry",
+    mend="chain the pages with IND_INDIRECTION and end the last with IND_DONE",
 )
 def list_ends(case: Case) -> Iterator[Found]:
     """The list can be followed from its head to IND_DONE."""
@@ -32,7 +33,6 @@ def list_ends(case: Case) -> Iterator[Found]:
         yield finding(
             f"the page list cannot be followed to its end: {case.copies.problem}",
             evidence={"head": f"{case.head:#x}"},
-            mend="chain the pages with IND_INDIRECTION and end the last with IND_DONE",
         )
 
 
@@ -42,7 +42,6 @@ def _not_destination(case: Case, frames: Sequence[int], what: str) -> Iterator[F
         yield finding(
             f"{what} at {hit[0] << PAGE_SHIFT:#x} is among the destinations",
             step=Step.COPY,
-            mend="allocate it outside every segment, as kimage_alloc_normal_control_pages does",
         )
 
 
@@ -51,6 +50,7 @@ def _not_destination(case: Case, frames: Sequence[int], what: str) -> Iterator[F
     Step.COPY,
     says="The control page is not among the destinations.",
     source=f"{KEXEC_CORE}, kimage_alloc_normal_control_pages",
+    mend="allocate it outside every segment, as kimage_alloc_normal_control_pages does",
 )
 def control_page_kept(case: Case) -> Iterator[Found]:
     """The control page is nobody's destination."""
@@ -66,6 +66,7 @@ def control_page_kept(case: Case) -> Iterator[Found]:
     Step.COPY,
     says="No page of the page list is among the destinations.",
     source=f"{KEXEC_CORE}, kimage_alloc_page",
+    mend="allocate its pages outside every segment, as kimage_alloc_page does",
 )
 def list_kept(case: Case) -> Iterator[Found]:
     """No page of the list is a destination."""
@@ -77,6 +78,7 @@ def list_kept(case: Case) -> Iterator[Found]:
     Step.COPY,
     says="No page of page_table_a or page_table_b is among the destinations.",
     source="the thread's title: avoid overwriting",
+    mend="allocate their pages outside every segment, as kimage_alloc_normal_control_pages does",
 )
 def tables_kept(case: Case) -> Iterator[Found]:
     """No page table is a destination."""
@@ -88,6 +90,7 @@ def tables_kept(case: Case) -> Iterator[Found]:
     Step.COPY,
     says="A page that is a source is either its own destination or nobody's.",
     source=f"{KEXEC_CORE}, the comment in kimage_alloc_page",
+    mend="make every source its own destination or nobody's, and no two segments overlap",
 )
 def source_intact(case: Case) -> Iterator[Found]:
     """No source is read after it was overwritten; no destination is written twice."""
@@ -119,6 +122,7 @@ def source_intact(case: Case) -> Iterator[Found]:
     Step.COPY,
     says="The list's destinations are exactly the pages of the segments.",
     source="kexec_load(2): memsz",
+    mend="one IND_SOURCE per page of memsz of each segment",
 )
 def list_covers(case: Case) -> Iterator[Found]:
     """The list's destinations are the segments' pages, all of them and no other.
@@ -146,7 +150,6 @@ def list_covers(case: Case) -> Iterator[Found]:
             "too many": str(len(extra)),
             "more than once": str(len(again)),
         },
-        mend="one IND_SOURCE per page of memsz of each segment",
     )
 
 
@@ -163,6 +166,7 @@ def _pages_of_segments(case: Case) -> NDArray[np.int64]:
     Step.COPY,
     says="The copies are those of the list, in its order, one per page that is not in place.",
     source="the thread, step 6",
+    mend="follow the flags in the order 1, 2, 4, 8, one page per IND_SOURCE",
     needs={Sight.COPIES},
 )
 def copies_follow_list(case: Case) -> Iterator[Found]:
@@ -192,7 +196,6 @@ def copies_follow_list(case: Case) -> Iterator[Found]:
     yield finding(
         f"the list asks for copy {at} to be {_copy(wanted, at)}, and it was {_copy(done, at)}",
         evidence={"asked": f"{len(wanted)} copies", "seen": f"{len(done)} copies"},
-        mend="follow the flags in the order 1, 2, 4, 8, one page per IND_SOURCE",
     )
 
 
@@ -217,6 +220,7 @@ def _copy(rows: NDArray[np.int64], at: int) -> str:
     Step.COPY,
     says="At the entry every destination holds its segment's bytes, zeros behind them.",
     source="kexec_load(2)",
+    mend="see what wrote there last; a purgatory's checksum would have stopped here",
 )
 def destinations_complete(case: Case) -> Iterator[Found]:
     """At the entry every destination holds its segment's bytes, zeros behind them."""
@@ -229,5 +233,4 @@ def destinations_complete(case: Case) -> Iterator[Found]:
             f" {segment.destination.start + at:#x} is {got[at]:#04x}, not"
             f" {segment.data[at] if at < size else 0:#04x}",
             evidence={"wrong bytes": str(len(bad)), "of": f"{segment.destination.size}"},
-            mend="see what wrote there last; a purgatory's checksum would have stopped here",
         )

@@ -27,6 +27,7 @@ FOUR_GIB = 1 << 32
     Step.PREPARE,
     says="Nothing of the old kernel's, or of firmware's, lies in the crash region.",
     source="Linux arch/x86/kernel/setup.c, reserve_crashkernel: memory that is reserved at boot",
+    mend="reserve it where nothing else lies: crashkernel=SIZE@OFFSET, or without an offset",
 )
 def crash_region_free(case: Case) -> Iterator[Found]:
     """The region against everything that the host says is in use, and against its memory map."""
@@ -40,19 +41,15 @@ def crash_region_free(case: Case) -> Iterator[Found]:
         *host.crash_notes,
         *host.firmware,
     ]
-    mend = "reserve it where nothing else lies: crashkernel=SIZE@OFFSET, or without an offset"
     for one in used:
         if one.extent.overlaps(region):
-            yield finding(
-                f"the crash region {region} lies over {one.what} at {one.extent}", mend=mend
-            )
+            yield finding(f"the crash region {region} lies over {one.what} at {one.extent}")
             return
     for lost in subtract([region], host.memory.ram)[:1]:
         kind = host.memory.kind_at(lost.start)
         yield finding(
             f"the crash region {region} is no RAM from {lost.start:#x} on:"
             f" {'a hole' if kind is None else f'{kind.value} memory'}",
-            mend=mend,
         )
 
 
@@ -61,6 +58,7 @@ def crash_region_free(case: Case) -> Iterator[Found]:
     Step.PREPARE,
     says="The crash region has what decompressor, initrd and the way to init need at least.",
     source="Linux Documentation/admin-guide/kdump/kdump.rst; boot.rst, init_size",
+    mend="reserve more, crashkernel=SIZE, or leave out mem= and memmap= of the crash kernel",
 )
 def crash_region_room(case: Case) -> Iterator[Found]:
     """Used, left and needed; without a payload of its own a kernel is known too little."""
@@ -100,6 +98,7 @@ def crash_region_room(case: Case) -> Iterator[Found]:
     Step.PREPARE,
     says="A crash kernel whose region lies above 4 GiB has memory below, too.",
     source="Linux Documentation/admin-guide/kernel-parameters.txt, crashkernel=,low: swiotlb and 32-bit DMA",
+    mend="reserve some below as well: crashkernel=256M,low",
 )
 def crash_region_low(case: Case) -> Iterator[Found]:
     """A region that begins above 4 GiB, alone: the kernel comes up, and its disk's driver may
@@ -114,5 +113,4 @@ def crash_region_low(case: Case) -> Iterator[Found]:
         yield advice(
             f"the crash region {region} lies above 4 GiB, and the crash kernel has no other memory:"
             " devices that reach 4 GiB alone cannot be used, the dump's disk perhaps among them",
-            mend="reserve some below as well: crashkernel=256M,low",
         )

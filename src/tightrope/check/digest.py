@@ -29,6 +29,7 @@ ROW, ROWS = 16, 16
     Step.COPY,
     says="A loader's purgatory finds what was loaded, and lets the new kernel be entered.",
     source="Linux arch/x86/purgatory/purgatory.c, verify_sha256_digest; kexec-tools purgatory/purgatory.c",
+    mend="load again, or see what wrote there after the load",
 )
 def digest_agrees(case: Case) -> Iterator[Found]:
     """A walk that stays in the purgatory, and the segment that is why."""
@@ -63,6 +64,7 @@ def digest_agrees(case: Case) -> Iterator[Found]:
     Step.COPY,
     says="What is handed to the new kernel is in a loader's digest; what is not may be damaged unseen.",
     source="Linux kernel/kexec_file.c, kexec_calculate_store_digests; kexec-tools' --no-checks",
+    mend="what is damaged there is not found before the new kernel runs",
     needs={Sight.LOADS},
 )
 def digest_covers(case: Case) -> Iterator[Found]:
@@ -85,7 +87,6 @@ def digest_covers(case: Case) -> Iterator[Found]:
         if all_of_them
         else f"the purgatory does not look at {names}",
         evidence={"pages": str(sum(count for _, count in left))},
-        mend="what is damaged there is not found before the new kernel runs",
     )
 
 

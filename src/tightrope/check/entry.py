@@ -53,6 +53,7 @@ class Contract:
 
 MEND_32 = "CR0 = NE ET MP PE; CR4 = 0; EFER.LME off"
 MEND_64 = "CR0 = PG NE ET MP PE; CR4 = PAE, and LA57 as it was"
+MEND_PVH = "CR0 = ET PE; CR4 = 0; EFER.LME off"
 CONTRACTS: Mapping[tuple[Protocol, int], Contract] = {
     (Protocol.LINUX_64, 64): Contract(bits=64, mend=MEND_64, linux_selectors=True),
     (Protocol.LINUX_32, 32): Contract(
@@ -61,10 +62,7 @@ CONTRACTS: Mapping[tuple[Protocol, int], Contract] = {
     (Protocol.MULTIBOOT, 32): Contract(bits=32, mend=MEND_32, names=("rax", "rbx")),
     (Protocol.MULTIBOOT2, 32): Contract(bits=32, mend=MEND_32, names=("rax", "rbx")),
     (Protocol.PVH, 32): Contract(
-        bits=32,
-        mend="CR0 = ET PE; CR4 = 0; EFER.LME off",
-        cr0_off=x86.CR0_NE | x86.CR0_MP,
-        names=("rbx",),
+        bits=32, mend=MEND_PVH, cr0_off=x86.CR0_NE | x86.CR0_MP, names=("rbx",)
     ),
     (Protocol.FLAT, 32): Contract(bits=32, mend=MEND_32),
     (Protocol.FLAT, 64): Contract(bits=64, mend=MEND_64),
@@ -87,6 +85,7 @@ def contract(case: Case) -> Contract:
     Step.COPY,
     says="The walk ends at the new kernel's first instruction.",
     source="the thread, step 6",
+    mend="see the last instructions (`--trace FILE` writes all): they tell how it got there",
 )
 def arrived(case: Case) -> Iterator[Found]:
     """The walk ends at the new kernel's first instruction."""
@@ -100,7 +99,6 @@ def arrived(case: Case) -> Iterator[Found]:
             f"the walk {how} at {rip:#x} and never reached the new kernel",
             evidence={k: v for k, v in (("instruction", text), ("it said", said.strip())) if v},
             step=run.step_starts[-1][1],
-            mend="see the last instructions (`--trace FILE` writes all): they tell how it got there",
         )
 
 
@@ -109,6 +107,7 @@ def arrived(case: Case) -> Iterator[Found]:
     Step.COPY,
     says="CR0 and CR4 are known at the entry: nothing of the old kernel's is left on.",
     source="Linux relocate_kernel_64.S, identity_mapped",
+    mend="set CR0 and CR4 whole, to the protocol's values, and clear EFER.LME for 32 bits",
 )
 def known_state(case: Case) -> Iterator[Found]:
     """CR0 and CR4 have known values: nothing of the old kernel's is left on."""
@@ -145,6 +144,7 @@ def known_state(case: Case) -> Iterator[Found]:
     Step.COPY,
     says="A 64-bit entry of Linux's is entered with 5 levels only where the image accepts them.",
     source="boot.rst, xloadflags bit 5 (XLF_5LEVEL); Linux commit ee338b9ee282",
+    mend="take its 32-bit entry: only with paging off can a CPU go from 5 levels to 4",
 )
 def levels(case: Case) -> Iterator[Found]:
     """With 5 levels in use, the image has XLF_5LEVEL."""
@@ -155,7 +155,6 @@ def levels(case: Case) -> Iterator[Found]:
         yield finding(
             "the new kernel is entered with 5 levels of tables, and knows of 4 alone (no XLF_5LEVEL)",
             evidence={"xloadflags": f"{image.xloadflags:#x}"},
-            mend="take its 32-bit entry: only with paging off can a CPU go from 5 levels to 4",
         )
 
 
@@ -164,6 +163,7 @@ def levels(case: Case) -> Iterator[Found]:
     Step.COPY,
     says="Segments are flat, from a gdt that can be read; Linux has CS 0x10 and DS, ES, SS 0x18.",
     source=BOOT_64,
+    mend="load a gdt with __BOOT_CS 0x10 and __BOOT_DS 0x18, and load the selectors",
 )
 def selectors(case: Case) -> Iterator[Found]:
     """The gdt has flat segments for CS, DS, ES and SS; Linux wants the selectors 0x10 and 0x18."""
@@ -191,7 +191,6 @@ def selectors(case: Case) -> Iterator[Found]:
         yield finding(
             problem,
             evidence={"gdt": f"{run.registers.gdt[0]:#x}, limit {run.registers.gdt[1]:#x}"},
-            mend="load a gdt with __BOOT_CS 0x10 and __BOOT_DS 0x18, and load the selectors",
         )
         return
 
@@ -201,15 +200,13 @@ def selectors(case: Case) -> Iterator[Found]:
     Step.COPY,
     says="Interrupts are off, the direction flag is clear, and nothing is being traced.",
     source=BOOT_64,
+    mend="pushq $0; popfq before the jump",
 )
 def flags(case: Case) -> Iterator[Found]:
     """IF and DF are clear at the entry."""
     value = case.run.registers.rflags
     if case.run.stop is Stop.ENTRY and value & (x86.RFLAGS_IF | x86.RFLAGS_DF | x86.RFLAGS_TF):
-        yield finding(
-            f"flags at the entry are {x86_flags(value)}",
-            mend="pushq $0; popfq before the jump",
-        )
+        yield finding(f"flags at the entry are {x86_flags(value)}")
 
 
 def _called(case: Case, register: str) -> str:
@@ -222,6 +219,7 @@ def _called(case: Case, register: str) -> str:
     Step.COPY,
     says="rsi, esi at the 32-bit entry, holds the address of boot_params.",
     source=BOOT_64,
+    mend="let the entry stub load rsi, esi at the 32-bit entry, with the address of boot_params",
 )
 def boot_params_pointer(case: Case) -> Iterator[Found]:
     """rsi, esi at a 32-bit entry, is the address of boot_params."""
@@ -241,6 +239,7 @@ def boot_params_pointer(case: Case) -> Iterator[Found]:
     Step.COPY,
     says="Multiboot's magic word is in eax, and ebx holds the address of what it or PVH hands over.",
     source="Multiboot 0.6.96, 3.2; Multiboot2 2.0, 3.3; Xen docs/misc/pvh.pandoc",
+    mend="let the entry stub load eax and ebx with what the protocol has in them",
 )
 def arguments(case: Case) -> Iterator[Found]:
     """eax and ebx hold what Multiboot puts there, ebx what PVH does."""
@@ -261,6 +260,7 @@ def arguments(case: Case) -> Iterator[Found]:
     Step.COPY,
     says="Through a 32-bit entry, everything that the new kernel is handed lies below 4 GiB.",
     source="boot.rst, 32-bit Boot Protocol; Multiboot 0.6.96, 3.3",
+    mend="place it below 4 GiB",
 )
 def below_4g(case: Case) -> Iterator[Found]:
     """A 32-bit entry has no address above 4 GiB: all that the new kernel is handed lies below."""
@@ -269,8 +269,7 @@ def below_4g(case: Case) -> Iterator[Found]:
     for segment in case.intent.segments:
         if segment.destination.end > FOUR_GIB:
             yield finding(
-                f"the {segment.name} lies at {segment.destination}, where 32-bit code cannot reach",
-                mend="place it below 4 GiB",
+                f"the {segment.name} lies at {segment.destination}, where 32-bit code cannot reach"
             )
             return
 
@@ -280,6 +279,7 @@ def below_4g(case: Case) -> Iterator[Found]:
     Step.COPY,
     says="At the 32-bit entry ebp, edi and ebx are zero.",
     source="boot.rst, 32-bit Boot Protocol",
+    mend="zero them in the entry stub",
 )
 def zeroed(case: Case) -> Iterator[Found]:
     """ebp, edi and ebx are 0 at the 32-bit entry."""
@@ -289,10 +289,7 @@ def zeroed(case: Case) -> Iterator[Found]:
     wrong = [each for each in contract(case).zero if general[each]]
     if wrong:
         shown = ", ".join(f"{_called(case, each)} is {general[each]:#x}" for each in wrong)
-        yield finding(
-            f"registers that have to be 0 at the entry are not: {shown}",
-            mend="zero them in the entry stub",
-        )
+        yield finding(f"registers that have to be 0 at the entry are not: {shown}")
 
 
 @rule(
@@ -300,6 +297,7 @@ def zeroed(case: Case) -> Iterator[Found]:
     Step.COPY,
     says="All segments, the kernel's init_size and the trampoline's place are mapped to themselves.",
     source=f"{BOOT_64}; find_trampoline_placement() in Linux arch/x86/boot/compressed/pgtable_64.c",
+    mend="map [load, load + init_size), boot_params, the command line and low memory 1:1",
 )
 def reachable(case: Case) -> Iterator[Found]:
     """The kernel's [load, load + init_size), boot_params and the command line are mapped to
@@ -359,6 +357,7 @@ TRAMPOLINE_END = 0xA_0000
     Step.COPY,
     says="There is a stack, and a readable zero at its top.",
     source="kexec-tools purgatory/arch/x86_64/setup-x86_64.S reads 0(%rsp)",
+    mend="enter with rsp inside a mapped page, and a zero pushed there",
 )
 def stack_readable(case: Case) -> Iterator[Found]:
     """There is a stack: 0(%rsp) can be read and is zero, and the word below can be written."""

@@ -24,6 +24,7 @@ from tightrope.model import Sight, Step
     Step.PREPARE,
     says="The current pgd and the tables below it are never written.",
     source="the thread's title: kexec: Avoid overwriting the current pgd",
+    mend="build tables of your own: a crash dump must find the current pgd whole",
 )
 def current_pgd_kept(case: Case) -> Iterator[Found]:
     """The old kernel's page tables are byte for byte what they were."""
@@ -39,7 +40,6 @@ def current_pgd_kept(case: Case) -> Iterator[Found]:
                 **({"by": f"`{case.text(each.instruction)}`"} if each.instruction >= 0 else {}),
             },
             step=each.step,
-            mend="build tables of your own: a crash dump must find the current pgd whole",
         )
         return
 
@@ -49,6 +49,7 @@ def current_pgd_kept(case: Case) -> Iterator[Found]:
     Step.PREPARE,
     says="A crash walk lies in the crash region and writes nowhere else.",
     source="Linux Documentation/admin-guide/kdump/kdump.rst; kimage_load_crash_segment",
+    mend="allocate it in the crash region: everything else is evidence",
 )
 def crash_region_only(case: Case) -> Iterator[Found]:
     """A crash walk lies in the crash region and writes nowhere else.
@@ -59,18 +60,14 @@ def crash_region_only(case: Case) -> Iterator[Found]:
     region = case.host.crash_region
     if not case.intent.crash or region is None:
         return
-    mend = "allocate it in the crash region: everything else is evidence"
     placed = [(piece.extent, piece.what) for piece in case.handover.pieces]
     placed += [(each.destination, f"the {each.name}") for each in case.handover.segments]
     for extent, what in placed:
         if not region.covers(extent):
-            yield finding(
-                f"{what} lies at {extent}, outside the crash region {region}",
-                mend=mend,
-            )
+            yield finding(f"{what} lies at {extent}, outside the crash region {region}")
             return
     if not {Sight.STORES, Sight.COPIES} <= case.run.sees:
-        yield from _left_outside(case, region, mend)
+        yield from _left_outside(case, region)
         return
     copies = case.run.copies
     steps = steps_of(case.run, copies[:, 0])
@@ -82,7 +79,6 @@ def crash_region_only(case: Case) -> Iterator[Found]:
             f"`{case.text(index)}` writes {size} bytes at {phys:#x}, outside the crash region {region}",
             evidence={"there": owner(case, phys), "instruction": str(index)},
             step=Step(step),
-            mend=mend,
         )
 
 
@@ -92,7 +88,7 @@ COMPARED = 1 << 22
 """Frames of RAM, 16 GiB, that are looked through without having seen a store."""
 
 
-def _left_outside(case: Case, region: Extent, mend: str) -> Iterator[Found]:
+def _left_outside(case: Case, region: Extent) -> Iterator[Found]:
     """What the walk must have written outside the region, by what it has left there.
 
     That is what of the old kernel is not what it was, and memory that a described host leaves
@@ -105,7 +101,6 @@ def _left_outside(case: Case, region: Extent, mend: str) -> Iterator[Found]:
             f"the page list has {frame << PAGE_SHIFT:#x} copied to, outside the crash region {region}",
             evidence={"there": owner(case, frame << PAGE_SHIFT), "such pages": str(len(stray))},
             step=Step.COPY,
-            mend=mend,
         )
         return
     for each in case.changes:
@@ -113,7 +108,6 @@ def _left_outside(case: Case, region: Extent, mend: str) -> Iterator[Found]:
             yield finding(
                 f"{each.piece.what} was written at {each.first:#x}, outside the crash region {region}",
                 step=each.step,
-                mend=mend,
             )
             return
     ram = [each for each in case.host.memory.ram if each.start >= FIRMWARE_END]
@@ -137,6 +131,5 @@ def _left_outside(case: Case, region: Extent, mend: str) -> Iterator[Found]:
                     "by": "a store that this machine did not see",
                 },
                 step=Step.COPY,
-                mend=mend,
             )
             return

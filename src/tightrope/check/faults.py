@@ -20,6 +20,8 @@ from tightrope.x86.walk import Access
 
 PAGE_FAULT, GENERAL_PROTECTION, STACK_FAULT, MACHINE_CHECK = 14, 13, 12, 18
 PRESENT, RESERVED = 1, 8
+NX_CLEAR = "clear NX (bit 63) in every entry on the way to the control page"
+LAST = "see what was executed last: --trace writes every instruction to a file"
 WRITES = re.compile(r"(mov|wrmsr)\b")
 """An instruction that writes a register of the CPU's: the guest that must not is told by its
 rule."""
@@ -68,7 +70,7 @@ def _mend(case: Case, fault: Fault, which: str) -> str:
             return "map V to the control page in the table that was just loaded"
         return f"map {at:#x} to itself in the table that is in use"
     if which == "fetch-executable":
-        return "clear NX (bit 63) in every entry on the way to the control page"
+        return NX_CLEAR
     if which == "fault-reserved":
         return f"clear the reserved bits; this CPU has {case.host.cpu.physical_bits} address bits"
     if which == "access-mapped":
@@ -78,7 +80,7 @@ def _mend(case: Case, fault: Fault, which: str) -> str:
         return f"map {align_down(at, PAGE_SIZE):#x}{whose} in the table that is in use, or do not touch it"
     if which == "legal-writes":
         return "change the order or the value; the manual's reason is above"
-    return "see what was executed last: --trace writes every instruction to a file"
+    return LAST
 
 
 def _explained(case: Case, which: str) -> Iterator[Found]:
@@ -124,23 +126,41 @@ def _explained(case: Case, which: str) -> Iterator[Found]:
     )
 
 
-def _fault_rule(id: str, says: str, source: str) -> Rule:
-    return rule(id, Step.CALL, says=says, source=source, needs={Sight.FAULTS})(
+def _fault_rule(id: str, says: str, source: str, mend: str) -> Rule:
+    return rule(id, Step.CALL, says=says, source=source, mend=mend, needs={Sight.FAULTS})(
         partial(_explained, which=id)
     )
 
 
 RULES = (
-    _fault_rule("fetch-mapped", "Every instruction of the walk can be fetched.", "SDM 4.7"),
-    _fault_rule("fetch-executable", "Every fetch is from an executable page.", "SDM 4.6.1"),
     _fault_rule(
-        "access-mapped", "Every read and write of the walk is mapped and allowed.", "SDM 4.6.1"
+        "fetch-mapped",
+        "Every instruction of the walk can be fetched.",
+        "SDM 4.7",
+        "map V to the control page, and P to itself, in the table that is in use",
     ),
-    _fault_rule("fault-reserved", "No walk meets a reserved bit.", "SDM 4.7, RSVD"),
+    _fault_rule(
+        "fetch-executable", "Every fetch is from an executable page.", "SDM 4.6.1", NX_CLEAR
+    ),
+    _fault_rule(
+        "access-mapped",
+        "Every read and write of the walk is mapped and allowed.",
+        "SDM 4.6.1",
+        "map in the table that is in use what the code touches, or do not touch it",
+    ),
+    _fault_rule(
+        "fault-reserved",
+        "No walk meets a reserved bit.",
+        "SDM 4.7, RSVD",
+        "clear the reserved bits, those beyond the CPU's address bits among them",
+    ),
     _fault_rule(
         "legal-writes",
         "Every write of a control register, EFER or a segment is legal where it stands.",
         "SDM volume 2B, MOV to control registers",
+        "change the order or the value, as the manual's reason has it",
     ),
-    _fault_rule("no-exception", "No other exception is raised; there is no handler.", "SDM 6.15"),
+    _fault_rule(
+        "no-exception", "No other exception is raised; there is no handler.", "SDM 6.15", LAST
+    ),
 )

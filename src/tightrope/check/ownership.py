@@ -93,6 +93,7 @@ def off_old_stack(case: Case, rows: NDArray[np.int64]) -> NDArray[np.int64]:
     Step.CALL,
     says="Every store goes into the control page or the entry stub's page.",
     source="the thread's title: avoid overwriting",
+    mend="keep everything that is written inside the control page",
     needs={Sight.STORES},
 )
 def stores_owned(case: Case) -> Iterator[Found]:
@@ -106,7 +107,6 @@ def stores_owned(case: Case) -> Iterator[Found]:
             f"`{case.text(index)}` writes {size} bytes at {phys:#x}, which the walk does not own",
             evidence={"there": owner(case, phys), "instruction": str(index)},
             step=Step(step),
-            mend="keep everything that is written inside the control page",
         )
 
 
@@ -115,6 +115,7 @@ def stores_owned(case: Case) -> Iterator[Found]:
     Step.CALL,
     says="Every load comes from the control page, the stub's page or the page list.",
     source="Linux commit 786a45757dcd: a read one word above the stack was garbage for a year",
+    mend="what lies there is anybody's: read only the control page, the list and sources",
     needs={Sight.LOADS},
 )
 def loads_owned(case: Case) -> Iterator[Found]:
@@ -130,7 +131,6 @@ def loads_owned(case: Case) -> Iterator[Found]:
             f"`{case.text(index)}` reads {size} bytes at {phys:#x}, which the walk does not own",
             evidence={"there": owner(case, phys), "instruction": str(index)},
             step=Step(step),
-            mend="what lies there is anybody's: read only the control page, the list and sources",
         )
 
 
@@ -139,6 +139,7 @@ def loads_owned(case: Case) -> Iterator[Found]:
     Step.COPY,
     says="Every copy reads a source and writes a destination of the plan.",
     source="the thread, step 6",
+    mend="see the page list: every destination and source has to be the plan's",
     needs={Sight.COPIES},
 )
 def copies_owned(case: Case) -> Iterator[Found]:
@@ -162,7 +163,6 @@ def copies_owned(case: Case) -> Iterator[Found]:
                 f"a copy {verb} {phys:#x}, which is not in the plan",
                 evidence={"there": owner(case, phys), "such copies": str(len(bad))},
                 step=Step(steps_of(case.run, bad[:1, 0])[0]),
-                mend="see the page list: every destination and source has to be the plan's",
             )
             return
 
@@ -172,6 +172,7 @@ def copies_owned(case: Case) -> Iterator[Found]:
     Step.PREPARE,
     says="The old kernel's memory is unchanged except for destinations.",
     source="the thread's title",
+    mend="write destinations and the control page, and nothing else",
 )
 def old_kernel_kept(case: Case) -> Iterator[Found]:
     """The old kernel's text, gdt, idt and stack are what they were, destinations apart."""
@@ -181,6 +182,5 @@ def old_kernel_kept(case: Case) -> Iterator[Found]:
         yield finding(
             f"{each.piece.what} was overwritten at {each.first:#x}",
             step=each.step,
-            mend="write destinations and the control page, and nothing else",
         )
         return

@@ -56,6 +56,7 @@ def _used(case: Case) -> list[tuple[int, int]]:
     Step.TABLE_A,
     says="With PAE, no PDPTE is used that was written after the CPU loaded it.",
     source="SDM 4.4.1: the PDPTEs are loaded with CR3 and not read again",
+    mend="fill the table before CR3 is loaded, or load CR3 again",
     needs={Sight.INSTRUCTIONS, Sight.STORES, Sight.TRANSLATIONS, Sight.REGISTER_WRITES},
 )
 def pdptes_current(case: Case) -> Iterator[Found]:
@@ -85,6 +86,5 @@ def pdptes_current(case: Case) -> Iterator[Found]:
                     "loaded": "before the walk" if loaded < 0 else f"at instruction {loaded}",
                 },
                 step=Step(step),
-                mend="fill the table before CR3 is loaded, or load CR3 again",
             )
             return

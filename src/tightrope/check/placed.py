@@ -70,6 +70,7 @@ def runs_in(case: Case) -> Extent:
     Step.PREPARE,
     says="No two segments share a page.",
     source="Linux kernel/kexec_core.c, sanity_check_segment_list; Xen common/kimage.c",
+    mend="place them apart: which one lies there in the end is a matter of their order",
 )
 def segments_apart(case: Case) -> Iterator[Found]:
     """The segments in the order of their addresses: each ends before the next one begins."""
@@ -77,8 +78,7 @@ def segments_apart(case: Case) -> Iterator[Found]:
     for low, high in pairwise(ordered):
         if low.destination.page_aligned().overlaps(high.destination.page_aligned()):
             yield finding(
-                f"the {low.name} at {low.destination} and the {high.name} at {high.destination} overlap",
-                mend="place them apart: which one lies there in the end is a matter of their order",
+                f"the {low.name} at {low.destination} and the {high.name} at {high.destination} overlap"
             )
             return
 
@@ -88,6 +88,7 @@ def segments_apart(case: Case) -> Iterator[Found]:
     Step.PREPARE,
     says="The kernel lies where its header lets it, with all of init_size, and so do initrd and line.",
     source="Linux Documentation/arch/x86/boot.rst: pref_address, kernel_alignment, init_size, initrd_addr_max",
+    mend="place it where the image header lets it lie: docs/plan.md has the order of choice",
 )
 def image_asks(case: Case) -> Iterator[Found]:
     """Everything that the image's header asks for, the first that is not met."""
@@ -184,11 +185,11 @@ def _limits(case: Case) -> Iterator[tuple[str, str]]:
     Step.PREPARE,
     says="Nothing is written but RAM: no hole, nothing that firmware keeps, no other crash kernel's region.",
     source="Linux kernel/kexec_core.c, sanity_check_segment_list; kexec-tools, arch_check memory ranges",
+    mend="place it in RAM that is nobody else's",
 )
 def placed_in_ram(case: Case) -> Iterator[Found]:
     """Every destination against the memory map and the firmware's places."""
     ram, taken = case.host.memory.ram, kept(case)
-    mend = "place it in RAM that is nobody else's"
     for each in case.handover.segments:
         for lost in subtract([each.destination], ram)[:1]:
             yield finding(
@@ -197,19 +198,17 @@ def placed_in_ram(case: Case) -> Iterator[Found]:
                 if not case.host.memory.kind_at(lost.start)
                 else f"the {each.name} at {each.destination} lies in"
                 f" {case.host.memory.kind_at(lost.start)} memory from {lost.start:#x} on",
-                mend=mend,
             )
             return
         for one in taken:
             if one.extent.overlaps(each.destination):
                 yield finding(
-                    f"the {each.name} at {each.destination} is written over {one.what} at {one.extent}",
-                    mend=mend,
+                    f"the {each.name} at {each.destination} is written over {one.what} at {one.extent}"
                 )
                 return
     for frame in _no_ram(case, case.intent.destinations)[:1].tolist():
         at = frame << PAGE_SHIFT
-        yield finding(f"a page is copied to {at:#x}, and that is {owner_of(case, at)}", mend=mend)
+        yield finding(f"a page is copied to {at:#x}, and that is {owner_of(case, at)}")
 
 
 def _no_ram(case: Case, frames: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -225,28 +224,25 @@ def _no_ram(case: Case, frames: NDArray[np.int64]) -> NDArray[np.int64]:
     Step.PREPARE,
     says="What is laid before the walk lies in free frames of RAM, no two things in the same one.",
     source="Linux kernel/kexec_core.c, kimage_alloc_page and kimage_alloc_control_pages",
+    mend="take it from what the old kernel can give away",
 )
 def laid_free(case: Case) -> Iterator[Found]:
     """The handover's pieces and the sources, against everything that the old kernel still uses."""
-    mend = "take it from what the old kernel can give away"
     used, free = (_used_in_crash if case.intent.crash else _used)(case.host)
     owners: dict[int, Piece] = {}
     for piece in case.pieces:
         extent = piece.extent
         if not free.covers(extent):
-            yield finding(
-                f"{piece.what} is laid at {extent}, {_taken(case, used, extent)}", mend=mend
-            )
+            yield finding(f"{piece.what} is laid at {extent}, {_taken(case, used, extent)}")
             return
         for frame in extent.pages:
             if frame in owners:
                 yield finding(
-                    f"{piece.what} is laid at {frame << PAGE_SHIFT:#x}, over {owners[frame].what}",
-                    mend=mend,
+                    f"{piece.what} is laid at {frame << PAGE_SHIFT:#x}, over {owners[frame].what}"
                 )
                 return
             owners[frame] = piece
-    yield from _sources(case, used, owners, mend)
+    yield from _sources(case, used, owners)
 
 
 Used = tuple[tuple[Named, ...], Cover]
@@ -287,9 +283,7 @@ def owner_of(case: Case, phys: int) -> str:
     return "a hole" if kind is None else f"{kind.value} memory"
 
 
-def _sources(
-    case: Case, used: tuple[Named, ...], owners: dict[int, Piece], mend: str
-) -> Iterator[Found]:
+def _sources(case: Case, used: tuple[Named, ...], owners: dict[int, Piece]) -> Iterator[Found]:
     """The frames that the new kernel is kept in until it is copied."""
     plan = case.intent
     count = min(len(plan.sources), len(plan.destinations))
@@ -297,20 +291,17 @@ def _sources(
     frames = np.sort(plan.sources[:count][moved & (plan.sources[:count] >= 0)])
     for frame in _no_ram(case, frames)[:1].tolist():
         at = frame << PAGE_SHIFT
-        yield finding(f"a source is laid at {at:#x}, and that is {owner_of(case, at)}", mend=mend)
+        yield finding(f"a source is laid at {at:#x}, and that is {owner_of(case, at)}")
         return
     hit = frames[among(frames, np.array(sorted(owners), np.int64))]
     for frame in hit[:1].tolist():
-        yield finding(
-            f"a source is laid at {frame << PAGE_SHIFT:#x}, over {owners[frame].what}", mend=mend
-        )
+        yield finding(f"a source is laid at {frame << PAGE_SHIFT:#x}, over {owners[frame].what}")
         return
     pages = [each.extent.pages for each in used]
     first = frames.searchsorted(np.array([each.start for each in pages]))
     for one, its, at in zip(used, pages, first.tolist(), strict=True):
         if at < len(frames) and frames[at] < its.stop:
             yield finding(
-                f"a source is laid at {int(frames[at]) << PAGE_SHIFT:#x}, over {one.what} {one.extent}",
-                mend=mend,
+                f"a source is laid at {int(frames[at]) << PAGE_SHIFT:#x}, over {one.what} {one.extent}"
             )
             return

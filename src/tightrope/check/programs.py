@@ -29,6 +29,7 @@ ROW, DIGEST = 64, slice(16, 48)
     Step.COPY,
     says="The entry stub is the routine that it is made from, and its words are the new kernel's.",
     source="the thread, step 6: 'jump to the new kernel'; participants.stubs",
+    mend="place the routine whole, and fill in its words and nothing else",
 )
 def stub_as_known(case: Case) -> Iterator[Found]:
     """The stub's segment against its participant, byte for byte."""
@@ -48,7 +49,6 @@ def stub_as_known(case: Case) -> Iterator[Found]:
                 "is": bytes(segment.data[at : at + 8]).hex(),
                 "should be": wanted[at : at + 8].hex(),
             },
-            mend="place the routine whole, and fill in its words and nothing else",
         )
 
 
@@ -72,6 +72,7 @@ def _filled(case: Case, stub: Participant) -> bytes:
     Step.COPY,
     says="The purgatory's code is the routine that it is made from, and it leads to the entry stub.",
     source="routines/purgatory_64.S",
+    mend="place the routine whole, and fill in its words and rows and nothing else",
 )
 def purgatory_as_known(case: Case) -> Iterator[Found]:
     """The purgatory's segment against its participant: all but its words and rows."""
@@ -93,7 +94,6 @@ def purgatory_as_known(case: Case) -> Iterator[Found]:
                 "is": bytes(segment.data[at : at + 8]).hex(),
                 "should be": bytes(wanted[at : at + 8]).hex(),
             },
-            mend="place the routine whole, and fill in its words and rows and nothing else",
         )
 
 
@@ -102,6 +102,7 @@ def purgatory_as_known(case: Case) -> Iterator[Found]:
     Step.COPY,
     says="The purgatory's rows name every other segment, each with the digest of its bytes.",
     source="FIPS 180-4; routines/purgatory_64.S",
+    mend="make the rows last, of the bytes that are loaded",
 )
 def digests_right(case: Case) -> Iterator[Found]:
     """The purgatory's rows against what lies in the segments."""
@@ -119,7 +120,6 @@ def digests_right(case: Case) -> Iterator[Found]:
                 f"the {each.name} at {each.destination.start:#x} is not what the purgatory looks for",
                 evidence={"bytes": f"{len(each.data):#x}, the row says {size:#x}"}
                 | ({"digest": seen.hex(), "the row's": digest.hex()} if size else {}),
-                mend="make the rows last, of the bytes that are loaded",
             )
             return
 

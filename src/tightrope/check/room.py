@@ -55,6 +55,7 @@ class Needed:
     Step.PREPARE,
     says="What mem= and memmap= call RAM is RAM, and the new kernel's to use.",
     source="Linux arch/x86/kernel/e820.c, parse_memmap_one; admin-guide/kernel-parameters.txt, memmap=",
+    mend="leave memmap= out, or name in it what is the new kernel's and no more",
 )
 def memory_limited(case: Case) -> Iterator[Found]:
     """What the command line adds to the map, against what is the new kernel's."""
@@ -78,7 +79,6 @@ def memory_limited(case: Case) -> Iterator[Found]:
         yield finding(
             f"the command line calls {extent} RAM, and it is {what}",
             evidence=line_says(case),
-            mend="leave memmap= out, or name in it what is the new kernel's and no more",
         )
 
 
@@ -87,6 +87,7 @@ def memory_limited(case: Case) -> Iterator[Found]:
     Step.PREPARE,
     says="The new kernel has memory enough to come to its init, as its command line lets it.",
     source="Linux arch/x86/kernel/e820.c, parse_memopt; Documentation/arch/x86/boot.rst, init_size",
+    mend="leave mem= and memmap= out, or give the machine more memory",
 )
 def memory_room(case: Case) -> Iterator[Found]:
     """A plain kexec; whether a crash kernel has enough is asked of its region."""

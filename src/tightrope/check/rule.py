@@ -1,12 +1,14 @@
 """What a rule is: a function over a case, with what a reader of its findings should know.
 
-    @rule("list-ends", Step.COPY, says="The page list can be ...", source="Linux kernel/kexec_core.c")
+    @rule("list-ends", Step.COPY, says="The page list can be ...", source="Linux kernel/kexec_core.c",
+          mend="chain the pages with ...")
     def list_ends(case: Case) -> Iterator[Found]:
-        yield finding("the page list cannot be followed ...", mend="chain the pages with ...")
+        yield finding("the page list cannot be followed ...")
 
 Rules: an id never changes, because scripts match on it; `says` is one sentence that must hold,
-`source` the thread or the manual that says so.  A function yields what it found and never names
-its own rule.
+`source` the thread or the manual that says so, `mend` what mends it, whichever way it was broken:
+a finding has words of its own where it knows more.  A function yields what it found and never
+names its own rule.
 """
 
 from __future__ import annotations
@@ -25,7 +27,8 @@ class Found:
 
     message: str
     evidence: Mapping[str, str]
-    mend: str
+    mend: str | None
+    """What would mend it, None for what mends the rule."""
     step: Step | None
     """Where it belongs, None for the rule's own step."""
     advice: bool
@@ -35,16 +38,19 @@ class Found:
 def finding(
     message: str,
     *,
-    mend: str,
+    mend: str | None = None,
     evidence: Mapping[str, str] | None = None,
     step: Step | None = None,
 ) -> Found:
-    """What is wrong, what was seen (label to text), what would mend it."""
+    """What is wrong, what was seen (label to text), and what mends it where the rule's own words
+    are too general."""
     seen = dict(evidence or {})
     return Found(message=message, evidence=seen, mend=mend, step=step, advice=False)
 
 
-def advice(message: str, *, mend: str, evidence: Mapping[str, str] | None = None) -> Found:
+def advice(
+    message: str, *, mend: str | None = None, evidence: Mapping[str, str] | None = None
+) -> Found:
     """What may go wrong, where nobody can tell that it will."""
     seen = dict(evidence or {})
     return Found(message=message, evidence=seen, mend=mend, step=None, advice=True)
@@ -55,7 +61,8 @@ Search = Callable[[Case], Iterator[Found]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """`says` is a sentence; `source` says who says so; `step` is where it belongs.
+    """`says` is a sentence; `source` says who says so; `mend` what mends it; `step` is where it
+    belongs.
 
     `needs` is what a machine has to have observed for an answer; registers and memory at the end,
     and the handover, are always there.  With a `promise` it binds relocation code whose contract
@@ -67,6 +74,7 @@ class Rule:
     step: Step
     says: str
     source: str
+    mend: str
     search: Search
     needs: frozenset[Sight] = frozenset()
     promise: Promise | None = None
@@ -79,6 +87,7 @@ class Rule:
             step=self.step,
             says=self.says,
             source=self.source,
+            mend=self.mend,
             breakages=breakages,
         )
 
@@ -93,7 +102,7 @@ class Rule:
                 step=self.step if each.step is None else each.step,
                 message=each.message,
                 evidence=each.evidence,
-                mend=each.mend,
+                mend=self.mend if each.mend is None else each.mend,
                 advice=each.advice or not promised,
             )
 
@@ -104,6 +113,7 @@ def rule(
     *,
     says: str,
     source: str,
+    mend: str,
     needs: Iterable[Sight] = (),
     promise: Promise | None = None,
     weak: bool = False,
@@ -116,6 +126,7 @@ def rule(
             step=step,
             says=says,
             source=source,
+            mend=mend,
             search=search,
             needs=frozenset(needs),
             promise=promise,

@@ -21,6 +21,7 @@ from tightrope.x86.walk import Access
     Step.TABLE_A,
     says="The control page is the old kernel's page at V, byte for byte.",
     source="the thread: 'When the switch occurs the cpu will continue to run on the same virtual'",
+    mend="copy the whole page of relocation code into the control page",
 )
 def same_bytes(case: Case) -> Iterator[Found]:
     """The page at V holds the same bytes before and after the switch to page_table_a."""
@@ -40,7 +41,6 @@ def same_bytes(case: Case) -> Iterator[Found]:
         f"byte {at:#x} of the page at V = {case.intent.relocation:#x} differs between the old kernel's"
         f" text and the control page {case.intent.control_page:#x}",
         evidence={"old": bytes(old)[at : at + 8].hex(), "new": bytes(new)[at : at + 8].hex()},
-        mend="copy the whole page of relocation code into the control page",
     )
 
 
@@ -49,6 +49,7 @@ def same_bytes(case: Case) -> Iterator[Found]:
     Step.TABLE_A,
     says="Across every table switch the next instruction is the one that was there before.",
     source="the thread (Biederman): 'must be mapped at the same location in both page tables'",
+    mend="map the page that executes the switch to the same bytes in both tables",
     needs={Sight.TRANSLATIONS},
 )
 def code_stays(case: Case) -> Iterator[Found]:
@@ -68,7 +69,6 @@ def code_stays(case: Case) -> Iterator[Found]:
                 f"the code at {page:#x} moved from {was:#x} to {frame:#x} under the CPU",
                 evidence={"was": owner(case, was), "is": owner(case, frame)},
                 step=each.step,
-                mend="map the page that executes the switch to the same bytes in both tables",
             )
             return
 
@@ -78,6 +78,7 @@ def code_stays(case: Case) -> Iterator[Found]:
     Step.TABLE_A,
     says="Every access is translated alike under every TLB that the manual allows.",
     source="SDM 4.10.2.2, 4.10.4.1",
+    mend="clear CR4.PGE at V, before any identity address is used: that drops global entries too",
     needs={Sight.INSTRUCTIONS, Sight.TRANSLATIONS},
 )
 def tlb_agreement(case: Case) -> Iterator[Found]:
@@ -100,8 +101,6 @@ def tlb_agreement(case: Case) -> Iterator[Found]:
                     "stale": owner(case, stale.phys),
                 },
                 step=each.step,
-                mend="clear CR4.PGE at V, before any identity address is used: that drops global"
-                " entries too",
             )
             return
 
@@ -111,6 +110,7 @@ def tlb_agreement(case: Case) -> Iterator[Found]:
     Step.STATE,
     says="CR4.PGE is cleared before any identity address is trusted.",
     source="SDM 4.10.2.4: global translations survive a CR3 write",
+    mend="write CR4 without PGE right after loading page_table_a, still at V",
     needs={Sight.TRANSLATIONS, Sight.REGISTER_WRITES},
     promise=Promise.GLOBALS_DROPPED,
     weak=True,
@@ -143,7 +143,6 @@ def pge_before_identity(case: Case) -> Iterator[Found]:
                     "first used": f"at instruction {each.instruction}",
                 },
                 step=each.step,
-                mend="write CR4 without PGE right after loading page_table_a, still at V",
             )
             return
 
@@ -153,6 +152,7 @@ def pge_before_identity(case: Case) -> Iterator[Found]:
     Step.TABLE_A,
     says="Accessed and dirty are preset, so that the CPU never writes into a table.",
     source="SDM 4.8",
+    mend="preset accessed and dirty in every entry (0x63)",
     needs={Sight.TRANSLATIONS},
 )
 def accessed_preset(case: Case) -> Iterator[Found]:
@@ -165,7 +165,6 @@ def accessed_preset(case: Case) -> Iterator[Found]:
                 " bit into a table",
                 evidence={v.level: f"{v.entry:#x} at {v.at:#x}" for v in each.visits},
                 step=each.step,
-                mend="preset accessed and dirty in every entry (0x63)",
             )
             return
 
@@ -175,12 +174,12 @@ def accessed_preset(case: Case) -> Iterator[Found]:
     Step.CALL,
     says="Interrupts are off from before the first table switch to the entry.",
     source="the thread, step 3; boot.rst: 'interrupt must be disabled'",
+    mend="cli first, and load flags without IF",
     needs={Sight.REGISTER_WRITES},
 )
 def interrupts_off(case: Case) -> Iterator[Found]:
     """IF is clear before CR3 is first written and stays clear."""
     enabled = bool(case.handover.registers.rflags & x86.RFLAGS_IF)
-    mend = "cli first, and load flags without IF"
     for write in case.run.register_writes:
         if write.register == "rflags":
             enabled = bool(write.after & x86.RFLAGS_IF)
@@ -189,14 +188,12 @@ def interrupts_off(case: Case) -> Iterator[Found]:
                     f"`{case.run.texts.get(write.rip, '?')}` at {write.rip:#x} turns interrupts on",
                     evidence={"flags": x86_flags(write.after)},
                     step=write.step,
-                    mend=mend,
                 )
                 return
         elif write.register == "cr3" and enabled:
             yield finding(
                 "interrupts are on while the tables are switched",
                 step=write.step,
-                mend=mend,
             )
             return
 
@@ -212,6 +209,7 @@ def x86_flags(value: int) -> str:
     Step.STATE,
     says="The idt has limit 0 before the old kernel's handlers are out of reach.",
     source="the thread, step 3",
+    mend="lidt with limit 0 in step 3",
     needs={Sight.INSTRUCTIONS, Sight.REGISTER_WRITES},
     promise=Promise.IDT_DROPPED,
     weak=True,
@@ -223,19 +221,16 @@ def idt_gone(case: Case) -> Iterator[Found]:
     jumped = any(step >= Step.TABLE_B for _, step in case.run.step_starts)
     base, limit = case.handover.registers.idt
     until = case.contract.old.get(Old.IDT, Step.PREPARE)
-    mend = "lidt with limit 0 in step 3"
     bad = next((w for w in loaded if w.after & 0xFFFF and not _own_idt(case, w.after)), None)
     if bad:
         yield finding(
             f"an idt with limit {bad.after & 0xFFFF:#x} is loaded at {bad.after >> 16:#x}",
             step=bad.step,
-            mend=mend,
         )
     elif jumped and limit and not any(w.step <= until for w in loaded):
         yield finding(
             f"the old kernel's idt at {base:#x} is still loaded when its"
             " handlers are no longer mapped",
-            mend=mend,
         )
 
 
@@ -253,6 +248,7 @@ def _own_idt(case: Case, loaded: int) -> bool:
     Step.STATE,
     says="The stack is inside the control page, by its identity address.",
     source="the thread, step 3: 'The stack pointer should point to the identity mapped page'",
+    mend="rsp = P + 4096: the page's own end, by its identity address",
     needs={Sight.INSTRUCTIONS, Sight.REGISTER_WRITES},
     promise=Promise.STACK_IN_CONTROL_PAGE,
 )
@@ -270,6 +266,5 @@ def stack_inside(case: Case) -> Iterator[Found]:
             yield finding(
                 f"the stack is set to {top:#x}, outside the control page {case.control_page}",
                 evidence={"first push": f"{first:#x}", "there": owner(case, first)},
-                mend="rsp = P + 4096: the page's own end, by its identity address",
             )
         return

@@ -85,6 +85,7 @@ def _maps(case: Case, virt: int, name: str, frame: int) -> Iterator[Found]:
     Step.TABLE_A,
     says="page_table_a maps V to the control page, so that the CPU goes on where it is.",
     source=THREAD_2,
+    mend="map V to the control page in page_table_a",
 )
 def table_a_maps_v(case: Case) -> Iterator[Found]:
     """V leads to the control page, or to where it always led if the code at V stays where it is."""
@@ -96,6 +97,7 @@ def table_a_maps_v(case: Case) -> Iterator[Found]:
     Step.STATE,
     says="page_table_a maps P to itself, so that stack, gdt and the jump find the control page.",
     source=THREAD_2,
+    mend="map P to itself in page_table_a",
 )
 def table_a_maps_p(case: Case) -> Iterator[Found]:
     """P leads to itself, or the page that the switching function jumps to."""
@@ -107,6 +109,7 @@ def table_a_maps_p(case: Case) -> Iterator[Found]:
     Step.TABLE_A,
     says="The control page is mapped supervisor, writable and executable at V and at P.",
     source="the thread, step 1: 'still work with NX bits'; SDM 4.6",
+    mend="map it supervisor, writable and executable on every level",
 )
 def table_a_rights(case: Case) -> Iterator[Found]:
     """Supervisor and executable; the control page writable too: it holds the code and its stack."""
@@ -129,7 +132,6 @@ def table_a_rights(case: Case) -> Iterator[Found]:
                 f"{'the control page' if control else 'the code'} at {name} = {virt:#x} is"
                 f" {' and '.join(wrong)}",
                 evidence=_where(got),
-                mend="map it supervisor, writable and executable on every level",
             )
 
 
@@ -138,6 +140,7 @@ def table_a_rights(case: Case) -> Iterator[Found]:
     Step.TABLE_A,
     says="page_table_a maps nothing but the control page, twice.",
     source=THREAD_2,
+    mend="leave it out: anything else that can be reached can be hit by mistake",
     promise=Promise.NOTHING_ELSE_MAPPED,
 )
 def table_a_nothing_else(case: Case) -> Iterator[Found]:
@@ -148,10 +151,7 @@ def table_a_nothing_else(case: Case) -> Iterator[Found]:
         mapped.virt.tolist(), mapped.phys.tolist(), mapped.size.tolist(), strict=True
     ):
         if virt not in allowed or size != PAGE_SIZE:
-            yield finding(
-                f"page_table_a also maps {virt:#x} to {phys:#x} ({size:#x} bytes)",
-                mend="leave it out: anything else that can be reached can be hit by mistake",
-            )
+            yield finding(f"page_table_a also maps {virt:#x} to {phys:#x} ({size:#x} bytes)")
             return
 
 
@@ -160,6 +160,7 @@ def table_a_nothing_else(case: Case) -> Iterator[Found]:
     Step.TABLE_A,
     says="No entry that is used has a reserved bit set.",
     source="SDM 4.4.2, 4.5.5",
+    mend="keep the bits clear that the level, or the address width of the CPU, reserves",
 )
 def reserved_bits(case: Case) -> Iterator[Found]:
     """No reserved bit on the way to V, to P, or anywhere in page_table_b."""
@@ -255,6 +256,7 @@ def _beyond(case: Case, tables: Tables) -> Iterator[tuple[int, int, int]]:
     Step.TABLE_B,
     says="page_table_b maps each address to itself.",
     source="the thread, step 5",
+    mend="the copy uses physical addresses as linear ones: map each address to itself",
 )
 def table_b_identity(case: Case) -> Iterator[Found]:
     """Whatever page_table_b maps, it maps to itself."""
@@ -267,10 +269,7 @@ def table_b_identity(case: Case) -> Iterator[Found]:
     if len(wrong):
         at = int(wrong[0])
         virt, phys = int(mapped.virt[at]), int(mapped.phys[at])
-        yield finding(
-            f"page_table_b maps {virt:#x} to {phys:#x}",
-            mend="the copy uses physical addresses as linear ones: map each address to itself",
-        )
+        yield finding(f"page_table_b maps {virt:#x} to {phys:#x}")
 
 
 @rule(
@@ -278,6 +277,7 @@ def table_b_identity(case: Case) -> Iterator[Found]:
     Step.TABLE_B,
     says="page_table_b maps all that the copy and the new kernel's first instructions touch.",
     source="boot.rst, 64-bit Boot Protocol; Linux commit 6bbeb276b71f",
+    mend="extend page_table_b; who touches it faults with no handler",
 )
 def table_b_covers(case: Case) -> Iterator[Found]:
     """Everything the copy, the stub and the new kernel's first instructions touch."""
@@ -300,7 +300,6 @@ def table_b_covers(case: Case) -> Iterator[Found]:
                     "for": named.what,
                     "left out": f"{sum(each.size for each in missing):#x} bytes in all",
                 },
-                mend="extend page_table_b; who touches it faults with no handler",
             )
             return
 
@@ -310,6 +309,7 @@ def table_b_covers(case: Case) -> Iterator[Found]:
     Step.TABLE_B,
     says="page_table_b maps nothing that the plan does not need, and no hole or reserved range.",
     source="Linux commit cc31744a2945 (UV machines halt when more is mapped)",
+    mend="leave it unmapped, with smaller pages at the edges: a CPU may read ahead into it",
     promise=Promise.EXACT_TABLES,
     weak=True,
 )
@@ -347,6 +347,7 @@ def _backed(host: Host) -> tuple[Extent, ...]:
     Step.TABLE_B,
     says="With 5 levels a new kernel that wants 4 reads the top of page_table_b as it is meant.",
     source="LKML, 3 November 2025: Fix page table access in 5-level to 4-level paging transition",
+    mend="keep CR3 to an address, and bits 52 to 63 of the first entry clear",
 )
 def table_b_top(case: Case) -> Iterator[Found]:
     """Linux that goes from 5 levels to 4 takes the word at CR3 for the address of its next table.
@@ -381,7 +382,6 @@ def table_b_top(case: Case) -> Iterator[Found]:
                 " part of an address",
                 evidence={"bits": f"{bits:#x} {at}"},
                 step=step,
-                mend="keep CR3 to an address, and bits 52 to 63 of the first entry clear",
             )
 
 

@@ -28,6 +28,7 @@ it."""
     Step.CALL,
     says="No instruction is fetched outside the page at V, the control page and the entry stub.",
     source="the thread, steps 1 to 6",
+    mend="see where the jump came from: whatever lies there happened to be executable",
     needs={Sight.TRANSLATIONS},
 )
 def fetch_owned(case: Case) -> Iterator[Found]:
@@ -49,7 +50,6 @@ def fetch_owned(case: Case) -> Iterator[Found]:
                 " the walk lies",
                 evidence={"there": owner(case, each.phys), "instruction": str(each.instruction)},
                 step=each.step,
-                mend="see where the jump came from: whatever lies there happened to be executable",
             )
             return
 
@@ -59,6 +59,7 @@ def fetch_owned(case: Case) -> Iterator[Found]:
     Step.STATE,
     says="Between the old kernel's stack and a dead idt nothing is done that may fault.",
     source="SDM volume 3, 6.14: an exception pushes onto the stack in use; FRED (346446), 5.1",
+    mend="lidt with limit 0, and CR4.FRED off, before the stack is given up or right after it",
     needs={Sight.INSTRUCTIONS, Sight.REGISTER_WRITES, Sight.STORES, Sight.LOADS},
     promise=Promise.IDT_DROPPED,
     weak=True,
@@ -88,7 +89,6 @@ def fault_window(case: Case) -> Iterator[Found]:
             break
     if opened is None or armed:
         return  # an idt that is never disarmed: see idt-gone
-    mend = "lidt with limit 0, and CR4.FRED off, before the stack is given up or right after it"
     for write in case.run.register_writes:
         if opened < write.instruction < closed and write.register not in QUIET:
             yield finding(
@@ -99,7 +99,6 @@ def fault_window(case: Case) -> Iterator[Found]:
                     "instruction": str(write.instruction),
                 },
                 step=write.step,
-                mend=mend,
             )
             return
     page = case.control_page
@@ -112,6 +111,5 @@ def fault_window(case: Case) -> Iterator[Found]:
                 " found, and its stack is gone",
                 evidence={"there": owner(case, phys), "instruction": str(index)},
                 step=Step(step),
-                mend=mend,
             )
             return

@@ -93,6 +93,7 @@ def _row(design: str, verdict: Verdict) -> Row:
             or (write.register == "cr4" and bool(write.before & ~write.after & CR4_PGE))
             for write in run.register_writes
         ),
+        asked=verdict.asked,
     )
 
 

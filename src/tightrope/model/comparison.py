@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tightrope.model.verdict import Outcome
+    from tightrope.model.verdict import Criterion, Outcome
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,3 +34,5 @@ class Row:
     instructions: int
     flushes: int
     """Writes of CR3, and of CR4 that clear PGE."""
+    asked: tuple[Criterion, ...] = ()
+    """The rules that its rehearsal was asked."""

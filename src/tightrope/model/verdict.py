@@ -41,6 +41,8 @@ class Criterion:
     step: Step
     says: str
     source: str
+    mend: str
+    """What mends it, whichever way it was broken; a finding may know more."""
     breakages: tuple[str, ...] = ()
     """Sabotages of the shipped kernel that break it first."""
 

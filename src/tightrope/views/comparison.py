@@ -11,7 +11,7 @@ from typing import TypedDict
 from tightrope.model import Outcome
 from tightrope.model.comparison import Row
 from tightrope.model.sheet import Column, Line, Section, Sheet, Table, Text
-from tightrope.views import words
+from tightrope.views import rules, words
 from tightrope.views.view import View
 
 COLUMNS = (
@@ -28,14 +28,16 @@ COLUMNS = (
 
 
 def sheet(rows: Sequence[Row]) -> Sheet:
-    """The table, and below it why a design falls, or cannot exist."""
+    """The table, below it why a design falls, or cannot exist, and what each was asked."""
     table = Table(columns=COLUMNS, rows=tuple(_cells(row) for row in rows))
     reasons = (
         Line(f"{row.design} {row.outcome.value if row.outcome else 'cannot exist'}: {row.detail}")
         for row in rows
         if row.detail
     )
-    return Sheet((Section(None, (table, *reasons)),), headline=headline(rows))
+    asked = tuple(dict.fromkeys(each for row in rows for each in row.asked))
+    below = (rules.asked(asked),) if asked else ()
+    return Sheet((Section(None, (table, *reasons)), *below), headline=headline(rows))
 
 
 def headline(rows: Sequence[Row]) -> Text:

@@ -22,14 +22,15 @@ ASKED = (
 
 
 def sheet(rules: Sequence[Criterion]) -> Sheet:
-    """Two lines a rule."""
+    """Three lines a rule."""
     return Sheet((Section(None, (Pairs(rows=tuple(_rows(rules)), names=NAMES),)),))
 
 
 def _rows(rules: Sequence[Criterion]) -> Iterator[tuple[str, str]]:
     for rule in rules:
         yield rule.rule, f"step {int(rule.step)}  {rule.says}"
-        yield "", f"        {rule.source}"
+        yield "", f"source: {rule.source}"
+        yield "", f"mend: {rule.mend}"
 
 
 def asked(rules: Sequence[Criterion]) -> Section:
@@ -46,6 +47,7 @@ class RuleFacts(TypedDict):
     step: int
     says: str
     source: str
+    mend: str
 
 
 class RulesFacts(TypedDict):
@@ -54,23 +56,29 @@ class RulesFacts(TypedDict):
     rules: list[RuleFacts]
 
 
+def _facts(rule: Criterion) -> RuleFacts:
+    return {
+        "rule": rule.rule,
+        "step": int(rule.step),
+        "says": rule.says,
+        "source": rule.source,
+        "mend": rule.mend,
+    }
+
+
 def facts(rules: Sequence[Criterion]) -> RulesFacts:
     """One object per rule."""
-    return {
-        "rules": [
-            {"rule": each.rule, "step": int(each.step), "says": each.says, "source": each.source}
-            for each in rules
-        ]
-    }
+    return {"rules": [_facts(each) for each in rules]}
 
 
 VIEW = View(name="rules", version=1, shape=RulesFacts, sheet=sheet, facts=facts)
 
 
 def one(rule: Criterion) -> Sheet:
-    """A rule alone: what it asks, who says so, and how to see it broken."""
+    """A rule alone: what it asks, who says so, what mends it, and how to see it broken."""
     step = f"step {int(rule.step)}" if rule.step else "before the walk"
     rows = [("asks", rule.says), ("at", step), ("says who", rule.source)]
+    rows.append(("what mends it", rule.mend))
     tries = [f"tightrope rehearse --shipped --sabotage {each}" for each in rule.breakages]
     rows += [("see it broken" if not number else "", each) for number, each in enumerate(tries)]
     if not tries:
@@ -86,13 +94,7 @@ class OneRuleFacts(RuleFacts):
 
 def one_facts(rule: Criterion) -> OneRuleFacts:
     """The same for programs."""
-    return {
-        "rule": rule.rule,
-        "step": int(rule.step),
-        "says": rule.says,
-        "source": rule.source,
-        "sabotages": list(rule.breakages),
-    }
+    return {**_facts(rule), "sabotages": list(rule.breakages)}
 
 
 RULE = View(name="rule", version=1, shape=OneRuleFacts, sheet=one, facts=one_facts)

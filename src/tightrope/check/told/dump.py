@@ -32,6 +32,7 @@ FIRST_MIB = Extent(0, 1 << 20)
     Step.PREPARE,
     says="The new kernel may write nothing that its core header leads to.",
     source="Linux commit 7c321eb2b843: low memory is left out where it is not backed up",
+    mend="leave it out, or lead it to a backup that the memory map reserves",
 )
 def dump_survives(case: Case) -> Iterator[Found]:
     """The new kernel may write nothing that its core header leads to."""
@@ -40,7 +41,6 @@ def dump_survives(case: Case) -> Iterator[Found]:
             f"the core header reads {phys:#x} of the old kernel at {at:#x},"
             " which the new kernel may write",
             evidence={"it reads": str(extent), "the new kernel's RAM": str(mine)},
-            mend="leave it out, or lead it to a backup that the memory map reserves",
         )
         return
 
@@ -77,6 +77,7 @@ def unsaved(case: Case) -> Iterator[tuple[int, int, NDArray[np.int64], int]]:
     Step.COPY,
     says="At the entry of a crash kexec the backup holds what low memory held.",
     source="kexec-tools purgatory/arch/i386/crashdump_backup.c",
+    mend="copy it before the new kernel writes there: its entry is the last moment",
 )
 def backup_complete(case: Case) -> Iterator[Found]:
     """At the entry the backup holds what low memory held."""
@@ -86,7 +87,6 @@ def backup_complete(case: Case) -> Iterator[Found]:
         yield finding(
             f"low memory is not saved: {source:#x} is not at {copy:#x}",
             evidence={"wrong bytes": str(len(bad)), "of": f"{size:#x}"},
-            mend="copy it before the new kernel writes there: its entry is the last moment",
         )
         return
 
@@ -96,6 +96,7 @@ def backup_complete(case: Case) -> Iterator[Found]:
     Step.COPY,
     says="The core header names the old kernel's machine, text, notes and memory, and nothing else.",
     source="Linux kernel/crash_core.c, crash_prepare_elf64_headers; fs/proc/vmcore.c",
+    mend="write it from the old kernel's memory map and mappings, or its dump cannot be read",
 )
 def core_header_told(case: Case) -> Iterator[Found]:
     """The core header that the command line leads to is the old kernel's, row by row."""
@@ -118,7 +119,6 @@ def core_header_told(case: Case) -> Iterator[Found]:
         yield finding(
             f"the core header is not this old kernel's: {problem}",
             evidence={"it lies at": "?" if at is None else f"{at:#x}"},
-            mend="write it from the old kernel's memory map and mappings, or its dump cannot be read",
         )
 
 
@@ -127,6 +127,7 @@ def core_header_told(case: Case) -> Iterator[Found]:
     Step.PREPARE,
     says="The core header leads to the notes of the old kernel: without one there is no /proc/vmcore.",
     source="Linux fs/proc/vmcore.c, vmcore_init; seen on 7.3.4",
+    mend="give the host its [[crash_note]]: `tightrope host capture` as root reads them",
 )
 def dump_has_notes(case: Case) -> Iterator[Found]:
     """A crash kernel whose core header has no note makes no dump, whatever memory it names."""
@@ -142,7 +143,6 @@ def dump_has_notes(case: Case) -> Iterator[Found]:
         yield finding(
             "the core header has no note, and a crash kernel without notes has no /proc/vmcore",
             evidence={"the host's notes": str(len(case.host.crash_notes))},
-            mend="give the host its [[crash_note]]: `tightrope host capture` as root reads them",
         )
 
 
@@ -155,6 +155,7 @@ REACH_32 = 1 << 36
     Step.PREPARE,
     says="The notes of a 32-bit crash kernel's core header lie below 64 GiB, where it can read them.",
     source="SDM 4.4: PAE of Linux's; Xen commit 3355c1a2a6: notes above the limit of 32-bit tools",
+    mend="reserve the notes below 64 GiB, or take a 64-bit crash kernel",
 )
 def dump_in_reach(case: Case) -> Iterator[Found]:
     """A kernel that has no 64-bit entry reads its notes by addresses of 36 bits."""
@@ -171,7 +172,6 @@ def dump_in_reach(case: Case) -> Iterator[Found]:
             yield finding(
                 f"the core header has a note at {row.offset}, and a 32-bit kernel ends at 64 GiB",
                 evidence={"the note": str(row.old)},
-                mend="reserve the notes below 64 GiB, or take a 64-bit crash kernel",
             )
             return
 

@@ -52,6 +52,7 @@ def carried(page: ZeroPage) -> bool:
     Step.COPY,
     says="What the new kernel is told of EFI is what the firmware and the old kernel left of it.",
     source="Linux arch/x86/kernel/kexec-bzimage64.c, setup_efi_state(); arch/x86/platform/efi/efi.c",
+    mend="hand on what /sys/firmware/efi and the old kernel's boot_params say",
 )
 def efi_told(case: Case) -> Iterator[Found]:
     """efi_info, the node and the map, field by field."""
@@ -65,7 +66,6 @@ def efi_told(case: Case) -> Iterator[Found]:
             yield finding(
                 f"the new kernel is told that {what} is {got:#x}, not {right:#x}",
                 evidence={"boot_params": f"{page.at:#x}"},
-                mend="hand on what /sys/firmware/efi and the old kernel's boot_params say",
             )
             return
 

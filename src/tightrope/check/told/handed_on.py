@@ -77,6 +77,7 @@ def _now(case: Case) -> Entered | None:
     Step.COPY,
     says="From hop to hop the memory map keeps its RAM, and gets no row more.",
     source="Linux commit 7fd817c90650: a seed was reserved at every kexec, until the map was full",
+    mend="hand on the memory map that was handed over, with no row that this hop alone needs",
 )
 def hop_keeps_memory(case: Case) -> Iterator[Found]:
     """Whole pages of RAM, and the number of rows."""
@@ -106,6 +107,7 @@ def hop_keeps_memory(case: Case) -> Iterator[Found]:
     Step.COPY,
     says="From hop to hop setup_data keeps its nodes, and gets none more.",
     source="Linux commit 7fd817c90650; struct setup_data (arch/x86/include/uapi/asm/setup_data.h)",
+    mend="make the list anew at each load, of what this kernel was handed",
 )
 def hop_keeps_setup_data(case: Case) -> Iterator[Found]:
     """The nodes by their types, and the bytes of all of a type."""
@@ -132,7 +134,6 @@ def hop_keeps_setup_data(case: Case) -> Iterator[Found]:
         yield finding(
             f"setup_data {how}",
             evidence={"types": "asm/setup_data.h: 1 e820, 4 EFI, 9 a seed, 10 KHO"},
-            mend="make the list anew at each load, of what this kernel was handed",
         )
         return
 
@@ -142,6 +143,7 @@ def hop_keeps_setup_data(case: Case) -> Iterator[Found]:
     Step.COPY,
     says="From hop to hop boot_params keeps its RSDP, EFI and screen, and the command line its length.",
     source="Linux setup_boot_parameters() in arch/x86/kernel/kexec-bzimage64.c",
+    mend="hand on what the firmware told the first kernel, and begin with the line that was asked for",
 )
 def hop_keeps_fields(case: Case) -> Iterator[Found]:
     """What a kernel finds its firmware and its screen by."""

@@ -113,6 +113,7 @@ READERS: Mapping[Protocol, Callable[[Memory, int], Told]] = {
     Step.COPY,
     says="What Multiboot or PVH hands over can be read: command line, modules and memory map.",
     source="Multiboot 0.6.96, 3.3; Multiboot2 2.0, 3.6; Xen hvm/start_info.h",
+    mend="write it as the protocol has it, and keep its addresses inside it",
 )
 def information(case: Case) -> Iterator[Found]:
     """Command line, modules and memory map are what the plan and the host have."""
@@ -126,10 +127,7 @@ def information(case: Case) -> Iterator[Found]:
     except (Garbled, MachineError, ValueError) as err:
         problems = (str(err),)
     for problem in problems[:1]:
-        yield finding(
-            f"what is handed over at {at:#x} is not what was planned: {problem}",
-            mend="write it as the protocol has it, and keep its addresses inside it",
-        )
+        yield finding(f"what is handed over at {at:#x} is not what was planned: {problem}")
 
 
 def _differences(case: Case, told: Told) -> Iterator[str]:

@@ -30,6 +30,7 @@ RSDP = "acpi_rsdp="
     Step.COPY,
     says="At the entry the kernel's bytes are the image's, with zeros where it asks for them.",
     source="Linux Documentation/arch/x86/boot.rst, Loading The Rest of The Kernel; System V ABI, PT_LOAD",
+    mend="load what the image holds, where its entry says",
 )
 def kernel_as_given(case: Case) -> Iterator[Found]:
     """Each part of the image at its offset from the base."""
@@ -43,19 +44,15 @@ def kernel_as_given(case: Case) -> Iterator[Found]:
         try:
             bad = _differs(case, part, place)
         except MachineError as err:
-            yield finding(f"the kernel cannot be where it is entered: {err}", mend=_MEND)
+            yield finding(f"the kernel cannot be where it is entered: {err}")
             return
         if len(bad):
             yield finding(
                 f"part {number} of the kernel is not the image's: byte {bad[0]:#x}, at"
                 f" {place.start + int(bad[0]):#x}",
                 evidence={"wrong bytes": str(len(bad)), "image": image.source},
-                mend=_MEND,
             )
             return
-
-
-_MEND = "load what the image holds, where its entry says"
 
 
 def _differs(case: Case, part: Part, place: Extent) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
@@ -81,6 +78,7 @@ def _differs(case: Case, part: Part, place: Extent) -> np.ndarray[tuple[int], np
     Step.COPY,
     says="The initrd, or each module, lies where the new kernel is told, byte for byte as given.",
     source="Linux arch/x86/kernel/setup.c, get_ramdisk_image; Multiboot 0.6.96, 3.3; Xen hvm/start_info.h",
+    mend="point the new kernel at what was loaded, with its very size",
 )
 def initrd_as_given(case: Case) -> Iterator[Found]:
     """What the new kernel finds at each address against what was given."""
@@ -90,12 +88,10 @@ def initrd_as_given(case: Case) -> Iterator[Found]:
     inputs = case.intent.inputs
     given = [("the initrd", inputs.initrd)] if inputs.initrd is not None else []
     given += [(f"module {number}", each.data) for number, each in enumerate(inputs.modules, 1)]
-    mend = "point the new kernel at what was loaded, with its very size"
     if len(told.modules) != len(given):
         yield finding(
             f"the new kernel is told of {len(told.modules)} of {len(given)}"
             f" {'initrd' if case.linux else 'modules'}",
-            mend=mend,
         )
         return
     for (name, data), place in zip(given, told.modules, strict=True):
@@ -116,7 +112,6 @@ def initrd_as_given(case: Case) -> Iterator[Found]:
             yield finding(
                 f"{name} is not what was given: {problem}",
                 evidence={"the new kernel looks at": str(place)},
-                mend=mend,
             )
             return
 
@@ -126,6 +121,7 @@ def initrd_as_given(case: Case) -> Iterator[Found]:
     Step.COPY,
     says="The command line that the new kernel reads is the one that was given.",
     source="Linux arch/x86/kernel/setup.c, get_cmd_line_ptr; a crash kernel's first word: kexec-bzimage64.c",
+    mend="hand over the line as it was given, and its address",
 )
 def command_line_as_given(case: Case) -> Iterator[Found]:
     """The line, but for the word that leads a crash kernel to its core header."""
@@ -145,7 +141,6 @@ def command_line_as_given(case: Case) -> Iterator[Found]:
         yield finding(
             f"the new kernel reads the command line {_text(told.line)!r}, and was to read"
             f" {_text(wanted)!r}",
-            mend="hand over the line as it was given, and its address",
         )
 
 

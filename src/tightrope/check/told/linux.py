@@ -57,6 +57,7 @@ EFI = frozenset({"efi_info", "secure_boot"})
     Step.COPY,
     says="Every field of boot_params is what the image's header or the host says, or empty.",
     source="Linux Documentation/arch/x86/zero-page.rst and boot.rst",
+    mend="start from zeros, copy the setup header, fill in what is known: nothing else",
 )
 def boot_params_told(case: Case) -> Iterator[Found]:
     """The zero page, field by field; then what hangs on it."""
@@ -76,7 +77,6 @@ def boot_params_told(case: Case) -> Iterator[Found]:
             yield finding(
                 f"{place.name} of boot_params is {_shown(got)}, not {_shown(known)}",
                 evidence={"at": f"{page.at + place.at:#x}", "bytes": str(place.size)},
-                mend="start from zeros, copy the setup header, fill in what is known: nothing else",
             )
             return
     used = ROW.size * min(page.field("e820_entries"), 128)
@@ -100,6 +100,7 @@ def boot_params_told(case: Case) -> Iterator[Found]:
     Step.COPY,
     says="The memory map in boot_params is the memory that there is, and the new kernel's to use.",
     source="Linux arch/x86/kernel/e820.c; Documentation/arch/x86/boot.rst",
+    mend="tell the new kernel of what the firmware told the old one",
 )
 def memory_told(case: Case) -> Iterator[Found]:
     """The e820 table against the host's map."""
@@ -116,7 +117,6 @@ def memory_told(case: Case) -> Iterator[Found]:
         yield finding(
             f"the memory map of boot_params is not that of this machine: {problem}",
             evidence={"rows": str(page.field("e820_entries"))},
-            mend="tell the new kernel of what the firmware told the old one",
         )
 
 

@@ -23,6 +23,7 @@ OVERWRITES = "the thread: 'passed to the hypervisor that overwrites the contents
     Step.PREPARE,
     says="With Xen's v1 the hypervisor has overwritten page_table_a with its own V.",
     source=OVERWRITES,
+    mend="let the hypervisor fill the pages of page_table_a again, for the fixmap's V",
 )
 def overwritten(case: Case) -> Iterator[Found]:
     """With v1 the hypervisor overwrites page_table_a: its own V, and not the V of bare Linux."""
@@ -37,7 +38,6 @@ def overwritten(case: Case) -> Iterator[Found]:
         f"page_table_a still has what dom0 filled in: V of bare Linux = {dom0.relocation:#x}"
         f" leads to the control page, and the hypervisor calls {case.intent.relocation:#x}",
         evidence={visit.level: f"{visit.entry:#x} at {visit.at:#x}" for visit in bare.visits},
-        mend="let the hypervisor fill the pages of page_table_a again, for the fixmap's V",
     )
 
 
@@ -46,6 +46,7 @@ def overwritten(case: Case) -> Iterator[Found]:
     Step.CALL,
     says="With Xen's v1 the hypervisor calls the fixmap that it gave to the control page.",
     source="the thread, step 1b: 'We simply jump to a NX-safe mapped location (fixmap)'",
+    mend="overwrite the odd slots with fix_to_virt() when the image is loaded, and call slot 1",
 )
 def calls_fixmap(case: Case) -> Iterator[Found]:
     """With v1 the hypervisor calls the address that it put into VA_CONTROL_PAGE itself."""
@@ -64,7 +65,6 @@ def calls_fixmap(case: Case) -> Iterator[Found]:
     yield finding(
         f"the hypervisor calls {rip:#x}: {what}; {fixmap} {case.intent.relocation:#x}",
         evidence={"VA_CONTROL_PAGE": f"{kept:#x}", "fixmap": f"{case.intent.relocation:#x}"},
-        mend="overwrite the odd slots with fix_to_virt() when the image is loaded, and call slot 1",
     )
 
 
@@ -73,6 +73,7 @@ def calls_fixmap(case: Case) -> Iterator[Found]:
     Step.CALL,
     says="The hypervisor maps V executable, and every page of v1's list at its fixmap.",
     source="the thread, step 1b; machine_kexec_load of Xen 3.0.4",
+    mend="set_fixmap() of the page, present, writable and without NX",
 )
 def fixmap_maps(case: Case) -> Iterator[Found]:
     """The hypervisor maps V, and with v1 every page of the list, in the tables in use at the
@@ -97,7 +98,6 @@ def fixmap_maps(case: Case) -> Iterator[Found]:
         yield finding(
             f"the hypervisor cannot use {name} = {virt:#x} for a {access.value}: {problem}",
             evidence={visit.level: f"{visit.entry:#x} at {visit.at:#x}" for visit in got.visits},
-            mend="set_fixmap() of the page, present, writable and without NX",
         )
         return
 
@@ -107,6 +107,7 @@ def fixmap_maps(case: Case) -> Iterator[Found]:
     Step.TABLE_A,
     says="With Xen's v2 everything is mapped in pages of 4 KiB.",
     source="machine_kexec_add_page in xen/arch/x86/machine_kexec.c",
+    mend="map what was asked for page by page: nothing else may be reached",
 )
 def small_pages(case: Case) -> Iterator[Found]:
     """v2's tables have pages of 4 KiB alone."""
@@ -117,6 +118,5 @@ def small_pages(case: Case) -> Iterator[Found]:
     if len(large):
         at = int(large[0])
         yield finding(
-            f"{int(mapped.virt[at]):#x} is mapped in a page of {int(mapped.size[at]):#x} bytes",
-            mend="map what was asked for page by page: nothing else may be reached",
+            f"{int(mapped.virt[at]):#x} is mapped in a page of {int(mapped.size[at]):#x} bytes"
         )

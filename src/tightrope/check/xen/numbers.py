@@ -65,7 +65,6 @@ def _named(where: str, pseudo: int, machine: int, case: Case, *, step: Step | No
             "at machine": f"{pseudo:#x}: {owner(case, pseudo)}",
         },
         step=step,
-        mend=MEND,
     )
 
 
@@ -74,6 +73,7 @@ def _named(where: str, pseudo: int, machine: int, case: Case, *, step: Step | No
     Step.PREPARE,
     says="Under Xen the page list and page_list hold machine addresses.",
     source=THREAD,
+    mend=MEND,
 )
 def list_machine(case: Case) -> Iterator[Found]:
     """Words of the page list and slots of page_list are machine addresses."""
@@ -110,6 +110,7 @@ def list_machine(case: Case) -> Iterator[Found]:
     Step.PREPARE,
     says="Under Xen every entry of the tables holds a machine address.",
     source=THREAD,
+    mend=MEND,
 )
 def entries_machine(case: Case) -> Iterator[Found]:
     """Every entry of the tables holds a machine address."""
@@ -176,6 +177,7 @@ def _children(case: Case, tables: Tables) -> Iterator[tuple[int, int]]:
     Step.TABLE_A,
     says="Under Xen CR3 is loaded with machine addresses.",
     source=THREAD,
+    mend=MEND,
     needs={Sight.REGISTER_WRITES},
 )
 def cr3_machine(case: Case) -> Iterator[Found]:

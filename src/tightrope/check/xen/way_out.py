@@ -36,6 +36,7 @@ def mmu(case: Case, tables: Tables, *, wide: bool) -> Mmu:
     Step.CALL,
     says="A 64-bit hypervisor's way to 32-bit code is mapped in its 4-level and its PAE tables.",
     source="x86_64/compat_kexec.S of Xen 3.1 to 4.3: PML4[0] and compat_pg_table",
+    mend="map the code there, in both tables, when the image is loaded",
 )
 def way_out_maps(case: Case) -> Iterator[Found]:
     """Both trees map the code and the words, and the second one the pages of page_list."""
@@ -77,6 +78,7 @@ def way_out_maps(case: Case) -> Iterator[Found]:
     Step.CALL,
     says="A 64-bit hypervisor leaves long mode before it calls a 32-bit dom0's code.",
     source="SDM 9.8.5.4; x86_64/compat_kexec.S of Xen 3.1 to 4.3",
+    mend="clear EFER.LME while paging is off",
     needs={Sight.REGISTER_WRITES},
 )
 def long_mode_left(case: Case) -> Iterator[Found]:
@@ -95,7 +97,6 @@ def long_mode_left(case: Case) -> Iterator[Found]:
                     f"`{case.run.texts.get(write.rip, '?')}` at {write.rip:#x} turns paging on with"
                     " EFER.LME set: that is long mode again, and 32-bit tables are read as 4-level ones",
                     evidence={"EFER": f"{efer:#x}", "CR0": f"{cr0:#x}"},
-                    mend="clear EFER.LME while paging is off",
                 )
                 return
         elif write.register == "efer":

@@ -13,7 +13,10 @@ from tightrope.cli.values import chosen
 def which(parser: ArgumentParser) -> None:
     """One of them."""
     parser.add_argument(
-        "rule", metavar="RULE", nargs="?", help="one of them, and what breaks it; without it all"
+        "rule",
+        metavar="RULE",
+        nargs="?",
+        help="one of them, what mends it and what breaks it; without it all",
     )
 
 
