@@ -27,6 +27,8 @@ from tightrope.x86.survey import Mappings, survey
 MOST = 200
 """Ranges of one tree that are listed before the rest is only counted."""
 CALLED = "V, where the relocation code is called"
+FEW, REASONS = 3, 12
+"""Names of what lies in a range, and reasons for it, before the rest is only counted."""
 UNASKED = "nothing that the plan asks for"
 _RIGHTS = ("w", "x", "u", "g")
 
@@ -132,13 +134,13 @@ class Known:
         self._starts = np.array([each.start for each, _ in out], np.uint64)
         self._ends = np.array([each.end for each, _ in out], np.uint64)
 
-    def within(self, extent: Extent) -> str:
-        """The names of what lies in an extent; RAM where it is more than a few things."""
+    def within(self, extent: Extent, *, most: int = FEW) -> str:
+        """The names of what lies in an extent, and how many more where they are more than `most`."""
         start, end = np.uint64(extent.start), np.uint64(extent.end)
         there = np.maximum(self._starts, start) < np.minimum(self._ends, end)
         names = dict.fromkeys(self._names[number] for number in np.flatnonzero(there).tolist())
-        few = list(names)[:3]
-        return ", ".join(few) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        more = len(names) - most
+        return ", ".join(list(names)[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def _lying(built: Handover) -> Iterator[tuple[Extent, str]]:
@@ -159,7 +161,7 @@ def _asked(built: Handover) -> Iterator[tuple[Extent, str]]:
 
 def _because(asked: Known, virt: Extent, phys: int, v: Extent) -> str:
     """Why a range is in tables that were made for the walk."""
-    itself = asked.within(virt) if virt.start == phys else ""
+    itself = asked.within(virt, most=REASONS) if virt.start == phys else ""
     return ", ".join(filter(None, (CALLED if v.overlaps(virt) else "", itself)))
 
 
