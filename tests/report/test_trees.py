@@ -82,6 +82,7 @@ def test_every_mode_has_its_trees(paging: Paging, capsys: pytest.CaptureFixture[
     wanted = ["the current pgd", "page_table_a"] + ["page_table_b"] * paging.long_mode
     assert names == wanted
     assert all(each["ranges"] for each in document["trees"])
+    assert all(one["because"] for each in document["trees"][1:] for one in each["ranges"])
 
 
 def test_the_screen_has_a_table_a_tree_and_the_facts_have_the_same() -> None:

@@ -34,7 +34,6 @@ from tightrope.model import (
     Stop,
     Tables,
 )
-from tightrope.model.modes import MODES
 from tightrope.model.watched import Apart
 from tightrope.x86.cpu import CR4_PAE, CR4_PGE, EFER_LMA, EFER_LME
 from tightrope.x86.survey import Mappings, survey
@@ -42,7 +41,6 @@ from tightrope.x86.walk import Access, Mmu, Refused, Translated, entries_in, wal
 
 T = TypeVar("T")
 
-ADDRESS = 0xF_FFFF_FFFF_F000
 """Bits 51:12 of an entry: where it leads (SDM 4.5.4)."""
 
 OWN_STACK = (SegmentRole.ENTRY_STUB, SegmentRole.PURGATORY)
@@ -348,17 +346,8 @@ class Case:
 
     @cached_property
     def needed_b(self) -> tuple[Named, ...]:
-        """What the plan wants page_table_b to reach, and its own top where the mode's kernels read
-        it."""
-        tables = self.handover.page_table_b
-        if tables is None or not MODES[self.host.paging].reads_root:
-            return self.intent.identity
-        second = int.from_bytes(tables.pages[tables.root][:8], "little") & ADDRESS
-        return (
-            *self.intent.identity,
-            Named(extent=Extent.sized(tables.root, PAGE_SIZE), what="page_table_b's own root"),
-            Named(extent=Extent.sized(second, PAGE_SIZE), what="page_table_b's second level"),
-        )
+        """What page_table_b has to reach, each with its reason."""
+        return self.handover.needed_b
 
 
 def owner(case: Case, phys: int) -> str:

@@ -10,7 +10,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from tightrope.memory import PAGE_SIZE, Phys
+from tightrope.memory import PAGE_SIZE, Extent, Phys
+from tightrope.model.host import Named
+from tightrope.model.modes import MODES
 from tightrope.model.participant import Code, Participant, Trees, relocation_code
 from tightrope.model.plan import Plan
 from tightrope.model.world import Piece, PieceRole
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
     from tightrope.model.image import Buffer
     from tightrope.model.intent import Intent, Segment
     from tightrope.model.world import World
+
+ADDRESS = 0xF_FFFF_FFFF_F000
+"""Bits 12 to 51 of an entry that leads to a table (SDM 4.5.4)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,6 +78,20 @@ class Handover:
     def host(self) -> Host:
         """The old kernel."""
         return self.world.host
+
+    @property
+    def needed_b(self) -> tuple[Named, ...]:
+        """What the plan wants page_table_b to reach, and its own top where the mode's kernels read
+        it, each with its reason."""
+        tables = self.page_table_b
+        if tables is None or not MODES[self.host.paging].reads_root:
+            return self.intent.identity
+        second = int.from_bytes(tables.pages[tables.root][:8], "little") & ADDRESS
+        return (
+            *self.intent.identity,
+            Named(extent=Extent.sized(tables.root, PAGE_SIZE), what="page_table_b's own root"),
+            Named(extent=Extent.sized(second, PAGE_SIZE), what="page_table_b's second level"),
+        )
 
     @property
     def relocation_code(self) -> Participant:

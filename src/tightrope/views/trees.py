@@ -4,7 +4,8 @@
     where its entries lie: PT 2      because of: V, where the relocation code is called
 
 Rules: read from the tables' own bytes, by the sweep that the rules use too; what lies there is said
-by the plan, the host and the handover; why it is mapped by the plan, which asks for it.  Linear addresses are sign-extended; sizes are bytes.
+by the plan, the host and the handover; why it is mapped by the plan, which asks for it.  Linear
+addresses are sign-extended; sizes are bytes.
 """
 
 from __future__ import annotations
@@ -135,7 +136,7 @@ class Known:
         self._ends = np.array([each.end for each, _ in out], np.uint64)
 
     def within(self, extent: Extent, *, most: int = FEW) -> str:
-        """The names of what lies in an extent, and how many more where they are more than `most`."""
+        """The names of what lies in an extent, `most` of them, and how many more."""
         start, end = np.uint64(extent.start), np.uint64(extent.end)
         there = np.maximum(self._starts, start) < np.minimum(self._ends, end)
         names = dict.fromkeys(self._names[number] for number in np.flatnonzero(there).tolist())
@@ -149,14 +150,14 @@ def _lying(built: Handover) -> Iterator[tuple[Extent, str]]:
     yield Extent.sized(intent.control_page, PAGE_SIZE), "the control page"
     yield from ((each.extent, each.what) for each in built.pieces)
     yield from ((each.destination, each.name) for each in intent.segments)
-    yield from _asked(built)
+    yield from ((each.extent, each.what) for each in intent.identity)
     yield Extent.sized(host.text.phys, host.text.size), "the old kernel's image"
     yield from ((each.extent, each.what) for each in (*host.busy, *host.firmware))
 
 
 def _asked(built: Handover) -> Iterator[tuple[Extent, str]]:
     """What has to be mapped to itself, and why."""
-    yield from ((each.extent, each.what) for each in built.intent.identity)
+    yield from ((each.extent, each.what) for each in built.needed_b)
 
 
 def _because(asked: Known, virt: Extent, phys: int, v: Extent) -> str:
