@@ -135,13 +135,13 @@ class Known:
         self._starts = np.array([each.start for each, _ in out], np.uint64)
         self._ends = np.array([each.end for each, _ in out], np.uint64)
 
-    def within(self, extent: Extent, *, most: int = FEW) -> str:
+    def within(self, extent: Extent, *, most: int = FEW, comma: str = ", ") -> str:
         """The names of what lies in an extent, `most` of them, and how many more."""
         start, end = np.uint64(extent.start), np.uint64(extent.end)
         there = np.maximum(self._starts, start) < np.minimum(self._ends, end)
         names = dict.fromkeys(self._names[number] for number in np.flatnonzero(there).tolist())
         more = len(names) - most
-        return ", ".join(list(names)[:most]) + (f" and {more} more" if more > 0 else "")
+        return comma.join(list(names)[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def _lying(built: Handover) -> Iterator[tuple[Extent, str]]:
@@ -162,8 +162,8 @@ def _asked(built: Handover) -> Iterator[tuple[Extent, str]]:
 
 def _because(asked: Known, virt: Extent, phys: int, v: Extent) -> str:
     """Why a range is in tables that were made for the walk."""
-    itself = asked.within(virt, most=REASONS) if virt.start == phys else ""
-    return ", ".join(filter(None, (CALLED if v.overlaps(virt) else "", itself)))
+    itself = asked.within(virt, most=REASONS, comma="; ") if virt.start == phys else ""
+    return "; ".join(filter(None, (CALLED if v.overlaps(virt) else "", itself)))
 
 
 def sections(built: Handover) -> Iterator[Section]:
