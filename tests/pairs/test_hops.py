@@ -13,6 +13,7 @@ import pytest
 from tests.cli.test_arguments import Shell, tightrope
 from tests.conftest import debian_kernel
 from tests.makers.bzimage import bzimage
+from tests.rehearse.runs import sound
 from tightrope import host, image
 from tightrope.deeds.hops import Left, hops, left
 from tightrope.deeds.loaders import By
@@ -21,9 +22,10 @@ from tightrope.errors import BadInput
 from tightrope.machine.port import Machine
 from tightrope.machine.unicorn import Emulator
 from tightrope.model import Buffer, Host, Image, Loaded, Loader, Outcome, Paging
-from tightrope.model.hops import Hops
+from tightrope.model.hops import Hop, Hops
 from tightrope.model.recording import HeldSegment
 from tightrope.plan import Request
+from tightrope.views.hops import VIEW
 
 __all__ = ["tightrope"]
 """The fixture, which pytest finds here."""
@@ -192,3 +194,10 @@ def test_what_makes_no_sense_is_one_line(
     done = tightrope("rehearse", *words)
     assert (done.status, done.out) == (2, "")
     assert says in done.err
+
+
+def test_the_page_of_several_hops_has_each_rule_once() -> None:
+    hop = Hop(number=1, old="vmlinuz", verdict=sound(), entered=None)
+    made = (hop, replace(hop, number=2))
+    folded = [each for each in VIEW.sheet(Hops(asked=2, made=made)).sections if each.folded]
+    assert [each.title for each in folded] == [f"rules asked: {len(sound().rules)}"]

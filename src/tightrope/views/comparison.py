@@ -35,8 +35,7 @@ def sheet(rows: Sequence[Row]) -> Sheet:
         for row in rows
         if row.detail
     )
-    asked = tuple(dict.fromkeys(each for row in rows for each in row.asked))
-    below = (rules.asked(asked),) if asked else ()
+    below = rules.asked(*(row.asked for row in rows))
     return Sheet((Section(None, (table, *reasons)), *below), headline=headline(rows))
 
 

@@ -12,14 +12,14 @@ from tightrope.model import Loader, Outcome, Plan
 from tightrope.model.entered import Entered
 from tightrope.model.hops import Hop, Hops
 from tightrope.model.sheet import Column, Line, Pairs, Section, Sheet, Span, Table, Text, Tone
-from tightrope.views import words
+from tightrope.views import rules, words
 from tightrope.views.view import View
 
 EVIDENCE = 16
 
 
 def sheet(hops: Hops) -> Sheet:
-    """The table, and each finding."""
+    """The table, each finding, and what every hop was asked."""
     rows = tuple(_row(hop) for hop in hops.made)
     heads = ("hop", "from", "verdict", "rows", "RAM", "setup_data", "RSDP", "EFI", "line")
     widths = [max(map(len, cells)) for cells in zip(heads, *rows, strict=True)]
@@ -36,7 +36,10 @@ def sheet(hops: Hops) -> Sheet:
             " where it was loaded."
         ),
     )
-    return Sheet((*_findings(hops), Section(None, (table, *below))), headline=headline(hops))
+    asked = rules.asked(*(each.verdict.asked for each in hops.made))
+    return Sheet(
+        (*_findings(hops), Section(None, (table, *below)), *asked), headline=headline(hops)
+    )
 
 
 def headline(hops: Hops) -> Text:

@@ -53,7 +53,7 @@ def sheet(verdict: Verdict) -> Sheet:
             Section("memory", (memory_map(built.host, built.intent, built),), detail=True),
             *trees.sections(built),
             Section(None, tuple(_sentence(verdict))),
-            rules.asked(verdict.asked),
+            *rules.asked(verdict.asked),
         ),
         headline=headline(verdict),
     )

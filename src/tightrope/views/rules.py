@@ -33,13 +33,16 @@ def _rows(rules: Sequence[Criterion]) -> Iterator[tuple[str, str]]:
         yield "", f"mend: {rule.mend}"
 
 
-def asked(rules: Sequence[Criterion]) -> Section:
-    """The rules that a verdict was asked, for a page: each with its sentence and who says so."""
+def asked(*verdicts: Sequence[Criterion]) -> Iterator[Section]:
+    """The rules that verdicts rest on, for a page: each once, with its sentence and who says so."""
+    rules = tuple(dict.fromkeys(each for verdict in verdicts for each in verdict))
+    if not rules:
+        return
     table = Table(
         columns=ASKED,
         rows=tuple((each.rule, f"{int(each.step)}", each.says, each.source) for each in rules),
     )
-    return Section(f"rules asked: {len(rules)}", (table,), folded=True)
+    yield Section(f"rules asked: {len(rules)}", (table,), folded=True)
 
 
 class RuleFacts(TypedDict):
