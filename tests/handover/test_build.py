@@ -247,5 +247,7 @@ def test_v_and_p_may_share_upper_tables() -> None:
 
 def test_a_design_that_is_not_there_is_refused_with_those_that_are() -> None:
     plan = example()
-    with pytest.raises(BadInput, match=r"no design 'three-tables'; there is in-place, two-tables,"):
+    with pytest.raises(
+        BadInput, match=r"no design 'three-tables'; there are in-place, two-tables,"
+    ):
         participants.chain(plan, "three-tables")

@@ -129,9 +129,9 @@ def list_covers(case: Case) -> Iterator[Found]:
 
     The plan's own destinations are not asked: the list was written from them.
     """
-    wanted = _pages_of_segments(case)
+    wanted = np.unique(_pages_of_segments(case))  # two that share a page: segments-apart tells it
     got = case.copies.destinations
-    if len(got) == len(wanted) and np.array_equal(np.sort(got), np.sort(wanted)):
+    if len(got) == len(wanted) and np.array_equal(np.sort(got), wanted):
         return
     missing = np.setdiff1d(wanted, got)
     extra = np.setdiff1d(got, wanted)
