@@ -296,7 +296,7 @@ def _linux(path: Path, mode: Paging | None) -> Iterator[Goal]:
         data = path.read_bytes()
     except OSError as err:
         raise BadInput(err.strerror or "cannot be read", source=str(path)) from err
-    found = old_kernel.read(data, str(path))
+    found = old_kernel.code_of(data, str(path))
     if not isinstance(found, old_kernel.OldKernel):
         raise BadInput(
             "is a hypervisor, and there is a proof for Linux's own code alone: rehearse --from walks it",
