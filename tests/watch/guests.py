@@ -23,6 +23,7 @@ from tests.makers import cpio, qcow2
 from tests.perform.jumps import RUN_KEXEC, kexec_tools
 from tightrope import image
 from tightrope.machine.attached import Attached
+from tightrope.machine.qemu.process import below_us
 
 MEBIBYTES = 512
 CRASH = "160M"
@@ -121,7 +122,7 @@ class Guest:
         self.qmp, self.gdb = (os.path.relpath(folder / name) for name in ("qmp", "gdb"))
         self.console = folder / "console"
         """What it has said, as QEMU writes it down."""
-        said = ["qemu-system-x86_64", "-accel", accelerator, "-m", str(MEBIBYTES), "-nodefaults"]
+        said = [*below_us(), "-accel", accelerator, "-m", str(MEBIBYTES), "-nodefaults"]
         said += ["-display", "none", "-smp", str(cpus)]
         said += ["-cpu", "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt"]
         said += ["-kernel", str(kernel), "-initrd", str(initrd)]
