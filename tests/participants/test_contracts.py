@@ -93,7 +93,7 @@ def test_through_xen_the_chain_is_who_really_walks(way: Way) -> None:
 
 
 def test_a_name_that_is_none_is_bad_input_with_those_that_are() -> None:
-    with pytest.raises(BadInput, match="no design 'three'; there is in-place, two-tables"):
+    with pytest.raises(BadInput, match="no design 'three'; there are in-place, two-tables"):
         participants.named("three")
 
 
