@@ -118,7 +118,7 @@ def test_the_table_in_the_docs_is_what_the_script_makes_of_its_files() -> None:
     done = subprocess.run(
         [
             sys.executable, str(REPOSITORY / "scripts/join-pairs"),
-            folder / "predicted.json", "--", folder / "performed.jsonl",
+            folder / "predicted.json", "--", folder / "performed.jsonl", folder / "cloud.jsonl",
         ],
         check=False, capture_output=True, text=True,
     )  # fmt: skip
