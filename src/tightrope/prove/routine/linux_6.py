@@ -34,7 +34,7 @@ from tightrope.prove.isa.machine import Machine
 from tightrope.prove.isa.memory import Memory
 from tightrope.prove.isa.terms import Truth, Word
 from tightrope.prove.routine.contract import Contract, Hypothesis, ListState, Owed, is_copy, page_of
-from tightrope.prove.routine.linux import KEPT, begins
+from tightrope.prove.routine.linux import KEPT, begins, one_root
 from tightrope.x86 import cpu as x86
 
 
@@ -138,12 +138,7 @@ class Linux6(Exchanges):
     def _hypotheses(self) -> Iterator[Hypothesis]:
         n = self.names
         yield from super()._hypotheses()
-        yield Hypothesis(
-            "one-root",
-            "one tree serves before and after the jump",
-            n["table_b"] == n["table_a"],
-            ("handover.designs.whole_memory",),
-        )
+        yield one_root(n)
         yield Hypothesis(
             "no-lass",
             "CR4.LASS is 0, which these kernels do not know",
