@@ -7,13 +7,16 @@ savevm, into a disk of its own that nothing in it sees), and each case comes bac
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
 import select
+import signal
 import socket
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -209,6 +212,15 @@ class Guest:
                     assert "error" not in answer, answer
                 answers.append(answer["return"])
         return answers[1:]
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """QEMU gets no CPU, as on a computer that is very busy."""
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
 
     def status(self) -> str:
         """Its run state, in QMP's words."""

@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -39,6 +40,7 @@ from tests.watch.sabotages import (
 from tests.watch.sabotages import standing as stands
 from tightrope.cli import main
 from tightrope.cli.commands import watch as command
+from tightrope.cli.signals import GRACE
 from tightrope.deeds.explain import Rehearsed, explain
 from tightrope.deeds.rehearse import Stages
 from tightrope.deeds.watch import watch
@@ -231,13 +233,15 @@ def watcher(guest: Guest, *more: str) -> Iterator[subprocess.Popen[str]]:
         yield made
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("how", "busy"), [(signal.SIGINT, False), (signal.SIGTERM, True)])
 def test_a_guest_that_is_left_by_a_signal_does_its_kexec_as_if_nobody_had_been_there(
-    guest_of: Callable[[str], Guest], how: signal.Signals
+    guest_of: Callable[[str], Guest], how: signal.Signals, busy: bool
 ) -> None:
     with case(guest_of("amd64"), "file") as guest:
         with watcher(guest) as made:
-            made.send_signal(how)
+            with guest.frozen() if busy else contextlib.nullcontext():
+                made.send_signal(how)
+                time.sleep(3 * GRACE * busy)
             assert made.wait(SECONDS) == 128 + how
         guest.say(leaves("file"))  # a breakpoint that was left in would stop it for ever
         guest.wait("Linux version")

@@ -10,6 +10,8 @@ half of Python's handler (signal.set_wakeup_fd), in whatever thread of a library
 so the main thread may still sit in a system call, which WAKE ends.
 
 While a system call changes the machine (`sheltered`) a signal waits: neither half interrupts it.
+A command that has to put something back outside this process says how long that may take
+(`takes_leave`).
 
 Rules: what a signal has interrupted is never reported as finished: `Signals.number` is asked before
 anything is printed and before a status is given.  What was changed before it came is told.
@@ -21,12 +23,13 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 
 GRACE = 1.0
-"""Seconds for closing machines and removing temporary files."""
+"""Seconds for closing machines and removing temporary files, all of them ours."""
 WAKE, NUDGE = signal.SIGUSR2, 0.1
 """What our thread sends the main one, never the process; seconds between two."""
 HEEDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -44,6 +47,7 @@ class _Changes:
     def begin(self) -> None:
         """A command begins."""
         self.done = "nothing was changed"
+        self.grace = GRACE
         self.over.set()
 
 
@@ -62,6 +66,11 @@ def sheltered(done: str) -> Iterator[None]:
         raise
     finally:
         _changes.over.set()
+
+
+def takes_leave(seconds: float) -> None:
+    """What this command puts back at its end may take as long; it is not cut off before then."""
+    _changes.grace = seconds
 
 
 def says(number: int) -> str:
@@ -147,7 +156,8 @@ class Signals:
             # Only where somebody has loaded it; z3 gives up what it is at, and Python goes on.
             if solver := sys.modules.get("tightrope.prove.solver"):
                 solver.interrupt()
-            for _ in range(round(GRACE / NUDGE)):
+            limit = time.monotonic() + _changes.grace
+            while time.monotonic() < limit:
                 signal.pthread_kill(self._main, WAKE)
                 if self._over.wait(NUDGE):
                     return

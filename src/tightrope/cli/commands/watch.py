@@ -83,7 +83,8 @@ def guest(parser: ArgumentParser) -> None:
 )
 def watch(options: Namespace) -> int:
     from tightrope import image
-    from tightrope.deeds.watch import attached
+    from tightrope.cli import signals
+    from tightrope.deeds.watch import LEAVE_SECONDS, attached
     from tightrope.deeds.watch import watch as deed
     from tightrope.report.progress import Bar
     from tightrope.views.watched import VIEW
@@ -91,6 +92,7 @@ def watch(options: Namespace) -> int:
     ready(options, [each for each in (options.kernel, options.old_code) if each])
     new = image.read(files.read(options.kernel), options.kernel) if options.kernel else None
     old = files.read(options.old_code) if options.old_code else None
+    signals.takes_leave(LEAVE_SECONDS)
     with attached(options.qmp, options.gdb) as found, closing(Bar()) as bar:
         print("tightrope: attached; looking for its kernel", file=sys.stderr)
         done = deed(

@@ -18,5 +18,6 @@ participants, plan, x86
 """
 
 from tightrope.deeds.watch.deed import attached, watch
+from tightrope.machine.attached import LEAVE_SECONDS
 
-__all__ = ["attached", "watch"]
+__all__ = ["LEAVE_SECONDS", "attached", "watch"]

@@ -11,7 +11,7 @@ be left standing.
 May import: errors, machine.qemu, memory, model, x86
 """
 
-from tightrope.machine.attached.guest import Attached
+from tightrope.machine.attached.guest import LEAVE_SECONDS, Attached
 from tightrope.machine.attached.started import Started
 
-__all__ = ["Attached", "Started"]
+__all__ = ["LEAVE_SECONDS", "Attached", "Started"]

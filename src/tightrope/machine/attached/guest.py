@@ -4,8 +4,9 @@
     qmp   descriptor tables, RAM, CPU model; large memory by pmemsave; events
 
 Rules: what is changed of the guest is where it stops, and that is undone by `leave`, which never
-raises.  A guest with several CPUs is stopped as a whole; registers are those of the one that
-stopped.
+raises.  Signals are held during an exchange, a run and the leaving: what we know of the guest is
+true whenever one comes.  A guest with several CPUs is stopped as a whole; registers are those of
+the one that stopped.
 Source: QEMU docs/system/gdb.rst, gdbstub.c; QMP's reference manual.
 """
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -22,11 +24,14 @@ from pathlib import Path
 from tightrope.errors import BadInput, MachineError, WireError
 from tightrope.machine import stub, wire
 from tightrope.machine.attached.sockets import Connection, left, names
+from tightrope.machine.held import held
 from tightrope.machine.qemu import cpu
 from tightrope.model import Registers
 
 ANSWER_SECONDS = 20.0
 GREET_SECONDS = 10.0
+LEAVE_SECONDS = 3 * ANSWER_SECONDS
+"""The longest that leaving takes: to stop it, to take breakpoints out, to let it go."""
 PIECE = 2048
 """Bytes that one `m` packet asks for: QEMU's stub refuses more."""
 SAVED = 64 << 10
@@ -35,6 +40,10 @@ TURN = 0.1
 GONE = "it has ended"
 FREE = "disconnected:"
 RESETS = ("RESET", "SHUTDOWN", "GUEST_PANICKED", GONE)
+
+
+def nothing() -> None:
+    """What is held is short, and ends by itself."""
 
 
 class Attached:
@@ -149,6 +158,10 @@ class Attached:
 
     def qmp(self, name: str, arguments: Mapping[str, object] | None = None) -> object:
         """One QMP command and what it returned.  Raises MachineError when it is refused."""
+        with held(nothing):
+            return self._exchanged(name, arguments)
+
+    def _exchanged(self, name: str, arguments: Mapping[str, object] | None) -> object:
         self._number += 1
         self._qmp.send(wire.command(name, arguments or {}, self._number))
         limit = time.monotonic() + ANSWER_SECONDS
@@ -165,8 +178,11 @@ class Attached:
 
     def gdb(self, payload: bytes, seconds: float | None = None) -> bytes:
         """One gdb command and its answer, while the guest stands."""
+        with held(nothing):
+            return self._answered(payload, ANSWER_SECONDS if seconds is None else seconds)
+
+    def _answered(self, payload: bytes, seconds: float) -> bytes:
         self._gdb.send(wire.packet(payload))
-        seconds = ANSWER_SECONDS if seconds is None else seconds
         limit = time.monotonic() + seconds
         while True:
             while not self._packets:
@@ -251,39 +267,42 @@ class Attached:
         """Stop before the instruction at a linear address, whatever tables are in use."""
         if virt in self._breaks:
             return
+        self._breaks.add(virt)  # before it is: whoever leaves in between takes it out
         answer = self.gdb(b"Z1,%x,1" % virt)
         if answer != b"OK":
+            self._breaks.discard(virt)
             raise MachineError(f"no breakpoint at {virt:#x}: {answer.decode('latin-1')!r}")
-        self._breaks.add(virt)
 
     def unbreak(self, virt: int) -> None:
         """No longer stop there."""
         if virt in self._breaks:
-            self._breaks.discard(virt)
             self.gdb(b"z1,%x,1" % virt)
+            self._breaks.discard(virt)
 
     def go(self, *, seconds: float, turn: Callable[[], None] = lambda: None) -> bool:
         """Run until it stops at a breakpoint: True.  False when the time is over, or it was reset
         or shut down (`ended`); then it runs on."""
-        if not self._running:
-            self._gdb.send(wire.packet(b"c"))
-            self._running = True
-        limit = time.monotonic() + seconds
-        while not self._packets:
-            if not left(limit) or self.ended():
-                return False
-            turn()
-            try:
-                self._read_qmp(0)
-                self._read_gdb(min(left(limit), TURN))
-            except WireError:
-                raise
-            except MachineError:
-                self.events.append(GONE)
-        reply = self._packets.popleft()
-        signal = wire.stop_signal(reply)
-        self._cpu = (wire.stop_thread(reply) or 1) - 1
-        self._running = False
+        told = threading.Event()
+        with held(told.set):
+            if not self._running:
+                self._gdb.send(wire.packet(b"c"))
+                self._running = True
+            limit = time.monotonic() + seconds
+            while not self._packets:
+                if not left(limit) or self.ended() or told.is_set():
+                    return False
+                turn()
+                try:
+                    self._read_qmp(0)
+                    self._read_gdb(min(left(limit), TURN))
+                except WireError:
+                    raise
+                except MachineError:
+                    self.events.append(GONE)
+            reply = self._packets.popleft()
+            signal = wire.stop_signal(reply)
+            self._cpu = (wire.stop_thread(reply) or 1) - 1
+            self._running = False
         return signal != wire.SIGNAL_QUIT and not self.ended()
 
     def ended(self) -> str | None:
@@ -292,21 +311,26 @@ class Attached:
 
     def stop(self) -> None:
         """Stop it where it is."""
-        if self._running:
-            self._gdb.send(b"\x03")
-            limit = time.monotonic() + ANSWER_SECONDS
-            while not self._packets:
-                if not left(limit):
-                    raise MachineError("the guest does not stop")
-                self._read_gdb(left(limit))
-            self._packets.clear()
-            self._running = False
+        with held(nothing):
+            if self._running:
+                self._gdb.send(b"\x03")
+                limit = time.monotonic() + ANSWER_SECONDS
+                while not self._packets:
+                    if not left(limit):
+                        raise MachineError("the guest does not stop")
+                    self._read_gdb(left(limit))
+                self._packets.clear()
+                self._running = False
 
     def leave(self, *, standing: bool = False) -> None:
         """Take all breakpoints out and let it run on, or leave it `standing` where it is.
 
         It never raises: whoever leaves has a reason of his own.
         """
+        with held(nothing):
+            self._leave(standing)
+
+    def _leave(self, standing: bool) -> None:
         if self._left:
             return
         self._left = True
