@@ -1,34 +1,36 @@
-"""Load and jump against kexec-tools: the same guest and images, in turn, the median of a few rounds.
+"""Load and jump beside kexec-tools: the same guest and images, in turn, the median of a few rounds.
 
-    load    seconds of the command, from its line on the console to its end
-    jump    seconds from the old kernel's "Starting new kernel" to the new one's first line
+    load       the command from its start to its end, by the guest's own clock
+    stopping   from the start of the command that jumps to "Starting new kernel", by the guest's own clock
+    blackout   from "Starting new kernel" to the new kernel's first line, by a timer of the machine's
 
-Rules: the guest is emulated, so figures compare with one another and with nothing else.  Seconds in which
-the guest could have run and others had the CPU are no part of them.  What is hashed and what is copied is
-shown, in bytes, of each way.  `python -m bench.kexec [ROUNDS]` runs this alone;
-KEXEC_TOOLS names another kexec than this machine's, with LIBRARIES of its own.
+Rules: the guest's CPU executes an instruction a nanosecond (`Board.counted`), so a second is a thousand
+million instructions, and comes out the same on any computer at any load.  A CPU's SHA and AVX instructions
+count as one each and so does each word of a copy; caches and slow memory are not in it.  What is hashed
+and what is copied is shown in bytes, of kexec-tools as `kexec -d` says it.
+
+`python -m bench.kexec [ROUNDS]` runs this alone.  kexec-tools are this machine's and, where
+scripts/fetch-kexec-tools brought it, the newest.
 """
 
 from __future__ import annotations
 
 import gzip
-import os
+import re
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
 from bench.clock import show
 from tests.conftest import debian_kernel
-from tests.perform.dom0 import BareLinux, starved
+from tests.perform.dom0 import BareLinux, Guest
 from tests.qemu.pcs import initramfs
 from tightrope import host, image, plan
 from tightrope.deeds import old_kernel, performable
-from tightrope.memory import PAGE_SIZE
 from tightrope.model import OnDamage, Plan, SegmentRole
 from tightrope.perform import load_file
 from tightrope.plan import Request
@@ -36,31 +38,26 @@ from tightrope.plan import Request
 MEBIBYTES = 640
 FLAVOUR = "cloud-amd64"
 LINE = "console=ttyS0 earlyprintk=ttyS0,115200 panic=-1 tightrope.token=there"
-PROGRAM = "/lib64/ld-linux-x86-64.so.2 --library-path lib ./kexec"
+INSTALLED, NEWEST = Path("/usr/sbin/kexec"), Path(".cache/kernels/kexec-tools-newest/kexec.amd64")
 LEFT, FIRST = "Starting new kernel", "Linux version"
+TIMER, TIMER_HZ, TIMER_BITS = "i/w 0x608", 3_579_545, 24
+"""QEMU's monitor reads the ACPI PM timer of its PC: port 0x608 (hw/isa/piix4.c), the rate and width of
+ACPI 6.5, 4.8.3.3."""
 
 
 @dataclass
 class Way:
-    """A way to load and to jump, and what it took in each round."""
+    """A way to load and to jump, and what it took in each round, in seconds."""
 
     name: str
     load: str
-    jump: str
-    plan: Plan | None = None
+    jump: str = ""
+    """Without it only the load is measured."""
+    work: str = ""
+    """What is hashed and copied after the jump."""
     loads: list[float] = field(default_factory=list)
-    jumps: list[float] = field(default_factory=list)
-
-    @property
-    def work(self) -> str:
-        """What is hashed and copied after the jump, where the plan is ours."""
-        if self.plan is None:
-            return ""
-        every = self.plan.segments
-        hashed = sum(len(e.data) for e in every if e.role is not SegmentRole.PURGATORY)
-        copied = sum(e.destination.size for e in every)
-        hashed *= self.plan.purgatory is not None
-        return f"hashes {hashed:,} bytes, copies at most {copied:,} (pages of {PAGE_SIZE})"
+    stops: list[float] = field(default_factory=list)
+    blackouts: list[float] = field(default_factory=list)
 
 
 def planned(*, verify: bool, unpack: bool = False) -> Plan:
@@ -78,67 +75,150 @@ def planned(*, verify: bool, unpack: bool = False) -> Plan:
     return plan.prepare(image.unpacked(new) if unpack else new, old, code.request(request))
 
 
+def work_of(made: Plan) -> str:
+    """What is hashed and copied of a plan of ours."""
+    hashed = sum(len(e.data) for e in made.segments if e.role is not SegmentRole.PURGATORY)
+    hashed *= made.purgatory is not None
+    copied = sum(e.destination.size for e in made.segments)
+    return f"hashes {hashed:,} bytes, copies at most {copied:,}"
+
+
+def work_of_tools(said: Sequence[str], *, verify: bool) -> str:
+    """The same of a load that `kexec -d` tells: it hashes whole segments, all but its purgatory's."""
+    text = "\n".join(said)
+    starts, sizes = (
+        [int(each, 16) for each in re.findall(rf"^segment\[\d+\]\.{name} += (0x\w+)", text, re.M)]
+        for name in ("mem", "memsz")
+    )
+    (entry,) = [int(each, 16) for each in re.findall(r"entry = (0x\w+)", text)]
+    hashed = sum(
+        size for start, size in zip(starts, sizes, strict=True) if not start <= entry < start + size
+    )
+    return f"hashes {hashed * verify:,} bytes, copies at most {sum(sizes):,}"
+
+
 def libraries(program: Path) -> Iterator[Path]:
-    """What the dynamic linker loads for a program."""
+    """What the dynamic linker loads for a program: what lies beside it, else this machine's."""
+    beside = program.parent / "lib"
+    if beside.is_dir():
+        yield from beside.glob("libxen*.so.*")
+        yield from (beside / "libc.so.6", beside / "ld-linux-x86-64.so.2")
+        return
     said = subprocess.run(["ldd", program], check=True, capture_output=True, text=True).stdout
     for line in said.splitlines():
         yield from (Path(word) for word in line.split() if word.startswith("/"))
 
 
-def round_of(way: Way, files: tuple[tuple[str, Path], ...]) -> None:
+def ticks(guest: Guest) -> int:
+    """The machine's timer."""
+    return int(guest.pc.monitor(TIMER).split("=")[1], 16)
+
+
+def uptimes(lines: Sequence[str]) -> list[float]:
+    """What `cat /proc/uptime` said, in seconds."""
+    found = [re.fullmatch(r"(\d+\.\d\d) \d+\.\d\d", each) for each in lines]
+    return [float(each[1]) for each in found if each]
+
+
+def booted(files: tuple[tuple[str, Path], ...]) -> Guest:
+    """A guest that has read its files."""
+    guest = BareLinux(FLAVOUR, mebibytes=MEBIBYTES, files=files, counted=True).up()
+    guest.do(
+        "dmesg -n 8; chmod +x kexec* lib*/*; cat k2 initrd.gz verified bare unpacked > /dev/null"
+    )
+    return guest
+
+
+def done(guest: Guest, way: Way, command: str) -> list[str]:
+    """What a command said that has to end well."""
+    status, lines = guest.do(command)
+    if status:
+        raise SystemExit(f"{way.name}: {lines}")
+    return lines
+
+
+def jump(way: Way, files: tuple[tuple[str, Path], ...]) -> None:
     """One boot, one load, one jump."""
-    with BareLinux(FLAVOUR, mebibytes=MEBIBYTES, files=files).up() as guest:
-        guest.do("dmesg -n 8; cat k2 initrd.gz verified bare unpacked > /dev/null")
-        number = guest.pc.process.number
-
-        def clock() -> float:
-            return time.monotonic() - starved(number)
-
-        started = clock()
-        status, lines = guest.do(way.load)
-        way.loads.append(clock() - started)
-        if status:
-            raise SystemExit(f"{way.name}: {lines}")
-        guest.pc.say(f"{way.jump}\n")
-        guest.wait(LEFT)
-        left = clock()
+    with booted(files) as guest:
+        done(guest, way, way.load)
+        guest.pc.say(f"cat /proc/uptime; {way.jump}\n")
+        lines = guest.wait(LEFT)
+        left = ticks(guest)
         guest.wait(FIRST)
-        way.jumps.append(clock() - left)
+        way.blackouts.append((ticks(guest) - left) % (1 << TIMER_BITS) / TIMER_HZ)
+        stamp = re.search(r"\[ *(\d+\.\d+)\]", lines[-1])
+        assert stamp is not None, lines
+        way.stops.append(float(stamp[1]) - uptimes(lines)[0])
 
 
 def figures(rounds: int) -> list[Way]:
     """Every way, measured in turn."""
-    kexec = Path(os.environ.get("KEXEC_TOOLS", "/usr/sbin/kexec"))
-    tools = f"-l k2 --initrd=initrd.gz --command-line='{LINE}'"
-    ours = "tightrope load {} --really --no-rehearsal"
     plans = {
         "verified": planned(verify=True),
         "bare": planned(verify=False),
         "unpacked": planned(verify=True, unpack=True),
     }
-    ways = [
-        Way("kexec-tools", f"{PROGRAM} -c {tools}", f"{PROGRAM} -e"),
-        Way("kexec-tools -i", f"{PROGRAM} -c -i {tools}", f"{PROGRAM} -e"),
-        *(
-            Way(f"tightrope, {name}", ours.format(name), "tightrope exec --really", made)
-            for name, made in plans.items()
-        ),
+    ways: list[Way] = []
+    files: list[tuple[str, Path]] = [("k2", debian_kernel(FLAVOUR))]
+    image_of = f"k2 --initrd=initrd.gz --command-line='{LINE}'"
+    programs = [each for each in (INSTALLED, NEWEST) if each.exists()]
+    for number, each in enumerate(programs):
+        name, folder = f"kexec{number}", f"lib{number}"
+        files += [
+            (name, each),
+            *((f"{folder}/{library.name}", library) for library in libraries(each)),
+        ]
+        run = f"{folder}/ld-linux-x86-64.so.2 --library-path {folder} ./{name}"
+        ways += [
+            Way(name, f"{run} -c -l {image_of}", f"{run} -e"),
+            Way(f"{name} -i", f"{run} -c -i -l {image_of}", f"{run} -e"),
+            Way(f"{name} -s", f"{run} -s -l {image_of}"),
+        ]
+    ours = "tightrope load {} --really --no-rehearsal"
+    ways += [
+        Way(
+            f"tightrope, a plan, {name}",
+            ours.format(name),
+            "tightrope exec --really",
+            work_of(made),
+        )
+        for name, made in plans.items()
     ]
+    by_linux = ours.format(f"k2 --initrd initrd.gz --append '{LINE}'")
+    ways.append(Way("tightrope, files, kexec_file_load", by_linux))
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         (place / "initrd.gz").write_bytes(gzip.compress(initramfs("amd64")))
         for name, made in plans.items():
             (place / name).write_bytes(load_file.write(performable.of(made, "holds")))
-        files = (
-            ("kexec", kexec),
-            *((f"lib/{each.name}", each) for each in libraries(kexec)),
-            ("k2", debian_kernel(FLAVOUR)),
-            *((name, place / name) for name in ("initrd.gz", *plans)),
-        )
+        files += [(name, place / name) for name in ("initrd.gz", *plans)]
+        given = tuple(files)
+        with booted(given) as guest:
+            for number in range(len(programs)):
+                named_as_it_says(guest, ways, number)
+            for _ in range(rounds):
+                for way in ways:
+                    lines = done(guest, way, f"cat /proc/uptime; {way.load} && cat /proc/uptime")
+                    first, last = uptimes(lines)
+                    way.loads.append(last - first)
         for _ in range(rounds):
             for way in ways:
-                round_of(way, files)
+                if way.jump:
+                    jump(way, given)
     return ways
+
+
+def named_as_it_says(guest: Guest, ways: Sequence[Way], number: int) -> None:
+    """The ways of a kexec get its version for their name, and what its loads would hash and copy."""
+    name = f"kexec{number}"
+    for way in ways:
+        if way.name.split()[0] == name:
+            run, _, rest = way.load.partition(" -")
+            (said,) = re.findall(r"kexec-tools (\S+)", "\n".join(done(guest, way, f"{run} -v")))
+            way.name = way.name.replace(name, f"kexec-tools {said}")
+            if way.jump:
+                told = done(guest, way, f"{run} -d -{rest} 2>&1")
+                way.work = work_of_tools(told, verify=not way.name.endswith("-i"))
 
 
 def loads_and_jumps(rounds: int = 5) -> None:
@@ -146,17 +226,19 @@ def loads_and_jumps(rounds: int = 5) -> None:
     ways = figures(rounds)
     tools = ways[0]
     for way in ways:
-        load, jump = median(way.loads), median(way.jumps)
-        show(
-            f"{way.name}: load",
-            f"{load:.2f} s",
-            f"kexec-tools / this: {median(tools.loads) / load:.2f}",
-        )
+        load = median(way.loads)
+        beside = f"{tools.name} / this: {median(tools.loads) / load:.2f}"
+        show(f"{way.name}: load", f"{load:.2f} s", beside)
+    for way in ways:
+        if not way.jump:
+            continue
+        blackout, stop = median(way.blackouts), median(way.stops)
         show(
             f"{way.name}: jump to the first line",
-            f"{jump:.2f} s",
-            f"this / kexec-tools: {jump / median(tools.jumps):.2f}; {way.work}".rstrip("; "),
+            f"{blackout:.3f} s",
+            f"this / {tools.name}: {blackout / median(tools.blackouts):.2f}; {way.work}",
         )
+        show(f"{way.name}: its command until the old kernel ends", f"{stop:.2f} s")
 
 
 if __name__ == "__main__":

@@ -206,10 +206,11 @@ class BareLinux(Guest):
         mebibytes: int = 640,
         files: tuple[tuple[str, Path], ...] = (),
         rehearse: bool = False,
+        counted: bool = False,
     ) -> None:
         """`crash`: what crashkernel= says; none without it.  `files` lie in /home from the beginning.
 
-        With `rehearse` it has the packages that a rehearsal takes.
+        With `rehearse` it has the packages that a rehearsal takes; `counted` is the board's.
         """
         disk = Disk(MACHINE.RAM)
         reserve = f" crashkernel={crash}" if crash else ""
@@ -219,5 +220,6 @@ class BareLinux(Guest):
             initrd=initramfs(files, rehearse=rehearse),
             command_line=f"{QUIET}{reserve}",
             drive=disk.descriptor,
+            counted=counted,
         )
         super().__init__(board, disk)

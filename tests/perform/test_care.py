@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -18,11 +19,13 @@ from tests.conftest import REPOSITORY
 from tests.perform.fake_linux import FakeLinux
 from tests.perform.test_linux import CRASH, PLAIN
 from tightrope.errors import BadInput, PerformError
-from tightrope.perform.linux.kdump import LOADERS
+from tightrope.perform.linux import kept as kept_room
+from tightrope.perform.linux.kdump import LOADERS, Again
+from tightrope.perform.linux.kept import Kept
 from tightrope.perform.linux.kexec import LinuxKexec
 from tightrope.perform.linux.lock import NAME, locked
 from tightrope.perform.linux.readback import disagreements
-from tightrope.perform.linux.state import Limits, State, read_state
+from tightrope.perform.linux.state import Limits, State, machine_file, read_state
 
 STATE = read_state(FakeLinux().file)
 LOADED = replace(STATE, loaded=True)
@@ -115,6 +118,103 @@ def test_what_did_not_come_back_is_told_and_a_plain_load_runs_nothing() -> None:
     with pytest.raises(PerformError):
         LinuxKexec(linux, linux.file).load(PLAIN)
     assert linux.runs == []
+
+
+def again(linux: FakeLinux, *, works: bool) -> Again:
+    """What tightrope had loaded, which can be loaded once more, or not."""
+
+    def load() -> None:
+        if not works:
+            raise BadInput("is not what was loaded", source="/boot/vmlinuz")
+        linux.files["/sys/kernel/kexec_crash_loaded"] = b"1\n"
+
+    return Again(name="/boot/vmlinuz", load=load)
+
+
+def test_what_tightrope_had_loaded_comes_back_before_the_distributions_is_tried() -> None:
+    linux = FakeLinux(refuse=errno.EADDRNOTAVAIL)
+    linux.files |= {"/sys/kernel/kexec_crash_loaded": b"1\n", LOADERS[0].path: b"#!/bin/sh\n"}
+    kexec = LinuxKexec(linux, linux.file)
+    with pytest.raises(PerformError, match=r"dropped, and /boot/vmlinuz, .* is loaded again$"):
+        kexec.load(CRASH, again(linux, works=True))
+    assert linux.runs == []
+    with pytest.raises(PerformError, match=r"kdump-config load` has .* is not what was loaded$"):
+        kexec.load(CRASH, again(linux, works=False))
+    assert linux.runs == [("/usr/sbin/kdump-config", "load")]
+    del linux.files[LOADERS[0].path]
+    linux.files["/sys/kernel/kexec_crash_loaded"] = b"1\n"
+    with pytest.raises(PerformError, match=r"no kdump now: /boot/vmlinuz.*none of kdump-config"):
+        kexec.load(CRASH, again(linux, works=False))
+
+
+KEPT = Kept(
+    crash=True,
+    call="kexec_load",
+    files=(("/boot/vmlinuz-ä\udc80", "ab" * 32, 7), ("/boot/initrd", "cd" * 32, 8)),
+    written=False,
+    command_line="quiet secret=1",
+    unpack=True,
+    on_damage="halt",
+    rehearsed="holds",
+    uid=0,
+    at=1_800_000_000,
+)
+
+
+@pytest.mark.parametrize("kept", [KEPT, replace(KEPT, crash=False, on_damage=None)])
+def test_what_was_loaded_is_kept_for_root_alone_and_read_as_it_was(
+    tmp_path: Path, kept: Kept
+) -> None:
+    folders = ["/no/such/folder", str(tmp_path)]
+    assert kept_room.write(kept, folders) is None
+    assert kept_room.read(machine_file, crash=kept.crash, folders=folders) == kept
+    assert kept_room.read(machine_file, crash=not kept.crash, folders=folders) is None
+    (file,) = tmp_path.iterdir()
+    assert file.stat().st_mode & 0o777 == 0o600
+    kept_room.forget(crash=kept.crash, folders=folders)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_be_kept_is_told_and_what_was_there_is_no_longer_believed(
+    tmp_path: Path,
+) -> None:
+    assert kept_room.write(KEPT, [str(tmp_path)]) is None
+    folder = Path("/proc/self")  # takes no file
+    assert "/proc/self" in (kept_room.write(KEPT, [str(folder)]) or "")
+    assert kept_room.write(KEPT, ["/no/such/folder"]) == "there is no /no/such/folder"
+
+
+@given(
+    st.binary(max_size=100)
+    | st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(max_size=3),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(st.sampled_from(sorted(asdict(KEPT))), inner)
+        ),
+    ).map(lambda value: json.dumps(value).encode())
+)
+def test_any_bytes_are_what_was_kept_or_nothing(data: bytes) -> None:
+    assert kept_room.read(lambda _: data, crash=True) is None
+
+
+@given(st.sampled_from(sorted(asdict(KEPT))), st.none() | st.booleans() | st.integers() | st.text())
+def test_a_field_of_another_kind_is_nothing_that_was_kept(name: str, value: object) -> None:
+    said = {**asdict(KEPT), name: value}
+    found = kept_room.read(lambda _: json.dumps(said).encode(), crash=True)
+    assert found is None or asdict(found) == said
+
+
+def test_a_lock_in_a_full_folder_locks_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "pwrite", full)
+    again = pytest.raises(BadInput, match=r"process \?")
+    with locked([str(tmp_path)]), again, locked([str(tmp_path)]):
+        pass
 
 
 SIGNALLED = """

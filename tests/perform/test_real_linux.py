@@ -260,18 +260,35 @@ except PerformError as err:
     print(err)
 """
 """A crash load that nobody foresees to be refused: what was loaded is dropped by the kernel."""
+OVER_OURS = """
+import sys
+from tightrope.cli import main
+from tightrope.perform.linux.kexec import LinuxKexec
+LinuxKexec.refuse = lambda self, load, state=None: None
+words = "--crash --via kexec_file_load --no-rehearsal --really".split()
+sys.exit(main(["load", "/init", *words]))
+"""
+"""The same by the command, which knows what it loaded."""
 KDUMP_CONFIG = "#!/bin/busybox sh\nexec /bin/tightrope load /home/plan --really\n"
 """A stand-in for Debian's, which loads what its package has made."""
 
 
 def a_dropped_image_is_put_back(guest: Guest) -> None:
-    """By the crash loader that the machine has."""
+    """By the crash loader that the machine has, and what tightrope loaded by tightrope."""
     guest.do("mkdir -p /usr/sbin")
     guest.put("/usr/sbin/kdump-config", KDUMP_CONFIG.encode())
     guest.put("drops.py", DROPS.encode())
     status, lines = guest.do("chmod +x /usr/sbin/kdump-config; python drops.py")
     back = "was dropped, and `/usr/sbin/kdump-config load` has loaded its own again"
     assert (status, "ENOEXEC" in lines[-1], back in lines[-1]) == (0, True, True), lines
+    guest.put("over_ours.py", OVER_OURS.encode())
+    status, lines = guest.do("rm /usr/sbin/kdump-config; python over_ours.py")
+    back = "was dropped, and /home/plan, which tightrope had loaded, is loaded again"
+    assert (status, "ENOEXEC" in lines[-1], back in lines[-1]) == (2, True, True), lines
+    _, lines = guest.do("tightrope status --json")
+    told = json.loads("\n".join(lines))
+    last = [(each["crash"], each["files"][0]["name"]) for each in told["last"]]
+    assert (told["crash_loaded"], last) == (True, [(True, "/home/plan")])
 
 
 @pytest.mark.timeout(1800)

@@ -80,6 +80,8 @@ class Loading:
     """Of each file that was opened; a plan says its own."""
     rehearsed: str | None = None
     """What a plan says that its rehearsal said, when it was written; None for an image."""
+    written: bool = False
+    """It is a plan, what `rehearse --write` left."""
 
     @property
     def via(self) -> Via:
@@ -225,7 +227,10 @@ def _planned(
             f"the rehearsal said {said!r}" if said else "it was not rehearsed", source=path
         )
     return Loading(
-        load=load, digests=((path, digest, len(data)),), rehearsed=load.rehearsed or None
+        load=load,
+        digests=((path, digest, len(data)),),
+        rehearsed=load.rehearsed or None,
+        written=True,
     )
 
 

@@ -17,6 +17,24 @@ class LimitsFacts(TypedDict):
     crash: int | None
 
 
+class LoadedFileFacts(TypedDict):
+    name: str
+    sha256: str
+    bytes: int
+
+
+class LastFacts(TypedDict):
+    """What tightrope itself loaded last, of each kind, as it was told to the system's log."""
+
+    crash: bool
+    call: str
+    files: list[LoadedFileFacts]
+    rehearsed: str | None
+    uid: int
+    at: int
+    """Seconds since 1970."""
+
+
 class StatusFacts(TypedDict):
     """Everything that `tightrope status --json` prints; null where no file says it."""
 
@@ -32,6 +50,7 @@ class StatusFacts(TypedDict):
     ram: list[SaidExtentFacts]
     crash_regions: list[SaidExtentFacts]
     xen_pv: bool
+    last: list[LastFacts]
 
 
 class RefusalFacts(TypedDict):
@@ -47,12 +66,6 @@ class RefusalsFacts(TypedDict):
 
     call: str
     refusals: list[RefusalFacts]
-
-
-class LoadedFileFacts(TypedDict):
-    name: str
-    sha256: str
-    bytes: int
 
 
 class LoadedSegmentFacts(SaidExtentFacts):

@@ -6,24 +6,21 @@ done.  Only the standard library is imported on the way: these commands run in a
 
 from __future__ import annotations
 
-import os
+import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from tightrope.cli import values
+from tightrope.cli.asking import Rehearsing, again, as_kept, line, log, opened
 from tightrope.cli.command import HOLDS, command, really
-from tightrope.errors import BadInput, MissingPart
+from tightrope.errors import BadInput
 
 if TYPE_CHECKING:
-    from tightrope.deeds.loading import Digests, Files, Loading
-    from tightrope.model import OnDamage, Verdict
+    from tightrope.deeds.loading import Digests, Loading
     from tightrope.perform.linux.kexec import LinuxKexec
     from tightrope.perform.linux.refusals import Request
     from tightrope.perform.linux.state import State
-    from tightrope.perform.load_file import Load
-    from tightrope.report.progress import Bar
 
 
 def word(parser: ArgumentParser) -> None:
@@ -118,126 +115,31 @@ def load(options: Namespace) -> int:
 def _load(options: Namespace, kexec: LinuxKexec, state: State) -> int:
     from tightrope.cli import signals
     from tightrope.deeds import loading
+    from tightrope.perform.linux import kept
+    from tightrope.perform.linux.state import machine_file
 
     survey = Rehearsing(options)
-    with loading.opened(
-        options.kernel,
-        options.initrd,
-        line(options),
-        crash=options.crash,
-        via=loading.Via(options.via),
-        state=state,
-        rehearsed=not options.no_rehearsal,
-        planner=None if options.no_rehearsal else survey.load,
-        rehearser=None if options.no_rehearsal else survey.walk,
-    ) as what:
+    with opened(options, state, survey) as what:
         if what.via is loading.Via.FILE_LOAD and options.unpack:
             raise BadInput("kexec_file_load takes a bzImage as it is", source="--unpack")
         if not options.json:
             print("\n".join((*_told(what), *survey.told())), flush=True)
         kexec.refuse(what.load, state)
-        kind = "crash image" if what.request.crash else "kexec image"
+        crash, outcome = what.request.crash, survey.outcome or what.rehearsed
+        kind = "crash image" if crash else "kexec image"
         if done := really(options, f"load it by {what.via.value}"):
             with signals.sheltered(f"a {kind} is loaded, `tightrope unload` forgets it"):
-                kexec.load(what.load)
-                _log(kind, what.digests)
+                before = kept.read(machine_file, crash=True) if crash else None
+                kexec.load(what.load, None if before is None else again(before, kexec, state))
+                log(kind, what.digests)
+                if problem := kept.write(as_kept(options, what, outcome)):
+                    said = "loaded, but what was loaded is not kept, to be loaded again"
+                    print(f"tightrope: {said}: {problem}", file=sys.stderr)
         if options.json:
-            outcome = survey.outcome or what.rehearsed
             printed("load", _facts(what.request, what.digests, outcome, done=done))
         elif done:
             print(f"loaded: a {kind}")
     return HOLDS
-
-
-def _log(kind: str, digests: Digests) -> None:
-    """A line to the system's log for each file: who loaded which digest; never the command line."""
-    for name, digest, size in digests:
-        logged(f"{kind} loaded by uid {os.getuid()}: {digest} {size} {name!r}")
-
-
-def logged(what: str) -> None:
-    """A line to the system's log (syslog, which journald reads as well), under our name."""
-    import syslog
-
-    # Without a name Python takes the script's, and `python -m tightrope` would be "__main__.py".
-    syslog.openlog("tightrope", syslog.LOG_PID, syslog.LOG_USER)
-    syslog.syslog(what)
-
-
-class Rehearsing:
-    """The survey and rehearsal of one load; `load` is the planner that `deeds.loading` asks."""
-
-    def __init__(self, options: Namespace) -> None:
-        self._options = options
-        self.verdict: Verdict | None = None
-
-    def load(self, files: Files) -> Load:
-        """Survey, plan, rehearse.  Raises TightropeError, BadInput where it falls."""
-        with _able() as bar:
-            from tightrope.deeds import surveyed
-
-            self.verdict = surveyed.rehearsed(
-                files,
-                surveyed.survey().host,
-                unpack=self._options.unpack,
-                verify=damage(self._options),
-                progress=bar,
-            )
-        return surveyed.load_of(self.verdict)
-
-    def walk(self, files: Files) -> None:
-        """Survey, and rehearse the places that Linux will find.  Raises as `load`."""
-        if self._options.unpack:
-            raise BadInput("kexec_file_load takes a bzImage as it is", source="--unpack")
-        with _able() as bar:
-            from tightrope.deeds import surveyed
-
-            old = surveyed.survey().host
-            self.verdict = surveyed.rehearsed_as_linux_places(files, old, progress=bar)
-        surveyed.refuse_fallen(self.verdict)
-
-    @property
-    def outcome(self) -> str | None:
-        """What the rehearsal said, None where there was none."""
-        return None if self.verdict is None else self.verdict.outcome.value
-
-    def told(self) -> Iterator[str]:
-        """What the rehearsal said, a line or two."""
-        if self.verdict is None:
-            return
-        verdict = self.verdict
-        yield (
-            f"rehearsed: {verdict.outcome.value}, {verdict.run.instructions:,} instructions through"
-            f" {verdict.handover.design}, {len(verdict.rules)} rules asked"
-        )
-        if loaded := verdict.handover.plan.loaded:
-            yield f"  places as {loaded.by} finds them, and its purgatory"
-        for fact in verdict.assumed:
-            yield f"  assumed: {fact.source}"
-
-
-@contextmanager
-def _able() -> Iterator[Bar]:
-    """A bar for a rehearsal.  Raises MissingPart where none can run here, with the way without."""
-    try:
-        from contextlib import closing
-
-        from tightrope.report.progress import Bar
-
-        with closing(Bar()) as bar:
-            yield bar
-    except (MissingPart, ImportError) as err:
-        what = f"needs {err.name}" if isinstance(err, ImportError) else str(err)
-        raise MissingPart(
-            f"a rehearsal cannot run here ({what}): install tightrope[rehearse], or say"
-            " --no-rehearsal"
-        ) from err
-
-
-def damage(options: Namespace) -> OnDamage | None:
-    from tightrope.model import OnDamage
-
-    return None if options.no_verify else OnDamage(options.on_damage)
 
 
 def _load_under_xen(options: Namespace) -> int:
@@ -275,26 +177,13 @@ def _load_under_xen(options: Namespace) -> int:
         if done := really(options, "load it by hypercall"):
             with locked(), signals.sheltered(f"Xen has a {kind}: `tightrope perform xen --unload`"):
                 kexec.load(what)
-                _log(kind, digests)
+                log(kind, digests)
         if options.json:
             facts = _facts(request_of(what), digests, what.rehearsed, done=done)
             printed("load", facts | {"call": xen.LOAD})
         elif done:
             print(f"loaded: a {kind}, in Xen")
     return HOLDS
-
-
-def line(options: Namespace) -> str:
-    """The new kernel's command line."""
-    if not options.reuse_cmdline:
-        return str(options.append)
-    from tightrope.cli import files
-    from tightrope.deeds.loading import COMMAND_LINE, reused_command_line
-
-    running = files.text_or_none(COMMAND_LINE)
-    if running is None:
-        raise BadInput("cannot be read", source=COMMAND_LINE)
-    return reused_command_line(running.encode("latin-1").decode("utf-8", "surrogateescape"))
 
 
 def printed(name: str, facts: Mapping[str, object]) -> None:

@@ -11,13 +11,14 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from tightrope.cli import signals
+from tightrope.cli.asking import damage, line, logged
 from tightrope.cli.command import FINDING, HOLDS, command, really
-from tightrope.cli.commands.load import damage, image, line, logged, printed, word
+from tightrope.cli.commands.load import image, printed, word
 from tightrope.errors import BadInput
 
 if TYPE_CHECKING:
     from tightrope.deeds.loading import Files, Planner
-    from tightrope.perform.linux.state import State
+    from tightrope.perform.linux.state import Files as MachineFiles
     from tightrope.perform.load_file import Load
 
 
@@ -72,6 +73,7 @@ def which(parser: ArgumentParser) -> None:
     ),
 )
 def unload(options: Namespace) -> int:
+    from tightrope.perform.linux import kept
     from tightrope.perform.linux.calls import Linux
     from tightrope.perform.linux.kexec import LinuxKexec
     from tightrope.perform.linux.lock import locked
@@ -82,6 +84,7 @@ def unload(options: Namespace) -> int:
     if done := really(options, f"unload the {kind}"):
         with locked(), signals.sheltered(f"the {kind} is unloaded"):
             kexec.unload(crash=options.crash)
+            kept.forget(crash=options.crash)
             logged(f"{kind} unloaded by uid {os.getuid()}")
     if options.json:
         printed("unload", {"crash": options.crash, "done": done})
@@ -109,13 +112,17 @@ def tree(parser: ArgumentParser) -> None:
     ),
 )
 def status(options: Namespace) -> int:
+    from tightrope.perform.linux import kept
     from tightrope.perform.linux.kexec import facts, told
+    from tightrope.perform.linux.state import read_state
 
-    state = _state(options)
+    files = _files(options)
+    state = read_state(files)
+    last = [each for crash in (False, True) if (each := kept.read(files, crash=crash))]
     if options.json:
-        printed("status", facts(state))
+        printed("status", facts(state, last))
     else:
-        print("\n".join(told(state)))
+        print("\n".join(told(state, last)))
     return HOLDS
 
 
@@ -136,8 +143,9 @@ def refusals(options: Namespace) -> int:
 
     from tightrope.deeds import loading
     from tightrope.perform.linux import refusals as room
+    from tightrope.perform.linux.state import read_state
 
-    state = _state(options)
+    state = read_state(_files(options))
     with loading.opened(
         options.kernel,
         options.initrd,
@@ -176,11 +184,11 @@ def _planner(options: Namespace) -> Planner:
     return plan
 
 
-def _state(options: Namespace) -> State:
-    from tightrope.perform.linux.state import machine_file, read_state
+def _files(options: Namespace) -> MachineFiles:
+    from tightrope.perform.linux.state import machine_file
 
     if options.root is None:
-        return read_state(machine_file)
+        return machine_file
     if not os.path.isdir(options.root):
         raise BadInput("is no directory", source=options.root)
-    return read_state(lambda path: machine_file(os.path.join(options.root, path[1:])))
+    return lambda path: machine_file(os.path.join(options.root, path[1:]))

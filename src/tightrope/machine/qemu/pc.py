@@ -50,6 +50,9 @@ class Board:
     command_line: str = ""
     cpu: str = "max,la57=off"
     accelerator: str = "tcg"
+    counted: bool = False
+    """Its clock is what it executes, an instruction a nanosecond, whatever else this computer does
+    (TCG alone); a CPU that waits is at the end of its wait at once."""
     drive: int | None = None
     """Descriptor of a file that the guest sees as its first NVMe disk."""
     drive_kept: bool = True
@@ -357,6 +360,8 @@ def arguments(board: Board, ram: int, files: Sequence[int]) -> list[str]:
         *("-chardev", "stdio,id=serial,signal=off", "-serial", "chardev:serial"),
         *("-kernel", f"/proc/self/fd/{files[0]}"),
     ]
+    if board.counted:
+        said += ["-icount", "shift=0,sleep=off"]
     if board.modules:
         # QEMU hw/i386/multiboot.c: FILE WORDS,FILE WORDS; a comma in the words is doubled.
         names = [

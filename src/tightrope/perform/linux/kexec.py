@@ -15,7 +15,8 @@ from __future__ import annotations
 import errno
 import os
 import signal
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -23,7 +24,8 @@ from typing import TYPE_CHECKING
 from tightrope.abi.kexec import FileFlag, LoadFlag
 from tightrope.errors import BadInput, PerformError
 from tightrope.perform.linux.calls import CallFailed, SystemCalls
-from tightrope.perform.linux.kdump import put_back
+from tightrope.perform.linux.kdump import Again, put_back
+from tightrope.perform.linux.kept import Kept
 from tightrope.perform.linux.readback import disagreements
 from tightrope.perform.linux.refusals import Refusal, Request, refusals
 from tightrope.perform.linux.state import Files, State, read_state
@@ -66,24 +68,21 @@ class LinuxKexec:
         if found:
             raise BadInput("; ".join(map(str, found)), source="the load")
 
-    def load(self, load: Load | FileLoad) -> None:
+    def load(self, load: Load | FileLoad, again: Again | None = None) -> None:
         """Load it and see that the kernel has it.
 
-        Raises BadInput for what it would refuse, PerformError for what it does refuse.
+        `again` is the crash image that is there, where it is known how it came there: a failed
+        crash load drops it.  Raises BadInput for what would be refused, PerformError for what is.
         """
         before = self.state()
         self.refuse(load, before)
         try:
             with _undisturbed():
                 try:
-                    if isinstance(load, FileLoad):
-                        self._load_files(load)
-                    else:
-                        flags = LoadFlag.ON_CRASH if load.crash else 0
-                        self._calls.kexec_load(load.entry, load.segments, flags)
+                    self.ask(load)
                 except CallFailed as err:
                     raise PerformError(
-                        f"{err}; {self._what_is_left(load.crash, before)}", number=err.number
+                        f"{err}; {self._what_is_left(load.crash, before, again)}", number=err.number
                     ) from err
                 after = self.state()
         except KeyboardInterrupt as err:
@@ -92,6 +91,14 @@ class LinuxKexec:
             ) from err
         if wrong := disagreements(before, after, crash=load.crash):
             raise PerformError("loaded, but " + "; ".join(wrong))
+
+    def ask(self, load: Load | FileLoad) -> None:
+        """The system call by itself.  Raises CallFailed."""
+        if isinstance(load, FileLoad):
+            self._load_files(load)
+        else:
+            flags = LoadFlag.ON_CRASH if load.crash else 0
+            self._calls.kexec_load(load.entry, load.segments, flags)
 
     def unload(self, *, crash: bool) -> None:
         """Forget the image of that kind; the kernel does not complain when there is none.
@@ -131,10 +138,17 @@ class LinuxKexec:
         return " ".join(SYSTEMCTL) if runs else "reboot(2)"
 
     def cautions(self) -> tuple[str, ...]:
-        """What may go wrong at the very end of a jump, when services have stopped; a sentence
-        each."""
-        found = []
-        if self.state().live_update:
+        """What may go wrong with a jump, at its very end too, when services have stopped; a
+        sentence each."""
+        found, state = [], self.state()
+        if state.loaded is None:
+            found.append(
+                "no file says whether anything is loaded: where nothing is, the jump is refused"
+                if self.way == "reboot(2)"
+                else "no file says whether anything is loaded: where nothing is, systemctl loads"
+                " the boot loader's default by itself, or refuses"
+            )
+        if state.live_update:
             found.append(
                 "this kernel has a live update orchestrator: where a session cannot be saved it refuses"
                 " the jump at its end, when services have stopped; the machine then reboots through its"
@@ -169,13 +183,13 @@ class LinuxKexec:
         initrd = NO_DESCRIPTOR if load.initrd is None else load.initrd
         self._calls.kexec_file_load(load.kernel, initrd, load.command_line, flags)
 
-    def _what_is_left(self, crash: bool, before: State) -> str:
+    def _what_is_left(self, crash: bool, before: State, again: Again | None) -> str:
         """A failed load's other half: what the kernel has now."""
         was = before.crash_loaded if crash else before.loaded
         now = self.state()
         has = now.crash_loaded if crash else now.loaded
         if was and has is False:
-            return put_back(self._files, self._calls.run, lambda: self.state().crash_loaded)
+            return put_back(self._files, self._calls.run, lambda: self.state().crash_loaded, again)
         if was:
             return "the image that was loaded before is still there"
         return "nothing was loaded before, and nothing is"
@@ -221,8 +235,8 @@ def request_of(load: Load | FileLoad) -> Request:
     )
 
 
-def told(state: State) -> list[str]:
-    """What `tightrope status` prints, a fact a line."""
+def told(state: State, last: Sequence[Kept] = ()) -> list[str]:
+    """What `tightrope status` prints, a fact a line; `last` is what tightrope loaded here."""
     known = {True: "yes", False: "no", None: "not known"}
     region = " and ".join(map(str, state.crash_regions)) or "none"
     lines = [
@@ -239,10 +253,21 @@ def told(state: State) -> list[str]:
     for name, left in (("kexec", state.limits.reboot), ("crash", state.limits.crash)):
         if left is not None:
             lines.append(f"{name} loads left  {left}")
+    for each in last:
+        there = state.crash_loaded if each.crash else state.loaded
+        at = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(each.at))
+        kind = "crash image" if each.crash else "kexec image"
+        gone = ": it is gone" if there is False else ""
+        lines.append(
+            f"tightrope loaded a {kind} by {each.call} at {at}, asked by uid {each.uid}{gone}"
+        )
+        lines += [f"  {path}: sha256 {digest}" for path, digest, _ in each.files]
+    if last:
+        lines.append("  whether somebody else has loaded another one since then no file says")
     return lines
 
 
-def facts(state: State) -> dict[str, object]:
+def facts(state: State, last: Sequence[Kept] = ()) -> dict[str, object]:
     """The same as a JSON document; addresses are physical."""
     extents = {
         name: [{"start": each.start, "size": each.size} for each in rows]
@@ -261,6 +286,20 @@ def facts(state: State) -> dict[str, object]:
         **{name: getattr(state, name) for name in (*plain, "secure_boot", "xen_pv")},
         "limits": {"reboot": state.limits.reboot, "crash": state.limits.crash},
         **extents,
+        "last": [
+            {
+                "crash": each.crash,
+                "call": each.call,
+                "files": [
+                    {"name": name, "sha256": digest, "bytes": size}
+                    for name, digest, size in each.files
+                ],
+                "rehearsed": each.rehearsed,
+                "uid": each.uid,
+                "at": each.at,
+            }
+            for each in last
+        ],
     }
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from tightrope.errors import BadInput
 
@@ -40,8 +40,10 @@ def locked(folders: Sequence[str] = FOLDERS) -> Iterator[None]:
             raise BadInput(
                 f"another tightrope holds it, process {who or '?'}", source=path
             ) from err
-        os.ftruncate(at, 0)
-        os.pwrite(at, f"{os.getpid()}\n".encode(), 0)
+        # Who holds it is for people: a full /run has no room for that, and locks all the same.
+        with suppress(OSError):
+            os.ftruncate(at, 0)
+            os.pwrite(at, f"{os.getpid()}\n".encode(), 0)
         yield
     finally:
         os.close(at)
