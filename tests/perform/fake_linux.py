@@ -48,6 +48,8 @@ class FakeLinux:
 
     files: dict[str, bytes] = field(default_factory=lambda: dict(FILES))
     refuse: int = 0
+    refuse_next: int = 0
+    """The errno of one load, and of no other."""
     came_back: int = 0
     loads: list[tuple[int, list[tuple[int, int, bytes]], int]] = field(default_factory=list)
     file_loads: list[tuple[int, int, bytes, FileFlag]] = field(default_factory=list)
@@ -74,10 +76,11 @@ class FakeLinux:
     def _answer(self, *, crash: bool, unload: bool) -> None:
         self._counted(crash=crash)
         path = "/sys/kernel/kexec_crash_loaded" if crash else "/sys/kernel/kexec_loaded"
-        if self.refuse:
+        refuse, self.refuse_next = self.refuse_next or self.refuse, 0
+        if refuse:
             if crash and not unload:
                 self.files[path] = b"0\n"
-            raise CallFailed("kexec_load", self.refuse)
+            raise CallFailed("kexec_load", refuse)
         self.files[path] = b"0\n" if unload else b"1\n"
 
     def kexec_load(self, entry: int, segments: Sequence[LoadSegment], flags: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import sys
@@ -25,7 +26,7 @@ from tightrope.deeds.surveyed import Survey
 from tightrope.memory import Extent
 from tightrope.model import Host, Named
 from tightrope.perform import privcmd
-from tightrope.perform.linux import calls, lock, state
+from tightrope.perform.linux import calls, kept, lock, state
 
 MIB = 1 << 20
 PC = 640
@@ -46,7 +47,7 @@ def running() -> tuple[bytes, str, old_kernel.OldKernel]:
 
 
 @pytest.fixture
-def linux(monkeypatch: pytest.MonkeyPatch) -> FakeLinux:
+def linux(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> FakeLinux:
     """A machine with the memory of QEMU's pc, its kernel Debian's 6.12, and a log that is kept."""
     fake = FakeLinux()
     fake.files["/proc/iomem"] = (
@@ -54,7 +55,14 @@ def linux(monkeypatch: pytest.MonkeyPatch) -> FakeLinux:
     )
     data, name, code = running()
     monkeypatch.setattr(calls, "Linux", lambda: fake)
-    monkeypatch.setattr(state, "machine_file", fake.file)
+    run = tmp_path_factory.mktemp("run")
+    real = state.machine_file
+
+    def file(path: str) -> bytes | None:
+        return real(path) if path.startswith(f"{run}/") else fake.file(path)
+
+    monkeypatch.setattr(kept, "FOLDERS", (str(run),))
+    monkeypatch.setattr(state, "machine_file", file)
     monkeypatch.setattr(lock, "locked", nobodys)
     monkeypatch.setattr(surveyed, "running", lambda: code)
     monkeypatch.setattr(surveyed, "running_image", lambda: (data, name))
@@ -101,6 +109,53 @@ def test_what_was_rehearsed_is_what_is_loaded(
     assert "secret" not in line
     # A line begins with the name that the log was opened with.
     assert (linux.log_names, line.split()[0]) == (["tightrope"], "kexec")
+
+
+def test_a_crash_image_that_it_loaded_comes_back_with_the_same_bytes(
+    linux: FakeLinux,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """By the plan that it was, and from a kernel that is planned and rehearsed anew."""
+    region = Extent.sized(256 * MIB, 192 * MIB)
+    rows = f"  {region.start:08x}-{region.end - 1:08x} : Crash kernel\n"
+    linux.files["/proc/iomem"] += rows.encode()
+    old = host.read(host.example(pc=PC, crash=region), "a PC")
+    as_surveyed(monkeypatch, old)
+    kernel = tmp_path / "vmlinuz"
+    kernel.write_bytes(debian_kernel(KERNEL).read_bytes())
+    words = ("--crash", "--append", "quiet secret=word", "--really")
+    assert main(["load", str(kernel), *words]) == 0
+    (first,) = linux.loads
+    capsys.readouterr()
+
+    assert main(["status", "--json"]) == 0
+    text = capsys.readouterr().out
+    (last,) = json.loads(text)["last"]
+    assert (last["crash"], last["rehearsed"], "secret" in text) == (True, "holds", False)
+    assert last["files"][0]["name"] == str(kernel)
+    assert main(["status"]) == 0
+    assert "tightrope loaded a crash image by kexec_load" in capsys.readouterr().out
+
+    linux.refuse_next = errno.EINVAL
+    assert load("--crash", "--append", "single", "--really") == 2
+    said = capsys.readouterr().err
+    assert f"was dropped, and {kernel}, which tightrope had loaded, is loaded again" in said
+    assert linux.loads[-1] == first
+    assert linux.files["/sys/kernel/kexec_crash_loaded"] == b"1\n"
+
+    kernel.write_bytes(debian_kernel("cloud-amd64-6.12").read_bytes())
+    linux.refuse_next = errno.EINVAL
+    assert load("--crash", "--append", "single", "--really") == 2
+    said = capsys.readouterr().err
+    assert (
+        f"{kernel}, which tightrope had loaded, is not loaded again: {kernel}: is not what was"
+        in said
+    )
+    assert len(linux.loads) == 4
+    assert main(["unload", "--crash", "--really"]) == 0
+    assert kept.read(state.machine_file, crash=True) is None
 
 
 def test_a_plan_says_what_its_rehearsal_said(

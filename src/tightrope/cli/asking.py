@@ -1,6 +1,6 @@
-"""What `load` asks for: the words of a command line as a load, rehearsed or not, and the same once more.
+"""What `load` asks for: a command line's words as a load, rehearsed or not, and the same again.
 
-    options ─opened─▶ Loading ─as_kept─▶ Kept, in /run ─again─▶ the same options, the same bytes
+    options --opened--> Loading --as_kept--> Kept, in /run --again--> the same options and bytes
 
 Rules: nothing is changed here but by what `again` gives.  Only the standard library is imported on
 the way: this runs in an initramfs.

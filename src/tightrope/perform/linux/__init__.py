@@ -6,6 +6,7 @@
     calls      the two system calls and reboot(2), as a port
     kexec      load, unload and go, in that order of care
     kdump      what brings back a crash image that a failed load has dropped
+    kept       what was loaded last, as paths and digests
     readback   what the kernel says after a load, against what was asked for
     lock       one who changes what is loaded at a time
 

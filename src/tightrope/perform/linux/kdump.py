@@ -1,7 +1,7 @@
 """A crash image that a failed load has dropped: who can bring it back.
 
-    a crash load fails  ->  the image that was there is gone  ->  what tightrope had loaded, again (kept.py)
-                                                              ->  the distribution's own loader, run again
+    a crash load fails -> the image that was there is gone -> what tightrope had loaded (kept.py)
+                                                           -> else the distribution's own loader
 
 Linux drops the old crash image before it looks at the new one (do_kexec_load in kernel/kexec.c, and
 kexec_file_load in kernel/kexec_file.c: kimage_free(xchg(&kexec_crash_image, NULL))), and nobody
@@ -70,8 +70,8 @@ def put_back(
         else:
             if loaded() is not False:
                 return (
-                    f"the crash image that was loaded was dropped, and {again.name}, which tightrope"
-                    " had loaded, is loaded again"
+                    f"the crash image that was loaded was dropped, and {again.name}, which"
+                    " tightrope had loaded, is loaded again"
                 )
             tried.append(f"{again.name} was loaded again and the kernel says that it is not there")
     found = loader(files)

@@ -1,7 +1,7 @@
 """What tightrope loaded here last, kept where a reboot forgets it, so that it can be loaded again.
 
-    load ──▶ /run/tightrope.kexec.json, /run/tightrope.crash.json ──▶ status says by whom
-                                                                 └──▶ a dropped crash image comes back
+    load --> /run/tightrope.kexec.json, /run/tightrope.crash.json --> status says by whom
+                                                                  --> a dropped one comes back
 
 What is kept are paths, digests and words, no byte of an image.  A later load by somebody else
 leaves these files as they are: that it is still this image that is loaded no file of Linux's says.
@@ -13,7 +13,6 @@ as one of ours is as none.  That one cannot be written fails no load: it is told
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -63,20 +62,26 @@ class Kept:
     """Seconds since 1970."""
 
 
-def read(files: Files, *, crash: bool, folders: Sequence[str] = FOLDERS) -> Kept | None:
-    """The last load of that kind; None where none was kept, or nobody may read it."""
-    for folder in folders:
+def read(files: Files, *, crash: bool, folders: Sequence[str] = ()) -> Kept | None:
+    """The last load of that kind; None where none was kept, or nobody may read it.
+
+    `folders` are FOLDERS where none are given, here and below.
+    """
+    for folder in folders or FOLDERS:
         data = files(os.path.join(folder, NAMES[crash]))
         if data is not None:
             return _kept(data, crash)
     return None
 
 
-def write(kept: Kept, folders: Sequence[str] = FOLDERS) -> str | None:
+def write(kept: Kept, folders: Sequence[str] = ()) -> str | None:
     """Keep it in the place of the last one of its kind; None, or a clause why it could not be.
 
     What was kept before is gone in either case: it is not what is loaded.
     """
+    import json
+
+    folders = folders or FOLDERS
     forget(crash=kept.crash, folders=folders)
     folder = next((each for each in folders if os.path.isdir(each)), None)
     if folder is None:
@@ -95,14 +100,16 @@ def write(kept: Kept, folders: Sequence[str] = FOLDERS) -> str | None:
     return None
 
 
-def forget(*, crash: bool, folders: Sequence[str] = FOLDERS) -> None:
+def forget(*, crash: bool, folders: Sequence[str] = ()) -> None:
     """Nothing of that kind is loaded any more."""
-    for folder in folders:
+    for folder in folders or FOLDERS:
         with contextlib.suppress(OSError):
             os.unlink(os.path.join(folder, NAMES[crash]))
 
 
 def _kept(data: bytes, crash: bool) -> Kept | None:
+    import json
+
     try:
         said = json.loads(data)
     except (ValueError, RecursionError):
