@@ -30,6 +30,8 @@ KERNEL = "k2"
 """The path of a bzImage in the guest."""
 SIGNED = "signed"
 """The path of a kernel that a distribution has signed."""
+POLICY = "/sys/kernel/security/ima/policy"
+APPRAISES = "appraise func=KEXEC_KERNEL_CHECK appraise_type=imasig\n"
 LINE_LIMIT = 2016
 """Bytes without the zero."""
 
@@ -178,6 +180,16 @@ def without_rights(calls: Linux) -> Iterator[Row]:
     yield ask(calls, "files, signed, locked down", replace(files, signed=True))
     for name, image in signed_ones:
         yield ask(calls, f"{name}, locked down", image)
+    if os.path.exists(POLICY):
+        # As systemd has it: the kernel does not tell its rules again (CONFIG_IMA_READ_POLICY).
+        os.makedirs("/etc/ima")
+        write("/etc/ima/ima-policy", APPRAISES)
+        write(POLICY, APPRAISES)
+        yield ask(calls, "appraised", fine)
+        os.setxattr(KERNEL, "security.ima", b"\x04\x04" + bytes(32))
+        yield ask(calls, "files, appraised, a digest", replace(files, ima_signed=False))
+        os.removexattr(KERNEL, "security.ima")
+        yield ask(calls, "files, appraised", replace(files, ima_signed=False))
     if machine_file("/proc/sys/kernel/kexec_load_limit_reboot") is not None:
         write("/proc/sys/kernel/kexec_load_limit_reboot", "0")
         yield ask(calls, "no load left", fine)

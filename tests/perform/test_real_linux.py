@@ -121,7 +121,8 @@ def test_every_refusal_is_told_beforehand(flavour: str) -> None:
     assert 1 in errnos(without_rights)
     assert {"locked down", "files, signed, locked down"} <= named(without_rights)
     names = {"signed, as it was, locked down", "signed, another byte, locked down"}
-    assert names <= named(without_rights)
+    assert names | {"appraised", "files, appraised"} <= named(without_rights)
+    assert 13 in errnos(without_rights)
 
 
 def said_after(guest: Guest, command: str) -> str:

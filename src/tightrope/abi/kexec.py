@@ -72,5 +72,9 @@ LIMIT_REBOOT = "/proc/sys/kernel/kexec_load_limit_reboot"
 """How many more loads are allowed, -1 for any number; 6.12 has it, 6.1 has not."""
 LIMIT_PANIC = "/proc/sys/kernel/kexec_load_limit_panic"
 LOCKDOWN = "/sys/kernel/security/lockdown"
+IMA_POLICY = ("/sys/kernel/security/ima/policy", "/etc/ima/ima-policy")
+"""The rules that IMA has, which only a kernel of CONFIG_IMA_READ_POLICY tells; and those that
+systemd gives it at boot (src/core/ima-setup.c)."""
+COMMAND_LINE = "/proc/cmdline"
 SECURE_BOOT = "/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
 """Four bytes of attributes, then the value."""

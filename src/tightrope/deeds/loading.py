@@ -157,6 +157,7 @@ def opened(
                 is_bzimage=_is_bzimage(head),
                 signed=signed,
                 signature=signature,
+                ima_signed=_ima_signed(at) if state.appraised else None,
             ),
             digests=digests,
         )
@@ -323,3 +324,12 @@ def _signed(at: int) -> tuple[bool | None, Signature | None]:
 
     found = signature.read(image, os.fstat(at).st_size)
     return (None if found is None and not signature.is_pe(image) else found is not None), found
+
+
+def _ima_signed(at: int) -> bool:
+    """Whether security.ima of a file is a signature and no mere digest: EVM_IMA_XATTR_DIGSIG, or
+    IMA_VERITY_DIGSIG (security/integrity/integrity.h)."""
+    try:
+        return os.getxattr(at, "security.ima")[:1] in (b"\x03", b"\x06")
+    except OSError:
+        return False

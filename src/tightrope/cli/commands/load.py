@@ -116,6 +116,7 @@ def _load(options: Namespace, kexec: LinuxKexec, state: State) -> int:
     from tightrope.cli import signals
     from tightrope.deeds import loading
     from tightrope.perform.linux import kept
+    from tightrope.perform.linux.kexec import left_behind
     from tightrope.perform.linux.state import machine_file
 
     survey = Rehearsing(options)
@@ -125,6 +126,8 @@ def _load(options: Namespace, kexec: LinuxKexec, state: State) -> int:
         if not options.json:
             print("\n".join((*_told(what), *survey.told())), flush=True)
         kexec.refuse(what.load, state)
+        if lost := left_behind(state, what.load):
+            print(f"tightrope: {lost}", file=sys.stderr)
         crash, outcome = what.request.crash, survey.outcome or what.rehearsed
         kind = "crash image" if crash else "kexec image"
         if done := really(options, f"load it by {what.via.value}"):

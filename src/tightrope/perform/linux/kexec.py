@@ -49,6 +49,7 @@ class FileLoad:
     is_bzimage: bool
     signed: bool | None
     signature: Signature | None = None
+    ima_signed: bool | None = None
 
 
 class LinuxKexec:
@@ -220,6 +221,7 @@ def request_of(load: Load | FileLoad) -> Request:
             is_bzimage=load.is_bzimage,
             signed=load.signed,
             signature=load.signature,
+            ima_signed=load.ima_signed,
         )
     return Request(
         crash=load.crash,
@@ -301,6 +303,16 @@ def facts(state: State, last: Sequence[Kept] = ()) -> dict[str, object]:
             for each in last
         ],
     }
+
+
+def left_behind(state: State, load: Load | FileLoad) -> str | None:
+    """What this load would not carry over, a sentence; None where nothing is known to be lost."""
+    if state.handover and isinstance(load, Load) and not load.crash:
+        return (
+            "this kernel hands memory over to the next one (KHO), and kexec_load does not: what is"
+            " preserved is lost, where anything is; kexec_file_load carries it"
+        )
+    return None
 
 
 def reasons(state: State, load: Load | FileLoad) -> tuple[Refusal, ...]:

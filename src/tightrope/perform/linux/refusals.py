@@ -51,6 +51,8 @@ class Request:
     """Whether the image carries a signature; None where nobody looked, or it is no PE file."""
     signature: Signature | None = None
     """What that signature says, where it was read."""
+    ima_signed: bool | None = None
+    """Whether the image's file has a signature of IMA's; None where nobody looked."""
 
     @property
     def call(self) -> str:
@@ -121,6 +123,28 @@ def _who(state: State, request: Request) -> Iterator[Reason]:
             errno.EPERM,
             f"kernel.{name} is 0: no load is left, and nothing can be unloaded",
             "it cannot be raised again: reboot",
+        )
+
+
+def _appraised(state: State, request: Request) -> Iterator[Reason]:
+    """ima_load_data and ima_post_read_file, which are asked before lockdown is."""
+    boots_securely = (
+        state.secure_boot
+        and state.built("KEXEC_SIG")
+        and state.built("IMA_SECURE_AND_OR_TRUSTED_BOOT")
+    )
+    if not request.files and (boots_securely or state.appraised):
+        why = "UEFI secure boot is on" if boots_securely else "its policy appraises kernels"
+        yield (
+            errno.EACCES,
+            f"IMA lets no image in without its file: {why}",
+            "go by kexec_file_load",
+        )
+    elif request.files and state.appraised and request.ima_signed is False:
+        yield (
+            errno.EACCES,
+            "IMA's policy appraises kernels, and the image's file has no signature in security.ima",
+            "sign it (evmctl ima_sign) with a key of the keyring .ima, or change the policy",
         )
 
 
@@ -294,6 +318,7 @@ def _memory(state: State, request: Request) -> Iterator[Reason]:
 _RULES: tuple[_Rule, ...] = (
     _built_in,
     _who,
+    _appraised,
     _locked_down,
     _platform,
     _shape,

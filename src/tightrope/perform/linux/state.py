@@ -75,6 +75,10 @@ class State:
     keys: frozenset[str] | None
     """Identifiers of the keys that this kernel verifies with, of whatever keyring, in hexadecimal;
     None where /proc/keys does not show the keyrings."""
+    appraised: bool | None
+    """Whether an IMA policy appraises the kernels that kexec loads; None where that is not known."""
+    handover: bool | None
+    """Whether this kernel hands memory over to the next one (KHO)."""
     may_boot: bool | None
     """Whether this process has CAP_SYS_BOOT."""
     ram: tuple[Extent, ...]
@@ -111,6 +115,7 @@ def read_state(files: Files) -> State:
     cpu = _text(files("/proc/cpuinfo")) or ""
     options = _options(files, release)
     keys = _text(files("/proc/keys"))
+    words = (_text(files(abi.COMMAND_LINE)) or "").split()
     return State(
         release=release,
         architecture=_text(files("/proc/sys/kernel/arch")),
@@ -122,6 +127,8 @@ def read_state(files: Files) -> State:
         secure_boot=_secure_boot(files(abi.SECURE_BOOT)),
         foreign_keys=_foreign_keys(keys),
         keys=_keys(keys),
+        appraised=_appraised([_text(files(each)) for each in abi.IMA_POLICY], words, options),
+        handover=_handover(words, options),
         may_boot=_capable(_text(files("/proc/self/status")), abi.CAP_SYS_BOOT),
         crash_size=_decimal(_first(files, abi.CRASH_SIZE)),
         live_update=None if options is None else "LIVEUPDATE" in options,
@@ -182,6 +189,39 @@ def _keys(text: str | None) -> frozenset[str] | None:
     if " keyring   .builtin_trusted_keys" not in (text or ""):
         return None
     return frozenset(re.findall(r" asymmetri .*: ([0-9a-f]+): X509\.", text or ""))
+
+
+def _appraised(
+    policies: Iterable[str | None], words: Iterable[str], options: frozenset[str] | None
+) -> bool | None:
+    """Of security/integrity/ima/ima_policy.c: a rule `appraise func=KEXEC_KERNEL_CHECK ...`, or the
+    built-in policy secure_boot, which has it; ima_appraise= of another mode lets through what
+    fails."""
+    if options is not None and "IMA_APPRAISE" not in options:
+        return False
+    said = dict(each.split("=", 1) for each in words if each.startswith("ima_") and "=" in each)
+    if said.get("ima_appraise", "enforce") in ("off", "log", "fix"):
+        return False
+    if "secure_boot" in said.get("ima_policy", "").split("|"):
+        return True
+    for text in policies:
+        if text is not None:
+            rules = (line.split() for line in text.splitlines())
+            return any(
+                rule[:1] == ["appraise"] and "func=KEXEC_KERNEL_CHECK" in rule for rule in rules
+            )
+    return None
+
+
+def _handover(words: Iterable[str], options: frozenset[str] | None) -> bool | None:
+    """kho= is a switch of kstrtobool's; CONFIG_KEXEC_HANDOVER_ENABLE_DEFAULT is what it is without
+    it (kernel/liveupdate/kexec_handover.c)."""
+    said = [each[4:] for each in words if each.startswith("kho=")]
+    if options is not None and "KEXEC_HANDOVER" not in options:
+        return False
+    if said:
+        return said[-1][:2].lower() in ("1", "y", "ye", "t", "tr", "on")
+    return None if options is None else "KEXEC_HANDOVER_ENABLE_DEFAULT" in options
 
 
 def _capable(status: str | None, capability: int) -> bool | None:
