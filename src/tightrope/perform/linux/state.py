@@ -76,7 +76,8 @@ class State:
     """Identifiers of the keys that this kernel verifies with, of whatever keyring, in hexadecimal;
     None where /proc/keys does not show the keyrings."""
     appraised: bool | None
-    """Whether an IMA policy appraises the kernels that kexec loads; None where that is not known."""
+    """Whether an IMA policy appraises the kernels that kexec loads; None where that is not
+    known."""
     handover: bool | None
     """Whether this kernel hands memory over to the next one (KHO)."""
     may_boot: bool | None
