@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gzip
 import json
 import os
 import select
@@ -23,12 +24,15 @@ from typing import Self
 
 from tests.conftest import debian_kernel, fetched_kexec
 from tests.makers import cpio, qcow2
+from tests.perform.dom0 import MACHINE, unpacked
 from tests.perform.jumps import RUN_KEXEC, kexec_tools
 from tightrope import image
 from tightrope.machine.attached import Attached
 from tightrope.machine.qemu.process import below_us
 
 MEBIBYTES = 512
+XEN_MEBIBYTES = 1024
+"""dom0 has 384 of them, the crash region 160, and what is loaded lies in Xen's own."""
 CRASH = "160M"
 SECONDS = 900.0
 """Far above any boot, on a computer that does other things as well."""
@@ -36,12 +40,14 @@ LINE = "console=ttyS0 earlyprintk=ttyS0,115200 panic=-1"
 NEW = "cloud-amd64"
 """Its payload is lz4, which is soon unpacked."""
 PROGRAM = 0o100755
+HYPERCALLS = ("xen-privcmd.ko", "xenfs.ko")
 INIT = b"""#!/bin/busybox sh
 /bin/busybox --install -s /bin
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
 exec </dev/console >/dev/console 2>&1
+for each in /modules/*; do insmod $each; mount -t xenfs xenfs /proc/xen; done 2>/dev/null
 stty -echo
 echo "guest: up $(uname -r)"
 while read -r line; do
@@ -68,13 +74,18 @@ def small(machine: str = "amd64") -> bytes:
 
 
 @functools.cache
-def large(machine: str = "amd64") -> bytes:
-    """The same with kexec-tools, a kernel to leave for and its initramfs, both of 64 bits."""
+def large(machine: str = "amd64", *, dom0: bool = False) -> bytes:
+    """The same with kexec-tools, a kernel to leave for and its initramfs, both of 64 bits; a dom0's
+    with the modules for hypercalls."""
     tools = kexec_tools() if machine == "amd64" else narrow_kexec_tools()
-    given = [(name, path.read_bytes()) for name, path in tools]
-    given += [("new", debian_kernel(NEW).read_bytes()), ("small", small())]
-    more = [cpio.entry(f"home/{name}", data, mode=PROGRAM) for name, data in given]
-    return small(machine) + b"".join(more) + cpio.TRAILER
+    given = [(f"home/{name}", path.read_bytes()) for name, path in tools]
+    given += [("home/new", debian_kernel(NEW).read_bytes()), ("home/small", small())]
+    folders = [cpio.entry("modules", mode=cpio.DIRECTORY)] if dom0 else []
+    for name in HYPERCALLS if dom0 else ():
+        path = debian_kernel("amd64").parent.parent / "modules" / name
+        given.append((f"modules/{name}", path.read_bytes()))
+    more = [cpio.entry(name, data, mode=PROGRAM) for name, data in given]
+    return small(machine) + b"".join((*folders, *more)) + cpio.TRAILER
 
 
 def narrow_kexec_tools() -> tuple[tuple[str, Path], ...]:
@@ -117,19 +128,32 @@ class Guest:
         kernel, initrd, disk = folder / "kernel", folder / "initrd", folder / "states.qcow2"
         path = debian_kernel(flavour)
         data = path.read_bytes()
+        xen = flavour.startswith("xen-")
         # As a file of a distribution it unpacks itself, to where KASLR wants it; that takes seconds.
-        kernel.write_bytes(data if kaslr else bytes(image.unpack(image.read(data, path.name))))
-        initrd.write_bytes(large("i386" if flavour.startswith("686") else "amd64"))
+        kernel.write_bytes(
+            gzip.decompress(data)
+            if xen
+            else data
+            if kaslr
+            else bytes(image.unpack(image.read(data, path.name)))
+        )
+        initrd.write_bytes(large("i386" if flavour.startswith("686") else "amd64", dom0=xen))
         disk.write_bytes(qcow2.empty())
+        modules, words = str(initrd), f"{LINE} quiet crashkernel={CRASH}"
+        if xen:
+            dom0 = folder / "dom0"
+            dom0.write_bytes(unpacked("amd64"))
+            modules = f"{dom0} {MACHINE.DOM0},{initrd}"
+            words = f"{MACHINE.XEN} crashkernel={CRASH}"
         # A path of a socket has 107 characters at most.
         self.qmp, self.gdb = (os.path.relpath(folder / name) for name in ("qmp", "gdb"))
         self.console = folder / "console"
         """What it has said, as QEMU writes it down."""
-        said = [*below_us(), "-accel", accelerator, "-m", str(MEBIBYTES), "-nodefaults"]
+        size = XEN_MEBIBYTES if xen else MEBIBYTES
+        said = [*below_us(), "-accel", accelerator, "-m", str(size), "-nodefaults"]
         said += ["-display", "none", "-smp", str(cpus)]
-        said += ["-cpu", "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt"]
-        said += ["-kernel", str(kernel), "-initrd", str(initrd)]
-        said += ["-append", f"{LINE} quiet crashkernel={CRASH}"]
+        said += ["-cpu", MACHINE.CPU if xen else "qemu64,+ssse3,+sse4.1,+sse4.2,+popcnt"]
+        said += ["-kernel", str(kernel), "-initrd", modules, "-append", words]
         said += ["-chardev", f"socket,id=q,path={self.qmp},server=on,wait=off"]
         said += ["-mon", "chardev=q,mode=control"]
         said += ["-gdb", f"unix:{self.gdb},server=on,wait=off"]

@@ -15,7 +15,7 @@ import numpy as np
 from tightrope.check.case import Case
 from tightrope.check.rule import Found, finding, rule
 from tightrope.memory import PAGE_SHIFT
-from tightrope.model import Step
+from tightrope.model import ZERO_FRAME, Step
 
 MEND = "load again, and see what wrote there since the load"
 
@@ -39,7 +39,7 @@ def control_page_is_the_kernels(case: Case) -> Iterator[Found]:
         at = int(bad[0])
         label = max((o, n) for n, o in apart.labels.items() if o <= at)[1]
         yield finding(
-            f"the control page is not the kernel's relocate_kernel: byte {at:#x} ({label}) is"
+            f"the control page is not the kernel's {apart.routine}: byte {at:#x} ({label}) is"
             f" {had[at]:#04x}, not {wanted[at]:#04x}",
             evidence={"wrong bytes": str(len(bad))},
         )
@@ -64,7 +64,8 @@ def list_is_the_segments(case: Case) -> Iterator[Found]:
     wanted = np.concatenate([np.array(each.pages, np.int64) for each in apart.segments])
     had = apart.destinations
     if len(had) == len(wanted) and bool((had == wanted).all()):
-        frames, counts = np.unique(apart.sources, return_counts=True)
+        taken = apart.sources[apart.sources != ZERO_FRAME]
+        frames, counts = np.unique(taken, return_counts=True)
         twice = frames[counts > 1]
         if len(twice):
             at = int((apart.sources == twice[0]).nonzero()[0][-1])

@@ -96,6 +96,26 @@ def recover(segments: Sequence[LinkedSegment], bits: int) -> Symbols | None:
     return None
 
 
+def of_hypervisor(data: memoryview) -> tuple[Symbols, int] | None:
+    """Xen's symbols, each address an offset from XEN_VIRT_START; where its `_start` is, of them.
+
+    The same tables in 6.1's order, without a base (xen/tools/symbols.c, xen/common/symbols.c).
+    None where there are none, or they do not fit together.
+    """
+    for tokens in _token_tables(data):
+        for names in _names(data, tokens):
+            count = len(names.starts)
+            offsets = _array(data, names.number_at - 4 * count, count)
+            if offsets is None:
+                continue
+            addresses = _wrapped(offsets, 32)
+            symbols = Symbols(names=names.lines, starts=names.starts, addresses=addresses)
+            start = symbols.address("_start")
+            if start is not None and bool((addresses[1:] >= addresses[:-1]).all()):
+                return symbols, int(start)
+    return None
+
+
 def _token_tables(data: memoryview) -> Iterator[_Tokens]:
     """Every place where 256 strings lie with an index that fits them behind them."""
     whole = bytes(data)

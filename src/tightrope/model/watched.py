@@ -50,6 +50,8 @@ class Apart:
     """Frame numbers, as the page list has them."""
     broken: str | None
     """What is wrong with the list, None when it ends as it should."""
+    routine: str = "relocate_kernel"
+    """What the kernel calls its relocation code."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,6 +68,8 @@ class Watched:
     """What was said of it before it was let go, and what was seen then."""
 
     verdict: Verdict
+    kernel: str
+    """What it is: Linux, Xen."""
     version: str | None
     """What the old kernel's banner says."""
     text: Virt

@@ -43,7 +43,7 @@ def sheet(value: Watched) -> Sheet:
 def headline(value: Watched) -> Text:
     """The answer in one line: what was said of it, and what it did."""
     version = (value.version or "").split(" ", 1)[0]
-    who = f"the guest's Linux {version}"
+    who = f"the guest's {value.kernel} {version}"
     found = value.verdict.findings
     did = _did(value)
     if found:
@@ -179,6 +179,7 @@ class PassedFacts(TypedDict):
 class WatchedFacts(TypedDict):
     """Everything that `tightrope watch --json` prints."""
 
+    kernel: str
     version: str | None
     text: int
     passed: list[PassedFacts]
@@ -193,6 +194,7 @@ class WatchedFacts(TypedDict):
 def facts(value: Watched) -> WatchedFacts:
     """The same as values."""
     return {
+        "kernel": value.kernel,
         "version": value.version,
         "text": value.text,
         "passed": [

@@ -15,6 +15,7 @@ from tightrope.cli.values import seconds
 
 if TYPE_CHECKING:
     from tightrope.deeds.watch.kernel import GuestKernel
+    from tightrope.deeds.watch.xen import GuestXen
 
 
 def guest(parser: ArgumentParser) -> None:
@@ -111,6 +112,9 @@ def watch(options: Namespace) -> int:
     return FINDING if done.verdict.findings or done.ended else HOLDS
 
 
-def _found(kernel: GuestKernel) -> None:
+def _found(kernel: GuestKernel | GuestXen) -> None:
     version = (kernel.version or "of no version").split(" ", 1)[0]
-    print(f"tightrope: Linux {version} at {kernel.text:#x}; waiting for its kexec", file=sys.stderr)
+    print(
+        f"tightrope: {kernel.name} {version} at {kernel.text:#x}; waiting for its kexec",
+        file=sys.stderr,
+    )

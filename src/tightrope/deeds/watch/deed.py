@@ -23,9 +23,10 @@ from tightrope.deeds.watch import seen
 from tightrope.deeds.watch.console import Console
 from tightrope.deeds.watch.follow import Followed, follow
 from tightrope.deeds.watch.kernel import SOURCE, GuestKernel, calls_by, find_kernel, mmu_of
-from tightrope.deeds.watch.loaded import bytes_of, read_kimage
+from tightrope.deeds.watch.loaded import KImage, bytes_of, read_kimage
 from tightrope.deeds.watch.memory import GuestMemory
 from tightrope.deeds.watch.observed import control_page, observed
+from tightrope.deeds.watch.xen import GuestXen, find_xen, read_image
 from tightrope.errors import BadInput, CannotBe, MachineError, PlanError
 from tightrope.machine.attached import Attached
 from tightrope.machine.port import Progress, no_progress
@@ -66,9 +67,9 @@ class Call:
     """A guest that stands at V."""
 
     memory: GuestMemory
-    kernel: GuestKernel
+    kernel: GuestKernel | GuestXen
     kimage: int
-    """The linear address of its struct kimage."""
+    """The linear address of its struct kimage, Xen's kexec_image."""
     virt: int
     registers: Registers
     spent: float
@@ -83,7 +84,7 @@ def arrive(
     old: Buffer | None = None,
     old_source: str = "--from",
     limit: float = LIMIT,
-    waiting: Callable[[GuestKernel], None] = nobody,
+    waiting: Callable[[GuestKernel | GuestXen], None] = nobody,
     stages: Stages,
 ) -> Call:
     """Wait until the guest stands at V.  Raises as `watch` does."""
@@ -91,7 +92,8 @@ def arrive(
     bits = guest.cpu_fact("phys-bits")
     physical_bits = bits if isinstance(bits, int) and 32 <= bits <= 52 else PHYSICAL_BITS
     with stages.stage("find the kernel"):
-        kernel = find_kernel(memory, mmu_of(guest.registers(), physical_bits), old, old_source)
+        mmu = mmu_of(guest.registers(), physical_bits)
+        kernel = find_xen(memory, mmu, old, old_source) or find_kernel(memory, mmu, old, old_source)
         called = kernel.address("machine_kexec")
     with stages.stage("wait for the call"):
         guest.break_at(called)
@@ -102,10 +104,10 @@ def arrive(
         kernel = replace(kernel, mmu=replace(kernel.mmu, cr3=said["cr3"]))
         memory.in_use(kernel.mmu)
         kimage = said[kernel.width.argument]
-        image = read_kimage(memory, kernel, kimage)
+        image = image_at(memory, kernel, kimage)
         started = time.monotonic()
         guest.unbreak(called)
-        if kernel.found.convention is Convention.LINUX_I386:
+        if isinstance(kernel, GuestKernel) and kernel.width.bits == 32:
             site, register = calls_by(kernel, "machine_kexec")
             _wait(guest, site, limit)
             virt = guest.raw()[register]
@@ -134,7 +136,7 @@ def judge(call: Call, *, new: Image | None = None, walk: bool = True, stages: St
     memory.in_use(kernel.mmu)
     with stages.stage("read it"):
         image = replace(
-            read_kimage(memory, kernel, call.kimage),
+            image_at(memory, kernel, call.kimage),
             control_page=control_page(memory, kernel, call.registers),
         )
         datas = bytes_of(memory, image)
@@ -163,7 +165,7 @@ def judge(call: Call, *, new: Image | None = None, walk: bool = True, stages: St
             run, found = _walked(built)
         known = {each.rule for each in findings}
         findings += [each for each in found if each.rule not in known]
-    if kernel.found.convention is Convention.LINUX_I386:
+    if kernel.width.bits == 32:
         findings = [_of_its_tables(each) for each in findings]
     return _verdict(built, run, tuple(findings), stages)
 
@@ -178,7 +180,7 @@ def watch(
     walk: bool = True,
     stop_on_finding: bool = False,
     console: str | None = None,
-    waiting: Callable[[GuestKernel], None] = nobody,
+    waiting: Callable[[GuestKernel | GuestXen], None] = nobody,
     said: Callable[[Passed], None] = nobody,
     progress: Progress = no_progress,
 ) -> Watched:
@@ -212,6 +214,7 @@ def watch(
             )
     return Watched(
         verdict=replace(verdict, seconds=stages.seconds),
+        kernel=call.kernel.name,
         version=call.kernel.version,
         text=Virt(call.kernel.text),
         passed=went.passed,
@@ -221,8 +224,17 @@ def watch(
     )
 
 
-def _at_v(memory: GuestMemory, kernel: GuestKernel, control_page: int) -> int:
+def image_at(memory: GuestMemory, kernel: GuestKernel | GuestXen, at: int) -> KImage:
+    """What is about to be entered.  Raises BadInput where that is none."""
+    if isinstance(kernel, GuestXen):
+        return read_image(memory, kernel, at)
+    return read_kimage(memory, kernel, at)
+
+
+def _at_v(memory: GuestMemory, kernel: GuestKernel | GuestXen, control_page: int) -> int:
     """Where the relocation code is called: in the text, or the control page in the direct map."""
+    if isinstance(kernel, GuestXen):
+        return kernel.address("kexec_reloc")
     if kernel.found.convention is Convention.LINUX_6:
         return int(kernel.found.virt)
     base = memory.word(kernel.mmu, kernel.address("page_offset_base"))

@@ -28,7 +28,7 @@ from tightrope.model import Buffer, Participant, Registers
 from tightrope.model.vmlinux import LinkedSegment, Symbols, Vmlinux
 from tightrope.participants.linux import Convention, Found, find, participant
 from tightrope.participants.linux.indirect import NAMES, last_call
-from tightrope.x86.cpu import CR0_PG, CR4_LA57, CR4_PAE, EFER_LMA
+from tightrope.x86.cpu import CR0_PG, CR4_PAE, EFER_LMA
 from tightrope.x86.walk import Mmu
 
 TEXT, TEXT_END = 0xFFFF_FFFF_8000_0000, 0xFFFF_FFFF_C000_0000
@@ -38,9 +38,6 @@ BANNER = re.compile(rb"Linux version ([0-9][^\n\0]{3,300})")
 SOURCE = "the guest"
 NARROW_MOST = 48 << 20
 """Bytes from _text on in which a 32-bit kernel has its symbols: Debian's have 18 MiB in all."""
-XEN_TEXT = (0xFFFF_82D0_4020_0000, 0xFFFF_82D0_8020_0000)
-"""Where Xen has its text in every tree of 4 levels, since 4.14 and before; in a Linux without Xen
-that is the hole that it leaves to hypervisors (Documentation/arch/x86/x86_64/mm.rst)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,6 +54,7 @@ class GuestKernel:
     participant: Participant
     image: memoryview
     """Its bytes, from `text` on."""
+    name: str = "Linux"
 
     def address(self, name: str) -> int:
         """A symbol's address.  Raises BadInput where it has none."""
@@ -155,11 +153,6 @@ def calls_by(kernel: GuestKernel, name: str) -> tuple[int, str]:
 
 def _wide(memory: GuestMemory, mmu: Mmu) -> tuple[Mmu, LinkedSegment]:
     """A 64-bit kernel's view and its image.  Raises BadInput where there is none."""
-    if not mmu.cr4 & CR4_LA57 and any(memory.where(mmu, at) is not None for at in XEN_TEXT):
-        raise BadInput(
-            "runs under Xen: a kexec is the hypervisor's there, and only Linux's own is watched",
-            source=SOURCE,
-        )
     for cr3 in (mmu.cr3, mmu.cr3 & ~PTI_BIT):
         mmu = replace(mmu, cr3=cr3)
         mapped = [at for at in range(TEXT, TEXT_END, STEP) if memory.where(mmu, at) is not None]

@@ -25,8 +25,11 @@ from tightrope.deeds.watch.memory import GuestMemory
 from tightrope.deeds.watch.width import Width
 from tightrope.errors import BadInput, MachineError
 from tightrope.memory import PAGE_SHIFT, PAGE_SIZE, Extent
+from tightrope.model import ZERO_FRAME
 
 DESTINATION, INDIRECTION, DONE, LIST_SOURCE = 1, 2, 4, 8
+CLEARS = 0x10
+"""IND_ZERO: Xen's alone."""
 HEADER = 512
 ROWS = 16
 STRUCT_PAGE = 64
@@ -56,6 +59,8 @@ class KImage:
     """Frame numbers, as the list has them."""
     broken: str | None
     """What is wrong with the list, None when it ends as it should."""
+    mapped: tuple[Extent, ...] = ()
+    """Xen's segments without a buffer: nothing is copied there, and the image can reach it."""
 
 
 def read_kimage(memory: GuestMemory, kernel: GuestKernel, at: int) -> KImage:
@@ -77,7 +82,7 @@ def read_kimage(memory: GuestMemory, kernel: GuestKernel, at: int) -> KImage:
         crash = memory.word(kernel.mmu, kernel.address("kexec_crash_image")) == at
     else:
         crash = bool(width.word.unpack_from(data, behind + BEFORE_TYPE * width.size)[0] & CRASH)
-    pages, destinations, sources, broken = _list(memory, head, width)
+    pages, destinations, sources, broken = read_list(memory, head, width)
     return KImage(
         at=at,
         crash=crash,
@@ -110,9 +115,13 @@ def _segments(data: bytes, width: Width) -> tuple[tuple[tuple[Extent, int], ...]
     raise BadInput("its kimage has no segments", source=SOURCE, field="kexec_segment")
 
 
-def _list(
-    memory: GuestMemory, head: int, width: Width
+def read_list(
+    memory: GuestMemory, head: int, width: Width, *, clears: bool = False
 ) -> tuple[dict[int, bytes], NDArray[np.int64], NDArray[np.int64], str | None]:
+    """The page list from its first word on: its pages, destinations, sources, and what is broken.
+
+    With `clears` a page may have no source: it is ZERO_FRAME.
+    """
     pages: dict[int, bytes] = {}
     destinations: list[int] = []
     sources: list[int] = []
@@ -147,6 +156,10 @@ def _list(
             destination += 1
             if len(sources) > MOST_PAGES:
                 broken = f"it has more than {MOST_PAGES} sources"
+        elif clears and word & CLEARS and destination is not None:
+            destinations.append(destination)
+            sources.append(ZERO_FRAME)
+            destination += 1
         elif word:
             broken = f"{word:#x} is no word of a list"
     return pages, np.array(destinations, np.int64), np.array(sources, np.int64), broken
@@ -169,9 +182,10 @@ def bytes_of(memory: GuestMemory, image: KImage) -> tuple[bytes, ...]:
 
 def _gathered(memory: GuestMemory, frames: NDArray[np.int64]) -> bytes:
     """The bytes of frames in their order, run by run of frames that follow or precede each
-    other."""
-    out = np.empty((len(frames), PAGE_SIZE), np.uint8)
+    other; of ZERO_FRAME they are zeros."""
+    out = np.zeros((len(frames), PAGE_SIZE), np.uint8)
     order = np.argsort(frames, kind="stable")
+    order = order[frames[order] != ZERO_FRAME]
     rising = frames[order]
     cuts = np.nonzero(np.diff(rising) > 1)[0] + 1
     for run in np.split(np.arange(len(rising)), cuts):

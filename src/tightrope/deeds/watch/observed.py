@@ -21,14 +21,17 @@ from tightrope import host, participants, plan
 from tightrope.abi import boot
 from tightrope.deeds.file_load import HABITS
 from tightrope.deeds.segments import KEXEC_TOOLS
+from tightrope.deeds.watch import xen
 from tightrope.deeds.watch.kernel import SOURCE, GuestKernel
 from tightrope.deeds.watch.loaded import KImage
 from tightrope.deeds.watch.memory import GuestMemory
+from tightrope.deeds.watch.xen import GuestXen
 from tightrope.errors import BadInput, ImageError, MachineError
 from tightrope.host.capture.iomem import regions
 from tightrope.image import read as read_image
 from tightrope.memory import PAGE_SIZE, Extent, MemoryMap, Phys, RegionKind, Virt
 from tightrope.model import (
+    ZERO_FRAME,
     Given,
     Handover,
     Image,
@@ -70,7 +73,7 @@ OBJECT_MOST = 1 << 20
 
 def observed(
     memory: GuestMemory,
-    kernel: GuestKernel,
+    kernel: GuestKernel | GuestXen,
     image: KImage,
     datas: tuple[bytes, ...],
     registers: Registers,
@@ -84,26 +87,37 @@ def observed(
     at_v = registers.rip
     mmu = replace(kernel.mmu, cr0=registers.cr0, cr3=registers.cr3, cr4=registers.cr4)
     told = host.Told(
-        iomem="\n".join(_resources(memory, kernel)),
+        iomem="\n".join(
+            xen.resources(memory, kernel, crash=image.crash)
+            if isinstance(kernel, GuestXen)
+            else _resources(memory, kernel)
+        ),
         symbols=f"{kernel.text:016x} T _text\n{_relocate(kernel):016x} T relocate_kernel",
         physical_bits=physical_bits,
         gbpages=gbpages,
     )
     found = host.read_guest(told, registers, memory.view, crash=image.crash, loaded=True)
     old = found.host
-    if kernel.width.bits == 64:
-        old = replace(old, memory=_firmware_map(memory, kernel))
-    if kernel.found.convention is Convention.LINUX_I386:
-        old = replace(old, relocation=None)  # V is the control page in the direct map
+    if isinstance(kernel, GuestKernel):
+        if kernel.width.bits == 64:
+            old = replace(old, memory=_firmware_map(memory, kernel))
+        if kernel.found.convention is Convention.LINUX_I386:
+            old = replace(old, relocation=None)  # V is the control page in the direct map
     loaded = _loaded(memory, kernel, image, datas)
     new = new or _image(loaded, image)
     trees = kernel.participant.contract.trees
     request = Request(loaded=loaded, crash=image.crash, whole_memory=trees is Trees.WHOLE_MEMORY)
-    walked = _as_it_lies(plan.prepare(new, old, request), image, at_v)
+    narrowly = isinstance(kernel, GuestXen)
+    walked = _as_it_lies(plan.prepare(new, old, request), image, at_v, narrowly=narrowly)
     page = memory.phys(image.control_page, PAGE_SIZE)
     root, swap, arguments = _call(memory, kernel, registers, page)
     code = replace(kernel.participant.code, data=_code(kernel, page))
-    chain = with_code(participants.chain(walked, kernel.participant), code)
+    if isinstance(kernel, GuestXen):
+        # From its machine_kexec() on a hypervisor is an old kernel that jumps by itself.
+        chain = (kernel.participant, *([loaded.purgatory] if loaded.purgatory else []))
+    else:
+        chain = participants.chain(walked, kernel.participant)
+    chain = with_code(chain, code)
     tables = _tables(memory, old, registers, root)
     behind = memory.where(mmu, at_v)
     if behind is None:
@@ -150,8 +164,8 @@ def observed(
     )
 
 
-def _relocate(kernel: GuestKernel) -> int:
-    return int(kernel.found.virt)
+def _relocate(kernel: GuestKernel | GuestXen) -> int:
+    return kernel.address("kexec_reloc") if isinstance(kernel, GuestXen) else kernel.found.virt
 
 
 def _resources(memory: GuestMemory, kernel: GuestKernel) -> Iterator[str]:
@@ -198,7 +212,7 @@ def _text(memory: GuestMemory, kernel: GuestKernel, at: int) -> str:
 
 
 def _loaded(
-    memory: GuestMemory, kernel: GuestKernel, image: KImage, datas: tuple[bytes, ...]
+    memory: GuestMemory, kernel: GuestKernel | GuestXen, image: KImage, datas: tuple[bytes, ...]
 ) -> Loaded:
     """The segments, and whose purgatory they are entered by."""
     segments = tuple(
@@ -209,7 +223,7 @@ def _loaded(
     program: Participant | None = None
     by, habits, loader = "a loader that is not known", KEXEC_TOOLS, Loader.KEXEC_TOOLS
     if entered is not None:
-        linux = _purgatory(memory, kernel)
+        linux = [] if isinstance(kernel, GuestXen) else _purgatory(memory, kernel)
         program = purgatory.found(entered.destination, entered.data, linux, "Linux")
         if "digest" in program.code.symbols:
             version = (kernel.version or "").split(" ", 1)[0]
@@ -278,19 +292,26 @@ def _image(loaded: Loaded, image: KImage) -> Image:
     return read_image(bytes(head) + bytes(kernel.data), f"{SOURCE}'s new kernel")
 
 
-def _as_it_lies(made: Plan, image: KImage, at_v: int) -> Plan:
-    """The plan with the frames that the guest's kernel has chosen."""
+def _as_it_lies(made: Plan, image: KImage, at_v: int, *, narrowly: bool) -> Plan:
+    """The plan with the frames that the guest's kernel has chosen; `narrowly`, with what it maps."""
     lies = dict(zip(image.destinations.tolist(), image.sources.tolist(), strict=True))
     pages = np.concatenate([np.array(each.destination.pages, np.int64) for each in made.segments])
     sources = np.array([lies.get(page, page) for page in pages.tolist()], np.int64)
     frames = np.array(sorted(at >> 12 for at in image.list_pages), np.int64)
     ours = {"the control page", "the page list", "sources"}
+    away = (sources != pages) & (sources != ZERO_FRAME)
     word = "<u8" if made.paging.long_mode else "<u4"
     own = [
         Named(extent=Extent.sized(image.control_page, PAGE_SIZE), what="the control page"),
         *(Named(extent=e, what="the page list") for e in extents(frames)),
-        *(Named(extent=e, what="sources") for e in extents(np.unique(sources[sources != pages]))),
+        *(Named(extent=e, what="sources") for e in extents(np.unique(sources[away]))),
     ]
+    rest = [each for each in made.identity if each.what not in ours]
+    if narrowly:
+        # A hypervisor maps what was handed over, and nothing that only we would want.
+        handed = {each.name for each in made.segments}
+        rest = [each for each in rest if each.what in handed]
+        rest += [Named(extent=each, what="mapped, not loaded") for each in image.mapped]
     return replace(
         made,
         control_page=Phys(image.control_page),
@@ -300,12 +321,14 @@ def _as_it_lies(made: Plan, image: KImage, at_v: int) -> Plan:
         head=image.head,
         list_pages={Phys(at): np.frombuffer(data, word) for at, data in image.list_pages.items()},
         spare=(),
-        identity=(*own, *(each for each in made.identity if each.what not in ours)),
+        identity=(*own, *rest),
     )
 
 
-def control_page(memory: GuestMemory, kernel: GuestKernel, registers: Registers) -> int:
+def control_page(memory: GuestMemory, kernel: GuestKernel | GuestXen, registers: Registers) -> int:
     """P, as the call hands it over."""
+    if isinstance(kernel, GuestXen):
+        return registers.general["rdi"]
     if kernel.found.convention is Convention.LINUX_7:
         return registers.general["rsi"]
     return memory.word(kernel.mmu, _array(memory, kernel, registers), kernel.width.size)
@@ -320,9 +343,11 @@ def _array(memory: GuestMemory, kernel: GuestKernel, registers: Registers) -> in
 
 
 def _call(
-    memory: GuestMemory, kernel: GuestKernel, registers: Registers, page: bytes
+    memory: GuestMemory, kernel: GuestKernel | GuestXen, registers: Registers, page: bytes
 ) -> tuple[int, Phys | None, tuple[Extent, ...]]:
     """The root of page_table_a, the swap page, and where the call's words lie."""
+    if isinstance(kernel, GuestXen):
+        return registers.general["rsi"], None, ()
     if kernel.found.convention is Convention.LINUX_7:
         at = kernel.found.symbols["kexec_pa_table_page"]
         return int.from_bytes(page[at : at + 8], "little"), None, ()
@@ -340,7 +365,7 @@ def _call(
     )
 
 
-def _code(kernel: GuestKernel, page: bytes) -> bytes:
+def _code(kernel: GuestKernel | GuestXen, page: bytes) -> bytes:
     """The control page's bytes as code: all of it, or as much as the kernel copies there."""
     same = kernel.participant.contract.same
     return page[:same] + kernel.participant.code.data[same:]

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 
 from tightrope.deeds.watch.kernel import GuestKernel
 from tightrope.deeds.watch.loaded import KImage
+from tightrope.deeds.watch.xen import GuestXen
 from tightrope.memory import PAGE_SIZE, Extent
 from tightrope.model import Finding, Handover, Kind, Step
 from tightrope.model.watched import Apart
@@ -28,8 +29,21 @@ MEMORY = "memory"
 """What `plan` calls all of it."""
 
 
-def apart(page: bytes, kernel: GuestKernel, image: KImage) -> Apart:
+def apart(page: bytes, kernel: GuestKernel | GuestXen, image: KImage) -> Apart:
     """The control page and the kernel's own code, the page list and the segments."""
+    if isinstance(kernel, GuestXen):
+        code = kernel.participant.code
+        return Apart(
+            kernels=kernel.code,
+            laid=page,
+            filled=(),
+            labels=code.symbols,
+            segments=tuple(extent for extent, _ in image.segments),
+            destinations=image.destinations,
+            sources=image.sources,
+            broken=image.broken,
+            routine=code.name,
+        )
     found, contract = kernel.found, kernel.participant.contract
     filled = [Extent.sized(found.symbols[each], WORD) for each in contract.words]
     if contract.gates is not None:
