@@ -54,6 +54,7 @@ from tightrope.participants import purgatory
 from tightrope.participants.linux import Convention
 from tightrope.plan import Request
 from tightrope.plan.allocate import extents
+from tightrope.x86.walk import Mmu
 
 SECTOR = 512
 LOADFLAGS, LOADED_HIGH = 0x211, 1
@@ -136,11 +137,8 @@ def observed(
         if start != lies.start:
             data = memory.phys(start, PAGE_SIZE)
             pieces.append(Piece(phys=Phys(start), data=data, role=PieceRole.ARRAY_ON_STACK))
-    for role, (base, _limit) in ((PieceRole.GDT, registers.gdt), (PieceRole.IDT, registers.idt)):
-        there = memory.where(mmu, base) if base else None
-        if there is not None:
-            start = there & -PAGE_SIZE
-            pieces.append(Piece(phys=Phys(start), data=memory.phys(start, PAGE_SIZE), role=role))
+    for role, table in ((PieceRole.GDT, registers.gdt), (PieceRole.IDT, registers.idt)):
+        pieces += _descriptors(memory, mmu, table, role)
     world = World(
         host=old,
         laid=tuple(pieces),
@@ -162,6 +160,17 @@ def observed(
         registers=registers,
         swap_page=swap,
     )
+
+
+def _descriptors(
+    memory: GuestMemory, mmu: Mmu, table: tuple[int, int], role: PieceRole
+) -> Iterator[Piece]:
+    """Each page of a descriptor table that is mapped: Xen's own selectors are in the last of 15."""
+    base, limit = table
+    for page in range(base & -PAGE_SIZE, base + limit + 1 if base else 0, PAGE_SIZE):
+        there = memory.where(mmu, page)
+        if there is not None:
+            yield Piece(phys=Phys(there), data=memory.phys(there, PAGE_SIZE), role=role)
 
 
 def _relocate(kernel: GuestKernel | GuestXen) -> int:

@@ -20,7 +20,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -31,7 +31,7 @@ from tightrope.deeds.watch.width import WIDE, Width
 from tightrope.errors import BadInput, ImageError, MachineError
 from tightrope.image import kallsyms, vmlinux
 from tightrope.memory import PAGE_SIZE, Extent, Virt
-from tightrope.model import Buffer, Participant
+from tightrope.model import Buffer, Participant, Promise
 from tightrope.model.vmlinux import LinkedSegment, Symbols
 from tightrope.participants import xen
 from tightrope.x86.cpu import CR4_LA57
@@ -110,8 +110,17 @@ def find_xen(memory: GuestMemory, mmu: Mmu, image: Buffer | None, source: str) -
         phys=phys,
         version=_version(data, known),
         symbols=known,
-        participant=xen.participant(code),
+        participant=_maps_what_is_asked(xen.participant(code)),
         code=code.code,
+    )
+
+
+def _maps_what_is_asked(code: Participant) -> Participant:
+    """Xen maps what dom0's segments name, and kexec-tools names all of the first MiB, holes with it
+    (xen_kexec_load() in kexec/kexec-xen.c)."""
+    contract = code.contract
+    return replace(
+        code, contract=replace(contract, promises=contract.promises - {Promise.EXACT_TABLES})
     )
 
 
