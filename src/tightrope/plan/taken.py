@@ -18,10 +18,10 @@ and from where it lies, never from what the purgatory says of it.
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from tightrope.abi import boot
+from tightrope.abi import boot, elf
 from tightrope.errors import PlanError
 from tightrope.memory import Extent, Phys
 from tightrope.model import (
@@ -243,6 +243,27 @@ def _backup(loaded: Loaded) -> tuple[Backup, ...]:
         return ()
     words = _words(loaded, ("backup_src_start", "backup_src_size", "backup_start"))
     start, size, copy = words.values()
-    if not size or not copy:
-        return ()
-    return (Backup(source=Extent.sized(start, size), copy=Phys(copy)),)
+    if size and copy:
+        return (Backup(source=Extent.sized(start, size), copy=Phys(copy)),)
+    # Of a purgatory that is not known the core header tells it: where it reads elsewhere than it was.
+    return tuple(
+        Backup(source=Extent.sized(row["paddr"], row["filesz"]), copy=Phys(row["offset"]))
+        for each in loaded.segments
+        for row in core_rows(bytes(each.data))
+        if row["type"] == elf.PT_LOAD and row["offset"] != row["paddr"] and row["filesz"]
+    )
+
+
+def core_rows(data: bytes) -> Iterator[dict[str, int]]:
+    """The program headers of an ELF core; none of anything else."""
+    bits = 64 if data[4:5] == b"\2" else 32
+    layout, row = elf.HEADER[bits], elf.PROGRAM_HEADER[bits]
+    if data[:4] != b"\x7fELF" or len(data) < layout.size:
+        return
+    header = layout.unpack(data)
+    if header["type"] != elf.ET_CORE:
+        return
+    for number in range(header["phnum"]):
+        at = header["phoff"] + number * row.size
+        if at + row.size <= len(data):
+            yield row.unpack(data, at)

@@ -165,7 +165,7 @@ def judge(call: Call, *, new: Image | None = None, walk: bool = True, stages: St
             run, found = _walked(built)
         known = {each.rule for each in findings}
         findings += [each for each in found if each.rule not in known]
-    if kernel.width.bits == 32:
+    if isinstance(kernel, GuestKernel):
         findings = [_of_its_tables(each) for each in findings]
     return _verdict(built, run, tuple(findings), stages)
 
@@ -273,8 +273,8 @@ def _walked(built: Handover) -> tuple[Run, tuple[Finding, ...]]:
 
 
 def _of_its_tables(found: Finding) -> Finding:
-    """A 32-bit kernel takes the tables of a crash from its own memory
-    (machine_kexec_alloc_page_tables(), machine_kexec_32.c): weak, and so in every one."""
+    """A kernel takes the tables of a crash from its own memory (machine_kexec_alloc_page_tables(),
+    machine_kexec_32.c; init_transition_pgtable(), machine_kexec_64.c): weak, and so in every one."""
     if found.rule == "crash-region-only" and found.message.startswith("page_table_a"):
         return replace(found, advice=True)
     return found

@@ -11,7 +11,6 @@ themselves make.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -21,15 +20,14 @@ from tightrope import host, participants, plan
 from tightrope.abi import boot
 from tightrope.deeds.file_load import HABITS
 from tightrope.deeds.segments import KEXEC_TOOLS
-from tightrope.deeds.watch import xen
+from tightrope.deeds.watch import notes, resources, xen
 from tightrope.deeds.watch.kernel import SOURCE, GuestKernel
 from tightrope.deeds.watch.loaded import KImage
 from tightrope.deeds.watch.memory import GuestMemory
 from tightrope.deeds.watch.xen import GuestXen
 from tightrope.errors import BadInput, ImageError, MachineError
-from tightrope.host.capture.iomem import regions
 from tightrope.image import read as read_image
-from tightrope.memory import PAGE_SIZE, Extent, MemoryMap, Phys, RegionKind, Virt
+from tightrope.memory import PAGE_SIZE, Extent, Phys, Virt
 from tightrope.model import (
     ZERO_FRAME,
     Given,
@@ -60,15 +58,6 @@ SECTOR = 512
 LOADFLAGS, LOADED_HIGH = 0x211, 1
 SETUP_SECTS, HEADER_AT, HEADER_SIZE, HEADER_MAGIC = 0x1F1, 0x1F1, 0x201, 0x202
 """HEADER_SIZE: how far the header goes behind its magic (Documentation/arch/x86/boot.rst)."""
-E820_ROW = struct.Struct("<QQI")
-KINDS = {
-    1: RegionKind.RAM,
-    3: RegionKind.ACPI,
-    4: RegionKind.NVS,
-}
-"""enum e820_type (asm/e820/types.h); all others are reserved."""
-MOST_ROWS = 1024
-MOST_RESOURCES = 4096
 OBJECT_MOST = 1 << 20
 
 
@@ -91,17 +80,19 @@ def observed(
         iomem="\n".join(
             xen.resources(memory, kernel, crash=image.crash)
             if isinstance(kernel, GuestXen)
-            else _resources(memory, kernel)
+            else resources.listed(memory, kernel)
         ),
         symbols=f"{kernel.text:016x} T _text\n{_relocate(kernel):016x} T relocate_kernel",
         physical_bits=physical_bits,
         gbpages=gbpages,
+        notes="\n".join(notes.told(memory, kernel, datas)) if image.crash else "",
     )
     found = host.read_guest(told, registers, memory.view, crash=image.crash, loaded=True)
     old = found.host
     if isinstance(kernel, GuestKernel):
-        if kernel.width.bits == 64:
-            old = replace(old, memory=_firmware_map(memory, kernel))
+        # A crash kernel is told of what /proc/iomem has, others of what the firmware said.
+        if kernel.width.bits == 64 and not image.crash:
+            old = replace(old, memory=resources.firmware_map(memory, kernel))
         if kernel.found.convention is Convention.LINUX_I386:
             old = replace(old, relocation=None)  # V is the control page in the direct map
     loaded = _loaded(memory, kernel, image, datas)
@@ -175,49 +166,6 @@ def _descriptors(
 
 def _relocate(kernel: GuestKernel | GuestXen) -> int:
     return kernel.address("kexec_reloc") if isinstance(kernel, GuestXen) else kernel.found.virt
-
-
-def _resources(memory: GuestMemory, kernel: GuestKernel) -> Iterator[str]:
-    """/proc/iomem's lines, out of struct resource: start, end, name, flags, desc, parent, sibling,
-    child."""
-    layout = kernel.width.resource
-
-    def row(at: int) -> tuple[int, ...]:
-        return layout.unpack(memory.virt(kernel.mmu, at, layout.size))
-
-    first = row(kernel.address("iomem_resource"))[7]
-    todo, seen = [(first, 0)], 0
-    while todo and seen < MOST_RESOURCES:
-        at, depth = todo.pop()
-        if not at:
-            continue
-        seen += 1
-        start, end, name, _flags, _desc, _parent, sibling, child = row(at)
-        yield f"{'  ' * depth}{start:08x}-{end:08x} : {_text(memory, kernel, name)}"
-        todo += [(sibling, depth), (child, depth + 1)]
-
-
-def _firmware_map(memory: GuestMemory, kernel: GuestKernel) -> MemoryMap:
-    """What the firmware told the old kernel (struct e820_table, asm/e820/types.h): loaders read
-    that, and not what the old kernel made of it."""
-    at = memory.word(kernel.mmu, kernel.address("e820_table_firmware"))
-    count = int.from_bytes(memory.virt(kernel.mmu, at, 4), "little")
-    if not 0 < count <= MOST_ROWS:
-        raise BadInput(f"has {count} rows", source=SOURCE, field="e820_table_firmware")
-    data = memory.virt(kernel.mmu, at + 4, E820_ROW.size * count)
-    rows = [
-        (Extent.sized(start, size), KINDS.get(kind, RegionKind.RESERVED))
-        for start, size, kind in E820_ROW.iter_unpack(data)
-        if size
-    ]
-    return MemoryMap(regions(rows))
-
-
-def _text(memory: GuestMemory, kernel: GuestKernel, at: int) -> str:
-    if not at:
-        return "?"
-    size = min(64, PAGE_SIZE - at % PAGE_SIZE)
-    return memory.virt(kernel.mmu, at, size).partition(b"\0")[0].decode("latin-1")
 
 
 def _loaded(
