@@ -181,6 +181,7 @@ def watched() -> Watched:
     )
     return Watched(
         verdict=sound(),
+        kernel="Linux",
         version="6.1.0 (somebody)",
         text=Virt(0xFFFF_FFFF_8100_0000),
         passed=passed,

@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from tests.watch.guests import CRASHES, LEAVE, Guest, load
 from tightrope.deeds.rehearse import Stages
 from tightrope.deeds.watch.console import Console
-from tightrope.deeds.watch.deed import Call, arrive, judge
+from tightrope.deeds.watch.deed import Call, arrive, image_at, judge
 from tightrope.deeds.watch.follow import follow
 from tightrope.deeds.watch.kernel import find_kernel, mmu_of
-from tightrope.deeds.watch.loaded import KImage, read_kimage
+from tightrope.deeds.watch.loaded import KImage
 from tightrope.deeds.watch.memory import GuestMemory
 from tightrope.machine.attached import Attached
 from tightrope.machine.port import no_progress
@@ -33,6 +33,22 @@ LOADS = {
 FOLLOW_SECONDS = 180.0
 """Far above the longest digest: what is lost is noticed when it stands still."""
 BITS = 40
+
+
+NARROW = "686-pae"
+
+
+def ways(flavour: str) -> tuple[str, ...]:
+    """The ways that an old kernel has: neither one of 32 bits nor a Xen's dom0 has kexec_file_load."""
+    plain = flavour.startswith("amd64")
+    return tuple(each for each in LOADS if plain or each != "file")
+
+
+def changes(flavour: str, how: str) -> tuple[str | None, ...]:
+    """What is changed there: nothing, then each.  A 32-bit crash's list is one word of its call, in no
+    memory that would be told."""
+    left_out = "a list entry" if (flavour, how) == (NARROW, "panic") else ""
+    return None, *(each for each in SABOTAGES if each != left_out)
 
 
 def leaves(how: str) -> str:
@@ -108,7 +124,7 @@ def poke(guest: Attached, at: int, data: bytes) -> None:
 
 def image_of(call: Call) -> KImage:
     """Its struct kimage."""
-    return read_kimage(call.memory, call.kernel, call.kimage)
+    return image_at(call.memory, call.kernel, call.kimage)
 
 
 def source_of(call: Call, verdict: Verdict, role: SegmentRole, offset: int) -> int:
@@ -130,12 +146,17 @@ def table_entry(guest: Attached, call: Call, sound: Verdict) -> None:
 
 
 def list_entry(guest: Attached, call: Call, _sound: Verdict) -> None:
-    """A source of the list is the frame before it."""
-    for frame, data in image_of(call).list_pages.items():
-        for at in range(64 * 8, len(data), 8):
-            word = int.from_bytes(data[at : at + 8], "little")
+    """A source of the list is the frame before it; the one word of a Xen crash leads nowhere."""
+    pages = image_of(call).list_pages
+    if call.kernel.name == "Xen" and image_of(call).crash:
+        poke(guest, next(iter(pages)), NOWHERE.to_bytes(8, "little"))
+        return
+    size = call.kernel.width.size
+    for frame, data in pages.items():
+        for at in range(64 * size, len(data), size):
+            word = int.from_bytes(data[at : at + size], "little")
             if word & 8:
-                poke(guest, frame + at, (word - PAGE_SIZE).to_bytes(8, "little"))
+                poke(guest, frame + at, (word - PAGE_SIZE).to_bytes(size, "little"))
                 return
 
 
@@ -175,7 +196,8 @@ def control_page(guest: Attached, _call: Call, sound: Verdict) -> None:
 
 def copying_code(guest: Attached, _call: Call, sound: Verdict) -> None:
     """What copies is no instruction: 7.x has loaded its handlers by then."""
-    _no_code(guest, sound, "swap_pages")
+    xen = "relocate_pages" in sound.handover.relocation_code.code.symbols
+    _no_code(guest, sound, "relocate_pages" if xen else "swap_pages")
 
 
 def boot_params(guest: Attached, call: Call, sound: Verdict) -> None:
@@ -221,7 +243,7 @@ class Went:
 
 def let_go(stood: Standing, sabotage: str | None) -> Went:
     """Made, where there is one; told, and let go."""
-    if (stood.how, sabotage) == ("panic", "a list entry"):
+    if (stood.how, sabotage, stood.call.kernel.name) == ("panic", "a list entry", "Linux"):
         return _crashed(stood)
     with stood.again() as (attached, call):
         if sabotage is not None:

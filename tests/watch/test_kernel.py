@@ -1,4 +1,4 @@
-"""A guest that cannot be watched is told in one line: no kernel yet, Xen, no symbols, no relocation
+"""A guest that cannot be watched is told in one line: no kernel yet, no symbols, no relocation
 code, a reset before its kexec.  Its memory is made here; what holds is shown by real guests."""
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tightrope.deeds.watch.deed import _wait
-from tightrope.deeds.watch.kernel import TEXT, XEN_TEXT, find_kernel, mmu_of
+from tightrope.deeds.watch.kernel import TEXT, find_kernel, mmu_of
 from tightrope.deeds.watch.memory import GuestMemory
 from tightrope.errors import BadInput, ImageError, TightropeError
 from tightrope.image import kallsyms
@@ -66,12 +66,6 @@ def test_a_guest_without_paging(cr0: int) -> None:
 def test_a_guest_that_maps_no_kernel(mapped: tuple[int, ...]) -> None:
     with pytest.raises(BadInput, match="it has not booted yet, or is none"):
         looked_for(*mapped)
-
-
-@pytest.mark.parametrize("xen", XEN_TEXT)
-def test_a_guest_under_xen(xen: int) -> None:
-    with pytest.raises(BadInput, match=r"^the guest: runs under Xen: "):
-        looked_for(xen, *KERNEL)
 
 
 def test_a_kernel_without_symbols() -> None:

@@ -28,7 +28,7 @@ def shown(*advice: Finding, findings: tuple[Finding, ...] = ()) -> tuple[str, Wa
     outcome = Outcome.FALLS if findings else Outcome.HOLDS
     verdict = replace(sound(), advice=advice, findings=findings, outcome=outcome)
     value = Watched(
-        verdict=verdict, version="6.1.0 (somebody)", text=Virt(0), passed=(), ended=None,
+        verdict=verdict, kernel="Linux", version="6.1.0 (somebody)", text=Virt(0), passed=(), ended=None,
         heard=None, standing=True,
     )  # fmt: skip
     return text.text(VIEW.sheet(value)), value

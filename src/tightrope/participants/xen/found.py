@@ -42,12 +42,14 @@ from tightrope.model import (
 from tightrope.model.vmlinux import LinkedSegment
 
 AFTER_TABLES, IDENTITY = 0xD, 0x16
+CALL = 5
+"""Bytes of call rel32."""
 SIGNATURE = re.compile(
     rb"\x48\x89\xcd\x48\x8d\xa7(..\0\0)"  # mov %rcx, %rbp; lea reloc_stack - kexec_reloc(%rdi), %rsp
     rb"\x0f\x22\xde\x48\x8d\x87\x16\0\0\0\xff\xe0"  # mov %rsi, %cr3; lea 0x16(%rdi), %rax; jmp *%rax
     rb"\x0f\x20\xc0\x25\xf3\xff\xfa\xff\x0d\x01\0\0\x80\x0f\x22\xc0"  # CR0: no AM, WP, TS, EM; PG, PE
     rb"\xb8\x20\0\0\0\x0f\x22\xe0"  # CR4 = PAE
-    rb"\x48\x89\xd7\xe8....\x49\xf7\xc0\x01\0\0\0\x75.",  # relocate_pages(rdx); test $1, %r8; jne
+    rb"\x48\x89\xd7(?P<call>\xe8....)\x49\xf7\xc0\x01\0\0\0\x75.",  # relocate_pages(rdx); test $1, %r8
     re.DOTALL,
 )
 
@@ -60,13 +62,15 @@ class Found:
     code: bytes
     page: bytes
     """What the hypervisor has at V: the whole page, of which `code` is the beginning."""
+    copies: int
+    """Where relocate_pages begins, an offset."""
 
 
 def find(segments: Sequence[LinkedSegment], source: str) -> Found:
     """The code in a hypervisor's segments.  Raises ImageError where it is in no place, or in
     several."""
     found = [
-        (segment, match.start(), int.from_bytes(match[1], "little"))
+        (segment, match, int.from_bytes(match[1], "little"))
         for segment in segments
         for match in SIGNATURE.finditer(segment.data)
         if (segment.virt + match.start()) % PAGE_SIZE == 0
@@ -78,13 +82,15 @@ def find(segments: Sequence[LinkedSegment], source: str) -> Found:
             source=source,
             field="kexec_reloc",
         )
-    [(segment, at, size)] = found
+    [(segment, match, size)] = found
+    at = match.start()
     page = bytes(segment.data[at : at + PAGE_SIZE])
     if not IDENTITY < size <= len(page):
         raise ImageError(
             f"its stack ends at {size:#x}, outside its page", source=source, field="kexec_reloc"
         )
-    return Found(source=source, code=page[:size], page=page)
+    copies = match.start("call") - at + CALL + int.from_bytes(match["call"][1:CALL], "little")
+    return Found(source=source, code=page[:size], page=page, copies=copies)
 
 
 def participant(found: Found) -> Participant:
@@ -95,7 +101,12 @@ def participant(found: Found) -> Participant:
         code=Code(
             name="kexec_reloc",
             data=found.page,
-            symbols={"kexec_reloc": 0, "after_table_a": AFTER_TABLES, "identity_mapped": IDENTITY},
+            symbols={
+                "kexec_reloc": 0,
+                "after_table_a": AFTER_TABLES,
+                "identity_mapped": IDENTITY,
+                "relocate_pages": found.copies,
+            },
         ),
         contract=Contract(
             arguments={
