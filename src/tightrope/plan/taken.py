@@ -245,7 +245,7 @@ def _backup(loaded: Loaded) -> tuple[Backup, ...]:
     start, size, copy = words.values()
     if size and copy:
         return (Backup(source=Extent.sized(start, size), copy=Phys(copy)),)
-    # Of a purgatory that is not known the core header tells it: where it reads elsewhere than it was.
+    # Of a purgatory that is not known the core header tells it: a row that is read elsewhere.
     return tuple(
         Backup(source=Extent.sized(row["paddr"], row["filesz"]), copy=Phys(row["offset"]))
         for each in loaded.segments

@@ -3,6 +3,9 @@
     memory    the guest's memory by physical and by linear address
     width     what differs between 64 bits and 32
     kernel    the old kernel in it: where it lies, its symbols, its relocation code
+    xen       the same of a hypervisor, and what its dom0 has loaded
+    resources its memory in the words of /proc/iomem, and what its firmware said
+    notes     where it leaves its notes when it dies
     loaded    what it has loaded: struct kimage, page list, segments, their digest
     observed  all of it as a handover
     seen      what is wrong with it that no walk has to show

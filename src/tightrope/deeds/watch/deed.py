@@ -281,17 +281,19 @@ def _walked(built: Handover) -> tuple[Run, tuple[Finding, ...]]:
 
 
 def _of_its_tables(found: Finding) -> Finding:
-    """A kernel takes the tables of a crash from its own memory (machine_kexec_alloc_page_tables(),
-    machine_kexec_32.c; init_transition_pgtable(), machine_kexec_64.c): weak, and so in every one."""
+    """A kernel takes the tables of a crash from its own memory: weak, and so in every one.
+
+    machine_kexec_alloc_page_tables() in machine_kexec_32.c, init_transition_pgtable() in _64.c.
+    """
     if found.rule == "crash-region-only" and found.message.startswith("page_table_a"):
         return replace(found, advice=True)
     return found
 
 
 def _of_its_call(findings: list[Finding]) -> list[Finding]:
-    """Xen calls the image until 8b7a72f4d3, and kexec-tools' purgatory takes the address that a call
-    leaves for one to come back to: it appends a word to the command line.  Nothing falls by that,
-    where it is all that has changed."""
+    """Xen calls the image until 8b7a72f4d3, and kexec-tools' purgatory takes the address that is
+    left by a call for one to come back to: it appends a word to the command line.  Nothing falls by
+    that, where it is all that has changed."""
     told = {each.rule: each for each in findings}
     line, changed = told.get("command-line-as-given"), told.get("destinations-complete")
     appended = None if line is None else JUMP_BACK.fullmatch(line.message)

@@ -250,7 +250,8 @@ def _image(loaded: Loaded, image: KImage) -> Image:
 
 
 def _as_it_lies(made: Plan, image: KImage, at_v: int, *, narrowly: bool) -> Plan:
-    """The plan with the frames that the guest's kernel has chosen; `narrowly`, with what it maps."""
+    """The plan with the frames that the guest's kernel has chosen; `narrowly`: it maps no more than
+    was handed over."""
     lies = dict(zip(image.destinations.tolist(), image.sources.tolist(), strict=True))
     pages = np.concatenate([np.array(each.destination.pages, np.int64) for each in made.segments])
     sources = np.array([lies.get(page, page) for page in pages.tolist()], np.int64)

@@ -3,7 +3,7 @@
     V, in the hypervisor's text ->  a page of its own: kexec_reloc, relocate_pages, the way to 32 bits,
                                     gdt, stack (128 bytes, whose end the second instruction names)
 
-Xen has no symbols in its image: the code is known by its instructions up to the entry of a 64-bit
+Whatever symbols there are, the code is known by its instructions up to the entry of a 64-bit
 image, which begin a page in one place alone.  Debian's 4.17 and 4.20 have the same there.
 
 What is weaker than this project's own: nothing drops the idt on the way to 64-bit code, and
