@@ -51,6 +51,7 @@ OUTSIDERS = {
         "record.tracer",
     ),
     "mmap": (
+        "kdump.ring",
         "observe.physical",
         "machine",
         "perform.privcmd",

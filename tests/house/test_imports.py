@@ -92,7 +92,7 @@ def test_nor_does_the_help_of_any_command() -> None:
 
 
 def test_help_that_asks_a_room_for_a_name_would_be_seen() -> None:
-    asks = "from tightrope.cli import arguments\narguments.new_kernel = lambda _: __import__('tightrope.model')"
+    asks = "from tightrope.cli import arguments\narguments.new_kernel = lambda _: __import__('tightrope.model.host')"
     assert {"tightrope.model", "dataclasses"} <= slow(help_imports(["rehearse"], asks))
 
 

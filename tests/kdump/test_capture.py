@@ -28,6 +28,7 @@ from tightrope.errors import CoreError, MissingPart, PerformError
 from tightrope.kdump import filtering, saving
 from tightrope.kdump.capture import Wanted, capture
 from tightrope.kdump.core import Vmcore
+from tightrope.kdump.ring import Ring
 
 PANIC = "Kernel panic - not syncing: sysrq triggered crash"
 
@@ -93,7 +94,7 @@ def test_whatever_is_zero_the_bytes_are_the_same(runs: list[tuple[int, int]], ta
 def _filled(data: bytes) -> list[tuple[int, int, bool]]:
     """The runs that are written, and the gaps between them."""
     out, at = [], 0
-    for start, end in saving._held(data):
+    for start, end in saving._held(data, len(data)):
         out += [(at, start, False), (start, end, True)]
         at = end
     return [*out, (at, len(data), False)]
@@ -299,3 +300,17 @@ def test_any_bytes_are_a_core_or_a_core_error(data: bytes, changes: list[tuple[i
 
 
 SMALL = elf_core([Load(BASE, bytes(8192))], vmcoreinfo({"OSRELEASE": "6"}))
+
+
+@given(st.lists(st.binary(min_size=1, max_size=3 * 4096), max_size=9))
+@settings(max_examples=30)
+def test_what_goes_round_is_digested_in_its_order(pieces: list[bytes]) -> None:
+    ring = Ring(3 * 4096)
+    try:
+        for each in pieces:
+            buffer = ring.free()
+            buffer[: len(each)] = each
+            ring.digest(buffer, len(each))
+        assert ring.end() == hashlib.sha256(b"".join(pieces)).hexdigest()
+    finally:
+        ring.close()

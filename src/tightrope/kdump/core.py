@@ -71,6 +71,14 @@ class Vmcore:
             why = err.strerror or str(err)
             raise CoreError(why, source=self.source, offset=offset) from err
 
+    def fill(self, buffer: memoryview, offset: int) -> int:
+        """Bytes of the file into a buffer; how many, 0 at its end.  Raises CoreError."""
+        try:
+            return os.preadv(self.descriptor, [buffer[: max(0, self.size - offset)]], offset)
+        except OSError as err:
+            why = err.strerror or str(err)
+            raise CoreError(why, source=self.source, offset=offset) from err
+
     def page(self, frame: int) -> bytes | None:
         """The 4096 bytes of a frame, None where one row does not have them all."""
         at = bisect_right(self._starts, frame) - 1

@@ -4,7 +4,9 @@
     FOLDER/vmcore.part.json   of which core, and up to where it is surely on the disk
     FOLDER/vmcore          all of it: renamed when every byte has been synced
 
-Pages of zeros are not written: the file has holes there, and the same bytes.
+Pages of zeros are not written: the file has holes there, and the same bytes.  What is written is
+on its way to the disk at once, so that the sync at the end waits for little, and a crash kernel's
+few MiB are not filled with pages that wait.
 
 Rules: the journal never says more than the disk has, so it is written after a sync.  A part of
 another core is begun anew.  What the disk says no to is a PerformError with its errno.
@@ -15,25 +17,25 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import queue
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from tightrope.errors import CoreError, PerformError
 from tightrope.kdump.core import Vmcore
+from tightrope.kdump.ring import Ring
 
 CHUNK = 4 << 20
-"""Bytes that are read at once; three of them are in memory."""
+"""Bytes that are read at once; a ring of them is in memory."""
 BLOCK = 4096
+SENT = 16 << 20
+"""Bytes after which what was written is sent to the disk."""
 JOURNAL_SECONDS = 5.0
 
 Progress = Callable[[int, int, float], None]
 """(bytes done, bytes of all, seconds since the beginning)."""
-_ZEROS = bytes(CHUNK)
 _ZERO = bytes(BLOCK)
 
 
@@ -65,14 +67,13 @@ def copy(core: Vmcore, final: Path, progress: Progress) -> Copied:
         with told(part):
             done = _left(out, journal, who)
             os.ftruncate(out, done)
-        resumed, digest = done, _Digest()
+        resumed, ring = done, Ring(CHUNK)
         try:
-            for at in range(0, done, CHUNK):
-                digest.add(os.pread(out, min(CHUNK, done - at), at))
-            _copy(core, out, done, digest, progress, lambda at: _note(journal, who, at))
-            hexadecimal = digest.end()
+            _digest(out, done, ring)
+            _copy(core, out, done, ring, progress, lambda at: _note(journal, who, at))
+            hexadecimal = ring.end()
         finally:
-            digest.close()
+            ring.close()
         with told(part):
             os.fsync(out)
             os.rename(part, final)
@@ -83,51 +84,75 @@ def copy(core: Vmcore, final: Path, progress: Progress) -> Copied:
     return Copied(path=final, size=core.size, sha256=hexadecimal, resumed=resumed)
 
 
+def _digest(out: int, done: int, ring: Ring) -> None:
+    """Hash what an earlier try has saved."""
+    for at in range(0, done, ring.size):
+        buffer = ring.free()
+        ring.digest(buffer, _read(out, buffer, at, done))
+
+
+def _read(descriptor: int, buffer: memoryview, at: int, end: int) -> int:
+    """Fill a buffer from a file; how many bytes, fewer than it has at the end and at a hole in it."""
+    return os.preadv(descriptor, [buffer[: end - at]], at)
+
+
 def _copy(
     core: Vmcore,
     out: int,
     done: int,
-    digest: _Digest,
+    ring: Ring,
     progress: Progress,
     note: Callable[[int], None],
 ) -> None:
     started = noted = time.monotonic()
+    sent = done
     while done < core.size:
-        data = core.read(done, min(CHUNK, core.size - done))
-        if not data:
+        buffer = ring.free()
+        size = core.fill(buffer, done)
+        if not size:
             raise CoreError(
                 "ends before its size", source=core.source, offset=done, limit=core.size
             )
-        digest.add(data)
         with told(core.source):
-            for start, end in _held(data):
-                _write(out, memoryview(data)[start:end], done + start)
-            done += len(data)
+            for start, end in _held(buffer, size):
+                _write(out, buffer[start:end], done + start)
+            ring.digest(buffer, size)
+            done += size
             now = time.monotonic()
             if now - noted > JOURNAL_SECONDS:
                 os.fdatasync(out)
                 note(done)
                 noted = now
+            if done - sent >= SENT:
+                _send(out, sent, done)
+                sent = done
         progress(done, core.size, now - started)
     with told(core.source):
         os.ftruncate(out, core.size)
 
 
-def _held(data: bytes) -> Iterator[tuple[int, int]]:
+def _send(out: int, start: int, end: int) -> None:
+    """Start writing pages to the disk, and let go of those that are there.
+
+    Linux mm/fadvise.c, POSIX_FADV_DONTNEED: it begins to write dirty pages back, and does not wait.
+    """
+    with suppress(OSError):  # a file system may know no such advice; the sync is what counts
+        os.posix_fadvise(out, start, end - start, os.POSIX_FADV_DONTNEED)
+
+
+def _held(data: bytes | memoryview, size: int) -> Iterator[tuple[int, int]]:
     """Runs of blocks that are not all zeros."""
-    if data == (_ZEROS if len(data) == CHUNK else _ZEROS[: len(data)]):
-        return
     start = None
-    for at in range(0, len(data), BLOCK):
-        block = data[at : at + BLOCK]
-        zero = block == _ZERO or not any(block) if len(block) < BLOCK else block == _ZERO
+    for at in range(0, size, BLOCK):
+        end = min(at + BLOCK, size)
+        zero = not data[at] and bytes(data[at:end]) == _ZERO[: end - at]
         if zero and start is not None:
             yield start, at
             start = None
         elif not zero and start is None:
             start = at
     if start is not None:
-        yield start, len(data)
+        yield start, size
 
 
 def _write(out: int, data: memoryview, at: int) -> None:
@@ -178,32 +203,3 @@ def told(what: str | Path) -> Iterator[None]:
         yield
     except OSError as err:
         raise PerformError(f"{what}: {err.strerror or err}", number=err.errno) from err
-
-
-class _Digest:
-    """SHA-256 on a thread of its own: hashing lets the other one read and write meanwhile."""
-
-    def __init__(self) -> None:
-        self._sum = hashlib.sha256()
-        self._todo: queue.Queue[bytes | None] = queue.Queue(maxsize=1)
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        while (data := self._todo.get()) is not None:
-            self._sum.update(data)
-
-    def add(self, data: bytes) -> None:
-        """The next bytes."""
-        self._todo.put(data)
-
-    def end(self) -> str:
-        """The digest of all of them."""
-        self.close()
-        return self._sum.hexdigest()
-
-    def close(self) -> None:
-        """End the thread; calling it again does nothing."""
-        if self._thread.is_alive():
-            self._todo.put(None)
-            self._thread.join()

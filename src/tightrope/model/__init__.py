@@ -18,81 +18,85 @@ May import: choices, errors, memory, printk, x86
 
 from __future__ import annotations
 
-from tightrope.choices import Loader, OnDamage, Paging, Protocol, XenCrash, XenInterface
-from tightrope.model.efi import Efi, EfiLoader, EfiRange, SecureBoot
-from tightrope.model.handover import Handover, Tables
-from tightrope.model.host import (
-    Basis,
-    Confidential,
-    Cpu,
-    CpuVendor,
-    DirectMap,
-    Fact,
-    Host,
-    KernelText,
-    LowMapping,
-    Named,
-    Registers,
-)
-from tightrope.model.image import (
-    Buffer,
-    Contents,
-    EntryPoint,
-    Image,
-    Movable,
-    Part,
-    Payload,
-)
-from tightrope.model.inputs import Inputs, Module
-from tightrope.model.intent import ZERO_FRAME, Backup, Intent, Segment, SegmentRole
-from tightrope.model.loaded import Habits, Loaded
-from tightrope.model.of_a_host import once_a_host
-from tightrope.model.participant import (
-    EVERY_PROMISE,
-    Code,
-    Contract,
-    Done,
-    Gates,
-    Given,
-    Kind,
-    Old,
-    Participant,
-    Place,
-    Promise,
-    Trees,
-    relocation_code,
-    with_code,
-)
-from tightrope.model.plan import Plan
-from tightrope.model.run import (
-    EVERYTHING,
-    Console,
-    Ending,
-    Fault,
-    Memory,
-    RegisterWrite,
-    Run,
-    Sight,
-    Speaker,
-    Stale,
-    Stop,
-    Stretch,
-    Translation,
-)
-from tightrope.model.through import (
-    Bare,
-    PageList,
-    Through,
-    UnderXen,
-    XenCompat,
-    XenV1,
-    XenV2,
-    called_at,
-)
-from tightrope.model.verdict import Breakage, Criterion, Finding, Outcome, Verdict
-from tightrope.model.walk import PAGING_OFF, STEP_NAMES, Step
-from tightrope.model.world import Piece, PieceRole, WayOut, World
-from tightrope.model.xen import Dom0, Xen, XenPage
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tightrope.choices import Loader, OnDamage, Paging, Protocol, XenCrash, XenInterface
+    from tightrope.model.efi import Efi, EfiLoader, EfiRange, SecureBoot
+    from tightrope.model.handover import Handover, Tables
+    from tightrope.model.host import (
+        Basis,
+        Confidential,
+        Cpu,
+        CpuVendor,
+        DirectMap,
+        Fact,
+        Host,
+        KernelText,
+        LowMapping,
+        Named,
+        Registers,
+    )
+    from tightrope.model.image import (
+        Buffer,
+        Contents,
+        EntryPoint,
+        Image,
+        Movable,
+        Part,
+        Payload,
+    )
+    from tightrope.model.inputs import Inputs, Module
+    from tightrope.model.intent import ZERO_FRAME, Backup, Intent, Segment, SegmentRole
+    from tightrope.model.loaded import Habits, Loaded
+    from tightrope.model.of_a_host import once_a_host
+    from tightrope.model.participant import (
+        EVERY_PROMISE,
+        Code,
+        Contract,
+        Done,
+        Gates,
+        Given,
+        Kind,
+        Old,
+        Participant,
+        Place,
+        Promise,
+        Trees,
+        relocation_code,
+        with_code,
+    )
+    from tightrope.model.plan import Plan
+    from tightrope.model.run import (
+        EVERYTHING,
+        Console,
+        Ending,
+        Fault,
+        Memory,
+        RegisterWrite,
+        Run,
+        Sight,
+        Speaker,
+        Stale,
+        Stop,
+        Stretch,
+        Translation,
+    )
+    from tightrope.model.through import (
+        Bare,
+        PageList,
+        Through,
+        UnderXen,
+        XenCompat,
+        XenV1,
+        XenV2,
+        called_at,
+    )
+    from tightrope.model.verdict import Breakage, Criterion, Finding, Outcome, Verdict
+    from tightrope.model.walk import PAGING_OFF, STEP_NAMES, Step
+    from tightrope.model.world import Piece, PieceRole, WayOut, World
+    from tightrope.model.xen import Dom0, Xen, XenPage
 
 __all__ = [
     "EVERYTHING",
@@ -187,3 +191,35 @@ __all__ = [
     "relocation_code",
     "with_code",
 ]
+
+_HOMES = {
+    "choices": "Loader OnDamage Paging Protocol XenCrash XenInterface",
+    "model.efi": "Efi EfiLoader EfiRange SecureBoot",
+    "model.handover": "Handover Tables",
+    "model.host": "Basis Confidential Cpu CpuVendor DirectMap Fact Host KernelText LowMapping Named Registers",
+    "model.image": "Buffer Contents EntryPoint Image Movable Part Payload",
+    "model.inputs": "Inputs Module",
+    "model.intent": "ZERO_FRAME Backup Intent Segment SegmentRole",
+    "model.loaded": "Habits Loaded",
+    "model.of_a_host": "once_a_host",
+    "model.participant": "EVERY_PROMISE Code Contract Done Gates Given Kind Old Participant Place Promise Trees relocation_code with_code",
+    "model.plan": "Plan",
+    "model.run": "EVERYTHING Console Ending Fault Memory RegisterWrite Run Sight Speaker Stale Stop Stretch Translation",
+    "model.through": "Bare PageList Through UnderXen XenCompat XenV1 XenV2 called_at",
+    "model.verdict": "Breakage Criterion Finding Outcome Verdict",
+    "model.walk": "PAGING_OFF STEP_NAMES Step",
+    "model.world": "Piece PieceRole WayOut World",
+    "model.xen": "Dom0 Xen XenPage",
+}
+"""Module -> its names that are named here.  Only what is asked for is imported: a crash kernel's
+initramfs asks for little, and waits for each."""
+_HOME = {name: module for module, names in _HOMES.items() for name in names.split()}
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        """One of the names, from its module."""
+        if name not in _HOME:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        found = globals()[name] = getattr(import_module(f"tightrope.{_HOME[name]}"), name)
+        return found

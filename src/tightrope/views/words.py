@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tightrope.model import PAGING_OFF, STEP_NAMES, Handover, Plan, Run, Step
+from tightrope.model.walk import PAGING_OFF, STEP_NAMES, Step
 from tightrope.x86 import cpu as x86
 from tightrope.x86.bits import named_bits
 from tightrope.x86.walk import TableVisit
@@ -16,6 +16,8 @@ from tightrope.x86.walk import TableVisit
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from tightrope.model import Handover, Plan, Run
 
 
 def size(count: int) -> str:
