@@ -92,7 +92,7 @@ def _digest(out: int, done: int, ring: Ring) -> None:
 
 
 def _read(descriptor: int, buffer: memoryview, at: int, end: int) -> int:
-    """Fill a buffer from a file; how many bytes, fewer than it has at the end and at a hole in it."""
+    """Fill a buffer from a file, up to `end`; how many bytes it has now."""
     return os.preadv(descriptor, [buffer[: end - at]], at)
 
 
