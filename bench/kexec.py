@@ -51,6 +51,8 @@ class Way:
 
     name: str
     load: str
+    program: str = ""
+    """kexec itself, where the way is kexec-tools'."""
     jump: str = ""
     """Without it only the load is measured."""
     work: str = ""
@@ -149,6 +151,12 @@ def jump(way: Way, files: tuple[tuple[str, Path], ...]) -> None:
         stamp = re.search(r"\[ *(\d+\.\d+)\]", lines[-1])
         assert stamp is not None, lines
         way.stops.append(float(stamp[1]) - uptimes(lines)[0])
+        progress(way, f"jump {way.blackouts[-1]:.3f}, its command {way.stops[-1]:.2f}")
+
+
+def progress(way: Way, figure: str) -> None:
+    """One measurement, on stderr: a round takes minutes."""
+    print(f"{way.name}: {figure}", file=sys.stderr, flush=True)
 
 
 def figures(rounds: int) -> list[Way]:
@@ -170,17 +178,17 @@ def figures(rounds: int) -> list[Way]:
         ]
         run = f"{folder}/ld-linux-x86-64.so.2 --library-path {folder} ./{name}"
         ways += [
-            Way(name, f"{run} -c -l {image_of}", f"{run} -e"),
-            Way(f"{name} -i", f"{run} -c -i -l {image_of}", f"{run} -e"),
-            Way(f"{name} -s", f"{run} -s -l {image_of}"),
+            Way(name, f"{run} -c -l {image_of}", run, f"{run} -e"),
+            Way(f"{name} -i", f"{run} -c -i -l {image_of}", run, f"{run} -e"),
+            Way(f"{name} -s", f"{run} -s -l {image_of}", run),
         ]
     ours = "tightrope load {} --really --no-rehearsal"
     ways += [
         Way(
             f"tightrope, a plan, {name}",
             ours.format(name),
-            "tightrope exec --really",
-            work_of(made),
+            jump="tightrope exec --really",
+            work=work_of(made),
         )
         for name, made in plans.items()
     ]
@@ -201,6 +209,7 @@ def figures(rounds: int) -> list[Way]:
                     lines = done(guest, way, f"cat /proc/uptime; {way.load} && cat /proc/uptime")
                     first, last = uptimes(lines)
                     way.loads.append(last - first)
+                    progress(way, f"load {way.loads[-1]:.2f}")
         for _ in range(rounds):
             for way in ways:
                 if way.jump:
@@ -213,12 +222,14 @@ def named_as_it_says(guest: Guest, ways: Sequence[Way], number: int) -> None:
     name = f"kexec{number}"
     for way in ways:
         if way.name.split()[0] == name:
-            run, _, rest = way.load.partition(" -")
-            (said,) = re.findall(r"kexec-tools (\S+)", "\n".join(done(guest, way, f"{run} -v")))
-            way.name = way.name.replace(name, f"kexec-tools {said}")
+            (version,) = re.findall(
+                r"kexec-tools (\S+)", "\n".join(done(guest, way, f"{way.program} -v 2>&1"))
+            )
+            way.name = way.name.replace(name, f"kexec-tools {version}")
             if way.jump:
-                told = done(guest, way, f"{run} -d -{rest} 2>&1")
-                way.work = work_of_tools(told, verify=not way.name.endswith("-i"))
+                words = way.load.removeprefix(way.program)
+                told = done(guest, way, f"{way.program} -d {words} 2>&1")
+                way.work = work_of_tools(told, verify=" -i " not in words)
 
 
 def loads_and_jumps(rounds: int = 5) -> None:

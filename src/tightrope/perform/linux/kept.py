@@ -90,7 +90,7 @@ def write(kept: Kept, folders: Sequence[str] = ()) -> str | None:
     made = f"{path}.{os.getpid()}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
-        with open(os.open(made, flags, 0o600), "w", encoding="ascii") as file:
+        with open(os.open(made, flags, 0o600), "w", encoding="utf-8") as file:
             json.dump(asdict(kept), file)
         os.rename(made, path)
     except OSError as err:
