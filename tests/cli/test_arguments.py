@@ -166,7 +166,7 @@ def test_a_kernel_behind_crash_is_a_kernel(tightrope: Shell) -> None:
     kernel = tightrope.file("256", bzimage())
     assert tightrope("plan", "--crash", kernel).status == 0
     assert "no free RAM below 4 GiB" in tightrope("plan", "--shipped", "--crash", "9T").err
-    assert "is no size of memory" in tightrope("plan", "--shipped", "--crash=0").err
+    assert "is not a size of memory" in tightrope("plan", "--shipped", "--crash=0").err
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ def test_an_input_is_never_written_over(tightrope: Shell, option: str, what: str
     link.symlink_to(tightrope.folder / {"host": "host.toml"}.get(what, what))
     arguments = (kernel, "--initrd", initrd, "--host", host, "--module", f"{module} x")
     done = tightrope("rehearse", *arguments, "--xen", "v2", option, str(link), "--force")
-    refused(done, "input of this very command")
+    refused(done, "input of this command")
     assert Path(kernel).read_bytes() == bzimage()
 
 

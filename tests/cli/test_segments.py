@@ -55,8 +55,8 @@ def test_a_report_without_them_says_how_to_ask(
 ) -> None:
     status, out, _ = said(["rehearse", files["K"]], capsys)
     assert status == 0
-    assert "segments        our own; --loader kexec-tools or file-load" in out
-    assert "purgatory       none: our entry stub stands in its place" in out
+    assert "segments        Tightrope's own; --loader kexec-tools or" in out
+    assert "purgatory       none: Tightrope's entry stub stands in its place" in out
 
 
 @pytest.mark.parametrize(
@@ -70,16 +70,22 @@ def test_a_report_without_them_says_how_to_ask(
         ("rehearse K --relocation CALLS --contract two-tables", "its .text has relocations"),
         ("rehearse K --relocation RETURNS --contract nosuch", "nosuch"),
         ("rehearse K --from /bin/ls", "is no Linux kernel: there is no banner in it"),
-        ("rehearse K --segments S --append x", "no --initrd, --append or --crash"),
-        ("rehearse K --segments S --crash", "no --initrd, --append or --crash"),
-        ("rehearse K --segments S --loader kexec-tools", "no --loader goes with it"),
-        ("rehearse K --segments S --scatter 1", "none of ours can be asked for"),
+        (
+            "rehearse K --segments S --append x",
+            "--initrd, --append and --crash cannot be given with it",
+        ),
+        (
+            "rehearse K --segments S --crash",
+            "--initrd, --append and --crash cannot be given with it",
+        ),
+        ("rehearse K --segments S --loader kexec-tools", "--loader cannot be given with it"),
+        ("rehearse K --segments S --scatter 1", "places the segments itself"),
         ("rehearse K --segments S --on kvm", "walk it on the emulator"),
         ("rehearse K --segments S --mode pae", "was recorded for a 64-bit kernel"),
         ("rehearse K --segments K", "no segments file"),
         ("rehearse --shipped --segments S", "is in none of the segments"),
         ("rehearse --shipped --loader file-load", "needs the KERNEL to be named"),
-        ("rehearse K --loader file-load", "say which it is, --from VMLINUZ"),
+        ("rehearse K --loader file-load", "name it, --from VMLINUZ"),
         ("rehearse K --loader file-load --from K", "kernel"),
         ("record -o NEW --", "names no command to run"),
         ("record -o NEW -- true", "asked for no load"),

@@ -110,8 +110,11 @@ def test_the_command_prints_it_and_refuses_what_is_no_json(
     ("arguments", "says"),
     [
         (["--xen", "v1"], "a plan for --xen v1 cannot be written"),
-        (["--sabotage", "no-v"], "what is sabotaged is not to be performed"),
-        (["--xen", "v2", "--sabotage", "no-v"], "what is sabotaged is not to be performed"),
+        (["--sabotage", "no-v"], "a sabotaged plan is not written: it must never be performed"),
+        (
+            ["--xen", "v2", "--sabotage", "no-v"],
+            "a sabotaged plan is not written: it must never be performed",
+        ),
     ],
 )
 def test_what_cannot_be_performed_is_not_written(

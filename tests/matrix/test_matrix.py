@@ -12,6 +12,7 @@ from tests.makers.bzimage import bzimage
 from tests.makers.screens import screen
 from tests.stand_ins.played import Fake
 from tightrope import image, shipped
+from tightrope.check import RULES
 from tightrope.cli import main
 from tightrope.deeds.matrix import CRASH_REGION, hosts, matrix
 from tightrope.errors import MissingPart
@@ -19,6 +20,7 @@ from tightrope.machine.kvm import Kvm
 from tightrope.memory import PAGE_SIZE, covered
 from tightrope.model import Handover, Image, Outcome, Paging, Run, XenCrash
 from tightrope.model.matrix import Cell
+from tightrope.model.sheet import Table
 from tightrope.views import matrix as report
 
 MODES = 6 + 6 + 1 + 1
@@ -106,6 +108,14 @@ def test_a_fallen_cell_names_its_rule(cells: tuple[Cell, ...]) -> None:
     text = screen(report.VIEW, cells)
     assert f"{ALL} of {ALL} cells hold" in text
     assert "pae        0x02000000 (4G/4G)  kdump  holds" in text
+
+
+def test_the_page_has_what_each_cell_that_exists_was_asked(cells: tuple[Cell, ...]) -> None:
+    [section] = [each for each in report.VIEW.sheet(cells).sections if each.folded]
+    [table] = section.blocks
+    assert isinstance(table, Table)
+    assert {name for name, *_ in table.rows} == {each.id for each in RULES}
+    assert {row[-1] for row in table.rows} == {f"{ALL} of {ALL}"}
 
 
 def test_the_command_prints_the_table_and_its_json(

@@ -152,7 +152,7 @@ def test_a_list_that_grows_is_told_at_the_hop_where_it_does(machine: Machine) ->
 
 
 def test_nobody_jumps_on_out_of_a_crash(machine: Machine) -> None:
-    with pytest.raises(BadInput, match="nobody jumps on from there"):
+    with pytest.raises(BadInput, match="has no further jump"):
         hops(
             small(), host.read(host.example(), "x"), Request(crash=True), 2,
             first=kernel("cloud-amd64"), then=kernel("cloud-amd64"), machine=machine,
@@ -178,13 +178,19 @@ def test_the_table_and_the_document_say_the_same(tightrope: Shell) -> None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (("k", "--hops", "2"), "say out of which one the first is, --from"),
-        (("k", "--from", "k", "--hops", "2", "--crash"), "no --crash goes with several jumps"),
-        (("k", "--from", "k", "--hops", "2", "--segments", "s"), "no --segments goes"),
+        (("k", "--hops", "2"), "name the first old kernel, --from"),
+        (
+            ("k", "--from", "k", "--hops", "2", "--crash"),
+            "--crash cannot be given with several jumps",
+        ),
+        (("k", "--from", "k", "--hops", "2", "--segments", "s"), "--segments cannot be given"),
         (("k", "--from", "k", "--hops", "2", "--until", "console"), "walks to each entry"),
         (("--shipped", "--from", "k", "--hops", "2"), "needs the KERNEL to be named"),
-        (("k", "--from", "k", "--hops", "2", "--kexec", "x"), "--loader kexec-tools asks"),
-        (("k", "--from", "k", "--hops", "0"), "is no number of"),
+        (
+            ("k", "--from", "k", "--hops", "2", "--kexec", "x"),
+            "names the program for --loader kexec-tools",
+        ),
+        (("k", "--from", "k", "--hops", "0"), "is not a number of"),
     ],
 )
 def test_what_makes_no_sense_is_one_line(

@@ -135,7 +135,7 @@ def test_the_report_says_whose_code_was_walked(
     assert "one-table by theirs.bin" in out
     code = f"the relocation code of {tmp_path / 'theirs.bin'};"
     assert code in " ".join(out.split())
-    assert "our relocation code" not in " ".join(out.split())
+    assert "Tightrope's own relocation code" not in " ".join(out.split())
     assert Outcome.HOLDS.value in out
 
 
@@ -188,15 +188,15 @@ def test_a_source_that_is_no_code_for_a_page_is_one_line(
     ("words", "says"),
     [
         (["--relocation", "code.bin"], "needs --contract"),
-        (["--contract", "two-tables"], "what the code of --relocation keeps"),
+        (["--contract", "two-tables"], "needs --relocation"),
         (["--relocation", "code.bin", "--contract", "four"], "'four' is no contract"),
         (["--relocation", "none.bin", "--contract", "two-tables"], "No such file"),
         (["--relocation", "empty.bin", "--contract", "two-tables"], "there is no code in it"),
         (["--relocation", "large.bin", "--contract", "two-tables"], "do not fit on a control page"),
         (["--relocation", "other.o", "--contract", "two-tables"], "not an object file"),
         (["--relocation", "arm.o", "--contract", "two-tables"], "machine EM_AARCH64 is not x86"),
-        (["--relocation", "huge.bin", "--contract", "two-tables"], "in so large a file"),
-        (["--relocation", "/dev/zero", "--contract", "two-tables"], "in so large a file"),
+        (["--relocation", "huge.bin", "--contract", "two-tables"], "too large a file for code"),
+        (["--relocation", "/dev/zero", "--contract", "two-tables"], "too large a file for code"),
         (["--relocation", ".", "--contract", "two-tables"], "Is a directory"),
         (
             ["--xen", "v2", "--relocation", "code.bin", "--contract", "two-tables"],

@@ -15,6 +15,7 @@ from tightrope import image
 from tightrope.cli.crash_kernel import opened
 from tightrope.deeds import old_kernel as old_kernels
 from tightrope.deeds.kdump_check import Asked, check
+from tightrope.deeds.kdump_check.deed import ONLY_GUESSED
 from tightrope.memory import Extent
 from tightrope.model import Outcome, Paging
 from tightrope.model.crash_boot import Cause, CrashBoot, Reached
@@ -75,6 +76,9 @@ def test_a_crash_kernel_that_works_says_so_and_shows_a_whole_dump() -> None:
     assert got.console is not None
     assert not [line for line in got.console.lines if "/.tightrope/init: " in line]
     assert "quiet" not in got.command_line
+    rules = {each.rule for each in got.asked}
+    assert {"table-a-maps-v", "crash-region-only"} <= rules
+    assert not rules & ONLY_GUESSED
     document = json.loads(json.dumps(VIEW.facts(got)))
     assert (document["verdict"], document["reached"]) == ("holds", "init")
 
@@ -108,6 +112,7 @@ def test_what_does_not_fit_is_told_without_a_boot() -> None:
     )
     assert "do not fit into the region" in got.why
     assert got.console is None
+    assert got.asked == ()
 
 
 def test_with_a_disk_a_dump_is_saved_and_the_disk_is_what_it_was(tmp_path: Path) -> None:

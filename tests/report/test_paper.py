@@ -11,13 +11,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.rehearse.runs import fallen
-from tests.report.test_html import OVERLAPS, browser, opened, page_of, shown
+from tests.report.test_html import OVERLAPS, opened, page_of, shown
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
-
-__all__ = ["browser"]
-"""The fixture, which pytest finds here."""
 
 PAPER = (680, 1000)
 """Columns and lines of a sheet of A4 between its margins, in CSS pixels (96 an inch)."""

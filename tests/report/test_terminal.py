@@ -176,8 +176,8 @@ def test_a_good_screen_ends_with_its_verdict_and_what_it_cannot_see() -> None:
     rules = len(sound().rules)
     assert first == last
     assert last == (
-        "It holds: the shipped kernel (tightrope-shipped) from the default host, by our relocation"
-        f" code; {rules} rules asked"
+        "It holds: the shipped kernel (tightrope-shipped) from the default host, by Tightrope's"
+        f" own relocation code; {rules} rules asked"
     )
     assert verdict.startswith("It holds: from V to 0x1000200 nothing was touched")
     assert verdict.endswith(f"own; {rules} rules asked, none broken.")
@@ -351,7 +351,7 @@ def test_a_fall_answers_the_five_questions_on_its_first_screen(name: str) -> Non
     lines = text(VIEW.sheet(verdict), width=80, detail=False).splitlines()[:FIRST_SCREEN]
     shown, first = "\n".join(lines), verdict.findings[0]
     assert shown.startswith("It falls ")
-    assert "by our relocation code" in " ".join(shown.split())
+    assert "by Tightrope's own relocation code" in " ".join(shown.split())
     for each in ("mend", "rests on", *first.evidence):
         assert any(re.match(rf" +{re.escape(each)} ", line) for line in lines), each
     assert f"[{first.rule}]" in shown
@@ -364,7 +364,7 @@ def test_what_holds_answers_them_too() -> None:
         shown = "\n".join(lines)
         assert shown.startswith("It holds")
         for each in (
-            "by our relocation code",
+            "by Tightrope's own relocation code",
             "  rests on ",
             "--from FILE walks",
             "6 copy the pages",

@@ -239,9 +239,9 @@ def test_kexec_file_load_does_not_exist_on_i386(tightrope: Shell) -> None:
         (("--loader", "kexec-tools", "--kexec", "./none"), "./none: is no program that can be run"),
         (
             ("--loader", "file-load", "--kexec", "x"),
-            "is the program that --loader kexec-tools asks",
+            "names the program for --loader kexec-tools, which is not given",
         ),
-        (("--loader", "file-load"), "say which it is, --from VMLINUZ"),
+        (("--loader", "file-load"), "name it, --from VMLINUZ"),
     ],
 )
 def test_what_cannot_be_asked_is_one_line(

@@ -29,6 +29,6 @@ def test_a_file_that_is_another_by_now_is_told(tmp_path: Path) -> None:
     assert Hold(cargo.with_data()).images[0].source == str(tmp_path / "vmlinuz")
     kept = cargo.with_data()
     made(tmp_path, init_size=0x20000)
-    with pytest.raises(BadInput, match="is another file than when the sweep began"):
+    with pytest.raises(BadInput, match="is not the file that it was when the sweep began"):
         Hold(cargo)
     assert Hold(kept).images[0].source == str(tmp_path / "vmlinuz")

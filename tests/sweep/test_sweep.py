@@ -17,6 +17,7 @@ import pytest
 from tests.makers.bzimage import bzimage
 from tests.makers.fleet import booted
 from tightrope import host as host_room
+from tightrope.check import RULES
 from tightrope.cli import main
 from tightrope.model import Host
 
@@ -68,9 +69,11 @@ def swept(*words: str | Path) -> int:
 def told(fleet: Path, kernel: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[int, Path]:
     out = tmp_path_factory.mktemp("out") / "rows.jsonl"
     parquet = out.with_suffix(".parquet")
+    page = out.with_suffix(".html")
     status = swept(
-        "--hosts", fleet, "--kernel", kernel, "--out", out, "--parquet", parquet, "--json"
-    )
+        "--hosts", fleet, "--kernel", kernel, "--out", out, "--parquet", parquet, "--json",
+        "--html", page,
+    )  # fmt: skip
     return status, out
 
 
@@ -108,6 +111,15 @@ def test_the_parquet_file_has_the_same_rows(told: tuple[int, Path]) -> None:
     assert table.to_pylist() == rows(told[1])
 
 
+def test_the_page_has_the_rules_asked_and_of_how_many_rehearsals(told: tuple[int, Path]) -> None:
+    walked = sum(bool(row["walked"]) for row in rows(told[1]))
+    page = told[1].with_suffix(".html").read_text(encoding="utf-8")
+    list_of_rules = page[page.index("<details>") :]
+    assert f"Rules asked: {len(RULES)}" in list_of_rules
+    assert list_of_rules.count(f"{walked} of {walked}</td>") == len(RULES)
+    assert [rule.id for rule in RULES if f"<td>{rule.id}</td>" not in list_of_rules] == []
+
+
 def test_a_run_that_was_cut_goes_on_where_it_was(
     told: tuple[int, Path],
     fleet: Path,
@@ -118,12 +130,17 @@ def test_a_run_that_was_cut_goes_on_where_it_was(
     out = tmp_path / "rows.jsonl"
     lines = told[1].read_text().splitlines(keepends=True)
     out.write_text("".join(lines[:30]) + lines[30][:40])
-    status = swept("--hosts", fleet, "--kernel", kernel, "--out", out, "--resume", "--json")
+    page = tmp_path / "page.html"
+    status = swept(
+        "--hosts", fleet, "--kernel", kernel, "--out", out, "--resume", "--json", "--html", page
+    )
     assert status == 3
     said = json.loads(capsys.readouterr().out)
     assert (said["known_before"], said["rows"]) == (29, 50)
     assert out.read_text().startswith("".join(lines[:30]))
     again, before = rows(out), rows(told[1])
+    walked = sum(bool(row["walked"]) for row in again[29:])
+    assert f"{walked} of {walked}</td>" in page.read_text() or not walked
     assert len(again) == 50
     ours, theirs = (
         {(r["host"], r["group"], r["outcome"]) for r in each} for each in (again, before)

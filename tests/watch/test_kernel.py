@@ -64,7 +64,7 @@ def test_a_guest_without_paging(cr0: int) -> None:
 
 @pytest.mark.parametrize("mapped", [(), KERNEL[:2]], ids=["nothing", "two pages"])
 def test_a_guest_that_maps_no_kernel(mapped: tuple[int, ...]) -> None:
-    with pytest.raises(BadInput, match="it has not booted yet, or is none"):
+    with pytest.raises(BadInput, match="it has not booted yet, or is not Linux"):
         looked_for(*mapped)
 
 
@@ -169,7 +169,7 @@ class Ends:
     ("event", "said"),
     [
         ("RESET", "the guest: --qmp: ended before its kexec: QEMU says RESET"),
-        (None, "the guest: --limit: did no kexec within 7 s"),
+        (None, "the guest: --limit: made no kexec within 7 s"),
     ],
 )
 def test_a_guest_that_is_reset_or_does_nothing(event: str | None, said: str) -> None:

@@ -298,7 +298,7 @@ def test_a_guest_that_is_left_by_a_signal_does_its_kexec_as_if_nobody_had_been_t
 @pytest.mark.parametrize(
     ("does", "said"),
     [
-        (None, "the guest: --limit: did no kexec within 2 s"),
+        (None, "the guest: --limit: made no kexec within 2 s"),
         ("reboot -f", "the guest: --qmp: ended before its kexec: QEMU says RESET"),
     ],
 )

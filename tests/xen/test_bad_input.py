@@ -152,7 +152,7 @@ def runs(*rows: tuple[int, int, int]) -> str:
             edited(V2), [], "the host is a hypervisor: say how dom0 asks", id="nobody asks it"
         ),
         pytest.param(
-            None, ["--xen", "v2", "--mode", "pae"], "this never existed", id="v2 with PAE"
+            None, ["--xen", "v2", "--mode", "pae"], "there was never such a Xen", id="v2 with PAE"
         ),
         pytest.param(None, ["--xen", "v1", "--mode", "la57"], "5-level paging", id="5 levels"),
         pytest.param(
@@ -178,7 +178,10 @@ def runs(*rows: tuple[int, int, int]) -> str:
             None, ["--xen", "v2", "--crashed", "hypervisor"], "--crash", id="who crashes alone"
         ),
         pytest.param(
-            edited(V2), ["--xen", "v2", "--mode", "x86_64"], "the host file says it", id="twice"
+            edited(V2),
+            ["--xen", "v2", "--mode", "x86_64"],
+            "cannot be given with --host: the host file says it",
+            id="twice",
         ),
         pytest.param(
             None,
@@ -257,7 +260,7 @@ def test_a_kernel_that_has_to_lie_elsewhere_is_refused_in_a_crash(
     fixed = tmp_path / "kernel"
     fixed.write_bytes(bzimage(relocatable=False, pref_address=0x100_0000))
     line = run(document(V2), "--xen", "v2", "--crash", str(fixed), folder=tmp_path, capsys=capsys)
-    assert "is not all the crash region" in line
+    assert "and not all of that is the crash region" in line
 
 
 # --------------------------------------------------------------------- what a v2 load refuses

@@ -31,9 +31,9 @@ def test_each_page_has_a_line_with_its_three_addresses(way: Way) -> None:
     verdict = walk(way)
     load = handed_over(verdict.handover.intent)
     lines = screen(REHEARSAL, verdict).splitlines()
-    at = next(n for n, line in enumerate(lines) if line.startswith("1a "))
+    at = next(n for n, line in enumerate(lines) if line == "what dom0 handed over")
     for number, page in enumerate(load.pages):
-        line = lines[at + 3 + number]
+        line = lines[at + 2 + number]
         assert page.name in line
         assert f"{page.pseudo:#x} " in line
         assert f"{page.machine:#x} " in line

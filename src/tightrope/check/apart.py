@@ -17,7 +17,7 @@ from tightrope.check.rule import Found, finding, rule
 from tightrope.memory import PAGE_SHIFT
 from tightrope.model import ZERO_FRAME, Step
 
-MEND = "load again, and see what wrote there since the load"
+MEND = "load again, and find what has written there since the load"
 
 
 @rule(

@@ -30,7 +30,7 @@ RETURN = re.compile(r"(l?ret|iret)")
 @rule(
     "branches-untracked",
     Step.CALL,
-    says="CR4.CET is cleared before the first indirect branch or return, or tracks nothing.",
+    says="Before the first indirect branch or return, CR4.CET is clear, or CET tracks nothing.",
     source="SDM volume 1, 17.2.4 and 17.3.4; Xen commit 37e594c58f: kexec with CET active",
     mend="clear CR4.CET at V, right after page_table_a is loaded, or IA32_S_CET before the call",
     needs={Sight.INSTRUCTIONS, Sight.REGISTER_WRITES},
@@ -72,9 +72,9 @@ FAR_64 = re.compile(r"^(rex\.w l?(jmp|call)|l(jmp|call)q \*)", re.MULTILINE)
 @rule(
     "far-branch-alike",
     Step.CALL,
-    says="No far jump or call takes 64 bits of offset from memory, of which AMD's CPUs read 32.",
+    says="No far jump or call takes a 64-bit offset from memory: AMD's CPUs read 32 bits of it.",
     source="AMD APM volume 3 (24594), JMP (Far) and CALL (Far): no mem16:64; SDM volume 2A has one",
-    mend="push selector and offset, and return far: lretq is the same on both",
+    mend="push selector and offset, and return far: lretq does the same on both",
     needs={Sight.INSTRUCTIONS},
 )
 def far_branch_alike(case: Case) -> Iterator[Found]:

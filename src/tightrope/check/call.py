@@ -27,7 +27,7 @@ LOADED = {8: ("ds", "es", "fs", "gs", "ss"), 4: ("ds", "es", "ss")}
 @rule(
     "call-state",
     Step.CALL,
-    says="At the call the CPU holds what the old kernel left in it, arguments apart.",
+    says="At the call the CPU is as the old kernel left it, but for the arguments.",
     source="SDM volume 3, 26.3.1: the state that a CPU can be in; Linux machine_kexec_64.c, machine_kexec_32.c",
     mend="call with the CPU as it is; arguments are in the registers of the contract",
 )

@@ -88,9 +88,9 @@ def tables_kept(case: Case) -> Iterator[Found]:
 @rule(
     "source-intact",
     Step.COPY,
-    says="A page that is a source is either its own destination or nobody's.",
+    says="A source page is its own destination, or no destination at all.",
     source=f"{KEXEC_CORE}, the comment in kimage_alloc_page",
-    mend="make every source its own destination or nobody's, and no two segments overlap",
+    mend="keep every source out of all destinations but its own, and segments apart",
 )
 def source_intact(case: Case) -> Iterator[Found]:
     """No source is read after it was overwritten; no destination is written twice."""
@@ -220,7 +220,7 @@ def _copy(rows: NDArray[np.int64], at: int) -> str:
     Step.COPY,
     says="At the entry every destination holds its segment's bytes, zeros behind them.",
     source="kexec_load(2)",
-    mend="see what wrote there last; a purgatory's checksum would have stopped here",
+    mend="find what wrote there last; a purgatory that checks a digest would have stopped here",
 )
 def destinations_complete(case: Case) -> Iterator[Found]:
     """At the entry every destination holds its segment's bytes, zeros behind them."""

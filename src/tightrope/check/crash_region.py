@@ -56,9 +56,9 @@ def crash_region_free(case: Case) -> Iterator[Found]:
 @rule(
     "crash-region-room",
     Step.PREPARE,
-    says="The crash region has what decompressor, initrd and the way to init need at least.",
+    says="The crash region has the room that decompressor, initrd and the way to init need at least.",
     source="Linux Documentation/admin-guide/kdump/kdump.rst; boot.rst, init_size",
-    mend="reserve more, crashkernel=SIZE, or leave out mem= and memmap= of the crash kernel",
+    mend="reserve more (crashkernel=SIZE), or take mem= and memmap= off the crash kernel's line",
 )
 def crash_region_room(case: Case) -> Iterator[Found]:
     """Used, left and needed; without a payload of its own a kernel is known too little."""
@@ -96,7 +96,7 @@ def crash_region_room(case: Case) -> Iterator[Found]:
 @rule(
     "crash-region-low",
     Step.PREPARE,
-    says="A crash kernel whose region lies above 4 GiB has memory below, too.",
+    says="A crash kernel whose region lies above 4 GiB has some memory below it, too.",
     source="Linux Documentation/admin-guide/kernel-parameters.txt, crashkernel=,low: swiotlb and 32-bit DMA",
     mend="reserve some below as well: crashkernel=256M,low",
 )

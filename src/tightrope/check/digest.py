@@ -29,7 +29,7 @@ ROW, ROWS = 16, 16
     Step.COPY,
     says="A loader's purgatory finds what was loaded, and lets the new kernel be entered.",
     source="Linux arch/x86/purgatory/purgatory.c, verify_sha256_digest; kexec-tools purgatory/purgatory.c",
-    mend="load again, or see what wrote there after the load",
+    mend="load again, or find what has written there since the load",
 )
 def digest_agrees(case: Case) -> Iterator[Found]:
     """A walk that stays in the purgatory, and the segment that is why."""
@@ -62,9 +62,9 @@ def digest_agrees(case: Case) -> Iterator[Found]:
 @rule(
     "digest-covers",
     Step.COPY,
-    says="What is handed to the new kernel is in a loader's digest; what is not may be damaged unseen.",
+    says="A loader's digest covers all that the new kernel is handed: other damage goes unseen.",
     source="Linux kernel/kexec_file.c, kexec_calculate_store_digests; kexec-tools' --no-checks",
-    mend="what is damaged there is not found before the new kernel runs",
+    mend="load with a digest: without one, damage shows only when the new kernel runs",
     needs={Sight.LOADS},
 )
 def digest_covers(case: Case) -> Iterator[Found]:

@@ -85,7 +85,7 @@ def contract(case: Case) -> Contract:
     Step.COPY,
     says="The walk ends at the new kernel's first instruction.",
     source="the thread, step 6",
-    mend="see the last instructions (`--trace FILE` writes all): they tell how it got there",
+    mend="look at the last instructions (`--trace FILE` writes all): they show how it got there",
 )
 def arrived(case: Case) -> Iterator[Found]:
     """The walk ends at the new kernel's first instruction."""
@@ -142,7 +142,7 @@ def known_state(case: Case) -> Iterator[Found]:
 @rule(
     "entry-levels",
     Step.COPY,
-    says="A 64-bit entry of Linux's is entered with 5 levels only where the image accepts them.",
+    says="Linux's 64-bit entry is entered with 5 levels only if the image accepts them.",
     source="boot.rst, xloadflags bit 5 (XLF_5LEVEL); Linux commit ee338b9ee282",
     mend="take its 32-bit entry: only with paging off can a CPU go from 5 levels to 4",
 )
@@ -239,7 +239,7 @@ def boot_params_pointer(case: Case) -> Iterator[Found]:
     Step.COPY,
     says="Multiboot's magic word is in eax, and ebx holds the address of what it or PVH hands over.",
     source="Multiboot 0.6.96, 3.2; Multiboot2 2.0, 3.3; Xen docs/misc/pvh.pandoc",
-    mend="let the entry stub load eax and ebx with what the protocol has in them",
+    mend="let the entry stub load eax and ebx with what the protocol asks for",
 )
 def arguments(case: Case) -> Iterator[Found]:
     """eax and ebx hold what Multiboot puts there, ebx what PVH does."""

@@ -21,7 +21,7 @@ from tightrope.x86.walk import Access
 PAGE_FAULT, GENERAL_PROTECTION, STACK_FAULT, MACHINE_CHECK = 14, 13, 12, 18
 PRESENT, RESERVED = 1, 8
 NX_CLEAR = "clear NX (bit 63) in every entry on the way to the control page"
-LAST = "see what was executed last: --trace writes every instruction to a file"
+LAST = "look at what was executed last: --trace FILE writes every instruction"
 WRITES = re.compile(r"(mov|wrmsr)\b")
 """An instruction that writes a register of the CPU's: the guest that must not is told by its
 rule."""
@@ -152,7 +152,7 @@ RULES = (
         "fault-reserved",
         "No walk meets a reserved bit.",
         "SDM 4.7, RSVD",
-        "clear the reserved bits, those beyond the CPU's address bits among them",
+        "clear the reserved bits, including those beyond the CPU's address width",
     ),
     _fault_rule(
         "legal-writes",
@@ -161,6 +161,9 @@ RULES = (
         "change the order or the value, as the manual's reason has it",
     ),
     _fault_rule(
-        "no-exception", "No other exception is raised; there is no handler.", "SDM 6.15", LAST
+        "no-exception",
+        "No other exception is raised: nothing is left that would handle it.",
+        "SDM 6.15",
+        LAST,
     ),
 )

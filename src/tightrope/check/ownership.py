@@ -115,7 +115,7 @@ def stores_owned(case: Case) -> Iterator[Found]:
     Step.CALL,
     says="Every load comes from the control page, the stub's page or the page list.",
     source="Linux commit 786a45757dcd: a read one word above the stack was garbage for a year",
-    mend="what lies there is anybody's: read only the control page, the list and sources",
+    mend="read only the control page, the list and sources: anything may lie elsewhere",
     needs={Sight.LOADS},
 )
 def loads_owned(case: Case) -> Iterator[Found]:
@@ -139,7 +139,7 @@ def loads_owned(case: Case) -> Iterator[Found]:
     Step.COPY,
     says="Every copy reads a source and writes a destination of the plan.",
     source="the thread, step 6",
-    mend="see the page list: every destination and source has to be the plan's",
+    mend="look at the page list: every destination and source has to be the plan's",
     needs={Sight.COPIES},
 )
 def copies_owned(case: Case) -> Iterator[Found]:

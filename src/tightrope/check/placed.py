@@ -70,7 +70,7 @@ def runs_in(case: Case) -> Extent:
     Step.PREPARE,
     says="No two segments share a page.",
     source="Linux kernel/kexec_core.c, sanity_check_segment_list; Xen common/kimage.c",
-    mend="place them apart: which one lies there in the end is a matter of their order",
+    mend="place them apart: the one that is copied last overwrites the other",
 )
 def segments_apart(case: Case) -> Iterator[Found]:
     """The segments in the order of their addresses: each ends before the next one begins."""
@@ -88,7 +88,7 @@ def segments_apart(case: Case) -> Iterator[Found]:
     Step.PREPARE,
     says="The kernel lies where its header lets it, with all of init_size, and so do initrd and line.",
     source="Linux Documentation/arch/x86/boot.rst: pref_address, kernel_alignment, init_size, initrd_addr_max",
-    mend="place it where the image header lets it lie: docs/plan.md has the order of choice",
+    mend="place it where the image's header lets it lie: `tightrope inspect FILE` says where",
 )
 def image_asks(case: Case) -> Iterator[Found]:
     """Everything that the image's header asks for, the first that is not met."""
@@ -183,7 +183,7 @@ def _limits(case: Case) -> Iterator[tuple[str, str]]:
 @rule(
     "placed-in-ram",
     Step.PREPARE,
-    says="Nothing is written but RAM: no hole, nothing that firmware keeps, no other crash kernel's region.",
+    says="Only RAM is written: no hole, nothing that firmware keeps, no other kernel's crash region.",
     source="Linux kernel/kexec_core.c, sanity_check_segment_list; kexec-tools, arch_check memory ranges",
     mend="place it in RAM that is nobody else's",
 )
@@ -222,9 +222,9 @@ def _no_ram(case: Case, frames: NDArray[np.int64]) -> NDArray[np.int64]:
 @rule(
     "laid-free",
     Step.PREPARE,
-    says="What is laid before the walk lies in free frames of RAM, no two things in the same one.",
+    says="What is laid before the walk lies in free frames of RAM, and no two things share one.",
     source="Linux kernel/kexec_core.c, kimage_alloc_page and kimage_alloc_control_pages",
-    mend="take it from what the old kernel can give away",
+    mend="take frames that the old kernel can give away",
 )
 def laid_free(case: Case) -> Iterator[Found]:
     """The handover's pieces and the sources, against everything that the old kernel still uses."""

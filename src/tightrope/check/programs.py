@@ -27,7 +27,7 @@ ROW, DIGEST = 64, slice(16, 48)
 @rule(
     "stub-as-known",
     Step.COPY,
-    says="The entry stub is the routine that it is made from, and its words are the new kernel's.",
+    says="The entry stub is the routine it was made from, filled in with the new kernel's words.",
     source="the thread, step 6: 'jump to the new kernel'; participants.stubs",
     mend="place the routine whole, and fill in its words and nothing else",
 )
@@ -70,7 +70,7 @@ def _filled(case: Case, stub: Participant) -> bytes:
 @rule(
     "purgatory-as-known",
     Step.COPY,
-    says="The purgatory's code is the routine that it is made from, and it leads to the entry stub.",
+    says="The purgatory's code is the routine it was made from, and leads to the entry stub.",
     source="routines/purgatory_64.S",
     mend="place the routine whole, and fill in its words and rows and nothing else",
 )
@@ -102,7 +102,7 @@ def purgatory_as_known(case: Case) -> Iterator[Found]:
     Step.COPY,
     says="The purgatory's rows name every other segment, each with the digest of its bytes.",
     source="FIPS 180-4; routines/purgatory_64.S",
-    mend="make the rows last, of the bytes that are loaded",
+    mend="make the rows last, from the bytes that are loaded",
 )
 def digests_right(case: Case) -> Iterator[Found]:
     """The purgatory's rows against what lies in the segments."""

@@ -53,9 +53,9 @@ class Needed:
 @rule(
     "memory-limited",
     Step.PREPARE,
-    says="What mem= and memmap= call RAM is RAM, and the new kernel's to use.",
+    says="What mem= and memmap= call RAM is RAM that the new kernel may use.",
     source="Linux arch/x86/kernel/e820.c, parse_memmap_one; admin-guide/kernel-parameters.txt, memmap=",
-    mend="leave memmap= out, or name in it what is the new kernel's and no more",
+    mend="leave memmap= out, or name in it only what the new kernel may use",
 )
 def memory_limited(case: Case) -> Iterator[Found]:
     """What the command line adds to the map, against what is the new kernel's."""
@@ -85,7 +85,7 @@ def memory_limited(case: Case) -> Iterator[Found]:
 @rule(
     "memory-room",
     Step.PREPARE,
-    says="The new kernel has memory enough to come to its init, as its command line lets it.",
+    says="With what its command line leaves it, the new kernel has enough memory to reach its init.",
     source="Linux arch/x86/kernel/e820.c, parse_memopt; Documentation/arch/x86/boot.rst, init_size",
     mend="leave mem= and memmap= out, or give the machine more memory",
 )

@@ -246,7 +246,7 @@ def _own_idt(case: Case, loaded: int) -> bool:
 @rule(
     "stack-inside",
     Step.STATE,
-    says="The stack is inside the control page, by its identity address.",
+    says="The stack lies inside the control page, and rsp is an identity address.",
     source="the thread, step 3: 'The stack pointer should point to the identity mapped page'",
     mend="rsp = P + 4096: the page's own end, by its identity address",
     needs={Sight.INSTRUCTIONS, Sight.REGISTER_WRITES},

@@ -160,7 +160,7 @@ def table_a_nothing_else(case: Case) -> Iterator[Found]:
     Step.TABLE_A,
     says="No entry that is used has a reserved bit set.",
     source="SDM 4.4.2, 4.5.5",
-    mend="keep the bits clear that the level, or the address width of the CPU, reserves",
+    mend="clear the bits that this level, or the CPU's address width, reserves",
 )
 def reserved_bits(case: Case) -> Iterator[Found]:
     """No reserved bit on the way to V, to P, or anywhere in page_table_b."""
@@ -277,7 +277,7 @@ def table_b_identity(case: Case) -> Iterator[Found]:
     Step.TABLE_B,
     says="page_table_b maps all that the copy and the new kernel's first instructions touch.",
     source="boot.rst, 64-bit Boot Protocol; Linux commit 6bbeb276b71f",
-    mend="extend page_table_b; who touches it faults with no handler",
+    mend="extend page_table_b: what it leaves out cannot be touched, and no handler is left",
 )
 def table_b_covers(case: Case) -> Iterator[Found]:
     """Everything the copy, the stub and the new kernel's first instructions touch."""
@@ -345,9 +345,9 @@ def _backed(host: Host) -> tuple[Extent, ...]:
 @rule(
     "table-b-top",
     Step.TABLE_B,
-    says="With 5 levels a new kernel that wants 4 reads the top of page_table_b as it is meant.",
+    says="A new kernel that goes from 5 levels to 4 finds a plain address at page_table_b's top.",
     source="LKML, 3 November 2025: Fix page table access in 5-level to 4-level paging transition",
-    mend="keep CR3 to an address, and bits 52 to 63 of the first entry clear",
+    mend="load CR3 with the address alone, and keep bits 52 to 63 of the first entry clear",
 )
 def table_b_top(case: Case) -> Iterator[Found]:
     """Linux that goes from 5 levels to 4 takes the word at CR3 for the address of its next table.

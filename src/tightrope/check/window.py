@@ -28,7 +28,7 @@ it."""
     Step.CALL,
     says="No instruction is fetched outside the page at V, the control page and the entry stub.",
     source="the thread, steps 1 to 6",
-    mend="see where the jump came from: whatever lies there happened to be executable",
+    mend="find where the jump came from: what lies there is executable by chance",
     needs={Sight.TRANSLATIONS},
 )
 def fetch_owned(case: Case) -> Iterator[Found]:
@@ -57,9 +57,9 @@ def fetch_owned(case: Case) -> Iterator[Found]:
 @rule(
     "fault-window",
     Step.STATE,
-    says="Between the old kernel's stack and a dead idt nothing is done that may fault.",
+    says="From leaving the old kernel's stack until the idt is dead, nothing is done that may fault.",
     source="SDM volume 3, 6.14: an exception pushes onto the stack in use; FRED (346446), 5.1",
-    mend="lidt with limit 0, and CR4.FRED off, before the stack is given up or right after it",
+    mend="lidt with limit 0, and CR4.FRED off, before the stack is given up, or right after",
     needs={Sight.INSTRUCTIONS, Sight.REGISTER_WRITES, Sight.STORES, Sight.LOADS},
     promise=Promise.IDT_DROPPED,
     weak=True,

@@ -69,7 +69,7 @@ def loader(group: ArgumentParser | argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--loader",
         choices=loaders(),
-        help="whose segments: our own (tightrope), those of the installed kexec, asked under the recorder with"
+        help="whose segments: Tightrope's own (tightrope), those of the installed kexec, asked under the recorder with"
         " nothing loaded (kexec-tools), or those that kexec_file_load of the old kernel would place"
         " (file-load); the latter two with their purgatory",
     )

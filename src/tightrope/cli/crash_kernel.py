@@ -45,7 +45,9 @@ def chosen(options: Namespace) -> Chosen:
             needed=needed,
         )
     if options.host is not None:
-        raise BadInput("is of another machine: name its crash kernel, --kernel", source="--host")
+        raise BadInput(
+            "describes another machine: name its crash kernel, --kernel", source="--host"
+        )
     found = configuration.configured(files.text_or_none, os.path.exists)
     mounts = files.text_or_none("/proc/self/mountinfo") or ""
     return Chosen(

@@ -63,11 +63,13 @@ def inputs(options: argparse.Namespace, begun: Early | None = None) -> tuple[Ima
     from tightrope.plan import Request
 
     if options.crashed != "dom0" and not (options.xen and options.crash):
-        raise BadInput("who crashes is asked with --xen and --crash", source="--crashed")
+        raise BadInput("says who crashes, and needs --xen and --crash", source="--crashed")
     if options.host:
         for name in ("mode", "dom0"):
             if getattr(options, name) is not None:
-                raise BadInput("the host file says it", source=f"--{name}")
+                raise BadInput(
+                    "cannot be given with --host: the host file says it", source=f"--{name}"
+                )
         old = host_file(options.host)
     else:
         old = defaults.example(
@@ -152,7 +154,7 @@ def relocation(options: argparse.Namespace, paging: Paging) -> str | Participant
     """The design that is asked for, or somebody's own code in its place.  Raises BadInput."""
     if options.relocation is None:
         if options.contract is not None:
-            raise BadInput("says what the code of --relocation keeps", source="--contract")
+            raise BadInput("needs --relocation: it is what that code promises", source="--contract")
         return str(options.design)
     if options.contract is None:
         raise BadInput("needs --contract: `tightrope contracts` lists them", source="--relocation")
@@ -171,7 +173,10 @@ def old_code(options: argparse.Namespace) -> OldKernel | OldHypervisor:
     from tightrope.deeds import old_kernel
 
     if options.relocation is not None or options.contract is not None:
-        raise BadInput("is the old kernel's code, and --relocation is another", source="--from")
+        raise BadInput(
+            "walks the old kernel's code, and --relocation other code: give one of them",
+            source="--from",
+        )
     path = old_image(options)
     return old_kernel.code_of(read(path), path)
 

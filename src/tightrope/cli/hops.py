@@ -27,15 +27,18 @@ def hops(options: argparse.Namespace, begun: Early | None) -> int:
     """Walk, show, and the exit status.  Raises BadInput."""
     if not options.old_code:
         raise BadInput(
-            "jumps by kernels' own code: say out of which one the first is, --from", source="--hops"
+            "every hop is by a kernel's own code: name the first old kernel, --from",
+            source="--hops",
         )
     for name in ALONE:
         if getattr(options, name) not in (None, False):
-            raise BadInput(f"no --{name} goes with several jumps", source="--hops")
+            raise BadInput(f"--{name} cannot be given with several jumps", source="--hops")
     if options.until != "entry" or options.on != "emulator":
-        raise BadInput("walks to each entry, on the emulator", source="--hops")
+        raise BadInput("walks to each entry, on the emulator alone", source="--hops")
     if options.kernel is None:
-        raise BadInput("needs the KERNEL to be named: it is left in its turn", source="--hops")
+        raise BadInput(
+            "needs the KERNEL to be named: it is the old kernel of the next hop", source="--hops"
+        )
     from tightrope.deeds import hops as deed
     from tightrope.deeds.loaders import By
     from tightrope.deeds.machines import opened

@@ -28,7 +28,7 @@ def check(path: Path, *, force: bool, inputs: Iterable[str | Path | None] = ()) 
     """The path, if it may be written.  Raises BadInput with the reason."""
     with told(path):
         if any(each is not None and _same(path, each) for each in inputs):
-            raise BadInput("is an input of this very command", source=str(path))
+            raise BadInput("is an input of this command", source=str(path))
         there = _regular(path)
         if there and not force:
             raise BadInput("exists: say --force to replace it", source=str(path))

@@ -31,7 +31,9 @@ def asked(options: argparse.Namespace, image: Image, old: Host, line: str) -> Lo
     if options.segments is None and loader in (None, Loader.TIGHTROPE):
         return None
     if options.segments is not None and options.until == "userspace":
-        raise BadInput("has its command line: no word can be added to it", source="--segments")
+        raise BadInput(
+            "has a command line already: nothing can be added to it", source="--segments"
+        )
     if options.segments is not None:
         return _recorded(options, loader)
     if options.kernel is None:
@@ -51,17 +53,22 @@ def judge(options: argparse.Namespace) -> None:
 
     loader = Loader(options.loader) if options.loader else None
     if options.kexec is not None and loader is not Loader.KEXEC_TOOLS:
-        raise BadInput("is the program that --loader kexec-tools asks", source="--kexec")
+        raise BadInput(
+            "names the program for --loader kexec-tools, which is not given", source="--kexec"
+        )
     if options.segments is None and loader in (None, Loader.TIGHTROPE):
         return
     where = "--segments" if options.segments else "--loader"
     if options.xen or options.old_kernel or options.flat is not None or options.module:
-        raise BadInput("walks on a bare machine, and hands over an initrd alone", source=where)
+        raise BadInput("cannot be given with --xen, --old-kernel, --flat or --module", source=where)
     if options.verify or options.scatter is not None or options.entry or options.unpack:
-        raise BadInput("has its places: none of ours can be asked for beside it", source=where)
+        raise BadInput(
+            "places the segments itself: no --verify, --scatter, --entry or --unpack with it",
+            source=where,
+        )
     if options.on in COUNTING:
         raise BadInput(
-            f"has a purgatory, whose instructions {options.on} counts up to a limit: walk it on the emulator, or"
+            f"has a purgatory, too long for {options.on}, which counts instructions: walk it on the emulator, or"
             " on qemu",
             source=where,
         )
@@ -74,11 +81,13 @@ def _recorded(options: argparse.Namespace, loader: object) -> Loaded:
 
     if options.initrd or options.append or options.crash:
         raise BadInput(
-            "says itself what is loaded: no --initrd, --append or --crash goes with it",
+            "says what is loaded: --initrd, --append and --crash cannot be given with it",
             source="--segments",
         )
     if loader is not None:
-        raise BadInput("has its places already: no --loader goes with it", source="--segments")
+        raise BadInput(
+            "has its places already: --loader cannot be given with it", source="--segments"
+        )
     return segments.recorded(file.read(files.read(options.segments), options.segments))
 
 
@@ -88,7 +97,7 @@ def _file_load(options: argparse.Namespace, image: Image, old: Host, line: str) 
 
     if not options.old_code:
         raise BadInput(
-            "places as the old kernel does: say which it is, --from VMLINUZ or --from running",
+            "places segments as the old kernel would: name it, --from VMLINUZ or --from running",
             source="--loader file-load",
         )
     path = files.old_image(options)

@@ -48,7 +48,7 @@ def count(text: str) -> int:
     """A number of cases."""
     count = int(text, 0)
     if count < 1:
-        raise argparse.ArgumentTypeError(f"{text} is no number of cases")
+        raise argparse.ArgumentTypeError(f"{text} is not a number of cases")
     return count
 
 
@@ -57,7 +57,7 @@ def number(text: str) -> int:
     try:
         return int(text, 0)
     except ValueError as err:
-        raise argparse.ArgumentTypeError(f"{_shown(text)} is no number") from err
+        raise argparse.ArgumentTypeError(f"{_shown(text)} is not a number") from err
 
 
 def is_size(text: str) -> bool:
@@ -70,7 +70,7 @@ def size(text: str) -> int:
     found = SIZE.fullmatch(text)
     bytes = int(float(found[1]) * UNITS[found[2].upper()]) if found else number(text)
     if not 0 < bytes < 1 << 64:
-        raise argparse.ArgumentTypeError(f"{_shown(text)} is no size of memory")
+        raise argparse.ArgumentTypeError(f"{_shown(text)} is not a size of memory")
     return bytes
 
 
@@ -81,7 +81,7 @@ def extent(text: str) -> tuple[int, int]:
         raise argparse.ArgumentTypeError(f"{_shown(text)} is not START+SIZE")
     first, length = number(start), size(length_text)
     if first < 0 or length < 1 or first + length > 1 << 64:
-        raise argparse.ArgumentTypeError(f"{_shown(text)} is no memory")
+        raise argparse.ArgumentTypeError(f"{_shown(text)} is not a stretch of memory below 2^64")
     return first, length
 
 

@@ -130,12 +130,16 @@ def example(
         text = host.xen_example(paging, xen, dom0_bits=dom0_bits, crash=region)
         return host.read(text, f"the example hypervisor ({paging.value})")
     if paging is not None:
-        return host.read(host.example(paging, crash=region), f"the example host ({paging.value})")
+        old = host.read(host.example(paging, crash=region), f"the example host ({paging.value})")
+        return with_crash_region(old, NARROW_CRASH) if crash and not paging.long_mode else old
     if dom0_bits:
         raise BadInput("there is no dom0 without --xen", source="--dom0")
     return host.read(host.example(crash=region), "the default host")
 
 
+NARROW_CRASH = 256 << 20
+"""Bytes of a 32-bit example's crash region: such a kernel reserves what it maps, as the control page
+is called in the direct map."""
 CRASH_ALIGN, CRASH_BELOW, CRASH_BELOW_32 = 16 << 20, 1 << 32, 512 << 20
 """Where Linux puts crashkernel=SIZE: aligned, and below 4 GiB while there is room; a 32-bit kernel
 below 512 MiB (arch/x86/include/asm/crash_reserve.h; reserve_crashkernel_generic searches from the

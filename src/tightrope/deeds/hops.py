@@ -112,7 +112,7 @@ def hops(
     """
     if request.crash:
         raise BadInput(
-            "a crash kernel has the crash region alone: nobody jumps on from there", source="--hops"
+            "has no further jump: a crash kernel has the crash region alone", source="--hops"
         )
     by = by or By()
     machine = machine or emulator()

@@ -51,7 +51,7 @@ def load(
     if not os.access(program, os.X_OK):
         raise BadInput("is no program that can be run", source=program)
     if os.geteuid():
-        raise MissingPart("kexec works for root alone: run as root, nothing is loaded")
+        raise MissingPart("kexec runs only as root: run this as root; nothing will be loaded")
     kind = "-p" if crash else "-l"
     command = [program, "-c", kind, kernel, f"--command-line={line}", *options]
     if not host.paging.long_mode:

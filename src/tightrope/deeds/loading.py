@@ -132,7 +132,7 @@ def opened(
         if _via(via, state, planner, kernel) is Via.LOAD:
             if planner is None:
                 raise BadInput(
-                    "kexec_load takes a plan, and this is an image: write one with"
+                    "kexec_load takes a plan, and this is a kernel: write a plan with"
                     f" `tightrope rehearse {kernel} --write FILE`, then load FILE",
                     source=kernel,
                 )
@@ -214,7 +214,8 @@ def _planned(
     """A load that was written beside its rehearsal."""
     if initrd is not None or command_line or crash:
         raise BadInput(
-            "says itself what is loaded: no --initrd, --append or --crash goes with it", source=path
+            "says what is loaded: --initrd, --append and --crash cannot be given with it",
+            source=path,
         )
     if via is Via.FILE_LOAD:
         raise BadInput("has its places already: kexec_file_load would find others", source=path)

@@ -22,7 +22,7 @@ from tightrope.errors import CannotBe, HostError, MissingPart, PlanError
 from tightrope.host import SPLITS
 from tightrope.machine.port import Machine, Progress, no_progress
 from tightrope.memory import Extent
-from tightrope.model import Host, Image, Outcome, Paging, XenCrash, XenInterface
+from tightrope.model import Criterion, Host, Image, Outcome, Paging, XenCrash, XenInterface
 from tightrope.model.matrix import Cell
 from tightrope.plan import Request
 
@@ -107,6 +107,7 @@ def _cell(
     """One rehearsal; where it stands in the matrix is for the caller to say."""
     started = time.perf_counter()
     outcome: Outcome | None = None
+    asked: tuple[Criterion, ...] = ()
     try:
         if isinstance(old, str):
             raise PlanError(old, source="matrix")
@@ -116,7 +117,7 @@ def _cell(
     except (CannotBe, MissingPart) as err:
         detail = str(err)
     else:
-        outcome = verdict.outcome
+        outcome, asked = verdict.outcome, verdict.asked
         first = verdict.findings[0] if verdict.findings else None
         detail = (
             f"{first.rule}, step {int(first.step)}" if first else verdict.handover.intent.protocol
@@ -132,4 +133,5 @@ def _cell(
         outcome=outcome,
         detail=detail,
         seconds=time.perf_counter() - started,
+        asked=asked,
     )

@@ -39,8 +39,9 @@ class OldKernel:
         narrow = self.found.convention is Convention.LINUX_I386
         if narrow == host.paging.long_mode:
             bits = 32 if narrow else 64
+            modes = "i386 or pae" if narrow else "x86_64 or la57"
             raise BadInput(
-                f"is a {bits}-bit kernel, and {host.source} has {host.paging.value} paging",
+                f"is a {bits}-bit kernel, and {host.source} has {host.paging.value} paging: --mode {modes}",
                 source=self.found.source,
             )
         if self.found.convention is not Convention.LINUX_6:
@@ -68,7 +69,8 @@ class OldHypervisor:
         """The host itself.  Raises BadInput for one that is no hypervisor."""
         if host.xen is None:
             raise BadInput(
-                f"is a hypervisor, and {host.source} describes none: --xen v2", source=self.source
+                f"is a hypervisor, and {host.source} describes none: say --xen v2",
+                source=self.source,
             )
         return host
 
@@ -77,7 +79,8 @@ class OldHypervisor:
         v2."""
         if request.xen is not XenInterface.V2:
             raise BadInput(
-                "is a hypervisor: its own code is called through interface v2", source=self.source
+                "is a hypervisor: its own code is called through interface v2, --xen v2",
+                source=self.source,
             )
         return request
 

@@ -27,16 +27,23 @@ from tightrope.deeds.unpacking import Unpacking
 from tightrope.deeds.until import ENTRY, Spoken, Until
 from tightrope.errors import BadInput, CannotBe, ImageError, MissingPart, PlanError
 from tightrope.machine.port import Machine, Progress, no_progress
-from tightrope.memory import Extent
-from tightrope.model import Buffer, Host, Image, Loaded, Loader, Outcome, Paging, Verdict
+from tightrope.model import (
+    Buffer,
+    Criterion,
+    Host,
+    Image,
+    Loaded,
+    Loader,
+    Outcome,
+    Paging,
+    Verdict,
+)
 from tightrope.model.pairs import Pair
 from tightrope.participants.linux import Convention
 from tightrope.plan import Request
 
 WIDE = (Paging.X86_64, Paging.LA57)
 NARROW = (Paging.I386, Paging.PAE)
-NARROW_CRASH_REGION = Extent.sized(0x2000_0000, 0x1000_0000)
-"""A 32-bit kernel reserves what it maps: the control page is called in the direct map."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,6 +104,8 @@ def pairs(
         advice: tuple[str, ...] = ()
         detail = old.reason
         loaded: Loaded | None = None
+        rules: tuple[Criterion, ...] = ()
+        mend = ""
         if old.code is not None and paging is not None:
             try:
                 verdict = _walked(
@@ -113,6 +122,8 @@ def pairs(
                 outcome = None if outcome is Outcome.UNKNOWN else outcome
                 loaded = verdict.handover.plan.loaded
                 advice = tuple(each.rule for each in verdict.advice)
+                rules = verdict.asked
+                mend = verdict.findings[0].mend if verdict.findings else ""
         found.append(
             Pair(
                 old=old.source,
@@ -128,6 +139,8 @@ def pairs(
                 by=loaded.by if loaded else None,
                 purgatory=loaded.purgatory.name if loaded and loaded.purgatory else None,
                 seconds=time.perf_counter() - started,
+                mend=mend,
+                asked=rules,
             )
         )
         if told is not None:
@@ -147,10 +160,7 @@ def _each(
 
 def host_of(paging: Paging, *, crash: bool) -> Host:
     """The example host that an old kernel of this mode is walked on."""
-    old = defaults.example(paging=paging, crash=crash)
-    if crash and not paging.long_mode:
-        return replace(old, crash_region=NARROW_CRASH_REGION)
-    return old
+    return defaults.example(paging=paging, crash=crash)
 
 
 def _walked(

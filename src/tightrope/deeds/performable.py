@@ -20,7 +20,9 @@ def refuse(*, xen: str | None, sabotage: Sabotage | None) -> None:
     if xen == XenInterface.V1.value:
         raise BadInput("a plan for --xen v1 cannot be written", source="--write")
     if sabotage is not None:
-        raise BadInput("what is sabotaged is not to be performed", source="--write")
+        raise BadInput(
+            "a sabotaged plan is not written: it must never be performed", source="--write"
+        )
 
 
 def of(plan: Plan, rehearsed: str) -> Load:

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from enum import IntEnum, StrEnum
 
 from tightrope.memory import Extent
+from tightrope.model.host import Host
 from tightrope.model.run import Console
-from tightrope.model.verdict import Finding, Outcome
+from tightrope.model.verdict import Criterion, Finding, Outcome
 
 
 class Reached(IntEnum):
@@ -30,7 +31,7 @@ class Reached(IntEnum):
 
 
 _WORDS = (
-    "nothing: the walk to it falls",
+    "nothing: it would not be entered",
     "its entry",
     "the kernel",
     "its init",
@@ -47,7 +48,6 @@ class Cause(StrEnum):
     INITRD = "no initrd"
     ROOT = "no root file system"
     MODULE = "a module is missing"
-    QEMU = "what QEMU cannot have"
     VMCORE = "no /proc/vmcore"
     SAVING = "the dump was not saved"
     PANIC = "a panic"
@@ -122,9 +122,12 @@ class CrashBoot:
     shown: ShownCore | None
     findings: tuple[Finding, ...]
     """Of the walk."""
+    asked: tuple[Criterion, ...] = ()
+    """The rules that the walk was asked; empty where there was none."""
     console: Console | None
     command_line: str
-    host: str
+    host: Host
+    """The old kernel's world as it was described."""
     kernel: str
     initrd: str | None
     code: str

@@ -12,7 +12,7 @@ from tightrope.model.host import FOUR_FOUR
 
 if TYPE_CHECKING:
     from tightrope.choices import Paging, XenCrash
-    from tightrope.model.verdict import Outcome
+    from tightrope.model.verdict import Criterion, Outcome
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,6 +33,8 @@ class Cell:
     outcome: Outcome | None
     detail: str
     seconds: float
+    asked: tuple[Criterion, ...] = ()
+    """The rules that its rehearsal was asked; empty where there was none."""
 
     @property
     def split(self) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tightrope.choices import Loader, Paging
-    from tightrope.model.verdict import Outcome
+    from tightrope.model.verdict import Criterion, Outcome
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,3 +37,7 @@ class Pair:
     """Whose segments, in words; None for ours."""
     purgatory: str | None
     seconds: float
+    mend: str = ""
+    """What mends the finding that fell first; empty where nothing fell."""
+    asked: tuple[Criterion, ...] = ()
+    """The rules that its rehearsal was asked; empty where there was none."""

@@ -5,12 +5,12 @@ Rules: frozen, keyword-only, slotted; nouns only, see the package.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tightrope.model.verdict import Outcome
+    from tightrope.model.verdict import Criterion, Outcome
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,6 +28,8 @@ class Answer:
     """Rules that are told and that nothing falls by."""
     seconds: float = 0.0
     """What the rehearsal took."""
+    asked: tuple[str, ...] = ()
+    """The ids of the rules that the rehearsal was asked, until a sweep has counted them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,3 +61,7 @@ class Sweep:
     """Wall time of this run."""
     before: int = 0
     """How many rows were there already, from a run that ended early."""
+    judged: int = 0
+    """Rehearsals of this run that rules were asked of."""
+    asked: Mapping[Criterion, int] = field(default_factory=dict)
+    """Each rule, and of how many of those it was asked."""

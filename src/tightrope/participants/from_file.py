@@ -81,7 +81,7 @@ def read(path: Path, mode: Paging | None) -> Written:
         raise BadInput(err.strerror or "cannot be read", source=source) from err
     if len(raw) > LARGEST_FILE:
         raise BadInput(
-            "no code for one page is in so large a file", source=source, limit=LARGEST_FILE
+            "is too large a file for code of one page", source=source, limit=LARGEST_FILE
         )
     if path.suffix in (".S", ".s"):
         bits = 32 if mode and not mode.long_mode else 64
@@ -119,7 +119,7 @@ def assemble(text: bytes, source: str, bits: int) -> bytes:
                 timeout=ASSEMBLER_SECONDS,
             )
         except subprocess.TimeoutExpired as err:
-            raise BadInput("GNU as does not come to an end", source=source) from err
+            raise BadInput("GNU as has not finished in time", source=source) from err
         if done.returncode:
             lines = done.stderr.decode(errors="replace").splitlines()
             said = [line for line in lines if "Error" in line or "Warning" in line] or lines

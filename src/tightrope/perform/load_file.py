@@ -197,7 +197,7 @@ def identified(data: bytes | bytearray | memoryview, source: str) -> tuple[Load,
     said = notes.get(NOTE_DIGEST, "")
     if len(said) != len(NO_DIGEST) or _digest(raw[:end], digest) != said:
         raise BadInput(
-            "is not as it was written: its digest is another"
+            "is not as it was written: its digest differs"
             if said
             else "has no digest: written by an older --write",
             source=source,

@@ -199,7 +199,7 @@ class XenKexec:
         """Go.  Where it works it does not return.  Raises PerformError."""
         record = abi.KEXEC_EXEC
         self._kexec_op(KexecCommand.KEXEC, record, self._argument(record, type=kind))
-        raise PerformError("KEXEC_CMD KEXEC came back: Xen did not jump")
+        raise PerformError("KEXEC_CMD KEXEC returned: Xen did not jump")
 
 
 def refused(what: str, record: Record, err: HypercallFailed) -> PerformError:

@@ -79,7 +79,7 @@ def crash_ram(host: Host) -> tuple[Extent, ...]:
     reach = Extent(0, 1 << FORMATS[host.paging].identity_bits)
     if not reach.covers(host.crash_region):
         raise PlanError(
-            f"{host.crash_region} has addresses with no linear address equal to themselves",
+            f"{host.crash_region} has addresses that no linear address can equal",
             source=host.source,
             field="crash_region",
             limit=reach.end,

@@ -98,7 +98,7 @@ def _refuse(host: Host, request: Request) -> None:
     """Raise PlanError for what cannot be asked, whatever the image is."""
     if host.xen is not None and request.xen is None:
         raise PlanError(
-            "the host is a hypervisor: say how dom0 asks for the jump (--xen v1 or v2)",
+            "the host is a hypervisor: say how dom0 asks for the jump, --xen v1 or --xen v2",
             source=host.source,
             field="xen",
         )

@@ -78,7 +78,7 @@ class Room:
             return wanted
         if self._fixed:
             raise PlanError(
-                f"the kernel has to be loaded at {wanted}, which is not all {self._whose}",
+                f"the kernel has to be loaded at {wanted}, and not all of that is {self._whose}",
                 source=image.source,
                 field="pref_address",
             )

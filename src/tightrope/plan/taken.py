@@ -143,7 +143,7 @@ def _judge(walked: Host, loaded: Loaded) -> None:
             )
         if not any(ram.covers(each.destination) for ram in walked.memory.ram):
             raise PlanError(
-                f"{each.destination} is not all RAM of {walked.source}: it was recorded on another machine",
+                f"{each.destination} is not all RAM of {walked.source}: this was recorded on another machine",
                 source=loaded.source,
                 field="segments",
             )

@@ -264,7 +264,7 @@ class _Parts:
             )
         if hashlib.sha256(self._view[: self._at]).hexdigest().encode() != last[:-1]:
             raise BadInput(
-                "is not what was recorded: its SHA-256 is another",
+                "is not what was recorded: its SHA-256 differs",
                 source=self._source,
                 offset=self._at,
             )

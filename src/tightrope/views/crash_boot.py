@@ -11,12 +11,12 @@ from typing import TypedDict
 
 from tightrope.errors import visible
 from tightrope.model import Outcome
-from tightrope.model.crash_boot import CrashBoot
+from tightrope.model.crash_boot import Cause, CrashBoot
 from tightrope.model.sheet import Line, Pairs, Section, Sheet, Span, Text, Tone
-from tightrope.views import words
+from tightrope.views import host, rules, words
 from tightrope.views.view import View
 
-_NAMES = 11
+_NAMES = 12
 _TONES = {Outcome.HOLDS: Tone.GOOD, Outcome.FALLS: Tone.WORST, Outcome.UNKNOWN: Tone.BAD}
 _ANSWERS = {
     Outcome.HOLDS: "The crash kernel works",
@@ -28,13 +28,30 @@ NOT_SEEN = (
     " not a real one's"
 )
 
+LOOK = "its console above that line says why; --json has every line of it"
+MENDS = {
+    Cause.WALK: "what the finding says, at its step: `tightrope rehearse --crash` shows the walk",
+    Cause.MEMORY: "a larger crash region (crashkernel=); --size finds the smallest that works",
+    Cause.INITRD: "an initrd that is whole, built for this kernel and with the driver of its root: --initrd FILE",
+    Cause.ROOT: "root= on its command line, or the image of the disk where it is: --append, --disk",
+    Cause.MODULE: "put the module into the initrd, and build it again",
+    Cause.VMCORE: "load it again, so that it is told of a core header (elfcorehdr=)",
+    Cause.SAVING: "where it saves to, and the room there: what it said is below",
+    Cause.PANIC: LOOK,
+    Cause.TIME: "--limit SECONDS listens longer",
+    Cause.FELL: LOOK,
+}
+"""By what it came no further, where no finding knows better."""
+
 
 def sheet(boot: CrashBoot) -> Sheet:
-    """The answer, how far it came, and what it took."""
-    sections = [Section(None, (Pairs(rows=tuple(_rows(boot)), names=_NAMES),))]
+    """The answer; how far it came, what mends it, what that rests on; what it said; what it took."""
+    sections = [Section(None, (Pairs(rows=tuple(_first(boot)), names=_NAMES),))]
     if boot.evidence:
         title = "it said" if boot.outcome is Outcome.FALLS else "its last words"
         sections.append(Section(title, tuple(Line(visible(each), 2) for each in boot.evidence)))
+    sections.append(Section(None, (Pairs(rows=tuple(_rows(boot)), names=_NAMES),)))
+    sections.extend(rules.asked(boot.asked))
     return Sheet(tuple(sections), headline=headline(boot))
 
 
@@ -43,9 +60,18 @@ def headline(boot: CrashBoot) -> Text:
     return (Span(_ANSWERS[boot.outcome], _TONES[boot.outcome]), f": {visible(boot.why)}")
 
 
-def _rows(boot: CrashBoot) -> Iterator[tuple[str, str]]:
+def _first(boot: CrashBoot) -> Iterator[tuple[str, str]]:
+    """What is asked first of an answer."""
     yield "reached", boot.reached.words
-    yield "host", f"{boot.host}, walked by {boot.code}"
+    if boot.cause is not None:
+        yield "mend", boot.findings[0].mend if boot.findings else MENDS[boot.cause]
+    yield "code", visible(boot.code)
+    asked = f", and {words.count(len(boot.asked), 'rule')} of the walk" if boot.asked else ""
+    yield "rests on", f"{host.rests_on(boot.host)}, a PC of QEMU's in its place{asked}"
+
+
+def _rows(boot: CrashBoot) -> Iterator[tuple[str, str]]:
+    yield "host", boot.host.source
     yield "kernel", boot.kernel
     yield "initrd", boot.initrd or "none"
     yield "line", visible(boot.command_line)
@@ -58,10 +84,11 @@ def _rows(boot: CrashBoot) -> Iterator[tuple[str, str]]:
         release = f"Linux {visible(core.release)}" if core.release else "no VMCOREINFO"
         rows = f"{words.count(core.rows, 'row')}, {words.count(core.cpus, 'CPU')}"
         yield "/proc/vmcore", f"{words.size(core.size)}: {release}, {rows}"
-        yield "pgd", visible(core.pgd)
+        yield "its pgd", f"{visible(core.pgd)}: the page tables of the kernel that died"
     for finding in boot.findings:
         yield "walk", f"{finding.rule}: {visible(finding.message)}"
-    yield "not seen", NOT_SEEN
+    if boot.console is not None:
+        yield "not seen", NOT_SEEN
     yield "took", f"{boot.seconds:.1f} s"
 
 
@@ -207,7 +234,7 @@ def facts(boot: CrashBoot) -> CrashBootFacts:
         "findings": [f"{each.rule}: {each.message}" for each in boot.findings],
         "console": [] if boot.console is None else list(boot.console.lines),
         "command_line": boot.command_line,
-        "host": boot.host,
+        "host": boot.host.source,
         "kernel": boot.kernel,
         "initrd": boot.initrd,
         "relocation_code": boot.code,

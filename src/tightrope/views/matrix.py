@@ -13,6 +13,7 @@ from typing import TypedDict
 from tightrope.model import Outcome
 from tightrope.model.matrix import Cell
 from tightrope.model.sheet import Column, Line, Section, Sheet, Table
+from tightrope.views import rules
 from tightrope.views.view import View
 
 NARROWEST = 24
@@ -31,9 +32,12 @@ def sheet(cells: Sequence[Cell]) -> Sheet:
         f" {len(cells) - len(done)} do not exist"
     )
     below = [Line(f"({number}) {reason}") for reason, number in reasons.items()]
+    asked = tuple(rules.asked_of((cell.asked for cell in cells), "cell"))
     if not through_xen:
-        return Sheet((Section(None, (bare, *below)),), headline=headline)
-    return Sheet((Section(None, (bare,)), Section(None, (*through_xen, *below))), headline=headline)
+        return Sheet((Section(None, (bare, *below)), *asked), headline=headline)
+    return Sheet(
+        (Section(None, (bare,)), Section(None, (*through_xen, *below)), *asked), headline=headline
+    )
 
 
 def _bare(cells: Sequence[Cell], reasons: dict[str, int]) -> Table:

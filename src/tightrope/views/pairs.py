@@ -6,12 +6,15 @@ reason below the table.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterator, Sequence
 from typing import TypedDict
 
-from tightrope.model import Outcome
+from tightrope.errors import visible
+from tightrope.model import Loader, Outcome, Paging
 from tightrope.model.pairs import Pair
 from tightrope.model.sheet import Column, Line, Section, Sheet, Table
+from tightrope.views import rules, words
 from tightrope.views.view import View
 
 CELL = 7
@@ -44,22 +47,55 @@ def sheet(pairs: Sequence[Pair]) -> Sheet:
     told = [pair for pair in pairs if pair.outcome is not None]
     holds = sum(pair.outcome is Outcome.HOLDS for pair in told)
     advised = sorted({rule for pair in pairs for rule in pair.advice})
-    below = [Line(f"({number}) {reason}") for reason, number in reasons.items()]
+    mends = {pair.detail: f": {pair.mend}" for pair in pairs if pair.mend}
+    below = [
+        Line(f"({number}) {reason}{mends.get(reason, '')}") for reason, number in reasons.items()
+    ]
     if advised:
         below.append(Line(f"Advice, by which nothing falls: {', '.join(advised)}."))
     below.append(Line(f"Walked: the old kernels' own relocation code; {_whose(pairs)}."))
+    below.extend(_more(pairs))
+    untold = len(pairs) - len(told)
     headline = (
-        f"{holds} of {len(told)} pairs hold, in {sum(pair.seconds for pair in pairs):.1f} s;"
-        f" {len(pairs) - len(told)} cannot be told"
+        f"{holds} of {len(told)} pairs hold, in {sum(pair.seconds for pair in pairs):.1f} s"
+        + (f"; {untold} cannot be told" if untold else "")
     )
-    return Sheet((Section(None, (table, *below)),), headline=headline)
+    asked = rules.asked_of((pair.asked for pair in pairs), "pair")
+    return Sheet((Section(None, (table, *below)), *asked), headline=headline)
+
+
+def _more(pairs: Sequence[Pair]) -> Iterator[Line]:
+    """What the answers rest on, and where one of them is looked at."""
+    told = [pair for pair in pairs if pair.outcome is not None]
+    if not told:
+        return
+    asked = words.count(len({rule for pair in told for rule in pair.asked}), "rule")
+    yield Line(
+        f"Rests on: the example host of each mode, no machine of yours (`rehearse --host` takes one);"
+        f" {asked} asked."
+    )
+    first = next((pair for pair in told if pair.outcome is Outcome.FALLS), told[0])
+    which = "that falls" if first.outcome is Outcome.FALLS else "alone"
+    yield Line(f"One pair {which}, step by step: {_alone(first)}")
+
+
+def _alone(pair: Pair) -> str:
+    """The command that rehearses it."""
+    given = ["tightrope", "rehearse", pair.new, "--from", pair.old]
+    if pair.paging is not None and pair.paging is not Paging.X86_64:
+        given += ["--mode", pair.paging.value]
+    if pair.crash:
+        given += ["--crash"]
+    if pair.loader is not Loader.TIGHTROPE:
+        given += ["--loader", pair.loader.value]
+    return visible(shlex.join([*given, "-v"]))
 
 
 def _whose(pairs: Sequence[Pair]) -> str:
     """Whose segments, whose purgatory."""
     by = list(dict.fromkeys(each.by for each in pairs if each.by is not None))
     if not by:
-        return "segments and entry stub are ours"
+        return "segments and entry stub are Tightrope's own"
     own = list(dict.fromkeys(each.purgatory for each in pairs if each.purgatory is not None))
     return f"segments of {', '.join(by)}; {', '.join(own) or 'no purgatory'}"
 

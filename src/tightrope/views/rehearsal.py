@@ -20,6 +20,7 @@ from tightrope.model import (
     Verdict,
     XenCompat,
     XenV1,
+    XenV2,
 )
 from tightrope.model.handover import Handover
 from tightrope.model.sheet import Block, Line, Pairs, Section, Sheet, Span, Text, Tone
@@ -37,7 +38,11 @@ LAST_INSTRUCTIONS = 8
 
 
 def sheet(verdict: Verdict) -> Sheet:
-    """The answer; what is wrong, and what that rests on; who and where; the walk; the limits."""
+    """The answer; what is wrong, and what that rests on; who and where; the walk; advice; the limits.
+
+    The first screen of a terminal has all of what a newcomer asks: so advice, by which nothing
+    falls, stands below the walk.
+    """
     built = verdict.handover
     first, *more = _findings(verdict) if verdict.findings else (None, *_findings(verdict))
     return Sheet(
@@ -46,6 +51,8 @@ def sheet(verdict: Verdict) -> Sheet:
             *more,
             _header(verdict),
             Section(None, tuple(steps.blocks(verdict))),
+            *_advice(verdict),
+            *xen.handed(built),
             *_end(verdict),
             *_handler(verdict),
             *_console(verdict),
@@ -82,9 +89,20 @@ def headline(verdict: Verdict) -> Text:
 
 
 def _kernel(verdict: Verdict) -> str:
+    return f"{verdict.handover.intent.image.source}{_version(verdict)}"
+
+
+def _name(verdict: Verdict) -> str:
+    """The kernel without its folder, which the answer has: a title is one line."""
+    source = verdict.handover.intent.image.source
+    return f"{source.rsplit('/', 1)[-1] or source}{_version(verdict)}"
+
+
+def _version(verdict: Verdict) -> str:
+    """What the image calls itself, unless its name says so already."""
     image = verdict.handover.intent.image
-    version = f" ({image.version.split(' ', 1)[0]})" if image.version else ""
-    return f"{image.source}{version}"
+    version = image.version.split(" ", 1)[0] if image.version else ""
+    return f" ({version})" if version and not image.source.endswith(version) else ""
 
 
 def _code(verdict: Verdict) -> str:
@@ -93,7 +111,7 @@ def _code(verdict: Verdict) -> str:
     if code.file is not None:
         return f"the relocation code of {code.file}"
     own = code.image is not None
-    return "the old kernel's own relocation code" if own else "our relocation code"
+    return "the old kernel's own relocation code" if own else "Tightrope's own relocation code"
 
 
 def _heard(verdict: Verdict) -> bool:
@@ -110,7 +128,7 @@ def _unheard(verdict: Verdict) -> str:
 
 def _header(verdict: Verdict) -> Section:
     return Section(
-        (Span(f"rehearsal of {_kernel(verdict)}", Tone.HEAD),),
+        (Span(f"rehearsal of {_name(verdict)}", Tone.HEAD),),
         (
             Pairs(rows=tuple(_programs(verdict)), names=NAMES, indent=2),
             Pairs(rows=tuple(_places(verdict.handover)), names=NAMES, indent=2, detail=True),
@@ -135,7 +153,11 @@ def _programs(verdict: Verdict) -> Iterator[tuple[str, str]]:
     elif (file := built.relocation_code.file) is not None:
         yield "code", f"yours, {file}"
     elif isinstance(plan.through, Bare):
-        yield "code", "our own; --from FILE walks that of an old kernel's image"
+        yield "code", f"{words.OURS}; --from FILE walks that of an old kernel's image"
+    elif isinstance(plan.through, XenV2):
+        yield "code", f"{words.OURS}; --from FILE walks that of a hypervisor's image"
+    else:
+        yield "code", f"{words.OURS}, in a page of dom0's as its kernel would have it"
     yield from segments.lines(verdict)
     if not verdict.findings:
         yield _rests_on(verdict)
@@ -233,6 +255,9 @@ def _findings(verdict: Verdict) -> Iterator[Section]:
     for number, finding in enumerate(verdict.findings):
         head = "what is wrong" if number == 0 else "and also"
         yield _finding(finding, head, Tone.WORST, whole=number == 0)
+
+
+def _advice(verdict: Verdict) -> Iterator[Section]:
     for finding in verdict.advice:
         yield _finding(finding, "advice", Tone.HEAD, whole=not verdict.findings)
 

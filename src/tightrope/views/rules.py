@@ -5,7 +5,8 @@ Rules: what a rule asks, at which step, and who says so stands at the rule; noth
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypedDict
 
 from tightrope.model import Breakage, Criterion
@@ -36,13 +37,33 @@ def _rows(rules: Sequence[Criterion]) -> Iterator[tuple[str, str]]:
 def asked(*verdicts: Sequence[Criterion]) -> Iterator[Section]:
     """The rules that verdicts rest on, for a page: each once, with its sentence and who says so."""
     rules = tuple(dict.fromkeys(each for verdict in verdicts for each in verdict))
-    if not rules:
-        return
-    table = Table(
-        columns=ASKED,
-        rows=tuple((each.rule, f"{int(each.step)}", each.says, each.source) for each in rules),
-    )
-    yield Section(f"rules asked: {len(rules)}", (table,), folded=True)
+    yield from _asked(ASKED, [_asks(each) for each in rules])
+
+
+def asked_of(verdicts: Iterable[Sequence[Criterion]], noun: str) -> Iterator[Section]:
+    """The same for a table of many verdicts, each called a `noun`: how many were asked it, besides.
+
+    A row that has no verdict was asked nothing, and does not count.
+    """
+    walked = [each for each in verdicts if each]
+    yield from counted(Counter(rule for each in walked for rule in each), len(walked), noun)
+
+
+def counted(times: Mapping[Criterion, int], walked: int, noun: str) -> Iterator[Section]:
+    """The same of verdicts that are counted already: each rule, and of how many it was asked."""
+    column = Column(heads=(f"{noun}s",), width=len(f"{walked:,} of {walked:,}"), right=True, gap=2)
+    rows = [(*_asks(each), f"{number:,} of {walked:,}") for each, number in times.items()]
+    yield from _asked((*ASKED, column), rows)
+
+
+def _asked(columns: tuple[Column, ...], rows: Sequence[tuple[str, ...]]) -> Iterator[Section]:
+    if rows:
+        table = Table(columns=columns, rows=tuple(rows))
+        yield Section(f"rules asked: {len(rows)}", (table,), folded=True)
+
+
+def _asks(rule: Criterion) -> tuple[str, ...]:
+    return rule.rule, f"{int(rule.step)}", rule.says, rule.source
 
 
 class RuleFacts(TypedDict):

@@ -39,7 +39,7 @@ def lines(verdict: Verdict) -> Iterator[tuple[str, str]]:
     if loaded is None:
         yield (
             "segments",
-            "our own; --loader kexec-tools or file-load, or --segments FILE, walks theirs",
+            f"{words.OURS}; --loader kexec-tools or file-load, or --segments FILE, walks theirs",
         )
     else:
         yield (
@@ -49,7 +49,7 @@ def lines(verdict: Verdict) -> Iterator[tuple[str, str]]:
     program = _purgatory(built)
     if program is None:
         what = (
-            "our entry stub stands in its place"
+            "Tightrope's entry stub stands in its place"
             if loaded is None
             else "the kernel is entered at once"
         )

@@ -13,6 +13,7 @@ from typing import TypedDict
 from tightrope.model import Outcome
 from tightrope.model.sheet import Column, Line, Section, Sheet, Table
 from tightrope.model.sweep import Sweep, Swept
+from tightrope.views import rules
 from tightrope.views.view import View
 
 NAMED = 3
@@ -51,6 +52,7 @@ def sheet(sweep: Sweep) -> Sheet:
             f"{field} (of {_count(number, 'host')})" for field, number in assumed.most_common()
         )
         sections.append(Section("What rests on assumptions", (Line(text),)))
+    sections.extend(rules.counted(sweep.asked, sweep.judged, "rehearsal"))
     return Sheet(tuple(sections), headline=_headline(sweep, falls, holds, len(untold)))
 
 

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
     from tightrope.model import Handover, Plan, Run
 
+OURS = "Tightrope's own"
+"""Whose code or whose segments, where they are nobody else's: `our own` would be the reader's."""
+
 
 def size(count: int) -> str:
     """Bytes in the largest unit that is exact, or rounded to a tenth of one."""

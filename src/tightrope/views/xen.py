@@ -24,7 +24,7 @@ from tightrope.model import (
     XenV1,
     XenV2,
 )
-from tightrope.model.sheet import Block, Column, Line, Table
+from tightrope.model.sheet import Block, Column, Line, Section, Table
 from tightrope.views import words
 
 HYPERCALL = {
@@ -58,13 +58,24 @@ def header(built: Handover) -> Iterator[tuple[str, str]]:
 
 
 def asked(built: Handover) -> Iterator[Block]:
-    """Step 1a: what was loaded, and what the hypervisor made of it."""
+    """Step 1a: who asks for the jump, and under whose tables it begins."""
     load = built.intent.through
     if isinstance(load, Bare):
         return
     yield Line(HYPERCALL[load.crash])
     whose = "the hypervisor's own" if load.crash is XenCrash.HYPERVISOR else "dom0's"
     yield Line(f"CR3 {built.registers.cr3:#x}, {whose} tables: the jump begins under them", 4)
+
+
+def handed(built: Handover) -> Iterator[Section]:
+    """What dom0 had loaded, and what the hypervisor made of it; who asks for details sees it."""
+    load = built.intent.through
+    if isinstance(load, Bare):
+        return
+    yield Section("what dom0 handed over", tuple(_handed(built, load)), detail=True)
+
+
+def _handed(built: Handover, load: UnderXen) -> Iterator[Line | Table]:
     if isinstance(load, XenV2):
         yield from (Line(text, 4) for text in _segments(load))
         return

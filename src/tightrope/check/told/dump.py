@@ -127,7 +127,7 @@ def core_header_told(case: Case) -> Iterator[Found]:
     Step.PREPARE,
     says="The core header leads to the notes of the old kernel: without one there is no /proc/vmcore.",
     source="Linux fs/proc/vmcore.c, vmcore_init; seen on 7.3.4",
-    mend="give the host its [[crash_note]]: `tightrope host capture` as root reads them",
+    mend="add [[crash_note]] to the host file: `tightrope host capture`, run as root, reads them",
 )
 def dump_has_notes(case: Case) -> Iterator[Found]:
     """A crash kernel whose core header has no note makes no dump, whatever memory it names."""
@@ -154,7 +154,7 @@ REACH_32 = 1 << 36
     "dump-in-reach",
     Step.PREPARE,
     says="The notes of a 32-bit crash kernel's core header lie below 64 GiB, where it can read them.",
-    source="SDM 4.4: PAE of Linux's; Xen commit 3355c1a2a6: notes above the limit of 32-bit tools",
+    source="SDM 4.4: Linux's PAE; Xen commit 3355c1a2a6: notes above the limit of 32-bit tools",
     mend="reserve the notes below 64 GiB, or take a 64-bit crash kernel",
 )
 def dump_in_reach(case: Case) -> Iterator[Found]:

@@ -75,7 +75,7 @@ def _now(case: Case) -> Entered | None:
 @rule(
     "hop-keeps-memory",
     Step.COPY,
-    says="From hop to hop the memory map keeps its RAM, and gets no row more.",
+    says="From hop to hop the memory map keeps its RAM, and gains no row.",
     source="Linux commit 7fd817c90650: a seed was reserved at every kexec, until the map was full",
     mend="hand on the memory map that was handed over, with no row that this hop alone needs",
 )
@@ -105,9 +105,9 @@ def hop_keeps_memory(case: Case) -> Iterator[Found]:
 @rule(
     "hop-keeps-setup-data",
     Step.COPY,
-    says="From hop to hop setup_data keeps its nodes, and gets none more.",
+    says="From hop to hop setup_data keeps its nodes, and gains none.",
     source="Linux commit 7fd817c90650; struct setup_data (arch/x86/include/uapi/asm/setup_data.h)",
-    mend="make the list anew at each load, of what this kernel was handed",
+    mend="build the list anew at each load, from what this kernel was handed",
 )
 def hop_keeps_setup_data(case: Case) -> Iterator[Found]:
     """The nodes by their types, and the bytes of all of a type."""
@@ -143,7 +143,7 @@ def hop_keeps_setup_data(case: Case) -> Iterator[Found]:
     Step.COPY,
     says="From hop to hop boot_params keeps its RSDP, EFI and screen, and the command line its length.",
     source="Linux setup_boot_parameters() in arch/x86/kernel/kexec-bzimage64.c",
-    mend="hand on what the firmware told the first kernel, and begin with the line that was asked for",
+    mend="hand on what the firmware told the first kernel, and start from the line that was asked for",
 )
 def hop_keeps_fields(case: Case) -> Iterator[Found]:
     """What a kernel finds its firmware and its screen by."""

@@ -30,7 +30,7 @@ RSDP = "acpi_rsdp="
     Step.COPY,
     says="At the entry the kernel's bytes are the image's, with zeros where it asks for them.",
     source="Linux Documentation/arch/x86/boot.rst, Loading The Rest of The Kernel; System V ABI, PT_LOAD",
-    mend="load what the image holds, where its entry says",
+    mend="load the image's own bytes, at the place that its entry asks for",
 )
 def kernel_as_given(case: Case) -> Iterator[Found]:
     """Each part of the image at its offset from the base."""
@@ -78,7 +78,7 @@ def _differs(case: Case, part: Part, place: Extent) -> np.ndarray[tuple[int], np
     Step.COPY,
     says="The initrd, or each module, lies where the new kernel is told, byte for byte as given.",
     source="Linux arch/x86/kernel/setup.c, get_ramdisk_image; Multiboot 0.6.96, 3.3; Xen hvm/start_info.h",
-    mend="point the new kernel at what was loaded, with its very size",
+    mend="point the new kernel at what was loaded, with its exact size",
 )
 def initrd_as_given(case: Case) -> Iterator[Found]:
     """What the new kernel finds at each address against what was given."""

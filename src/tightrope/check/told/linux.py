@@ -98,9 +98,9 @@ def boot_params_told(case: Case) -> Iterator[Found]:
 @rule(
     "memory-told",
     Step.COPY,
-    says="The memory map in boot_params is the memory that there is, and the new kernel's to use.",
+    says="The memory map in boot_params lists memory that exists and that the new kernel may use.",
     source="Linux arch/x86/kernel/e820.c; Documentation/arch/x86/boot.rst",
-    mend="tell the new kernel of what the firmware told the old one",
+    mend="hand on what the firmware told the old kernel",
 )
 def memory_told(case: Case) -> Iterator[Found]:
     """The e820 table against the host's map."""

@@ -108,9 +108,13 @@ def _pairs(options: Namespace) -> Sequence[Pair]:
 
     placed = Loader(options.loader) if options.loader else Loader.TIGHTROPE
     if options.kexec is not None and placed is not Loader.KEXEC_TOOLS:
-        raise BadInput("is the program that --loader kexec-tools asks", source="--kexec")
+        raise BadInput(
+            "names the program for --loader kexec-tools, which is not given", source="--kexec"
+        )
     if placed is not Loader.TIGHTROPE and options.until == "console":
-        raise BadInput("walks to the entry: no --until console goes with it", source="--loader")
+        raise BadInput(
+            "walks to the entry alone: --until console cannot be given with it", source="--loader"
+        )
 
     given = [defaults.running_kernel() if each == "running" else each for each in options.olds]
     inputs = [*given, *options.news, *([options.initrd] if options.initrd else [])]

@@ -52,7 +52,9 @@ def xen(options: Namespace) -> int:
     if options.unload and options.file:
         raise BadInput("give a FILE or --unload, not both", source="command line")
     if options.json and (options.unload or options.file):
-        raise BadInput("says what Xen is: it goes without FILE and --unload", source="--json")
+        raise BadInput(
+            "prints what Xen is: give neither FILE nor --unload with it", source="--json"
+        )
     load = None
     if options.file:
         load = load_file.read(files.read(options.file), options.file)

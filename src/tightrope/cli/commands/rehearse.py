@@ -49,7 +49,7 @@ def walk(parser: ArgumentParser) -> None:
         "--relocation",
         type=path,
         metavar="FILE",
-        help="walk your own relocation code, .S (GNU as), .o or raw bytes, instead of ours",
+        help="walk your own relocation code, .S (GNU as), .o or raw bytes, instead of Tightrope's",
     )
     group.add_argument(
         "--contract",
@@ -61,7 +61,7 @@ def walk(parser: ArgumentParser) -> None:
         dest="old_code",
         metavar="FILE",
         help="walk the relocation code of the old kernel in FILE, a vmlinuz or a vmlinux, with the tables"
-        " and the call of its version, instead of ours; `running` is the kernel that runs here",
+        " and the call of its version, instead of Tightrope's; `running` is the kernel that runs here",
     )
     loader(group)
     group.add_argument(
@@ -145,7 +145,10 @@ def rehearse(options: Namespace) -> int:
     if options.verify and options.on != "emulator":
         raise BadInput("a purgatory is walked by the emulator alone", source="--verify")
     if options.old_code and options.old_kernel:
-        raise BadInput("an old kernel that is booted walks by ours", source="--from")
+        raise BadInput(
+            "cannot be given with --old-kernel: that walk is by Tightrope's own relocation code",
+            source="--from",
+        )
     broken = sabotage.named(options.sabotage) if options.sabotage else None
     if options.write:
         performable.refuse(xen=options.xen, sabotage=broken)
@@ -205,7 +208,7 @@ def _booted(options: Namespace) -> int:
     """From a real old kernel."""
     if options.on != "qemu" or options.host or options.sabotage or options.trace:
         raise BadInput(
-            "needs --on qemu, and goes with none of --host, --sabotage and --trace",
+            "needs --on qemu, and cannot be given with --host, --sabotage or --trace",
             source="command line",
             field="--old-kernel",
         )

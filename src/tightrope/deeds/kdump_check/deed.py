@@ -26,7 +26,17 @@ from tightrope.kdump.witness import Witness
 from tightrope.machine.port import Progress, no_progress
 from tightrope.machine.qemu import Qemu
 from tightrope.memory import Extent
-from tightrope.model import Console, Finding, Host, Image, Outcome, Participant, Stop, Verdict
+from tightrope.model import (
+    Console,
+    Criterion,
+    Finding,
+    Host,
+    Image,
+    Outcome,
+    Participant,
+    Stop,
+    Verdict,
+)
 from tightrope.model.crash_boot import Cause, CrashBoot, Reached, ShownCore, Used
 from tightrope.plan import Request
 
@@ -86,7 +96,8 @@ def check(asked: Asked, progress: Progress = no_progress) -> CrashBoot:
             return _unplaced(asked, words, err, time.monotonic() - started)
         findings = tuple(each for each in verdict.findings if each.rule not in ONLY_GUESSED)
         if verdict.run.stop is not Stop.ENTRY:
-            return _fallen(asked, words, findings, time.monotonic() - started)
+            fallen = _fallen(asked, words, findings, time.monotonic() - started)
+            return replace(fallen, asked=_counted(verdict))
         console, said = _listened(machine, port, token, asked, progress)
         used = _used(machine, asked.host, said)
         core, spoiled = _core(verdict, said)
@@ -111,7 +122,13 @@ def check(asked: Asked, progress: Progress = no_progress) -> CrashBoot:
         used=used,
         shown=core,
         console=console,
+        asked=_counted(verdict),
     )
+
+
+def _counted(verdict: Verdict) -> tuple[Criterion, ...]:
+    """The rules that its walk was asked and that count here."""
+    return tuple(each for each in verdict.asked if each.rule not in ONLY_GUESSED)
 
 
 def _listened(
@@ -181,7 +198,7 @@ def _ended(
         findings=findings,
         console=None,
         command_line=words.line,
-        host=asked.host.source,
+        host=asked.host,
         kernel=asked.image.source,
         initrd=asked.request.initrd_source if asked.request.initrd is not None else None,
         code=asked.code,

@@ -49,7 +49,7 @@ class Parcel:
         """Its bytes.  Raises BadInput where they cannot be read, or are others by now."""
         data: Buffer = _mapped(self.name) if self.data is None else self.data
         if hashlib.sha256(data).hexdigest() != self.digest:
-            raise BadInput("is another file than when the sweep began", source=self.name)
+            raise BadInput("is not the file that it was when the sweep began", source=self.name)
         return data
 
     def with_data(self) -> Parcel:

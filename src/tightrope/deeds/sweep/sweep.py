@@ -11,11 +11,12 @@ is told in `known` is not done again.  One host that cannot be told is a row and
 from __future__ import annotations
 
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
 
+from tightrope import check
 from tightrope.deeds.sweep.cargo import Cargo
 from tightrope.deeds.sweep.flight import Flight, Lost
 from tightrope.deeds.sweep.pools import Pool
@@ -71,6 +72,8 @@ class _Sweeping:
         self._told = {(each.host, each.digest, each.new, each.crash) for each in self._rows}
         self._answers = dict(self._known_answers())
         self._waiting: dict[Case, list[Sorted]] = defaultdict(list)
+        self._judged = 0
+        self._asked: Counter[str] = Counter()
 
     def _known_answers(self) -> Iterator[tuple[Case, Answer]]:
         numbers = {each.name: number for number, each in enumerate(self._cargo.news)}
@@ -90,7 +93,15 @@ class _Sweeping:
                 for task, result in self._flight.land():
                     self._landed(task, result)
         return Sweep(
-            rows=tuple(self._rows), seconds=time.perf_counter() - started, before=self._before
+            rows=tuple(self._rows),
+            seconds=time.perf_counter() - started,
+            before=self._before,
+            judged=self._judged,
+            asked={
+                rule.criterion(): self._asked[rule.id]
+                for rule in check.RULES
+                if rule.id in self._asked
+            },
         )
 
     def _begin(self, batch: list[HostText | Swept]) -> None:
@@ -114,7 +125,7 @@ class _Sweeping:
 
     def _landed(self, task: Sort | Walk, result: object) -> None:
         if isinstance(task, Walk):
-            answer = result if isinstance(result, Answer) else _lost()
+            answer = self._counted(result) if isinstance(result, Answer) else _lost()
             case = (task.new, task.crash, task.group)
             self._answers[case] = answer
             first, *others = self._waiting.pop(case)
@@ -128,6 +139,12 @@ class _Sweeping:
         assert isinstance(result, tuple)
         for each in result:
             self._sorted(each)
+
+    def _counted(self, answer: Answer) -> Answer:
+        """The rules of a rehearsal are counted, and not kept with each of its hosts."""
+        self._judged += bool(answer.asked)
+        self._asked.update(answer.asked)
+        return replace(answer, asked=())
 
     def _narrowed(self, task: Sort) -> None:
         """One of these hosts ends its worker: each by itself, until it is known which."""

@@ -121,6 +121,7 @@ def walk(cargo: Cargo, task: Walk) -> Answer:
         detail=first.message if first else "",
         advice=tuple(dict.fromkeys(each.rule for each in verdict.advice)),
         seconds=time.perf_counter() - started,
+        asked=verdict.rules,
     )
 
 

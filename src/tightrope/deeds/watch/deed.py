@@ -257,7 +257,7 @@ def _wait(guest: Attached, virt: int, limit: float) -> None:
     ended = guest.ended()
     if ended is not None:
         raise BadInput(f"ended before its kexec: QEMU says {ended}", source=SOURCE, field="--qmp")
-    raise BadInput(f"did no kexec within {limit:.0f} s", source=SOURCE, field="--limit")
+    raise BadInput(f"made no kexec within {limit:.0f} s", source=SOURCE, field="--limit")
 
 
 def _walked(built: Handover) -> tuple[Run, tuple[Finding, ...]]:

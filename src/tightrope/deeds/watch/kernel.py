@@ -160,7 +160,7 @@ def _wide(memory: GuestMemory, mmu: Mmu) -> tuple[Mmu, LinkedSegment]:
             break
     else:
         raise BadInput(
-            "maps no kernel where a 64-bit Linux has its text: it has not booted yet, or is none",
+            "maps no kernel where a 64-bit Linux has its text: it has not booted yet, or is not Linux",
             source=SOURCE,
         )
     first = mapped[0]
@@ -194,7 +194,7 @@ def _narrow(memory: GuestMemory, mmu: Mmu) -> tuple[Mmu, LinkedSegment]:
             break
     else:
         raise BadInput(
-            "maps no kernel where a 32-bit Linux has its text: it has not booted yet, or is none",
+            "maps no kernel where a 32-bit Linux has its text: it has not booted yet, or is not Linux",
             source=SOURCE,
         )
     last = int((mapped.virt[lies] + mapped.size[lies]).max())

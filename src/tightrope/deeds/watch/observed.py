@@ -231,8 +231,7 @@ def _image(loaded: Loaded, image: KImage) -> Image:
     params = next((e for e in loaded.segments if bytes(e.data[0x202:0x206]) == b"HdrS"), None)
     if params is None:
         raise BadInput(
-            "what it has loaded has no struct boot_params: only Linux's bzImages are told apart; give"
-            " KERNEL",
+            "nothing that it has loaded is a struct boot_params, as a Linux bzImage has: give KERNEL",
             source=SOURCE,
         )
     page = bytes(params.data[: boot.BOOT_PARAMS_SIZE])
@@ -240,7 +239,7 @@ def _image(loaded: Loaded, image: KImage) -> Image:
     size = int.from_bytes(page[0x1F4:0x1F8], "little") * 16
     kernel = next((e for e in loaded.segments if e is not params and len(e.data) >= size > 0), None)
     if kernel is None:
-        raise BadInput("no segment is as large as its kernel says", source=SOURCE)
+        raise BadInput("no segment has the size that its boot_params say", source=SOURCE)
     head = bytearray((sectors + 1) * SECTOR)
     end = HEADER_MAGIC + page[HEADER_SIZE]
     head[HEADER_AT:end] = page[HEADER_AT:end]

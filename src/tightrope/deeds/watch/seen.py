@@ -142,5 +142,5 @@ def _entry(
         step=step,
         message=f"the tables of the walk do not lead {what} at {virt:#x} where it has to go: {reason}",
         evidence={} if last is None else {last.level: f"{last.entry:#x} at {last.at:#x}"},
-        mend="load again, and see what wrote there since the load",
+        mend="load again, and find what has written there since the load",
     )

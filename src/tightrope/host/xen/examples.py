@@ -90,7 +90,7 @@ def _described(
         )
     if not long_mode and interface is XenInterface.V2:
         raise HostError(
-            "v2 came with Xen 4.4, and the last 32-bit Xen was 4.2: this never existed",
+            "v2 came with Xen 4.4, and the last 32-bit Xen was 4.2: there was never such a Xen",
             source=SOURCE,
             field="mode",
         )

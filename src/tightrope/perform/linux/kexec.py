@@ -88,7 +88,7 @@ class LinuxKexec:
                 after = self.state()
         except KeyboardInterrupt as err:
             raise PerformError(
-                "interrupted when it was loaded already: `tightrope unload` forgets it"
+                "interrupted after it was loaded: `tightrope unload` forgets it"
             ) from err
         if wrong := disagreements(before, after, crash=load.crash):
             raise PerformError("loaded, but " + "; ".join(wrong))
@@ -175,7 +175,7 @@ class LinuxKexec:
             self._calls.reboot_kexec()
         except CallFailed as err:
             raise PerformError(f"{err}: the old kernel runs on", number=err.number) from err
-        raise PerformError("reboot came back without an error: the old kernel runs on")
+        raise PerformError("reboot returned without an error: the old kernel runs on")
 
     def _load_files(self, load: FileLoad) -> None:
         flags = FileFlag.ON_CRASH if load.crash else FileFlag(0)
