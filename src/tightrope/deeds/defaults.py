@@ -138,8 +138,8 @@ def example(
 
 
 NARROW_CRASH = 256 << 20
-"""Bytes of a 32-bit example's crash region: such a kernel reserves what it maps, as the control page
-is called in the direct map."""
+"""Bytes of a 32-bit example's crash region: such a kernel reserves what it maps, as the control
+page is called in the direct map."""
 CRASH_ALIGN, CRASH_BELOW, CRASH_BELOW_32 = 16 << 20, 1 << 32, 512 << 20
 """Where Linux puts crashkernel=SIZE: aligned, and below 4 GiB while there is room; a 32-bit kernel
 below 512 MiB (arch/x86/include/asm/crash_reserve.h; reserve_crashkernel_generic searches from the

@@ -45,7 +45,7 @@ MENDS = {
 
 
 def sheet(boot: CrashBoot) -> Sheet:
-    """The answer; how far it came, what mends it, what that rests on; what it said; what it took."""
+    """The answer; how far it came and what that rests on; what it said; what it took."""
     sections = [Section(None, (Pairs(rows=tuple(_first(boot)), names=_NAMES),))]
     if boot.evidence:
         title = "it said" if boot.outcome is Outcome.FALLS else "its last words"

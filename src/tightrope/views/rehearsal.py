@@ -38,7 +38,7 @@ LAST_INSTRUCTIONS = 8
 
 
 def sheet(verdict: Verdict) -> Sheet:
-    """The answer; what is wrong, and what that rests on; who and where; the walk; advice; the limits.
+    """The answer; what is wrong, and what that rests on; who and where; the walk; the limits.
 
     The first screen of a terminal has all of what a newcomer asks: so advice, by which nothing
     falls, stands below the walk.
