@@ -119,11 +119,11 @@ SLOWLY = """
 import time
 from tightrope.kdump import saving
 saving.CHUNK, saving.JOURNAL_SECONDS = 1 << 20, 0.0
-plain = saving._note
-def slow(journal, who, at):
-    plain(journal, who, at)
+plain = saving.Part.note
+def slow(part, **numbers):
+    plain(part, **numbers)
     time.sleep(0.1)
-saving._note = slow
+saving.Part.note = slow
 """
 
 

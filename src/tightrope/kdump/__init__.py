@@ -2,6 +2,8 @@
 
     core       the ELF headers and notes of /proc/vmcore; its pages by physical address
     saving     the bytes of it into a file: sparse, resumable, with their digest
+    ring       the buffers that they go through, and the thread that digests them
+    compressed the same packed page by page, in makedumpfile's format, where it is asked for
     filtering  the same by makedumpfile, where it is there and asked for
     capture    all of it: room first, the log, the memory, the pgd's verdict
 

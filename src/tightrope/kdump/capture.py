@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tightrope.errors import BadInput, CoreError, MissingPart, PerformError, TightropeError
 from tightrope.kdump import filtering
+from tightrope.kdump.compressed import Packing, packed, packer
 from tightrope.kdump.core import Vmcore
 from tightrope.kdump.saving import Copied, Progress, copy, sync_folder, told
 from tightrope.printk import PANIC, NoLog, lines, log
@@ -31,6 +32,8 @@ class Wanted:
     vmcore: str
     folder: str
     level: int | None = None
+    packing: Packing | None = None
+    """What pages are packed with, None: they are as they are.  Without a `level`."""
     anyway: bool = False
     """Begin also where the disk has less room than the dump has bytes: zeros take none."""
     force: bool = False
@@ -76,13 +79,16 @@ def capture(wanted: Wanted, *, progress: Progress = nothing) -> Captured:
         if wanted.level is not None:
             filtering.check(core)
         else:
+            if wanted.packing is not None:
+                packer(wanted.packing)
             _room(core, folder, wanted)
         path, count, no_log, panic = _log(core, folder)
-        copied = (
-            copy(core, final, progress)
-            if wanted.level is None
-            else filtering.filtered(core, final, wanted.level)
-        )
+        if wanted.level is not None:
+            copied = filtering.filtered(core, final, wanted.level)
+        elif wanted.packing is not None:
+            copied = packed(core, final, wanted.packing, progress)
+        else:
+            copied = copy(core, final, progress)
     finally:
         core.close()
     _beside(folder / f"{NAME}.sha256", f"{copied.sha256}  {NAME}\n")
@@ -110,7 +116,7 @@ def _room(core: Vmcore, folder: Path, wanted: Wanted) -> None:
     if free < core.size and not wanted.anyway:
         raise PerformError(
             f"{folder} has {free >> 20:,} MiB left, and {core.source} has {core.size >> 20:,} MiB:"
-            " say --anyway to try (pages of zeros take no room), or --filter 31"
+            " say --anyway to try (pages of zeros take no room), --compress zlib, or --filter 31"
         )
 
 

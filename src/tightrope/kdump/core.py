@@ -14,11 +14,11 @@ import os
 import stat
 import struct
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from tightrope.abi import elf
 from tightrope.errors import CoreError, reason
-from tightrope.memory import PAGE_SIZE
+from tightrope.memory import PAGE_SIZE, Extent, align_down, align_up, union
 from tightrope.model.notes import EM_386, EM_X86_64, Notes
 from tightrope.vmcore.notes import read_notes
 
@@ -49,9 +49,8 @@ class Vmcore:
         except BaseException:
             self.close()
             raise
-        loads = sorted((row[4], row[2], row[5]) for row in rows if row[0] == elf.PT_LOAD and row[5])
-        self._starts = [start for start, _, _ in loads]
-        self._loads = loads
+        self._loads = _apart((r[4], r[2], r[5]) for r in rows if r[0] == elf.PT_LOAD and r[5])
+        self._starts = [start for start, _, _ in self._loads]
         self.linear = tuple((row[3], row[4], row[6]) for row in rows if row[0] == elf.PT_LOAD)
         """(virtual start, physical start, bytes) of each row, as its writer named them."""
 
@@ -81,14 +80,39 @@ class Vmcore:
 
     def page(self, frame: int) -> bytes | None:
         """The 4096 bytes of a frame, None where one row does not have them all."""
-        at = bisect_right(self._starts, frame) - 1
-        if at < 0:
+        size, offset = self._from(frame)
+        if size < PAGE_SIZE:
             return None
-        start, offset, size = self._loads[at]
-        if frame + PAGE_SIZE > start + size:
-            return None
-        page = self.read(offset + frame - start, PAGE_SIZE)
+        page = self.read(offset, PAGE_SIZE)
         return page if len(page) == PAGE_SIZE else None
+
+    def frames(self) -> tuple[Extent, ...]:
+        """The memory that it has in whole pages, sorted and apart."""
+        rows = ((align_up(a, PAGE_SIZE), align_down(a + n, PAGE_SIZE)) for a, _, n in self._loads)
+        return union(Extent(start, end) for start, end in rows if start < end)
+
+    def memory(self, extent: Extent) -> bytes:
+        """The bytes of whole pages that `frames` has.  Raises CoreError."""
+        out = bytearray()
+        while len(out) < extent.size:
+            at = extent.start + len(out)
+            there, offset = self._from(at)
+            wanted = min(extent.end - at, align_down(there, PAGE_SIZE))
+            data = self.read(offset, wanted)
+            if not data or len(data) % PAGE_SIZE:
+                raise CoreError(
+                    "ends before its memory", source=self.source, offset=offset, limit=self.size
+                )
+            out += data
+        return bytes(out)
+
+    def _from(self, phys: int) -> tuple[int, int]:
+        """How many bytes of memory a row has from an address on, and where they lie in the file."""
+        at = bisect_right(self._starts, phys) - 1
+        if at < 0:
+            return 0, 0
+        start, offset, size = self._loads[at]
+        return max(0, start + size - phys), offset + phys - start
 
     def _notes(self, rows: list[tuple[int, ...]]) -> Notes:
         parts = []
@@ -97,7 +121,21 @@ class Vmcore:
                 raw = self.read(row[2], row[5])
                 self.head += raw
                 parts.append(memoryview(raw))
+        self.raw_notes = b"".join(parts)
         return read_notes(parts, word=8 if self.machine == EM_X86_64 else 4)
+
+
+def _apart(rows: Iterable[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
+    """(physical start, offset, bytes) of rows that do not overlap but within a page: the kernel's
+    text has a row of its own, and lies in a row of memory besides."""
+    found: list[tuple[int, int, int]] = []
+    end = 0
+    for start, offset, size in sorted(rows, key=lambda row: (row[0], -row[2])):
+        skipped = max(0, align_down(end, PAGE_SIZE) - start)
+        if start + size > end:
+            found.append((start + skipped, offset + skipped, size - skipped))
+            end = start + size
+    return found
 
 
 def headers(

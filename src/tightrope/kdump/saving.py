@@ -14,6 +14,7 @@ another core is begun anew.  What the disk says no to is a PerformError with its
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -54,41 +55,79 @@ def identity(core: Vmcore) -> str:
     return hashlib.sha256(core.head + str(core.size).encode()).hexdigest()
 
 
+class Part:
+    """What is saved so far under the name of a part, and its journal."""
+
+    def __init__(self, final: Path, who: str) -> None:
+        """`who` says of which core, and how.  Raises PerformError."""
+        self._final, self._who = final, who
+        self._part = final.with_name(f"{final.name}.part")
+        self._journal = final.with_name(f"{final.name}.part.json")
+        with told(self._part):
+            self.out = os.open(self._part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def left(self, *names: str) -> list[int]:
+        """What an earlier try of the same core has noted under these names; zeros without one."""
+        try:
+            said = json.loads(self._journal.read_bytes())
+            found = [int(said[name]) for name in names] if said["core"] == self._who else []
+        except (OSError, ValueError, KeyError, TypeError):
+            found = []
+        return found if found and min(found) >= 0 else [0] * len(names)
+
+    def note(self, **numbers: int) -> None:
+        """Write down how far it is, once that is on the disk."""
+        new = self._journal.with_name(f"{self._journal.name}.new")
+        with open(new, "w", encoding="ascii") as out:
+            json.dump({"core": self._who, **numbers}, out)
+            out.flush()
+            os.fsync(out.fileno())
+        os.rename(new, self._journal)
+
+    def finish(self) -> None:
+        """All of it is there: it gets its final name.  Raises PerformError."""
+        with told(self._part):
+            os.fsync(self.out)
+            os.rename(self._part, self._final)
+            self._journal.unlink(missing_ok=True)
+            sync_folder(self._final.parent)
+
+    def close(self) -> None:
+        """Close the file; the part stays."""
+        os.close(self.out)
+
+
 def copy(core: Vmcore, final: Path, progress: Progress) -> Copied:
     """Save all of a core as `final`.  Raises CoreError for the core, PerformError for the disk."""
-    part, journal = (
-        final.with_name(f"{final.name}.part"),
-        final.with_name(f"{final.name}.part.json"),
-    )
-    who = identity(core)
-    with told(part):
-        out = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    part = Part(final, identity(core))
     try:
-        with told(part):
-            done = _left(out, journal, who)
-            os.ftruncate(out, done)
-        resumed, ring = done, Ring(CHUNK)
+        (done,) = part.left("saved")
+        done = done if done % BLOCK == 0 else 0
+        with told(final):
+            # The tail may be a hole that was never made: the file is as long as its last block.
+            os.ftruncate(part.out, done)
+        ring = Ring(CHUNK)
         try:
-            _digest(out, done, ring)
-            _copy(core, out, done, ring, progress, lambda at: _note(journal, who, at))
+            digest(part.out, done, ring)
+            _copy(core, part, done, ring, progress)
             hexadecimal = ring.end()
         finally:
             ring.close()
-        with told(part):
-            os.fsync(out)
-            os.rename(part, final)
-            journal.unlink(missing_ok=True)
-            sync_folder(final.parent)
+        part.finish()
     finally:
-        os.close(out)
-    return Copied(path=final, size=core.size, sha256=hexadecimal, resumed=resumed)
+        part.close()
+    return Copied(path=final, size=core.size, sha256=hexadecimal, resumed=done)
 
 
-def _digest(out: int, done: int, ring: Ring) -> None:
-    """Hash what an earlier try has saved."""
+def digest(out: int, done: int, ring: Ring) -> None:
+    """Hash the first bytes of a file.  Raises PerformError where they are not there any more."""
     for at in range(0, done, ring.size):
         buffer = ring.free()
-        ring.digest(buffer, _read(out, buffer, at, done))
+        with told("the part"):
+            size = _read(out, buffer, at, done)
+            if size != min(ring.size, done - at):
+                raise OSError(errno.EIO, "it ends early")
+        ring.digest(buffer, size)
 
 
 def _read(descriptor: int, buffer: memoryview, at: int, end: int) -> int:
@@ -98,12 +137,12 @@ def _read(descriptor: int, buffer: memoryview, at: int, end: int) -> int:
 
 def _copy(
     core: Vmcore,
-    out: int,
+    part: Part,
     done: int,
     ring: Ring,
     progress: Progress,
-    note: Callable[[int], None],
 ) -> None:
+    out = part.out
     started = noted = time.monotonic()
     sent = done
     while done < core.size:
@@ -115,23 +154,23 @@ def _copy(
             )
         with told(core.source):
             for start, end in _held(buffer, size):
-                _write(out, buffer[start:end], done + start)
+                write(out, buffer[start:end], done + start)
             ring.digest(buffer, size)
             done += size
             now = time.monotonic()
             if now - noted > JOURNAL_SECONDS:
                 os.fdatasync(out)
-                note(done)
+                part.note(saved=done)
                 noted = now
             if done - sent >= SENT:
-                _send(out, sent, done)
+                send(out, sent, done)
                 sent = done
         progress(done, core.size, now - started)
     with told(core.source):
         os.ftruncate(out, core.size)
 
 
-def _send(out: int, start: int, end: int) -> None:
+def send(out: int, start: int, end: int) -> None:
     """Start writing pages to the disk, and let go of those that are there.
 
     Linux mm/fadvise.c, POSIX_FADV_DONTNEED: it begins to write dirty pages back, and does not wait.
@@ -155,36 +194,11 @@ def _held(data: bytes | memoryview, size: int) -> Iterator[tuple[int, int]]:
         yield start, size
 
 
-def _write(out: int, data: memoryview, at: int) -> None:
+def write(out: int, data: memoryview, at: int) -> None:
+    """All of these bytes at a place in a file."""
     while data:
         count = os.pwrite(out, data, at)
         data, at = data[count:], at + count
-
-
-def _left(out: int, journal: Path, who: str) -> int:
-    """Bytes that an earlier try has surely saved of the same core."""
-    try:
-        said = json.loads(journal.read_bytes())
-        done = int(said["saved"]) if said["core"] == who else 0
-    except (OSError, ValueError, KeyError, TypeError):
-        return 0
-    # The tail may be a hole that was never made: the file is as long as its last block.
-    return done if done >= 0 and done % BLOCK == 0 and _reaches(out, done) else 0
-
-
-def _reaches(out: int, done: int) -> bool:
-    if os.fstat(out).st_size < done:
-        os.ftruncate(out, done)
-    return True
-
-
-def _note(journal: Path, who: str, done: int) -> None:
-    new = journal.with_name(f"{journal.name}.new")
-    with open(new, "w", encoding="ascii") as out:
-        json.dump({"core": who, "saved": done}, out)
-        out.flush()
-        os.fsync(out.fileno())
-    os.rename(new, journal)
 
 
 def sync_folder(folder: Path) -> None:

@@ -23,7 +23,14 @@ def wanted(parser: ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", metavar="DIR", required=True, help="the folder that it is saved in"
     )
-    parser.add_argument(
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument(
+        "--compress",
+        metavar="HOW",
+        choices=("zlib", "zstd"),
+        help="pack each page (zlib, zstd), in the format that makedumpfile writes; zstd needs its package",
+    )
+    how.add_argument(
         "--filter",
         metavar="LEVEL",
         type=int,
@@ -53,6 +60,7 @@ def wanted(parser: ArgumentParser) -> None:
 )
 def capture(options: Namespace) -> int:
     from tightrope.kdump.capture import Wanted, capture
+    from tightrope.kdump.compressed import Packing
     from tightrope.report import json, text
     from tightrope.views.captured import VIEW
 
@@ -60,6 +68,7 @@ def capture(options: Namespace) -> int:
         vmcore=options.vmcore,
         folder=options.output,
         level=options.filter,
+        packing=None if options.compress is None else Packing(options.compress),
         anyway=options.anyway,
         force=options.force,
     )
