@@ -8,6 +8,7 @@ exception: a test that needs a CPU's feature or /dev/kvm skips wherever it is no
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -30,19 +31,21 @@ settings.load_profile("ci" if IN_CI else "laptop")
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark as slow what tests/slow.txt lists; `make quick` leaves it out.
 
-    Workers that share the files begin with the slowest (they are listed first), so that none of them is
-    left alone with one at the end.
+    Workers that share the files begin with those that take longest, by the seconds that are listed, so
+    that none of them is left alone with one at the end.
     """
-    listed = (REPOSITORY / "tests" / "slow.txt").read_text(encoding="utf-8").split()
-    place = {name: number for number, name in enumerate(listed)}
-    first: dict[str, int] = {}
-    for name, number in place.items():
-        first.setdefault(name.partition("::")[0], number)
+    listed = (REPOSITORY / "tests" / "slow.txt").read_text(encoding="utf-8").splitlines()
+    slow: set[str] = set()
+    seconds: Counter[str] = Counter()
+    for line in listed:
+        name, _, told = line.partition(" ")
+        slow.add(name)
+        seconds[name.partition("::")[0]] += int(told or 0)
     for item in items:
-        if item.nodeid.partition("[")[0] in place:
+        if item.nodeid.partition("[")[0] in slow:
             item.add_marker(pytest.mark.slow)
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: first.get(item.nodeid.partition("::")[0], len(place)))
+        items.sort(key=lambda item: -seconds[item.nodeid.partition("::")[0]])
 
 
 def lacking(what: str) -> NoReturn:

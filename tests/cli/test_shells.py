@@ -266,7 +266,7 @@ def test_every_help_ends_with_two_examples_that_are_command_lines(
 
 CHEAP = re.compile(
     r"tightrope (glossary|rules|contracts|schema|doctor|status|host example|host schema"
-    r"|plan --shipped|tables --shipped|rehearse --shipped|compare --shipped|prove tables)"
+    r"|plan --shipped|tables --shipped|rehearse --shipped|compare --shipped|prove tables --mode)"
     r"(?!.*/)"
 )
 RUN = [each for one in HELPS for each in examples(one) if CHEAP.match(each)]

@@ -352,7 +352,7 @@ def test_a_kernel_that_waits_is_not_listened_to_until_the_limit(
     code: bytes, ending: Ending, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ticker, "IDLE_SECONDS", 0.3)
-    heard = listen(handover(code), seconds=4 if ending is Ending.TIME else 60)
+    heard = listen(handover(code), seconds=1 if ending is Ending.TIME else 60)
     assert heard.ending is ending
     assert f"{heard.rip or 0:#x}" in heard.stopped
 
@@ -482,7 +482,7 @@ def test_debian_s_cloud_kernel_says_its_version(debian_cloud: Path) -> None:
     assert "Linux version" in linux_says(debian_cloud)[-1]
 
 
-@pytest.mark.parametrize("flavour", ["cloud-amd64-6.12", "cloud-amd64-7.2", "amd64-7.3"])
+@pytest.mark.parametrize("flavour", ["cloud-amd64-6.12", "amd64-7.3"])
 def test_a_zstd_kernel_says_its_version_through_its_own_decompressor(flavour: str) -> None:
     path = debian_kernel(flavour)
     assert f"Linux version {path.name.removeprefix('vmlinuz-')}" in linux_says(path)[-1]

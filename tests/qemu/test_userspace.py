@@ -29,7 +29,6 @@ ROWS = [
     ("cloud-amd64", Paging.LA57, Protocol.LINUX_64, False),
     ("cloud-amd64", Paging.LA57, None, True),
     ("amd64-6.12", Paging.X86_64, Protocol.LINUX_64, False),
-    ("cloud-amd64-7.2", Paging.X86_64, Protocol.LINUX_64, False),
     ("amd64-7.3", Paging.X86_64, Protocol.LINUX_64, False),
     ("cloud-amd64-7.3", Paging.LA57, Protocol.LINUX_64, False),
 ]

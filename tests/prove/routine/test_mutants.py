@@ -18,7 +18,7 @@ from tightrope.prove.routine.goals import BITS, kill, mutants
 from tightrope.prove.routine.mutations import Mutation, mutations
 
 KINDS = ("NOP out", "wrong register", "wrong size", "swapped")
-OF_EACH = 5
+OF_EACH = 3
 SEED = 20060512
 
 
