@@ -16,7 +16,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from tightrope.memory import PAGE_SHIFT, PAGE_SIZE, Extent
+from tightrope.memory import PAGE_SHIFT, PAGE_SIZE, Extent, align_up
 from tightrope.model import ZERO_FRAME, Handover, Segment
 from tightrope.observe.physical import Ram
 
@@ -75,15 +75,17 @@ def lay_segment(
     # What is cleared has no source; its data has ended by then.
     sources = sources[sources != ZERO_FRAME]
     for first, last in _runs(sources):
-        start = int(sources[first]) << PAGE_SHIFT
-        run = Extent.sized(start, (last - first) * PAGE_SIZE)
+        start, end = int(sources[first]) << PAGE_SHIFT, int(sources[last - 1]) + 1 << PAGE_SHIFT
         part = data[first * PAGE_SIZE : last * PAGE_SIZE]
-        filled = Extent.sized(start, len(part)).page_aligned()
-        if len(part) < filled.size:
-            ram.zero(Extent(filled.end - PAGE_SIZE, filled.end))
-        ram.zero(Extent(filled.end, run.end))
+        behind = start + len(part)
+        filled = align_up(behind, PAGE_SIZE)
         if len(part):
             _write(ram, start, part)
+        if behind < filled:
+            # Not given back: the next write would have to take the page anew.
+            ram.write(behind, bytes(filled - behind))
+        if filled < end:
+            ram.zero(Extent(filled, end))
     for first, last in _runs(moved) if before is Destinations.POISONED else ():
         ram.write(int(moved[first]) << PAGE_SHIFT, bytes([POISON]) * ((last - first) * PAGE_SIZE))
 

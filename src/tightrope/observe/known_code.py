@@ -71,9 +71,25 @@ class KnownCode:
         """Whether one of `size` bytes at a physical address belongs to a known instruction."""
         return not self._bytes.isdisjoint(range(phys, phys + size))
 
-    def changed(self) -> bool:
-        """Whether a frame that instructions were decoded from is not what it was."""
-        return any(self._frame(number) != was for number, was in self.frames.items())
+    def changed(self) -> list[int]:
+        """The frames that instructions were decoded from and that are not what they were."""
+        return [number for number, was in self.frames.items() if self._frame(number) != was]
+
+    def drop_frame(self, number: int) -> None:
+        """Forget a frame, and every instruction that has a byte in it."""
+        del self.frames[number]
+        gone = Extent.sized(number << PAGE_SHIFT, PAGE_SIZE)
+        self._operations = {
+            (rip, phys, bits): each
+            for (rip, phys, bits), each in self._operations.items()
+            if not Extent.sized(phys, each.size).overlaps(gone)
+        }
+        self._plain = {
+            (page, phys, bits): each
+            for (page, phys, bits), each in self._plain.items()
+            if phys not in gone
+        }
+        self._bytes.difference_update(range(gone.start, gone.end))
 
     def drop_instructions(self) -> None:
         """Code was written over: decode again.  The frames stay those that code was executed

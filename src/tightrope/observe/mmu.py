@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 
 from tightrope.memory import PAGE_SHIFT, PAGE_SIZE, Phys, Virt
 from tightrope.model import Buffer, Cpu, Registers, Stale, Step, Translation
-from tightrope.observe.physical import Ram
+from tightrope.observe.physical import NUMBER, Ram
 from tightrope.x86 import cpu as x86
 from tightrope.x86.walk import Access, Mmu, Refused, Translated, load_pdptes, walk
 
@@ -54,13 +54,16 @@ class WatchedMmu:
         self.mmu = registers.mmu(cpu)
         # The old kernel loaded CR3 long ago, when nothing of the handover was in memory.
         loaded = load_pdptes(self.entry_before, self.mmu)
-        self.mmu = replace(self.mmu, pdptes=loaded if isinstance(loaded, tuple) else None)
+        if isinstance(loaded, tuple):
+            self.mmu = replace(self.mmu, pdptes=loaded)
         self.contexts: list[Context] = []
         self.log: list[Translation] = []
         self._pages: dict[Access, dict[int, int]] = {access: {} for access in Access}
         """By access, number of the linear page -> where it is: what has been asked for."""
         self._large: dict[int, dict[tuple[Access, int], int]] = {}
         """The same of larger pages, by the shift that makes a page's number of an address."""
+        self._before: dict[int, Translated | Refused] = {}
+        """By number of the linear page, what `entry_before` gives for it: see `written`."""
         self._looked: dict[tuple[Access, int], int] = {}
         """By access and number of the linear page, where it is: what was looked at since memory
         was written."""
@@ -129,7 +132,8 @@ class WatchedMmu:
             self.contexts = []
         if keeps_all or keeps_global:
             # Whether the lower half may be used is asked at each access, of CR4 as it is then.
-            cached = replace(before, cr4=before.cr4 & ~x86.CR4_LASS)
+            lass = before.cr4 & x86.CR4_LASS
+            cached = replace(before, cr4=before.cr4 ^ lass) if lass else before
             self.contexts.append(
                 Context(mmu=cached, read=self.entry_before, only_global=not keeps_all)
             )
@@ -252,9 +256,10 @@ class WatchedMmu:
     def written(self) -> None:
         """Something wrote to memory, which may be a table."""
         self._looked.clear()
+        self._before.clear()
 
     def _forget(self) -> None:
-        self._looked.clear()
+        self.written()
         for pages in self._pages.values():
             pages.clear()
         self._large.clear()
@@ -289,8 +294,14 @@ class WatchedMmu:
     def before_the_walk(self, virt: int) -> Phys | None:
         """Where the old kernel's tables led to while they were whole: it loaded its segments
         then."""
-        got = walk(self.entry_before, self.mmu, virt, Access.READ)
-        return None if isinstance(got, Refused) else got.phys
+        got = self._before.get(virt >> PAGE_SHIFT)
+        if got is None:
+            got = self._before[virt >> PAGE_SHIFT] = walk(
+                self.entry_before, self.mmu, virt, Access.READ
+            )
+        if isinstance(got, Refused):
+            return None
+        return Phys(got.phys & -PAGE_SIZE | virt % PAGE_SIZE)
 
     def look_before(self, virt: int, size: int) -> bytes | None:
         """The bytes at a linear address of the old kernel's, on one page, by its tables as they
@@ -336,5 +347,5 @@ class WatchedMmu:
         page = self._frozen.get(phys & ~(PAGE_SIZE - 1))
         if page is None:
             return self._ram.word(phys, size)
-        offset = phys & (PAGE_SIZE - 1)
-        return int.from_bytes(page[offset : offset + size], "little")
+        entry: int = NUMBER[size](page, phys & (PAGE_SIZE - 1))[0]
+        return entry

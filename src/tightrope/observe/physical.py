@@ -30,7 +30,7 @@ IN_USE = 3 << 62
 Documentation/admin-guide/mm/pagemap.rst)."""
 QUICKER = 16 * PAGE_SIZE
 """Bytes that are read in less time than it takes to ask whether they hold something."""
-_WORDS = {struct.calcsize(code): struct.Struct(f"<{code}").unpack_from for code in "BHIQ"}
+NUMBER = {struct.calcsize(code): struct.Struct(f"<{code}").unpack_from for code in "BHIQ"}
 """Bytes -> what reads a little-endian number of that size at an offset."""
 
 
@@ -100,7 +100,7 @@ class Ram:
         at = bisect_right(self._starts, phys) - 1
         if at < 0 or phys + size > self._ends[at]:
             return None
-        value: int = _WORDS[size](self._views[at], phys - self._starts[at])[0]
+        value: int = NUMBER[size](self._views[at], phys - self._starts[at])[0]
         return value
 
     def read(self, extent: Extent) -> memoryview:
@@ -112,10 +112,12 @@ class Ram:
 
     def write(self, phys: int, data: Buffer) -> None:
         """Put bytes.  Raises MachineError in a hole."""
-        view = self.view(phys, len(data))
-        if view is None:
-            raise MachineError(f"{Extent.sized(phys, len(data))} is not memory of this machine")
-        view[:] = data
+        at = bisect_right(self._starts, phys) - 1
+        size = len(data)
+        if at < 0 or phys + size > self._ends[at]:
+            raise MachineError(f"{Extent.sized(phys, size)} is not memory of this machine")
+        start = phys - self._starts[at]
+        self._views[at][start : start + size] = data
 
     def written(self) -> frozenset[int] | None:
         """See `model.Memory`."""

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import partial
 from typing import NamedTuple
 
 from tightrope.memory import Phys, Virt
@@ -214,20 +213,21 @@ def walk(read: ReadEntry, mmu: Mmu, virt: Virt | int, access: Access) -> Transla
     # What all entries on the way have, and what any of them has.
     every, some = RW | US | A, 0
     visits: list[TableVisit] = []
-    refuse = partial(_page_fault, mmu, mode, access, visits)
     for rung in mode.rungs:
         low = rung.low
-        at = Phys(table + entry_size * (virt >> low & rung.slots))
+        at = table + entry_size * (virt >> low & rung.slots)
         got = read(at, entry_size)
         top_of_pae = pae and low == 30
         if top_of_pae and mmu.pdptes is not None:
             got = mmu.pdptes[virt >> 30 & 3]
         if got is None:
-            return refuse(f"the {rung.name} at {at:#x} is not in memory", present=False)
+            why = f"the {rung.name} at {at:#x} is not in memory"
+            return _page_fault(mmu, mode, access, visits, why, present=False)
         value = got
         visits.append(_visit(TableVisit, (rung.name, at, value)))
         if not value & P:
-            return refuse(f"the {rung.name} entry is not present", present=False)
+            why = f"the {rung.name} entry is not present"
+            return _page_fault(mmu, mode, access, visits, why, present=False)
         leaf = low == 12 or bool(rung.page and value & PS and mode.large_pages)
         bad = value & (rung.in_page if leaf else rung.in_table)
         if bad:
@@ -238,11 +238,8 @@ def walk(read: ReadEntry, mmu: Mmu, virt: Virt | int, access: Access) -> Transla
                     reason=f"reserved bits {bad:#x} are set in a PDPTE",
                     visits=tuple(visits),
                 )
-            return refuse(
-                f"reserved bits {bad:#x} are set in the {rung.name} entry",
-                present=True,
-                reserved=True,
-            )
+            why = f"reserved bits {bad:#x} are set in the {rung.name} entry"
+            return _page_fault(mmu, mode, access, visits, why, present=True, reserved=True)
         if not top_of_pae:
             # By the masks that are asked for: `prove` walks entries that are no numbers.
             every = value & every
@@ -262,7 +259,7 @@ def walk(read: ReadEntry, mmu: Mmu, virt: Virt | int, access: Access) -> Transla
     executable = not (mode.nxe and some & XD)
     denied = _denied(mmu, access, writable=writable, user=user, executable=executable)
     if denied:
-        return refuse(denied, present=True)
+        return _page_fault(mmu, mode, access, visits, denied, present=True)
     phys = Phys(base | virt & (size - 1))
     is_global = bool(value & G and mmu.cr4 & _CR4_PGE)
     sets_accessed = not every & A or (access is Access.WRITE and not value & D)

@@ -84,10 +84,13 @@ class Bench:
         return self._call.translation(page)
 
     def forget_changed_code(self) -> None:
-        """Drop translated code unless every frame that was executed holds the same bytes again."""
-        if self._stale or self.code.changed():
+        """Drop translated code, but for frames that hold the same bytes as when it was executed."""
+        if self._stale:
             self.engine.forget_code()
             self.code.drop()
+        for frame in self.code.changed():
+            self.engine.forget_code_in(frame)
+            self.code.drop_frame(frame)
         # Until the walk is over: one that an exception of ours ends is not to be trusted.
         self._stale = True
 

@@ -32,6 +32,7 @@ __all__ = [
     "REGISTER",
     "Batch",
     "Failed",
+    "Wide",
     "const",
     "library",
     "uc",
@@ -86,11 +87,30 @@ class _Table(ctypes.Structure):
     )
 
 
-def table(handle: Any, number: int) -> tuple[int, int]:
-    """Base and limit of a descriptor table's register."""
-    found = _Table()
-    library.uc_reg_read(handle, number, ctypes.byref(found))
-    return found.base, found.limit
+class _Msr(ctypes.Structure):
+    """uc_x86_msr."""
+
+    _fields_ = (("number", ctypes.c_uint32), ("value", ctypes.c_uint64))
+
+
+class Wide:
+    """The registers of one engine that are more than a word: descriptor tables, MSRs."""
+
+    def __init__(self, handle: Any) -> None:
+        self._handle, self._table, self._msr = handle, _Table(), _Msr()
+        self._of_table = ctypes.byref(self._table)
+        self._of_msr = ctypes.byref(self._msr)
+
+    def table(self, number: int) -> tuple[int, int]:
+        """Base and limit of a descriptor table's register."""
+        library.uc_reg_read(self._handle, number, self._of_table)
+        return self._table.base, self._table.limit
+
+    def msr(self, number: int) -> int:
+        """A model-specific register."""
+        self._msr.number = number
+        library.uc_reg_read(self._handle, REGISTER["msr"], self._of_msr)
+        return int(self._msr.value)
 
 
 class Batch:

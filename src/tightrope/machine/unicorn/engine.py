@@ -18,7 +18,7 @@ from tightrope.errors import MachineError
 from tightrope.machine.held import held
 from tightrope.machine.unicorn import binding, callbacks
 from tightrope.machine.unicorn.binding import LEGACY, REGISTER, Batch, Failed
-from tightrope.memory import PAGE_SIZE
+from tightrope.memory import PAGE_SHIFT, PAGE_SIZE
 from tightrope.model import Registers
 from tightrope.observe.familiar import NONE, Familiar
 from tightrope.observe.physical import Ram
@@ -57,6 +57,7 @@ class Engine:
         self.familiar = Familiar(NONE, array("Q"), 0)
         self._raised: BaseException | None = None
         self._callbacks: dict[int, object] = {}
+        self._batches: dict[tuple[str, ...], Batch] = {}
         self._single: dict[str, Batch] = {}
         # The binding's annotations lack what its x86 class adds: Any, and only in this file.
         self.uc: Any = binding.uc.Uc(
@@ -66,6 +67,7 @@ class Engine:
         self.uc.ctl_set_cpu_model(binding.x86.UC_CPU_X86_ICELAKE_SERVER)
         self.uc.ctl_set_tlb_mode(binding.const.UC_TLB_VIRTUAL)  # type: ignore[attr-defined]
         self.uc.ctl_exits_enabled(True)
+        self._wide = binding.Wide(self.uc._uch)
         self._names = GENERAL if bits == 64 else GENERAL[:8]
         self._general, self._system = self.batch(*self._names), self.batch(*SYSTEM)
         for number, extent in enumerate(ram.extents):
@@ -92,12 +94,14 @@ class Engine:
         self.uc.reg_write(self.number(name), value)
 
     def batch(self, *names: str) -> Batch:
-        """See `Batch`."""
-        return Batch(self.uc._uch, [self.number(name) for name in names])
+        """See `Batch`; those who name the same registers share one."""
+        if names not in self._batches:
+            self._batches[names] = Batch(self.uc._uch, [self.number(name) for name in names])
+        return self._batches[names]
 
     def efer(self) -> int:
         """IA32_EFER."""
-        return int(self.uc.reg_read(REGISTER["msr"], MSR_EFER))
+        return self._wide.msr(MSR_EFER)
 
     def load(self, registers: Registers) -> None:
         """Put the CPU into a state.  Raises MachineError when the emulated model cannot hold it.
@@ -161,7 +165,7 @@ class Engine:
 
     def table(self, name: str) -> tuple[int, int]:
         """Base and limit of "gdtr" or "idtr"."""
-        return binding.table(self.uc._uch, REGISTER[name])
+        return self._wide.table(REGISTER[name])
 
     def set_table(self, name: str, base: int, limit: int) -> None:
         """Write "gdtr" or "idtr"; what was loaded from it stays loaded."""
@@ -364,6 +368,17 @@ class Engine:
     def forget_code(self) -> None:
         """Drop translated code: after bytes were changed behind Unicorn's back."""
         self.uc.ctl_flush_tb()
+
+    def forget_code_in(self, frame: int) -> None:
+        """Drop what was translated of one frame, by its number: the same for bytes that changed there.
+
+        A write of Unicorn's own does so (2.1.4, softmmu/exec.c, invalidate_and_set_dirty()), and takes
+        a twentieth of the time that dropping everything takes.
+        """
+        start = frame << PAGE_SHIFT
+        view = self.ram.view(start, PAGE_SIZE)
+        assert view is not None, "code is executed from memory, which consists of whole pages"
+        self.uc.mem_write(start, bytes(view))
 
     def forget_translations(self) -> None:
         """Drop all translations: the next access of each page asks again."""
