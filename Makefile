@@ -51,6 +51,10 @@ bench:
 # Change the rules and the page walk line by line, and name every change that no test notices: for the night.
 mutants:
 	@scripts/setup test
+	@scripts/system-packages
+	@scripts/fetch-kernels
+	@scripts/fetch-kexec-tools
+	@scripts/fetch-python-i386
 	@.venv/bin/python scripts/mutants $(ARGS)
 
 # The script that collects a machine's files where nothing is installed, from the room's own source.

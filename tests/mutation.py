@@ -120,10 +120,15 @@ class Mutation:
         """
         self.changes, self.nearest, self.tell = changes, nearest, tell
         self.failed: list[str] = []
+        self.why: dict[str, str] = {}
+        """Of each test that failed, the last line of what pytest says of it."""
+        self.unchanged: dict[str, str] = {}
+        """The same of those that fail without a change."""
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed:
             self.failed.append(report.nodeid)
+            self.why[report.nodeid] = report.longreprtext.strip().rpartition("\n")[2]
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
@@ -140,9 +145,9 @@ class Mutation:
         items = session.items
         told = forked(lambda: self.reached(items))
         assert told is not None, "the tests do not come to their end"
-        by_test, seconds, wrong = told
-        if wrong:
-            raise session.Failed(f"without a change these fail: {wrong}")
+        by_test, seconds, self.unchanged = told
+        if self.unchanged:
+            raise session.Failed("some tests fail without a change")
         entered: dict[Place, list[int]] = defaultdict(list)
         for number, places in enumerate(by_test):
             for place in places:
@@ -157,7 +162,9 @@ class Mutation:
             self.tell(number, self.survives(*found, [items[each] for each in chosen], limit))
         return True
 
-    def reached(self, items: list[pytest.Item]) -> tuple[list[set[Place]], list[float], list[str]]:
+    def reached(
+        self, items: list[pytest.Item]
+    ) -> tuple[list[set[Place]], list[float], dict[str, str]]:
         """Of each test what it enters by itself, and its seconds; and the tests that fail."""
         caches = [
             each for each in gc.get_objects() if isinstance(each, functools._lru_cache_wrapper)
@@ -184,7 +191,7 @@ class Mutation:
             item.config.hook.pytest_runtest_protocol(item=item, nextitem=None)
             sys.setprofile(None)
             seconds.append(time.process_time() - began)
-        return found, seconds, self.failed
+        return found, seconds, self.why
 
     def survives(self, place: Place, code: CodeType, items: list[pytest.Item], limit: int) -> bool:
         """Whether all of these tests pass, within so many CPU seconds, with the function's code changed."""

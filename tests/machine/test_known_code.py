@@ -65,3 +65,50 @@ def test_a_changed_frame_is_told_until_all_is_dropped() -> None:
     assert code.changed()
     code.drop()
     assert not code.changed()
+
+
+JUMP = b"\xeb\xfe"
+"""To itself."""
+
+
+def test_what_lies_behind_a_jump_is_data_and_may_differ() -> None:
+    code, ram = known((START, NOP), (START + 1, JUMP))
+    ram.write(START + 3, MOV)
+    assert code.changed() == []
+    ram.write(START + 2, NOP)
+    assert code.changed() == [START // PAGE]
+
+
+def test_what_follows_an_instruction_that_was_the_last_may_have_been_translated() -> None:
+    code, ram = known((START, NOP))
+    ram.write(START + 100, MOV)
+    assert code.changed() == [START // PAGE]
+
+
+def test_an_instruction_is_compared_as_it_was_when_it_was_decoded() -> None:
+    code, ram = known((START, JUMP))
+    ram.write(START + 64, JUMP)
+    code.keep(START + 64, START + 64, 64, Operation(JUMP, START + 64))
+    assert code.changed() == []
+    ram.write(START + 64, NOP)
+    assert code.changed() == [START // PAGE]
+
+
+@given(st.lists(st.tuples(PLACES, st.sampled_from([NOP, MOV, JUMP])), max_size=6))
+def test_a_dropped_frame_is_forgotten_with_all_that_has_a_byte_in_it(
+    placed: list[tuple[int, bytes]],
+) -> None:
+    code, _ = known(*placed)
+    number = START // PAGE + 1
+    first = number * PAGE
+    was_known = number in code.frames
+    if was_known:
+        code.drop_frame(number)
+    assert number not in code.frames
+    left = {at: data for at, data in placed if at + len(data) <= first or at >= first + PAGE}
+    for at, _ in placed:
+        assert (code.get(at, at, 64) is not None) == (at in left)
+    assert not code.hit(first, PAGE)
+    for page in (START, first, first + PAGE):
+        plain = {at for at in code.plain(page, page, 64) if code.get(at, at, 64) is None}
+        assert not plain

@@ -137,6 +137,11 @@ class Operation:
         return self._instruction.code != Code.INVALID
 
     @property
+    def goes_on(self) -> bool:
+        """No jump, call or return: what follows in memory is executed next, but for an exception."""
+        return bool(self._instruction.flow_control == FlowControl.NEXT)
+
+    @property
     def raises(self) -> int | None:
         """The vector of an exception that the instruction is there to raise: INT3, INT n, UD2."""
         it = self._instruction

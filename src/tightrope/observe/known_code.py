@@ -3,7 +3,7 @@
 A walk decodes the same few routines over and over, and so does the next walk on the same memory.
 
 Rules: an instruction is known by its linear address, its physical one and the CPU's mode; it is
-good as long as its bytes are the same, and whoever keeps one from walk to walk compares the frames
+good as long as its bytes are the same, and whoever keeps one from walk to walk asks for `changed`
 first.  An instruction is taken to be contiguous in physical memory.
 """
 
@@ -11,7 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from tightrope.memory import PAGE_SHIFT, PAGE_SIZE, Extent
+from tightrope.model import Buffer
 from tightrope.observe.decode import Operation, decoded
 from tightrope.observe.mmu import WatchedMmu
 from tightrope.observe.physical import Ram
@@ -23,14 +26,16 @@ LONGEST = 15
 
 class KnownCode:
     """What was decoded in some memory.  `frames` has the frames that it was decoded from, by
-    number, as they were then."""
+    number, as they were then, each instruction as it was when that was decoded."""
 
     def __init__(self, ram: Ram) -> None:
         self._ram = ram
         self._operations: dict[tuple[int, int, int], Operation] = {}
         self._plain: dict[tuple[int, int, int], dict[int, Operation]] = {}
         self._bytes: set[int] = set()
-        self.frames: dict[int, bytes] = {}
+        self._dropped = False
+        """What is known is not all that was executed."""
+        self.frames: dict[int, bytearray] = {}
 
     def get(self, rip: int, phys: int, bits: int) -> Operation | None:
         """The instruction at `rip`, which lies at `phys` and is decoded in `bits` mode."""
@@ -58,10 +63,16 @@ class KnownCode:
         at = rip % PAGE_SIZE
         if operation.plain and at + operation.size <= PAGE_SIZE:
             self._plain.setdefault((rip - at, phys - at, bits), {})[rip] = operation
-        self._bytes.update(range(phys, phys + operation.size))
-        for number in Extent.sized(phys, operation.size).pages:
-            if number not in self.frames:
-                self.frames[number] = self._frame(number)
+        end = phys + operation.size
+        self._bytes.update(range(phys, end))
+        for number in range(phys >> PAGE_SHIFT, (end - 1 >> PAGE_SHIFT) + 1):
+            frame = self.frames.get(number)
+            if frame is None:
+                self.frames[number] = bytearray(self._frame(number))
+            else:
+                start = number << PAGE_SHIFT
+                first, last = max(phys, start), min(end, start + PAGE_SIZE)
+                frame[first - start : last - start] = self._ram.view(first, last - first) or b""
 
     def plain(self, page: int, phys: int, bits: int) -> Mapping[int, Operation]:
         """The plain instructions wholly in a page, which is at `phys`, by their addresses."""
@@ -72,8 +83,29 @@ class KnownCode:
         return not self._bytes.isdisjoint(range(phys, phys + size))
 
     def changed(self) -> list[int]:
-        """The frames that instructions were decoded from and that are not what they were."""
-        return [number for number, was in self.frames.items() if self._frame(number) != was]
+        """The frames in which something is not what it was that an engine may have translated.
+
+        Such are the instructions; and what follows one without a jump and was not executed, because
+        an engine translates on until it comes to a jump.  The rest of a page is data.
+        """
+        out = []
+        for number, was in self.frames.items():
+            now = self._frame(number)
+            if now != was and (self._dropped or self._differs(number, was, now)):
+                out.append(number)
+        return out
+
+    def _differs(self, number: int, was: Buffer, now: Buffer) -> bool:
+        first = number << PAGE_SHIFT
+        begins = {phys for _, phys, _ in self._operations}
+        translated = np.zeros(PAGE_SIZE, np.bool_)
+        for (_, phys, _), each in self._operations.items():
+            end = phys + each.size
+            if first < end and phys < first + PAGE_SIZE:
+                on = each.goes_on and end not in begins
+                translated[max(phys - first, 0) : PAGE_SIZE if on else end - first] = True
+        differ = np.frombuffer(was, np.uint8) != np.frombuffer(now, np.uint8)
+        return bool((differ & translated).any())
 
     def drop_frame(self, number: int) -> None:
         """Forget a frame, and every instruction that has a byte in it."""
@@ -94,6 +126,7 @@ class KnownCode:
     def drop_instructions(self) -> None:
         """Code was written over: decode again.  The frames stay those that code was executed
         from."""
+        self._dropped = True
         self._operations.clear()
         self._plain.clear()
         self._bytes.clear()
@@ -102,6 +135,7 @@ class KnownCode:
         """Forget everything."""
         self.drop_instructions()
         self.frames.clear()
+        self._dropped = False
 
     def _frame(self, number: int) -> bytes:
         return bytes(self._ram.view(number << PAGE_SHIFT, PAGE_SIZE) or b"")

@@ -34,13 +34,12 @@ from tightrope.observe.trouble import Trouble
 from tightrope.x86 import cpu as x86
 from tightrope.x86.walk import Access, Refused
 
-MACHINE_CHECK = 18
 LOST_AFTER = 16
 """Pages that a walk without paging may use besides its own.  With paging on a walk that goes astray
 faults; without it zeros are instructions, and a CPU runs through all of memory."""
 ACCESS_BYTE = 5
 """Where in a descriptor its type is, bit 0 of which is the accessed bit (SDM figure 3-8)."""
-STACK_FAULT, GENERAL_PROTECTION = 12, 13
+STACK_FAULT, GENERAL_PROTECTION, MACHINE_CHECK = 12, 13, 18
 
 
 class Watch:
@@ -326,10 +325,10 @@ class Watch:
         width, stores = abs(operation.string_width), operation.string_width < 0
         # Onto itself it is a memmove as well: Linux copies a page that is in its place.
         overlaps = not stores and 0 < abs(source - destination) < count * width
-        if flags & x86.RFLAGS_DF or overlaps:
+        # An element may straddle two pages, and fault between them.
+        straddles = (destination | (0 if stores else source)) % width
+        if flags & x86.RFLAGS_DF or overlaps or straddles:
             return
-        if (destination | (0 if stores else source)) % width:
-            return  # an element may straddle two pages, and fault between them
         ram = self._engine.ram
         left = count * width
         while left:
@@ -345,9 +344,10 @@ class Watch:
                 self.hole(target if into is None else origin)
                 self._engine.stop()
                 break
+            over = target >> 12 in self._code.frames and (stores or bytes(into) != bytes(out_of))
             self.copy(into, accumulator.to_bytes(8, "little")[:width] if stores else out_of)
             self._mmu.written()
-            if target >> 12 in self._code.frames:
+            if over:  # not where code is copied onto itself, through a swap page
                 self._written(target, part)
                 self._engine.forget_code()
             self.copies.extend((self.index, target, -1 if stores else origin, part))

@@ -22,15 +22,7 @@ from tightrope.memory import PAGE_SHIFT, PAGE_SIZE
 from tightrope.model import Registers
 from tightrope.observe.familiar import NONE, Familiar
 from tightrope.observe.physical import Ram
-from tightrope.x86.cpu import (
-    CR4_TRANSLATES,
-    EFER_LMA,
-    EFER_LME,
-    EFER_NXE,
-    GENERAL,
-    MSR_EFER,
-    SEGMENTS,
-)
+from tightrope.x86 import cpu as x86
 from tightrope.x86.walk import Access
 
 __all__ = ["Answer", "Batch", "Engine", "Failed"]
@@ -38,8 +30,8 @@ __all__ = ["Answer", "Batch", "Engine", "Failed"]
 Answer = int | tuple[int, Collection[Access]] | None
 """A physical page, with what else is allowed there without another question; None where a CPU
 faults."""
-SYSTEM = ("rip", "rflags", "cr0", "cr2", "cr3", "cr4", *SEGMENTS)
-NEEDED_EFER = EFER_LME | EFER_LMA | EFER_NXE
+SYSTEM = ("rip", "rflags", "cr0", "cr2", "cr3", "cr4", *x86.SEGMENTS)
+NEEDED_EFER = x86.EFER_LME | x86.EFER_LMA | x86.EFER_NXE
 
 
 def _nothing(*_: int) -> None:
@@ -56,6 +48,8 @@ class Engine:
         self.accessed: Callable[[bool, int, int], None] = _nothing
         self.familiar = Familiar(NONE, array("Q"), 0)
         self._raised: BaseException | None = None
+        self._shown: int | None = None
+        """The frame that every linear address leads to meanwhile: see `forget_code_in`."""
         self._callbacks: dict[int, object] = {}
         self._batches: dict[tuple[str, ...], Batch] = {}
         self._single: dict[str, Batch] = {}
@@ -68,7 +62,7 @@ class Engine:
         self.uc.ctl_set_tlb_mode(binding.const.UC_TLB_VIRTUAL)  # type: ignore[attr-defined]
         self.uc.ctl_exits_enabled(True)
         self._wide = binding.Wide(self.uc._uch)
-        self._names = GENERAL if bits == 64 else GENERAL[:8]
+        self._names = x86.GENERAL if bits == 64 else x86.GENERAL[:8]
         self._general, self._system = self.batch(*self._names), self.batch(*SYSTEM)
         for number, extent in enumerate(ram.extents):
             self.uc.mem_map_ptr(
@@ -101,7 +95,7 @@ class Engine:
 
     def efer(self) -> int:
         """IA32_EFER."""
-        return self._wide.msr(MSR_EFER)
+        return self._wide.msr(x86.MSR_EFER)
 
     def load(self, registers: Registers) -> None:
         """Put the CPU into a state.  Raises MachineError when the emulated model cannot hold it.
@@ -112,12 +106,12 @@ class Engine:
         """
         self.restore(self._new)
         self.write("cr4", registers.cr4)
-        self.uc.reg_write(REGISTER["msr"], (MSR_EFER, registers.efer))
+        self.uc.reg_write(REGISTER["msr"], (x86.MSR_EFER, registers.efer))
         self.write("cr3", registers.cr3)
         self.write("cr0", registers.cr0)
         # Other bits of CR4 and EFER that this model has none of are kept by whoever watches.
         for name, value, got, needed in (
-            ("CR4", registers.cr4, self.read("cr4"), CR4_TRANSLATES),
+            ("CR4", registers.cr4, self.read("cr4"), x86.CR4_TRANSLATES),
             ("EFER", registers.efer, self.efer(), NEEDED_EFER),
             ("CR0", registers.cr0, self.read("cr0"), -1),
         ):
@@ -154,10 +148,10 @@ class Engine:
         ctypes.memset(self._system.values, 0, ctypes.sizeof(self._system.values))  # as `read` does
         now = dict(zip(SYSTEM, self._system.read(), strict=True))
         return Registers(
-            general=dict.fromkeys(GENERAL, 0)
+            general=dict.fromkeys(x86.GENERAL, 0)
             | dict(zip(self._names, self._general.read(), strict=True)),
             efer=self.efer(),
-            segments={name: now.pop(name) for name in SEGMENTS},
+            segments={name: now.pop(name) for name in x86.SEGMENTS},
             **now,
             gdt=self.table("gdtr"),
             idt=self.table("idtr"),
@@ -189,6 +183,9 @@ class Engine:
         def fill(
             _handle: int, page: int, access: int, entry: Sequence[callbacks.TlbEntry], _data: int
         ) -> bool:
+            if self._shown is not None:
+                entry[0].paddr, entry[0].perms = self._shown, binding.PERMISSION[Access.FETCH]
+                return True
             kind = binding.ACCESS[access]
             try:
                 found = answer(page, kind)
@@ -227,14 +224,10 @@ class Engine:
     def _hook(self, kind: int, callback: ctypes._CFunctionType) -> int:
         """Register a callback with the library itself: see `callbacks`."""
         hook = ctypes.c_size_t()
+        called = ctypes.cast(callback, ctypes.c_void_p)
+        everywhere = ctypes.c_uint64(1), ctypes.c_uint64(0)
         status = binding.library.uc_hook_add(
-            self.uc._uch,
-            ctypes.byref(hook),
-            kind,
-            ctypes.cast(callback, ctypes.c_void_p),
-            None,
-            ctypes.c_uint64(1),
-            ctypes.c_uint64(0),
+            self.uc._uch, ctypes.byref(hook), kind, called, None, *everywhere
         )
         if status != binding.const.UC_ERR_OK:
             raise MachineError(f"Unicorn refuses a hook: error {status}")
@@ -321,18 +314,13 @@ class Engine:
             except BaseException as err:
                 self._mishap(err)
 
-        return (
-            int(
-                self.uc.hook_add(
-                    binding.const.UC_HOOK_INSN, port_in, None, 1, 0, binding.x86.UC_X86_INS_IN
-                )
-            ),
-            int(
-                self.uc.hook_add(
-                    binding.const.UC_HOOK_INSN, port_out, None, 1, 0, binding.x86.UC_X86_INS_OUT
-                )
-            ),
-        )
+        which = binding.x86.UC_X86_INS_IN, binding.x86.UC_X86_INS_OUT
+        return self._in_place(which[0], port_in), self._in_place(which[1], port_out)
+
+    def _in_place(self, which: int, callback: Callable[..., object]) -> int:
+        """A hook that is called in place of one instruction."""
+        kind = binding.const.UC_HOOK_INSN
+        return int(self.uc.hook_add(kind, callback, None, 1, 0, which))
 
     def on_cpuid(self, answer: Callable[[int, int], tuple[int, int, int, int]]) -> int:
         """`answer(eax, ecx)` gives what CPUID leaves in eax, ebx, ecx and edx."""
@@ -349,10 +337,7 @@ class Engine:
                 self._mishap(err)
             return True  # done: Unicorn's own is left out
 
-        hook = self.uc.hook_add
-        return int(
-            hook(binding.const.UC_HOOK_INSN, cpuid, None, 1, 0, binding.x86.UC_X86_INS_CPUID)
-        )
+        return self._in_place(binding.x86.UC_X86_INS_CPUID, cpuid)
 
     def own_mmu(self, ours: bool) -> None:
         """Whether translations are asked of us (the normal case) or are Unicorn's own business."""
@@ -370,15 +355,15 @@ class Engine:
         self.uc.ctl_flush_tb()
 
     def forget_code_in(self, frame: int) -> None:
-        """Drop what was translated of one frame, by its number: the same for bytes that changed there.
+        """The same of one frame, by its number: to translate all again takes most of a short walk.
 
-        A write of Unicorn's own does so (2.1.4, softmmu/exec.c, invalidate_and_set_dirty()), and takes
-        a twentieth of the time that dropping everything takes.
+        Unicorn drops what it finds behind a linear address (2.1.4), so it is shown the frame at one.
         """
-        start = frame << PAGE_SHIFT
-        view = self.ram.view(start, PAGE_SIZE)
-        assert view is not None, "code is executed from memory, which consists of whole pages"
-        self.uc.mem_write(start, bytes(view))
+        self._shown = frame << PAGE_SHIFT
+        self.forget_translations()
+        self.uc.ctl_remove_cache(PAGE_SIZE, 2 * PAGE_SIZE)
+        self._shown = None
+        self.forget_translations()
 
     def forget_translations(self) -> None:
         """Drop all translations: the next access of each page asks again."""
