@@ -13,6 +13,7 @@ again.
 
 from __future__ import annotations
 
+import struct
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -32,6 +33,9 @@ PseudoPhys = NewType("PseudoPhys", int)
 
 PAGE_SHIFT = 12
 PAGE_SIZE = 1 << PAGE_SHIFT
+
+NUMBER = {struct.calcsize(code): struct.Struct(f"<{code}").unpack_from for code in "BHIQ"}
+"""Bytes -> what reads a little-endian number of that size at an offset of a buffer."""
 
 
 def align_down(value: int, alignment: int) -> int:

@@ -56,6 +56,10 @@ def follow(head: int, pages: Mapping[int, Buffer], *, word: int = 8, zeros: bool
     seen: dict[int, None] = {}
     words = np.array([head], np.uint64)
     problem: str | None = None
+    if kinds[head & 31] == INDIRECTION and (raw := pages.get(head & -PAGE)) is not None:
+        # As most lists begin; what follows says the same of a word in the middle of one.
+        seen[head & -PAGE] = None
+        words = np.frombuffer(raw, f"<u{word}").astype(np.uint64, copy=False)
     while True:
         kind = kinds[words & _FLAGS]
         ends = ((kind == INDIRECTION) | (kind == DONE)).nonzero()[0]
@@ -76,7 +80,7 @@ def follow(head: int, pages: Mapping[int, Buffer], *, word: int = 8, zeros: bool
             problem = f"no page of the list lies at {at:#x}"
             break
         seen[at] = None
-        words = np.frombuffer(raw, f"<u{word}").astype(np.uint64)
+        words = np.frombuffer(raw, f"<u{word}").astype(np.uint64, copy=False)
     flat = np.concatenate(parts)
     kind = kinds[flat & _FLAGS]
     destination, cleared = kind == DESTINATION, kind == ZERO

@@ -14,9 +14,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from tightrope.memory import PAGE_SHIFT, PAGE_SIZE, Phys, Virt
+from tightrope.memory import NUMBER, PAGE_SHIFT, PAGE_SIZE, Phys, Virt
 from tightrope.model import Buffer, Cpu, Registers, Stale, Step, Translation
-from tightrope.observe.physical import NUMBER, Ram
+from tightrope.observe.physical import Ram
 from tightrope.x86 import cpu as x86
 from tightrope.x86.walk import Access, Mmu, Refused, Translated, load_pdptes, walk
 

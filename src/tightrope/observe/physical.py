@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import mmap
-import struct
 from bisect import bisect_right
 from collections.abc import Iterable
 
@@ -17,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tightrope.errors import MachineError
-from tightrope.memory import PAGE_SHIFT, PAGE_SIZE, Extent, MemoryMap, union
+from tightrope.memory import NUMBER, PAGE_SHIFT, PAGE_SIZE, Extent, MemoryMap, union
 from tightrope.model import Buffer, Named
 
 MAP_NORESERVE = 0x4000
@@ -30,8 +29,6 @@ IN_USE = 3 << 62
 Documentation/admin-guide/mm/pagemap.rst)."""
 QUICKER = 16 * PAGE_SIZE
 """Bytes that are read in less time than it takes to ask whether they hold something."""
-NUMBER = {struct.calcsize(code): struct.Struct(f"<{code}").unpack_from for code in "BHIQ"}
-"""Bytes -> what reads a little-endian number of that size at an offset."""
 
 
 def backed(memory: MemoryMap, firmware: Iterable[Named]) -> tuple[Extent, ...]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
-from tightrope.memory import Phys, Virt
+from tightrope.memory import NUMBER, Phys, Virt
 from tightrope.x86.ladder import (
     CR4_LA57,
     CR4_PAE,
@@ -46,7 +46,7 @@ def entries_in(pages: Mapping[int, bytes | bytearray | memoryview]) -> ReadEntry
 
     def read(at: int, size: int) -> int | None:
         page = pages.get(at & ~0xFFF)
-        return None if page is None else int.from_bytes(page[at & 0xFFF :][:size], "little")
+        return None if page is None else NUMBER[size](page, at & 0xFFF)[0]
 
     return read
 
