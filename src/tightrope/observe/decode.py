@@ -138,7 +138,7 @@ class Operation:
 
     @property
     def goes_on(self) -> bool:
-        """No jump, call or return: what follows in memory is executed next, but for an exception."""
+        """No jump, call or return: what follows is executed next, but for an exception."""
         return bool(self._instruction.flow_control == FlowControl.NEXT)
 
     @property

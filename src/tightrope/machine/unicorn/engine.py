@@ -357,7 +357,7 @@ class Engine:
     def forget_code_in(self, frame: int) -> None:
         """The same of one frame, by its number: to translate all again takes most of a short walk.
 
-        Unicorn drops what it finds behind a linear address (2.1.4), so it is shown the frame at one.
+        Unicorn drops what it finds behind a linear address (2.1.4): it is shown the frame at one.
         """
         self._shown = frame << PAGE_SHIFT
         self.forget_translations()
