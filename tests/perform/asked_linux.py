@@ -22,6 +22,7 @@ from tightrope.memory import PAGE_SIZE, Extent
 from tightrope.perform.linux import signature
 from tightrope.perform.linux.calls import CallFailed, Linux
 from tightrope.perform.linux.kexec import FileLoad, reasons
+from tightrope.perform.linux.lock import open_for_writing
 from tightrope.perform.linux.state import machine_file, read_state
 from tightrope.perform.load_file import Load, LoadSegment, Taker
 
@@ -160,6 +161,11 @@ def rows(calls: Linux) -> Iterator[Row]:
     for name, load in every:
         yield ask(calls, name, load)
     yield ask(calls, "files, signed", replace(dict(file_loads())["files, fine"], signed=True))
+    with open(KERNEL, "r+b"):
+        kernel = os.open(KERNEL, os.O_RDONLY)
+        written = (KERNEL,) if open_for_writing(kernel) else ()
+        base = dict(file_loads())["files, fine"]
+        yield ask(calls, "files, written", replace(base, kernel=kernel, written=written))
     if crash_image := dict(loads(state.crash_region, 0)).get("crash, inside the region"):
         yield from lost(calls, crash_image)
 
@@ -203,6 +209,9 @@ if __name__ == "__main__":
     linux = Linux()
     print(json.dumps([*rows(linux)]), flush=True)
     if sys.argv[1:] == ["for-good"]:
+        write(CRASH_SIZE, str(PAGE_SIZE))
+        small = replace(dict(file_loads())["files, crash"], room=2 * PAGE_SIZE)
+        print(json.dumps([[*ask(linux, "files, crash, too large", small)]]), flush=True)
         write(CRASH_SIZE, "0")
         print(json.dumps([*rows(linux)]), flush=True)
         print(json.dumps([*without_rights(linux)]), flush=True)

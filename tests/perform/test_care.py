@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -23,8 +24,9 @@ from tightrope.perform.linux import kept as kept_room
 from tightrope.perform.linux.kdump import LOADERS, Again
 from tightrope.perform.linux.kept import Kept
 from tightrope.perform.linux.kexec import LinuxKexec
-from tightrope.perform.linux.lock import NAME, locked
+from tightrope.perform.linux.lock import NAME, locked, open_for_writing
 from tightrope.perform.linux.readback import disagreements
+from tightrope.perform.linux.refusals import UNSEEN
 from tightrope.perform.linux.state import Limits, State, machine_file, read_state
 
 STATE = read_state(FakeLinux().file)
@@ -215,6 +217,25 @@ def test_a_lock_in_a_full_folder_locks_all_the_same(
     again = pytest.raises(BadInput, match=r"process \?")
     with locked([str(tmp_path)]), again, locked([str(tmp_path)]):
         pass
+
+
+def test_a_file_that_somebody_writes_is_seen_and_one_that_somebody_reads_is_not(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "vmlinuz"
+    file.write_bytes(b"x")
+    with file.open("rb") as ours, file.open("rb"):
+        assert open_for_writing(ours.fileno()) is False
+        with file.open("r+b"):
+            assert open_for_writing(ours.fileno()) is True
+        assert open_for_writing(ours.fileno()) is False
+
+
+@pytest.mark.parametrize("number", [errno.EBUSY, errno.ENOMEM])
+def test_what_cannot_be_seen_before_the_call_is_explained_after_it(number: int) -> None:
+    linux = FakeLinux(refuse=number)
+    with pytest.raises(PerformError, match=re.escape(UNSEEN[number])):
+        LinuxKexec(linux, linux.file).load(PLAIN)
 
 
 SIGNALLED = """

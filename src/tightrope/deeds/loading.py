@@ -22,8 +22,10 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from tightrope.errors import BadInput, raw, reason
+from tightrope.memory import PAGE_SIZE, align_up
 from tightrope.perform import load_file
 from tightrope.perform.linux.kexec import FileLoad, request_of
+from tightrope.perform.linux.lock import open_for_writing
 from tightrope.perform.linux.refusals import Request
 from tightrope.perform.linux.state import State
 from tightrope.perform.load_file import HOLDS, Load, Taker
@@ -139,13 +141,11 @@ def opened(
             whole, found = _read(at, kernel, disk, initrd or "", command_line, crash=crash)
             yield Loading(load=planner(whole), digests=found)
             return
+        named = [(kernel, at), *([] if initrd is None or disk is None else [(initrd, disk)])]
         if rehearser is not None:
             whole, digests = _read(at, kernel, disk, initrd or "", command_line, crash=crash)
             rehearser(whole)
         else:
-            named = (
-                [(kernel, at)] if initrd is None or disk is None else [(kernel, at), (initrd, disk)]
-            )
             digests = tuple((name, *_digest(each)) for name, each in named)
         signed, signature = _signed(at) if only_signed(state) else (None, None)
         yield Loading(
@@ -158,6 +158,8 @@ def opened(
                 signed=signed,
                 signature=signature,
                 ima_signed=_ima_signed(at) if state.appraised else None,
+                written=tuple(name for name, each in named if open_for_writing(each)),
+                room=_room(head, disk),
             ),
             digests=digests,
         )
@@ -325,6 +327,16 @@ def _signed(at: int) -> tuple[bool | None, Signature | None]:
 
     found = signature.read(image, os.fstat(at).st_size)
     return (None if found is None and not signature.is_pe(image) else found is not None), found
+
+
+def _room(head: bytes, initrd: int | None) -> int:
+    """Bytes of memory, whole pages, that an image and its initrd take at least: the setup header's
+    init_size is what the kernel unpacks itself into."""
+    if not _is_bzimage(head):
+        return 0
+    kernel = int.from_bytes(head[0x260:0x264], "little")
+    disk = 0 if initrd is None else os.fstat(initrd).st_size
+    return align_up(kernel, PAGE_SIZE) + align_up(disk, PAGE_SIZE)
 
 
 def _ima_signed(at: int) -> bool:

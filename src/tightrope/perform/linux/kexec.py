@@ -27,7 +27,7 @@ from tightrope.perform.linux.calls import CallFailed, SystemCalls
 from tightrope.perform.linux.kdump import Again, put_back
 from tightrope.perform.linux.kept import Kept
 from tightrope.perform.linux.readback import disagreements
-from tightrope.perform.linux.refusals import Refusal, Request, refusals
+from tightrope.perform.linux.refusals import UNSEEN, Refusal, Request, refusals
 from tightrope.perform.linux.state import Files, State, read_state
 from tightrope.perform.load_file import Load
 
@@ -50,6 +50,8 @@ class FileLoad:
     signed: bool | None
     signature: Signature | None = None
     ima_signed: bool | None = None
+    written: tuple[str, ...] = ()
+    room: int = 0
 
 
 class LinuxKexec:
@@ -82,9 +84,9 @@ class LinuxKexec:
                 try:
                     self.ask(load)
                 except CallFailed as err:
-                    raise PerformError(
-                        f"{err}; {self._what_is_left(load.crash, before, again)}", number=err.number
-                    ) from err
+                    why = f", {UNSEEN[err.number]}" if err.number in UNSEEN else ""
+                    left = self._what_is_left(load.crash, before, again)
+                    raise PerformError(f"{err}{why}; {left}", number=err.number) from err
                 after = self.state()
         except KeyboardInterrupt as err:
             raise PerformError(
@@ -222,6 +224,8 @@ def request_of(load: Load | FileLoad) -> Request:
             signed=load.signed,
             signature=load.signature,
             ima_signed=load.ima_signed,
+            written=load.written,
+            room=load.room,
         )
     return Request(
         crash=load.crash,

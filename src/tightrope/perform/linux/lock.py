@@ -8,8 +8,10 @@ its own (kexec_trylock, EBUSY); this one also covers the look before the call an
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
@@ -47,3 +49,24 @@ def locked(folders: Sequence[str] = FOLDERS) -> Iterator[None]:
         yield
     finally:
         os.close(at)
+
+
+def open_for_writing(at: int) -> bool | None:
+    """Whether somebody has the file behind a descriptor, which only reads, open for writing; None
+    where that cannot be told.
+
+    Then a read lease is EAGAIN (fcntl(2), F_SETLEASE), as deny_write_access, which kexec_file_load
+    asks for, is ETXTBSY.  Who opens it in the moment of the lease raises SIGIO here.
+    """
+    try:
+        before = signal.signal(signal.SIGIO, signal.SIG_IGN)
+    except ValueError:
+        return None  # no thread but the main one may
+    try:
+        fcntl.fcntl(at, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(at, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except OSError as err:
+        return True if err.errno == errno.EAGAIN else None
+    finally:
+        signal.signal(signal.SIGIO, before)
+    return False

@@ -53,6 +53,10 @@ class Request:
     """What that signature says, where it was read."""
     ima_signed: bool | None = None
     """Whether the image's file has a signature of IMA's; None where nobody looked."""
+    written: tuple[str, ...] = ()
+    """Files to be loaded that somebody has open for writing."""
+    room: int = 0
+    """kexec_file_load: bytes that the image and its initrd take at least."""
 
     @property
     def call(self) -> str:
@@ -80,6 +84,12 @@ class Refusal:
     def __str__(self) -> str:
         return f"{self.call}: {self.answer}: {self.found}; {self.mend}"
 
+
+UNSEEN = {
+    errno.EBUSY: "somebody else loads, unloads or jumps at this moment: ask again",
+    errno.ENOMEM: "no memory is left for it: stop what takes much, or take a smaller initrd",
+}
+"""What cannot be seen before the call (kexec_trylock; what an allocation finds)."""
 
 Reason = tuple[int | None, str, str]
 _Rule = Callable[[State, Request], Iterator[Reason]]
@@ -123,6 +133,15 @@ def _who(state: State, request: Request) -> Iterator[Reason]:
             errno.EPERM,
             f"kernel.{name} is 0: no load is left, and nothing can be unloaded",
             "it cannot be raised again: reboot",
+        )
+
+
+def _written(_state: State, request: Request) -> Iterator[Reason]:
+    for name in request.written:
+        yield (
+            errno.ETXTBSY,
+            f"somebody has {name} open for writing",
+            "wait until it is written, or load a copy",
         )
 
 
@@ -273,6 +292,13 @@ def _crash_region(state: State, request: Request) -> Iterator[Reason]:
         if state.ram:
             yield errno.EADDRNOTAVAIL, "no crash region is reserved", "boot with crashkernel="
         return
+    if request.room > region.size:
+        yield (
+            errno.EADDRNOTAVAIL,
+            f"image and initrd take {request.room:#x} bytes at least, and the crash region {region}"
+            f" has {region.size:#x}",
+            "boot with a larger crashkernel=, or take a smaller initrd",
+        )
     for name, extent in request.destinations:
         if not region.covers(extent):
             yield (
@@ -318,6 +344,7 @@ def _memory(state: State, request: Request) -> Iterator[Reason]:
 _RULES: tuple[_Rule, ...] = (
     _built_in,
     _who,
+    _written,
     _appraised,
     _locked_down,
     _platform,
