@@ -165,6 +165,20 @@ def test_a_crash_image_that_it_loaded_comes_back_with_the_same_bytes(
     assert kept.read(state.machine_file, crash=True) is None
 
 
+def test_a_full_run_is_told_and_it_is_loaded_all_the_same(
+    linux: FakeLinux, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--no-rehearsal", "--really")
+    assert load_small(*words) == 0
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(kept, "FOLDERS", ("/proc/self",))  # takes no file
+    assert load_small(*words) == 0
+    shown = capsys.readouterr()
+    assert shown.out.endswith("loaded: a kexec image\n")
+    assert "what was loaded is not kept, to be loaded again: /proc/self/" in shown.err
+    assert len(linux.file_loads) == 2
+
+
 def test_a_plan_says_what_its_rehearsal_said(
     linux: FakeLinux, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -258,16 +272,19 @@ def test_a_crash_load_of_signed_images_is_rehearsed_in_linuxs_own_places(
 
 
 def test_what_would_fall_in_linuxs_own_places_is_not_loaded(
-    linux: FakeLinux, capsys: pytest.CaptureFixture[str]
+    linux: FakeLinux, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """Linux places from the top of memory, and there lies what it keeps for the next kernel."""
     via = ("--via", "kexec_file_load", "--really")
-    initrd = debian_kernel(KERNEL).parent / f"config-{debian_kernel(KERNEL).name.split('-', 1)[1]}"
+    old = host.read(host.example(pc=PC), "a PC")
+    top = Named(extent=Extent(PC // 2 * MIB, PC * MIB), what="somebody's")
+    as_surveyed(monkeypatch, replace(old, preserved=(top,)))
     for words, why in (
-        (("--initrd", str(initrd)), "initrd-unpacks"),
+        ((), "the rehearsal says that it falls"),
         (("--crash",), "there is no crash region"),
         (("--unpack",), "takes a bzImage as it is"),
     ):
-        assert load(*words, *via) == 2, words
+        assert load_small(*words, *via) == 2, words
         assert why in capsys.readouterr().err
     assert (linux.file_loads, linux.loads) == ([], [])
 
