@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tightrope.abi.kexec import FileFlag, LoadFlag
-from tightrope.errors import BadInput, PerformError
+from tightrope.errors import BadInput, PerformError, visible
 from tightrope.perform.linux.calls import CallFailed, SystemCalls
 from tightrope.perform.linux.kdump import Again, put_back
 from tightrope.perform.linux.kept import Kept
@@ -265,9 +265,9 @@ def told(state: State, last: Sequence[Kept] = ()) -> list[str]:
         kind = "crash image" if each.crash else "kexec image"
         gone = ": it is gone" if there is False else ""
         lines.append(
-            f"tightrope loaded a {kind} by {each.call} at {at}, asked by uid {each.uid}{gone}"
+            f"tightrope loaded a {kind} by {visible(each.call)} at {at}, asked by uid {each.uid}{gone}"
         )
-        lines += [f"  {path}: sha256 {digest}" for path, digest, _ in each.files]
+        lines += [f"  {visible(path)}: sha256 {visible(digest)}" for path, digest, _ in each.files]
     if last:
         lines.append("  whether somebody else has loaded another one since then no file says")
     return lines
