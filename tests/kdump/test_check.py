@@ -73,6 +73,15 @@ def test_no_initrd_is_told_apart_from_a_panic() -> None:
     assert (some.outcome, some.cause) == (Outcome.FALLS, Cause.PANIC)
 
 
+@pytest.mark.parametrize("flaw", ["invalid magic at start of compressed archive", "no cpio magic"])
+def test_an_initrd_that_is_none_is_told_as_the_kernel_tells_it(flaw: str) -> None:
+    line = f"[ 0.9] Initramfs unpacking failed: {flaw}"
+    panic = PANIC + "VFS: Unable to mount root fs on unknown-block(0,0)"
+    got = judged(line, panic, witness=Witness())
+    assert (got.outcome, got.cause) == (Outcome.FALLS, Cause.INITRD)
+    assert flaw in got.why
+
+
 def test_a_module_is_told_apart_from_a_disk_that_is_not_here() -> None:
     alert = "ALERT!  UUID=1 does not exist.  Dropping to a shell!"
     missing = judged(alert, needed=("megaraid_sas",))

@@ -137,10 +137,15 @@ def _laid_out(core: Vmcore) -> _Layout:
             field="p_paddr",
             limit=_FRAMES_LIMIT * PAGE_SIZE,
         )
+    count = sum(each.size // PAGE_SIZE for each in frames)
+    if count * PAGE_SIZE > core.size:
+        raise CoreError(
+            f"ends before its {count:,} pages of memory", source=core.source, limit=core.size
+        )
     bits = -(-frames[-1].end // PAGE_SIZE)
     return _Layout(
         frames=frames,
-        count=sum(each.size // PAGE_SIZE for each in frames),
+        count=count,
         bitmap_blocks=-(-bits // (8 * PAGE_SIZE)),
         sub_blocks=1 + -(-len(core.raw_notes) // PAGE_SIZE),
     )
