@@ -151,11 +151,12 @@ class Cover:
     def __init__(self, extents: Iterable[Extent]) -> None:
         self.extents = union(extents)
         self._starts = [each.start for each in self.extents]
+        self._ends = [each.end for each in self.extents]
 
     def covers(self, extent: Extent) -> bool:
         """Every byte of `extent` is in at least one of them; an empty one is where its start is."""
         at = bisect_right(self._starts, extent.start) - 1
-        return at >= 0 and extent.end <= self.extents[at].end
+        return at >= 0 and extent.end <= self._ends[at]
 
 
 class RegionKind(StrEnum):

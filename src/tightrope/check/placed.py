@@ -14,6 +14,7 @@ delta between where we were compiled to run at and where we actually run at".
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -146,9 +147,10 @@ def _given(case: Case) -> tuple[Extent, ...]:
     region = case.host.crash_region
     if case.intent.crash:
         return (region,) if region else ()
-    parts = [Extent.sized(case.base + each.offset, each.size) for each in case.intent.image.parts]
+    if len(case.intent.image.parts) == 1:
+        return case.host.memory.ram
     # Whether an image's pieces are RAM is asked of each piece: the hole between two need not be.
-    return union([*case.host.memory.ram, *([] if len(parts) == 1 else [runs_in(case)])])
+    return union([*case.host.memory.ram, runs_in(case)])
 
 
 def _limits(case: Case) -> Iterator[tuple[str, str]]:
@@ -189,9 +191,10 @@ def _limits(case: Case) -> Iterator[tuple[str, str]]:
 )
 def placed_in_ram(case: Case) -> Iterator[Found]:
     """Every destination against the memory map and the firmware's places."""
-    ram, taken = case.host.memory.ram, kept(case)
+    ram, taken, whole = case.host.memory.ram, kept(case), _ram(case.host)
     for each in case.handover.segments:
-        for lost in subtract([each.destination], ram)[:1]:
+        missing = () if whole.covers(each.destination) else subtract([each.destination], ram)
+        for lost in missing[:1]:
             yield finding(
                 f"the {each.name} at {each.destination} is no RAM from {lost.start:#x} on:"
                 f" {owner(case, lost.start)}"
@@ -211,6 +214,11 @@ def placed_in_ram(case: Case) -> Iterator[Found]:
         yield finding(f"a page is copied to {at:#x}, and that is {owner_of(case, at)}")
 
 
+@once_a_host
+def _ram(host: Host) -> Cover:
+    return Cover(host.memory.ram)
+
+
 def _no_ram(case: Case, frames: NDArray[np.int64]) -> NDArray[np.int64]:
     """Which frames are not whole pages of RAM."""
     ram = np.zeros(len(frames), np.bool_)
@@ -228,11 +236,11 @@ def _no_ram(case: Case, frames: NDArray[np.int64]) -> NDArray[np.int64]:
 )
 def laid_free(case: Case) -> Iterator[Found]:
     """The handover's pieces and the sources, against everything that the old kernel still uses."""
-    used, free = (_used_in_crash if case.intent.crash else _used)(case.host)
+    used = (_used_in_crash if case.intent.crash else _used)(case.host)
     owners: dict[int, Piece] = {}
     for piece in case.pieces:
         extent = piece.extent
-        if not free.covers(extent):
+        if not used.free.covers(extent):
             yield finding(f"{piece.what} is laid at {extent}, {_taken(case, used, extent)}")
             return
         for frame in extent.pages:
@@ -245,8 +253,16 @@ def laid_free(case: Case) -> Iterator[Found]:
     yield from _sources(case, used, owners)
 
 
-Used = tuple[tuple[Named, ...], Cover]
-"""What may not be taken for a while, and all the rest of RAM."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Used:
+    """What may not be taken for a while, and all the rest of RAM."""
+
+    what: tuple[Named, ...]
+    pages: tuple[range, ...]
+    """The frame numbers of each."""
+    begin: NDArray[np.int64]
+    """The first of each."""
+    free: Cover
 
 
 @once_a_host
@@ -267,14 +283,20 @@ def _all_used(host: Host, kept: tuple[Named, ...]) -> Used:
         *host.crash_notes,
         *kept,
     )
-    return used, Cover(subtract(host.memory.ram, [each.extent for each in used]))
+    pages = tuple(each.extent.pages for each in used)
+    return Used(
+        what=used,
+        pages=pages,
+        begin=np.array([each.start for each in pages], np.int64),
+        free=Cover(subtract(host.memory.ram, [each.extent for each in used])),
+    )
 
 
-def _taken(case: Case, used: tuple[Named, ...], extent: Extent) -> str:
+def _taken(case: Case, used: Used, extent: Extent) -> str:
     """Why an extent is not free."""
     for lost in subtract([extent], case.host.memory.ram)[:1]:
         return f"and {lost.start:#x} is {owner_of(case, lost.start)}"
-    return next(f"over {one.what} {one.extent}" for one in used if one.extent.overlaps(extent))
+    return next(f"over {one.what} {one.extent}" for one in used.what if one.extent.overlaps(extent))
 
 
 def owner_of(case: Case, phys: int) -> str:
@@ -283,7 +305,7 @@ def owner_of(case: Case, phys: int) -> str:
     return "a hole" if kind is None else f"{kind.value} memory"
 
 
-def _sources(case: Case, used: tuple[Named, ...], owners: dict[int, Piece]) -> Iterator[Found]:
+def _sources(case: Case, used: Used, owners: dict[int, Piece]) -> Iterator[Found]:
     """The frames that the new kernel is kept in until it is copied."""
     plan = case.intent
     count = min(len(plan.sources), len(plan.destinations))
@@ -297,9 +319,8 @@ def _sources(case: Case, used: tuple[Named, ...], owners: dict[int, Piece]) -> I
     for frame in hit[:1].tolist():
         yield finding(f"a source is laid at {frame << PAGE_SHIFT:#x}, over {owners[frame].what}")
         return
-    pages = [each.extent.pages for each in used]
-    first = frames.searchsorted(np.array([each.start for each in pages]))
-    for one, its, at in zip(used, pages, first.tolist(), strict=True):
+    first = frames.searchsorted(used.begin)
+    for one, its, at in zip(used.what, used.pages, first.tolist(), strict=True):
         if at < len(frames) and frames[at] < its.stop:
             yield finding(
                 f"a source is laid at {int(frames[at]) << PAGE_SHIFT:#x}, over {one.what} {one.extent}"

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import ModuleType
 
 from tightrope.check.case import Case
@@ -95,16 +96,18 @@ class Rule:
         """Every finding of this rule; none where nobody promised what it asks."""
         promised = self.promise is None or self.promise in case.contract.promises
         if not promised and not self.weak:
-            return
-        for each in self.search(case):
-            yield Finding(
-                rule=self.id,
-                step=self.step if each.step is None else each.step,
-                message=each.message,
-                evidence=each.evidence,
-                mend=self.mend if each.mend is None else each.mend,
-                advice=each.advice or not promised,
-            )
+            return iter(())
+        return map(partial(self._finding, not promised), self.search(case))
+
+    def _finding(self, weak: bool, found: Found) -> Finding:
+        return Finding(
+            rule=self.id,
+            step=self.step if found.step is None else found.step,
+            message=found.message,
+            evidence=found.evidence,
+            mend=self.mend if found.mend is None else found.mend,
+            advice=found.advice or weak,
+        )
 
 
 def rule(
