@@ -218,7 +218,7 @@ def test_long_mode_is_left_when_paging_comes_on_without_lme(
         ("fetch-executable", "clear NX (bit 63)"),
         ("fault-reserved", "clear the reserved bits; this CPU has "),
         ("legal-writes", "change the order or the value"),
-        ("exception", "see what was executed last"),
+        ("exception", "look at what was executed last"),
     ],
 )
 def test_each_kind_of_fault_has_a_mend_of_its_own(which: str, says: str) -> None:
