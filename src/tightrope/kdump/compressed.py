@@ -181,14 +181,15 @@ def _begin(core: Vmcore, out: int, layout: _Layout, how: Packing) -> None:
 def _names(core: Vmcore, bits: int) -> bytes:
     """struct new_utsname: the dead kernel's own, where it is found.
 
-    libkdumpfile, which drgn reads by, takes the machine's name only where no other one is empty.
+    libkdumpfile, which drgn 0.3.0 reads by, takes the machine's name only where system, release and
+    version are there.
     """
     info, machine = core.notes.vmcoreinfo, b"x86_64" if bits == 64 else b"i686"
     try:
         at = int(info["SYMBOL(init_uts_ns)"], 16) + int(info["OFFSET(uts_namespace.name)"])
         said = memory_of(core, find_root(core)).read(at, 6 * 65)
         names = [said[n : n + 65].split(b"\0", 1)[0][:64] for n in range(0, 6 * 65, 65)]
-        if all(names[:4]) and names[4] == machine:
+        if names[0] and names[2] and names[3] and names[4] == machine:
             return b"".join(each.ljust(65, b"\0") for each in names)
     except (LookupError, ValueError, CoreError):
         pass
