@@ -185,7 +185,7 @@ def test_a_region_below_pref_address_would_be_left_by_the_decompressor(paging: P
 def test_a_kernel_that_cannot_be_moved_into_the_region() -> None:
     err = refused(small_kernel(relocatable=False), example())
     assert err.field == "pref_address"
-    assert "which is not all the crash region [0x33000000, 0x43000000)" in str(err)
+    assert "and not all of that is the crash region [0x33000000, 0x43000000)" in str(err)
 
 
 def test_the_first_mib_is_nobodys_even_where_the_region_has_it() -> None:

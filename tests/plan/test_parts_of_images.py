@@ -91,14 +91,14 @@ def test_a_hole_between_two_parts_need_not_be_ram() -> None:
     ]
     for lies in (0xA0000, 0x9F000):
         wrong = image.read(elf(low, Segment(lies, CODE), bits=32, entry=lies), "kernel")
-        with pytest.raises(PlanError, match="which is not all RAM"):
+        with pytest.raises(PlanError, match="and not all of that is RAM"):
             prepare(wrong, old, Request())
 
 
 def test_linux_wants_all_memory_between_its_parts() -> None:
     parts = (Segment(0x9000, b"low"), Segment(MIB, CODE))
     read = image.read(elf(*parts, bits=32, entry=MIB, notes=LINUX), "vmlinux")
-    with pytest.raises(PlanError, match="which is not all RAM"):
+    with pytest.raises(PlanError, match="and not all of that is RAM"):
         prepare(read, host.read(host.example(), "example"), Request())
 
 
