@@ -97,13 +97,18 @@ def test_a_guest_that_leaves_is_seen_step_by_step_and_comes_up(
 ) -> None:
     said: list[Passed] = []
     by_image = (flavour, how) == ("amd64-7.3", "tools")  # --from, of a kernel that KASLR has moved
+    # Without its digest kexec-tools' purgatory is soon walked.
+    quick = (flavour, how) in (("amd64", "panic"), (NARROW, "tools"), (NARROW, "panic"))
+    walk = quick or how == "file"
     with case(guest_of(flavour), how) as guest:
+        if quick:
+            guest.do(load("-i", *LOADS[how]))
         with guest.attached() as attached:
             guest.say(leaves(how))
             got = watch(
                 attached,
                 old=debian_kernel(flavour).read_bytes() if by_image else None,
-                walk=how == "file" or (flavour, how) == (NARROW, "tools"),
+                walk=walk,
                 console=str(guest.console),
                 said=said.append,
             )
@@ -115,6 +120,7 @@ def test_a_guest_that_leaves_is_seen_step_by_step_and_comes_up(
     assert [each.what for each in blackout(got)] == ["copy", "digest", "unpack", "first line"]
     verdict = got.verdict
     assert (verdict.outcome, verdict.findings) == (Outcome.HOLDS, ())
+    assert (verdict.run.stop is Stop.ENTRY) is walk
     assert got.ended is None
     assert tuple(said) == got.passed
     names = ", ".join(each.name for each in got.passed)
@@ -184,6 +190,7 @@ def test_a_xen_that_leaves_is_seen_step_by_step_and_linux_comes_up(
     else:
         assert [each.what.split("'")[0] for each in built.host.crash_notes] == [
             "CPU 0",
+            "CPU 1",
             "vmcoreinfo of Xen",
         ]
 

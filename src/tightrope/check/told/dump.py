@@ -22,7 +22,7 @@ from tightrope.check.told.memory import Garbled
 from tightrope.check.told.reading import AsLoaded, told_as_loaded, told_at_entry
 from tightrope.errors import MachineError
 from tightrope.memory import Extent, subtract, union
-from tightrope.model import Step, Stop, Trees
+from tightrope.model import Host, Step, Stop, Trees
 
 FIRST_MIB = Extent(0, 1 << 20)
 
@@ -146,6 +146,7 @@ def dump_has_notes(case: Case) -> Iterator[Found]:
         )
 
 
+LARGE_PAGE = 2 << 20
 REACH_32 = 1 << 36
 """64 GiB: what a 32-bit kernel has addresses for, with PAE (Linux MAXMEM; 4 GiB without)."""
 
@@ -225,7 +226,7 @@ def _memory(case: Case, header: elf.CoreHeader) -> Iterator[str]:
     taken = [FIRST_MIB] + ([host.crash_region] if host.crash_region else [])
     ram = subtract(host.memory.ram, [*taken, *(each.extent for each in host.crash_memory)])
     saved = _within(host.memory.ram, [each.source for each in case.intent.backup])
-    mapped = [each for each in loads if not (each.old == text and each.virt == host.text.virt)]
+    mapped = [each for each in loads if not _of_text(each, text, host)]
     said = union(each.old for each in mapped)
     for extent in subtract([*ram, *saved], said)[:1]:
         yield f"it leaves out {extent}"
@@ -240,6 +241,15 @@ def _memory(case: Case, header: elf.CoreHeader) -> Iterator[str]:
         nowhere = (0, 0xFFFF_FFFF, 0xFFFF_FFFF_FFFF_FFFF)
         if each.virt != virt and (there or each.virt not in nowhere):
             yield f"{each.phys:#x} is said to be mapped at {each.virt:#x}, and is at {virt:#x}"
+
+
+def _of_text(row: elf.HeaderRow, text: Extent, host: Host) -> bool:
+    """The row of the kernel's own mapping; kexec-tools' ends where its bss does, in a last page."""
+    if row.old == text and row.virt == host.text.virt:
+        return True
+    distance = host.text.virt - text.start
+    near = row.old.start == text.start and text.end <= row.old.end < text.end + LARGE_PAGE
+    return near and row.virt - row.phys == distance != host.direct_map.virt
 
 
 def _within(extents: tuple[Extent, ...], inside: list[Extent]) -> tuple[Extent, ...]:

@@ -35,6 +35,8 @@ TYPES: Mapping[RegionKind, int] = {
 }
 NAMES = {number: kind.value for kind, number in TYPES.items()}
 FIRST_MIB = Extent(0, 1 << 20)
+BEYOND_32 = Extent(1 << 36, 1 << 52)
+"""What a 32-bit kernel has no addresses for, with PAE (SDM 4.4)."""
 
 
 def map_problems(case: Case, told: Told, memory: Memory) -> Iterator[str]:
@@ -84,7 +86,9 @@ def _matters(case: Case, number: int, extents: Sequence[Extent]) -> tuple[Extent
         ]
         return tuple(each for each in subtract(extents, kept) if _whole(each))
     if number == RESERVED and case.host.crash_region is not None:
-        return subtract(extents, [case.host.crash_region])
+        # A 32-bit loader has no numbers for what lies beyond PAE's reach.
+        far = [BEYOND_32] if case.loaded.narrow else []
+        return subtract(extents, [case.host.crash_region, *far])
     return tuple(extents)
 
 

@@ -91,8 +91,8 @@ def observed(
     old = found.host
     if isinstance(kernel, GuestKernel):
         # A crash kernel is told of what /proc/iomem has, others of what the firmware said.
-        if kernel.width.bits == 64 and not image.crash:
-            old = replace(old, memory=resources.firmware_map(memory, kernel))
+        if not image.crash:
+            old = replace(old, memory=resources.firmware_map(memory, kernel, old.memory))
         if kernel.found.convention is Convention.LINUX_I386:
             old = replace(old, relocation=None)  # V is the control page in the direct map
     loaded = _loaded(memory, kernel, image, datas)
@@ -315,11 +315,14 @@ def _call(
     order = kernel.participant.contract.array
     words = [memory.word(kernel.mmu, array + size * number, size) for number in range(len(order))]
     by = dict(zip(order, words, strict=True))
-    return (
-        by[Given.TABLE_A],
-        Phys(by[Given.SWAP_PAGE]),
-        (Extent.sized(phys, size * len(order)),),
-    )
+    laid = [Extent.sized(phys, size * len(order))]
+    stacked = sum(at.startswith("rsp+") for at in kernel.participant.contract.arguments)
+    if stacked:  # above the return address
+        above = memory.where(kernel.mmu, registers.general["rsp"] + size)
+        if above is None:
+            raise MachineError("the guest's stack is not mapped")
+        laid.append(Extent.sized(above, size * stacked))
+    return by[Given.TABLE_A], Phys(by[Given.SWAP_PAGE]), tuple(laid)
 
 
 def _code(kernel: GuestKernel | GuestXen, page: bytes) -> bytes:

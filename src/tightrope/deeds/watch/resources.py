@@ -50,9 +50,18 @@ def listed(memory: GuestMemory, kernel: GuestKernel) -> Iterator[str]:
         todo += [(sibling, depth), (child, depth + 1)]
 
 
-def firmware_map(memory: GuestMemory, kernel: GuestKernel) -> MemoryMap:
+def firmware_map(memory: GuestMemory, kernel: GuestKernel, printed: MemoryMap) -> MemoryMap:
     """What the firmware told the old kernel (struct e820_table, asm/e820/types.h): loaders read
-    that, and not what the old kernel made of it."""
+    that, and not what the old kernel made of it.
+
+    A 32-bit one has no symbol for it: there it is what /proc/iomem would print, with the page that
+    the kernel has taken for itself (trim_bios_range() in arch/x86/kernel/setup.c).
+    """
+    if kernel.width.bits == 32:
+        first = Extent(0, PAGE_SIZE)
+        rows = [(each.extent, each.kind) for each in printed if each.extent != first]
+        taken = [(first, RegionKind.RAM)] if len(rows) < len(printed.regions) else []
+        return MemoryMap(regions([*taken, *rows]))
     at = memory.word(kernel.mmu, kernel.address("e820_table_firmware"))
     count = int.from_bytes(memory.virt(kernel.mmu, at, 4), "little")
     if not 0 < count <= MOST_ROWS:

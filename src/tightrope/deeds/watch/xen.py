@@ -94,7 +94,8 @@ def find_xen(memory: GuestMemory, mmu: Mmu, image: Buffer | None, source: str) -
     given = None if image is None else vmlinux.hypervisor(image, source)
     if image is not None and given is None:
         raise ImageError("is no Xen, and the guest runs under one", source=source)
-    known = _symbols(data) if given is None else _of_image(given, source)
+    own = _symbols(data)
+    known = own if given is None else _of_image(given, source)
     if known is None:
         raise BadInput(
             "runs under a Xen whose symbols cannot be read: give its image with --from",
@@ -102,7 +103,8 @@ def find_xen(memory: GuestMemory, mmu: Mmu, image: Buffer | None, source: str) -
         )
     linked = (LinkedSegment(virt=Virt(text), data=data),)
     code = xen.find(linked, f"{SOURCE}'s Xen")
-    if given is not None and xen.find(given, source).page != code.page:
+    other = given is not None and xen.find(given, source).code != code.code
+    if other or (own is not None and own.names != known.names):
         raise ImageError("is not the Xen that the guest runs", source=source, field="kexec_reloc")
     return GuestXen(
         mmu=mmu,

@@ -23,6 +23,8 @@ from tightrope.x86.cpu import EFER_LMA, flat_descriptor
 
 SCRATCH = 0x1000
 """The linear address of a gdt that is there only while registers are set up."""
+DPL = 45
+"""The lowest bit of a descriptor's privilege level (SDM figure 3-8)."""
 LIMIT = 0xFFFF
 """Its limit: a hypervisor's selectors are above 0xe000.  All its pages are one, seen again and
 again."""
@@ -62,6 +64,8 @@ class AtCall:
         for name, selector in registers.segments.items():
             if selector & ~7:
                 flat = flat_descriptor(code=name == "cs", bits=bits if name == "cs" else 32)
+                # A 32-bit kernel keeps a process's gs, and ring 3's selector takes ring 3's segment.
+                flat |= (selector & 3) << DPL
                 view[selector & 0xFF8 :][:8] = flat.to_bytes(8, "little")
         self._scratch = page
         try:
