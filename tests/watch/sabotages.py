@@ -96,7 +96,9 @@ class Standing:
     def again(self) -> Iterator[tuple[Attached, Call]]:
         """As it stood; its memory is read anew."""
         with case(self.guest, self.state, run=False), self.guest.attached() as attached:
-            yield attached, replace(self.call, memory=GuestMemory(attached))
+            memory = GuestMemory(attached)
+            memory.in_use(self.call.kernel.mmu)
+            yield attached, replace(self.call, memory=memory)
 
 
 def standing(guest: Guest, how: str) -> Standing:

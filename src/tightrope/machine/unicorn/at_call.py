@@ -64,7 +64,7 @@ class AtCall:
         for name, selector in registers.segments.items():
             if selector & ~7:
                 flat = flat_descriptor(code=name == "cs", bits=bits if name == "cs" else 32)
-                # A 32-bit kernel keeps a process's gs, and ring 3's selector takes ring 3's segment.
+                # A 32-bit kernel keeps a process's gs: ring 3's selector takes ring 3's segment.
                 flat |= (selector & 3) << DPL
                 view[selector & 0xFF8 :][:8] = flat.to_bytes(8, "little")
         self._scratch = page
