@@ -16,7 +16,7 @@ from tightrope.deeds.explain import explain
 from tightrope.model.corpse import LogKind, Phase
 
 WATCHED = REPOSITORY / "docs/reality/watched.jsonl"
-OLD = ("amd64", "amd64-7.3", "xen-amd64")
+OLD = ("amd64", "amd64-7.3", "xen-amd64", "686-pae")
 CASES = [(old, how, change) for old in OLD for how in ways(old) for change in changes(old, how)]
 
 
