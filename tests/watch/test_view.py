@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tests.rehearse.runs import sound
+from tightrope.check import laid
 from tightrope.memory import Virt
 from tightrope.model import Finding, Outcome, Step
 from tightrope.model.watched import Watched
@@ -48,6 +49,14 @@ def test_what_is_wrong_is_shown_whole_and_no_advice_is_no_line() -> None:
     said, _ = shown(findings=(weak("rule-c", advice=False),))
     assert "what rule-c has to say" in said
     assert "weak in this kernel" not in said
+
+
+def test_a_verdict_without_a_walk_says_so() -> None:
+    said, value = shown()
+    assert "not walked" not in said
+    run, _ = laid(value.verdict.handover)
+    unwalked = replace(value, verdict=replace(value.verdict, run=run))
+    assert "not walked on the emulator" in text.text(VIEW.sheet(unwalked))
 
 
 def test_the_page_has_the_rules_asked_with_their_sources_and_text_has_not() -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TypedDict
 
-from tightrope.model import Outcome
+from tightrope.model import Outcome, Stop
 from tightrope.model.sheet import Column, Line, Section, Sheet, Span, Table, Text, Tone
 from tightrope.model.watched import Watched
 from tightrope.views import rehearsal, words
@@ -35,6 +35,7 @@ def sheet(value: Watched) -> Sheet:
         *inner.sections[:first],
         *_seen(value),
         *_advice(value),
+        *_unwalked(value),
         *inner.sections[first:],
     )
     return Sheet(sections, headline=headline(value))
@@ -72,6 +73,14 @@ def _advice(value: Watched) -> Iterator[Section]:
     rules = ", ".join(dict.fromkeys(each.rule for each in value.verdict.advice))
     if rules:
         said = f"weak in this kernel's own code, and nothing fell by it (tightrope rules): {rules}"
+        yield Section(None, (Line(said),))
+
+
+def _unwalked(value: Watched) -> Iterator[Section]:
+    """A verdict without a walk says so, whoever left it out."""
+    run = value.verdict.run
+    if run.stop is Stop.LIMIT and not run.instructions:
+        said = "not walked on the emulator: what lies in memory was checked, and no more"
         yield Section(None, (Line(said),))
 
 
