@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,7 @@ from tests.conftest import REPOSITORY
 from tightrope.check import RULES
 from tightrope.cli import main
 from tightrope.deeds.doctor import doctor
+from tightrope.host import example
 from tightrope.model.glossary import TERMS
 from tightrope.sabotage import SABOTAGES
 
@@ -39,6 +41,7 @@ def test_a_word_that_is_none_is_told_its_neighbours(capsys: pytest.CaptureFixtur
             "39 sabotages: `tightrope rehearse --shipped --sabotage NAME`",
         ),
         ("tables --shipped", "3 trees for the shipped kernel on the default host"),
+        ("doctor", "Rehearsals can be done here"),
     ],
 )
 def test_quietly_what_has_no_verdict_says_what_it_is(
@@ -46,6 +49,17 @@ def test_quietly_what_has_no_verdict_says_what_it_is(
 ) -> None:
     [line] = said(capsys, *typed.split(), "-q").splitlines()
     assert line.startswith(answer)
+
+
+def test_a_host_file_is_answered_in_one_line_and_as_a_page(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, page = tmp_path / "host.toml", tmp_path / "host.html"
+    path.write_text(example())
+    [line] = said(capsys, "host", "check", str(path), "-q", "--html", str(page)).splitlines()
+    assert line.startswith(f"{path} is a host: x86_64, 4.0 GiB of RAM")
+    assert line.endswith("; no field names a source")
+    assert "no field names a source" in page.read_text()
 
 
 @pytest.mark.parametrize(

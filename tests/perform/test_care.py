@@ -23,7 +23,7 @@ from tightrope.errors import BadInput, PerformError
 from tightrope.perform.linux import kept as kept_room
 from tightrope.perform.linux.kdump import LOADERS, Again
 from tightrope.perform.linux.kept import Kept
-from tightrope.perform.linux.kexec import LinuxKexec
+from tightrope.perform.linux.kexec import LinuxKexec, told
 from tightrope.perform.linux.lock import NAME, locked, open_for_writing
 from tightrope.perform.linux.readback import disagreements
 from tightrope.perform.linux.refusals import UNSEEN
@@ -311,3 +311,17 @@ def test_a_jump_that_live_update_may_refuse_at_its_end_says_so_before() -> None:
     linux.files[path] = linux.files[path] + b"CONFIG_LIVEUPDATE=y\n"
     (caution,) = LinuxKexec(linux, linux.file).cautions()
     assert "refuses the jump at its end" in caution
+
+
+@pytest.mark.parametrize(
+    ("file", "status", "deed"), [(b"1\n", "yes", "jump"), (None, "not known", "ask for the jump")]
+)
+def test_exec_says_no_more_than_status_knows(file: bytes | None, status: str, deed: str) -> None:
+    linux = FakeLinux()
+    linux.files.pop("/sys/kernel/kexec_loaded")
+    if file is not None:
+        linux.files["/sys/kernel/kexec_loaded"] = file
+    kexec = LinuxKexec(linux, linux.file)
+    assert f"loaded          {status}" in told(kexec.state())
+    assert kexec.deed == f"{deed}, by {kexec.way}"
+    assert ["is not known" in each for each in kexec.cautions()] == [True] * (file is None)

@@ -31,6 +31,17 @@ def as_json(group: ArgumentParser | argparse._ArgumentGroup) -> None:
     group.add_argument("--json", action="store_true", help="one JSON object instead of text")
 
 
+def answered(group: ArgumentParser | argparse._ArgumentGroup) -> None:
+    """`--json`, and `-q` for who needs the answer alone."""
+    as_json(group)
+    quiet(group)
+
+
+def quiet(group: ArgumentParser | argparse._ArgumentGroup) -> None:
+    """`-q`."""
+    group.add_argument("-q", "--quiet", action="store_true", help="the answer alone, on one line")
+
+
 def shown(group: ArgumentParser | argparse._ArgumentGroup) -> None:
     """How much of a result is shown, and as what: `--json`, `--html`, `-v`, `-q`."""
     as_json(group)
@@ -43,7 +54,7 @@ def shown(group: ArgumentParser | argparse._ArgumentGroup) -> None:
     group.add_argument(
         "-v", "--verbose", action="store_true", help="all that was seen, not only what is needed"
     )
-    group.add_argument("-q", "--quiet", action="store_true", help="the answer alone, on one line")
+    quiet(group)
     force(group)
 
 

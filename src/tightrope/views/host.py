@@ -84,19 +84,28 @@ def assumptions(host: Host) -> Iterator[str]:
 
 def sheet(host: Host) -> Sheet:
     """A host as `host check` shows it."""
-    return Sheet((Section(None, tuple(Line(each) for each in _lines(host))),))
+    lines = tuple(Line(each) for each in _lines(host))
+    return Sheet((Section(None, lines),), headline=headline(host))
+
+
+def headline(host: Host) -> str:
+    """What it describes, and how many of its fields nothing says."""
+    where = "in the direct map" if host.relocation is None else f"{host.relocation:#x}"
+    assumed = words.count(len(host.assumed()), "assumed field") if host.facts else ""
+    known = f"; {assumed or 'no field names a source'}"
+    return (
+        f"{host.source} is a host: {host.paging.value}, {words.size(_ram(host))} of RAM,"
+        f" V {where}{known}"
+    )
 
 
 def _lines(host: Host) -> Iterator[str]:
-    where = "in the direct map" if host.relocation is None else f"{host.relocation:#x}"
-    ram = words.size(_ram(host))
-    yield f"{host.source} is a host: {host.paging.value}, {ram} of RAM, V {where}"
     for basis, what in ((Basis.READ, "read from"), (Basis.DERIVED, "derived from")):
         for each in host.facts:
             if each.basis is basis:
                 yield f"  {each.field:{FIELD}} {what} {each.source}"
     if not host.facts:
-        yield "  Every field is as whoever wrote it knows it."
+        yield "  Nothing says where the fields come from: they are as good as whoever wrote them knew."
     yield from assumptions(host)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 
-from tightrope.cli.arguments import as_json
+from tightrope.cli.arguments import answered
 from tightrope.cli.command import FINDING, HOLDS, command
 from tightrope.cli.show import show
 
@@ -13,10 +13,10 @@ from tightrope.cli.show import show
     "doctor",
     help="what this computer has of what tightrope uses, and what each missing part costs",
     description="Exit status 1: a rehearsal on the emulator cannot be done here.",
-    takes=(as_json,),
+    takes=(answered,),
     examples=(
         "tightrope doctor",
-        "tightrope doctor --json",
+        "tightrope doctor -q",
     ),
 )
 def doctor(options: Namespace) -> int:

@@ -7,9 +7,9 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from tightrope.cli import files, outputs
-from tightrope.cli.arguments import as_json, force, interfaces, modes
+from tightrope.cli.arguments import force, interfaces, modes, shown
 from tightrope.cli.command import HOLDS, command
-from tightrope.cli.show import show
+from tightrope.cli.show import ready, show
 from tightrope.cli.values import number, path, region
 from tightrope.errors import BadInput
 
@@ -135,7 +135,7 @@ def capture(options: Namespace) -> int:
 def checked(parser: ArgumentParser) -> None:
     """Which file."""
     parser.add_argument("host", metavar="FILE", help="a host file")
-    as_json(parser)
+    shown(parser)
 
 
 @command(
@@ -144,12 +144,13 @@ def checked(parser: ArgumentParser) -> None:
     takes=(checked,),
     examples=(
         "tightrope host check old.toml",
-        "tightrope host check old.toml --json",
+        "tightrope host check old.toml -q",
     ),
 )
 def check(options: Namespace) -> int:
     from tightrope.views.host import VIEW
 
+    ready(options, [options.host])
     show(options, VIEW, files.host_file(options.host))
     return HOLDS
 

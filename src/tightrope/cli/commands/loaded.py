@@ -48,7 +48,7 @@ def jump(options: Namespace) -> int:
     way, cautions = kexec.way, kexec.cautions()
     for each in cautions:
         print(f"tightrope: {each}", file=sys.stderr)
-    jumping = really(options, f"jump, by {way}")
+    jumping = really(options, kexec.deed)
     if options.json:
         # Before the jump: where it works nothing is said behind it.
         printed("exec", {"way": way, "cautions": [*cautions], "jumping": jumping})

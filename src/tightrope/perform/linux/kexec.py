@@ -146,9 +146,9 @@ class LinuxKexec:
         found, state = [], self.state()
         if state.loaded is None:
             found.append(
-                "no file says whether anything is loaded: where nothing is, the jump is refused"
+                "whether anything is loaded is not known: where nothing is, the jump is refused"
                 if self.way == "reboot(2)"
-                else "no file says whether anything is loaded: where nothing is, systemctl loads"
+                else "whether anything is loaded is not known: where nothing is, systemctl loads"
                 " the boot loader's default by itself, or refuses"
             )
         if state.live_update:
@@ -158,6 +158,12 @@ class LinuxKexec:
                 " firmware, or stands still where nobody asks for that"
             )
         return tuple(found)
+
+    @property
+    def deed(self) -> str:
+        """What `exec` does here, as far as it is known whether there is anything to jump into."""
+        loaded = self.state().loaded is True
+        return f"{'jump' if loaded else 'ask for the jump'}, by {self.way}"
 
     def refuse_jump(self) -> None:
         """Raise BadInput where nothing is loaded."""
