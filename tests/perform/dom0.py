@@ -163,9 +163,11 @@ class Guest:
         """A file in the guest, through a place on the disk that it has not read before; its path."""
         blocks = -(-len(data) // MIB)
         os.pwrite(self.disk.descriptor, data, self.used)
-        copy = f"dd if=/dev/nvme0n1 bs=1M skip={self.used // MIB} count={blocks} 2>/dev/null"
+        copy = (
+            f"dd if=/dev/nvme0n1 of={name} bs=1M skip={self.used // MIB} count={blocks} 2>/dev/null"
+        )
         self.used += blocks * MIB
-        status, lines = self.do(f"{copy} | head -c {len(data)} > {name}")
+        status, lines = self.do(f"{copy} && truncate -s {len(data)} {name}")
         if status:
             raise AssertionError(f"{name} did not get into the guest: {lines}")
         return name

@@ -69,10 +69,7 @@ def _contents() -> dict[str, tuple[int, bytes]]:
         if source.exists():
             out[str(name.with_suffix(".pyc"))] = 0o100644, build.compiled(source)
     paths = ["/home/src", f"/{library}", f"/{library}/lib-dynload"]
-    for name in ("tightrope", "python"):
-        command = build.COMMAND.format(python="/usr/bin/python", paths=paths)
-        out[f"bin/{name}"] = 0o100755, command.encode()
-    return out
+    return out | build.commands("/usr/bin/python", paths)
 
 
 def initramfs(files: dict[str, bytes]) -> bytes:

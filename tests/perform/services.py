@@ -81,7 +81,7 @@ def _contents() -> Mapping[str, tuple[int, bytes]]:
             lacking(f"no {each} here: run scripts/system-packages")
         out[str(each)[1:]] = 0o100755, each.read_bytes()
     for each in build.libraries(*PROGRAMS):
-        out[str(each)[1:]] = 0o100755, each.read_bytes()
+        out.setdefault(str(each)[1:], (0o100755, each.read_bytes()))
     for pattern in UNITS:
         for each in (SYSTEMD / "system").glob(pattern):
             out[f"lib/systemd/system/{each.name}"] = 0o100644, each.read_bytes()

@@ -28,6 +28,7 @@ from tightrope.model import OnDamage, Outcome, SegmentRole, Verdict
 from tightrope.perform import load_file
 from tightrope.plan import Request
 
+FLAVOUR = "cloud-amd64"
 MEBIBYTES = 640
 LINE = f"{QUIET} tightrope.chain=of-three"
 E820_COUNT, E820_TABLE, E820_ROW = 0x1E8, 0x2D0, 20
@@ -63,7 +64,7 @@ print("status", status, "loaded", open("/sys/kernel/kexec_loaded").read().strip(
 @cache
 def rehearsed() -> Verdict:
     """Debian's kernel from itself, through its own relocation code, with a purgatory."""
-    path = debian_kernel("amd64")
+    path = debian_kernel(FLAVOUR)
     code = old_kernel.read(path.read_bytes(), path.name)
     old = host.read(host.example(pc=MEBIBYTES), "a PC")
     request = Request(
@@ -101,8 +102,8 @@ def said(guest: BareLinux, command: str) -> list[str]:
 
 def fetched(guest: BareLinux, name: str, at: int, size: int) -> None:
     """A file from the disk, where `put` of an earlier kernel has left it."""
-    dd = f"dd if=/dev/nvme0n1 bs=1M skip={at // MIB} count={-(-size // MIB)} 2>/dev/null"
-    said(guest, f"{dd} | head -c {size} > {name}")
+    dd = f"dd if=/dev/nvme0n1 of={name} bs=1M skip={at // MIB} count={-(-size // MIB)} 2>/dev/null"
+    said(guest, f"{dd} && truncate -s {size} {name}")
 
 
 def look_at_the_entry(guest: BareLinux, verdict: Verdict) -> None:
@@ -146,7 +147,7 @@ def test_three_kernels_one_plan_and_a_damaged_one(tmp_path: Path) -> None:
     good, bad = load_file.write(load), load_file.write(damaged(load, verdict))
     script = tmp_path / "interrupted.py"
     script.write_text(INTERRUPTED)
-    with BareLinux(mebibytes=MEBIBYTES, files=(("interrupted.py", script),)).up() as guest:
+    with BareLinux(FLAVOUR, mebibytes=MEBIBYTES, files=(("interrupted.py", script),)).up() as guest:
         place = guest.used
         guest.put("plan", good)
         second = guest.used

@@ -1,6 +1,6 @@
 """Kernels of 32 bits leave for one another and for one of 64: the calls are those of a process of 32 bits.
 
-    686 --plan--> 686-pae --plan--> amd64
+    686 --plan--> 686-pae --plan--> cloud-amd64
 
 Each plan was rehearsed here through the leaving kernel's own relocation code; the first one's initrd has the
 second one in it.
@@ -42,7 +42,7 @@ def planned(old: str, new: str, paging: Paging, initrd: bytes, words: str) -> by
 def test_a_chain_of_32_bits_ends_in_64() -> None:
     word = token()
     words = f"{QUIET} tightrope.token={word}"
-    second = planned("686-pae", "amd64", Paging.PAE, wide_initramfs("amd64"), words)
+    second = planned("686-pae", "cloud-amd64", Paging.PAE, wide_initramfs("amd64"), words)
     carried = gzip.compress(narrow.initramfs({"plan": second}), 1)
     first = planned("686", "686-pae", Paging.I386, carried, QUIET)
     with narrow.NarrowLinux("686", {"plan": first}, MEBIBYTES).up() as guest:
@@ -58,4 +58,4 @@ def test_a_chain_of_32_bits_ends_in_64() -> None:
                 guest.pc.say("tightrope exec --really\n")
                 guest.wait(guest.greeting)
         said = userspace_after(guest, "tightrope exec --really", word)
-    assert said == f"tightrope: userspace {word} {release('amd64')} x86_64"
+    assert said == f"tightrope: userspace {word} {release('cloud-amd64')} x86_64"
