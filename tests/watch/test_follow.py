@@ -15,7 +15,7 @@ from tests.rehearse.runs import sound
 from tightrope.deeds.watch.console import Console
 from tightrope.deeds.watch.follow import AT_ONCE, Followed, Place, follow, places
 from tightrope.deeds.watch.stuck import stuck
-from tightrope.errors import BadInput
+from tightrope.errors import BadInput, MachineError
 from tightrope.machine.attached import Attached
 from tightrope.model import Handover
 
@@ -171,6 +171,32 @@ def test_a_guest_that_goes_in_circles_is_told_at_once() -> None:
 def test_a_reset_is_told_as_what_it_was() -> None:
     got = followed(Scripted(stops()[0], ended="RESET"))
     assert got.ended == "the machine was reset: a triple fault, where nobody asked for it"
+
+
+class Ends(Scripted):
+    """A guest whose QEMU ends while it is being stopped, as one with -no-reboot does by a reset."""
+
+    def __init__(self, ended: str | None) -> None:
+        super().__init__(stops()[0], None)
+        self.became: str | None = None
+        self.becomes = ended
+
+    def stop(self) -> None:
+        self.became = self.becomes
+        raise MachineError("QEMU has closed its gdb socket, or has ended")
+
+    def ended(self) -> str | None:
+        return self.became
+
+
+def test_a_guest_that_ends_just_before_it_is_looked_at_is_told_and_what_fails_is_not_hidden() -> (
+    None
+):
+    got = followed(Ends("SHUTDOWN"))
+    assert len(got.passed) == 1
+    assert (got.ended or "").startswith("the machine was reset or shut down")
+    with pytest.raises(MachineError, match="closed its gdb socket"):
+        followed(Ends(None))
 
 
 # ---------------------------------------------------------------------------------- the console

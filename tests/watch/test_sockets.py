@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tightrope.cli import main
+from tightrope.errors import MachineError
 from tightrope.machine import wire
 from tightrope.machine.attached import guest as attached_guest
 from tightrope.machine.attached import sockets
@@ -92,8 +93,8 @@ def test_a_stub_that_another_debugger_is_on(
 
 
 @pytest.fixture
-def standing(tmp_path: Path) -> Iterator[tuple[str, str]]:
-    """QMP and gdb of a real QEMU whose machine has not begun."""
+def started(tmp_path: Path) -> Iterator[tuple[str, str, subprocess.Popen[bytes]]]:
+    """QMP and gdb of a real QEMU whose machine has not begun, and the process."""
     qmp, gdb = str(tmp_path / "q"), str(tmp_path / "g")
     words = ["qemu-system-x86_64", "-S", "-nodefaults", "-display", "none", "-accel", "tcg"]
     for option, path in (("-qmp", qmp), ("-gdb", gdb)):
@@ -104,8 +105,30 @@ def standing(tmp_path: Path) -> Iterator[tuple[str, str]]:
             assert process.poll() is None
             assert time.monotonic() < limit
             time.sleep(0.05)
-        yield qmp, gdb
+        yield qmp, gdb, process
         process.kill()
+
+
+@pytest.fixture
+def standing(started: tuple[str, str, subprocess.Popen[bytes]]) -> tuple[str, str]:
+    """Its two sockets."""
+    return started[:2]
+
+
+def test_a_guest_that_is_gone_while_it_is_stopped_has_ended(
+    started: tuple[str, str, subprocess.Popen[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attached_guest, "ANSWER_SECONDS", 60.0)
+    monkeypatch.setattr(attached_guest, "GREET_SECONDS", 60.0)
+    qmp, gdb, process = started
+    with attached_guest.Attached(qmp, gdb) as guest:
+        assert guest.go(seconds=0.05) is False
+        assert guest.ended() is None
+        process.kill()
+        process.wait()
+        with pytest.raises(MachineError, match="has ended"):
+            guest.stop()
+        assert guest.ended() == attached_guest.GONE
 
 
 def test_a_real_stub_that_another_debugger_is_on_is_left_to_it(

@@ -62,7 +62,13 @@ def leave(kernel: Path, new: Path, how: Leaving) -> Watched:
 
 def _watched(attached: Attached, guest: Started, how: Leaving) -> Watched:
     guest.say(b"\n")
-    return watch(attached, limit=how.limit, walk=how.walk, console=str(guest.console))
+    return watch(
+        attached,
+        limit=how.limit,
+        follow_limit=how.limit,
+        walk=how.walk,
+        console=str(guest.console),
+    )
 
 
 def _refused(text: str) -> str:

@@ -185,6 +185,7 @@ def watch(
     old_source: str = "--from",
     new: Image | None = None,
     limit: float = LIMIT,
+    follow_limit: float = FOLLOW_SECONDS,
     walk: bool = True,
     stop_on_finding: bool = False,
     console: str | None = None,
@@ -196,7 +197,8 @@ def watch(
 
     `old` is the image of the kernel that it runs, `new` the one that it will enter; without
     them what is in its memory has to do.  `walk`: the handover is walked on the emulator before
-    it is let go.  `console`: the file that QEMU writes the guest's console to, for the first line.
+    it is let go.  `limit` and `follow_limit`: seconds that it is waited for, and then followed, at
+    most.  `console`: the file that QEMU writes the guest's console to, for the first line.
     `waiting` is told of the kernel that was found, once a breakpoint is at its kexec.
     Raises BadInput when it never comes, or where the guest is none that can be watched.
     """
@@ -216,7 +218,7 @@ def watch(
                 guest,
                 verdict.handover,
                 begun=call.spent,
-                seconds=FOLLOW_SECONDS,
+                seconds=follow_limit,
                 said=said,
                 console=heard,
             )

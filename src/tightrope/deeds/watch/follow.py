@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 
 from tightrope.deeds.watch.console import Console
 from tightrope.deeds.watch.stuck import stuck
+from tightrope.errors import MachineError
 from tightrope.machine.attached import Attached
 from tightrope.model import Handover, SegmentRole, Step
 from tightrope.model.watched import Heard, Passed
@@ -126,11 +127,7 @@ class Follower:
             if self._run(min(LOOK_SECONDS, limit - self.spent)):
                 return self.guest.raw()
             if self.ended is None and self.spent < limit:
-                self.guest.stop()
-                registers = self.guest.raw()
-                what = stuck(self.guest, registers, self.built.host.cpu.physical_bits)
-                if what is not None:
-                    self.ended = f"it {what} at {_at(self.built, registers['rip'])}"
+                self.ended = self._looked_at()
             if self.ended is not None:
                 return None
         self.guest.stop()
@@ -138,13 +135,31 @@ class Follower:
         self.ended = f"it was followed for {limit:.0f} s, and is at {at}"
         return None
 
+    def _looked_at(self) -> str | None:
+        """Why it comes no further, by a look at where it stands; None where it may.
+
+        With -no-reboot a QEMU ends by a reset, which may be just before it is stopped.
+        """
+        try:
+            self.guest.stop()
+            registers = self.guest.raw()
+            what = stuck(self.guest, registers, self.built.host.cpu.physical_bits)
+        except MachineError:
+            if self.guest.ended() is None:
+                raise
+            return self._reset()
+        return None if what is None else f"it {what} at {_at(self.built, registers['rip'])}"
+
+    def _reset(self) -> str | None:
+        reset = self.guest.ended()
+        return None if reset is None else ENDS.get(reset, f"QEMU says {reset}")
+
     def _run(self, seconds: float) -> bool:
         started = time.monotonic()
         stopped = self.guest.go(seconds=seconds)
         self.spent += time.monotonic() - started
         if not stopped:
-            reset = self.guest.ended()
-            self.ended = None if reset is None else ENDS.get(reset, f"QEMU says {reset}")
+            self.ended = self._reset()
         return stopped
 
     def listen(self, limit: float) -> Heard | None:

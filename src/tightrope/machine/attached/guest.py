@@ -307,7 +307,8 @@ class Attached:
 
     def ended(self) -> str | None:
         """What became of the guest: RESET, SHUTDOWN; None while it runs."""
-        return next((each for each in self.events if each in RESETS), None)
+        told = next((each for each in self.events if each in RESETS), None)
+        return GONE if told is None and (self._gdb.lost or self._qmp.lost) else told
 
     def stop(self) -> None:
         """Stop it where it is."""

@@ -23,6 +23,8 @@ class Connection:
     def __init__(self, address: str, what: str) -> None:
         """Raises BadInput, named by `what`, where nobody answers at the address."""
         self.address, self.what = address, what
+        self.lost = False
+        """The other end has closed it."""
         try:
             self._socket = _connected(address)
         except (OSError, OverflowError, ValueError, UnicodeError) as err:
@@ -58,6 +60,7 @@ class Connection:
         return data
 
     def _gone(self) -> MachineError:
+        self.lost = True
         return MachineError(f"{self.address}: QEMU has closed its {self.what} socket, or has ended")
 
 
