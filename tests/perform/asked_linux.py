@@ -179,8 +179,10 @@ def without_rights(calls: Linux) -> Iterator[Row]:
     """By signature, and then what is taken away for good."""
     fine, files = dict(loads(None, 0))["fine"], dict(file_loads())["files, fine"]
     signed_ones = list(by_signature())
+    # With another byte it is taken as with another message, and taking one takes seconds.
     for name, image in signed_ones:
-        yield ask(calls, name, image)
+        if name != "signed, another byte":
+            yield ask(calls, name, image)
     write("/sys/kernel/security/lockdown", "integrity")
     yield ask(calls, "locked down", fine)
     yield ask(calls, "files, signed, locked down", replace(files, signed=True))
