@@ -20,7 +20,7 @@ from tightrope.prove.routine.linux import linux_7
 from tightrope.prove.routine.linux_6 import linux_6, linux_i386
 from tightrope.prove.routine.verify import Verified, verify
 
-LIMITS = Limits(seconds=300)
+LIMITS = Limits(seconds=600)
 
 
 @cache

@@ -18,7 +18,7 @@ from tightrope.prove.theorems import designs, splits
 from tightrope.prove.theorems.enumerate import fails
 from tightrope.prove.theorems.modes import GEOMETRIES
 
-LIMITS = Limits(seconds=120)
+LIMITS = Limits(seconds=600)
 ALL = pytest.mark.parametrize("mode", Paging)
 
 

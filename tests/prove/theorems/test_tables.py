@@ -21,7 +21,7 @@ from tightrope.prove.theorems.modes import GEOMETRIES
 from tightrope.prove.theorems.opaque import Address, Entry, Frame, Index, TokenTables, others, pairs
 from tightrope.x86.paging import EXECUTE_DISABLE, Format, Rights, TableMemory, leaf_bits, map_page
 
-LIMITS = Limits(seconds=120)
+LIMITS = Limits(seconds=600)
 ALL = pytest.mark.parametrize("mode", Paging)
 
 
