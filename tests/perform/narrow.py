@@ -69,7 +69,8 @@ def _contents() -> dict[str, tuple[int, bytes]]:
         if source.exists():
             out[str(name.with_suffix(".pyc"))] = 0o100644, build.compiled(source)
     paths = ["/home/src", f"/{library}", f"/{library}/lib-dynload"]
-    return out | build.commands("/usr/bin/python", paths)
+    commands: dict[str, tuple[int, bytes]] = build.commands("/usr/bin/python", paths)
+    return out | commands
 
 
 def initramfs(files: dict[str, bytes]) -> bytes:
