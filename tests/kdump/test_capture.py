@@ -140,6 +140,7 @@ def test_what_ctrl_c_ended_twice_goes_on_where_it_was(core: Path, tmp_path: Path
         one.send_signal(signal.SIGINT)
         _, said = one.communicate(timeout=120)
         assert one.returncode == 130, said
+        assert "interrupted; the same command goes on with what it has saved" in said
         assert not (folder / "vmcore").exists()
         assert (folder / "vmcore-dmesg.txt").exists(), "the log is saved first"
     # The noise that was saved is not read again from the core: a part that differs is found by the digest.

@@ -73,6 +73,11 @@ def takes_leave(seconds: float) -> None:
     _changes.grace = seconds
 
 
+def leaves(what: str) -> None:
+    """A clause: what is so when a signal ends this command from here on."""
+    _changes.done = what
+
+
 def says(number: int) -> str:
     """What a command says that a signal has ended."""
     return f"{SAYS[signal.Signals(number)]}; {_changes.done}"

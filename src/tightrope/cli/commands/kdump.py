@@ -59,6 +59,7 @@ def wanted(parser: ArgumentParser) -> None:
     ),
 )
 def capture(options: Namespace) -> int:
+    from tightrope.cli import signals
     from tightrope.kdump.capture import Wanted, capture
     from tightrope.kdump.compressed import Packing
     from tightrope.report import json, text
@@ -72,6 +73,7 @@ def capture(options: Namespace) -> int:
         anyway=options.anyway,
         force=options.force,
     )
+    signals.leaves("the same command goes on with what it has saved")
     done = capture(wanted, progress=_Told())
     if options.json:
         print(json.document(VIEW.name, VIEW.version, VIEW.facts(done)))
