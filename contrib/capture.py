@@ -90,11 +90,11 @@ def _entries(directory, pattern):
 
 
 def _text(path, limit):
-    """A file's first bytes.  Raises OSError; a FIFO is no file that would wait for a writer."""
+    """A file's first bytes.  Raises OSError; a FIFO is not a file that would wait for a writer."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb") as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "is no regular file")
+            raise OSError(errno.EINVAL, "is not a regular file")
         return file.read(limit).decode("latin-1")
 
 

@@ -304,7 +304,7 @@ def test_what_is_asked_in_vain_is_one_line_and_status_2(capsys: pytest.CaptureFi
     assert main(["agree", "--on", "emulator"]) == 2
     assert "it takes two machines to agree" in capsys.readouterr().err
     assert main(["agree", "--count", "0"]) == 2
-    assert "0 is not a number of cases" in capsys.readouterr().err
+    assert "0 is not a number from 1 up" in capsys.readouterr().err
 
 
 def test_cases_of_which_nothing_can_be_made_are_said_to_be_none(

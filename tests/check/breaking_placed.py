@@ -270,7 +270,7 @@ PLACED = (
             lambda it: replace(it, pref_address=Phys(0x20_0000), min_alignment=0x1000_0000)
         ),
         step=Step.PREPARE,
-        says="the kernel lies at 0x1000000, which is no multiple of 0x10000000",
+        says="the kernel lies at 0x1000000, which is not a multiple of 0x10000000",
     ),
     Breach(
         rule="image-asks",

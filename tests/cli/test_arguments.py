@@ -130,7 +130,7 @@ def test_a_wrong_word_is_told_its_neighbours_and_its_command(tightrope: Shell) -
 @pytest.mark.parametrize("word", ["0", "256", "256M,high", "512M-2G:64M"])
 def test_what_is_no_size_behind_crash_is_told_with_one_that_is(tightrope: Shell, word: str) -> None:
     assert (
-        f"argument --crash: {word!r} is no size, which 256M would be"
+        f"argument --crash: {word!r} is not a size, which 256M would be"
         in tightrope("rehearse", "vmlinuz", "--crash", word).err
     )
 

@@ -70,7 +70,7 @@ def test_a_large_file_takes_no_memory_before_it_is_looked_at(tmp_path: Path) -> 
 
 def test_what_does_not_end_is_refused_at_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "MOST_POURED", 1 << 20)
-    with pytest.raises(BadInput, match=r"/dev/zero: is no regular file, .* \(limit 0x100000\)"):
+    with pytest.raises(BadInput, match=r"/dev/zero: is not a regular file, .* \(limit 0x100000\)"):
         files.read("/dev/zero")
     assert files.read("/dev/null") == b""
 

@@ -69,7 +69,7 @@ def test_a_report_without_them_says_how_to_ask(
         ("rehearse K --relocation SOURCE --contract two-tables", "GNU as refuses it: line 1: "),
         ("rehearse K --relocation CALLS --contract two-tables", "its .text has relocations"),
         ("rehearse K --relocation RETURNS --contract nosuch", "nosuch"),
-        ("rehearse K --from /bin/ls", "is no Linux kernel: there is no banner in it"),
+        ("rehearse K --from /bin/ls", "is not a Linux kernel: there is no banner in it"),
         (
             "rehearse K --segments S --append x",
             "--initrd, --append and --crash cannot be given with it",

@@ -227,7 +227,7 @@ def test_there_has_to_be_a_kernel_inside() -> None:
         image_room.unpacked(image_room.read(bzimage(payload=b""), "empty"))
     stranger = elf()
     packed = with_size(packed_gzip(stranger), stranger)[:-4]
-    with pytest.raises(ImageError, match="is no Linux kernel"):
+    with pytest.raises(ImageError, match="is not a Linux kernel"):
         image_room.unpacked(image_room.read(bzimage(payload=packed), "stranger"))
 
 

@@ -189,8 +189,8 @@ def test_code_that_is_data_is_called_in_the_direct_map_which_is_made_executable(
         ({"symbols": ""}, "tells no addresses of its text"),
         ({"symbols": "0 T _text\n0 T relocate_kernel\n"}, "tells no addresses"),
         ({"iomem": ""}, "memory"),
-        ({"notes": "zz 1 vmcoreinfo\n"}, "is no note"),
-        ({"notes": "1\n"}, "is no note"),
+        ({"notes": "zz 1 vmcoreinfo\n"}, "is not a note"),
+        ({"notes": "1\n"}, "is not a note"),
         ({"notes": "fffffff000 10 CPU 0\n"}, "is not all RAM"),
     ],
 )

@@ -386,7 +386,7 @@ def test_what_is_no_tree_or_no_file_is_one_line(
     os.unlink(tree / "proc/kallsyms")
     os.mkfifo(tree / "proc/kallsyms")  # nobody writes: a read would never end
     assert main(["host", "capture", "--from", str(tree)]) == 0
-    assert "could not read /proc/kallsyms: is no regular file" in capsys.readouterr().err
+    assert "could not read /proc/kallsyms: is not a regular file" in capsys.readouterr().err
 
 
 def test_a_file_that_exists_is_not_written_over(

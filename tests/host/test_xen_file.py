@@ -100,7 +100,7 @@ def test_the_command_prints_it_and_refuses_what_is_no_json(
     path.write_text(json.dumps(FACTS))
     assert main(["host", "xen", str(path)]) == 0
     assert capsys.readouterr().out == host.xen_file(FACTS, str(path))
-    for text, says in (("{", "is no JSON"), ("[]", "is no JSON object")):
+    for text, says in (("{", "is not JSON"), ("[]", "is not a JSON object")):
         path.write_text(text)
         assert main(["host", "xen", str(path)]) == 2
         assert says in capsys.readouterr().err

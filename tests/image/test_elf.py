@@ -188,7 +188,7 @@ def test_what_is_made_is_what_is_laid_out(
             put(KERNEL, "p_paddr", (1 << 64) - 4096, 1),
             "PT_LOAD p_paddr",
             64 + 56 + 24,
-            "no physical address",
+            "not a physical address",
             id="physical address",
         ),
         pytest.param(
@@ -231,7 +231,7 @@ def test_what_is_made_is_what_is_laid_out(
             elf(notes=note("Xen", 18, b"12345")),
             "Xen note, PHYS32_ENTRY",
             FIRST_BYTE + len(CODE),
-            "5 bytes are no address",
+            "5 bytes are not an address",
             id="PVH note of 5 bytes",
         ),
         pytest.param(

@@ -85,7 +85,7 @@ def test_an_empty_domain_has_nothing() -> None:
     ("values", "problem"),
     [
         ((4, 9, 4), "machine frame 0x4 belongs to the pseudo-physical frames 0x0 and 0x2"),
-        ((4, -2), "frame 0x1 has -2, which is no frame"),
+        ((4, -2), "frame 0x1 has -2, which is not a frame"),
     ],
 )
 def test_a_table_that_is_none_is_refused(values: tuple[int, ...], problem: str) -> None:

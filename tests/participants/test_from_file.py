@@ -103,7 +103,9 @@ def test_a_contract_is_only_what_code_in_the_control_page_can_keep() -> None:
 @pytest.mark.parametrize("contract", ["", "three-tables", IN_PLACE])
 def test_a_contract_that_is_none_is_refused_with_those_that_are(contract: str) -> None:
     written = Written(source="x.bin", data=b"\xf4", bits=None)
-    with pytest.raises(BadInput, match="is no contract; there are two-tables, one-table, damm-v4"):
+    with pytest.raises(
+        BadInput, match="is not a contract; there are two-tables, one-table, damm-v4"
+    ):
         from_file.relocation(written, contract, Paging.X86_64)
 
 
@@ -189,7 +191,7 @@ def test_a_source_that_is_no_code_for_a_page_is_one_line(
     [
         (["--relocation", "code.bin"], "needs --contract"),
         (["--contract", "two-tables"], "needs --relocation"),
-        (["--relocation", "code.bin", "--contract", "four"], "'four' is no contract"),
+        (["--relocation", "code.bin", "--contract", "four"], "'four' is not a contract"),
         (["--relocation", "none.bin", "--contract", "two-tables"], "No such file"),
         (["--relocation", "empty.bin", "--contract", "two-tables"], "there is no code in it"),
         (["--relocation", "large.bin", "--contract", "two-tables"], "do not fit on a control page"),

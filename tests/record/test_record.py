@@ -219,7 +219,7 @@ def _row(start: int, size: int = 0x1000, data: bytes = b"x") -> list[tuple[int, 
         (lambda: segments_file(_row(0x10_0000), machine="aarch64"), "machine: is 'aarch64'"),
         (lambda: segments_file(_row(0x10_0000), version=2), "version: is not 1"),
         (lambda: SOUND + b"more", "does not end in the digest"),
-        (lambda: b"[" * 100_000 + b"\n", "no JSON"),
+        (lambda: b"[" * 100_000 + b"\n", "is not JSON"),
         (lambda: b"x" * (2 << 20), "first line does not end"),
     ],
 )

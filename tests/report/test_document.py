@@ -34,7 +34,7 @@ def verdict_of(name: str | None) -> Verdict:
 
 
 def leaves(value: object, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], object]]:
-    """Every value that is no object and no list, with the keys that lead to it."""
+    """Every value that is neither an object nor a list, with the keys that lead to it."""
     if isinstance(value, dict):
         for key, each in value.items():
             yield from leaves(each, (*path, key))

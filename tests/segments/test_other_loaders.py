@@ -236,7 +236,10 @@ def test_kexec_file_load_does_not_exist_on_i386(tightrope: Shell) -> None:
             ("--loader", "kexec-tools", "--mode", "pae"),
             "is a 64-bit program, and the old kernel is",
         ),
-        (("--loader", "kexec-tools", "--kexec", "./none"), "./none: is no program that can be run"),
+        (
+            ("--loader", "kexec-tools", "--kexec", "./none"),
+            "./none: is not a program that can be run",
+        ),
         (
             ("--loader", "file-load", "--kexec", "x"),
             "names the program for --loader kexec-tools, which is not given",

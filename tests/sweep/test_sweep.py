@@ -151,9 +151,9 @@ def test_a_run_that_was_cut_goes_on_where_it_was(
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("no json\n", "is no sweep's output"),
-        ('{"schema": "something else"}\n', "is no sweep's output"),
-        ("[]\n", "is no sweep's output"),
+        ("no json\n", "is not a sweep's output"),
+        ('{"schema": "something else"}\n', "is not a sweep's output"),
+        ("[]\n", "is not a sweep's output"),
         (
             '{"schema": "tightrope/sweep-row", "version": 1, "question": "0"}\n',
             "it asked for other",
@@ -180,7 +180,7 @@ def test_what_is_no_output_of_this_sweep_is_not_gone_on_from(
     [
         (["--hosts", "{tmp}/nothing-*.toml"], "no host file is there"),
         (["--on", "elsewhere"], "'elsewhere' is none of processes, dask, dask://HOST:PORT"),
-        (["--workers", "0"], "no number"),
+        (["--workers", "0"], "--workers: 0 is not a number from 1 up"),
         (["--resume"], "--resume: goes on from the file of --out"),
         (["--initrd", "{tmp}/nothing"], "No such file"),
         (["--from", "{tmp}/nothing"], "No such file"),

@@ -139,7 +139,7 @@ def test_one_part_of_a_split_dump_alone_says_so_and_may_be_enough(
     assert "one part" not in capsys.readouterr().out
     with pytest.raises(CoreError, match="the same page"):
         vmcore.read(str(parts[0]), str(parts[0]))
-    with pytest.raises(CoreError, match="no part of a split dump"):
+    with pytest.raises(CoreError, match="is not a part of a split dump"):
         vmcore.read(str(parts[0]), str(core))
 
 

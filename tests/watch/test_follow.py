@@ -242,7 +242,7 @@ def test_any_bytes_in_any_pieces_give_the_same_line(pieces: list[bytes]) -> None
 
 def test_a_console_that_is_no_file_is_refused(tmp_path: Path) -> None:
     for each in (tmp_path, tmp_path / "none"):
-        with pytest.raises(BadInput, match="--console: is no file that QEMU writes to"):
+        with pytest.raises(BadInput, match="--console: is not a file that QEMU writes to"):
             Console(str(each))
 
 

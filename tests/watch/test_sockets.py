@@ -72,14 +72,14 @@ def test_no_socket_there(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> 
 
 def test_a_socket_that_is_no_qmp(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     talker = Talker(tmp_path / "ssh", b"SSH-2.0-OpenSSH_9.2\r\n")
-    assert "is no QMP socket" in line(capsys, "--qmp", talker.path, "--gdb", ":1")
+    assert "is not a QMP socket" in line(capsys, "--qmp", talker.path, "--gdb", ":1")
     talker.close()
 
 
 def test_a_socket_that_says_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     talker = Talker(tmp_path / "mute", b"")
     said = line(capsys, "--qmp", talker.path, "--gdb", ":1")
-    assert "says nothing: it is no QMP socket, or another client is on it" in said
+    assert "says nothing: it is not a QMP socket, or another client is on it" in said
     talker.close()
 
 
@@ -155,7 +155,7 @@ def test_a_stub_that_is_none_is_said_and_the_guest_goes_on(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, qmp: Talker
 ) -> None:
     talker = Talker(tmp_path / "gdb", b"HTTP/1.1 400\r\n")
-    assert "is no gdb stub of QEMU's" in line(capsys, "--qmp", qmp.path, "--gdb", talker.path)
+    assert "is not a gdb stub of QEMU's" in line(capsys, "--qmp", qmp.path, "--gdb", talker.path)
     assert b'"cont"' in qmp.heard, "whatever stands is let go"
     talker.close()
 

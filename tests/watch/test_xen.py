@@ -88,7 +88,7 @@ def test_a_xen_is_known_by_its_image_as_well() -> None:
     ("image", "error", "said"),
     [
         ("xen-amd64-4.20", ImageError, "--from: kexec_reloc: is not the Xen that the guest runs"),
-        ("cloud-amd64", ImageError, "--from: is no Xen, and the guest runs under one"),
+        ("cloud-amd64", ImageError, "--from: is not Xen, and the guest runs under one"),
     ],
 )
 def test_another_image_is_one_line(image: str, error: type[TightropeError], said: str) -> None:
@@ -163,7 +163,7 @@ def test_a_list_that_leads_nowhere_is_told_as_such() -> None:
 def test_linux_clears_nothing_by_its_list() -> None:
     _, lies, _ = loaded()
     *_, broken = read_list(lies, LIST | 2, WIDE)
-    assert broken == "0x10 is no word of a list"
+    assert broken == "0x10 is not a word of a list"
 
 
 def test_a_memory_map_of_too_many_rows_is_one_line() -> None:

@@ -53,7 +53,9 @@ def branches_untracked(case: Case) -> Iterator[Found]:
         returns = RETURN.match(text)
         if not returns and not (INDIRECT.match(text) and not _to_endbr(case, index)):
             continue
-        why = "the shadow stack has no such return" if returns else "what it leads to is no ENDBR"
+        why = (
+            "the shadow stack has no such return" if returns else "what it leads to is not an ENDBR"
+        )
         yield finding(
             f"`{text}` at {int(run.trace[index]):#x} may raise #CP: CR4.CET is still set, and {why}",
             evidence={"instruction": str(index)},

@@ -48,7 +48,7 @@ def crash_region_free(case: Case) -> Iterator[Found]:
     for lost in subtract([region], host.memory.ram)[:1]:
         kind = host.memory.kind_at(lost.start)
         yield finding(
-            f"the crash region {region} is no RAM from {lost.start:#x} on:"
+            f"the crash region {region} is not RAM from {lost.start:#x} on:"
             f" {'a hole' if kind is None else f'{kind.value} memory'}",
         )
 

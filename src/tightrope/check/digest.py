@@ -113,7 +113,7 @@ def _read(case: Case) -> NDArray[np.int64]:
 
 
 def _odd_region(case: Case, program: Participant) -> str:
-    """A row of the purgatory's list that is no segment's, in words; "" where none is, or where it
+    """A row of the purgatory's list that is not a segment's, in words; "" where none is, or where it
     is not known."""
     at, where = program.code.symbols.get("regions"), case.intent.purgatory
     if at is None or where is None:
@@ -123,7 +123,7 @@ def _odd_region(case: Case, program: Participant) -> str:
     for row in range(0, len(data), ROW):
         start, size = (int.from_bytes(data[row + n : row + n + 8], "little") for n in (0, 8))
         if size and (start, size) not in places:
-            return f"its list has {size:#x} bytes at {start:#x}, which is no segment"
+            return f"its list has {size:#x} bytes at {start:#x}, which is not a segment"
     named = sum(int.from_bytes(data[n + 8 : n + ROW], "little") for n in range(0, len(data), ROW))
     if named < sum(size for _, size in places) - where.size:
         return "its list does not name all of them"

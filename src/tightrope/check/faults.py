@@ -64,7 +64,7 @@ def _mend(case: Case, fault: Fault, which: str) -> str:
     if _other_format(case):
         return "clear CR0.PG first, then CR4.PAE (SDM 4.1.2)"
     if fault.vector in (GENERAL_PROTECTION, STACK_FAULT) and fault.access:
-        return "see where the address came from: it is no address at all"
+        return "see where the address came from: it is not an address at all"
     if which == "fetch-mapped":
         if align_down(at, PAGE_SIZE) == case.intent.relocation:
             return "map V to the control page in the table that was just loaded"

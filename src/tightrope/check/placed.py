@@ -108,7 +108,7 @@ def _asked(case: Case) -> Iterator[tuple[str, str]]:
     alignment = image.min_alignment or image.alignment
     if image.relocatable and base != image.pref_address and alignment and base % alignment:
         yield (
-            f"the kernel lies at {base:#x}, which is no multiple of {alignment:#x}",
+            f"the kernel lies at {base:#x}, which is not a multiple of {alignment:#x}",
             "load it at a multiple of min_alignment",
         )
     room, own = runs_in(case), _own(case)
@@ -196,7 +196,7 @@ def placed_in_ram(case: Case) -> Iterator[Found]:
         missing = () if whole.covers(each.destination) else subtract([each.destination], ram)
         for lost in missing[:1]:
             yield finding(
-                f"the {each.name} at {each.destination} is no RAM from {lost.start:#x} on:"
+                f"the {each.name} at {each.destination} is not RAM from {lost.start:#x} on:"
                 f" {owner(case, lost.start)}"
                 if not case.host.memory.kind_at(lost.start)
                 else f"the {each.name} at {each.destination} lies in"

@@ -227,7 +227,7 @@ def _poured(file: BinaryIO, path: str, most: int) -> bytes:
     """What comes out of a pipe or a device, which has no size."""
     data = file.read(most + 1)
     if len(data) > most:
-        problem = "is no regular file, and does not end where it should"
+        problem = "is not a regular file, and does not end where it should"
         raise BadInput(problem, source=path, limit=most)
     return data
 

@@ -97,7 +97,9 @@ class Parser(argparse.ArgumentParser):
             names = f"{self.prog} {options.command.name} --help"
             behind = {word for before, word in pairwise(args) if before == "--crash"}
             if rest[0] in behind and hasattr(options, CRASH_SIZE.replace("-", "_")):
-                raise Usage(f"argument --crash: {rest[0]!r} is no size, which 256M would be", names)
+                raise Usage(
+                    f"argument --crash: {rest[0]!r} is not a size, which 256M would be", names
+                )
             typed = [each.removeprefix(f"--{CRASH_SIZE}=") for each in rest]
             raise Usage(f"does not know {' '.join(typed)}", names)
         return options

@@ -45,10 +45,10 @@ def seconds(text: str) -> float:
 
 
 def count(text: str) -> int:
-    """A number of cases."""
+    """How many: 1 at least."""
     count = int(text, 0)
     if count < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a number of cases")
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 1 up")
     return count
 
 

@@ -49,7 +49,7 @@ def load(
             " that has it (tightrope record) and give --segments"
         )
     if not os.access(program, os.X_OK):
-        raise BadInput("is no program that can be run", source=program)
+        raise BadInput("is not a program that can be run", source=program)
     if os.geteuid():
         raise MissingPart("kexec runs only as root: run this as root; nothing will be loaded")
     kind = "-p" if crash else "-l"

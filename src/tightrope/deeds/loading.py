@@ -270,7 +270,7 @@ def _open(path: str, descriptors: list[int]) -> int:
     descriptors.append(at)
     what = os.fstat(at)
     if not stat.S_ISREG(what.st_mode):
-        raise BadInput("is no regular file", source=path)
+        raise BadInput("is not a regular file", source=path)
     if not what.st_size:
         raise BadInput("is empty", source=path)
     if what.st_size > MOST_IMAGE:

@@ -133,11 +133,11 @@ def collected(text: str, source: str) -> dict[str, str | OSError]:
     found: dict[str, str | OSError] = {}
     for path, got in files.items():
         if not isinstance(got, str):
-            raise HostError("is no text", source=source, field=path)
+            raise HostError("is not text", source=source, field=path)
         found[path] = got
     for path, number in errors.items():
         if not isinstance(number, int):
-            raise HostError("is no error's number", source=source, field=path)
+            raise HostError("is not an error's number", source=source, field=path)
         found[path] = OSError(number, os.strerror(min(number, 4095)))
     return found
 

@@ -330,7 +330,7 @@ def _notes(text: str, memory: MemoryMap) -> tuple[Named, ...]:
             start, size, what = line.split(maxsplit=2)
             extent = Extent.sized(int(start, 16), int(size, 16))
         except ValueError as err:
-            raise HostError(f"{line!r} is no note", source=SOURCE, field="vmcoreinfo") from err
+            raise HostError(f"{line!r} is not a note", source=SOURCE, field="vmcoreinfo") from err
         if not covered(extent, memory.ram):
             raise HostError(f"{extent} is not all RAM", source=SOURCE, field=what)
         found.append(Named(extent=extent, what=what))

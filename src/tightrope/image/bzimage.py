@@ -126,7 +126,7 @@ def _header_end(header: _Header) -> int:
         )
     reach, opcode = divmod(header["jump"], 256)
     if opcode != boot.JUMP_OPCODE:
-        raise header.refusal("jump", f"{opcode:#04x} is no short jump, so the header has no end")
+        raise header.refusal("jump", f"{opcode:#04x} is not a short jump, so the header has no end")
     end = boot.JUMP_BASE + reach
     if reach > boot.JUMP_REACH:
         raise header.refusal(
@@ -240,7 +240,7 @@ def _alignments(header: _Header) -> tuple[int, int]:
     """Preferred and smallest alignment of the load address, in bytes."""
     alignment = header["kernel_alignment"]
     if alignment.bit_count() != 1:
-        raise header.refusal("kernel_alignment", f"{alignment:#x} is no power of two")
+        raise header.refusal("kernel_alignment", f"{alignment:#x} is not a power of two")
     shift = header["min_alignment"]
     if shift and 1 << shift > alignment:
         problem = f"2^{shift} is more than kernel_alignment"
@@ -257,7 +257,7 @@ def _memory(header: _Header, loaded: int, alignment: int, above_4g: bool) -> tup
         problem = f"{init_size:#x} bytes are less than are loaded"
         raise header.refusal("init_size", problem, loaded)
     if pref_address % alignment:
-        problem = f"{pref_address:#x} is no multiple of kernel_alignment"
+        problem = f"{pref_address:#x} is not a multiple of kernel_alignment"
         raise header.refusal("pref_address", problem, alignment)
     if not pref_address and not header["relocatable_kernel"]:
         problem = "is 0, but the kernel is not relocatable and has to run there"

@@ -111,7 +111,7 @@ def read(supply: Supply, *, padded: bool, first: bool) -> int:
         if ahead[0] != ord("0"):
             return entries
         if supply.at % ALIGNMENT:
-            problem = f"an entry begins at {supply.at:#x}, which is no multiple of {ALIGNMENT}"
+            problem = f"an entry begins at {supply.at:#x}, which is not a multiple of {ALIGNMENT}"
             raise ArchiveError(problem, at=supply.at, says="broken padding")
         _entry(supply, padded=padded)
         entries += 1

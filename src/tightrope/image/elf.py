@@ -153,7 +153,7 @@ class _File:
             whose = (
                 f", a file for {of}," if of and machine not in (elf.EM_386, elf.EM_X86_64) else ""
             )
-            problem = f"an ELF{self.bits} file for {name}{whose} is no x86 kernel"
+            problem = f"an ELF{self.bits} file for {name}{whose} is not an x86 kernel"
             raise self.refusal("machine", problem)
 
     # ------------------------------------------------------------------------------ the segments
@@ -204,7 +204,7 @@ class _File:
                 raise self._segment_refusal(at, "PT_LOAD", "filesz", problem, in_memory)
             start = header["paddr"]
             if start + in_memory > PHYSICAL_LIMIT:
-                problem = f"{start:#x} + p_memsz is no physical address"
+                problem = f"{start:#x} + p_memsz is not a physical address"
                 raise self._segment_refusal(at, "PT_LOAD", "paddr", problem, PHYSICAL_LIMIT)
             if in_memory:
                 pieces.append(
@@ -273,7 +273,7 @@ class _File:
             if (note.owner, note.kind) != (elf.XEN_OWNER, elf.XEN_ELFNOTE_PHYS32_ENTRY):
                 continue
             if len(note.description) not in elf.XEN_NOTE_SIZES:
-                problem = f"{len(note.description)} bytes are no address"
+                problem = f"{len(note.description)} bytes are not an address"
                 raise ImageError(problem, source=self.source, field=field, offset=note.offset)
             address = int.from_bytes(note.description, "little")
         return None if address is None else self._inside(pieces, address, field, None)

@@ -45,20 +45,20 @@ REACH_64 = 1 << 46
 TELLS_WIDTH = 0x020C
 """The boot protocol since which XLF_KERNEL_64 tells a 64-bit kernel from others (boot.rst)."""
 LARGE_PAGE = 2 << 20
-"""__startup_64 stops where the distance is no multiple of a PMD's size."""
+"""__startup_64 stops where the distance is not a multiple of a PMD's size."""
 
 
 def unpacked(image: Image) -> Image:
     """The kernel inside, with the bzImage's setup header, initrd and command line.
 
-    Raises ImageError when there is none, or it is no Linux kernel; MissingPart as `unpack` does.
+    Raises ImageError when there is none, or it is not a Linux kernel; MissingPart as `unpack` does.
     """
     data = memoryview(unpack(image)).toreadonly()
     source = f"{image.source} (unpacked)"
     inner = executable.read(data, source)
     own = inner.entries[0]
     if own.protocol not in (Protocol.LINUX_64, Protocol.LINUX_32):
-        raise ImageError("is no Linux kernel: it has no entry of its own", source=source)
+        raise ImageError("is not a Linux kernel: it has no entry of its own", source=source)
     alignment, relocations, reach = LARGE_PAGE, None, None
     if own.bits == 32:
         kernel = elf.read(data, source)

@@ -68,7 +68,7 @@ def hypervisor(data: Buffer, source: str) -> tuple[LinkedSegment, ...] | None:
 def _from_elf(data: Buffer, source: str, symbols: Symbols | None) -> Vmlinux:
     file = elf.read(memoryview(data).toreadonly(), source)
     if not file.linux:
-        raise ImageError("is no Linux kernel: there is no banner in it", source=source)
+        raise ImageError("is not a Linux kernel: there is no banner in it", source=source)
     by_place = {piece.start: piece.data for piece in file.pieces}
     segments = tuple(
         LinkedSegment(virt=Virt(virt), data=by_place[phys])

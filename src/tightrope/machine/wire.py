@@ -138,7 +138,7 @@ def _number(digits: bytes, what: str) -> int:
             raise ValueError
         return int(digits, 16)
     except ValueError as err:
-        raise WireError(f"{what} is no number: {digits[:40]!r}") from err
+        raise WireError(f"{what} is not a number: {digits[:40]!r}") from err
 
 
 def register_bytes(payload: bytes) -> bytes:

@@ -45,7 +45,7 @@ class P2m:
         wrong = np.nonzero(frames < HOLE)[0]
         if len(wrong):
             raise HostError(
-                f"frame {int(wrong[0]):#x} has {int(frames[wrong[0]])}, which is no frame",
+                f"frame {int(wrong[0]):#x} has {int(frames[wrong[0]])}, which is not a frame",
                 source=self.source,
                 field="p2m",
             )

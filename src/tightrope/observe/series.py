@@ -72,7 +72,7 @@ class Series:
 
 
 def steps(path: Path, bits: int) -> dict[str, int | None]:
-    """What each turn adds to the registers that it changes; None where it is no number."""
+    """What each turn adds to the registers that it changes; None where it is not a number."""
     ones = (1 << bits) - 1
     return {
         name: term.plus if term.base == name and term.mask == ones else None

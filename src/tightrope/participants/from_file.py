@@ -60,7 +60,7 @@ def relocation(written: Written, contract: str, paging: Paging) -> Participant:
     known = contracts(paging)
     if contract not in known:
         raise BadInput(
-            f"{contract!r} is no contract; there are {', '.join(known)}", source="--contract"
+            f"{contract!r} is not a contract; there are {', '.join(known)}", source="--contract"
         )
     if written.bits not in (None, 64 if paging.long_mode else 32):
         raise BadInput(

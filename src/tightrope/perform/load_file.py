@@ -158,7 +158,7 @@ def identified(data: bytes | bytearray | memoryview, source: str) -> tuple[Load,
     """
     raw = memoryview(data)
     if len(raw) < _HEADER.size or bytes(raw[: len(_IDENT)]) != _IDENT:
-        raise BadInput("is no 64-bit ELF file: not written by --write", source=source, offset=0)
+        raise BadInput("is not a 64-bit ELF file: not written by --write", source=source, offset=0)
     header = _HEADER.unpack(raw)
     machine, count, table = header["machine"], header["phnum"], header["phoff"]
     ours = header["type"] == elf.ET_EXEC and machine in (EM_386, EM_X86_64)
@@ -231,7 +231,7 @@ def _segment(data: memoryview, paddr: int, memsz: int, source: str, place: int) 
     if paddr % PAGE_SIZE or memsz % PAGE_SIZE:
         problem = f"{paddr:#x} + {memsz:#x} is not whole pages"
     elif not 0 < memsz < 1 << 52 or paddr + memsz > 1 << 52:
-        problem = f"{paddr:#x} + {memsz:#x} is no memory of a PC"
+        problem = f"{paddr:#x} + {memsz:#x} is not memory of a PC"
     elif len(data) > memsz:
         problem = f"{len(data):#x} bytes for {memsz:#x}"
     if problem:

@@ -110,7 +110,7 @@ def _refuse(host: Host, request: Request) -> None:
         raise PlanError("takes no modules, and no hypervisor", source=request.loaded.source)
     if request.scatter is not None and request.scatter < 0:
         raise PlanError(
-            f"{request.scatter} is no seed: they are whole numbers from 0 up",
+            f"{request.scatter} is not a seed: they are whole numbers from 0 up",
             source="command line",
             field="scatter",
             limit=0,

@@ -152,7 +152,9 @@ def _judge(walked: Host, loaded: Loaded) -> None:
 def _kernel(image: Image, loaded: Loaded) -> HeldSegment:
     """The segment that holds the image."""
     if len(image.parts) != 1 or not image.setup_header:
-        raise PlanError("is no bzImage: others are not told apart in segments", source=image.source)
+        raise PlanError(
+            "is not a bzImage: others are not told apart in segments", source=image.source
+        )
     wanted = memoryview(image.parts[0].data)
     for each in loaded.segments:
         data = memoryview(each.data)

@@ -106,7 +106,7 @@ def read(data: Buffer, source: str) -> Recording:
     try:
         header = json.loads(bytes(view[:end]))
     except (ValueError, RecursionError) as err:
-        raise BadInput("no segments file: its first line is no JSON", source=source) from err
+        raise BadInput("no segments file: its first line is not JSON", source=source) from err
     facts = _Facts(header, source)
     if facts.get("format", str) != FORMAT:
         raise facts.wrong("format", f"is not {FORMAT!r}")
@@ -180,7 +180,7 @@ class _Facts:
         self.where = where
         self._source = source
         if not isinstance(value, dict):
-            raise BadInput("is no object", source=source, field=where or "the first line")
+            raise BadInput("is not an object", source=source, field=where or "the first line")
         self._value = value
 
     def wrong(self, name: str, problem: str, limit: int | None = None) -> BadInput:
@@ -203,7 +203,7 @@ class _Facts:
     def number(self, name: str) -> int:
         value = self.get(name, int)
         if not 0 <= value < 1 << 64:
-            raise self.wrong(name, "is no 64-bit number")
+            raise self.wrong(name, "is not a 64-bit number")
         return value
 
     def kind(self) -> str:

@@ -42,7 +42,7 @@ def named(name: str) -> Sabotage:
     every = {**_ALL, **XEN_SABOTAGES}
     if name not in every:
         hint = near(name, every, lists="--sabotage list")
-        raise BadInput(f"{name!r} is no sabotage{hint}", source="--sabotage")
+        raise BadInput(f"{name!r} is not a sabotage{hint}", source="--sabotage")
     return every[name]
 
 

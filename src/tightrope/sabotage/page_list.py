@@ -70,7 +70,7 @@ def crash_outside(handover: Handover) -> Handover:
     plan = handover.intent
     region = handover.host.crash_region
     if not plan.crash or region is None:
-        raise BadInput("the plan is no crash plan: it may write anywhere", source="--sabotage")
+        raise BadInput("the plan is not a crash plan: it may write anywhere", source="--sabotage")
     ram = handover.host.memory.ram
     outside = [
         named.extent

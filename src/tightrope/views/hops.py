@@ -60,7 +60,7 @@ def headline(hops: Hops) -> Text:
         )
     return (
         Span("No verdict", Tone.HEAD),
-        f" behind hop {last.number} of {hops.asked}: what it hands over is no boot_params of Linux's",
+        f" behind hop {last.number} of {hops.asked}: what it hands over is not Linux's boot_params",
     )
 
 

@@ -47,7 +47,9 @@ def join(cores: Sequence[Core]) -> Core:
     first = cores[0]
     for each in cores:
         if each.container.part is None:
-            raise CoreError("is no part of a split dump, and others were named", source=each.source)
+            raise CoreError(
+                "is not a part of a split dump, and others were named", source=each.source
+            )
         same = (each.machine, each.bits, each.container.written, dict(each.notes.vmcoreinfo))
         if same != (
             first.machine,

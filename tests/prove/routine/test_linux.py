@@ -219,7 +219,7 @@ def test_the_command_proves_an_image_and_says_what_it_cannot(
         ),
         ([path, "--contract", "linux", "--mode", "pae"], "its code is 64-bit, and pae is not"),
         (["none", "--contract", "linux"], "No such file"),
-        ([path, "--contract", "windows"], "is no contract; there are two-tables, linux"),
+        ([path, "--contract", "windows"], "is not a contract; there are two-tables, linux"),
     ):
         assert main(["prove", "code", *words]) == 2
         said = capsys.readouterr().err

@@ -83,7 +83,7 @@ def named(line: bytes) -> int | None:
 
 def memparse(text: bytes) -> tuple[int, bytes] | None:
     """A number of 64 bits with a unit or none, as Linux reads it (lib/cmdline.c), and what is
-    behind it; None where there is no number."""
+    behind it; None where there is not a number."""
     found = NUMBER.match(text)
     if found is None:
         return None

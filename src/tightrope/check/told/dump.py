@@ -231,7 +231,7 @@ def _memory(case: Case, header: elf.CoreHeader) -> Iterator[str]:
     for extent in subtract([*ram, *saved], said)[:1]:
         yield f"it leaves out {extent}"
     for extent in subtract(said, [*ram, *saved])[:1]:
-        yield f"it has {extent}, which is no memory of the old kernel's that is left"
+        yield f"it has {extent}, which is not memory of the old kernel's that is left"
     if sum(each.offset.size for each in mapped) != sum(each.size for each in said):
         yield "two of its rows overlap"
     for each in mapped if not by_notes else ():

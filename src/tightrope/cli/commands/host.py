@@ -196,8 +196,8 @@ def xen(options: Namespace) -> int:
     try:
         said = json.loads(bytes(files.read(options.facts)))
     except (ValueError, RecursionError) as err:
-        raise BadInput(f"is no JSON: {err}", source=options.facts) from err
+        raise BadInput(f"is not JSON: {err}", source=options.facts) from err
     if not isinstance(said, dict):
-        raise BadInput("is no JSON object", source=options.facts)
+        raise BadInput("is not a JSON object", source=options.facts)
     print(host.xen_file(said, options.facts), end="")
     return HOLDS

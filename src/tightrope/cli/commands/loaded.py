@@ -190,5 +190,5 @@ def _files(options: Namespace) -> MachineFiles:
     if options.root is None:
         return machine_file
     if not os.path.isdir(options.root):
-        raise BadInput("is no directory", source=options.root)
+        raise BadInput("is not a directory", source=options.root)
     return lambda path: machine_file(os.path.join(options.root, path[1:]))

@@ -240,7 +240,7 @@ def _faults(remains: Remains) -> Iterator[Candidate]:
         )
     elif first.vector == UNDEFINED:
         yield Candidate(
-            cause="these bytes are no code: the page was changed, or the CPU was led astray",
+            cause="these bytes are not code: the page was changed, or the CPU was led astray",
             speaks_for=(name(first), *evidence),
         )
     elif first.vector == PROTECTION:

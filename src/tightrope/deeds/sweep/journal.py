@@ -90,7 +90,7 @@ def rows(lines: Iterable[str], cargo: Cargo, source: str) -> Iterator[Swept]:
         except (ValueError, TypeError, KeyError, RecursionError) as err:
             if not whole and number:
                 return
-            what = "is no sweep's output" if number == 0 else "is no row of a sweep"
+            what = "is not a sweep's output" if number == 0 else "is not a row of a sweep"
             raise BadInput(f"{what}: {err}", source=source, offset=offset) from err
         offset += len(text.encode())
 

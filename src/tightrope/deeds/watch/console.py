@@ -23,7 +23,7 @@ class Console:
         self._at = 0
         self._kept = b""
         if not self._path.is_file():
-            raise BadInput("is no file that QEMU writes to", source=path, field=FIELD)
+            raise BadInput("is not a file that QEMU writes to", source=path, field=FIELD)
         self.skip()
 
     def skip(self) -> None:

@@ -161,7 +161,7 @@ def read_list(
             sources.append(ZERO_FRAME)
             destination += 1
         elif word:
-            broken = f"{word:#x} is no word of a list"
+            broken = f"{word:#x} is not a word of a list"
     return pages, np.array(destinations, np.int64), np.array(sources, np.int64), broken
 
 

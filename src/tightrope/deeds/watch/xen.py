@@ -93,7 +93,7 @@ def find_xen(memory: GuestMemory, mmu: Mmu, image: Buffer | None, source: str) -
     data = memoryview(memory.phys(phys, IMAGE))
     given = None if image is None else vmlinux.hypervisor(image, source)
     if image is not None and given is None:
-        raise ImageError("is no Xen, and the guest runs under one", source=source)
+        raise ImageError("is not Xen, and the guest runs under one", source=source)
     own = _symbols(data)
     known = own if given is None else _of_image(given, source)
     if known is None:

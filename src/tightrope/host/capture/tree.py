@@ -3,7 +3,7 @@ only file here that opens any.
 
 Rules: a fixed list, read once and never written.  What cannot be read is kept as the error it gave,
 because the reason belongs into the captured file.  A copy is what sosreport makes, or `cp` or
-`tar`: it may lack anything, and what is no regular file in it is not opened.
+`tar`: it may lack anything, and what is not a regular file in it is not opened.
 """
 
 from __future__ import annotations
@@ -102,9 +102,9 @@ def _entries(directory: Path, pattern: str) -> Iterator[str]:
 
 
 def _text(path: Path, limit: int) -> str:
-    """A file's first bytes.  Raises OSError; a FIFO is no file that would wait for a writer."""
+    """A file's first bytes.  Raises OSError; a FIFO is not a file that would wait for a writer."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb") as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "is no regular file")
+            raise OSError(errno.EINVAL, "is not a regular file")
         return file.read(limit).decode("latin-1")

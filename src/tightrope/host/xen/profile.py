@@ -33,7 +33,7 @@ def xen_of(table: XenTable, host: Host) -> Xen:
             f" {table.virt_start:#x}"
         )
     if not host.paging.long_mode and table.fixmap >> 32:
-        (at / "fixmap").refuse(f"{table.fixmap:#x} is no 32-bit address", (1 << 32) - 1)
+        (at / "fixmap").refuse(f"{table.fixmap:#x} is not a 32-bit address", (1 << 32) - 1)
     if table.dom0.bits == 64 and not host.paging.long_mode:
         (at / "dom0.bits").refuse(f"a {host.paging.value} hypervisor has no 64-bit dom0")
     major, minor = table.version.split(".")
@@ -50,7 +50,7 @@ def _dom0(table: Dom0Table, host: Host, at: At) -> Dom0:
     if table.relocation not in Extent.sized(table.text, table.text_size):
         (at / "relocation").refuse(f"{table.relocation:#x} is not inside dom0's kernel text")
     if table.bits == 32 and (table.text + table.text_size) >> 32:
-        (at / "text").refuse(f"{table.text:#x} is no 32-bit address", (1 << 32) - 1)
+        (at / "text").refuse(f"{table.text:#x} is not a 32-bit address", (1 << 32) - 1)
     if text.overlaps(tables):
         (at / "tables").refuse(f"{tables} overlaps dom0's kernel text {text}")
     p2m = _p2m(table, host, at)

@@ -95,7 +95,7 @@ class Attached:
             while not self._answers:
                 if not left(limit):
                     raise BadInput(
-                        "says nothing: it is no QMP socket, or another client is on it",
+                        "says nothing: it is not a QMP socket, or another client is on it",
                         source=address,
                         field="--qmp",
                     )
@@ -103,7 +103,7 @@ class Attached:
             if not isinstance(self._answers.popleft(), wire.Greeting):
                 raise WireError("it does not begin with a greeting")
         except WireError as err:
-            raise BadInput(f"is no QMP socket: {err}", source=address, field="--qmp") from err
+            raise BadInput(f"is not a QMP socket: {err}", source=address, field="--qmp") from err
         self.qmp("qmp_capabilities")
 
     def _check_free(self, gdb: str) -> None:
@@ -133,11 +133,11 @@ class Attached:
             self._answers_gdb = True
         except WireError as err:
             raise BadInput(
-                f"is no gdb stub of QEMU's: {err}", source=self._gdb.address, field="--gdb"
+                f"is not a gdb stub of QEMU's: {err}", source=self._gdb.address, field="--gdb"
             ) from err
         except MachineError as err:
             raise BadInput(
-                "gives no answer: it is no gdb stub, or another debugger is on it",
+                "gives no answer: it is not a gdb stub, or another debugger is on it",
                 source=self._gdb.address,
                 field="--gdb",
             ) from err

@@ -135,7 +135,7 @@ class Bench:
         engine = self.engine
         fence = Fence(watch, self.code)
         exits = fence.exits
-        # As in `leave`; what is asked of the old kernel's addresses meanwhile is no part of the
+        # As in `leave`; what is asked of the old kernel's addresses meanwhile is not a part of the
         # walk.
         self._watch = None
         engine.forget_code()

@@ -137,13 +137,13 @@ def read(data: Buffer, source: str) -> Relocatable:
         raise
     except Exception as err:  # pyelftools raises construct's own errors on some broken headers
         raise ImageError(
-            f"is no relocatable object: {type(err).__name__}", source=source, field="purgatory"
+            f"is not a relocatable object: {type(err).__name__}", source=source, field="purgatory"
         ) from err
 
 
 def _read(elf: ELFFile, source: str) -> Relocatable:
     if elf["e_type"] != "ET_REL" or elf["e_machine"] not in ("EM_X86_64", "EM_386"):
-        raise ImageError("is no relocatable x86 object", source=source, field="purgatory")
+        raise ImageError("is not a relocatable x86 object", source=source, field="purgatory")
     every = list(elf.iter_sections())
     places, filled, size = _places(every)
     if size > _MOST:

@@ -238,7 +238,7 @@ def _image(state: State, request: Request) -> Iterator[Reason]:
     if request.files and not request.is_bzimage:
         yield (
             errno.ENOEXEC,
-            "the image is no bzImage with a 64-bit entry, and kexec_file_load takes nothing else",
+            "the image is not a bzImage with a 64-bit entry, and kexec_file_load takes nothing else",
             "go by kexec_load",
         )
 

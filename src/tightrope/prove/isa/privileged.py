@@ -89,7 +89,7 @@ def _write_cr3(machine: Machine, state: Symbolic, at: Instruction, written: Word
         raise machine.stop(
             state, at, f"CR3 becomes {written}, which is neither page_table_a nor page_table_b"
         )
-    machine.require(state, at, "CR3 is no frame", z3.Extract(11, 0, written) == 0)
+    machine.require(state, at, "CR3 is not a frame", z3.Extract(11, 0, written) == 0)
     if state.tables_in_use == OLD:
         # Global translations survive (SDM 4.10.4.1); without PGE there are none.
         state.stale = machine.enabled(state, x86.CR4_PGE)

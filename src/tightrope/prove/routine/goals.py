@@ -266,7 +266,7 @@ def foreign(path: Path, contract: str, mode: Paging | None) -> Iterator[Goal]:
         return
     if contract not in files.CONTRACTS:
         known = ", ".join((*files.CONTRACTS, LINUX))
-        raise BadInput(f"{contract!r} is no contract; there are {known}", source="--contract")
+        raise BadInput(f"{contract!r} is not a contract; there are {known}", source="--contract")
     read = files.read(path, mode)
     for each in (mode,) if mode else tuple(Paging):
         bits = 64 if each.long_mode else 32

@@ -20,7 +20,7 @@ from itertools import count, product
 from tightrope.prove.theorems.modes import Geometry
 
 FLAGS = 0xFFF | 0x7FF << 52 | 1 << 63
-"""The bits of an entry that are no address (SDM tables 4-14 to 4-20)."""
+"""The bits of an entry that are not an address (SDM tables 4-14 to 4-20)."""
 OFFSET = 0xFFF
 
 

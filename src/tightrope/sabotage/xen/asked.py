@@ -61,7 +61,7 @@ def _pseudo(load: UnderXen, machine: int, what: str) -> int:
     """What dom0 calls a machine address.  Raises BadInput where it is not dom0's."""
     pseudo = load.xen.dom0.p2m.pseudo(Machine(Phys(machine)))
     if pseudo is None:
-        raise BadInput(f"{what} is no memory of dom0's", source="--sabotage")
+        raise BadInput(f"{what} is not memory of dom0's", source="--sabotage")
     return pseudo
 
 
