@@ -62,10 +62,8 @@ def condition(host: Host) -> str:
 def rests_on(host: Host) -> str:
     """What kind of description a verdict rests on: a noun phrase."""
     if not host.facts:
-        return (
-            "a host description that names no source for its fields"
-            " (`tightrope host capture` describes this machine)"
-        )
+        how = "capture` describes this machine" if host.xen is None else "xen` describes a dom0's"
+        return f"a host description that names no source for its fields (`tightrope host {how})"
     assumed = len(host.assumed())
     if not assumed:
         return "a host description of which nothing is assumed"
