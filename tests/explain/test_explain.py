@@ -33,7 +33,7 @@ def likeliest(found: Explanation) -> str:
     [
         ("no-v", W, 2, "V + 0x5 after_table_a", "page_table_a's PT entry"),
         ("nx", W, 2, "V + 0x5 after_table_a", "has NX set"),
-        ("reserved-bit", W, 2, "V + 0x5 after_table_a", "address bit that the CPU has not"),
+        ("reserved-bit", W, 2, "V + 0x5 after_table_a", "address bit that the CPU does not have"),
         ("no-p", W, 3, "V + 0x17 set_stack", "page_table_a's PT entry"),
         ("table-b-small", W, 6, "kernel + 0x200", "page_table_b's PD entry"),
         ("no-v", I386, 2, "V", "page_table_a's PT entry"),

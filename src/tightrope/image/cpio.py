@@ -165,7 +165,7 @@ def _header(header: bytes, at: int) -> tuple[tuple[int, ...], bool]:
     try:
         numbers = struct.unpack(f">{_NUMBERS}I", binascii.unhexlify(header[_MAGIC:]))
     except binascii.Error as err:
-        problem = f"the header at {at:#x} has something else than hexadecimal digits"
+        problem = f"the header at {at:#x} has characters that are not hexadecimal digits"
         raise ArchiveError(problem, at=at, says="damaged header") from err
     return numbers, magic == b"070702"
 

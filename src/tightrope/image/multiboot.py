@@ -210,7 +210,7 @@ def _multiboot2(data: memoryview, at: int, source: str) -> Header:
         elif kind == abi.Tag.FRAMEBUFFER:
             if not optional:
                 remarks.append(
-                    "its Multiboot2 header asks for a framebuffer, which a kexec has not"
+                    "its Multiboot2 header asks for a framebuffer, which a kexec does not have"
                 )
         elif kind not in _LEFT_ALONE and not optional:
             raise refusal(name, "is required, and a kexec does not provide it", place)

@@ -282,7 +282,7 @@ def _lzop_header(data: memoryview) -> tuple[int, int]:
     """Its flags, and where it ends."""
     at = len(_LZOP_MAGIC)
     if bytes(data[:at]) != _LZOP_MAGIC:
-        raise StreamError("is corrupt: it has not the nine bytes that lzop begins with")
+        raise StreamError("is corrupt: it does not begin with the nine bytes of lzop")
     wide = int.from_bytes(data[at : at + 2], "big") >= _LZOP_WIDE
     # Version, the library's, the one that is needed, the method; then the level.
     at += 7 + wide

@@ -71,7 +71,7 @@ def _changes(
     reserved = 1 << built.host.cpu.physical_bits if size == 8 else 0
     if code is not None and code & alone.RESERVED:
         if reserved:
-            yield "has a physical address bit that the CPU has not", lambda e: e | reserved
+            yield "has a physical address bit that the CPU does not have", lambda e: e | reserved
     elif code is None or not code & alone.PRESENT:
         yield "is not present", lambda entry: entry & ~P
     elif code & alone.FETCH and size == 8:

@@ -155,7 +155,7 @@ def _core(verdict: Verdict, said: Witness) -> tuple[ShownCore | None, str]:
     try:
         core = shown.shown(said.head, verdict.run.memory, verdict.handover.intent.backup)
     except CoreError as err:
-        return None, f"its /proc/vmcore is none: {err}"
+        return None, f"its /proc/vmcore cannot be read as a dump: {err}"
     return core, "" if core.whole is not False else f"its dump has the pgd {core.pgd}"
 
 

@@ -82,7 +82,7 @@ def over(lines: Sequence[str], witness: Witness, *, disk: bool) -> str | None:
         if _SAVED.search(line):
             return "a dump is saved"
         if not disk and witness.done and _WAITS.search(line):
-            return "it waits for a disk that this PC has not"
+            return "it waits for a disk that this PC does not have"
     return None
 
 
