@@ -41,7 +41,7 @@ NEW = "cloud-amd64"
 """Its payload is lz4, which is soon unpacked."""
 PROGRAM = 0o100755
 HYPERCALLS = ("xen-privcmd.ko", "xenfs.ko")
-INIT = b"""#!/bin/busybox sh
+INIT = """#!/bin/busybox sh
 /bin/busybox --install -s /bin
 mount -t proc proc /proc
 mount -t sysfs sys /sys
@@ -49,6 +49,10 @@ mount -t devtmpfs dev /dev
 exec </dev/console >/dev/console 2>&1
 for each in /modules/*; do insmod $each; mount -t xenfs xenfs /proc/xen; done 2>/dev/null
 stty -echo
+kexec_() { cd /home && KEXEC "$@"; }
+load() { kexec_ "$@" new --initrd=small --append='LINE tightrope=watched'; }
+leave() { kexec_ -e; }
+crash() { taskset 2 sh -c 'echo c > /proc/sysrq-trigger' || echo c > /proc/sysrq-trigger; }
 echo "guest: up $(uname -r)"
 while read -r line; do
     eval "$line"
@@ -56,6 +60,12 @@ while read -r line; do
 done
 poweroff -f
 """
+"""What is typed at it are short words: Xen keeps 128 bytes for dom0 (SERIAL_RX_SIZE of console.c)
+and drops what comes besides.  `kexec_` runs the one that is there, whatever its width; `crash` is on
+the second CPU, where there is one."""
+SHELL = INIT.replace("KEXEC", RUN_KEXEC.replace("ld-linux-x86-64", "ld-linux*")).replace(
+    "LINE", LINE
+)
 
 
 @functools.cache
@@ -67,7 +77,7 @@ def small(machine: str = "amd64") -> bytes:
         for name in ("bin", "dev", "proc", "sys", "home", "home/lib")
     ]
     made += [
-        cpio.entry("init", INIT, mode=PROGRAM),
+        cpio.entry("init", SHELL.encode(), mode=PROGRAM),
         cpio.entry("bin/busybox", busybox, mode=PROGRAM),
     ]
     return b"".join(made) + cpio.TRAILER
@@ -95,19 +105,12 @@ def narrow_kexec_tools() -> tuple[tuple[str, Path], ...]:
     return ("kexec", folder / "kexec.i386"), *((f"lib/{e}", folder / "lib" / e) for e in libraries)
 
 
-KEXEC = f'cd /home && k() {{ {RUN_KEXEC.replace("ld-linux-x86-64", "ld-linux*")} "$@"; }}; k'
-"""The one that is there, whatever its width."""
-
-
 def load(*how: str) -> str:
     """The command that loads the new kernel: -l or -p, and -s for kexec_file_load."""
-    words = f"{LINE} tightrope=watched"
-    return f"{KEXEC} {' '.join(how)} new --initrd=small --append='{words}'"
+    return f"load {' '.join(how)}"
 
 
-LEAVE = f"{KEXEC} -e"
-CRASHES = "taskset 2 sh -c 'echo c > /proc/sysrq-trigger' || echo c > /proc/sysrq-trigger"
-"""On the second CPU, where there is one."""
+LEAVE, CRASHES = "leave", "crash"
 
 
 class Guest:
@@ -198,7 +201,8 @@ class Guest:
             self.hear(0.2)
 
     def say(self, command: str) -> None:
-        """Type a line."""
+        """Type a line, which has to be a short one."""
+        assert len(command) < 128, command
         self.text = ""
         assert self._process.stdin is not None
         self._process.stdin.write(command.encode() + b"\n")
