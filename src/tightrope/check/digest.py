@@ -113,8 +113,8 @@ def _read(case: Case) -> NDArray[np.int64]:
 
 
 def _odd_region(case: Case, program: Participant) -> str:
-    """A row of the purgatory's list that is not a segment's, in words; "" where none is, or where it
-    is not known."""
+    """A row of the purgatory's list that is not a segment's, in words; "" where none is, or where
+    it is not known."""
     at, where = program.code.symbols.get("regions"), case.intent.purgatory
     if at is None or where is None:
         return ""

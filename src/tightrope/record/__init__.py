@@ -2,7 +2,7 @@
 
     command --tracer--> stopped at its call --held--> what the call hands over --file--> a segments file
 
-Nothing is changed on the machine, so this is not a part of `perform`: what stands there in the way of
+Nothing is changed on the machine, so this is no part of `perform`: what stands there in the way of
 a change by mistake, a word that asks for it, has no place here, and the locks that stand here (the
 call is taken away, the capability is gone before the command begins) would be wrong there.
 
