@@ -79,7 +79,7 @@ def test_qemus_log_of_damaged_code_names_the_new_kernel() -> None:
     assert found.place == "kernel + 0x200"
     assert found.last is not None
     assert found.last.raised[0].vector == 6
-    assert any("no code" in each.cause for each in found.candidates)
+    assert any("not code" in each.cause for each in found.candidates)
 
 
 @pytest.mark.parametrize(

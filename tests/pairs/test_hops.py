@@ -190,7 +190,7 @@ def test_the_table_and_the_document_say_the_same(tightrope: Shell) -> None:
             ("k", "--from", "k", "--hops", "2", "--kexec", "x"),
             "names the program for --loader kexec-tools",
         ),
-        (("k", "--from", "k", "--hops", "0"), "is not a number of"),
+        (("k", "--from", "k", "--hops", "0"), "is not a number from 1 up"),
     ],
 )
 def test_what_makes_no_sense_is_one_line(

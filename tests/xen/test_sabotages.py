@@ -141,7 +141,7 @@ def test_what_cannot_be_done_through_xen_says_so() -> None:
 @pytest.mark.parametrize("each", XEN_SABOTAGES.values(), ids=name_of)
 @pytest.mark.parametrize("way", NEW_WAYS, ids=identifier)
 def test_v2_has_no_pages_of_dom0s_to_break(way: Way, each: Sabotage) -> None:
-    with pytest.raises(BadInput, match=r"interface v1|no memory of dom0's|--xen v1|only with pae"):
+    with pytest.raises(BadInput, match=r"interface v1|not memory of dom0's|--xen v1|only with pae"):
         walk(way, sabotage=each)
 
 
