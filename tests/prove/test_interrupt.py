@@ -76,7 +76,8 @@ def test_the_assembler_and_its_folder_are_gone(number: signal.Signals, tmp_path:
     told = tmp_path / "told"
     os.mkfifo(told)
     fake = tools / "as"
-    fake.write_text(f'#!/bin/sh\necho $$ > "{told}"\nexec sleep 1000\n')
+    # It reads to the end, as the real one does: by then whoever started it waits for it.
+    fake.write_text(f'#!/bin/sh\ncat > /dev/null\necho $$ > "{told}"\nexec sleep 1000\n')
     fake.chmod(0o755)
     source = tmp_path / "code.S"
     source.write_text("ret\n")
