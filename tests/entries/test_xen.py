@@ -85,5 +85,7 @@ def test_the_modules_are_the_very_files(
 
 
 def test_xen_itself_cannot_be_moved_into_a_crash_region(xen_hypervisor: Path) -> None:
-    with pytest.raises(PlanError, match=r"has to be loaded at .* not all the crash region"):
+    with pytest.raises(
+        PlanError, match=r"has to be loaded at .* not all of that is the crash region"
+    ):
         rehearse(read(xen_hypervisor), crash_host(), Request(crash=True), machine=Emulator())

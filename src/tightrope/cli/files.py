@@ -36,7 +36,8 @@ class Early(NamedTuple):
 
 
 def early(options: argparse.Namespace) -> Early | None:
-    """Kernel and initrd where they are plain files of their own, already being unpacked.
+    """Kernel and initrd where they are plain files of their own and not large, already being
+    unpacked.
 
     None where they are not, or where something is wrong with them: `inputs` says what, in its
     order.
@@ -45,12 +46,14 @@ def early(options: argparse.Namespace) -> Early | None:
     plain = options.kernel and options.flat is None and not (options.unpack or options.shipped)
     if not plain or not all(os.path.isfile(path) for path in paths):
         return None
-    from tightrope.deeds.unpacking import Unpacking
+    from tightrope.deeds.unpacking import LARGE, Unpacking
 
     try:
         image = kernel_image(options, options.kernel)
         initrd = read(options.initrd) if options.initrd else None
     except TightropeError:
+        return None
+    if initrd is not None and len(initrd) >= LARGE:
         return None
     return Early(image, initrd, Unpacking(image, initrd))
 

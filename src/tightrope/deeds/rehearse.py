@@ -20,7 +20,7 @@ from tightrope import check, handover, participants, plan
 from tightrope import world as world_room
 from tightrope.deeds import blackout
 from tightrope.deeds.machines import emulator
-from tightrope.deeds.unpacking import Unpacking
+from tightrope.deeds.unpacking import LARGE, Unpacking
 from tightrope.deeds.until import (
     ENTRY,
     Entry,
@@ -116,11 +116,13 @@ def rehearse(
     Raises `TightropeError` when it cannot be told: bad input, or a part that is missing here.
     """
     stages = Stages(progress)
-    unpacking = unpacking or Unpacking(image, request.initrd)
+    if request.initrd is None or len(request.initrd) < LARGE:
+        unpacking = unpacking or Unpacking(image, request.initrd)
     if isinstance(machine, WholeMachine):
         old = machine.with_own_firmware(old)
     with stages.stage("plan"):
         the_plan = prepare(image, old, request)
+    unpacking = unpacking or Unpacking(image, request.initrd)
     with stages.stage("tables"):
         built = build(the_plan, design=design, sabotage=sabotage)
     if machine is None:

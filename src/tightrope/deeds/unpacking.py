@@ -28,6 +28,11 @@ SHIPPED_VERSION = "tightrope-shipped"
 """How the shipped kernel's version string begins: it speaks in many lines and gives a verdict."""
 
 
+LARGE = 512 << 20
+"""Bytes of an initrd from which on it is read once it has a place: most that have none are as
+large."""
+
+
 class Unpacking:
     """The payload of an image and an initrd, being unpacked in a thread of its own.
 

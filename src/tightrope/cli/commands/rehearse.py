@@ -137,7 +137,6 @@ def rehearse(options: Namespace) -> int:
     from tightrope import sabotage
     from tightrope.deeds import defaults, machines, performable
     from tightrope.deeds.rehearse import rehearse as deed
-    from tightrope.deeds.unpacking import Unpacking
     from tightrope.deeds.until import ENTRY, Spoken, Until, Userspace
     from tightrope.model import Outcome
     from tightrope.report.progress import Bar
@@ -159,7 +158,7 @@ def rehearse(options: Namespace) -> int:
     for output in filter(None, (options.trace, options.write, options.html)):
         outputs.check(output, force=options.force, inputs=files.named(options))
     image, old, request = files.inputs(options, begun)
-    unpacking = begun.unpacking if begun else Unpacking(image, request.initrd)
+    unpacking = begun.unpacking if begun else None
     design: str | Participant
     if options.old_code:
         code = files.old_code(options)
