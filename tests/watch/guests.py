@@ -269,7 +269,7 @@ class Guest:
         """To a state that was saved, whatever has become of it."""
         self.monitor("stop")
         self.monitor(f"loadvm {name}")
-        self.hear()
+        self.hear(0.3)  # what was said before, and is still on its way
         self.text = ""
         if run:
             self.monitor("cont")

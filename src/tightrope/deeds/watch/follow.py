@@ -142,6 +142,8 @@ class Follower:
         """
         try:
             self.guest.stop()
+            if (reset := self._reset()) is not None:
+                return reset
             registers = self.guest.raw()
             what = stuck(self.guest, registers, self.built.host.cpu.physical_bits)
         except MachineError:

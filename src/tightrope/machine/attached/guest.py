@@ -303,6 +303,8 @@ class Attached:
             signal = wire.stop_signal(reply)
             self._cpu = (wire.stop_thread(reply) or 1) - 1
             self._running = False
+            with contextlib.suppress(MachineError):
+                self._read_qmp(0)  # a reset just before it stopped may not have been read yet
         return signal != wire.SIGNAL_QUIT and not self.ended()
 
     def ended(self) -> str | None:
@@ -322,6 +324,8 @@ class Attached:
                     self._read_gdb(left(limit))
                 self._packets.clear()
                 self._running = False
+                with contextlib.suppress(MachineError):
+                    self._read_qmp(0)
 
     def leave(self, *, standing: bool = False) -> None:
         """Take all breakpoints out and let it run on, or leave it `standing` where it is.
