@@ -23,6 +23,7 @@ import struct
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -114,12 +115,9 @@ def packed(core: Vmcore, final: Path, how: Packing, progress: Progress) -> Copie
             os.ftruncate(part.out, end)
         writer = _Writer(core, part, layout, pack, FLAGS[how])
         end = writer.write(pages, end, progress)
-        ring = Ring(saving.CHUNK)
-        try:
+        with closing(Ring(saving.CHUNK)) as ring:
             saving.digest(part.out, end, ring)
             hexadecimal = ring.end()
-        finally:
-            ring.close()
         part.finish()
     finally:
         part.close()

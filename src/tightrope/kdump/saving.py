@@ -20,7 +20,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,13 +106,10 @@ def copy(core: Vmcore, final: Path, progress: Progress) -> Copied:
         with told(final):
             # The tail may be a hole that was never made: the file is as long as its last block.
             os.ftruncate(part.out, done)
-        ring = Ring(CHUNK)
-        try:
+        with closing(Ring(CHUNK)) as ring:
             digest(part.out, done, ring)
             _copy(core, part, done, ring, progress)
             hexadecimal = ring.end()
-        finally:
-            ring.close()
         part.finish()
     finally:
         part.close()

@@ -79,15 +79,19 @@ class GuestMemory:
         got = walk(self.entry, mmu, virt, Access.READ)
         return None if isinstance(got, Refused) else int(got.phys)
 
+    def lies(self, mmu: Mmu, virt: int) -> int:
+        """The same.  Raises MachineError where it is not mapped."""
+        phys = self.where(mmu, virt)
+        if phys is None:
+            raise MachineError(f"the guest does not map {virt:#x}")
+        return phys
+
     def virt(self, mmu: Mmu, at: int, size: int) -> bytes:
         """Linear memory.  Raises MachineError where it is not mapped."""
         parts = []
         while size:
             part = min(size, PAGE_SIZE - at % PAGE_SIZE)
-            phys = self.where(mmu, at)
-            if phys is None:
-                raise MachineError(f"the guest does not map {at:#x}")
-            parts.append(self.phys(phys, part))
+            parts.append(self.phys(self.lies(mmu, at), part))
             at, size = at + part, size - part
         return b"".join(parts)
 

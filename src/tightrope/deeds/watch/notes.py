@@ -53,8 +53,8 @@ def _linux(memory: GuestMemory, kernel: GuestKernel) -> Iterator[tuple[int, int,
     for cpu in range(possible.bit_length()):
         if possible >> cpu & 1:
             at = (notes + number("__per_cpu_offset", cpu)) % (1 << kernel.width.bits)
-            yield _where(memory, kernel, at), CPU_NOTE[kernel.width.bits], f"CPU {cpu}'s registers"
-    yield _where(memory, kernel, number("vmcoreinfo_note")), VMCOREINFO, "vmcoreinfo"
+            yield memory.lies(kernel.mmu, at), CPU_NOTE[kernel.width.bits], f"CPU {cpu}'s registers"
+    yield memory.lies(kernel.mmu, number("vmcoreinfo_note")), VMCOREINFO, "vmcoreinfo"
 
 
 def _xen(memory: GuestMemory, kernel: GuestXen) -> Iterator[tuple[int, int, str]]:
@@ -62,16 +62,9 @@ def _xen(memory: GuestMemory, kernel: GuestXen) -> Iterator[tuple[int, int, str]
     for cpu in range(min(memory.word(kernel.mmu, kernel.address("nr_cpu_ids"), 4), MOST_CPUS)):
         at, size = (memory.word(kernel.mmu, rows + 16 * cpu + 8 * each) for each in range(2))
         if at:
-            yield _where(memory, kernel, at), size, f"CPU {cpu}'s registers"
+            yield memory.lies(kernel.mmu, at), size, f"CPU {cpu}'s registers"
     at = kernel.address("common/kexec.c#vmcoreinfo_data")
-    yield _where(memory, kernel, at), XEN_VMCOREINFO, "vmcoreinfo of Xen"
-
-
-def _where(memory: GuestMemory, kernel: GuestKernel | GuestXen, virt: int) -> int:
-    phys = memory.where(kernel.mmu, virt)
-    if phys is None:
-        raise MachineError(f"the guest does not map {virt:#x}")
-    return phys
+    yield memory.lies(kernel.mmu, at), XEN_VMCOREINFO, "vmcoreinfo of Xen"
 
 
 def _loaded(datas: tuple[bytes, ...]) -> Iterator[tuple[int, int, str]]:
