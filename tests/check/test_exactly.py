@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from tests.check.breaking_told import Overlaid, flipped
 from tests.rehearse.runs import backed_up, sound
 from tightrope.check import check
+from tightrope.check.alike import wrong
 from tightrope.check.call import _left
 from tightrope.check.case import Case
 from tightrope.check.told.inputs import _differs
@@ -118,3 +119,13 @@ def test_a_moved_part_is_the_images_but_for_the_words_that_a_move_changes(
 def test_a_part_that_is_not_moved_has_the_images_words(data: bytes, places: list[int]) -> None:
     assert Moved(data, places, 0).differs() == []
     assert Moved(data, None, DISTANCE).differs() == []
+
+
+@given(st.binary(max_size=9), st.lists(st.sampled_from([0, 0, 1]), max_size=9))
+def test_all_that_is_wrong_is_told_before_the_end_of_what_is_wanted_and_behind_it(
+    wanted: bytes, tail: list[int]
+) -> None:
+    got = bytes(each ^ (number % 3 == 1) for number, each in enumerate(wanted)) + bytes(tail)
+    padded = wanted.ljust(len(got), b"\0")
+    expected = [at for at in range(len(got)) if got[at] != padded[at]]
+    assert wrong(got, wanted).tolist() == expected

@@ -55,9 +55,9 @@ def wrong(got: Buffer, wanted: Buffer) -> NDArray[np.int64]:
     """The offsets in `got` of all that is not as wanted: `wanted` first, zeros up to the end."""
     size = len(wanted)
     head, tail = memoryview(got)[:size], memoryview(got)[size:]
-    out = np.zeros(0, np.int64)
+    out = []
     if not alike(head, wanted):
-        out = (np.frombuffer(head, np.uint8) != np.frombuffer(wanted, np.uint8)).nonzero()[0]
-    elif any_set(tail):
-        out = np.frombuffer(tail, np.uint8).nonzero()[0] + size
-    return out.astype(np.int64)
+        out.append((np.frombuffer(head, np.uint8) != np.frombuffer(wanted, np.uint8)).nonzero()[0])
+    if any_set(tail):
+        out.append(np.frombuffer(tail, np.uint8).nonzero()[0] + size)
+    return np.concatenate(out).astype(np.int64) if out else np.zeros(0, np.int64)

@@ -6,7 +6,7 @@ the machine saw.  Both are arrays; nothing here loops over pages.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from tightrope.check.case import Case, owner
 from tightrope.check.page_list import order
 from tightrope.check.rule import Found, finding, rule
-from tightrope.memory import PAGE_SHIFT, PAGE_SIZE
-from tightrope.model import Promise, Sight, Step, Stop
+from tightrope.memory import PAGE_SHIFT, PAGE_SIZE, Extent
+from tightrope.model import Promise, Segment, Sight, Step, Stop
 
 KEXEC_CORE = "Linux kernel/kexec_core.c"
 
@@ -233,4 +233,11 @@ def destinations_complete(case: Case) -> Iterator[Found]:
             f" {segment.destination.start + at:#x} is {got[at]:#04x}, not"
             f" {segment.data[at] if at < size else 0:#04x}",
             evidence={"wrong bytes": str(len(bad)), "of": f"{segment.destination.size}"},
+            at=_all_of(case.spoilt),
         )
+
+
+def _all_of(spoilt: Iterable[tuple[Segment, NDArray[np.int64]]]) -> Extent:
+    """From the first byte that is wrong to the last."""
+    ends = [each.destination.start + int(bad[at]) for each, bad in spoilt for at in (0, -1)]
+    return Extent(min(ends), max(ends) + 1)

@@ -107,6 +107,7 @@ def stores_owned(case: Case) -> Iterator[Found]:
             f"`{case.text(index)}` writes {size} bytes at {phys:#x}, which the walk does not own",
             evidence={"there": owner(case, phys), "instruction": str(index)},
             step=Step(step),
+            at=Extent(int(rows[:, 2].min()), int((rows[:, 2] + rows[:, 3]).max())),
         )
 
 

@@ -19,6 +19,7 @@ from functools import partial
 from types import ModuleType
 
 from tightrope.check.case import Case
+from tightrope.memory import Extent
 from tightrope.model import Criterion, Finding, Promise, Sight, Step
 
 
@@ -34,6 +35,8 @@ class Found:
     """Where it belongs, None for the rule's own step."""
     advice: bool
     """It is said, and nothing falls by it."""
+    at: Extent | None = None
+    """The memory that it is about, see `Finding`."""
 
 
 def finding(
@@ -42,11 +45,12 @@ def finding(
     mend: str | None = None,
     evidence: Mapping[str, str] | None = None,
     step: Step | None = None,
+    at: Extent | None = None,
 ) -> Found:
     """What is wrong, what was seen (label to text), and what mends it where the rule's own words
     are too general."""
     seen = dict(evidence or {})
-    return Found(message=message, evidence=seen, mend=mend, step=step, advice=False)
+    return Found(message=message, evidence=seen, mend=mend, step=step, advice=False, at=at)
 
 
 def advice(
@@ -107,6 +111,7 @@ class Rule:
             evidence=found.evidence,
             mend=self.mend if found.mend is None else found.mend,
             advice=found.advice or weak,
+            at=found.at,
         )
 
 

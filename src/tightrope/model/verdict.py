@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from tightrope.memory import Extent
     from tightrope.model.blackout import Blackout
     from tightrope.model.handover import Handover
     from tightrope.model.host import Fact
@@ -31,6 +32,9 @@ class Finding:
     advice: bool = False
     """Nothing falls by it: a weakness of code whose contract does not promise better, or what may
     go wrong."""
+    at: Extent | None = None
+    """The physical memory that it is about: the smallest extent that has all of it; None where it
+    is not about memory, or where the rule does not say."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,7 +11,6 @@ first finding was made, else it goes on whatever was found.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from tightrope import check
 from tightrope.deeds.machines import emulator
 from tightrope.deeds.rehearse import Stages
 from tightrope.deeds.watch import seen
+from tightrope.deeds.watch.called import of_its_call
 from tightrope.deeds.watch.console import Console
 from tightrope.deeds.watch.follow import Followed, follow
 from tightrope.deeds.watch.kernel import SOURCE, GuestKernel, calls_by, find_kernel, mmu_of
@@ -40,7 +40,6 @@ from tightrope.model import (
     Outcome,
     Registers,
     Run,
-    SegmentRole,
     Step,
     Stop,
     Verdict,
@@ -51,10 +50,6 @@ from tightrope.participants.linux import Convention
 LIMIT = 600.0
 PHYSICAL_BITS = 40
 FOLLOW_SECONDS = 300.0
-JUMP_BACK = re.compile(
-    r"the new kernel reads the command line '(.*)( kexec_jump_back_entry=0x[0-9a-f]{16})', and was to"
-    r" read '\1'"
-)
 
 
 def nobody(_: object) -> None:
@@ -172,7 +167,7 @@ def judge(call: Call, *, new: Image | None = None, walk: bool = True, stages: St
         known = {each.rule for each in findings}
         findings += [each for each in found if each.rule not in known]
     if isinstance(kernel, GuestXen):
-        findings = _of_its_call(findings)
+        findings = of_its_call(findings, run.memory)
     else:
         findings = [_of_its_tables(each) for each in findings]
     return _verdict(built, run, tuple(findings), stages)
@@ -290,27 +285,6 @@ def _of_its_tables(found: Finding) -> Finding:
     if found.rule == "crash-region-only" and found.message.startswith("page_table_a"):
         return replace(found, advice=True)
     return found
-
-
-def _of_its_call(findings: list[Finding]) -> list[Finding]:
-    """Xen calls the image until 8b7a72f4d3, and kexec-tools' purgatory takes the address that is
-    left by a call for one to come back to: it appends a word to the command line.  Nothing falls by
-    that, where it is all that has changed."""
-    told = {each.rule: each for each in findings}
-    line, changed = told.get("command-line-as-given"), told.get("destinations-complete")
-    appended = None if line is None else JUMP_BACK.fullmatch(line.message)
-    if appended is None or changed is None:
-        return findings
-    if changed.evidence.get("wrong bytes") != str(len(appended[2])):
-        return findings
-    stores = f"the {SegmentRole.BOOT_PARAMS.value}'s destination"
-    return [
-        replace(each, advice=True)
-        if each in (line, changed)
-        or (each.rule == "stores-owned" and each.evidence.get("there") == stores)
-        else each
-        for each in findings
-    ]
 
 
 def _verdict(built: Handover, run: Run, found: tuple[Finding, ...], stages: Stages) -> Verdict:
