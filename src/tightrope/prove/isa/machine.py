@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import z3
 
 from tightrope.memory import PAGE_SIZE
-from tightrope.prove.isa import copying, old_stack, privileged
+from tightrope.prove.isa import copying, fetching, old_stack, privileged
 from tightrope.prove.isa.decode import Instruction, Undecodable, decode
 from tightrope.prove.isa.instructions import execute
 from tightrope.prove.isa.memory import same, split
@@ -24,10 +24,8 @@ from tightrope.prove.isa.semantics import Model
 from tightrope.prove.isa.state import State
 from tightrope.prove.isa.symbolic import (
     ENTRY,
-    OFF,
     OLD,
     TABLE_A,
-    TABLE_B,
     Ends,
     Obligation,
     Symbolic,
@@ -78,20 +76,22 @@ class Machine:
     obligations: list[Obligation] = field(default_factory=list)
     window: set[int] = field(default_factory=set)
     """Offsets of the instructions that ran in the fault window."""
+    fetches: dict[tuple[object, ...], fetching.Fetch] = field(default_factory=dict)
+    """What a fetch owes, by all that it depends on: most instructions change nothing of it."""
     terms: Terms = field(default_factory=Terms)
 
     def require(self, state: Symbolic, at: Instruction | None, says: str, formula: Truth) -> None:
         """Record an obligation; `says` completes "it is wrong that here ..." ."""
         formula = z3.simplify(formula)
         if not z3.is_true(formula):
-            self._record(state, at, says, formula)
+            self.record(state, at, says, formula)
 
     def stop(self, state: Symbolic, at: Instruction | None, says: str) -> Ends:
         """The path cannot go on."""
-        self._record(state, at, says, z3.BoolVal(False))
+        self.record(state, at, says, z3.BoolVal(False))
         return Ends(says)
 
-    def _record(self, state: Symbolic, at: Instruction | None, says: str, formula: Truth) -> None:
+    def record(self, state: Symbolic, at: Instruction | None, says: str, formula: Truth) -> None:
         in_window = self._in_window(state)
         if in_window:
             says = f"{says}; a handler of the old kernel's would run on what is no longer its stack"
@@ -103,11 +103,12 @@ class Machine:
         It finds them by the idt until that has limit 0, or with CR4.FRED by an MSR whatever the
         idt.
         """
-        fred = self.enabled(state, x86.CR4_FRED)
+        if not state.stack_gone:
+            return False
         base, limit = state.tables["idt"]
-        own = same(split(base)[0], self.P)
-        disarmed = (own or value(limit) == 0) and z3.is_false(fred)
-        return state.stack_gone and not disarmed
+        if value(limit) != 0 and not same(split(base)[0], self.P):
+            return True
+        return not z3.is_false(self.enabled(state, x86.CR4_FRED))
 
     # ------------------------------------------------------------------------------ one step
 
@@ -119,7 +120,7 @@ class Machine:
             raise self.stop(
                 state, None, f"control runs into {state.offset:#x}, where there is no instruction"
             ) from None
-        self._fetch(state, at)
+        fetching.fetch(self, state, at)
         if self._in_window(state):
             self.window.add(state.offset)
         state = state.copied()
@@ -203,49 +204,7 @@ class Machine:
             return z3.BoolVal(False)
         return self.terms.bit(state.control["cr4"], bit.bit_length() - 1)
 
-    def _not_kept_apart(
-        self, state: Symbolic, at: Instruction, address: Word, says: str, when: Truth
-    ) -> None:
-        """No LASS violation: with CR4.LASS long mode's kernel has no business in the lower half."""
-        if self.bits == 64:
-            lass = z3.And(self.enabled(state, x86.CR4_LASS), when)
-            upper = z3.Extract(63, 63, address) == 1
-            self.require(
-                state,
-                at,
-                f"#GP: CR4.LASS may be set: {says} the lower half",
-                z3.Implies(lass, upper),
-            )
-
     # --------------------------------------------------------------------------- translation
-
-    def _fetch(self, state: Symbolic, at: Instruction) -> None:
-        here = self.V if state.home == "V" else self.P
-        self.require(state, at, f"{state.home} is not page aligned", z3.Extract(11, 0, here) == 0)
-        if state.tables_in_use == OLD and state.home != "V":
-            raise self.stop(state, at, "the old tables need not map P: this fetch may fault")
-        if state.tables_in_use in (TABLE_B, OFF):
-            if state.home == "V" and not self.one_tree:
-                self.require(
-                    state,
-                    at,
-                    f"the code still runs at V, no address of it with {state.tables_in_use}",
-                    z3.And(self.V == self.P, self.reachable(self.P)),
-                )
-            else:
-                self.require(state, at, f"{self.own} is not reachable", self.reachable(self.P))
-        if not z3.is_false(state.stale):
-            same = self.global_to(here) == self.P
-            if state.home == "V":
-                same = z3.Or(same, self.global_to(here) == self.K)
-            self.require(
-                state,
-                at,
-                f"this fetch at {state.home} may use an old global translation (PGE not cleared"
-                " yet)",
-                z3.Implies(z3.And(state.stale, self.global_at(here)), same),
-            )
-        self._not_kept_apart(state, at, here, "this fetch is in", z3.BoolVal(True))
 
     def translate(self, state: Symbolic, at: Instruction, la: Word, size: int, verb: str) -> Word:
         """The physical address of `size` bytes at linear `la`, none of them in another page."""
@@ -304,7 +263,8 @@ class Machine:
         # Data is let through while RFLAGS.AC is set, but for what the CPU reads by itself.
         quiet = z3.BoolVal(True) if "loading" in verb else z3.Not(self.flag(state, "AC"))
         smap = z3.And(self.enabled(state, x86.CR4_SMAP), quiet)
-        self._not_kept_apart(state, at, la, f"it {verb}", smap)
+        for says, formula in fetching.kept_apart(self, state, la, f"it {verb}", smap):
+            self.require(state, at, says, formula)
         return phys
 
     def load(self, state: State[Word, Truth], at: Instruction, address: Word, width: int) -> Word:

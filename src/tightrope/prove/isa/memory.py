@@ -11,7 +11,7 @@ that lies on the control page are read as the numbers that they are.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import z3
 
@@ -61,6 +61,11 @@ class Memory:
     layers: tuple[Stores | Copied, ...] = ()
     aligned: tuple[Word, ...] = ()
     """Bases that begin a page: that they do is a hypothesis of whoever says so."""
+    words: dict[tuple[int, int], tuple[Word, Word]] = field(
+        init=False, default_factory=dict, compare=False, repr=False
+    )
+    """What was loaded already, by the address's identity and the width, with the address: held, so
+    that it stays the only one of that identity."""
 
     def store(self, address: Word, value: Word, width: int) -> Memory:
         """Memory after `value` was written, little-endian."""
@@ -79,6 +84,9 @@ class Memory:
         """The byte at an address."""
         depth = len(self.layers) if depth is None else depth
         base, at = split(address)
+        plain = self._without_cases(base, at, depth)
+        if plain is not None:
+            return plain
         cases: list[tuple[Truth, Word]] = []
         while depth:
             layer = self.layers[depth - 1]
@@ -111,12 +119,33 @@ class Memory:
 
     def load(self, address: Word, width: int) -> Word:
         """A little-endian word."""
-        size = width // 8
-        parts = [self.byte(z3.simplify(address + n)) for n in range(size)]
+        key = (address.get_id(), width)
+        if key not in self.words:
+            self.words[key] = (address, self._loaded(address, width // 8))
+        return self.words[key][1]
+
+    def _loaded(self, address: Word, size: int) -> Word:
+        base, at = split(address)
+        found = [self._without_cases(base, at + n, len(self.layers)) for n in range(size)]
+        parts = [
+            self.byte(z3.simplify(address + n)) if plain is None else plain
+            for n, plain in enumerate(found)
+        ]
         if size == 1:
             return z3.simplify(parts[0])
         whole = _whole(parts)
         return z3.simplify(z3.Concat(*reversed(parts))) if whole is None else whole
+
+    def _without_cases(self, base: Word | None, at: int, depth: int) -> Word | None:
+        """The byte where the constant offset alone says which it is; None where a solver has to."""
+        for layer in reversed(self.layers[:depth]):
+            if not isinstance(layer, Stores) or not same(layer.base, base):
+                return None
+            if at in layer.data:
+                return layer.data[at]
+        if same(self.home, base) and 0 <= at < len(self.image):
+            return z3.BitVecVal(self.image[at], 8)
+        return None
 
     def _begins_a_page(self, base: Word | None) -> bool:
         return any(same(base, each) for each in self.aligned)

@@ -25,6 +25,11 @@ _fresh = count()
 class Terms:
     """`Algebra` over solver terms."""
 
+    def __init__(self) -> None:
+        self._bits: dict[tuple[int, int], tuple[Word, Truth]] = {}
+        """Bits that were asked for, by the word's identity, with the word: held, so that it stays
+        the only one of that identity."""
+
     def const(self, value: int, width: int) -> Word:
         return z3.BitVecVal(value, width)
 
@@ -59,7 +64,10 @@ class Terms:
         return a if width == to else z3.simplify(z3.ZeroExt(to - width, a))
 
     def bit(self, a: Word, number: int) -> Truth:
-        return z3.simplify(z3.Extract(number, number, a) == 1)
+        key = (a.get_id(), number)
+        if key not in self._bits:
+            self._bits[key] = (a, z3.simplify(z3.Extract(number, number, a) == 1))
+        return self._bits[key][1]
 
     def word(self, truth: Truth, width: int) -> Word:
         return z3.simplify(z3.If(truth, z3.BitVecVal(1, width), z3.BitVecVal(0, width)))

@@ -10,7 +10,8 @@ is compared with one step of it, and together with theorem 4 this covers lists o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 import z3
@@ -25,6 +26,7 @@ from tightrope.prove.isa.terms import Truth
 from tightrope.prove.routine.contract import Contract, ListState
 from tightrope.prove.routine.promises import Roles, entered, established, stepped
 
+NO_STEPS: Mapping[int, Step] = {}
 LONGEST = 600
 """Instructions of a path between cutpoints; the shipped routines need 60."""
 ROUNDS = 8
@@ -55,6 +57,28 @@ class Walked:
     """The states at the next cutpoint after the loop head."""
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step as it went: `after` None where the path ended; `state` is held, so that nothing else
+    gets its identity."""
+
+    state: Symbolic
+    obligations: tuple[Obligation, ...]
+    window: frozenset[int]
+    after: list[Symbolic] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """Once round the loop from any state at its head."""
+
+    machine: Machine
+    state: Symbolic
+    at: ListState
+    ways: list[Symbolic]
+    executed: frozenset[int]
+
+
 @dataclass(slots=True)
 class Walker:
     """Symbolic execution of one image under one contract."""
@@ -74,7 +98,7 @@ class Walker:
         executed: set[int] = set()
         base = tuple(self.contract.formulas())
         head, arrivals = self._prologue(machine, executed)
-        roles = self._roles(arrivals, head)
+        roles, trial = self._roles(arrivals, head)
         for state in arrivals:
             established(self.contract, machine, state, roles)
         self.window = frozenset(machine.window)
@@ -84,15 +108,16 @@ class Walker:
         first = arrivals[0]
         kept = self._candidates(first, roles)
         for _ in range(ROUNDS):
-            machine = self.contract.machine(self.image)
-            state, at = self._generalised(first, roles, kept)
-            ways = self._run(machine, state, head, executed)
-            changed = self._changed(first, ways, kept)
+            once = trial or self._round(first, head, roles, kept)
+            trial = None
+            executed |= once.executed
+            changed = self._changed(first, once.ways, kept)
             if not changed:
                 break
             kept -= changed
         else:
             raise Refused("what holds at the loop head was not found")
+        machine, state, at, ways = once.machine, once.state, once.at, once.ways
         for way in ways:
             if way.offset == ENTRY:
                 entered(self.contract, self.image, machine, way, at, state)
@@ -140,10 +165,11 @@ class Walker:
         """The loop head, and the states in which it is first reached."""
         called = self.called()
         scout = self.contract.machine(self.image)
-        head = self._first_twice(scout, called)
+        steps: dict[int, Step] = {}
+        head = self._first_twice(scout, called, steps)
         return head, [
             state
-            for state in self._run(machine, called, head, executed)
+            for state in self._run(machine, called, head, executed, steps)
             if state.offset != ENTRY or self._no_list(machine, state)
         ]
 
@@ -153,8 +179,10 @@ class Walker:
         )
         return False
 
-    def _first_twice(self, machine: Machine, called: Symbolic) -> int | None:
-        """The first offset that some path visits twice."""
+    def _first_twice(
+        self, machine: Machine, called: Symbolic, steps: dict[int, Step]
+    ) -> int | None:
+        """The first offset that some path visits twice; `steps` are those on the way there."""
         work: list[tuple[Symbolic, tuple[tuple[str, int], ...]]] = [(called, ())]
         while work:
             state, seen = work.pop()
@@ -163,17 +191,24 @@ class Walker:
                 return state.offset
             if len(seen) > LONGEST:
                 raise Refused(f"no loop and no end in {LONGEST} instructions")
-            try:
+            machine.obligations, machine.window = [], set()
+            after: list[Symbolic] | None = None
+            with suppress(Ends):
                 after = machine.step(state)
-            except Ends:
-                continue
-            work += [(each, (*seen, here)) for each in after if each.offset != ENTRY]
+            owed, window = tuple(machine.obligations), frozenset(machine.window)
+            steps[id(state)] = Step(state, owed, window, after)
+            work += [(each, (*seen, here)) for each in after or () if each.offset != ENTRY]
         return None
 
     def _run(
-        self, machine: Machine, state: Symbolic, head: int | None, executed: set[int]
+        self,
+        machine: Machine,
+        state: Symbolic,
+        head: int | None,
+        executed: set[int],
+        steps: Mapping[int, Step] = NO_STEPS,
     ) -> list[Symbolic]:
-        """All states at the loop head or the entry that follow a state."""
+        """All states at the loop head or the entry that follow a state; `steps` were made before."""
         ends: list[Symbolic] = []
         work = [(state, 0)]
         while work:
@@ -184,19 +219,52 @@ class Walker:
             if length > LONGEST:
                 raise Refused("a loop inside the loop over the list")
             executed.add(state.offset)
-            try:
-                work += [(each, length + 1) for each in machine.step(state)]
-            except Ends:
-                continue
+            after: list[Symbolic] | None = None
+            step = steps.get(id(state))
+            if step is not None:
+                machine.obligations += step.obligations
+                machine.window |= step.window
+                after = step.after
+            else:
+                with suppress(Ends):
+                    after = machine.step(state)
+            work += [(each, length + 1) for each in after or ()]
         return ends
 
     # ------------------------------------------------------------------------- the loop head
 
-    def _roles(self, arrivals: list[Symbolic], head: int | None) -> Roles:
-        """The registers of the list: the routines' own ones, unless a trial says otherwise."""
+    def _round(self, first: Symbolic, head: int, roles: Roles, kept: set[str]) -> Round:
+        """Once round.  Raises Refused where the model cannot follow."""
+        machine = self.contract.machine(self.image)
+        state, at = self._generalised(first, roles, kept)
+        executed: set[int] = set()
+        ways = self._run(machine, state, head, executed)
+        return Round(machine, state, at, ways, frozenset(executed))
+
+    def _roles(self, arrivals: list[Symbolic], head: int | None) -> tuple[Roles, Round | None]:
+        """The registers of the list, and the first time round with them, where it was made.
+
+        They are the routines' own ones, unless these are not seen at work and others are.
+        """
         usual = Roles()
         if not arrivals or head is None:
-            return usual
+            return usual, None
+        try:
+            once = self._round(arrivals[0], head, usual, self._candidates(arrivals[0], usual))
+        except Refused:
+            return self._other_roles(arrivals, head), None
+        page = z3.simplify(once.at.word & ~(PAGE_SIZE - 1))
+        behind = z3.simplify(page + self.contract.bits // 8)
+        set_anew = [
+            any(z3.eq(way.registers[name], term) for way in once.ways)
+            for name, term in ((usual.destination, page), (usual.cursor, behind))
+        ]
+        roles = usual if all(set_anew) else self._other_roles(arrivals, head)
+        return roles, once if roles == usual else None
+
+    def _other_roles(self, arrivals: list[Symbolic], head: int) -> Roles:
+        """The registers that a trial from any state at all shows as those of the list."""
+        usual = Roles()
         c = self.contract
         fresh = {name: z3.BitVec(f"{name} at the loop head", c.bits) for name in c.registers}
         trial = arrivals[0].copied()
@@ -208,17 +276,20 @@ class Walker:
         except Refused:
             return usual
         size = c.bits // 8
+        pages = {word: z3.simplify(held & ~(PAGE_SIZE - 1)) for word, held in fresh.items()}
+        # Terms that are the same are one object of the solver's, as long as somebody holds it.
+        behind = {word: z3.simplify(page + size) for word, page in pages.items()}
+        page_in = {page.get_id(): word for word, page in pages.items()}
+        behind_in = {term.get_id(): word for word, term in behind.items()}
         destinations, cursors = set(), set()
         for way in ways:
             for name, value in way.registers.items():
-                for word, held in fresh.items():
-                    page = z3.simplify(held & ~(PAGE_SIZE - 1))
-                    if word == name:
-                        continue
-                    if z3.eq(value, page):
-                        destinations.add((word, name))
-                    elif z3.eq(value, z3.simplify(page + size)):
-                        cursors.add((word, name))
+                word = page_in.get(value.get_id())
+                if word is not None and word != name:
+                    destinations.add((word, name))
+                word = behind_in.get(value.get_id())
+                if word is not None and word != name:
+                    cursors.add((word, name))
         found = {
             Roles(word, cursor, destination)
             for word, cursor in cursors
