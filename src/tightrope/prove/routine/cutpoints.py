@@ -208,7 +208,7 @@ class Walker:
         executed: set[int],
         steps: Mapping[int, Step] = NO_STEPS,
     ) -> list[Symbolic]:
-        """All states at the loop head or the entry that follow a state; `steps` were made before."""
+        """All states at the loop head or the entry behind a state; `steps` were made already."""
         ends: list[Symbolic] = []
         work = [(state, 0)]
         while work:
