@@ -117,28 +117,9 @@ def read_guest(
     it gives away; where it has `loaded` an image, that has its places, and nothing is asked of it.
     Raises HostError where it cannot be described.
     """
-    mmu = Mmu(
-        cr0=registers.cr0,
-        cr3=registers.cr3,
-        cr4=registers.cr4,
-        efer=registers.efer,
-        physical_bits=told.physical_bits,
-        gbpages=told.gbpages,
-    )
-    tables: dict[int, memoryview] = {}
-
-    def table(frame: int) -> memoryview | None:
-        page = read(frame & -PAGE_SIZE, PAGE_SIZE)
-        if page is not None:
-            tables[frame & -PAGE_SIZE] = memoryview(bytes(page))
-        return None if page is None else tables[frame & -PAGE_SIZE][frame % PAGE_SIZE :]
-
-    # numpy's: a machine that is captured imports this room and has none.
-    from tightrope.x86.survey import survey
-
-    mapped = survey(table, mmu)
-    if mapped.lost or not tables:
-        raise HostError("its page tables lead out of memory", source=SOURCE, field="cr3")
+    cpu = _cpu(told, registers)
+    mmu = registers.mmu(cpu)
+    tables, mapped = _tables(mmu, read)
     found = kernel.symbols(told.symbols, ["_text", "relocate_kernel"])
     if not isinstance(found, dict) or len(found) != 2:
         raise HostError("tells no addresses of its text", source=SOURCE, field="/proc/kallsyms")
@@ -155,24 +136,14 @@ def read_guest(
         )
     relocation = _in_text(Virt(align_down(found["relocate_kernel"], PAGE_SIZE)), mmu, read)
     text = _text(found, resources, mmu, read)
-    pgd = Phys(
-        registers.cr3 & ~0xFFF
-        if mode_of(registers.cr4, registers.efer) is not Paging.PAE
-        else registers.cr3
-    )
+    paging = mode_of(registers.cr4, registers.efer)
+    pgd = Phys(registers.cr3 if paging is Paging.PAE else registers.cr3 & ~0xFFF)
     root = Extent.sized(pgd & -PAGE_SIZE, PAGE_SIZE)
     own = Extent.sized(text.phys, text.size)
     host = Host(
         source=SOURCE,
-        paging=mode_of(registers.cr4, registers.efer),
-        cpu=Cpu(
-            physical_bits=told.physical_bits,
-            nx=bool(registers.efer & x86.EFER_NXE),
-            pse=bool(registers.cr4 & (x86.CR4_PSE | x86.CR4_PAE)),
-            pge=bool(registers.cr4 & x86.CR4_PGE),
-            gbpages=told.gbpages,
-            la57=bool(registers.cr4 & x86.CR4_LA57),
-        ),
+        paging=paging,
+        cpu=cpu,
         cr0=registers.cr0,
         cr4=registers.cr4,
         efer=registers.efer,
@@ -201,6 +172,37 @@ def read_guest(
         else (),
     )
     return Guest(host=host, registers=registers, pgd=pgd, tables=tables)
+
+
+def _cpu(told: Told, registers: Registers) -> Cpu:
+    """What is told, and what the kernel has switched on."""
+    return Cpu(
+        physical_bits=told.physical_bits,
+        nx=bool(registers.efer & x86.EFER_NXE),
+        pse=bool(registers.cr4 & (x86.CR4_PSE | x86.CR4_PAE)),
+        pge=bool(registers.cr4 & x86.CR4_PGE),
+        gbpages=told.gbpages,
+        la57=bool(registers.cr4 & x86.CR4_LA57),
+    )
+
+
+def _tables(mmu: Mmu, read: ReadMemory) -> tuple[dict[int, memoryview], Mappings]:
+    """Every table under CR3, and all that they map.  Raises HostError where one is not there."""
+    # numpy's: a machine that is captured imports this room and has none.
+    from tightrope.x86.survey import survey
+
+    tables: dict[int, memoryview] = {}
+
+    def table(frame: int) -> memoryview | None:
+        page = read(frame & -PAGE_SIZE, PAGE_SIZE)
+        if page is not None:
+            tables[frame & -PAGE_SIZE] = memoryview(bytes(page))
+        return None if page is None else tables[frame & -PAGE_SIZE][frame % PAGE_SIZE :]
+
+    mapped = survey(table, mmu)
+    if mapped.lost or not tables:
+        raise HostError("its page tables lead out of memory", source=SOURCE, field="cr3")
+    return tables, mapped
 
 
 def with_code(guest: Guest, code: Code, relocation: Virt, read: ReadMemory) -> World:
