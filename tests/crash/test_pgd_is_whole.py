@@ -14,6 +14,7 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
+import drgn
 import numpy as np
 import pytest
 
@@ -21,6 +22,7 @@ from tests.crash.hosts import LEGACY, example, small_kernel
 from tests.crash.reader import command_line, core_header
 from tests.makers.designs import DESIGNS, IN_PLACE, TWO_TABLES
 from tests.makers.hosts import MIB, PAGE
+from tests.vmcore.kdumps import makedumpfile
 from tightrope import vmcore
 from tightrope.cli import main
 from tightrope.deeds.rehearse import rehearse
@@ -146,7 +148,8 @@ def test_the_crashed_kernels_pgd_is_found_and_whole(paging: Paging, tmp_path: Pa
     assert found.root.phys == verdict.handover.world.pgd
     assert found.root.paging is paging
     assert "swapper_pg_dir in VMCOREINFO" in found.root.how
-    assert [each.name for each in found.root.anchors] == ["swapper_pg_dir", "_stext"]
+    names = ["swapper_pg_dir", *(() if paging in LEGACY else ("init_top_pgt",)), "_stext"]
+    assert [each.name for each in found.root.anchors] == names
     assert found.core.notes.cpus == 1
     assert found.found.tables >= len(verdict.handover.world.tables) > 1
 
@@ -292,3 +295,46 @@ def test_a_dump_without_notes_cannot_be_judged(tmp_path: Path) -> None:
     old = replace(host_of(Paging.X86_64), crash_notes=())
     dump(walk(old), tmp_path / "vmcore")
     assert main(["pgd", str(tmp_path / "vmcore")]) == 2
+
+
+@pytest.mark.parametrize("paging", [Paging.X86_64, Paging.LA57])
+def test_makedumpfile_and_drgn_take_the_dump_of_a_described_kernel(
+    paging: Paging, tmp_path: Path
+) -> None:
+    """makedumpfile asks for a release, mem_map and struct pages, and leaves out what is zeros; drgn
+    walks the dead kernel's tables, in the core and in what was filtered."""
+    verdict = sound(paging)
+    host, core = verdict.handover.plan.host, tmp_path / "core"
+    dump(verdict, core)
+    whole = vmcore.read(str(core))
+    for level in ("0", "31"):
+        makedumpfile(core, "-l", "-d", level, out=tmp_path / level)
+        assert vmcore.pgd(vmcore.read(str(tmp_path / level))).whole
+    filtered = vmcore.read(str(tmp_path / "31"))
+    for row in whole.held.extents:
+        for start, part in written(verdict.run.memory, row):
+            assert filtered.page(start) in (bytes(part[:PAGE]), None)
+            assert filtered.page(start) or not any(part[:PAGE])
+    assert (tmp_path / "31").stat().st_size < core.stat().st_size // 10
+    pgd, text = verdict.handover.world.pgd, host.text
+    laid = bytes(verdict.run.memory.read(Extent.sized(pgd, PAGE)))
+    for path in (core, tmp_path / "0", tmp_path / "31"):
+        program = drgn.Program()
+        program.set_core_dump(str(path))
+        for virt in (text.virt + pgd - text.phys, host.direct_map.virt + pgd):
+            assert program.read(virt, PAGE) == laid
+        with pytest.raises(drgn.FaultError):
+            program.read(host.direct_map.virt - PAGE, 8)
+
+
+def test_a_note_without_room_for_it_says_nothing_of_mem_map() -> None:
+    old = host_of(Paging.X86_64)
+    notes = tuple(
+        replace(each, extent=Extent.sized(each.extent.start, min(each.extent.size, 0x300)))
+        for each in old.crash_notes
+    )
+    for host, there in ((replace(old, crash_notes=notes), False), (old, True)):
+        said = b"".join(
+            each.data for each in walk(host).handover.world.pieces if each.role is PieceRole.NOTE
+        )
+        assert (b"SYMBOL(mem_map)" in said) is there

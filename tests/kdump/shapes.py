@@ -120,8 +120,8 @@ def made(architecture: str) -> Path:
 
 
 @contextmanager
-def crashing(shape: Shape) -> Iterator[tuple[Guest, Disk]]:
-    """The machine, up, with all that is loaded there in /home."""
+def crashing(shape: Shape, root: Path | None = None) -> Iterator[tuple[Guest, Disk]]:
+    """The machine, up, with all that is loaded there in /home; `root` is another disk for it."""
     disk = Disk(MIB)
     bits = 32 if shape.architecture == "i386" else 64
     files = (
@@ -134,8 +134,8 @@ def crashing(shape: Shape) -> Iterator[tuple[Guest, Disk]]:
         initramfs = narrow.initramfs({name: path.read_bytes() for name, path in files})
     else:
         initramfs = dom0.initramfs(files)
-    with (made(shape.architecture) / "root.ext4").open("rb") as root:
-        _copied(root.fileno(), disk.descriptor)
+    with (root or made(shape.architecture) / "root.ext4").open("rb") as image:
+        _copied(image.fileno(), disk.descriptor)
     board = Board(
         size=shape.mebibytes * MIB,
         split=shape.mebibytes > 3072,
@@ -178,10 +178,8 @@ def crashed(guest: Guest, disk: Disk, old: str) -> Happened:
 
     `old` is its host file.
     """
-    started, begins = time.monotonic(), len(guest.pc.lines)
-    guest.pc.say("echo c > /proc/sysrq-trigger\n")
-    guest.pc.go(seconds=BOOT_SECONDS, interrupt=False)
-    console = [each[-_LINE:] for each in guest.pc.lines[begins:]]
+    started = time.monotonic()
+    console = ended(guest)
     seconds = time.monotonic() - started
     with tempfile.TemporaryDirectory() as folder:
         image = Path(folder) / "disk"
@@ -193,6 +191,25 @@ def crashed(guest: Guest, disk: Disk, old: str) -> Happened:
             console=console,
             seconds=round(seconds, 1),
         )
+
+
+def ended(guest: Guest) -> list[str]:
+    """Crash it, and wait until it has restarted or nothing more comes; the console from there on."""
+    begins = len(guest.pc.lines)
+    guest.pc.say("echo c > /proc/sysrq-trigger\n")
+    guest.pc.go(seconds=BOOT_SECONDS, interrupt=False)
+    return [each[-_LINE:] for each in guest.pc.lines[begins:]]
+
+
+def on_disk(disk: Disk, folder: str, out: Path) -> Path:
+    """A folder of the disk, its journal played, as a folder here; `out` is empty."""
+    image = out / "disk"
+    with image.open("wb") as file:
+        _copied(disk.descriptor, file.fileno())
+    _e2fs("e2fsck", "-f", "-y", str(image))
+    _e2fs("debugfs", "-R", f"rdump {folder} {out}", str(image))
+    image.unlink()
+    return out / Path(folder).name
 
 
 def _copied(source: int, target: int) -> None:

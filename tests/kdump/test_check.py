@@ -127,6 +127,19 @@ def test_a_described_memory_that_cannot_be_filtered_is_no_fault_of_the_crash_ker
     assert (lacks.outcome, lacks.cause) == (Outcome.FALLS, Cause.MEMORY)
 
 
+def test_a_log_that_a_described_kernel_has_not_is_no_dump_that_was_not_filtered() -> None:
+    """kdump-config asks makedumpfile for the log first, and goes on without it."""
+    said = "kdump-tools: saved vmcore in /var/crash/1."
+    log = (
+        "makedumpfile Failed.",
+        "kdump-tools: makedumpfile --dump-dmesg failed. dmesg content will be unavailable",
+    )
+    done = judged("Starting kdump-tools:", *log, "makedumpfile Completed.", said, disk=True)
+    assert (done.outcome, done.reached) == (Outcome.HOLDS, Reached.SAVED)
+    twice = judged("Starting kdump-tools:", *log, "makedumpfile Failed.", said, disk=True)
+    assert (twice.outcome, twice.reached) == (Outcome.HOLDS, Reached.ROOT)
+
+
 def test_a_collector_that_was_killed_has_saved_nothing() -> None:
     said = "kdump-tools: saved vmcore in /var/crash/1."
     oom = "[ 9.0] Out of memory: Killed process {} total-vm:9876kB, anon-rss:700kB"

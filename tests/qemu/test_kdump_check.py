@@ -6,19 +6,22 @@ import functools
 import json
 from pathlib import Path
 
+import drgn
 import pytest
 
 from tests.conftest import debian_kernel
 from tests.kdump.guests import SAVES, initramfs
 from tests.qemu.pcs import BOOT_SECONDS, old_kernel, qemu
-from tightrope import image
+from tests.vmcore.kdumps import makedumpfile
+from tightrope import image, vmcore
 from tightrope.cli.crash_kernel import opened
 from tightrope.deeds import old_kernel as old_kernels
-from tightrope.deeds.kdump_check import Asked, check
+from tightrope.deeds.kdump_check import Asked, check, shown
 from tightrope.deeds.kdump_check.deed import ONLY_GUESSED
 from tightrope.memory import Extent
-from tightrope.model import Outcome, Paging
-from tightrope.model.crash_boot import Cause, CrashBoot, Reached
+from tightrope.model import Backup, Memory, Outcome, Paging
+from tightrope.model.crash_boot import Cause, CrashBoot, Reached, ShownCore
+from tightrope.model.pgd import Wholeness
 from tightrope.plan import Request
 from tightrope.views.crash_boot import VIEW
 
@@ -58,7 +61,28 @@ def _code() -> old_kernels.OldKernel:
     return old_kernels.read(path.read_bytes(), path.name)
 
 
-def test_a_crash_kernel_that_works_says_so_and_shows_a_whole_dump() -> None:
+def test_a_crash_kernel_that_works_says_so_and_shows_a_whole_dump(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its /proc/vmcore is read by three: `pgd`, makedumpfile and drgn."""
+
+    def looked(head: bytes, memory: Memory, backup: tuple[Backup, ...]) -> ShownCore:
+        with shown.written(head, memory, backup) as path:
+            for level in ("0", "31"):
+                makedumpfile(Path(path), "-l", "-d", level, out=tmp_path / level)
+            for each in (path, str(tmp_path / "0"), str(tmp_path / "31")):
+                core = vmcore.read(each)
+                program = drgn.Program()
+                program.set_core_dump(each)
+                image = core.notes.number("SYMBOL(swapper_pg_dir)", 16)
+                assert image is not None
+                root = vmcore.pgd(core)
+                assert root.answer is Wholeness.WHOLE, (each, root.faults)
+                assert program.read(image, 4096) == core.page(root.root.phys)
+        return plain(head, memory, backup)
+
+    plain = shown.shown
+    monkeypatch.setattr(shown, "shown", looked)
     got = tried(160, initrd=initramfs(), paging=Paging.LA57)
     assert (got.outcome, got.reached, got.cause) == (Outcome.HOLDS, Reached.INIT, None), got.why
     used, core = got.used, got.shown

@@ -11,6 +11,7 @@ elf_prstatus in include/linux/elfcore.h; user_regs_struct in arch/x86/include/as
 
 Rules: a note whose `what` begins with "vmcoreinfo" is that, every other one is a CPU's.  Only the
 CPU that panicked is described by a host: the first note has its registers, the others have zeros.
+Where there is room behind VMCOREINFO, a filter finds what it asks for, see `filtered_by`.
 """
 
 from __future__ import annotations
@@ -19,14 +20,17 @@ import struct
 from collections.abc import Iterator, Mapping
 
 from tightrope.errors import HostError
-from tightrope.memory import PAGE_SIZE, Extent, Phys
-from tightrope.model import Host, Paging, Piece, PieceRole, Registers
+from tightrope.memory import PAGE_SIZE, Extent, Phys, Virt
+from tightrope.model import Host, Named, Paging, Piece, PieceRole, Registers
 from tightrope.model.modes import MODES
+from tightrope.world import filtered_by
+from tightrope.world.filtered_by import RELEASE
 
 NT_PRSTATUS = 1
 VMCOREINFO = "vmcoreinfo"
-RELEASE = "6.1.0"
 START_KERNEL_MAP = 0xFFFF_FFFF_8000_0000
+IMAGE_END = START_KERNEL_MAP + (1 << 30)
+"""KERNEL_IMAGE_SIZE with CONFIG_RANDOMIZE_BASE; modules follow (asm/page_64_types.h)."""
 PHYSICAL_START = 0x100_0000
 """CONFIG_PHYSICAL_START: KASLR's offset is counted from START_KERNEL_MAP and this."""
 REGISTERS_AT = {64: 112, 32: 72}
@@ -46,8 +50,16 @@ def pieces(host: Host, pgd: Phys, registers: Registers) -> Iterator[Piece]:
     """
     cpu: Registers | None = registers
     for number, named in enumerate(host.crash_notes):
-        if named.what.lower().startswith(VMCOREINFO):
-            data = note("VMCOREINFO", 0, as_text(vmcoreinfo(host, pgd)))
+        if _is_vmcoreinfo(named):
+            lines = vmcoreinfo(host, pgd)
+            told = filtered_by.lines(host, pgd_in_image(host, pgd), named.extent)
+            data = note("VMCOREINFO", 0, as_text({**lines, **told}))
+            if told and len(data) + 12 <= named.extent.size - filtered_by.SIZE:
+                data = data.ljust(named.extent.size - filtered_by.SIZE, b"\0")
+                data += filtered_by.data(host)
+                yield from laid(host, number, data, ended=False)
+                continue
+            data = note("VMCOREINFO", 0, as_text(lines))
         else:
             data, cpu = note("CORE", NT_PRSTATUS, prstatus(host, cpu)), None
         yield from laid(host, number, data)
@@ -80,16 +92,32 @@ def laid(host: Host, number: int, data: bytes, *, ended: bool = True) -> Iterato
         )
 
 
+def pgd_in_image(host: Host, pgd: Phys) -> Virt | None:
+    """Where the pgd is mapped beside the text, as a 64-bit kernel's is, which is in its image.
+
+    Readers subtract this address from the text's (makedumpfile, libkdumpfile, drgn 0.3.0).  None
+    where `private` is too far from the text, and where no VMCOREINFO names it.
+    """
+    if not host.paging.long_mode or not any(_is_vmcoreinfo(each) for each in host.crash_notes):
+        return None
+    virt = host.text.virt + pgd - host.text.phys
+    return Virt(virt) if START_KERNEL_MAP <= virt < IMAGE_END else None
+
+
+def _is_vmcoreinfo(named: Named) -> bool:
+    return named.what.lower().startswith(VMCOREINFO)
+
+
 def vmcoreinfo(host: Host, pgd: Phys) -> Mapping[str, str]:
     """The lines that say where the tables are, and in which format.
 
-    SYMBOL() and KERNELOFFSET are bare hexadecimal, NUMBER() is decimal.  The symbol of the pgd is
-    its address in the direct map: a host has its tables in `private`, not in the kernel's image.
+    SYMBOL() and KERNELOFFSET are bare hexadecimal, NUMBER() is decimal.
     """
+    image = pgd_in_image(host, pgd)
     lines = {
         "OSRELEASE": RELEASE,
         "PAGESIZE": str(PAGE_SIZE),
-        "SYMBOL(swapper_pg_dir)": f"{host.direct_map.virt + pgd:x}",
+        "SYMBOL(swapper_pg_dir)": f"{host.direct_map.virt + pgd if image is None else image:x}",
         "SYMBOL(_stext)": f"{host.text.virt:x}",
     }
     if host.paging.long_mode:

@@ -198,6 +198,15 @@ def _tables(host: Host) -> Mapping[int, memoryview]:
         Rights(writable=False, is_global=is_global),
         page_sizes=tuple(dict.fromkeys((large, PAGE_SIZE))),
     )
+    pgd = Phys(_first_table(host))
+    image = notes.pgd_in_image(host, pgd)
+    if image is not None:
+        store.map_extent(
+            image,
+            Extent.sized(pgd, PAGE_SIZE),
+            Rights(executable=not host.cpu.nx, is_global=is_global),
+            page_sizes=(PAGE_SIZE,),
+        )
     sizes = tuple(
         size
         for size in fmt.page_sizes(gbpages=host.cpu.gbpages)
