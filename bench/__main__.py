@@ -17,6 +17,7 @@ import numpy as np
 from bench import (
     cases,
     cpus,
+    crash_boots,
     dumps,
     fleet,
     flips,
@@ -232,6 +233,7 @@ PARTS = (
     cpus.agreement,
     pcs.walks,
     pcs.boots,
+    crash_boots.beside_bare_boot,
     kexec.loads_and_jumps,
     jumps.jumps,
     fleet.fleet,

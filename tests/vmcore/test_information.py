@@ -261,6 +261,8 @@ def test_cpus_stand_where_the_kernels_own_symbols_say(
         0xFFFF_C900_0000_1000,
         0xC100_0000,
     )
+    last = "gs" if dead.bits == 64 else "ss"
+    assert found.cpus[0].registers[last] == (5 if dead.bits == 64 else 0x68)
     assert found.tainted == 0x1200
     assert found.untold == (
         "the log: VMCOREINFO names no log of Linux (prb, log_first_idx, log_end)",
@@ -336,6 +338,30 @@ def test_the_report_is_one_of_the_dead_kernel(
     plain = tmp_path / "plain"
     plain.write_bytes(crashed("x86_64").core())
     assert main(["dump", "info", str(plain), "--log"]) == 2
+
+
+@pytest.mark.parametrize(("mode", "wide"), [("x86_64", 16), ("pae", 8)])
+def test_registers_are_printed_and_those_of_many_cpus_left_to_programs(
+    mode: str, wide: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dead, path = crashed(mode), tmp_path / "vmcore"
+    one = cpu(mode, TEXT[mode] + 0x11A, 42)
+    for count in (1, 6):
+        notes = b"".join([one] * count) + note("CORE", 1, bytes(336)) + vmcoreinfo(dead.info)
+        path.write_bytes(dead.core(notes=notes))
+        assert main(["dump", "info", str(path)]) == 0
+        said = capsys.readouterr().out
+        ip = "rip" if wide == 16 else "eip"
+        assert said.count(f" {ip} {TEXT[mode] + 0x11A:0{wide}x}") == min(count, 4)
+        assert ("those of 2 more CPUs: --json" in said) is (count == 6)
+        lines = said[said.index("CPU 0: registers") :].splitlines()
+        assert max(map(len, lines)) <= 80
+        assert main(["dump", "info", str(path), "--json"]) == 0
+        facts = json.loads(capsys.readouterr().out)
+        assert [len(each["registers"]) for each in facts["cpus"]] == [
+            *[27 if wide == 16 else 17] * count,
+            0,
+        ]
 
 
 def test_a_dump_that_tells_nothing_of_its_kernel_is_no_success(

@@ -61,6 +61,7 @@ PRSTATUS = {
         names=(
             *("r15", "r14", "r13", "r12", "rbp", "rbx", "r11", "r10", "r9", "r8", "rax", "rcx"),
             *("rdx", "rsi", "rdi", "orig_rax", "rip", "cs", "rflags", "rsp", "ss"),
+            *("fs_base", "gs_base", "ds", "es", "fs", "gs"),
         ),
     ),
     4: Prstatus(

@@ -22,6 +22,8 @@ from tightrope.views.view import View
 LOG_LINES = 12
 """Of the log's end, unless more was asked for."""
 _NAMES = 10
+_CPUS = 4
+"""Whose registers are printed; a program gets those of all."""
 _TAINTS = (
     ("P", "a proprietary module"),
     ("F", "a module was forced in"),
@@ -57,7 +59,7 @@ class Told:
 
 
 def sheet(told: Told) -> Sheet:
-    """Whose dump it is, where its CPUs stood, and the log's end."""
+    """Whose dump it is, where its CPUs stood, the log's end, and the CPUs' registers."""
     dead = told.dead
     sections = [Section(None, (Pairs(rows=tuple(_rows(dead)), names=_NAMES),))]
     if dead.log:
@@ -65,6 +67,13 @@ def sheet(told: Told) -> Sheet:
         last = said if told.log_lines is None else said[-told.log_lines :]
         title = f"log: the last of {words.count(len(said), 'line')}"
         sections.append(Section(title, tuple(Line(each, 2) for each in last)))
+    left = [(number, cpu) for number, cpu in enumerate(dead.cpus) if cpu.registers]
+    for number, cpu in left[:_CPUS]:
+        lined = (Line(each, 2) for each in _registers(cpu))
+        sections.append(Section(f"CPU {number}: registers", tuple(lined)))
+    if len(left) > _CPUS:
+        rest = f"those of {words.count(len(left) - _CPUS, 'more CPU', 'more CPUs')}: --json"
+        sections.append(Section(None, (Line(rest),)))
     return Sheet(tuple(sections), headline=headline(dead))
 
 
@@ -113,6 +122,14 @@ def _stood(cpu: Stopped) -> str:
         return "left no registers"
     where = "in a process's own code" if cpu.user else visible(cpu.place or f"{cpu.at:#x}")
     return f"{where}, process {cpu.pid}"
+
+
+def _registers(cpu: Stopped) -> Iterator[str]:
+    """Names and bare hexadecimal, in the order of the note, as many a line as 80 columns take."""
+    digits, columns = (16, 3) if "rip" in cpu.registers else (8, 4)
+    cells = [f"{name:>8} {value:0{digits}x}" for name, value in cpu.registers.items()]
+    for at in range(0, len(cells), columns):
+        yield " ".join(cells[at : at + columns])
 
 
 def _matched(match: Match | None) -> Iterator[tuple[str, str]]:
