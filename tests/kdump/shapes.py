@@ -1,6 +1,6 @@
 """Machines of several shapes with Debian's kdump-tools: what `kdump check` says of each, and its real crash.
 
-    a guest boots with crashkernel= -> contrib/capture.py describes it -> kexec -p, as kdump-config loads -> sysrq-c
+    a guest boots with crashkernel= -> contrib/capture.py describes it -> kexec -p, as kdump-config loads -> it panics
                                          |                                                    |
                                          v                                                    v
                               tightrope kdump check --host                     what lies on its disk afterwards
@@ -24,10 +24,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from tests.conftest import REPOSITORY, lacking, without_hardware
+from tests.conftest import REPOSITORY, debian_kernel, lacking, without_hardware
 from tests.kdump.narrow_host import narrow_host
 from tests.perform import dom0, jumps, narrow
 from tests.perform.dom0 import BOOT_SECONDS, MIB, Guest
@@ -50,12 +51,26 @@ _LINE = 200
 """Characters of a line that are kept: makedumpfile's progress is one of thousands."""
 
 
+class Crash(Enum):
+    """How the machine dies."""
+
+    SYSRQ = "sysrq"
+    NMI = "NMI"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shape:
     """A machine, and what is loaded there for its crash."""
 
     name: str
     flavour: str = "amd64"
+    runs: str = ""
+    """The flavour that runs there and dies, where it is another kernel than the crash kernel."""
+    crash: Crash = Crash.SYSRQ
+    by_file: bool = False
+    """kexec_file_load: Linux itself tells the crash kernel of its memory."""
+    limit: int = 0
+    """Seconds that `kdump check` waits, where it is not to wait as long as it does."""
     mebibytes: int = 768
     crashkernel: str = "192M"
     cpu: str = "max,la57=off"
@@ -73,9 +88,14 @@ class Shape:
         return next(made(self.architecture).glob("vmlinuz-*"))
 
     @property
+    def dies(self) -> Path:
+        """The kernel that runs there."""
+        return debian_kernel(self.runs) if self.runs else self.kernel
+
+    @property
     def release(self) -> str:
         """What uname -r says there."""
-        return self.kernel.name.removeprefix("vmlinuz-")
+        return self.dies.name.removeprefix("vmlinuz-")
 
 
 SHAPES = (
@@ -86,7 +106,13 @@ SHAPES = (
     Shape(name="5 levels", cpu="max"),
     Shape(name="686-pae", flavour="686-pae"),
     Shape(name="no such root", words=CRASH_WORDS.replace("cafe", "beef")),
-)
+    # Without its CMA memory this region is that of "too small".
+    Shape(
+        name="CMA, NMI", runs="cloud-amd64-7.3", mebibytes=1024,
+        crashkernel="80M crashkernel=112M,cma", by_file=True, crash=Crash.NMI,
+    ),
+    Shape(name="hung", words=f"{CRASH_WORDS} rdinit=/bin/cat", limit=120),
+)  # fmt: skip
 NAMED = {each.name: each for each in SHAPES}
 
 
@@ -120,8 +146,8 @@ def made(architecture: str) -> Path:
 
 
 @contextmanager
-def crashing(shape: Shape, root: Path | None = None) -> Iterator[tuple[Guest, Disk]]:
-    """The machine, up, with all that is loaded there in /home; `root` is another disk for it."""
+def crashing(shape: Shape) -> Iterator[tuple[Guest, Disk]]:
+    """The machine, up, with all that is loaded there in /home."""
     disk = Disk(MIB)
     bits = 32 if shape.architecture == "i386" else 64
     files = (
@@ -134,12 +160,12 @@ def crashing(shape: Shape, root: Path | None = None) -> Iterator[tuple[Guest, Di
         initramfs = narrow.initramfs({name: path.read_bytes() for name, path in files})
     else:
         initramfs = dom0.initramfs(files)
-    with (root or made(shape.architecture) / "root.ext4").open("rb") as image:
-        _copied(image.fileno(), disk.descriptor)
+    with (made(shape.architecture) / "root.ext4").open("rb") as root:
+        _copied(root.fileno(), disk.descriptor)
     board = Board(
         size=shape.mebibytes * MIB,
         split=shape.mebibytes > 3072,
-        kernel=shape.kernel.read_bytes(),
+        kernel=shape.dies.read_bytes(),
         initrd=initramfs,
         command_line=f"{WORDS} crashkernel={shape.crashkernel}",
         cpu=shape.cpu,
@@ -165,7 +191,8 @@ def loaded(guest: Guest, shape: Shape) -> None:
     bits = 32 if shape.architecture == "i386" else 64
     run = jumps.RUN_NARROW_KEXEC if bits == 32 else jumps.RUN_KEXEC
     initrd = "--initrd=initrd" if shape.initrd else ""
-    status, lines = guest.do(f"{run} -p --command-line='{shape.words}' {initrd} vmlinuz")
+    how = "-p -s" if shape.by_file else "-p"
+    status, lines = guest.do(f"{run} {how} --command-line='{shape.words}' {initrd} vmlinuz")
     if status:
         raise AssertionError(f"kexec -p: {status} {lines[-5:]}")
     guest.do(
@@ -173,13 +200,13 @@ def loaded(guest: Guest, shape: Shape) -> None:
     )  # makedumpfile need not pack them
 
 
-def crashed(guest: Guest, disk: Disk, old: str) -> Happened:
+def crashed(guest: Guest, disk: Disk, old: str, shape: Shape) -> Happened:
     """Crash it, and look what is on its disk once it has restarted, or nothing more comes.
 
     `old` is its host file.
     """
     started = time.monotonic()
-    console = ended(guest)
+    console = ended(guest, shape)
     seconds = time.monotonic() - started
     with tempfile.TemporaryDirectory() as folder:
         image = Path(folder) / "disk"
@@ -193,23 +220,16 @@ def crashed(guest: Guest, disk: Disk, old: str) -> Happened:
         )
 
 
-def ended(guest: Guest) -> list[str]:
+def ended(guest: Guest, shape: Shape) -> list[str]:
     """Crash it, and wait until it has restarted or nothing more comes; the console from there on."""
     begins = len(guest.pc.lines)
-    guest.pc.say("echo c > /proc/sysrq-trigger\n")
-    guest.pc.go(seconds=BOOT_SECONDS, interrupt=False)
+    if shape.crash is Crash.NMI:
+        guest.do("echo 1 > /proc/sys/kernel/unknown_nmi_panic")
+        guest.pc.monitor("nmi")
+    else:
+        guest.pc.say("echo c > /proc/sysrq-trigger\n")
+    guest.pc.go(seconds=4 * shape.limit or BOOT_SECONDS, interrupt=False)
     return [each[-_LINE:] for each in guest.pc.lines[begins:]]
-
-
-def on_disk(disk: Disk, folder: str, out: Path) -> Path:
-    """A folder of the disk, its journal played, as a folder here; `out` is empty."""
-    image = out / "disk"
-    with image.open("wb") as file:
-        _copied(disk.descriptor, file.fileno())
-    _e2fs("e2fsck", "-f", "-y", str(image))
-    _e2fs("debugfs", "-R", f"rdump {folder} {out}", str(image))
-    image.unlink()
-    return out / Path(folder).name
 
 
 def _copied(source: int, target: int) -> None:
@@ -272,6 +292,7 @@ def predicted(shape: Shape, captured: Path, *more: str) -> dict[str, object]:
         *("kdump", "check", "--json", "--host", str(captured), "--append", shape.words),
         *("--kernel", str(shape.kernel), "--disk", str(folder / "root.ext4")),
         *(("--initrd", str(folder / "initrd.img")) if shape.initrd else ()),
+        *(("--limit", str(shape.limit)) if shape.limit else ()),
         *more,
     ]
     done = subprocess.run(

@@ -77,7 +77,7 @@ def test_debians_initrd_saves_a_dump_after_a_real_crash_as_was_said(tmp_path: Pa
         captured = tmp_path / "captured.toml"
         captured.write_text(shapes.described(guest, shape))
         shapes.loaded(guest, shape)
-        happened = shapes.crashed(guest, disk, captured.read_text())
+        happened = shapes.crashed(guest, disk, captured.read_text(), shape)
     assert (happened.release, happened.pgd) == (shape.release, "whole"), happened.console[-20:]
     assert re.fullmatch(r"/var/crash/\d+/dump\.\d+", happened.saved)
     assert happened.differ == []
