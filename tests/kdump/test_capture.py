@@ -78,17 +78,21 @@ def test_what_is_saved_is_the_core_with_its_digest_log_and_verdict(
 
 @settings(max_examples=25)
 @given(
-    st.lists(st.tuples(st.integers(0, 12), st.integers(1, 9000)), max_size=6), st.integers(0, 4095)
+    st.lists(st.tuples(st.integers(0, 40), st.integers(0, 4095), st.integers(1, 9000)), max_size=6),
+    st.integers(0, 4095),
 )
-def test_whatever_is_zero_the_bytes_are_the_same(runs: list[tuple[int, int]], tail: int) -> None:
-    memory = bytearray(12 * 4096)
-    for page, size in runs:
-        memory[page * 4096 : page * 4096 + size] = b"x" * min(
-            size, max(0, len(memory) - page * 4096)
-        )
+def test_whatever_is_zero_the_bytes_are_the_same_and_takes_no_room(
+    runs: list[tuple[int, int, int]], tail: int
+) -> None:
+    memory = bytearray(40 * 4096)
+    for page, at, size in runs:
+        first = page * 4096 + at
+        memory[first : first + size] = b"x" * min(size, max(0, len(memory) - first))
     data = elf_core([Load(BASE, memory + bytes(tail))], vmcoreinfo({"OSRELEASE": "6"}))
     held = b"".join(data[a:b] if w else bytes(b - a) for a, b, w in _filled(data))
     assert held == data
+    written = {at for a, b, w in _filled(data) if w for at in range(a, b, 4096)}
+    assert written == {at for at in range(0, len(data), 4096) if any(data[at : at + 4096])}
 
 
 def _filled(data: bytes) -> list[tuple[int, int, bool]]:

@@ -9,7 +9,10 @@ is told in the result, and the next one is done: only a disk that takes no memor
 from __future__ import annotations
 
 import os
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,12 +86,13 @@ def capture(wanted: Wanted, *, progress: Progress = nothing) -> Captured:
                 packer(wanted.packing)
             _room(core, folder, wanted)
         path, count, no_log, panic = _log(core, folder)
-        if wanted.level is not None:
-            copied = filtering.filtered(core, final, wanted.level)
-        elif wanted.packing is not None:
-            copied = packed(core, final, wanted.packing, progress)
-        else:
-            copied = copy(core, final, progress)
+        with _judge_beside():
+            if wanted.level is not None:
+                copied = filtering.filtered(core, final, wanted.level)
+            elif wanted.packing is not None:
+                copied = packed(core, final, wanted.packing, progress)
+            else:
+                copied = copy(core, final, progress)
     finally:
         core.close()
     _beside(folder / f"{NAME}.sha256", f"{copied.sha256}  {NAME}\n")
@@ -146,6 +150,29 @@ def _beside(path: Path, text: str) -> None:
             os.fsync(out.fileno())
         os.rename(part, path)
         sync_folder(path.parent)
+
+
+@contextmanager
+def _judge_beside() -> Iterator[None]:
+    """What the verdict takes is imported while the disk and the digest are busy, numpy above all.
+
+    It is waited for, whatever happens: a thread that an exit of Python cuts off inside an extension
+    module's start may take the process down with it.
+    """
+
+    def ready() -> None:
+        with suppress(ImportError):
+            from tightrope import vmcore
+            from tightrope.model import pgd
+
+            del vmcore, pgd
+
+    thread = threading.Thread(target=ready, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
 
 
 def _verdict(path: Path) -> tuple[bool | None, str]:
