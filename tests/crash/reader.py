@@ -27,6 +27,8 @@ class Row:
     phys: int
     file_size: int
     memory_size: int
+    flags: int
+    align: int
 
     @property
     def extent(self) -> Extent:
@@ -69,6 +71,8 @@ def core_header(data: bytes) -> CoreHeader:
                 phys=each["p_paddr"],
                 file_size=each["p_filesz"],
                 memory_size=each["p_memsz"],
+                flags=each["p_flags"],
+                align=each["p_align"],
             )
             for each in elf.iter_segments()
         ),

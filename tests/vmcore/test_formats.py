@@ -27,7 +27,20 @@ from hypothesis import strategies as st
 
 from tests.qemu.pcs import qemu
 from tests.vmcore import kdumps
-from tests.vmcore.cores import BASE, MIB, PGD, SIZE, Crashed, Load, crashed, elf_core, vmcoreinfo
+from tests.vmcore.cores import (
+    BASE,
+    MIB,
+    PGD,
+    SIZE,
+    Crashed,
+    Load,
+    crashed,
+    elf_core,
+    prstatus,
+    vmcoreinfo,
+    xen,
+)
+from tests.vmcore.cores import qemu as qemu_note
 from tests.vmcore.kdumps import PACK, PAGE, flat, made, makedumpfile, of, told, told_core
 from tightrope import routines, vmcore
 from tightrope.cli import main
@@ -219,16 +232,64 @@ def test_a_compressed_dump_answers_as_the_elf_core(mode: str, pack: str, tmp_pat
             assert as_drgn_has_it(path, frame) == dump.page(frame) == dead.page(frame)
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_the_three_answers_of_a_compressed_dump(mode: str) -> None:
+@pytest.mark.parametrize(
+    ("form", "mode"),
+    [
+        *(("kdump", mode) for mode in MODES),
+        *((pack or "not packed", "x86_64") for pack in PACKINGS),
+        *((pack, "pae") for pack in PACK),
+        ("flattened", "x86_64"),
+        ("flattened", "i386"),
+        ("split", "x86_64"),
+        ("split", "pae"),
+        ("QEMU's", "x86_64"),
+        ("QEMU's", "la57"),
+        ("elf", "i386"),
+        ("elf", "x86_64"),
+        ("Xen's", "x86_64"),
+    ],
+)
+def test_the_three_answers_of_every_format(form: str, mode: str, tmp_path: Path) -> None:
     dead = crashed(mode)
     lost = dead.tables[-1]
+    size, notes = 6 * MIB, b""
+    if form == "QEMU's":
+        notes = qemu_note(cr3=PGD, cr4=0x1020 if mode == "la57" else 0x20)
 
-    def answer(**more: object) -> Wholeness:
-        return vmcore.pgd(vmcore.parse(of(dead, size=6 * MIB, **more), "made")).answer
+    def written(left_out: int | None) -> list[bytes]:
+        """The dump's files; one page may be left out."""
+
+        def out(frame: int, page: bytes) -> bool:
+            return frame * PAGE == left_out
+
+        if form in ("elf", "Xen's"):
+            cut = size if left_out is None else left_out - BASE
+            loads = [Load(BASE, dead.memory[:cut])]
+            if left_out is not None:
+                loads.append(Load(left_out + PAGE, dead.memory[cut + PAGE : size]))
+                loads.append(Load(left_out, b"", left_out=PAGE))
+            given = xen(cr3=PGD, cr4=0x20) if form == "Xen's" else vmcoreinfo(dead.info)
+            if dead.bits == 32:
+                return [elf_core(loads, prstatus() + given, bits=32, machine=3)]
+            return [elf_core(loads, prstatus() + given)]
+        if notes:
+            return [flat(made(dead.memory[:size], notes, pack="zlib", leave_out=out))]
+        if form == "split":
+            cuts = (0, BASE // PAGE + 100, BASE // PAGE + 700, (BASE + size) // PAGE)
+            return [of(dead, size=size, leave_out=out, part=each) for each in pairwise(cuts)]
+        pack = {"not packed": ""}.get(form, form if form in PACK else "zlib")
+        data = of(dead, size=size, leave_out=out, pack=pack)
+        return [flat(data) if form == "flattened" else data]
+
+    def answer(left_out: int | None = None) -> Wholeness:
+        paths = []
+        for number, data in enumerate(written(left_out)):
+            paths.append(tmp_path / str(number))
+            paths[-1].write_bytes(data)
+        return vmcore.pgd(vmcore.read(*map(str, paths))).answer
 
     assert answer() is Wholeness.WHOLE
-    assert answer(leave_out=lambda frame, page: frame == lost // PAGE) is Wholeness.UNTOLD
+    assert answer(lost) is Wholeness.UNTOLD
     dead.memory[PGD - BASE : PGD - BASE + PAGE] = b"\xff" * PAGE
     assert answer() is Wholeness.NOT_WHOLE
 
@@ -423,13 +484,24 @@ def test_a_dump_cut_short_anywhere_is_told_within_a_gibibyte(tmp_path: Path) -> 
     # The first MiB is text that packs to nothing less, so that there is a MiB to cut.
     dead.memory[2 * MIB : 3 * MIB] = np.random.default_rng(1).bytes(MIB)
     end = 4 * MIB + 32 * PAGE
+    narrow = crashed("pae")
+    elf = elf_core([Load(BASE, dead.memory[:end])], vmcoreinfo(dead.info))
     made_of = {
-        "elf": elf_core([Load(BASE, dead.memory[:end])], vmcoreinfo(dead.info)),
+        "elf": elf,
+        "elf, 32 bits": elf_core(
+            [Load(BASE, narrow.memory[:end])], vmcoreinfo(narrow.info), bits=32, machine=3
+        ),
+        "elf, flattened": flat(elf),
+        "elf of Xen": elf_core([Load(BASE, dead.memory[:end])], xen(cr3=PGD, cr4=0x20)),
+        "not packed": of(dead, size=end, pack=""),
+        "QEMU's": flat(
+            made(dead.memory[:end], qemu_note(cr3=PGD, cr4=0x20), pack="zlib"), backwards=True
+        ),
         "zlib": of(dead, size=end),
         "zstd": of(dead, size=end, pack="zstd"),
         "lzo, flattened": flat(of(dead, size=end, pack="lzo"), cut=5000),
         "snappy, part": of(dead, size=end, pack="snappy", part=(0, (BASE + end) // PAGE)),
-        "32 bits": of(crashed("pae"), size=end),
+        "32 bits": of(narrow, size=end),
     }
     for name, data in made_of.items():
         (tmp_path / name).write_bytes(data)

@@ -88,7 +88,7 @@ def core_header(host: Host, backup: Sequence[Backup] = ()) -> bytes:
         headers.append(
             row.pack(
                 type=kind,
-                flags=elf.PF_RWX,
+                flags=elf.PF_RWX if kind == PT_LOAD else 0,
                 offset=offset,
                 vaddr=virt,
                 paddr=extent.start,
