@@ -12,31 +12,17 @@ run:
 
 # Everything the tests need, then all of them; the linters are among them.
 test:
-	@scripts/setup test
-	@scripts/system-packages
-	@scripts/fetch-kernels
-	@scripts/fetch-kexec-tools
-	@scripts/fetch-python-i386
-	@scripts/build-kdump amd64
+	@scripts/prepare
 	@.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # The quick part, under a minute on two quiet cores: everything but the tests that tests/slow.txt lists.
 quick:
-	@scripts/setup test
-	@scripts/system-packages
-	@scripts/fetch-kernels
-	@scripts/fetch-kexec-tools
-	@scripts/fetch-python-i386
+	@scripts/prepare quick
 	@.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow" --quiet $(ARGS)
 
 # Which lines and branches the tests reach: .venv/bin/python -m pytest's own arguments by ARGS=... .
 coverage:
-	@scripts/setup test
-	@scripts/system-packages
-	@scripts/fetch-kernels
-	@scripts/fetch-kexec-tools
-	@scripts/fetch-python-i386
-	@scripts/build-kdump amd64
+	@scripts/prepare
 	@.venv/bin/python -m coverage run -m pytest $(ARGS)
 	@.venv/bin/python -m coverage report
 	@.venv/bin/python -m coverage html --quiet --directory .cache/coverage-html
@@ -50,11 +36,7 @@ bench:
 
 # Change the rules and the page walk line by line, and name every change that no test notices: for the night.
 mutants:
-	@scripts/setup test
-	@scripts/system-packages
-	@scripts/fetch-kernels
-	@scripts/fetch-kexec-tools
-	@scripts/fetch-python-i386
+	@scripts/prepare quick
 	@.venv/bin/python scripts/mutants $(ARGS)
 
 # The script that collects a machine's files where nothing is installed, from the room's own source.
