@@ -32,6 +32,12 @@ def shared() -> Emulator:
 
 
 @functools.cache
+def impatient() -> Emulator:
+    """For walks that may run into data, which a CPU takes for code as far as memory goes."""
+    return Emulator(instruction_limit=12_000)
+
+
+@functools.cache
 def kernel(**fields: int) -> Image:
     """A made bzImage with both entries."""
     return read_image(**fields)

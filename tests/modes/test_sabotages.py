@@ -8,7 +8,7 @@ from functools import cache
 import pytest
 
 from tests.makers.hosts import SPLITS, Home, mode_host
-from tests.modes.runs import LEGACY, walk
+from tests.modes.runs import LEGACY, impatient, walk
 from tests.rehearse.runs import mode_host as example_of
 from tests.rehearse.runs import shared, shipped_kernel, shipped_request
 from tightrope.check import check
@@ -30,7 +30,7 @@ def broken(paging: Paging, name: str, machine: Emulator | None = None) -> Verdic
         example_of(paging),
         shipped_request(),
         sabotage=SABOTAGES[name],
-        machine=machine or shared(),
+        machine=machine or impatient(),
     )
 
 
@@ -50,7 +50,9 @@ def test_it_is_found_by_its_rule_at_its_step(paging: Paging, name: str) -> None:
 def test_it_is_found_whatever_the_split_and_wherever_v_is(
     paging: Paging, name: str, home: Home, split: int
 ) -> None:
-    got = walk(mode_host(paging, split, home=home), sabotage=name, scatter=split >> 28)
+    got = walk(
+        mode_host(paging, split, home=home), sabotage=name, scatter=split >> 28, machine=impatient()
+    )
     assert first(got) == (SABOTAGES[name].rule, SABOTAGES[name].step)
 
 
