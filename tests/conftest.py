@@ -8,6 +8,7 @@ exception: a test that needs a CPU's feature or /dev/kvm skips wherever it is no
 from __future__ import annotations
 
 import os
+import signal
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,12 @@ if TYPE_CHECKING:
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 IN_CI = "CI" in os.environ
+
+# A run in the background or under nohup ignores these, and so would whatever it starts: tests of
+# Ctrl-C would fail.  What is caught is as it always was in a process that is started.
+for _each in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(_each) is signal.SIG_IGN:
+        signal.signal(_each, lambda _number, _frame: None)
 
 # Emulated CPUs and busy machines make single examples slow: the time limit is pytest-timeout's.
 settings.register_profile("laptop", deadline=None)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import debian_kernel
+from tests.conftest import REPOSITORY, debian_kernel
 
 TIGHTROPE = (sys.executable, "-m", "tightrope")
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -135,7 +135,7 @@ def test_a_signal_ends_a_command_at_once_wherever_it_is(what: str, number: signa
     )
     assert busy.stdout is not None
     assert busy.stdout.readline() == "begun\n"
-    time.sleep(0.5)
+    time.sleep(0.2)
     busy.send_signal(number)
     started = time.monotonic()
     out, err = busy.communicate(timeout=240)
@@ -242,3 +242,22 @@ def test_a_signal_that_is_ignored_stays_so() -> None:
     )
     done = run(command, "wait")
     assert (done.returncode, done.stdout) == (0, "still here\n")
+
+
+def test_a_run_of_these_tests_that_ignores_signals_starts_commands_that_do_not() -> None:
+    """In the background of a shell, or under nohup: SIGINT and SIGHUP are ignored, and inherited."""
+    words = "import signal; print(*(signal.getsignal(n) is signal.SIG_IGN for n in (1, 2)))"
+    body = (
+        "import signal, subprocess, sys\n"
+        "for each in (signal.SIGINT, signal.SIGHUP): signal.signal(each, signal.SIG_IGN)\n"
+        "def told(): return subprocess.run([sys.executable, '-c', sys.argv[1]],"
+        " capture_output=True, text=True).stdout\n"
+        "before = told()\n"
+        "import tests.conftest\n"
+        "for each in (signal.SIGINT, signal.SIGHUP): signal.raise_signal(each)\n"
+        "print(before + told(), end='')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", body, words], capture_output=True, text=True, cwd=REPOSITORY
+    )
+    assert (done.stdout, done.stderr) == ("True True\nFalse False\n", "")

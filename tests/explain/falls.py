@@ -39,7 +39,7 @@ from tightrope.views.handler import printed
 from tightrope.x86.cpu import VECTORS
 
 COM1 = 0x3F8
-FALL_SECONDS = 60.0
+FALL_SECONDS = 600.0
 UD2 = b"\x0f\x0b"
 
 

@@ -227,7 +227,7 @@ def test_a_walk_that_goes_in_circles_ends_at_the_time_limit(pace: Pace, kvm: Kvm
     try:
         started = time.monotonic()
         assert machine.run(walks.made(walks.LOOP_FOREVER)).stop is Stop.LIMIT
-        assert time.monotonic() - started < 60
+        assert time.monotonic() - started < 600
         assert machine.run(handover()).stop is Stop.ENTRY
     finally:
         machine.close()
@@ -408,7 +408,7 @@ def test_a_kick_never_outlives_its_limit(seconds: float) -> None:
     try:
         with watchdog.limit(seconds):
             # The thread that kicks may have to wait for a busy computer.
-            ends = time.monotonic() + 30
+            ends = time.monotonic() + 240
             while not watchdog.over and time.monotonic() < ends:
                 time.sleep(0.001)
         assert watchdog.over

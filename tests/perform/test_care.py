@@ -264,7 +264,7 @@ def test_a_signal_waits_for_a_change_and_what_was_changed_is_told(
 ) -> None:
     program = SIGNALLED.format(sheltered=sheltered, number=int(number))
     done = subprocess.run(
-        [sys.executable, "-c", program, "change"], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", program, "change"], capture_output=True, text=True, timeout=240
     )
     assert done.returncode == 128 + number
     ends = "it is loaded" if sheltered else "nothing was changed"

@@ -16,7 +16,7 @@ import pytest
 
 from tightrope.cli.signals import HEEDED
 
-PATIENCE = 30.0
+PATIENCE = 240.0
 """Seconds for a loaded machine to answer; what is interrupted would take hours."""
 FOR_HOURS = """
 from tightrope.cli.signals import Signals

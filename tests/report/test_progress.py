@@ -18,7 +18,7 @@ import pytest
 from tightrope.report import progress
 from tightrope.report.progress import Bar
 
-PATIENCE = 20.0
+PATIENCE = 240.0
 """Seconds without a byte on the terminal until a test gives up."""
 
 

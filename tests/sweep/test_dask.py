@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -12,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,8 @@ from tests.makers.fleet import booted
 from tightrope import host as host_room
 from tightrope.cli import main
 from tightrope.deeds.sweep import pools
+from tightrope.deeds.sweep.cargo import Cargo, parcel
+from tightrope.deeds.sweep.carried import Carried
 
 EXAMPLE = host_room.read(host_room.example(), "the default host")
 
@@ -76,11 +80,18 @@ def free_port() -> int:
 
 
 Cluster = tuple[str, list["subprocess.Popen[bytes]"]]
+WORKER = """
+import sys
+sys.modules.update(dict.fromkeys(sys.argv.pop(1).split()))
+from distributed.cli.dask_worker import main
+main()
+"""
+"""One to which these modules are not installed."""
 
 
 @contextmanager
-def running(folder: Path, *, workers: int) -> Iterator[Cluster]:
-    """A scheduler's address, and so many worker processes."""
+def running(folder: Path, *, workers: int, lack: str = "") -> Iterator[Cluster]:
+    """A scheduler's address, and so many worker processes, which `lack` modules."""
     port = free_port()
     with ExitStack() as stack:
 
@@ -98,7 +109,7 @@ def running(folder: Path, *, workers: int) -> Iterator[Cluster]:
         )  # fmt: skip
         processes = [
             started(
-                sys.executable, "-m", "distributed.cli.dask_worker", f"tcp://127.0.0.1:{port}",
+                sys.executable, "-c", WORKER, lack, f"tcp://127.0.0.1:{port}",
                 "--nthreads", "1", "--no-nanny", "--no-dashboard",
             )
             for _ in range(workers)
@@ -177,3 +188,55 @@ def test_a_scheduler_without_workers_is_one_line(
         assert main(["sweep", "--hosts", str(fleet), "--kernel", kernel, "--on", where]) == 2
     out, err = capsys.readouterr()
     assert (out, err) == ("", f"tightrope: --on {where}: the scheduler has no workers\n")
+
+
+@pytest.mark.parametrize(
+    ("lack", "said"),
+    [
+        (
+            "unicorn",
+            r"worker tcp://\S+: the emulator needs Unicorn.*; install tightrope\[rehearse\]",
+        ),
+        ("tightrope", r"a worker has no tightrope like this one: ModuleNotFoundError.*"),
+    ],
+)
+def test_a_worker_without_what_it_needs_is_one_line(
+    lack: str,
+    said: str,
+    fleet: Path,
+    kernel: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Before it has spoilt a row: a class is rehearsed once, and others would be told its answer."""
+    with running(tmp_path, workers=1, lack=lack) as (address, _):
+        wait_for(address, workers=1)
+        out = tmp_path / "rows.jsonl"
+        where = f"dask://{address}"
+        words = ["--hosts", str(fleet), "--kernel", kernel, "--on", where, "--out", str(out)]
+        assert main(["sweep", *words]) == 2
+    said_out, err = capsys.readouterr()
+    assert said_out == ""
+    assert re.fullmatch(rf"tightrope: --on {where}: {said}\n", err), err
+    assert out.read_text().count("\n") == 1  # what was asked, and no row
+
+
+def test_a_kernel_that_came_to_a_worker_as_another_is_told(kernel: str) -> None:
+    """Each is sent the bytes, and looks at their digest before it does anything."""
+    cargo = Cargo(news=(parcel(kernel),)).with_data()
+    here = Worker("tcp://10.0.0.7:4711")
+    sound, other = (
+        Carried(cargo),
+        Carried(replace(cargo, news=(replace(cargo.news[0], data=b"x"),))),
+    )
+    for each in (sound, other):
+        each.setup(here)  # type: ignore[arg-type]
+    says = f"worker {here.address}: {kernel}: is not the file that it was when the sweep began"
+    assert (sound.trouble, other.trouble) == ("", says)
+
+
+@dataclass(frozen=True)
+class Worker:
+    """All that is asked of Dask's."""
+
+    address: str

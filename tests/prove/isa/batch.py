@@ -39,7 +39,7 @@ PAGES, MEMORY = 0xC0_0000, 0x100_0000
 TABLES, LARGE = 0x8000, 0xE3
 """Page tables for KVM, which needs some in long mode: all of MEMORY in pages of 2 MiB."""
 CR0_IN_KVM = x86.CR0_PG | x86.CR0_NE | x86.CR0_ET | x86.CR0_PE
-KVM_SECONDS = 10.0
+KVM_SECONDS = 120.0
 SLOT, MIDDLE = 64, 32
 """Bytes of a slot, and where in it a register points that addresses memory."""
 CONTROL = ("cr0", "cr3", "cr4")

@@ -25,7 +25,7 @@ from typing import Any, Protocol
 
 from tightrope.deeds.sweep.cargo import Cargo, hold
 from tightrope.deeds.sweep.work import Done, Task, do
-from tightrope.errors import BadInput, MissingPart
+from tightrope.errors import BadInput, MissingPart, reason
 
 PROCESSES, DASK = "processes", "dask"
 
@@ -105,18 +105,31 @@ class Dask:
             self._cluster = distributed.LocalCluster(
                 n_workers=size, threads_per_worker=1, processes=True, dashboard_address=None
             )
+        on = f"--on {DASK}" + (f"://{address}" if address else "")
         where = self._cluster or f"tcp://{address}"
         try:
             self._client = distributed.Client(where, timeout=CONNECT)
         except OSError as err:
-            raise BadInput(f"no scheduler answers: {err}", source=f"--on dask://{address}") from err
+            raise BadInput(f"no scheduler answers: {err}", source=on) from err
         self.size = sum(self._client.nthreads().values())
         if not self.size:
             self.close()
-            raise BadInput("the scheduler has no workers", source=f"--on dask://{address}")
+            raise BadInput("the scheduler has no workers", source=on)
         self._executor = self._client.get_executor(pure=False, retries=0)
-        self._client.register_plugin(plugin)
-        self._there, self._name = carried.there, plugin.name
+        try:
+            self._name = plugin.name
+            self._client.register_plugin(plugin)
+            told = self._client.run(carried.trouble, plugin.name)
+        except Exception as err:  # whatever a worker raises that cannot even unpickle ours
+            self.close()
+            raise BadInput(
+                f"a worker has no tightrope like this one: {reason(err)}",
+                source=on,
+            ) from err
+        if trouble := next(filter(None, told.values()), None):
+            self.close()
+            raise BadInput(trouble, source=on)
+        self._there = carried.there
 
     def submit(self, task: Task) -> Future[Done]:
         future: Future[Done] = self._executor.submit(self._there, self._name, task)
