@@ -42,7 +42,10 @@ def trouble(name: str, dask_worker: Worker) -> str:
 
 
 def there(name: str, task: Task) -> Done:
-    """On a worker: do it with the cargo of that name.  Raises BadInput where it came later and cannot."""
+    """On a worker: do it with the cargo of that name.
+
+    Raises BadInput where it came later than the others and cannot.
+    """
     carried = _carried(name, get_worker())
     if carried.trouble:
         raise BadInput(carried.trouble, source="--on")
