@@ -182,6 +182,35 @@ class Region:
     kind: RegionKind
 
 
+TOP = 1 << 52
+"""The end of physical addresses (SDM 4.1.4)."""
+_BELIEVED_FIRST = (
+    RegionKind.UNUSABLE,
+    RegionKind.NVS,
+    RegionKind.ACPI,
+    RegionKind.PMEM,
+    RegionKind.PRAM,
+    RegionKind.SOFT_RESERVED,
+    RegionKind.RESERVED,
+    RegionKind.RAM,
+)
+
+
+def regions(rows: Iterable[tuple[Extent, RegionKind]]) -> tuple[Region, ...]:
+    """Sorted regions without overlap; where two rows disagree, what is not RAM is believed."""
+    by_kind: dict[RegionKind, list[Extent]] = {kind: [] for kind in _BELIEVED_FIRST}
+    for extent, kind in rows:
+        if extent.end <= TOP:
+            by_kind[kind].append(extent)
+    taken: list[Extent] = []
+    out: list[Region] = []
+    for kind, extents in by_kind.items():
+        pieces = subtract(extents, taken)
+        out += [Region(piece, kind) for piece in pieces]
+        taken += pieces
+    return tuple(sorted(out))
+
+
 @dataclass(frozen=True, slots=True)
 class MemoryMap:
     """The firmware's map: sorted regions that do not overlap (ValueError); what is in none is a

@@ -272,10 +272,15 @@ def test_a_signal_waits_for_a_change_and_what_was_changed_is_told(
     assert ("loaded to the end" in done.stderr) is sheltered
 
 
+SMALL = str(REPOSITORY / "src" / "tightrope" / "shipped" / "kernel.bzimage")
+
+
 @pytest.mark.parametrize(
     "words",
     [
         ["load", "/bin/true", "--no-rehearsal"],
+        ["load", SMALL, "--no-rehearsal"],
+        ["load", SMALL, "--crash", "--via", "kexec_load", "--no-rehearsal"],
         ["load", "/bin/true", "--no-rehearsal", "--via", "kexec_file_load", "--json"],
         ["refusals", "/bin/true"],
         ["status"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import re
+import struct
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -55,6 +56,11 @@ def linux(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFact
     fake.files["/proc/iomem"] = (
         f"00001000-0009fbff : System RAM\n00100000-{PC * MIB - 1:08x} : System RAM\n".encode()
     )
+    linux_was_told = bytearray(4096)
+    linux_was_told[0x1E8] = 2
+    struct.pack_into("<QQI", linux_was_told, 0x2D0, 0, 0x9_FC00, 1)
+    struct.pack_into("<QQI", linux_was_told, 0x2D0 + 20, MIB, (PC - 1) * MIB, 1)
+    fake.files["/sys/kernel/boot_params/data"] = bytes(linux_was_told)
     data, name, code = running()
     monkeypatch.setattr(calls, "Linux", lambda: fake)
     run = tmp_path_factory.mktemp("run")
@@ -176,7 +182,7 @@ def test_a_full_run_is_told_and_it_is_loaded_all_the_same(
     shown = capsys.readouterr()
     assert shown.out.endswith("loaded: a kexec image\n")
     assert "what was loaded is not kept, to be loaded again: /proc/self/" in shown.err
-    assert len(linux.file_loads) == 2
+    assert (len(linux.loads), linux.file_loads) == (2, [])
 
 
 def test_a_plan_says_what_its_rehearsal_said(
@@ -251,6 +257,41 @@ def test_where_only_signed_images_are_taken_linuxs_own_places_are_rehearsed(
     assert load_small("--really", "--no-rehearsal") == 0
     assert "rehearsed" not in capsys.readouterr().out
     assert (len(linux.file_loads), linux.loads) == (2, [])
+
+
+APPRAISED = {
+    "/etc/ima/ima-policy": b"appraise func=KEXEC_KERNEL_CHECK appraise_type=imasig\n",
+    "/boot/config-6.12.117+deb13-amd64": b"CONFIG_KEXEC=y\nCONFIG_KEXEC_FILE=y\nCONFIG_IMA_APPRAISE=y\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("words", "more", "by_segments"),
+    [
+        ((), {}, True),
+        (("--via", "kexec_file_load"), {}, False),
+        # A crash kernel's places, unrehearsed, are left to Linux.
+        (("--crash",), {}, False),
+        # IMA lets nothing in but the file; what its signature is it judges by itself.
+        ((), APPRAISED, False),
+    ],
+)
+def test_without_a_rehearsal_the_places_are_ours_unless_linux_has_to_find_them(
+    linux: FakeLinux,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: tuple[str, ...],
+    more: dict[str, bytes],
+    by_segments: bool,
+) -> None:
+    linux.files |= more
+    linux.files["/proc/iomem"] = (
+        f"00100000-{PC * MIB - 1:08x} : System RAM\n  20000000-27ffffff : Crash kernel\n".encode()
+    )
+    monkeypatch.setattr("tightrope.deeds.loading._ima_signed", lambda _: True)
+    assert load_small("--append", "quiet", "--no-rehearsal", "--really", *words) == 0
+    assert (len(linux.loads), len(linux.file_loads)) == (by_segments, not by_segments)
+    capsys.readouterr()
 
 
 def test_a_crash_load_of_signed_images_is_rehearsed_in_linuxs_own_places(

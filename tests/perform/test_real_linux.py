@@ -233,6 +233,7 @@ def files_are_loaded_by_linux(guest: Guest, line: str) -> None:
     words = f"tightrope load kernel --initrd initrd --append '{line}'"
     status, lines = guest.do(words)
     assert (status, "say --no-rehearsal" in lines[-1]) == (2, True), lines  # no packages here
+    words += " --via kexec_file_load"
     status, lines = guest.do(f"{words} --no-rehearsal")
     assert (status, lines[-1]) == (
         0,

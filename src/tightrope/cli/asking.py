@@ -12,12 +12,13 @@ import os
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from tightrope.errors import BadInput, MissingPart
 
 if TYPE_CHECKING:
-    from tightrope.deeds.loading import Digests, Files, Loading
+    from tightrope.deeds.loading import Digests, Files, Loading, Planner
     from tightrope.model import OnDamage, Verdict
     from tightrope.perform.linux.kdump import Again
     from tightrope.perform.linux.kept import Kept
@@ -39,7 +40,7 @@ def opened(options: Namespace, state: State, survey: Rehearsing) -> AbstractCont
         via=loading.Via(options.via),
         state=state,
         rehearsed=not options.no_rehearsal,
-        planner=None if options.no_rehearsal else survey.load,
+        planner=survey.planner(state),
         rehearser=None if options.no_rehearsal else survey.walk,
     )
 
@@ -99,6 +100,27 @@ class Rehearsing:
     def __init__(self, options: Namespace) -> None:
         self._options = options
         self.verdict: Verdict | None = None
+
+    def planner(self, state: State) -> Planner | None:
+        """Who finds the places for kexec_load; None where Linux is to.
+
+        Without a rehearsal a crash kernel's are left to Linux, which describes the old one's memory
+        and CPUs better than we do, unless they are asked of us; a 32-bit machine is not described.
+        """
+        if not self._options.no_rehearsal:
+            return self.load
+        narrow = state.architecture in ("i686", "i386")
+        left = self._options.crash and self._options.via != "kexec_load"
+        return None if narrow or left else partial(self._unwalked, state)
+
+    def _unwalked(self, state: State, files: Files) -> Load:
+        from tightrope.deeds import unrehearsed
+        from tightrope.perform.linux.state import machine_file
+
+        options = self._options
+        return unrehearsed.load(
+            files, state, machine_file, unpack=options.unpack, verify=damage(options)
+        )
 
     def load(self, files: Files) -> Load:
         """Survey, plan, rehearse.  Raises TightropeError, BadInput where it falls."""
@@ -164,7 +186,7 @@ def _able() -> Iterator[Bar]:
 
 
 def damage(options: Namespace) -> OnDamage | None:
-    from tightrope.model import OnDamage
+    from tightrope.choices import OnDamage
 
     return None if options.no_verify else OnDamage(options.on_damage)
 

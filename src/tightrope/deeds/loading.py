@@ -26,7 +26,7 @@ from tightrope.memory import PAGE_SIZE, align_up
 from tightrope.perform import load_file
 from tightrope.perform.linux.kexec import FileLoad, request_of
 from tightrope.perform.linux.lock import open_for_writing
-from tightrope.perform.linux.refusals import Request
+from tightrope.perform.linux.refusals import Request, only_files
 from tightrope.perform.linux.state import State
 from tightrope.perform.load_file import HOLDS, Load, Taker
 
@@ -186,11 +186,11 @@ def _read(
     at: int, kernel: str, disk: int | None, initrd: str, command_line: str, *, crash: bool
 ) -> tuple[Files, Digests]:
     """What is behind the descriptors, with their names."""
-    image = bytes(_whole(at))
+    image = _all(at)
     digests = [_hashed(kernel, image)]
     packed = None
     if disk is not None:
-        packed = bytes(_whole(disk))
+        packed = _all(disk)
         digests.append(_hashed(initrd, packed))
     read = Files(
         kernel=image,
@@ -253,7 +253,8 @@ def _via(via: Via, state: State, planner: Planner | None, source: str) -> Via:
         return via
     if state.architecture in ("i686", "i386"):
         return Via.LOAD
-    return Via.FILE_LOAD if planner is None or only_signed(state) else Via.LOAD
+    files = planner is None or only_signed(state) or only_files(state)
+    return Via.FILE_LOAD if files else Via.LOAD
 
 
 def only_signed(state: State) -> bool:
@@ -300,6 +301,15 @@ def _whole(at: int) -> bytearray:
     view.release()
     del out[size:]
     return out
+
+
+def _all(at: int) -> bytes:
+    """All bytes behind a descriptor, as they are: one read where Linux gives them in one."""
+    size = os.fstat(at).st_size
+    pieces = [os.pread(at, size, 0)]
+    while pieces[-1] and (read := sum(map(len, pieces))) < size:
+        pieces.append(os.pread(at, size - read, read))
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 def _hashed(name: str, data: bytes | bytearray) -> tuple[str, str, int]:

@@ -11,7 +11,7 @@ from typing import assert_never
 from tightrope.errors import BadInput
 from tightrope.model import Bare, Outcome, Plan, Verdict, XenCompat, XenInterface, XenV1, XenV2
 from tightrope.perform import load_file
-from tightrope.perform.load_file import NOTHING, Load, LoadSegment, Taker
+from tightrope.perform.load_file import NOTHING, Load, LoadSegment, Taker, ordered
 from tightrope.sabotage import Sabotage
 
 
@@ -28,12 +28,7 @@ def refuse(*, xen: str | None, sabotage: Sabotage | None) -> None:
 def of(plan: Plan, rehearsed: str) -> Load:
     """What a plan hands to whoever takes it.  Raises BadInput for Xen's v1, which takes no
     segments."""
-    segments = [
-        LoadSegment(
-            destination=each.destination, data=memoryview(each.data).cast("B"), name=each.name
-        )
-        for each in plan.segments
-    ]
+    segments = [*ordered(plan.segments)]
     match plan.through:
         case Bare():
             legacy, taker = not plan.paging.long_mode, Taker.LINUX

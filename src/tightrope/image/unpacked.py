@@ -24,9 +24,7 @@ from __future__ import annotations
 
 import struct
 from dataclasses import replace
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 from tightrope.abi import boot
 from tightrope.abi.elf import MAGIC, PT_LOAD
@@ -34,6 +32,10 @@ from tightrope.errors import ImageError
 from tightrope.image import elf, executable
 from tightrope.image.payload import beginning, unpack
 from tightrope.model import Image, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 WORD = 4
 """Bytes of a relocation, and of what it relocates."""
@@ -120,6 +122,8 @@ def _relocations(kernel: elf.Executable, source: str, file_size: int) -> NDArray
 
     Raises ImageError for one that is in no segment's bytes, or that overlaps another.
     """
+    import numpy as np
+
     tail = np.frombuffer(kernel.behind[len(kernel.behind) % WORD :], "<u4")
     zeros = np.nonzero(tail == 0)[0]
     if not len(zeros):

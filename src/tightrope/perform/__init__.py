@@ -11,5 +11,5 @@ own; without it this package only tells what it would do.  What is performed was
 the caller says otherwise.  The machine is reached through a port, so that tests can stand in for
 it.  Nothing here imports more than the standard library: a dom0 needs a Python and nothing else.
 
-May import: abi, errors, memory, model
+May import: abi, errors, memory, model, routines
 """

@@ -19,15 +19,19 @@ necessarily written by us: what does not add up is a BadInput with its field and
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from tightrope.abi import elf
 from tightrope.abi.elf import EM_386, EM_X86_64, PT_LOAD, PT_NOTE
 from tightrope.errors import BadInput
 from tightrope.memory import PAGE_SIZE, Extent, align_up
+
+if TYPE_CHECKING:
+    from tightrope.model import Segment
 
 OWNER = b"Tightrope\0"
 NOTE_OUTCOME, NOTE_KIND, NOTE_TAKER, NOTE_DIGEST, NOTE_NAMES = 1, 2, 3, 4, 5
@@ -73,6 +77,17 @@ class Load:
     rehearsed: str
     """What the rehearsal said of it; "" when there was none."""
     taker: Taker
+
+
+def ordered(segments: Iterable[Segment]) -> tuple[LoadSegment, ...]:
+    """A plan's segments as a call takes them, the lowest first."""
+    rows = (
+        LoadSegment(
+            destination=each.destination, data=memoryview(each.data).cast("B"), name=each.name
+        )
+        for each in segments
+    )
+    return tuple(sorted(rows, key=lambda each: each.destination.start))
 
 
 def is_ours(head: bytes) -> bool:

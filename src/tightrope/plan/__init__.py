@@ -2,6 +2,7 @@
 
     request       what a user asks for
     entering      which entry can be reached, and the stub that makes its state
+    destinations  the destinations and what leads to them: all that a loader needs
     place         the destinations, in the order in which they find room
     placement     which addresses the segments get in the new kernel's world
     room          room for the segments, given out one after the other
@@ -20,9 +21,35 @@
 May import: abi, errors, memory, model, routines, x86
 """
 
-from tightrope.model import Module
-from tightrope.plan.prepare import prepare
-from tightrope.plan.request import Request
-from tightrope.plan.xen_argument import LoadCall, load_call
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tightrope.model import Module
+    from tightrope.plan.prepare import prepare
+    from tightrope.plan.request import Request
+    from tightrope.plan.xen_argument import LoadCall, load_call
 
 __all__ = ["LoadCall", "Module", "Request", "load_call", "prepare"]
+
+_HOMES = {
+    "LoadCall": "plan.xen_argument",
+    "Module": "model",
+    "Request": "plan.request",
+    "load_call": "plan.xen_argument",
+    "prepare": "plan.prepare",
+}
+"""Name -> the module that has it.  Only what is asked for is imported: who loads a plan without a
+walk needs its destinations, and no numpy."""
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        """One of the names, from its module."""
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        home = import_module(f"tightrope.{_HOMES[name]}")
+        found = globals()[name] = getattr(home, name)
+        return found

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
-
 from tightrope.model import Image, Part
 
 
@@ -20,6 +18,8 @@ def moved(image: Image, distance: int) -> tuple[Part, ...]:
     """
     if image.relocations is None or not distance:
         return image.parts
+    import numpy as np
+
     flat = np.zeros(max(part.offset + len(part.data) for part in image.parts), np.uint8)
     for part in image.parts:
         flat[part.offset : part.offset + len(part.data)] = np.frombuffer(part.data, np.uint8)

@@ -69,7 +69,7 @@ def place(image: Image, host: Host, walked: Host, request: Request, way: Way) ->
     segments = [*segments, *given.segments, stub]
     entry = Phys(stub.destination.start)
     if request.verify:
-        first = purgatory(walked, segments[:-1], stub, request.verify, room)
+        first = purgatory(walked, segments[:-1], stub, request.verify, room, request.digest)
         segments.append(first)
         entry = Phys(first.destination.start)
     return Placed(

@@ -5,6 +5,7 @@ Rules: values only; what of it an entry can take is judged where it is placed.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tightrope.model import Buffer, Loaded, Module, OnDamage, Protocol, XenCrash, XenInterface
@@ -38,6 +39,8 @@ class Request:
     verify: OnDamage | None = None
     """A purgatory looks at every segment before the new kernel is entered, and does this when one
     is damaged."""
+    digest: Callable[[Buffer], bytes] | None = None
+    """Who makes the digests that the purgatory compares, where something is faster than hashlib."""
     loaded: Loaded | None = None
     """Segments that have their places; without any they are placed here."""
     backup: bool | None = None

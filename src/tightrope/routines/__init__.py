@@ -9,8 +9,8 @@ May import: model
 
 from __future__ import annotations
 
+import os
 from functools import cache
-from importlib import resources
 
 from tightrope.model import Code
 
@@ -31,6 +31,7 @@ STAGE_PC = "stage_pc"
 BACK_UP_X86_64 = "back_up_x86_64"
 BACK_UP_I386 = "back_up_i386"
 PURGATORY_64 = "purgatory_64"
+DIGEST_64 = "digest_64"
 LEAVE_GUEST_64 = "leave_guest_64"
 ENTER_64 = "enter_64"
 ENTER_32 = "enter_32"
@@ -41,10 +42,15 @@ ENTER_32_FROM_64 = "enter_32_from_64"
 def read(name: str) -> Code:
     """The routine `name`, read once; `symbols` are byte offsets into its data.  Raises
     FileNotFoundError."""
-    here = resources.files("tightrope.routines")
-    lines = here.joinpath(f"{name}.sym").read_text("ascii").splitlines()
+    lines = _bytes_of(f"{name}.sym").decode("ascii").splitlines()
     return Code(
         name=name,
-        data=here.joinpath(f"{name}.bin").read_bytes(),
+        data=_bytes_of(f"{name}.bin"),
         symbols={symbol: int(offset, 16) for offset, symbol in (line.split() for line in lines)},
     )
+
+
+def _bytes_of(name: str) -> bytes:
+    """A file beside this one.  importlib.resources imports half of the library for that."""
+    with open(os.path.join(os.path.dirname(__file__), name), "rb") as file:
+        return file.read()

@@ -126,42 +126,8 @@ say:
 	jnz	2b
 5:	ret
 
-/* The digest of the segment in row r12 into `found`, as the plan has made it. */
-digest_segment:
-	mov	8(%r12), %r13
-	mov	%r13, %r15
-	shr	$9, %r15
-	shl	$6, %r15
-	cmpq	$0, has_avx2(%rip)
-	je	1f
-	lea	nine(%rip), %rdi
-	mov	(%r12), %rsi
-	mov	%r15, %rdx
-	call	digest_eight
-	jmp	3f
-1:	xor	%ebx, %ebx
-2:	lea	nine(%rip), %rdi
-	mov	%ebx, %eax
-	shl	$5, %eax
-	add	%rax, %rdi
-	mov	%r15, %rsi
-	imul	%rbx, %rsi
-	add	(%r12), %rsi
-	mov	%r15, %rdx
-	call	digest
-	inc	%ebx
-	cmp	$8, %ebx
-	jb	2b
-3:	lea	nine + 8*32(%rip), %rdi
-	lea	(, %r15, 8), %rsi
-	mov	%r13, %rdx
-	sub	%rsi, %rdx
-	add	(%r12), %rsi
-	call	digest
-	lea	found(%rip), %rdi
-	lea	nine(%rip), %rsi
-	mov	$9*32, %edx
-	jmp	digest
+	/* The digest of the segment in row r12 into `found`, as the plan has made it. */
+	.include "digest_nine.inc"
 
 /*
  * What this CPU has (Intel SDM, CPUID leaves 7 and 1): SHA with SSSE3 and SSE4.1 into has_sha; without

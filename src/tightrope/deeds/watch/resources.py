@@ -16,8 +16,7 @@ from collections.abc import Iterator
 from tightrope.deeds.watch.kernel import SOURCE, GuestKernel
 from tightrope.deeds.watch.memory import GuestMemory
 from tightrope.errors import BadInput
-from tightrope.host.capture.iomem import regions
-from tightrope.memory import PAGE_SIZE, Extent, MemoryMap, RegionKind
+from tightrope.memory import PAGE_SIZE, Extent, MemoryMap, RegionKind, regions
 
 E820_ROW = struct.Struct("<QQI")
 KINDS = {

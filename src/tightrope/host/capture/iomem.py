@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-from tightrope.memory import Extent, Region, RegionKind, subtract
+from tightrope.memory import Extent, Region, RegionKind, regions
 
 
 class Hidden(Enum):
@@ -27,7 +27,6 @@ class Hidden(Enum):
 
 HIDDEN: Final = Hidden.HIDDEN
 """The kernel shows zeros instead."""
-TOP = 1 << 52
 TEXT_PIECES = ("Kernel code", "Kernel rodata", "Kernel data", "Kernel bss")
 """What /proc/iomem calls the kernel's image (arch/x86/kernel/setup.c)."""
 CRASH_KERNEL = "Crash kernel"
@@ -47,16 +46,6 @@ _KINDS = {
 
 Linux 7.x says "device reserved" in its log alone: both files keep the old words.
 """
-_BELIEVED_FIRST = (
-    RegionKind.UNUSABLE,
-    RegionKind.NVS,
-    RegionKind.ACPI,
-    RegionKind.PMEM,
-    RegionKind.PRAM,
-    RegionKind.SOFT_RESERVED,
-    RegionKind.RESERVED,
-    RegionKind.RAM,
-)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,21 +55,6 @@ class Resource:
     depth: int
     extent: Extent
     name: str
-
-
-def regions(rows: Iterable[tuple[Extent, RegionKind]]) -> tuple[Region, ...]:
-    """Sorted regions without overlap; where two rows disagree, what is not RAM is believed."""
-    by_kind: dict[RegionKind, list[Extent]] = {kind: [] for kind in _BELIEVED_FIRST}
-    for extent, kind in rows:
-        if extent.end <= TOP:
-            by_kind[kind].append(extent)
-    taken: list[Extent] = []
-    out: list[Region] = []
-    for kind, extents in by_kind.items():
-        pieces = subtract(extents, taken)
-        out += [Region(piece, kind) for piece in pieces]
-        taken += pieces
-    return tuple(sorted(out))
 
 
 def has_ram(found: Iterable[Region]) -> bool:

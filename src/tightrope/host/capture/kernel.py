@@ -11,7 +11,8 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from tightrope.host.capture.iomem import HIDDEN, TOP, Hidden
+from tightrope.host.capture.iomem import HIDDEN, Hidden
+from tightrope.memory import TOP
 
 START_KERNEL_MAP = 0xFFFF_FFFF_8000_0000
 

@@ -15,8 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from tightrope.host.capture.iomem import TOP
-from tightrope.memory import Extent, Phys
+from tightrope.memory import TOP, Extent, Phys
 from tightrope.model import Named
 
 KEXEC = "/sys/kernel/kexec"

@@ -27,6 +27,7 @@ from tightrope.memory import (
     align_down,
     align_up,
     covered,
+    regions,
     subtract,
     union,
 )
@@ -72,7 +73,7 @@ def memory_map(said: Sources, origins: Origins) -> tuple[Region, ...]:
     ram = [Extent(0, 0x9_FC00), Extent(MIB, low), Extent.sized(4 * GIB, total - low)]
     what = f"a PC's memory map with MemTotal, {total:#x} bytes, of RAM"
     origins.assumed("memory", what, AS_ROOT)
-    return iomem.regions((each, RegionKind.RAM) for each in ram)
+    return regions((each, RegionKind.RAM) for each in ram)
 
 
 def unused(said: Sources, ram: Sequence[Extent]) -> tuple[Extent, ...]:

@@ -66,11 +66,14 @@ MOST_ENTRIES = 1 << 13
 """Directories of a kind that are looked into: CPUs, and rows of the firmware's map."""
 
 
-def read_tree(root: str = "/") -> dict[str, str | OSError]:
-    """The files under `root`, which stands for /."""
+def read_tree(root: str = "/", *, symbols: bool = True) -> dict[str, str | OSError]:
+    """The files under `root`, which stands for /.
+
+    Without `symbols` two are left out, which say what only a walk asks and are long to read.
+    """
     base = Path(root)
     files: dict[str, str | OSError] = {}
-    paths = [*PATHS]
+    paths = [each for each in PATHS if symbols or each not in LIMITS]
     for directory, pattern, keys in DIRECTORIES:
         try:
             entries = sorted(_entries(base / directory[1:], pattern))

@@ -10,8 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from tightrope.abi import boot, efi
-from tightrope.host.capture.iomem import TOP, regions
-from tightrope.memory import Extent, Region, RegionKind
+from tightrope.memory import TOP, Extent, Region, RegionKind, regions
 from tightrope.model import EfiLoader, SecureBoot
 
 SCREEN_INFO = slice(0, 0x40)

@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
-from tightrope.host.capture.iomem import regions
 from tightrope.host.document import (
     CpuTable,
     DirectMapTable,
@@ -29,7 +28,7 @@ from tightrope.host.profile import read, written
 from tightrope.host.schema import At, Number, Text, Texts, read_table
 from tightrope.host.xen.document import XenTable
 from tightrope.host.xen.examples import DIRECT_MAP, FIXMAP, VIRT_START, dom0
-from tightrope.memory import PAGE_SIZE, Extent, RegionKind, align_down, align_up, subtract
+from tightrope.memory import PAGE_SIZE, Extent, RegionKind, align_down, align_up, regions, subtract
 from tightrope.model import Paging
 
 LARGE_PAGE = 2 << 20

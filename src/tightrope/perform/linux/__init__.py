@@ -3,6 +3,7 @@
     state      what the running kernel says of itself
     refusals   what it would answer to a load, and why
     signature  who signed an image, and whether it is still what was signed
+    digest     the purgatory's digests, made by its own code
     calls      the two system calls and reboot(2), as a port
     kexec      load, unload and go, in that order of care
     kdump      what brings back a crash image that a failed load has dropped
@@ -12,5 +13,5 @@
 
 Rules: everything is checked before anything is asked.  Only the standard library.
 
-May import: abi, errors, memory
+May import: abi, errors, memory, routines
 """

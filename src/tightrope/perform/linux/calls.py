@@ -9,7 +9,8 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import NoReturn, Protocol
 
 from tightrope.abi import kexec as abi
@@ -60,10 +61,29 @@ class _Segment(ctypes.Structure):
     )
 
 
-def _held(data: memoryview) -> ctypes.Array[ctypes.c_char]:
-    """Bytes by address.  ctypes takes writable memory as it lies; what is read only it copies."""
-    kind = ctypes.c_char * len(data)
-    return kind.from_buffer_copy(data) if data.readonly else kind.from_buffer(data)
+class _Buffer(ctypes.Structure):
+    """Py_buffer (Python/C API, "Buffer structure"): its first fields, and room for the others."""
+
+    _fields_ = (
+        ("buf", ctypes.c_void_p),
+        ("obj", ctypes.c_void_p),
+        ("len", ctypes.c_ssize_t),
+        ("others", ctypes.c_byte * 128),
+    )
+
+
+@contextmanager
+def in_place(data: bytes | bytearray | memoryview) -> Iterator[int]:
+    """Where bytes lie; they are not copied, and stay there as long as the `with`.
+
+    ctypes by itself gives the address of memory that may be written, and of no other.
+    """
+    held = _Buffer()
+    ctypes.pythonapi.PyObject_GetBuffer(ctypes.py_object(data), ctypes.byref(held), 0)
+    try:
+        yield held.buf or 0
+    finally:
+        ctypes.pythonapi.PyBuffer_Release(ctypes.byref(held))
 
 
 class Linux:
@@ -94,24 +114,19 @@ class Linux:
     def kexec_load(self, entry: int, segments: Sequence[LoadSegment], flags: int) -> None:
         """See `SystemCalls.kexec_load`."""
         rows = (_Segment * max(len(segments), 1))()
-        kept = []
-        for row, each in zip(rows, segments, strict=False):
-            held = _held(each.data) if len(each.data) else None
-            kept.append(held)
-            row.buf = None if held is None else ctypes.addressof(held)
-            row.bufsz, row.mem, row.memsz = (
-                len(each.data),
-                each.destination.start,
-                each.destination.size,
+        with ExitStack() as held:
+            for row, each in zip(rows, segments, strict=False):
+                size = len(each.data)
+                row.buf = held.enter_context(in_place(each.data)) if size else None
+                row.bufsz, row.mem, row.memsz = size, each.destination.start, each.destination.size
+            self._call(
+                "kexec_load",
+                abi.KEXEC_LOAD,
+                ctypes.c_ulong(entry),
+                ctypes.c_ulong(len(segments)),
+                rows,
+                ctypes.c_ulong(flags | self._architecture),
             )
-        self._call(
-            "kexec_load",
-            abi.KEXEC_LOAD,
-            ctypes.c_ulong(entry),
-            ctypes.c_ulong(len(segments)),
-            rows,
-            ctypes.c_ulong(flags | self._architecture),
-        )
 
     def kexec_file_load(
         self, kernel: int, initrd: int, command_line: bytes, flags: abi.FileFlag

@@ -145,15 +145,25 @@ def _written(_state: State, request: Request) -> Iterator[Reason]:
         )
 
 
-def _appraised(state: State, request: Request) -> Iterator[Reason]:
-    """ima_load_data and ima_post_read_file, which are asked before lockdown is."""
-    boots_securely = (
+def _boots_securely(state: State) -> bool:
+    """Whether IMA takes UEFI's secure boot for a policy of its own (ima_arch.c, ima_load_data)."""
+    return bool(
         state.secure_boot
         and state.built("KEXEC_SIG")
         and state.built("IMA_SECURE_AND_OR_TRUSTED_BOOT")
     )
-    if not request.files and (boots_securely or state.appraised):
-        why = "UEFI secure boot is on" if boots_securely else "its policy appraises kernels"
+
+
+def only_files(state: State) -> bool:
+    """Whether IMA lets no image in whose file it cannot look at."""
+    return _boots_securely(state) or state.appraised is True
+
+
+def _appraised(state: State, request: Request) -> Iterator[Reason]:
+    """ima_load_data and ima_post_read_file, which are asked before lockdown is."""
+    if not request.files and only_files(state):
+        securely = _boots_securely(state)
+        why = "UEFI secure boot is on" if securely else "its policy appraises kernels"
         yield (
             errno.EACCES,
             f"IMA lets no image in without its file: {why}",

@@ -42,6 +42,7 @@ def machine_file(path: str) -> bytes | None:
 
 RAM_NAME = "System RAM"
 CRASH_NAME = "Crash kernel"
+TEXT_NAMES = ("Kernel code", "Kernel rodata", "Kernel data", "Kernel bss")
 _IOMEM = re.compile(r"^( *)([0-9a-f]+)-([0-9a-f]+) : (.*)$")
 
 
@@ -84,6 +85,8 @@ class State:
     """Whether this process has CAP_SYS_BOOT."""
     ram: tuple[Extent, ...]
     """System RAM, sorted, merged; empty where /proc/iomem hides it."""
+    text: Extent | None
+    """This kernel's image."""
     crash_size: int | None
     """Bytes of crash memory that the kernel keeps, its low part with it."""
     live_update: bool | None
@@ -134,6 +137,7 @@ def read_state(files: Files) -> State:
         crash_size=_decimal(_first(files, abi.CRASH_SIZE)),
         live_update=None if options is None else "LIVEUPDATE" in options,
         ram=union(extent for name, extent in rows if name == RAM_NAME),
+        text=_text_of(rows),
         crash_regions=tuple(sorted(extent for name, extent in rows if name == CRASH_NAME)),
         total_ram=_mem_total(_text(files("/proc/meminfo"))),
         options=options,
@@ -238,6 +242,13 @@ def _iomem(text: str) -> Iterable[tuple[str, Extent]]:
             start, last = int(found[2], 16), int(found[3], 16)
             if start <= last:
                 yield found[4], Extent(start, last + 1)
+
+
+def _text_of(rows: Iterable[tuple[str, Extent]]) -> Extent | None:
+    pieces = [extent for name, extent in rows if name in TEXT_NAMES]
+    if not pieces:
+        return None
+    return Extent(min(each.start for each in pieces), max(each.end for each in pieces))
 
 
 def _mem_total(text: str | None) -> int | None:
