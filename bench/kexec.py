@@ -21,14 +21,15 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 
 from bench.clock import show
 from tests.conftest import debian_kernel
 from tests.perform.dom0 import BareLinux, Guest
-from tests.qemu.pcs import initramfs
+from tests.perform.services import EfiLinux
+from tests.qemu.pcs import QUIET, initramfs
 from tightrope import host, image, plan
 from tightrope.deeds import old_kernel, performable
 from tightrope.model import OnDamage, Plan, SegmentRole
@@ -39,10 +40,12 @@ MEBIBYTES = 640
 FLAVOUR = "cloud-amd64"
 LINE = "console=ttyS0 earlyprintk=ttyS0,115200 panic=-1 tightrope.token=there"
 INSTALLED, NEWEST = Path("/usr/sbin/kexec"), Path(".cache/kernels/kexec-tools-newest/kexec.amd64")
+EXEC = "tightrope exec --really"
 LEFT, FIRST = "Starting new kernel", "Linux version"
-TIMER, TIMER_HZ, TIMER_BITS = "i/w 0x608", 3_579_545, 24
-"""QEMU's monitor reads the ACPI PM timer of its PC: port 0x608 (hw/isa/piix4.c), the rate and width of
-ACPI 6.5, 4.8.3.3."""
+TIMER_HZ, TIMER_BITS = 3_579_545, 24
+"""The ACPI PM timer's rate and width (ACPI 6.5, 4.8.3.3)."""
+BY_BIOS, BY_OVMF = 0x608, 0xB008
+"""Its port, which firmware chooses: SeaBIOS's PORT_ACPI_PM_BASE, OVMF's PcdAcpiPmBaseAddress, and 8."""
 
 
 @dataclass
@@ -111,9 +114,9 @@ def libraries(program: Path) -> Iterator[Path]:
         yield from (Path(word) for word in line.split() if word.startswith("/"))
 
 
-def ticks(guest: Guest) -> int:
-    """The machine's timer."""
-    return int(guest.pc.monitor(TIMER).split("=")[1], 16)
+def ticks(guest: Guest, port: int) -> int:
+    """The machine's timer, as QEMU's monitor reads it."""
+    return int(guest.pc.monitor(f"i/w {port:#x}").split("=")[1], 16)
 
 
 def uptimes(lines: Sequence[str]) -> list[float]:
@@ -142,16 +145,33 @@ def done(guest: Guest, way: Way, command: str) -> list[str]:
 def jump(way: Way, files: tuple[tuple[str, Path], ...]) -> None:
     """One boot, one load, one jump."""
     with booted(files) as guest:
-        done(guest, way, way.load)
-        guest.pc.say(f"cat /proc/uptime; {way.jump}\n")
-        lines = guest.wait(LEFT)
-        left = ticks(guest)
-        guest.wait(FIRST)
-        way.blackouts.append((ticks(guest) - left) % (1 << TIMER_BITS) / TIMER_HZ)
-        stamp = re.search(r"\[ *(\d+\.\d+)\]", lines[-1])
-        assert stamp is not None, lines
-        way.stops.append(float(stamp[1]) - uptimes(lines)[0])
-        progress(way, f"jump {way.blackouts[-1]:.3f}, its command {way.stops[-1]:.2f}")
+        timed(guest, way, BY_BIOS)
+
+
+def timed(guest: Guest, way: Way, port: int) -> None:
+    """One load and one jump of a guest."""
+    done(guest, way, way.load)
+    guest.pc.say(f"cat /proc/uptime; {way.jump}\n")
+    lines = guest.wait(LEFT)
+    left = ticks(guest, port)
+    guest.wait(FIRST)
+    way.blackouts.append((ticks(guest, port) - left) % (1 << TIMER_BITS) / TIMER_HZ)
+    stamp = re.search(r"\[ *(\d+\.\d+)\]", lines[-1])
+    assert stamp is not None, lines
+    way.stops.append(float(stamp[1]) - uptimes(lines)[0])
+    progress(way, f"jump {way.blackouts[-1]:.3f}, its command {way.stops[-1]:.2f}")
+
+
+def by_systemd(ways: Sequence[Way], files: tuple[tuple[str, Path], ...]) -> None:
+    """The same on a machine that OVMF started and systemd runs: `systemctl kexec`, and `exec` by it."""
+    inside = {f"home/{name}": path.read_bytes() for name, path in files}
+    for way in ways:
+        with EfiLinux(
+            FLAVOUR, inside, mebibytes=2 * MEBIBYTES, words=QUIET, counted=True
+        ).up() as guest:
+            guest.do("dmesg -n 8; chmod +x kexec* lib*/*")
+            # systemctl comes back at once, and the service that asked is ended.
+            timed(guest, replace(way, jump=f"{way.jump}; sleep 600"), BY_OVMF)
 
 
 def progress(way: Way, figure: str) -> None:
@@ -182,18 +202,22 @@ def figures(rounds: int) -> list[Way]:
             Way(f"{name} -i", f"{run} -c -i -l {image_of}", run, f"{run} -e"),
             Way(f"{name} -s", f"{run} -s -l {image_of}", run),
         ]
-    ours = "tightrope load {} --really --no-rehearsal"
+    # By a Python of its own, as on any machine: the guest's `tightrope` is a fork of one that is kept.
+    ours = "alone tightrope load {} --really --no-rehearsal"
     ways += [
         Way(
             f"tightrope, a plan, {name}",
             ours.format(name),
-            jump="tightrope exec --really",
+            jump=EXEC,
             work=work_of(made),
         )
         for name, made in plans.items()
     ]
-    by_linux = ours.format(f"k2 --initrd initrd.gz --append '{LINE}'")
-    ways.append(Way("tightrope, files, kexec_file_load", by_linux))
+    files_of = ours.format(f"k2 --initrd initrd.gz --append '{LINE}' --via {{}}")
+    ways += [
+        Way("tightrope, files, kexec_load", files_of.format("kexec_load"), jump=EXEC),
+        Way("tightrope, files, kexec_file_load", files_of.format("kexec_file_load")),
+    ]
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         (place / "initrd.gz").write_bytes(gzip.compress(initramfs("amd64")))
@@ -214,7 +238,12 @@ def figures(rounds: int) -> list[Way]:
             for way in ways:
                 if way.jump:
                     jump(way, given)
-    return ways
+        with_systemd = [
+            Way("kexec-tools and `systemctl kexec`", ways[0].load, jump="systemctl kexec"),
+            Way("tightrope and `systemctl kexec`", ways[-2].load, jump=EXEC),
+        ]
+        by_systemd(with_systemd, given)
+    return [*ways, *with_systemd]
 
 
 def named_as_it_says(guest: Guest, ways: Sequence[Way], number: int) -> None:
@@ -237,6 +266,8 @@ def loads_and_jumps(rounds: int = 5) -> None:
     ways = figures(rounds)
     tools = ways[0]
     for way in ways:
+        if not way.loads:
+            continue
         load = median(way.loads)
         beside = f"{tools.name} / this: {median(tools.loads) / load:.2f}"
         show(f"{way.name}: load", f"{load:.2f} s", beside)

@@ -62,11 +62,14 @@ MARK = '# The files of a machine, collected for Tightrope: `tightrope host check
 KALLSYMS = '/proc/kallsyms'
 
 
-def read_tree(root = "/"):
-    """The files under `root`, which stands for /."""
+def read_tree(root = "/", *, symbols = True):
+    """The files under `root`, which stands for /.
+
+    Without `symbols` two are left out, which say what only a walk asks and are long to read.
+    """
     base = Path(root)
     files = {}
-    paths = [*PATHS]
+    paths = [each for each in PATHS if symbols or each not in LIMITS]
     for directory, pattern, keys in DIRECTORIES:
         try:
             entries = sorted(_entries(base / directory[1:], pattern))

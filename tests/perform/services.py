@@ -110,7 +110,13 @@ class EfiLinux(Guest):
     """Debian's signed kernel, started by OVMF; `files` by their paths."""
 
     def __init__(
-        self, flavour: str, files: Mapping[str, bytes], *, mebibytes: int, words: str
+        self,
+        flavour: str,
+        files: Mapping[str, bytes],
+        *,
+        mebibytes: int,
+        words: str,
+        counted: bool = False,
     ) -> None:
         if not FIRMWARE.is_dir() or shutil.which("systemctl") is None:
             lacking("no OVMF, or no systemd, here: run scripts/system-packages")
@@ -122,6 +128,7 @@ class EfiLinux(Guest):
             kernel=kernel,
             initrd=build_dom0().archive({**_contents(), **own}),
             command_line=words,
+            counted=counted,
             firmware=(
                 (FIRMWARE / "OVMF_CODE_4M.fd").read_bytes(),
                 with_trusted(variables, signer(kernel)),

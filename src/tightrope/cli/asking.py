@@ -107,13 +107,19 @@ class Rehearsing:
         Without a rehearsal a crash kernel's are left to Linux, which describes the old one's memory
         and CPUs better than we do, unless they are asked of us; a 32-bit machine is not described.
         """
-        if not self._options.no_rehearsal:
-            return self.load
         narrow = state.architecture in ("i686", "i386")
         left = self._options.crash and self._options.via != "kexec_load"
-        return None if narrow or left else partial(self._unwalked, state)
+        if self._options.no_rehearsal and (narrow or left):
+            return None
+        return partial(self._planned, state)
 
-    def _unwalked(self, state: State, files: Files) -> Load:
+    def _planned(self, state: State, files: Files) -> Load:
+        if files.crash and state.ram and state.crash_region is None:
+            raise BadInput(
+                "no crash region is reserved: boot with crashkernel=", source="this machine"
+            )
+        if not self._options.no_rehearsal:
+            return self.load(files)
         from tightrope.deeds import unrehearsed
         from tightrope.perform.linux.state import machine_file
 
@@ -186,7 +192,7 @@ def _able() -> Iterator[Bar]:
 
 
 def damage(options: Namespace) -> OnDamage | None:
-    from tightrope.choices import OnDamage
+    from tightrope.model import OnDamage
 
     return None if options.no_verify else OnDamage(options.on_damage)
 

@@ -14,6 +14,8 @@
     doctor       what this computer has of what is used, and what is missing
     defaults     what is taken where nobody says
     performable  what a rehearsal leaves behind for `perform`
+    surveyed     a load for the machine that is asked: surveyed, planned, rehearsed
+    unrehearsed  the same without a walk, and without what only a walk asks
     loading      what a file holds, ready for this Linux to load
     segments     somebody else's segments: recorded, or as Linux would place them
     kexec_tools  kexec-tools asked where it would put a kernel on a described machine

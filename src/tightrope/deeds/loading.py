@@ -264,6 +264,8 @@ def only_signed(state: State) -> bool:
 
 def _open(path: str, descriptors: list[int]) -> int:
     """A regular file of a size that can be loaded, read only.  Raises BadInput."""
+    if not path:
+        raise BadInput("an empty name names no file", source="command line")
     try:
         at = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except (OSError, ValueError) as err:

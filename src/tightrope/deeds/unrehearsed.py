@@ -3,9 +3,9 @@
     boot_params, /proc/iomem --known--> Host, as far as segments ask ─┐
     the whole survey, where that does not tell all ───────────────────┴─▶ destinations ─▶ Load
 
-Rules: only the standard library is imported, and of the house what finding places takes: the rest of
-a survey (symbols, tables, registers) is for a walk.  The places are those that the whole survey leads
-to.  No file is opened but through the port.
+Rules: only the standard library is imported, and of the house what finding places takes: the rest
+of a survey (symbols, tables, registers) is for a walk.  The places are those that the whole survey
+leads to.  No file is opened but through the port.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from collections.abc import Iterator
 
 from tightrope import image
 from tightrope.abi import boot, efi
-from tightrope.choices import OnDamage, Paging
 from tightrope.deeds.loading import Files
 from tightrope.memory import Extent, MemoryMap, Phys, RegionKind, Virt, regions, subtract
+from tightrope.model import OnDamage, Paging
 from tightrope.model.host import Basis, Cpu, DirectMap, Fact, Host, KernelText, Named
 from tightrope.perform.linux.digest import eight_at_once
 from tightrope.perform.linux.state import Files as Door

@@ -42,7 +42,10 @@ def purgatory(
     room: Room,
     digested: Callable[[Buffer], bytes] | None = None,
 ) -> Segment:
-    """The segment; `digested` stands in for `digest` where it is faster.  Raises PlanError where its code cannot run, or where it has too few rows."""
+    """The segment; `digested` stands in for `digest` where it is faster.
+
+    Raises PlanError where its code cannot run, or where it has too few rows.
+    """
     if not host.paging.long_mode or host.xen is not None:
         raise PlanError(
             "a purgatory that verifies is 64-bit code for a bare Linux",

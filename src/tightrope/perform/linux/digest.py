@@ -23,7 +23,7 @@ Digest = Callable[[bytes | bytearray | memoryview], bytes]
 
 
 def eight_at_once(cpu_flags: Collection[str]) -> Digest | None:
-    """Who makes such digests on a CPU with these flags of /proc/cpuinfo; None where hashlib is to."""
+    """Who makes such digests on a CPU with these flags of Linux's; None where hashlib is to."""
     if "avx2" not in cpu_flags or "sha_ni" in cpu_flags or ctypes.sizeof(ctypes.c_void_p) != 8:
         return None
     code = read(DIGEST_64)

@@ -109,11 +109,12 @@ def _built_in(state: State, request: Request) -> Iterator[Reason]:
     if request.files and state.architecture in ("i686", "i386"):
         yield errno.ENOSYS, "32-bit x86 has no kexec_file_load", "go by kexec_load"
     elif state.built(option) is False:
-        other = "kexec_load" if request.files else "kexec_file_load"
+        other, its = (LOAD, "KEXEC") if request.files else (FILE_LOAD, "KEXEC_FILE")
+        instead = "" if state.built(its) is False else f"go by {other}, or "
         yield (
             errno.ENOSYS,
             f"CONFIG_{option} is not in this kernel",
-            f"go by {other}, or boot a kernel with it",
+            f"{instead}boot a kernel with it",
         )
 
 
