@@ -161,13 +161,16 @@ class Guest:
 
     def put(self, name: str, data: bytes) -> str:
         """A file in the guest, through a place on the disk that it has not read before; its path."""
-        blocks = -(-len(data) // MIB)
-        os.pwrite(self.disk.descriptor, data, self.used)
-        copy = (
-            f"dd if=/dev/nvme0n1 of={name} bs=1M skip={self.used // MIB} count={blocks} 2>/dev/null"
-        )
-        self.used += blocks * MIB
-        status, lines = self.do(f"{copy} && truncate -s {len(data)} {name}")
+        at = self.used
+        os.pwrite(self.disk.descriptor, data, at)
+        self.used += -(-len(data) // MIB) * MIB
+        return self.fetch(name, at, len(data))
+
+    def fetch(self, name: str, at: int, size: int) -> str:
+        """A file out of the disk, where `put` has left it, of an earlier kernel's too; its path."""
+        blocks = -(-size // MIB)
+        copy = f"dd if=/dev/nvme0n1 of={name} bs=1M skip={at // MIB} count={blocks} 2>/dev/null"
+        status, lines = self.do(f"{copy} && truncate -s {size} {name}")
         if status:
             raise AssertionError(f"{name} did not get into the guest: {lines}")
         return name

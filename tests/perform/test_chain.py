@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import debian_kernel
-from tests.perform.dom0 import BOOT_SECONDS, MIB, BareLinux, initramfs
+from tests.perform.dom0 import BOOT_SECONDS, BareLinux, initramfs
 from tests.qemu.pcs import QUIET
 from tightrope import host, image
 from tightrope.deeds import old_kernel, performable
@@ -100,12 +100,6 @@ def said(guest: BareLinux, command: str) -> list[str]:
     return lines
 
 
-def fetched(guest: BareLinux, name: str, at: int, size: int) -> None:
-    """A file from the disk, where `put` of an earlier kernel has left it."""
-    dd = f"dd if=/dev/nvme0n1 of={name} bs=1M skip={at // MIB} count={-(-size // MIB)} 2>/dev/null"
-    said(guest, f"{dd} && truncate -s {size} {name}")
-
-
 def look_at_the_entry(guest: BareLinux, verdict: Verdict) -> None:
     """The CPU and the memory of the machine that stands at the new kernel's first instruction."""
     run, plan = verdict.run, verdict.handover.plan
@@ -174,13 +168,13 @@ def test_three_kernels_one_plan_and_a_damaged_one(tmp_path: Path) -> None:
         assert told[: len(told_by(verdict))] == told_by(verdict)
         assert LINE in told
 
-        fetched(guest, "plan", place, len(good))
+        guest.fetch("plan", place, len(good))
         assert said(guest, "tightrope load plan --really")[-1] == "loaded: a kexec image"
         guest.pc.say("tightrope exec --really\n")
         guest.wait(guest.greeting)
         assert said(guest, TOLD) == told
 
-        fetched(guest, "plan", second, len(bad))
+        guest.fetch("plan", second, len(bad))
         assert said(guest, "tightrope load plan --really")[-1] == "loaded: a kexec image"
         guest.pc.say("tightrope exec --really\n")
         guest.wait("tightrope: initrd is damaged")
