@@ -22,6 +22,14 @@ dd if=/proc/vmcore of=/dev/nvme0n1 bs=4096 count=4 && echo "kdump-tools: saved v
 while :; do sleep 1; done
 """
 """An init that saves the beginning of a dump."""
+PRODS = INIT.replace(
+    "#!/bin/sh\n",
+    """#!/bin/sh
+mount -t devtmpfs devtmpfs /dev
+echo x | dd of=/dev/mem bs=4096 seek=16384 conv=notrunc count=1
+""",
+)
+"""An init that writes to physical address 0x400_0000."""
 TOOLS = ("sh", "mount", "dd", "sleep")
 FOLDER, PROGRAM, LINK, DEVICE = 0o040755, 0o100755, 0o120777, 0o020600
 

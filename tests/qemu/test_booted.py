@@ -9,7 +9,8 @@ cloud-amd64         cloud-amd64     a crash, and the dead kernel's memory in /pr
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -25,9 +26,13 @@ from tightrope.errors import MachineError
 from tightrope.kdump.capture import Wanted, capture
 from tightrope.machine.qemu import Qemu, guest
 from tightrope.machine.qemu.guest import Standing
-from tightrope.model import Handover, Outcome, Paging, Step, Verdict
+from tightrope.machine.qemu.pc import Pc
+from tightrope.memory import PAGE_SIZE as PAGE
+from tightrope.memory import Extent, subtract
+from tightrope.model import Buffer, Handover, Outcome, Paging, Run, Step, Verdict
 from tightrope.plan import Request
 from tightrope.vmcore.information import information
+from tightrope.vmcore.planned import may_write, planned
 
 NOWHERE = {
     "cloud-amd64": 0xFFFF_FFFF_8100_0000,
@@ -103,10 +108,32 @@ def test_a_running_kernel_hands_over(machine: Qemu, old: str, new: str, paging: 
     assert "current-pgd-kept" in got.rules
 
 
+def digest(page: Buffer) -> bytes:
+    return hashlib.blake2b(page, digest_size=16).digest()
+
+
+class Watched(Qemu):
+    """Keeps digests of the memory that a PC has when its CPU stands at V, page by page."""
+
+    was: Mapping[int, bytes]
+
+    def walk(
+        self, pc: Pc, handover: Handover, look: Callable[[Step], None] = lambda step: None
+    ) -> Run:
+        outside = subtract(handover.world.host.memory.ram, may_write(handover.world.host))
+        self.was = {
+            at: digest(pc.ram.read(Extent.sized(at, PAGE)))
+            for each in outside
+            for at in range(-(-each.start // PAGE) * PAGE, each.end & -PAGE, PAGE)
+        }
+        return super().walk(pc, handover, look)
+
+
 def test_a_real_crash_leaves_its_memory_to_the_crash_kernel(tmp_path: Path) -> None:
     word = token()
+    qemu().close()  # skips where there is none
     with Disk() as disk:
-        machine = qemu()
+        machine = Watched(walk_seconds=60)
         try:
             got = walk_from(
                 machine,
@@ -128,6 +155,13 @@ def test_a_real_crash_leaves_its_memory_to_the_crash_kernel(tmp_path: Path) -> N
     speaks_for_itself(core)
     for frame, page in got.handover.world.tables.items():
         assert dumped.page(frame) == bytes(page)
+    # Nor was anything else: outside of the region the dump is the memory at the call, to the last byte.
+    host = got.handover.world.host
+    assert planned(vmcore.pgd(dumped), host).differ == ()
+    pages = ((at, was, dumped.page(at)) for at, was in machine.was.items())
+    assert [at for at, was, page in pages if page is None or digest(page) != was] == []
+    assert len(machine.was) * PAGE > 256 << 20
+    assert len(set(machine.was.values())) > 5_000
 
 
 def speaks_for_itself(core: Path) -> None:

@@ -4,28 +4,33 @@ from __future__ import annotations
 
 import functools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import drgn
 import pytest
 
 from tests.conftest import debian_kernel
-from tests.kdump.guests import SAVES, initramfs
+from tests.kdump.guests import PRODS, SAVES, initramfs
+from tests.makers.screens import screen
 from tests.qemu.pcs import BOOT_SECONDS, old_kernel, qemu
 from tests.vmcore.kdumps import makedumpfile
 from tightrope import image, vmcore
 from tightrope.cli.crash_kernel import opened
 from tightrope.deeds import old_kernel as old_kernels
+from tightrope.deeds.blackout import CMA
 from tightrope.deeds.kdump_check import Asked, check, shown
 from tightrope.deeds.kdump_check.deed import ONLY_GUESSED
 from tightrope.memory import Extent
-from tightrope.model import Backup, Memory, Outcome, Paging
+from tightrope.model import Backup, Memory, Named, Outcome, Paging
 from tightrope.model.crash_boot import Cause, CrashBoot, Reached, ShownCore
 from tightrope.model.pgd import Wholeness
 from tightrope.plan import Request
 from tightrope.views.crash_boot import VIEW
 
 MIB = 1 << 20
+RESERVED = 256 << 10
+"""At the top of a PC's RAM: ACPI's tables."""
 LINE = "root=UUID=7167d09e ro quiet nr_cpus=1 reset_devices cryptomgr.notests"
 
 
@@ -35,17 +40,24 @@ def tried(
     initrd: bytes | None = None,
     paging: Paging = Paging.X86_64,
     drive: int | None = None,
+    lent: Extent | None = None,
 ) -> CrashBoot:
-    """Debian's cloud kernel in a region of that size, on a PC with 448 MiB."""
+    """Debian's cloud kernel in a region of that size, on a PC with 448 MiB.
+
+    `lent` is memory of CMA for it.
+    """
     qemu().close()  # skips where there is none
     code = _code()
     path = debian_kernel("cloud-amd64")
     region = Extent.sized(0x1000_0000, mebibytes * MIB)
     request = Request(initrd=initrd, initrd_source="small", command_line=LINE, crash=True)
+    old = old_kernel(paging, 448, region)
+    if lent is not None:
+        old = replace(old, crash_memory=(Named(extent=lent, what=f"{CMA} of the crash kernel"),))
     return check(
         Asked(
             image=image.read(path.read_bytes(), path.name),
-            host=code.host(old_kernel(paging, 448, region)),
+            host=code.host(old),
             request=code.request(request),
             design=code.participant,
             code=path.name,
@@ -97,6 +109,11 @@ def test_a_crash_kernel_that_works_says_so_and_shows_a_whole_dump(
     assert used.touched is not None
     assert used.touched >= used.peak - MIB
     assert got.findings == ()
+    # All RAM but its region and the first MiB; its tables, notes and more lie there.
+    assert got.kept is not None
+    assert got.kept.size == 447 * MIB - 160 * MIB - RESERVED
+    assert 64 << 10 < got.kept.held < 32 * MIB
+    assert (got.kept.changed, got.waits) == ((), 0)
     assert got.console is not None
     assert not [line for line in got.console.lines if "/.tightrope/init: " in line]
     assert "quiet" not in got.command_line
@@ -114,6 +131,31 @@ def test_a_region_that_is_too_small_is_told_with_its_numbers(ballast: bool) -> N
     assert (got.outcome, got.cause) == (Outcome.FALLS, Cause.MEMORY), got
     assert any("Memory: " in line and "available" in line for line in got.evidence)
     assert "out of memory" in got.why
+
+
+def test_memory_of_cma_is_its_memory_and_the_wait_for_it_is_told() -> None:
+    """The region that is too small above, with CMA memory at another place."""
+    lent = Extent.sized(0x1600_0000, 80 * MIB)
+    got = tried(62, initrd=initramfs(), lent=lent)
+    assert (got.outcome, got.reached) == (Outcome.HOLDS, Reached.INIT), got.why
+    assert got.used.size == (62 + 80) * MIB
+    assert got.used.total is not None
+    assert got.used.total > 62 * MIB
+    assert got.kept is not None
+    assert got.kept.size == 447 * MIB - (62 + 80) * MIB - RESERVED
+    assert got.kept.changed == ()
+    assert got.shown is not None
+    assert (got.shown.whole, got.waits) == (True, 10.0)
+    assert "10 s of waiting" in " ".join(screen(VIEW, got).split())
+
+
+def test_what_is_written_outside_of_the_region_is_told_to_the_byte() -> None:
+    """An init that writes two bytes by way of /dev/mem: no plan could tell."""
+    prodded = tried(160, initrd=initramfs(init=PRODS))
+    assert (prodded.outcome, prodded.cause) == (Outcome.FALLS, Cause.OUTSIDE), prodded.why
+    assert prodded.kept is not None
+    assert prodded.kept.changed == (Extent.sized(0x400_0000, 4096),)
+    assert "it writes outside of its region: 4 KiB at and behind 0x4000000" in prodded.why
 
 
 def test_what_has_no_initrd_is_told_apart() -> None:

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from tightrope import image
 from tightrope.memory import PAGE_SIZE, Extent
-from tightrope.model import Handover, Plan, Run, SegmentRole, Sight, Step
+from tightrope.model import Handover, Host, Plan, Run, SegmentRole, Sight, Step
 from tightrope.model.blackout import Blackout, DigestBy, Item, Rates, Saving
 
 COPY_INSTRUCTIONS = 16
@@ -97,6 +97,12 @@ def _ran(run: Run, where: Extent) -> int | None:
     return int(((run.trace >= where.start) & (run.trace < where.end)).sum())
 
 
+def waits_for_dma(host: Host) -> float:
+    """Seconds that a crash waits before it enters its crash kernel: for devices that may still
+    write into memory of CMA that was lent out."""
+    return CMA_SECONDS if any(each.what.startswith(CMA) for each in host.crash_memory) else 0.0
+
+
 def _items(plan: Plan, rates: Rates) -> Iterator[Item]:
     pages = 0 if plan.crash else len(plan.destinations)
     if pages:
@@ -107,12 +113,12 @@ def _items(plan: Plan, rates: Rates) -> Iterator[Item]:
             seconds=pages * PAGE_SIZE / rates.copy,
             why="at most: which pages are in their place already the old kernel decides at the load",
         )
-    if plan.crash and any(each.what.startswith(CMA) for each in plan.host.crash_memory):
+    if plan.crash and waits_for_dma(plan.host):
         yield Item(
             what="wait for DMA",
             bytes=0,
             instructions=None,
-            seconds=CMA_SECONDS,
+            seconds=waits_for_dma(plan.host),
             why="crashkernel=...,cma: devices may still write into memory that was lent out",
         )
     if plan.purgatory is not None:

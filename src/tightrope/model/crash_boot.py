@@ -50,6 +50,7 @@ class Cause(StrEnum):
     MODULE = "a module is missing"
     VMCORE = "no /proc/vmcore"
     SAVING = "the dump was not saved"
+    OUTSIDE = "it wrote outside its region"
     PANIC = "a panic"
     TIME = "time"
     FELL = "it fell"
@@ -96,6 +97,18 @@ class ShownCore:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Kept:
+    """The dead kernel's memory outside of what a crash may write, before its crash kernel ran and after."""
+
+    size: int
+    """Bytes that were compared."""
+    held: int
+    """Bytes of them in pages that held something before."""
+    changed: tuple[Extent, ...]
+    """Pages that are not what they were."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Smallest:
     """The smallest region that still works, and what was tried to find it."""
 
@@ -120,6 +133,10 @@ class CrashBoot:
     """Lines of its console."""
     used: Used
     shown: ShownCore | None
+    kept: Kept | None = None
+    """None where it was not entered."""
+    waits: float = 0.0
+    """Seconds that the old kernel waits before it enters it: for DMA into CMA memory that it lent out."""
     findings: tuple[Finding, ...]
     """Of the walk."""
     asked: tuple[Criterion, ...] = ()

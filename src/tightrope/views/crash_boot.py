@@ -11,12 +11,14 @@ from typing import TypedDict
 
 from tightrope.errors import visible
 from tightrope.model import Outcome
-from tightrope.model.crash_boot import Cause, CrashBoot
+from tightrope.model.crash_boot import Cause, CrashBoot, Kept
 from tightrope.model.sheet import Line, Pairs, Section, Sheet, Span, Text, Tone
 from tightrope.views import host, rules, words
 from tightrope.views.view import View
 
 _NAMES = 12
+_CHANGED = 4
+"""Places that are named."""
 _TONES = {Outcome.HOLDS: Tone.GOOD, Outcome.FALLS: Tone.WORST, Outcome.UNKNOWN: Tone.BAD}
 _ANSWERS = {
     Outcome.HOLDS: "The crash kernel works",
@@ -37,6 +39,7 @@ MENDS = {
     Cause.MODULE: "put the module into the initrd, and build it again",
     Cause.VMCORE: "load it again, so that it is told of a core header (elfcorehdr=)",
     Cause.SAVING: "where it saves to, and the room there: what it said is below",
+    Cause.OUTSIDE: "find out what in it writes there: a driver, /dev/mem, memory that its command line gives it",
     Cause.PANIC: LOOK,
     Cause.TIME: "--limit SECONDS listens longer",
     Cause.FELL: LOOK,
@@ -85,11 +88,26 @@ def _rows(boot: CrashBoot) -> Iterator[tuple[str, str]]:
         rows = f"{words.count(core.rows, 'row')}, {words.count(core.cpus, 'CPU')}"
         yield "/proc/vmcore", f"{words.size(core.size)}: {release}, {rows}"
         yield "its pgd", f"{visible(core.pgd)}: the page tables of the kernel that died"
+    if (kept := boot.kept) is not None:
+        yield "outside", _outside(kept)
+    if boot.waits:
+        why = "crashkernel=...,cma lent memory out, and devices may still write there"
+        yield "before it", f"{boot.waits:.0f} s of waiting, which are not in the time below: {why}"
     for finding in boot.findings:
         yield "walk", f"{finding.rule}: {visible(finding.message)}"
     if boot.console is not None:
         yield "not seen", NOT_SEEN
     yield "took", f"{boot.seconds:.1f} s"
+
+
+def _outside(kept: Kept) -> str:
+    """Whether the dead kernel's memory is what it was."""
+    what = f"{words.size(kept.size)} of the dead kernel's memory, {words.size(kept.held)} of it not zeros"
+    if not kept.changed:
+        return f"{what}: not a byte of it was changed"
+    where = ", ".join(str(each) for each in kept.changed[:_CHANGED])
+    more = len(kept.changed) - _CHANGED
+    return f"{what}: changed at {where}{f' and {more} more places' if more > 0 else ''}"
 
 
 def _memory(boot: CrashBoot) -> Iterator[tuple[str, str]]:
@@ -156,6 +174,14 @@ class ShownFacts(TypedDict):
     whole: bool | None
 
 
+class KeptFacts(TypedDict):
+    """The dead kernel's memory outside of what a crash may write."""
+
+    size: int
+    held: int
+    changed: list[ExtentFacts]
+
+
 class TriedFacts(TypedDict):
     """One size, and whether it worked."""
 
@@ -183,6 +209,8 @@ class CrashBootFacts(TypedDict):
     memory: UsedFacts
     smallest: SmallestFacts | None
     vmcore: ShownFacts | None
+    outside: KeptFacts | None
+    waits: float
     findings: list[str]
     console: list[str]
     command_line: str
@@ -231,6 +259,14 @@ def facts(boot: CrashBoot) -> CrashBootFacts:
             "pgd": core.pgd,
             "whole": core.whole,
         },
+        "outside": None
+        if boot.kept is None
+        else {
+            "size": boot.kept.size,
+            "held": boot.kept.held,
+            "changed": [{"start": each.start, "end": each.end} for each in boot.kept.changed],
+        },
+        "waits": boot.waits,
         "findings": [f"{each.rule}: {each.message}" for each in boot.findings],
         "console": [] if boot.console is None else list(boot.console.lines),
         "command_line": boot.command_line,

@@ -3,6 +3,7 @@
     words   the command line that it is tried with
     told    what its console and its witness say: how far it came, and why no further
     shown   the core that its /proc/vmcore shows, and what `pgd` says of it
+    kept    the dead kernel's memory outside its region, before and after
     deed    all of it, once
     size    again and again, for the smallest region that still works
 

@@ -17,7 +17,8 @@ import time
 from dataclasses import dataclass, field, replace
 
 from tightrope import participants
-from tightrope.deeds.kdump_check import shown, told
+from tightrope.deeds import blackout
+from tightrope.deeds.kdump_check import kept, shown, told
 from tightrope.deeds.kdump_check.words import Words, tried
 from tightrope.deeds.rehearse import rehearse
 from tightrope.errors import BadInput, CoreError, PlanError
@@ -98,7 +99,9 @@ def check(asked: Asked, progress: Progress = no_progress) -> CrashBoot:
         if verdict.run.stop is not Stop.ENTRY:
             fallen = _fallen(asked, words, findings, time.monotonic() - started)
             return replace(fallen, asked=_counted(verdict))
+        was = kept.before(verdict.run.memory, asked.host)
         console, said = _listened(machine, port, token, asked, progress)
+        found = None if was is None else kept.after(verdict.run.memory, was)
         used = _used(machine, asked.host, said)
         core, spoiled = _core(verdict, said)
     finally:
@@ -112,15 +115,28 @@ def check(asked: Asked, progress: Progress = no_progress) -> CrashBoot:
         root=_root(words.line),
         needed=asked.needed,
     )
-    cause = Cause.WALK if findings else Cause.VMCORE if spoiled else answer.cause
-    why = findings[0].message if findings else spoiled or answer.why
+    cause, why, falls = answer.cause, answer.why, True
+    if findings:
+        cause, why = Cause.WALK, findings[0].message
+    elif found is not None and found.changed:
+        size = sum(each.size for each in found.changed)
+        cause, why = (
+            Cause.OUTSIDE,
+            f"it writes outside of its region: {size >> 10} KiB at and behind",
+        )
+        why += f" {found.changed[0].start:#x}, so its dump is not what the dead kernel left"
+    elif spoiled:
+        cause, why = Cause.VMCORE, spoiled
+    else:
+        falls = False
     return replace(
         _ended(asked, words, cause, why, findings, time.monotonic() - started),
-        outcome=Outcome.FALLS if findings or spoiled else answer.outcome,
+        outcome=Outcome.FALLS if falls else answer.outcome,
         reached=answer.reached,
         evidence=answer.evidence,
         used=used,
         shown=core,
+        kept=found,
         console=console,
         asked=_counted(verdict),
     )
@@ -204,6 +220,7 @@ def _ended(
         code=asked.code,
         disk=asked.drive is not None,
         target=asked.target,
+        waits=blackout.waits_for_dma(asked.host),
         seconds=seconds,
     )
 
