@@ -98,7 +98,8 @@ class ShownCore:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Kept:
-    """The dead kernel's memory outside of what a crash may write, before its crash kernel ran and after."""
+    """The dead kernel's memory outside of what a crash may write, before its crash kernel ran and
+    after."""
 
     size: int
     """Bytes that were compared."""
@@ -136,7 +137,7 @@ class CrashBoot:
     kept: Kept | None = None
     """None where it was not entered."""
     waits: float = 0.0
-    """Seconds that the old kernel waits before it enters it: for DMA into CMA memory that it lent out."""
+    """Seconds that the old kernel waits before it enters it, for DMA into CMA memory."""
     findings: tuple[Finding, ...]
     """Of the walk."""
     asked: tuple[Criterion, ...] = ()

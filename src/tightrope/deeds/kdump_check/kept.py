@@ -1,11 +1,11 @@
-"""The dead kernel's memory outside of what a crash may write: before its crash kernel runs, and after.
+"""The dead kernel's memory outside of what a crash may write, before its crash kernel and after.
 
     the walk is over       |  every page outside that holds something: its digest
     the crash kernel runs  |
     it is over             |  every page outside that holds something: the same, and no other one
 
-A dump is the dead kernel's memory, so one byte that a crash kernel wrote there is one that lies.  What the walk
-itself wrote is rule `crash-region-only`'s.
+A dump is the dead kernel's memory, so one byte that a crash kernel wrote there is one that lies.
+What the walk itself wrote is rule `crash-region-only`'s.
 
 Rules: pages that nobody has written are zeros, and are only looked at where somebody has since.
 """
