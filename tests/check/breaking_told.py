@@ -328,6 +328,20 @@ TOLD = (
         says="rows of e820_table stands another",
     ),
     Breach(
+        rule="command-line-as-given",
+        name="a command line where no memory is",
+        change=put("boot_params", 0x228, 0xE000_0000, 4),
+        step=Step.COPY,
+        says="the command line at 0xe0000000 cannot be read: [0xe0000000, 0xe0001000) is not memory",
+    ),
+    Breach(
+        rule="boot-params-told",
+        name="e820_entries 200",
+        change=put("boot_params", 0x1E8, 200, 1),
+        step=Step.COPY,
+        says="boot_params cannot be read: e820_entries is 200, and the table has 128 rows",
+    ),
+    Breach(
         rule="memory-told",
         name="e820_entries 0",
         change=put("boot_params", 0x1E8, 0, 1),

@@ -50,6 +50,11 @@ def test_a_setup_data_node_of_the_most_bytes_is_read_and_a_larger_one_is_not() -
         read(Setup(MOST + 1), 0)
 
 
+@pytest.mark.parametrize(("size", "rows"), [(0, 0), (19, 0), (20, 1), (39, 1), (40, 2)])
+def test_of_a_nodes_rows_those_are_taken_that_are_whole(size: int, rows: int) -> None:
+    assert len(read(Setup(size), 0).rows) == rows
+
+
 @pytest.mark.parametrize("size", sorted({place.size for place in PLACES if place.size <= 16}))
 def test_a_field_of_up_to_8_bytes_is_shown_as_a_number_and_a_longer_one_byte_by_byte(
     size: int,

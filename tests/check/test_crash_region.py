@@ -61,6 +61,12 @@ def test_a_region_is_too_small_may_be_or_is_enough(
         assert each.mend == "crashkernel=56M or more"
 
 
+def test_a_kexec_that_is_no_crash_has_no_need_of_a_region(machine: Emulator) -> None:
+    kernel = image_room.read(bzimage(init_size=32 * MIB), "vmlinuz")
+    got = rehearse(kernel, dying(16), Request(), machine=machine)
+    assert (got.outcome, got.findings, got.advice) == (Outcome.HOLDS, (), ())
+
+
 def test_the_initrd_counts_packed_and_as_the_files_that_it_unpacks_to(machine: Emulator) -> None:
     files = cpio.archive({f"file{n}": bytes(4 * MIB) for n in range(4)})
     packed = gzip.compress(files, 9)

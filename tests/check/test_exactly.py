@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from tests.check.breaking_told import Overlaid, flipped
 from tests.rehearse.runs import backed_up, sound
-from tightrope.check import check
+from tightrope.check import alike, check
 from tightrope.check.alike import wrong
 from tightrope.check.call import _left
 from tightrope.check.case import Case
@@ -129,3 +129,16 @@ def test_all_that_is_wrong_is_told_before_the_end_of_what_is_wanted_and_behind_i
     padded = wanted.ljust(len(got), b"\0")
     expected = [at for at in range(len(got)) if got[at] != padded[at]]
     assert wrong(got, wanted).tolist() == expected
+
+
+@given(st.integers(0, 200), st.integers(0, 199))
+def test_a_large_buffer_is_compared_in_every_place(size: int, at: int) -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(alike, "SMALL", -1)
+        patched.setattr(alike, "PIECE", 64)
+        one, other = bytes(size), bytearray(size)
+        assert alike.alike(one, other)
+        if at < size:
+            other[at] = 1
+            assert not alike.alike(one, other)
+            assert alike.any_set(other)

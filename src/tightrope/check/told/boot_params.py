@@ -10,6 +10,7 @@ parse_setup_data) and arch/x86/kernel/e820.c (e820__memory_setup_extended).
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tightrope.check.told.memory import MOST, Garbled, Row, Told, string
@@ -126,6 +127,8 @@ class ZeroPage:
     page: bytes
     nodes: tuple[tuple[int, int, bytes], ...]
     """setup_data: (address, type, data) of each node, in order."""
+    rows: tuple[Row, ...]
+    """The memory map, with what a setup_data node adds to it."""
 
     def field(self, name: str) -> int:
         """A field's value."""
@@ -148,36 +151,23 @@ class ZeroPage:
         start = self.wide("ramdisk_image", "ext_ramdisk_image")
         return Extent.sized(start, size) if size else None
 
-    @property
-    def rows(self) -> tuple[Row, ...]:
-        """The memory map, with what a setup_data node adds to it.  Raises Garbled."""
-        count = self.field("e820_entries")
-        if count > MAP_ROWS:
-            raise Garbled(f"e820_entries is {count}, and the table has {MAP_ROWS} rows")
-        listed = self.page[MAP : MAP + count * ROW.size]
-        for _, kind, data in self.nodes:
-            if kind == E820_EXT:
-                listed += data
-        if len(listed) % ROW.size:
-            raise Garbled(f"the memory map's {len(listed)} bytes are not whole rows")
-        return tuple(
-            Row(extent=Extent.sized(start, size), type=kind)
-            for start, size, kind in ROW.iter_unpack(listed)
-        )
+    def line(self, memory: Memory) -> bytes:
+        """The command line.  Raises Garbled where it does not end, MachineError outside memory."""
+        return string(memory, self.command_line) if self.command_line else b""
 
     def told(self, memory: Memory) -> Told:
-        """The whole of it.  Raises Garbled, or MachineError for an address outside memory."""
+        """The whole of it.  Raises as `line`."""
         ramdisk = self.ramdisk
         return Told(
-            line=string(memory, self.command_line) if self.command_line else b"",
+            line=self.line(memory),
             modules=(ramdisk,) if ramdisk else (),
             rows=self.rows,
         )
 
 
 def read(memory: Memory, at: int) -> ZeroPage:
-    """The page at an address.  Raises Garbled for a list that does not end, MachineError outside
-    memory."""
+    """The page at an address.  Raises Garbled for a list that does not end and for a map of too
+    many rows, MachineError outside memory."""
     page = bytes(memory.read(Extent.sized(at, SIZE)))
     nodes: list[tuple[int, int, bytes]] = []
     place = BY_NAME["setup_data"]
@@ -191,4 +181,15 @@ def read(memory: Memory, at: int) -> ZeroPage:
         data = bytes(memory.read(Extent.sized(node + NODE.size, size)))
         nodes.append((node, kind, data))
         node = following
-    return ZeroPage(at=at, page=page, nodes=tuple(nodes))
+    return ZeroPage(at=at, page=page, nodes=tuple(nodes), rows=tuple(_rows(page, nodes)))
+
+
+def _rows(page: bytes, nodes: Sequence[tuple[int, int, bytes]]) -> Iterator[Row]:
+    count = page[BY_NAME["e820_entries"].at]
+    if count > MAP_ROWS:
+        raise Garbled(f"e820_entries is {count}, and the table has {MAP_ROWS} rows")
+    more = [data for _, kind, data in nodes if kind == E820_EXT]
+    for listed in (page[MAP : MAP + count * ROW.size], *more):
+        # Linux takes the rows that are whole (e820__memory_setup_extended).
+        for start, size, kind in ROW.iter_unpack(listed[: len(listed) // ROW.size * ROW.size]):
+            yield Row(extent=Extent.sized(start, size), type=kind)

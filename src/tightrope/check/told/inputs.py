@@ -16,7 +16,8 @@ from tightrope.check.alike import alike, wrong
 from tightrope.check.case import Case
 from tightrope.check.rule import Found, finding, rule
 from tightrope.check.told import core_header
-from tightrope.check.told.reading import told_at_entry
+from tightrope.check.told.memory import Garbled
+from tightrope.check.told.reading import linux_page, told_at_entry
 from tightrope.errors import MachineError, raw
 from tightrope.memory import Extent
 from tightrope.model import Buffer, Part, Protocol, Step, Stop
@@ -126,7 +127,10 @@ def initrd_as_given(case: Case) -> Iterator[Found]:
 def command_line_as_given(case: Case) -> Iterator[Found]:
     """The line, but for the word that leads a crash kernel to its core header."""
     told = told_at_entry(case)
-    if case.run.stop is not Stop.ENTRY or told is None:
+    if case.run.stop is not Stop.ENTRY:
+        return
+    if told is None:
+        yield from _unreadable(case)
         return
     line, wanted = told.line, raw(case.intent.inputs.command_line)
     if case.intent.protocol in (Protocol.MULTIBOOT, Protocol.MULTIBOOT2):
@@ -142,6 +146,17 @@ def command_line_as_given(case: Case) -> Iterator[Found]:
             f"the new kernel reads the command line {_text(told.line)!r}, and was to read"
             f" {_text(wanted)!r}",
         )
+
+
+def _unreadable(case: Case) -> Iterator[Found]:
+    """A command line of Linux that nobody can read; what else cannot be read has its own rules."""
+    page = linux_page(case) if case.linux else ""
+    if isinstance(page, str):
+        return
+    try:
+        page.line(case.run.memory)
+    except (Garbled, MachineError) as err:
+        yield finding(f"the command line at {page.command_line:#x} cannot be read: {err}")
 
 
 def _without_added(case: Case, line: bytes) -> bytes:

@@ -107,10 +107,11 @@ def memory_told(case: Case) -> Iterator[Found]:
     page = zero_page(case)
     if page is None or isinstance(page, str) or any(overwritten(case)):
         return  # see boot-params-told, dump-survives
-    memory = case.run.memory
+    told = told_at_entry(case)
+    if told is None:
+        return  # its command line cannot be read: see command-line-as-given
     try:
-        told = told_at_entry(case) or page.told(memory)
-        problems = list(map_problems(case, told, memory))
+        problems = list(map_problems(case, told, case.run.memory))
     except (Garbled, MachineError) as err:
         problems = [str(err)]
     for problem in problems[:1]:
