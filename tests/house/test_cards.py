@@ -15,7 +15,8 @@ from __future__ import annotations
 import ast
 import re
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -88,9 +89,20 @@ def module_name(path: Path, root: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def imports(tree: ast.AST) -> Iterator[str]:
+@cache
+def parsed(source: str) -> ast.Module:
+    """A module's tree, which nobody changes: it is looked at by several tests."""
+    return ast.parse(source)
+
+
+@cache
+def imports(tree: ast.AST) -> tuple[str, ...]:
     """Every absolute dotted name that a module imports, `from a import b` as `a.b`."""
-    for node in ast.walk(tree):
+    return tuple(_imported(ast.walk(tree)))
+
+
+def _imported(nodes: Iterable[ast.AST]) -> Iterator[str]:
+    for node in nodes:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -170,10 +182,21 @@ def faults_inside_rooms(
 
 def running(tree: ast.Module) -> Iterator[str]:
     """Like `imports`, without what is imported for annotations alone."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING"):
-            node.body = []
-    return imports(tree)
+    nodes = tuple(ast.walk(tree))
+    hidden = {
+        inner
+        for node in nodes
+        if isinstance(node, ast.If) and _is_for_annotations(node.test)
+        for statement in node.body
+        for inner in ast.walk(statement)
+    }
+    return _imported(node for node in nodes if node not in hidden)
+
+
+def _is_for_annotations(test: ast.expr) -> bool:
+    """`TYPE_CHECKING` or `typing.TYPE_CHECKING`."""
+    name = test.attr if isinstance(test, ast.Attribute) else getattr(test, "id", "")
+    return name == "TYPE_CHECKING"
 
 
 def circles(root: Path) -> list[list[str]]:
@@ -236,7 +259,7 @@ def faults_of_imports(
 def trees_of(root: Path) -> dict[str, tuple[Path, ast.Module]]:
     """Every module under a package root: its file and its tree, by name."""
     return {
-        module_name(path, root): (path, ast.parse(path.read_text(encoding="utf-8")))
+        module_name(path, root): (path, parsed(path.read_text(encoding="utf-8")))
         for path in sorted(root.rglob("*.py"))
     }
 

@@ -15,12 +15,11 @@ mutant, run on numbers through bytes and walker, does wrong.
 from __future__ import annotations
 
 import ast
-import copy
 import inspect
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from types import ModuleType
 from typing import Any
 
@@ -227,7 +226,7 @@ def mutated(change: Change) -> ModuleType:
     """The builder with one change, and without its own check at import:
     that is not what is tried.
     """
-    tree = copy.deepcopy(_source())
+    tree = _source()
     change(tree)
     tree.body = [each for each in tree.body if not isinstance(each, ast.For)]
     ast.fix_missing_locations(tree)
@@ -291,21 +290,24 @@ def kill(name: str, says: str, change: Change, limits: Limits) -> Killed:
 def same_entries(filler: Filler, mode: Paging, module: ModuleType) -> bool:
     """Whether a mutant writes what the builder writes, in every class of a mode."""
     geometry = GEOMETRIES[mode]
-    bits = geometry.frame_bits
-    for virt, phys in pairs(geometry):
-        try:
-            written = [
-                _entries(filled(fill, geometry, fmt, virt, phys, bits)[0])
-                for fill, fmt in (
-                    (map_twice, geometry.format),
-                    (filler, as_read(module.FORMATS[mode.value], mode)),
-                )
-            ]
-        except BREAKS:
-            return False
-        if written[0] != written[1]:
-            return False
-    return True
+    try:
+        fmt = as_read(module.FORMATS[mode.value], mode)
+        return all(
+            _entries(filled(filler, geometry, fmt, virt, phys, geometry.frame_bits)[0]) == right
+            for (virt, phys), right in zip(pairs(geometry), _right(mode), strict=True)
+        )
+    except BREAKS:
+        return False
+
+
+@cache
+def _right(mode: Paging) -> tuple[Written, ...]:
+    """What the builder writes, in every class of a mode."""
+    geometry = GEOMETRIES[mode]
+    return tuple(
+        _entries(filled(map_twice, geometry, geometry.format, virt, phys, geometry.frame_bits)[0])
+        for virt, phys in pairs(geometry)
+    )
 
 
 def as_read(fmt: Any, mode: Paging) -> Any:
@@ -321,7 +323,11 @@ def as_read(fmt: Any, mode: Paging) -> Any:
     return replace(fmt, levels=tuple(replace(one, index=other.index) for one, other in levels))
 
 
-def _entries(tables: TokenTables) -> dict[tuple[str, int, str], tuple[str, int]]:
+Written = dict[tuple[str, int, str], tuple[str, int]]
+"""(table, level, index) -> (frame, flags)."""
+
+
+def _entries(tables: TokenTables) -> Written:
     return {
         (table.name, index.level, index.name): (entry.frame.name, entry.flags)
         for (table, index), entry in tables.entries.items()
