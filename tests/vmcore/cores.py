@@ -57,16 +57,17 @@ def elf_core(
     section = (40 if bits == 32 else 64) if many else 0
     at = header + entry * count + section
     segments = [struct_program(bits, 4, at, 0, 0, len(notes), len(notes))]
-    body = bytearray(notes)
+    # Many MiB, thousands of times: they are copied once.
+    body: list[bytes | bytearray] = [notes]
+    end = at + len(notes)
     for load in loads:
-        body += bytes(-(at + len(body)) % 4096 + skew)
+        gap = -end % 4096 + skew
         size = len(load.data)
         segments.append(
-            struct_program(
-                bits, 1, at + len(body), load.virt, load.phys, size, size + load.left_out
-            )
+            struct_program(bits, 1, end + gap, load.virt, load.phys, size, size + load.left_out)
         )
-        body += load.data
+        body += [bytes(gap), load.data]
+        end += gap + size
     word = "I" if bits == 32 else "Q"
     shoff = header + entry * count if many else 0
     head = struct.pack(
@@ -88,7 +89,7 @@ def elf_core(
     )
     info = 28 if bits == 32 else 44
     zero = bytes(info) + struct.pack("<I", count) + bytes(section - info - 4) if many else b""
-    return head + b"".join(segments) + zero + bytes(body)
+    return b"".join((head, *segments, zero, *body))
 
 
 def struct_program(
