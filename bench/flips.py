@@ -137,7 +137,7 @@ def replay(*names: str) -> None:
         print(f"  {it.fate}: {it.differs or 'nothing differs'}; {', '.join(it.rules) or 'no rule'}")
 
 
-RARE = (Open.NE, Open.IDT, Open.NUMBER, Open.MCE)
+RARE = (Open.X87, Open.IDT, Open.NUMBER, Open.MCE)
 """What is so seldom that each is named."""
 
 

@@ -138,6 +138,12 @@ def strayed(handover: Handover, run: Run) -> Walked:
     return handover, replace(run, translations=(*run.translations, stray))
 
 
+def jumped_past_the_first_byte(handover: Handover, run: Run) -> Walked:
+    """The same walk, with its first instruction in the stub left out."""
+    at = int((run.trace == np.uint64(handover.intent.entry)).argmax())
+    return handover, replace(run, trace=np.delete(run.trace, at))
+
+
 def given_up(run: Run) -> int:
     """The write of rsp that gives the old stack up, as a place among the register writes."""
     return [each.register for each in run.register_writes].index("rsp")
@@ -415,6 +421,13 @@ PLACED = (
         change=strayed,
         step=Step.COPY,
         says="an instruction is fetched at 0x",
+    ),
+    Breach(
+        rule="entry-jump",
+        name="the stub's first instruction is jumped over",
+        change=jumped_past_the_first_byte,
+        step=Step.COPY,
+        says="and the planned entry is 0x",
     ),
     Breach(
         rule="fault-window",

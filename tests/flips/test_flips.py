@@ -26,11 +26,12 @@ from tightrope.deeds.flips.subjects import Subject
 from tightrope.deeds.flips.wanted import WANTED
 from tightrope.deeds.old_kernel import OldKernel
 from tightrope.errors import BadInput
-from tightrope.model import Paging, Protocol, XenInterface
+from tightrope.memory import Extent
+from tightrope.model import Handover, Paging, Protocol, SegmentRole, Stop, XenInterface
 from tightrope.participants.linux import Convention
-from tightrope.sabotage.edits import with_tables
-from tightrope.x86.cpu import CR0_NE, CR0_WP
-from tightrope.x86.walk import Access, entries_in, walk
+from tightrope.sabotage.edits import edit_entry, with_tables
+from tightrope.x86.cpu import CR0_MP, CR0_NE, CR0_TS, CR0_WP
+from tightrope.x86.walk import Access, Refused, entries_in, walk
 
 SEED = 11
 EACH = 3
@@ -198,6 +199,104 @@ def test_nx_in_any_leaf_that_the_new_kernel_runs_through_is_told(
         assert check.check(wrong, machines.ours.run(wrong)), f"{page << 12:#x}"
 
 
+@pytest.mark.parametrize(
+    "way",
+    [
+        Way(paging=Paging.X86_64),
+        *(each for each in LINUX if each.paging.long_mode and not each.crash),
+    ],
+    ids=lambda way: way.says,
+)
+def test_nx_binds_nobody_where_nothing_of_the_new_kernel_runs(machines: Walkers, way: Way) -> None:
+    """The initrd and, in Linux's own tables, memory besides are read and written, and no more."""
+    on = next(
+        on
+        for on in (trial(machines, number, way) for number in range(8))
+        if on is not None and on.base.handover.intent.protocol is Protocol.LINUX_64
+        if QUIET[way.linux is None](on.base.handover)
+    )
+    handover = on.base.handover
+    tables = handover.page_table_b
+    assert tables is not None
+    alone = machines.oracles[0]
+    sound = end_of(handover, alone.run(handover))
+
+    def closed(virt: int) -> Handover:
+        return edit_entry(handover, tables, virt, lambda entry: entry | 1 << 63)
+
+    at = QUIET[way.linux is None](handover)
+    quiet = closed(at)
+    assert not list(check.broken(quiet, machines.ours.run(quiet)))
+    # All that is mapped is compared as well, for what nobody promised.
+    assert [each.open for each in differences(sound, end_of(quiet, alone.run(quiet)), ())] == [
+        Open.NX,
+        Open.BEYOND,
+    ]
+    # The kernel itself, and low memory, are another matter.
+    for runs in (handover.intent.kernel_entry, 0x10000):
+        wrong = closed(runs)
+        assert list(check.broken(wrong, machines.ours.run(wrong)))
+        end = end_of(wrong, alone.run(wrong))
+        assert None in {each.open for each in differences(sound, end, ())}
+
+
+def lone_initrd(handover: Handover) -> int:
+    """The initrd's first page, where it has an entry of its own; 0 where it has not."""
+    tables = handover.page_table_b
+    found = [each for each in handover.intent.segments if each.role is SegmentRole.INITRD]
+    if not found or tables is None:
+        return 0
+    at = found[0].destination.start
+    last = walk(entries_in(tables.pages), handover.registers.mmu(handover.host.cpu, root=tables.root),
+                at, Access.READ)  # fmt: skip
+    return at if not isinstance(last, Refused) and last.page_size == 0x1000 else 0
+
+
+def lone_memory(handover: Handover) -> int:
+    """2 MiB of RAM in which nothing of the walk or the new kernel lies; 0 without."""
+    used = [each.destination for each in handover.intent.segments]
+    used += [each.extent for each in (*handover.world.pieces, *handover.pieces)]
+    used += [Extent.sized(handover.intent.control_page, 0x2000)]
+    for ram in handover.host.memory.ram:
+        for at in range(-(-ram.start // HUGE) * HUGE, ram.end - HUGE + 1, HUGE):
+            if at and not any(each.overlaps(Extent.sized(at, HUGE)) for each in used):
+                return at
+    return 0
+
+
+HUGE = 2 << 20
+QUIET = {True: lone_initrd, False: lone_memory}
+"""By whether the tables are this project's own."""
+
+
+@pytest.mark.parametrize("bit", [1, 3, 6])
+def test_a_jump_past_the_first_byte_of_the_stub_is_told(machines: Walkers, bit: int) -> None:
+    """It still arrives where bytes of the stub that were left out did no more than was so."""
+    way = next(each for each in LINUX if each.linux is Convention.LINUX_6)
+    on = trial(machines, 0, way)
+    assert on is not None
+    sound = on.base.handover
+    general = sound.registers.general
+    past = replace(sound.registers, general={**general, "rdx": general["rdx"] ^ 1 << bit})
+    wrong = replace(sound, registers=past)
+    assert not list(check.broken(sound, machines.ours.run(sound)))
+    assert "entry-jump" in check.broken(wrong, machines.ours.run(wrong))
+
+
+@pytest.mark.parametrize("bit", [40, 55, 63])
+def test_what_32_bit_code_jumps_to_has_32_bits(machines: Walkers, bit: int) -> None:
+    """The hypervisor's word is told; that its upper half leads nowhere would be no CPU's fault."""
+    way = next(each for each in XEN if each.dom0_bits == 32 and each.paging.long_mode)
+    on = trial(machines, 0, way)
+    assert on is not None
+    general = on.base.handover.registers.general
+    wide = {**general, "rdi": general["rdi"] | 1 << bit}
+    wrong = replace(on.base.handover, registers=replace(on.base.handover.registers, general=wide))
+    run = machines.ours.run(wrong)
+    assert run.stop is Stop.ENTRY
+    assert set(check.broken(wrong, run)) == {"xen-calls-fixmap", "call-state"}
+
+
 @pytest.mark.parametrize("subject", PLANNED, ids=lambda each: each.name)
 def test_a_segment_that_was_planned_wrong_is_always_told(
     machines: Walkers, subject: Subject
@@ -250,6 +349,30 @@ def test_what_is_read_back_before_the_walk_is_told_after_it(
             assert before <= set(check.broken(wrong, machines.ours.run(wrong)))
 
 
+@pytest.mark.parametrize(
+    "subject",
+    [Subject.TABLE_A_ENTRIES, Subject.TABLE_B_ENTRIES, Subject.REGISTERS, Subject.STUB],
+    ids=lambda each: each.name,
+)
+@pytest.mark.parametrize("paging", [Paging.PAE, Paging.X86_64], ids=lambda each: each.value)
+def test_what_is_foretold_of_what_is_laid_is_told_after_the_walk(
+    machines: Walkers, subject: Subject, paging: Paging
+) -> None:
+    on = trial(machines, 0, Way(paging=paging))
+    assert on is not None
+    assert not list(check.foretold(on.base.handover))
+    told = 0
+    for at in range(12):
+        try:
+            wrong = FLIPS[subject](on.base.handover, Random(f"{subject}:{at}")).handover
+        except BadInput:
+            continue
+        before = set(check.foretold(wrong))
+        told += bool(before)
+        assert before <= set(check.broken(wrong, machines.ours.run(wrong)))
+    assert told or (subject is Subject.TABLE_B_ENTRIES and paging is Paging.PAE)
+
+
 def end_with(machines: Walkers, way: Way, change: Callable[[End], End]) -> tuple[End, End]:
     """An end of a sound base, and what a change makes of it."""
     on = trial(machines, 0, way)
@@ -282,7 +405,7 @@ def test_a_letter_in_a_number_may_be_of_either_case_and_in_a_word_not(machines: 
     assert {each.open for each in differences(*digit, ())} == {None}
 
 
-def test_ne_is_open_and_the_bits_beside_it_are_not(machines: Walkers) -> None:
+def test_ne_and_mp_are_open_and_the_bits_beside_them_are_not(machines: Walkers) -> None:
     def flip(bit: int) -> Callable[[End], End]:
         def change(end: End) -> End:
             assert end.registers is not None
@@ -291,10 +414,12 @@ def test_ne_is_open_and_the_bits_beside_it_are_not(machines: Walkers) -> None:
         return change
 
     way = Way(paging=Paging.X86_64)
-    assert {each.open for each in differences(*end_with(machines, way, flip(CR0_NE)), ())} == {
-        Open.NE
-    }
-    for bit in (CR0_WP, CR0_NE | CR0_WP):
+    for bit in (CR0_NE, CR0_MP, CR0_NE | CR0_MP):
+        ends = end_with(machines, way, flip(bit))
+        assert {each.open for each in differences(*ends, ())} == {Open.X87}
+        pvh = [replace(each, protocol=Protocol.PVH) for each in ends]
+        assert {each.open for each in differences(pvh[0], pvh[1], ())} == {None}
+    for bit in (CR0_WP, CR0_NE | CR0_WP, CR0_MP | CR0_TS):
         assert {each.open for each in differences(*end_with(machines, way, flip(bit)), ())} == {
             None
         }

@@ -8,10 +8,16 @@ import pytest
 
 from tests.machine import walks
 from tests.machine.walks import HLT, LRETQ, PAGE, made, old_kernel, plan, put, sound
+from tests.makers.hosts import mode_host
+from tests.modes.runs import kernel, request
+from tightrope import check
+from tightrope.deeds.rehearse import build
 from tightrope.machine.kvm import Kvm
 from tightrope.machine.unicorn import Emulator
+from tightrope.machine.unicorn.alone import Alone
 from tightrope.memory import Extent
-from tightrope.model import Handover, Host, Run, Stop
+from tightrope.model import Handover, Host, Paging, PieceRole, Run, Stop
+from tightrope.plan import prepare
 from tightrope.x86 import cpu as x86
 from tightrope.x86.cpu import flat_descriptor
 
@@ -83,6 +89,26 @@ def test_kvm_writes_it_by_itself(kvm: Kvm) -> None:
     run = kvm.run(built)
     assert run.stop is Stop.HALT
     assert touched_access_byte(run, built) == (1, 1)
+
+
+READABLE = 1 << 41
+
+
+@pytest.mark.parametrize("paging", [Paging.I386, Paging.PAE, Paging.X86_64])
+def test_code_that_can_be_executed_and_not_read_may_make_the_call(paging: Paging) -> None:
+    """SDM volume 3, table 3-1: type 9; a CPU takes it, and Unicorn does not."""
+    host = mode_host(paging, megabytes=32)
+    built = build(prepare(kernel(), host, request()), design="two-tables")
+    cs = built.registers.segments["cs"]
+    gdt = next(each for each in built.world.laid if each.role is PieceRole.GDT)
+    descriptor = int.from_bytes(bytes(gdt.data)[cs : cs + 8], "little")
+    assert descriptor & READABLE
+    sound, closed = built, with_slot(built, cs, descriptor & ~READABLE)
+    for machine in (Emulator(), Alone()):
+        runs = [machine.run(each) for each in (sound, closed)]
+        assert [each.stop for each in runs] == [Stop.ENTRY, Stop.ENTRY]
+        assert runs[0].registers == runs[1].registers
+    assert not check.check(closed, Emulator().run(closed))
 
 
 # ------------------------------------------------------------------------------ a gdt that is gone

@@ -19,7 +19,7 @@ from tightrope.check.rule import Found, finding, rule
 from tightrope.check.switching import x86_flags
 from tightrope.errors import MachineError
 from tightrope.memory import Extent
-from tightrope.model import Confidential, Memory, Protocol, Step, Stop
+from tightrope.model import Confidential, Memory, Protocol, SegmentRole, Step, Stop
 from tightrope.x86 import cpu as x86
 from tightrope.x86.bits import named_bits
 from tightrope.x86.walk import Access, ReadEntry, Refused, walk
@@ -307,10 +307,11 @@ def reachable(case: Case) -> Iterator[Found]:
     """
     if case.run.stop is not Stop.ENTRY:
         return
+    intent = case.intent
     mmu, read = case.run.registers.mmu(case.host.cpu), case.once(_entries)
-    for segment in case.intent.segments:
+    for segment in intent.segments:
         # The kernel runs where it lies, and writes over itself; what it is handed is its to change.
-        runs = case.intent.kernel_entry in segment.destination
+        runs = segment.role is SegmentRole.KERNEL or intent.kernel_entry in segment.destination
         virt = segment.destination.start
         while virt < segment.destination.end:
             access = Access.WRITE
@@ -321,8 +322,7 @@ def reachable(case: Case) -> Iterator[Found]:
             if isinstance(got, Refused) or got.phys != virt:
                 why = got.reason if isinstance(got, Refused) else f"leads to {got.phys:#x}"
                 yield finding(
-                    f"{virt:#x} of the {segment.name} cannot be {_USE[access]} by the new kernel: {why}",
-                    mend="map [load, load + init_size), boot_params and the command line 1:1",
+                    f"{virt:#x} of the {segment.name} cannot be {_USE[access]} by the new kernel: {why}"
                 )
                 return
             virt = (virt & -got.page_size) + got.page_size

@@ -118,6 +118,18 @@ def read_back(handover: Handover) -> Iterator[str]:
     yield from (each.rule for each in dump.core_header_told.check(case) if not each.advice)
 
 
+def foretold(handover: Handover) -> Iterator[str]:
+    """The ids of rules that are broken before anything walks, by what is laid and how it is called.
+
+    Each is told after the walk as well.
+    """
+    run = _unwalked(handover, Stop.LIMIT)
+    case = Case(handover, run)
+    for rule in rules_of(tables, call, programs):
+        if rule.needs <= run.sees:
+            yield from (each.rule for each in rule.check(case) if not each.advice)
+
+
 def _unwalked(handover: Handover, stop: Stop) -> Run:
     """What there is to look at before anything walks: memory as it was loaded."""
     return Run.unwatched(

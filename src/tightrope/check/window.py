@@ -55,6 +55,39 @@ def fetch_owned(case: Case) -> Iterator[Found]:
 
 
 @rule(
+    "entry-jump",
+    Step.COPY,
+    says="The relocation code jumps to the planned entry, the first byte of the stub or the purgatory.",
+    source="the thread, step 6; Linux relocate_kernel_64.S, start_address",
+    mend="hand the relocation code the entry that was planned",
+    needs={Sight.INSTRUCTIONS},
+)
+def entry_jump(case: Case) -> Iterator[Found]:
+    """The first instruction of the stub or the purgatory, once addresses are physical ones."""
+    entry, run = case.intent.entry, case.run
+    place = next(
+        (
+            each.destination
+            for each in case.intent.segments
+            if each.role in EXECUTED and entry in each.destination
+        ),
+        None,
+    )
+    starts = [index for index, step in run.step_starts if step is Step.COPY]
+    if place is None or not starts:
+        return
+    trace = run.trace[starts[0] :]
+    inside = (trace >= np.uint64(place.start)) & (trace < np.uint64(place.end))
+    at = int(inside.argmax()) if inside.any() else len(trace)
+    if at < len(trace) and int(trace[at]) != entry:
+        first = int(trace[at])
+        yield finding(
+            f"the relocation code jumps to {first:#x}, and the planned entry is {entry:#x}",
+            evidence={"instruction": str(starts[0] + at), "there": run.texts.get(first, "")},
+        )
+
+
+@rule(
     "fault-window",
     Step.STATE,
     says="From leaving the old kernel's stack until the idt is dead, nothing is done that may fault.",

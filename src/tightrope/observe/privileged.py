@@ -27,6 +27,10 @@ from tightrope.x86.control import (
 )
 from tightrope.x86.walk import Refused
 
+NARROW = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi")
+"""What 32-bit code has of the general registers: the upper halves are undefined to it, and are not
+kept from 64-bit code (SDM volume 1, 3.4.1.1)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
@@ -50,6 +54,8 @@ class Privileged:
         self._shown: list[tuple[str, int]] = []
         """Registers that the instruction fills, and what belongs there."""
         self._control_written = False
+        self._narrowed = False
+        """64-bit code is about to become 32-bit code."""
         self.bits = engine.bits
         """How the CPU decodes now: 64, or 32 in a 32-bit engine and in compatibility mode."""
         self.writes: list[RegisterWrite] = []
@@ -72,6 +78,14 @@ class Privileged:
             words.read()[0] = value
             words.write()
         self._shown.clear()
+        if self._narrowed:
+            # Unicorn jumps to all 64 bits of a register, whatever decodes it (QEMU 5.0).
+            self._narrowed = False
+            words = self._engine.batch(*NARROW)
+            values = words.read()
+            for at in range(len(NARROW)):
+                values[at] &= 0xFFFF_FFFF
+            words.write()
 
     def record(self, register: str, before: int, after: int) -> None:
         """A write whose value is known."""
@@ -203,5 +217,8 @@ class Privileged:
             return Refusal(selector & ~3, reason)
         if register == "cs" and descriptor is not None:
             long = x86.Descriptor.decode(descriptor).long and self._mmu.mmu.efer & x86.EFER_LMA
-            self.bits = 64 if long else 32
+            bits = 64 if long else 32
+            if bits < self.bits:
+                self._narrowed = self.unsettled = True
+            self.bits = bits
         return None

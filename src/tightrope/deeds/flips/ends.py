@@ -33,6 +33,8 @@ from tightrope.x86.survey import survey
 
 CORE_HEADER_AT = re.compile(rb"(?<=elfcorehdr=)[^\s\0]+")
 """The number that tells a crash kernel where its core header lies."""
+TRAMPOLINE_END = 0xA_0000
+"""find_trampoline_placement() stays below BIOS_START_MAX, 0x9f000, whatever the BIOS says."""
 STACK = 64
 """Bytes at the end of the stub's page that it pushes its words to."""
 
@@ -51,10 +53,13 @@ class Open(StrEnum):
     MCE = (
         "CR4.MCE: a machine check is the end with it as without, until the new kernel has a handler"
     )
-    NE = "CR0.NE, how errors of the x87 are told: every kernel sets it before it uses the x87"
+    X87 = (
+        "CR0.NE or CR0.MP, which are the x87's alone: every kernel sets them before it uses the x87"
+    )
     IDT = "an idt without entries in place of another: the entry's protocol leaves it undefined"
     NUMBER = "the case of a letter in the number of elfcorehdr=, which is the same number"
     USER = "a page open to user mode: CR4 has no SMEP and no SMAP at the entry, and nobody is user there"
+    NX = "a page that the new kernel reads and writes and never runs from: nothing of its code lies in it"
     BEYOND = "what nobody promised is mapped, or a page is read-only where CR0.WP is 0"
 
 
@@ -71,14 +76,18 @@ SOURCES: Mapping[Open, str] = {
     Open.UNUSED: "boot.rst, 32-bit Boot Protocol: paging has to be off, and no CR3 is named; SDM volume 3, 4.1.1: it is"
     " used with CR0.PG alone; Linux arch/x86/boot/compressed/head_64.S and kernel/head_32.S write it first",
     Open.MCE: "SDM volume 3, 6.15, #MC: without CR4.MCE the CPU shuts down, and without a handler as well",
-    Open.NE: "boot.rst, 64-bit and 32-bit Boot Protocol name no bit of CR0; Multiboot 0.6.96, 3.2: all but PE and PG"
-    " are undefined; Linux arch/x86/kernel/head_64.S and head_32.S write CR0_STATE (uapi/asm/processor-flags.h), which has it",
+    Open.X87: "boot.rst, 64-bit and 32-bit Boot Protocol name no bit of CR0; Multiboot 0.6.96, 3.2: all but PE and PG"
+    " are undefined; Linux arch/x86/kernel/head_64.S and head_32.S write CR0_STATE (uapi/asm/processor-flags.h), which has"
+    " both; SDM volume 3, 2.5: MP counts with TS alone, which known-state wants clear",
     Open.IDT: "boot.rst, 64-bit and 32-bit Boot Protocol: interrupts have to be off, and no idt is named; Linux"
     " 7.x alone leaves one of its own (relocate_kernel_64.S, kexec_debug_idt), which tells of an exception and"
     " mends none; whether an idt of the old kernel's is left live idt-gone asks",
     Open.NUMBER: "Linux kernel/crash_dump.c, setup_elfcorehdr: memparse; lib/kstrtox.c, _parse_integer_fixup_radix and"
     " _parse_integer_limit lower each letter",
     Open.USER: "SDM volume 3, 4.6.1: a supervisor may use user pages where SMEP and SMAP are off",
+    Open.NX: "boot.rst, 64-bit Boot Protocol: [load, load + init_size), the zero page and the command line are mapped; Linux"
+    " runs in the first and in the trampoline's place below 640 KiB until it has tables of its own"
+    " (arch/x86/boot/compressed/head_64.S, pgtable_64.c, ident_map_64.c), and entry-mapped asks both",
     Open.BEYOND: "boot.rst, 64-bit Boot Protocol names what is mapped, and nothing that is not; SDM volume 3,"
     " 4.6.1: without CR0.WP a supervisor writes read-only pages",
 }
@@ -101,6 +110,8 @@ class Mapped:
     phys: NDArray[np.uint64]
     rights: NDArray[np.uint8]
     """Bit 0 present, 1 writable, 2 executable, 3 open to user mode."""
+    runs: NDArray[np.bool_]
+    """The new kernel's code lies there, or is put there."""
     beyond: bytes
     """All else that is mapped, as it is compared."""
 
@@ -171,7 +182,7 @@ def _tables(handover: Handover, run: Run) -> Mapped:
     mapped = survey(read, run.registers.mmu(handover.host.cpu))
     order = np.argsort(mapped.virt, kind="stable")
     starts, sizes = mapped.virt[order], mapped.size[order]
-    wanted, mask = _promised(handover)
+    wanted, mask, runs = _promised(handover)
     at = np.searchsorted(starts, wanted, side="right") - 1
     found = np.maximum(at, 0)
     there = np.zeros(len(wanted), np.bool_)
@@ -191,11 +202,14 @@ def _tables(handover: Handover, run: Run) -> Mapped:
         rights[there] = (may[there] | np.uint8(READ)) & mask[there]
     columns = (mapped.virt, mapped.phys, mapped.size, mapped.writable, mapped.executable)
     beyond = b"".join(each.tobytes() for each in columns)
-    return Mapped(virt=wanted, phys=phys, rights=rights, beyond=beyond)
+    return Mapped(virt=wanted, phys=phys, rights=rights, runs=runs, beyond=beyond)
 
 
-def _promised(handover: Handover) -> tuple[NDArray[np.uint64], NDArray[np.uint8]]:
-    """The pages that the new kernel was promised, each once, and the rights that it has there.
+def _promised(
+    handover: Handover,
+) -> tuple[NDArray[np.uint64], NDArray[np.uint8], NDArray[np.bool_]]:
+    """The pages that the new kernel was promised, each once, the rights that it has there, and
+    whether it runs from it.
 
     Those of the walk are not among them: its own pages and the sources.  What is no RAM is to be
     read.
@@ -210,7 +224,13 @@ def _promised(handover: Handover) -> tuple[NDArray[np.uint64], NDArray[np.uint8]
         np.full(len(each.pages), ALL if covered(each, ram) else READ, np.uint8) for each in extents
     ]
     every, at = np.unique(np.concatenate(pages), return_index=True)
-    return every * np.uint64(PAGE_SIZE), np.concatenate(rights)[at]
+    virt = every * np.uint64(PAGE_SIZE)
+    runs = virt < np.uint64(TRAMPOLINE_END)
+    for each in intent.segments:
+        if each.role is SegmentRole.KERNEL or intent.kernel_entry in each.destination:
+            place = each.destination.page_aligned()
+            runs |= (virt >= np.uint64(place.start)) & (virt < np.uint64(place.end))
+    return virt, np.concatenate(rights)[at], runs
 
 
 def differences(one: End, other: End, flipped: Sequence[Extent]) -> Iterator[Difference]:
@@ -254,7 +274,7 @@ def _registers(end: End, was: Registers, now: Registers) -> Iterator[Difference]
     # Xen's PVH protocol wants all of CR0 but PE clear.
     unused = not (was.cr0 | now.cr0) & x86.CR0_PG
     cacheable = 0 if end.reads_root else PAGE_SIZE - 1
-    numeric = 0 if end.protocol is Protocol.PVH else x86.CR0_NE
+    numeric = 0 if end.protocol is Protocol.PVH else x86.CR0_NE | x86.CR0_MP
     for name, before in was.general.items():
         after = now.general[name]
         if (before ^ after) & mask and not (end.bits == 32 and name[1:].isdigit()):
@@ -272,7 +292,7 @@ def _registers(end: End, was: Registers, now: Registers) -> Iterator[Difference]
         ("rip", was.rip, now.rip, 0, None),
         ("rflags", was.rflags, now.rflags, STATUS, Open.FLAGS),
         # Unicorn keeps reserved bits of CR0, and a CPU does not (SDM 2.5).
-        ("cr0", was.cr0 & x86.CR0_DEFINED, now.cr0 & x86.CR0_DEFINED, numeric, Open.NE),
+        ("cr0", was.cr0 & x86.CR0_DEFINED, now.cr0 & x86.CR0_DEFINED, numeric, Open.X87),
         ("cr3", was.cr3, now.cr3, *((-1, Open.UNUSED) if unused else (cacheable, Open.CR3))),
         ("cr4", was.cr4, now.cr4, x86.CR4_MCE, Open.MCE),
         ("efer", was.efer, now.efer, ~(x86.EFER_LME | x86.EFER_LMA), Open.EFER),
@@ -290,7 +310,8 @@ def _registers(end: End, was: Registers, now: Registers) -> Iterator[Difference]
 
 
 def _mapped(one: Mapped, other: Mapped) -> Iterator[Difference]:
-    apart = (one.phys != other.phys) | ((one.rights ^ other.rights) & ~np.uint8(USER) != 0)
+    bound = np.where(one.runs, np.uint8(~USER & 0xFF), np.uint8(~(USER | EXECUTABLE) & 0xFF))
+    apart = (one.phys != other.phys) | ((one.rights ^ other.rights) & bound != 0)
     for at in np.nonzero(apart)[0][:1].tolist():
         if not other.rights[at]:
             says = "is mapped no longer"
@@ -303,7 +324,10 @@ def _mapped(one: Mapped, other: Mapped) -> Iterator[Difference]:
         else:
             says = "may be used otherwise"
         yield Difference(says=f"{int(one.virt[at]):#x} {says}")
-    if not apart.any() and (one.rights != other.rights).any():
+    loose = np.bitwise_or.reduce(one.rights ^ other.rights) if not apart.any() else np.uint8(0)
+    if loose & EXECUTABLE:
+        yield Difference(says="a page can be executed, or no longer", open=Open.NX)
+    if loose & USER:
         yield Difference(says="a page is open to user mode, or no longer", open=Open.USER)
     if not apart.any() and one.beyond != other.beyond:
         yield Difference(says="something else is mapped", open=Open.BEYOND)

@@ -52,6 +52,8 @@ WANTED: Mapping[str, str] = {
     "old-kernel-kept": "it was written over with what it held",
     "copies-follow-list": "a page was copied twice, or a page in place onto itself: the bytes are the same",
     "source-intact": "a source is written over after it was copied: another order of the same list loses it",
+    "destinations-complete": "an accessed bit in the stub's own gdt, which the CPU sets in any case",
+    "stub-as-known": "an accessed bit in the stub's own gdt, which the CPU sets in any case",
     "list-covers": "a page that is all zeros may be left out where memory is zeros already",
     "list-ends": "the walk took the word in the register for what it was not, and found its end by chance",
     "list-kept": "the page of the list was written over once it had been read",

@@ -3,7 +3,8 @@
 Unicorn reads the descriptors of the selectors from the gdt, and dies where it cannot.  A kernel may
 have loaded its segments and then given its gdt up, as Linux does before the call: then flat
 descriptors lie in the first page of memory while Unicorn reads them, seen at an address that is
-nobody's.
+nobody's.  So they do where CS can be executed and not read, which a CPU takes and Unicorn does not:
+while it loads the register it is told that CS can be read.
 
 Rules: translations are asked of `translation` while registers are set up; memory is as it was
 afterwards.
@@ -11,6 +12,7 @@ afterwards.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from tightrope.errors import MachineError
@@ -23,6 +25,8 @@ from tightrope.x86.cpu import EFER_LMA, flat_descriptor
 
 SCRATCH = 0x1000
 """The linear address of a gdt that is there only while registers are set up."""
+READABLE = 1 << 41
+"""Of a code segment's descriptor (SDM volume 3, 3.4.5.1)."""
 DPL = 45
 """The lowest bit of a descriptor's privilege level (SDM figure 3-8)."""
 LIMIT = 0xFFFF
@@ -47,26 +51,25 @@ class AtCall:
     def put(self, registers: Registers) -> None:
         """Load the CPU.  Raises MachineError for a state that it cannot be put into."""
         try:
-            if all(known_descriptors(self._mmu, registers).values()):
-                self._engine.load(registers)
+            found = known_descriptors(self._mmu, registers)
+            known = {name: descriptor for name, descriptor in found.items() if descriptor}
+            if len(known) < len(found):
+                self._from(_flat(registers), registers)
+            elif not known.get("cs", READABLE) & READABLE:
+                self._from({**known, "cs": known["cs"] | READABLE}, registers)
             else:
-                self._without_gdt(registers)
+                self._engine.load(registers)
         except Failed as err:
             raise MachineError(f"the emulated CPU does not take the registers: {err}") from err
 
-    def _without_gdt(self, registers: Registers) -> None:
-        """Into a state whose segments were loaded before the gdt was given up."""
+    def _from(self, descriptors: Mapping[str, int], registers: Registers) -> None:
+        """Into a state whose segments were loaded from these, whatever the gdt has now."""
         page = self._engine.ram.extents[0].start
         view = self._engine.ram.view(page, PAGE_SIZE)
         assert view is not None, "memory consists of whole pages"
         kept = bytes(view)
-        bits = 64 if registers.efer & EFER_LMA else 32
-        for name, selector in registers.segments.items():
-            if selector & ~7:
-                flat = flat_descriptor(code=name == "cs", bits=bits if name == "cs" else 32)
-                # A 32-bit kernel keeps a process's gs: ring 3's selector takes ring 3's segment.
-                flat |= (selector & 3) << DPL
-                view[selector & 0xFF8 :][:8] = flat.to_bytes(8, "little")
+        for name, descriptor in descriptors.items():
+            view[registers.segments[name] & 0xFF8 :][:8] = descriptor.to_bytes(8, "little")
         self._scratch = page
         try:
             self._engine.load(replace(registers, gdt=(SCRATCH, LIMIT)))
@@ -74,3 +77,15 @@ class AtCall:
             self._scratch = None
             view[:] = kept
         self._engine.set_table("gdtr", *registers.gdt)
+
+
+def _flat(registers: Registers) -> dict[str, int]:
+    """What a kernel had loaded before it gave its gdt up, by segment register."""
+    bits = 64 if registers.efer & EFER_LMA else 32
+    return {
+        name: flat_descriptor(code=name == "cs", bits=bits if name == "cs" else 32)
+        # A 32-bit kernel keeps a process's gs: ring 3's selector takes ring 3's segment.
+        | (selector & 3) << DPL
+        for name, selector in registers.segments.items()
+        if selector & ~7
+    }
