@@ -236,6 +236,23 @@ def test_root_and_format_come_from_one_teller() -> None:
     assert found.root.settled == ("la57 by NUMBER(pgtable_l5_enabled) is of other tables",)
 
 
+@pytest.mark.parametrize(("mode", "cr4"), [("i386", 0x90), ("pae", 0xB0)])
+@pytest.mark.parametrize("bits", [32, 64])
+def test_a_32_bit_guests_core_is_read_in_either_class(mode: str, cr4: int, bits: int) -> None:
+    """QEMU's dump-guest-memory: ELFCLASS64 with EM_386 where the guest has memory above 4 GiB
+    (target/i386/arch_dump.c, cpu_get_dump_info)."""
+    dead = crashed(mode)
+    high = Load(1 << 32, bytes(4096)) if bits == 64 else Load(BASE + SIZE, bytes(4096))
+    loads = [Load(BASE, dead.memory), high]
+    for notes in (qemu(cr3=PGD, cr4=cr4), vmcoreinfo(dead.info) + qemu(cr3=PGD, cr4=cr4)):
+        found = answer(elf_core(loads, notes, bits=bits, machine=3))
+        assert (found.root.phys, found.root.paging.value, found.whole) == (PGD, mode, True)
+    # And what is broken in it is found as well.
+    dead.memory[PGD - BASE : PGD - BASE + 4096] = b"\x25" * 4096
+    broken = elf_core(loads, qemu(cr3=PGD, cr4=cr4), bits=bits, machine=3)
+    assert not answer(broken).whole
+
+
 def test_a_wrong_machine_in_the_header_is_settled_by_the_kernels_own_symbols() -> None:
     dead = crashed("x86_64")
     data = bytearray(dead.core())
