@@ -277,7 +277,7 @@ class _Told:
 
 
 def _foretold(handover: Handover) -> tuple[str, ...]:
-    """A rule that tells what was loaded or laid wrong before anybody walks; nothing where none does.
+    """A rule that tells before anybody walks what was loaded or laid wrong; nothing without.
 
     Three quarters of all flips that are seen: our walk, the dearest part, need not be walked for
     them.
