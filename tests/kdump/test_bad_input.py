@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import resource
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -116,6 +118,18 @@ def test_vmcoreinfo_of_another_kernel_takes_no_byte_from_what_is_saved(tmp_path:
 ROW, FIELDS = 56, {"p_offset": 8, "p_vaddr": 16, "p_paddr": 24, "p_filesz": 32, "p_memsz": 40}
 
 
+@pytest.fixture
+def within_a_gibibyte() -> Iterator[None]:
+    """More memory than that is refused (RLIMIT_DATA counts what is mapped to be written)."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    status = Path("/proc/self/status").read_text()
+    (used,) = [int(each.split()[1]) << 10 for each in status.splitlines() if "VmData:" in each]
+    resource.setrlimit(resource.RLIMIT_DATA, (used + GIB, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+@pytest.mark.usefixtures("within_a_gibibyte")
 @pytest.mark.parametrize("field", FIELDS)
 def test_sizes_near_2_to_the_63_are_saved_as_they_are_or_refused(
     field: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
