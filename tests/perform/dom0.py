@@ -208,12 +208,13 @@ class BareLinux(Guest):
         flavour: str = "amd64",
         *,
         crash: str = "",
+        words: str = "",
         mebibytes: int = 640,
         files: tuple[tuple[str, Path], ...] = (),
         rehearse: bool = False,
         counted: bool = False,
     ) -> None:
-        """`crash`: what crashkernel= says; none without it.  `files` lie in /home from the beginning.
+        """`crash`: what crashkernel= says, none without it; `words`: the command line's besides.  `files` lie in /home from the beginning.
 
         With `rehearse` it has the packages that a rehearsal takes; `counted` is the board's.
         """
@@ -221,9 +222,10 @@ class BareLinux(Guest):
         reserve = f" crashkernel={crash}" if crash else ""
         board = Board(
             size=mebibytes * MIB,
+            split=mebibytes >= 3584,
             kernel=unpacked(flavour),
             initrd=initramfs(files, rehearse=rehearse),
-            command_line=f"{QUIET}{reserve}",
+            command_line=f"{QUIET}{reserve} {words}".rstrip(),
             drive=disk.descriptor,
             counted=counted,
         )

@@ -41,6 +41,7 @@ MIB = 1 << 20
 MEBIBYTES = 768
 OLD, NEW = "cloud-amd64", "cloud-amd64-7.3"
 SMALL = Path(str(resources.files("tightrope.shipped") / "kernel.bzimage"))
+LOW, CMA = "the low part of the crash region", "CMA memory of the crash kernel"
 ASKED = ((asked_linux.KERNEL, SMALL), ("asked_linux.py", Path(asked_linux.__file__)))
 """The kernel sums and copies what it takes: a small one is asked about, a real one is entered below."""
 
@@ -88,7 +89,10 @@ def what_was_collected_is_true(guest: BareLinux) -> Host:
     )
     assert old.crash_region is not None
     size = of_the_guest(guest, "cat /sys/kernel/kexec_crash_size")
-    assert old.crash_region.size == int(size) == 192 * MIB
+    assert old.crash_region.size == 192 * MIB
+    # Linux 6.12 counts the low part as well, and 7.3 no CMA.
+    low = [each.extent.size for each in old.crash_memory if each.what == LOW]
+    assert old.crash_region.size + sum(low) == int(size)
     rows = of_the_guest(guest, "grep -c 'System RAM' /proc/iomem")
     assert len(old.memory.ram) == int(rows)
     return old
@@ -102,16 +106,29 @@ def errnos(rows: list[asked_linux.Row]) -> set[int]:
     return {got for _, got, _ in rows}
 
 
-@pytest.mark.parametrize("flavour", ["amd64", "amd64-6.12", "amd64-7.3"])
-def test_every_refusal_is_told_beforehand(flavour: str) -> None:
+@pytest.mark.parametrize(
+    ("flavour", "crash", "words", "mebibytes", "also"),
+    [
+        ("amd64", "192M", "", MEBIBYTES, []),
+        ("amd64-6.12", "192M,high", "crashkernel=72M,low", 5120, [LOW]),
+        ("amd64-7.3", "192M", "crashkernel=64M,cma", MEBIBYTES, [CMA]),
+    ],
+    ids=lambda value: value if str(value).startswith("amd64") else "",
+)
+def test_every_refusal_is_told_beforehand(
+    flavour: str, crash: str, words: str, mebibytes: int, also: list[str]
+) -> None:
     """With a crash region, once it was given back, and with one right after the other taken away.
 
     Before that the machine is collected as docs/fleet.md has it, and its core header compared with a plan's.
     """
-    signed = (asked_linux.SIGNED, debian_kernel("amd64"))
-    files = (*ASKED, signed, COLLECTOR)
-    with BareLinux(flavour, crash="192M", mebibytes=MEBIBYTES, files=files).up() as guest:
-        core_rows_are_linuxs_own(guest, what_was_collected_is_true(guest))
+    files = (*ASKED, (asked_linux.SIGNED, debian_kernel("amd64")), COLLECTOR)
+    with BareLinux(
+        flavour, crash=crash, words=words, mebibytes=mebibytes, files=files
+    ).up() as guest:
+        old = what_was_collected_is_true(guest)
+        assert [each.what for each in old.crash_memory] == also
+        core_rows_are_linuxs_own(guest, old)
         guest.do("mount -t securityfs security /sys/kernel/security")
         region, small, none, without_rights = answers(guest, "for-good")
     assert {0, 22, 99} <= errnos(region)
@@ -152,6 +169,7 @@ def core_rows_are_linuxs_own(guest: BareLinux, old: Host) -> None:
     assert (status, lines[-1]) == (0, "loaded: a crash image"), lines
     _, ours = in_region(guest, region, but=at)
     assert guest.do("tightrope unload --crash --really")[0] == 0
+
     text, their_text = (each.of("PT_LOAD")[0] for each in (ours, theirs))
     assert 0 <= their_text.memory_size - text.memory_size < 2 << 20
     size = their_text.memory_size
@@ -160,6 +178,8 @@ def core_rows_are_linuxs_own(guest: BareLinux, old: Host) -> None:
     assert rest == [each for each in theirs.rows if each is not their_text]
     assert len(ours.of("PT_NOTE")) == 2
     assert (ours.bits, ours.kind, ours.machine) == (theirs.bits, theirs.kind, theirs.machine)
+    own = (region, *(each.extent for each in old.crash_memory))
+    assert not any(row.extent.overlaps(each) for row in theirs.of("PT_LOAD") for each in own)
 
 
 def userspace_after(guest: Guest, command: str, word: str) -> str:
