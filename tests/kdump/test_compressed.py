@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import struct
 import sys
 from pathlib import Path
 
@@ -238,3 +239,14 @@ def settled(data: bytes, packing: Packing | None, folder: Path) -> bool:
         assert not final.exists()
         return False
     return final.exists()
+
+
+@pytest.mark.parametrize("phys_base", [0, 0x100_0000, -71303168])
+def test_where_the_text_lies_is_in_the_sub_header(phys_base: int, tmp_path: Path) -> None:
+    """KASLR puts it below or above where it was linked; makedumpfile takes that from here alone."""
+    dead = crashed("x86_64")
+    dead.info["NUMBER(phys_base)"] = str(phys_base)
+    (tmp_path / "core").write_bytes(dead.core())
+    path = saved(tmp_path / "core", tmp_path / "out", Packing.ZLIB)
+    (found,) = struct.unpack_from("<Q", path.read_bytes(), PAGE)
+    assert found == phys_base % (1 << 64)

@@ -159,7 +159,7 @@ def _begin(core: Vmcore, out: int, layout: _Layout, how: Packing) -> None:
         layout.sub_blocks, 2 * layout.bitmap_blocks, min(highest, 0xFFFF_FFFF), 0, 0, 0, 0,
         max(1, core.notes.cpus),
     )  # fmt: skip
-    phys_base = (core.notes.number("phys_base") or 0) & (1 << bits) - 1
+    phys_base = (core.notes.number("NUMBER(phys_base)") or 0) & (1 << bits) - 1
     notes = 2 * PAGE_SIZE
     at, size = _vmcoreinfo(core.raw_notes)
     sub = _SUB_HEADER[bits].pack(
