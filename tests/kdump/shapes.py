@@ -111,7 +111,7 @@ SHAPES = (
         name="CMA, NMI", runs="cloud-amd64-7.3", mebibytes=1024,
         crashkernel="80M crashkernel=112M,cma", by_file=True, crash=Crash.NMI,
     ),
-    Shape(name="hung", words=f"{CRASH_WORDS} rdinit=/bin/cat", limit=120),
+    Shape(name="hung", words=f"{CRASH_WORDS} rdinit=/bin/cat", limit=60),
 )  # fmt: skip
 NAMED = {each.name: each for each in SHAPES}
 

@@ -53,6 +53,13 @@ def test_every_recorded_crash_is_what_was_said_and_the_docs_have_the_table() -> 
         (("falls", "memory"), {"saved": "/var/crash/1/dump", "pgd": "whole"}, False),
         (("falls", "root"), {"saved": "", "console": [], "said": ["reboot: Restarting"]}, False),
         ((None, "time"), {"saved": "/var/crash/1/dump", "pgd": "whole"}, False),
+        (("unknown", "time"), {"saved": "/var/crash/1/dump", "pgd": "whole"}, False),
+        (("unknown", "time"), {"saved": "", "said": ["[ 2.0] Run /bin/cat as init process"]}, True),
+        (
+            ("falls", "memory"),
+            {"saved": "", "said": ["[ 2.0] Run /bin/cat as init process"]},
+            False,
+        ),
     ],
 )
 def test_a_disagreement_shows_by_itself(
