@@ -67,7 +67,7 @@ def image(parser: ArgumentParser) -> None:
         choices=["auto", "kexec_load", "kexec_file_load"],
         default="auto",
         help="the system call: kexec_load where the places are found here, kexec_file_load where only"
-        " signed images are taken, and without a rehearsal (%(default)s)",
+        " signed images or files are taken, and for an unrehearsed crash (%(default)s)",
     )
     parser.add_argument("--json", action="store_true", help="one JSON object instead of text")
 
@@ -77,7 +77,7 @@ def unrehearsed(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--no-rehearsal",
         action="store_true",
-        help="take an image that Linux places itself, or a plan that did not hold; needs Python alone",
+        help="load what nobody has walked, a plan that did not hold too; needs Python alone",
     )
 
 
