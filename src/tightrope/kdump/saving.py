@@ -80,7 +80,9 @@ class Part:
     def note(self, **numbers: int) -> None:
         """Write down how far it is, once that is on the disk."""
         new = self._journal.with_name(f"{self._journal.name}.new")
-        with open(new, "w", encoding="ascii") as out:
+        with open(
+            new, "w", encoding="utf-8"
+        ) as out:  # the one codec that every Python has built in
             json.dump({"core": self._who, **numbers}, out)
             out.flush()
             os.fsync(out.fileno())
