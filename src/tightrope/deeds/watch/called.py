@@ -13,6 +13,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
+from tightrope.memory import Extent
 from tightrope.model import Finding, Memory
 
 JUMP_BACK = re.compile(rb" kexec_jump_back_entry=0x[0-9a-f]{16}")
@@ -29,10 +30,11 @@ def of_its_call(findings: Sequence[Finding], memory: Memory) -> list[Finding]:
     word = changed.at
     if word.size != SIZE or not JUMP_BACK.fullmatch(bytes(memory.read(word))):
         return list(findings)
+    written = Extent(word.start, word.end + 1)  # and the zero that ends the line
     return [
         replace(each, advice=True)
         if each in (line, changed)
-        or (each.rule == "stores-owned" and each.at is not None and word.covers(each.at))
+        or (each.rule == "stores-owned" and each.at is not None and written.covers(each.at))
         else each
         for each in findings
     ]
