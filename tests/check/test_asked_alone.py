@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from tests.check.test_narrowly import having
-from tests.makers.elf import Segment, elf, note
+from tests.makers.elf import Segment, elf, note, pvh_note
 from tests.makers.hosts import small_host
 from tightrope import image
 from tightrope.check.digest import _odd_region
@@ -25,7 +25,7 @@ from tightrope.check.told.memory_map import _matters
 from tightrope.check.xen import numbers
 from tightrope.deeds.rehearse import rehearse
 from tightrope.memory import Extent
-from tightrope.model import Participant
+from tightrope.model import Participant, Protocol
 from tightrope.model.entered import Entered
 from tightrope.model.p2m import P2m
 from tightrope.plan import Request
@@ -144,3 +144,25 @@ def test_a_vmlinux_is_told_the_protocol_that_kexec_tools_writes_for_one() -> Non
     page = verdict.handover.intent.boot_params
     version = bytes(verdict.run.memory.read(Extent.sized(page + 0x206, 2)))
     assert version == b"\x06\x02"
+
+
+@pytest.mark.parametrize("linux", [True, False], ids=["Linux", "another kernel"])
+@pytest.mark.parametrize(
+    ("line", "rules"),
+    [
+        ("", []),
+        ("mem=1M", ["memory-room"]),
+        ("mem=4G", []),
+        ("memmap=16M@0x1000000000", ["memory-limited"]),
+    ],
+)
+def test_linux_reads_what_limits_its_memory_through_pvh_too(
+    line: str, rules: list[str], linux: bool
+) -> None:
+    notes = pvh_note(16 * MIB) + (note("Linux", 0x100, b"salt") if linux else b"")
+    kernel = image.read(elf(Segment(16 * MIB), notes=notes), "vmlinux")
+    request = Request(command_line=line, protocol=Protocol.PVH)
+    verdict = rehearse(kernel, small_host(), request)
+    assert verdict.handover.intent.protocol is Protocol.PVH
+    told = {"memory-room", "memory-limited"} & {each.rule for each in verdict.findings}
+    assert told == set(rules if linux else [])

@@ -83,6 +83,15 @@ class Case:
         """The new kernel is handed boot_params."""
         return self.intent.protocol in (Protocol.LINUX_64, Protocol.LINUX_32)
 
+    @property
+    def boots_linux(self) -> bool:
+        """The new kernel is Linux, handed boot_params or entered through PVH: it reads mem=."""
+        entries = self.intent.image.entries
+        return self.linux or (
+            self.intent.protocol is Protocol.PVH
+            and any(each.protocol is Protocol.LINUX_64 for each in entries)
+        )
+
     @cached_property
     def base(self) -> int:
         """Where the image's first byte lies, from where it is entered."""

@@ -91,7 +91,7 @@ def memory_limited(case: Case) -> Iterator[Found]:
 )
 def memory_room(case: Case) -> Iterator[Found]:
     """A plain kexec; whether a crash kernel has enough is asked of its region."""
-    if case.intent.crash or not case.linux:
+    if case.intent.crash or not case.boots_linux:
         return
     there, said = there_is(case, case.host.memory.ram)
     if case.intent.image.payload is None and not said:
@@ -168,7 +168,7 @@ def mib(size: int) -> str:
 
 def _limited(case: Case) -> Limited | None:
     told = told_as_loaded(case)
-    return limited(told) if told is not None and case.linux else None
+    return limited(told) if told is not None and case.boots_linux else None
 
 
 def _of_the_region(case: Case, extent: Extent) -> bool:
