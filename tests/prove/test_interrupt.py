@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import gone
 from tightrope.cli.signals import HEEDED
 
 PATIENCE = 240.0
@@ -95,5 +96,4 @@ def test_the_assembler_and_its_folder_are_gone(number: signal.Signals, tmp_path:
         process.communicate(timeout=PATIENCE)
         assert process.returncode == 128 + number
     assert list(folder.iterdir()) == []
-    with pytest.raises(ProcessLookupError):
-        os.kill(child, 0)
+    assert gone(child)

@@ -9,13 +9,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.makers.elf import Segment, elf
 from tests.modes.runs import kernel
+from tests.processes import gone, lives
 from tests.qemu.pcs import old_kernel, qemu, walk
 from tightrope import image
 from tightrope.deeds.rehearse import rehearse
@@ -38,22 +38,6 @@ if sys.argv[1] == "crash":
     os.abort()
 time.sleep(1000)
 """
-
-
-def lives(number: int) -> bool:
-    """A process that has not ended; a zombie has."""
-    try:
-        return Path(f"/proc/{number}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def gone(number: int) -> bool:
-    """It is not there any more, within some time."""
-    limit = time.monotonic() + 120
-    while lives(number) and time.monotonic() < limit:
-        time.sleep(0.01)
-    return not lives(number)
 
 
 @pytest.mark.parametrize("how", ["crash", "kill", "interrupt", "terminate", "hangup"])
