@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
@@ -47,6 +47,7 @@ CRASH_WORDS = f"{WORDS} {TOOLS_APPEND}"
 CAPTURE = REPOSITORY / "contrib" / "capture.py"
 
 
+ENLARGED = 768 * MIB
 _LINE = 200
 """Characters of a line that are kept: makedumpfile's progress is one of thousands."""
 
@@ -146,8 +147,13 @@ def made(architecture: str) -> Path:
 
 
 @contextmanager
-def crashing(shape: Shape) -> Iterator[tuple[Guest, Disk]]:
-    """The machine, up, with all that is loaded there in /home."""
+def crashing(
+    shape: Shape, disk_files: Mapping[str, bytes] | None = None
+) -> Iterator[tuple[Guest, Disk]]:
+    """The machine, up, with all that is loaded there in /home.
+
+    `disk_files` are programs by their paths on the disk, which has room for them and for a dump.
+    """
     disk = Disk(MIB)
     bits = 32 if shape.architecture == "i386" else 64
     files = (
@@ -161,7 +167,10 @@ def crashing(shape: Shape) -> Iterator[tuple[Guest, Disk]]:
     else:
         initramfs = dom0.initramfs(files)
     with (made(shape.architecture) / "root.ext4").open("rb") as root:
-        _copied(root.fileno(), disk.descriptor)
+        if disk_files:
+            _enlarged(root.fileno(), disk.descriptor, disk_files)
+        else:
+            _copied(root.fileno(), disk.descriptor)
     board = Board(
         size=shape.mebibytes * MIB,
         split=shape.mebibytes > 3072,
@@ -230,6 +239,39 @@ def ended(guest: Guest, shape: Shape) -> list[str]:
         guest.pc.say("echo c > /proc/sysrq-trigger\n")
     guest.pc.go(seconds=4 * shape.limit or BOOT_SECONDS, interrupt=False)
     return [each[-_LINE:] for each in guest.pc.lines[begins:]]
+
+
+def _enlarged(root: int, target: int, files: Mapping[str, bytes]) -> None:
+    """The root's file system in ENLARGED bytes, with these programs."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        image = folder / "disk"
+        with image.open("wb") as out:
+            _copied(root, out.fileno())
+            os.truncate(image, ENLARGED)
+        _e2fs("e2fsck", "-f", "-y", str(image))
+        _e2fs("resize2fs", str(image))
+        words = []
+        for number, (path, data) in enumerate(files.items()):
+            (folder / str(number)).write_bytes(data)
+            words += [f"rm {path}", f"write {folder / str(number)} {path}"]
+            words += [f"set_inode_field {path} mode 0100755"]
+        (folder / "words").write_text("".join(f"{each}\n" for each in words))
+        _e2fs("debugfs", "-w", "-f", str(folder / "words"), str(image))
+        with image.open("rb") as made_here:
+            _copied(made_here.fileno(), target)
+
+
+@contextmanager
+def on_disk(disk: Disk, folder: str) -> Iterator[Path]:
+    """A folder of the disk as a folder here."""
+    with tempfile.TemporaryDirectory() as name:
+        image = Path(name) / "disk"
+        with image.open("wb") as out:
+            _copied(disk.descriptor, out.fileno())
+        _e2fs("e2fsck", "-f", "-y", str(image))
+        _e2fs("debugfs", "-R", f"rdump {folder} {name}", str(image))
+        yield Path(name) / Path(folder).name
 
 
 def _copied(source: int, target: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import re
@@ -9,10 +10,15 @@ from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 
+import drgn
 import pytest
 
 from tests.conftest import REPOSITORY
-from tests.kdump import shapes
+from tests.kdump import crash_kernel, shapes
+from tests.kdump.shapes import Happened
+from tests.qemu.disk import Disk
+from tests.vmcore.kdumps import makedumpfile
+from tightrope import vmcore
 
 ROWS = REPOSITORY / "docs" / "reality" / "crashes.jsonl"
 ASKED = {"good", "too small", "no initrd", "high and low", "5 levels", "686-pae"}
@@ -78,15 +84,49 @@ def test_a_disagreement_shows_by_itself(
 
 
 def test_debians_initrd_saves_a_dump_after_a_real_crash_as_was_said(tmp_path: Path) -> None:
-    """The good shape, from the guest's own files to a dump on its disk that the plan agrees with."""
+    """The good shape, from the guest's own files to a dump on its disk that the plan agrees with.
+
+    In its crash kernel `kdump capture` is ended twice, and contrib's hook goes on with it, before kdump-tools' own
+    way is taken (crash_kernel.py).
+    """
     shape = shapes.NAMED["good"]
-    with shapes.crashing(shape) as (guest, disk):
+    with shapes.crashing(shape, crash_kernel.files()) as (guest, disk):
         captured = tmp_path / "captured.toml"
         captured.write_text(shapes.described(guest, shape))
         shapes.loaded(guest, shape)
         happened = shapes.crashed(guest, disk, captured.read_text(), shape)
+        what_was_interrupted_is_whole(happened, disk, tmp_path)
     assert (happened.release, happened.pgd) == (shape.release, "whole"), happened.console[-20:]
     assert re.fullmatch(r"/var/crash/\d+/dump\.\d+", happened.saved)
     assert happened.differ == []
     said = shapes.predicted(shape, captured)
     assert (said["verdict"], said["cause"]) == ("holds", None), said["why"]
+
+
+def what_was_interrupted_is_whole(happened: Happened, disk: Disk, tmp_path: Path) -> None:
+    """Two signals and a hook in the crash kernel; three readers that nobody here wrote open what it saved."""
+    told = [each for each in happened.console if each.startswith("tightrope: ")]
+    ends = [each for each in told if "capture ended" in each]
+    assert [each.split()[4] for each in ends] == ["130", "143"], happened.console
+    assert all("vmcore-dmesg.txt" in each and "vmcore.part" in each for each in ends)
+    for why in ("interrupted", "terminated"):
+        assert f"tightrope: {why}; the same command goes on with what it has saved" in told
+    assert "tightrope: hook ended with 0" in told
+    with shapes.on_disk(disk, crash_kernel.FOLDER) as folder:
+        assert {each.name for each in folder.iterdir()} == {
+            *("vmcore", "vmcore.sha256", "vmcore-dmesg.txt")
+        }
+        core = folder / "vmcore"
+        with core.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        assert (folder / "vmcore.sha256").read_text() == f"{digest}  vmcore\n"
+        assert "sysrq triggered crash" in (folder / "vmcore-dmesg.txt").read_text()
+        dump = vmcore.read(str(core))
+        answer = vmcore.pgd(dump)
+        assert answer.whole
+        program = drgn.Program()
+        program.set_core_dump(str(core))
+        pgd = int(answer.root.phys)
+        assert program.read(pgd, 4096, True) == dump.page(pgd)
+        (filtered,) = makedumpfile(core, "-l", "-d", "31", out=tmp_path / "filtered")
+        assert vmcore.pgd(vmcore.read(str(filtered))).whole
