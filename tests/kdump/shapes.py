@@ -238,7 +238,9 @@ def ended(guest: Guest, shape: Shape) -> list[str]:
     else:
         guest.pc.say("echo c > /proc/sysrq-trigger\n")
     guest.pc.go(seconds=4 * shape.limit or BOOT_SECONDS, interrupt=False)
-    return [each[-_LINE:] for each in guest.pc.lines[begins:]]
+    # A program that draws its progress goes back to the start of a line.
+    lines = [part for each in guest.pc.lines[begins:] for part in each.rstrip("\r").split("\r")]
+    return [each[-_LINE:] for each in lines]
 
 
 def _enlarged(root: int, target: int, files: Mapping[str, bytes]) -> None:
