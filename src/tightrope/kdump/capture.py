@@ -11,19 +11,22 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tightrope.errors import BadInput, CoreError, MissingPart, PerformError, TightropeError
-from tightrope.kdump import filtering
-from tightrope.kdump.compressed import Packing, packed, packer
 from tightrope.kdump.core import Vmcore
 from tightrope.kdump.saving import Copied, Progress, copy, sync_folder, told
 from tightrope.printk import PANIC, NoLog, lines, log
 from tightrope.vmcore.dead import memory_of
 from tightrope.vmcore.root import find_root
+
+if TYPE_CHECKING:
+    from tightrope.kdump.compressed import Packing
 
 NAME = "vmcore"
 
@@ -65,9 +68,16 @@ def nothing(done: int, whole: int, seconds: float) -> None:
     """Progress that nobody looks at."""
 
 
-def capture(wanted: Wanted, *, progress: Progress = nothing) -> Captured:
+def idle() -> None:
+    """Nothing else to do."""
+
+
+def capture(
+    wanted: Wanted, *, progress: Progress = nothing, meanwhile: Callable[[], None] = idle
+) -> Captured:
     """Save a core; what an end of any kind leaves is kept for the next try.
 
+    `meanwhile` is done on a thread of its own while memory is copied, and waited for.
     Raises CoreError, PerformError, BadInput, MissingPart.
     """
     started = time.monotonic()
@@ -79,20 +89,10 @@ def capture(wanted: Wanted, *, progress: Progress = nothing) -> Captured:
             folder.mkdir(parents=True, exist_ok=True)
         if final.exists() and not wanted.force:
             raise BadInput("exists: say --force to replace it", source=str(final))
-        if wanted.level is not None:
-            filtering.check(core)
-        else:
-            if wanted.packing is not None:
-                packer(wanted.packing)
-            _room(core, folder, wanted)
+        save = _way(core, folder, wanted, progress)
         path, count, no_log, panic = _log(core, folder)
-        with _judge_beside():
-            if wanted.level is not None:
-                copied = filtering.filtered(core, final, wanted.level)
-            elif wanted.packing is not None:
-                copied = packed(core, final, wanted.packing, progress)
-            else:
-                copied = copy(core, final, progress)
+        with _beside_the_disk(meanwhile):
+            copied = save()
     finally:
         core.close()
     _beside(folder / f"{NAME}.sha256", f"{copied.sha256}  {NAME}\n")
@@ -108,6 +108,25 @@ def capture(wanted: Wanted, *, progress: Progress = nothing) -> Captured:
         whole=whole,
         verdict=verdict,
     )
+
+
+def _way(core: Vmcore, folder: Path, wanted: Wanted, progress: Progress) -> Callable[[], Copied]:
+    """How it is saved, where that can be: as asked by whoever calls."""
+    final = folder / NAME
+    # Of three ways one is taken, and a crash kernel starts each thing from a slow disk.
+    if wanted.level is not None:
+        from tightrope.kdump import filtering
+
+        filtering.check(core)
+        return partial(filtering.filtered, core, final, wanted.level)
+    if wanted.packing is not None:
+        from tightrope.kdump.compressed import packed, packer
+
+        packer(wanted.packing)
+        _room(core, folder, wanted)
+        return partial(packed, core, final, wanted.packing, progress)
+    _room(core, folder, wanted)
+    return partial(copy, core, final, progress)
 
 
 def _room(core: Vmcore, folder: Path, wanted: Wanted) -> None:
@@ -153,7 +172,7 @@ def _beside(path: Path, text: str) -> None:
 
 
 @contextmanager
-def _judge_beside() -> Iterator[None]:
+def _beside_the_disk(meanwhile: Callable[[], None]) -> Iterator[None]:
     """What the verdict takes is imported while the disk and the digest are busy, numpy above all.
 
     It is waited for, whatever happens: a thread that an exit of Python cuts off inside an extension
@@ -166,6 +185,7 @@ def _judge_beside() -> Iterator[None]:
             from tightrope.model import pgd
 
             del vmcore, pgd
+        meanwhile()
 
     thread = threading.Thread(target=ready, daemon=True)
     thread.start()

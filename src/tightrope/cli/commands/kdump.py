@@ -61,25 +61,38 @@ def wanted(parser: ArgumentParser) -> None:
 def capture(options: Namespace) -> int:
     from tightrope.cli import signals
     from tightrope.kdump.capture import Wanted, capture
-    from tightrope.kdump.compressed import Packing
-    from tightrope.report import json, text
-    from tightrope.views.captured import VIEW
 
+    packing = None
+    if options.compress is not None:
+        from tightrope.kdump.compressed import Packing
+
+        packing = Packing(options.compress)
     wanted = Wanted(
         vmcore=options.vmcore,
         folder=options.output,
         level=options.filter,
-        packing=None if options.compress is None else Packing(options.compress),
+        packing=packing,
         anyway=options.anyway,
         force=options.force,
     )
     signals.leaves("the same command goes on with what it has saved")
-    done = capture(wanted, progress=_Told())
+    done = capture(wanted, progress=_Told(), meanwhile=_importing)
+    from tightrope.report import json, text
+    from tightrope.views.captured import VIEW
+
     if options.json:
         print(json.document(VIEW.name, VIEW.version, VIEW.facts(done)))
     else:
         print(text.text(VIEW.sheet(done), colour=False, width=80, detail=True))
     return FINDING if done.whole is False else HOLDS
+
+
+def _importing() -> None:
+    """What a capture is shown with."""
+    from tightrope.report import json, text
+    from tightrope.views import captured
+
+    del json, text, captured
 
 
 class _Told:
