@@ -111,6 +111,7 @@ def errnos(rows: list[asked_linux.Row]) -> set[int]:
     [
         ("amd64", "192M", "", MEBIBYTES, []),
         ("amd64-6.12", "192M,high", "crashkernel=72M,low", 5120, [LOW]),
+        ("amd64-7.2", "192M", "", MEBIBYTES, []),
         ("amd64-7.3", "192M", "crashkernel=64M,cma", MEBIBYTES, [CMA]),
     ],
     ids=lambda value: value if str(value).startswith("amd64") else "",
