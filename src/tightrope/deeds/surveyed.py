@@ -19,15 +19,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tightrope import host, image, plan
+from tightrope import host, plan
 from tightrope.deeds import defaults, file_load, old_kernel, performable, segments
 from tightrope.deeds.loading import Files
 from tightrope.deeds.rehearse import rehearse
+from tightrope.deeds.unrehearsed import asked
 from tightrope.errors import BadInput
 from tightrope.machine.port import Progress, no_progress
-from tightrope.model import Host, Image, OnDamage, Outcome, Verdict, XenInterface
+from tightrope.model import Host, OnDamage, Outcome, Verdict, XenInterface
 from tightrope.perform.load_file import Load
-from tightrope.plan import Request
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,7 +49,7 @@ def survey(
 
 def planned(files: Files, old: Host, *, unpack: bool, verify: OnDamage | None = None) -> Load:
     """The load that a plan gives, without a rehearsal.  Raises TightropeError."""
-    new, request = _asked(files, unpack=unpack)
+    new, request = asked(files, unpack=unpack)
     request = replace(request, verify=_can(old, verify))
     return performable.of(plan.prepare(new, old, request), "")
 
@@ -68,7 +68,7 @@ def rehearsed(
     `code` is the running kernel's where it is not given; `verify` puts a purgatory first, in long
     mode.  Raises TightropeError when it cannot be told.
     """
-    new, request = _asked(files, unpack=unpack)
+    new, request = asked(files, unpack=unpack)
     request = replace(request, verify=_can(old, verify))
     code = code or running()
     return rehearse(
@@ -87,7 +87,7 @@ def rehearsed_as_linux_places(
 
     Raises TightropeError when it cannot be told.
     """
-    new, request = _asked(files, unpack=False)
+    new, request = asked(files, unpack=False)
     data, path = running_image()
     code = old_kernel.read(data, path)
     there = code.host(old)
@@ -111,7 +111,7 @@ def rehearsed_under_xen(
 
     Raises TightropeError when it cannot be told.
     """
-    new, request = _asked(files, unpack=unpack)
+    new, request = asked(files, unpack=unpack)
     source = "this Xen"
     old = host.read(host.xen_file(said, source), source)
     return rehearse(new, old, replace(request, xen=XenInterface.V2), progress=progress)
@@ -151,17 +151,3 @@ def load_of(verdict: Verdict) -> Load:
 def _can(old: Host, verify: OnDamage | None) -> OnDamage | None:
     """A purgatory where its 64-bit code can run."""
     return verify if old.paging.long_mode else None
-
-
-def _asked(files: Files, *, unpack: bool) -> tuple[Image, Request]:
-    new = image.read(files.kernel, files.kernel_name)
-    if unpack:
-        new = image.unpacked(new)
-    request = Request(
-        initrd=files.initrd,
-        initrd_source=files.initrd_name,
-        command_line=files.command_line,
-        crash=files.crash,
-        from_top=True,
-    )
-    return new, request

@@ -11,12 +11,13 @@ leads to.  No file is opened but through the port.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from tightrope import image
 from tightrope.abi import boot, efi
 from tightrope.deeds.loading import Files
 from tightrope.memory import Extent, MemoryMap, Phys, RegionKind, Virt, regions, subtract
-from tightrope.model import OnDamage, Paging
+from tightrope.model import Image, OnDamage, Paging
 from tightrope.model.host import Basis, Cpu, DirectMap, Fact, Host, KernelText, Named
 from tightrope.perform.linux.digest import eight_at_once
 from tightrope.perform.linux.state import Files as Door
@@ -42,24 +43,14 @@ def load(
     verify: OnDamage | None,
 ) -> Load:
     """The load that a plan for this machine gives, without a rehearsal.  Raises TightropeError."""
-    new = image.read(files.kernel, files.kernel_name)
-    if unpack:
-        new = image.unpacked(new)
+    new, request = asked(files, unpack=unpack)
     old = None if files.crash else known(state, read)
     if old is None:
         from tightrope import host
 
         captured = host.capture(host.read_tree(symbols=False))
         old = host.read(captured.toml, "this machine")
-    request = Request(
-        initrd=files.initrd,
-        initrd_source=files.initrd_name,
-        command_line=files.command_line,
-        crash=files.crash,
-        from_top=True,
-        verify=verify,
-        digest=eight_at_once(state.cpu_flags),
-    )
+    request = replace(request, verify=verify, digest=eight_at_once(state.cpu_flags))
     placed = destinations(new, old, request).placed
     return Load(
         segments=ordered(placed.segments),
@@ -69,6 +60,21 @@ def load(
         rehearsed="",
         taker=Taker.LINUX,
     )
+
+
+def asked(files: Files, *, unpack: bool) -> tuple[Image, Request]:
+    """The new kernel, and what is asked of a plan for it.  Raises TightropeError."""
+    new = image.read(files.kernel, files.kernel_name)
+    if unpack:
+        new = image.unpacked(new)
+    request = Request(
+        initrd=files.initrd,
+        initrd_source=files.initrd_name,
+        command_line=files.command_line,
+        crash=files.crash,
+        from_top=True,
+    )
+    return new, request
 
 
 def known(state: State, read: Door) -> Host | None:

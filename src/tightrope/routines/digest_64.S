@@ -49,14 +49,4 @@ has_avx2:
 	.quad	1
 
 	.org	0x2000
-found:
-	.skip	32
-nine:
-	.skip	9*32
-last:
-	.skip	128
-	.balign	32
-state:
-	.skip	8*32
-schedule:
-	.skip	64*32
+	.include "digest_words.inc"

@@ -222,15 +222,5 @@ has_avx2:
 	.quad	0
 xcr0:
 	.quad	0
-found:
-	.skip	32
-nine:
-	.skip	9*32
-last:
-	.skip	128
-	.balign	32
-state:
-	.skip	8*32
-schedule:
-	.skip	64*32
+	.include "digest_words.inc"
 stack:
