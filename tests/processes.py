@@ -1,4 +1,7 @@
-"""Whether a process has ended: who started it may have gone before it was waited for."""
+"""Whether a process has ended: who started it may have gone before it was waited for.
+
+Rules: a zombie has ended; what is waited for has minutes.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What a purgatory does that was called is advice where it is all that has changed, and only there."""
+"""What a purgatory does that was called is advice where it is all that has changed, and only there.
+
+Rules: the word is written by code that is walked; a real Xen does it in test_watch.
+"""
 
 from __future__ import annotations
 
