@@ -4,7 +4,8 @@
     python -m bench.flips replay NAME...                    these alone, by the names that a run gives them
 
 Rules: each process has machines of its own and makes its own bases; parts are handed out in order, so that
-the same flips are tried wherever it runs, and as many of them as the time permits.
+the same flips are tried wherever it runs, and as many of them as the time permits.  A flip that raises
+what nobody foresaw is named with its traceback, and the run goes on: its end says so, with status 1.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ import os
 import resource
 import sys
 import time
+import traceback
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from itertools import count, islice
 from pathlib import Path
@@ -86,19 +89,41 @@ class Named:
     flipped: Flipped
 
 
-def _walk(part: Part, seed: int) -> list[Named]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """A flip, or a base, that raised what nobody foresaw."""
+
+    name: str
+    why: str
+    """The traceback."""
+
+
+def _walk(part: Part, seed: int) -> list[Named | Failed]:
     """In every third base pairs of bits, of one subject and of two by turns."""
-    made: list[Named] = []
-    trial = _trial(part, seed)
+    made: list[Named | Failed] = []
+    try:
+        trial = _trial(part, seed)
+    except Exception:
+        return [Failed(name=_name(seed, part), why=traceback.format_exc())]
     if trial is None:
         return made
     for subject in Subject:
         for at in range(EACH):
-            found = _flip(trial, part, seed, subject, at)
+            try:
+                found = _flip(trial, part, seed, subject, at)
+            except Exception:
+                name = _name(seed, part, subject, at)
+                made.append(Failed(name=name, why=traceback.format_exc()))
+                continue
             if found is None:
                 break  # the base has nothing of the kind
             made.append(found)
     return made
+
+
+def _name(seed: int, part: Part, *rest: Subject | int) -> str:
+    tail = (each.name if isinstance(each, Subject) else str(each) for each in rest)
+    return "/".join((str(seed), str(part.number), str(WAYS.index(part.way)), *tail))
 
 
 def _trial(part: Part, seed: int) -> Trial | None:
@@ -118,8 +143,7 @@ def _flip(trial: Trial, part: Part, seed: int, subject: Subject, at: int) -> Nam
         found = trial.flip(subject, random, other if part.number % 3 == 2 else None)
     except BadInput:
         return None
-    name = f"{seed}/{part.number}/{WAYS.index(part.way)}/{subject.name}/{at}"
-    return Named(name=name, flipped=found)
+    return Named(name=_name(seed, part, subject, at), flipped=found)
 
 
 def replay(*names: str) -> None:
@@ -145,15 +169,24 @@ RARE = (Open.X87, Open.IDT, Open.NUMBER, Open.MCE)
 class Tally:
     """What became of the flips."""
 
-    fates: Counter[Fate]
-    subjects: Counter[tuple[Subject, Fate]]
-    alarms: Counter[str]
-    open: Counter[Open]
-    bad: list[Named]
-    odd: list[Named]
+    fates: Counter[Fate] = field(default_factory=Counter)
+    subjects: Counter[tuple[Subject, Fate]] = field(default_factory=Counter)
+    alarms: Counter[str] = field(default_factory=Counter)
+    open: Counter[Open] = field(default_factory=Counter)
+    bad: list[Named] = field(default_factory=list)
+    odd: list[Named] = field(default_factory=list)
+    failed: list[Failed] = field(default_factory=list)
 
-    def add(self, named: Named) -> None:
+    @property
+    def right(self) -> bool:
+        """All came out as they should."""
+        return not self.bad and not self.failed
+
+    def add(self, named: Named | Failed) -> None:
         """One more."""
+        if isinstance(named, Failed):
+            self.failed.append(named)
+            return
         each = named.flipped
         self.fates[each.fate] += 1
         self.subjects[each.subject, each.fate] += 1
@@ -169,30 +202,41 @@ class Tally:
             self.odd.append(named)
 
 
-def flips(seconds: float = SECONDS, processes: int | None = None, seed: int = SEED) -> None:
-    """A hundred thousand flips, or as many as the time permits."""
+def flips(seconds: float = SECONDS, processes: int | None = None, seed: int = SEED) -> bool:
+    """A hundred thousand flips, or as many as the time permits; whether all came out as they should."""
     cores = processes or len(os.sched_getaffinity(0))
     work = parts()
     started = said = time.perf_counter()
-    tally = Tally(Counter(), Counter(), Counter(), Counter(), [], [])
+    tally = Tally()
     with ProcessPoolExecutor(cores, multiprocessing.get_context("spawn")) as pool:
-        waiting: set[Future[list[Named]]] = {
-            pool.submit(_walk, each, seed) for each in islice(work, 2 * cores)
-        }
+        waiting: dict[Future[list[Named | Failed]], Part] = {}
+
+        def more(many: int) -> None:
+            for each in islice(work, many):
+                waiting[pool.submit(_walk, each, seed)] = each
+
+        more(2 * cores)
         while waiting:
-            done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+            done, _ = wait(waiting, return_when=FIRST_COMPLETED)
             now = time.perf_counter()
-            for part in done:
-                for each in part.result():
-                    tally.add(each)
+            for future in done:
+                part = waiting.pop(future)
+                try:
+                    for each in future.result():
+                        tally.add(each)
+                except BrokenProcessPool as err:
+                    # Whoever comes after it in a pool is told the same.
+                    tally.add(Failed(name=_name(seed, part), why=f"a process died: {err}"))
+                    seconds = 0
                 if now - started < seconds and tally.fates.total() < FLIPS:
-                    waiting |= {pool.submit(_walk, each, seed) for each in islice(work, 1)}
+                    more(1)
             if now - said > 10 and sys.stderr.isatty():
                 said = now
                 print(
                     f"\r{tally.fates.total()} flips, {now - started:.0f} s", end="", file=sys.stderr
                 )
     _report(tally, time.perf_counter() - started, cores)
+    return tally.right
 
 
 def _report(tally: Tally, taken: float, cores: int) -> None:
@@ -217,6 +261,10 @@ def _report(tally: Tally, taken: float, cores: int) -> None:
     for named in (*tally.bad[:40], *tally.odd[:40]):
         each = named.flipped
         show(f"  {named.name} {each.base}: {each.says}", each.differs or ", ".join(each.rules))
+    if tally.failed:
+        show("  RAISED WHAT NOBODY FORESAW", str(len(tally.failed)))
+    for failed in tally.failed[:40]:
+        print(f"  {failed.name}: {failed.why}", flush=True)
 
 
 if __name__ == "__main__":
@@ -224,8 +272,9 @@ if __name__ == "__main__":
     if given[:1] == ["replay"]:
         replay(*given[1:])
         sys.exit()
-    flips(
+    right = flips(
         float(given[0]) if given else SECONDS,
         int(given[1]) if len(given) > 1 else None,
         int(given[2]) if len(given) > 2 else SEED,
     )
+    sys.exit(not right)

@@ -14,6 +14,7 @@ from random import Random
 import numpy as np
 import pytest
 
+from bench import flips as bench
 from tests.conftest import REPOSITORY, debian_kernel
 from tightrope import check
 from tightrope.check import RULES
@@ -451,6 +452,61 @@ def test_a_destination_that_only_the_plan_has_wrong_is_told(machines: Walkers) -
             assert "list-covers" in check.broken(wrong, machines.ours.run(wrong))
             return
     raise AssertionError("no flip of a destination was made")
+
+
+def test_what_was_promised_is_what_the_sound_plan_says(machines: Walkers) -> None:
+    """A source is nobody's promise: a plan that names another one has more pages, or fewer."""
+    way = next(each for each in XEN if each.says == "x86_64, Xen v2 with a 64-bit dom0")
+    others = 0
+    for number in range(4):
+        on = trial(machines, number, way)
+        if on is None or not on.base.handover.plan.list_pages:
+            continue
+        sound = on.base.handover
+        run = machines.oracles[0].run(sound)
+        for at in range(24):
+            wrong = FLIPS[Subject.LIST_PLANNED](sound, Random(f"planned:{at}")).handover
+            ends = [end_of(each, run).tables for each in (sound, wrong)]
+            if ends[0] is None or ends[1] is None or np.array_equal(ends[0].virt, ends[1].virt):
+                continue
+            others += 1
+            with pytest.raises(ValueError, match="two plans"):
+                list(differences(end_of(sound, run), end_of(wrong, run), ()))
+            judged([on.flip(Subject.LIST_PLANNED, Random(f"planned:{at}"))])
+    assert others
+
+
+def test_a_flip_that_raises_what_nobody_foresaw_is_named_and_the_rest_go_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Falls:
+        """A trial that cannot flip one subject."""
+
+        def flip(self, subject: Subject, random: Random, second: Subject | None = None) -> Flipped:
+            if subject is Subject.LIST:
+                raise ValueError("shapes")
+            return Flipped(
+                base="", subject=subject, says="", fate=Fate.SEEN, rules=("x",), differs=""
+            )
+
+    part = bench.Part(number=3, way=bench.WAYS[20])
+    monkeypatch.setattr(bench, "_trial", lambda part, seed: Falls())
+    made = bench._walk(part, 2006)
+    failed = [each for each in made if isinstance(each, bench.Failed)]
+    assert [each.name for each in failed] == [f"2006/3/20/LIST/{at}" for at in range(bench.EACH)]
+    assert all("ValueError: shapes" in each.why for each in failed)
+    assert len(made) == len(Subject) * bench.EACH
+
+    def raises(part: bench.Part, seed: int) -> Trial | None:
+        raise ValueError("no base")
+
+    monkeypatch.setattr(bench, "_trial", raises)
+    (alone,) = bench._walk(part, 2006)
+    assert isinstance(alone, bench.Failed)
+    assert alone.name == "2006/3/20"
+    tally = bench.Tally()
+    tally.add(alone)
+    assert not tally.right
 
 
 def test_an_idt_may_be_given_up_and_none_may_be_taken_up(machines: Walkers) -> None:

@@ -146,7 +146,7 @@ class Trial:
             why = ", ".join(broken) or told.problem
             raise BadInput(f"{base.says} is not sound: {why}", source="flips")
         self._sound = {
-            each.name: _end(machines.patient.get(each.name, each), base.handover)
+            each.name: _end(machines.patient.get(each.name, each), base.handover, base.handover)
             for each in machines.oracles
         }
 
@@ -203,7 +203,7 @@ class Trial:
         for oracle in self._machines.oracles:
             before = self._sound[oracle.name]
             walks = self._machines.patient.get(oracle.name, oracle) if patient else oracle
-            after = _end(walks, it.handover) if before else None
+            after = _end(walks, it.handover, self.base.handover) if before else None
             if before is None or after is None:
                 continue
             seen.asked = True
@@ -289,13 +289,13 @@ def _both(one: Broken, other: Broken) -> Broken:
     return replace(other, says=f"{one.says}, and {other.says}", places=(*one.places, *other.places))
 
 
-def _end(machine: Machine, handover: Handover) -> End | None:
-    """Where a walk ends; None where this machine cannot say."""
+def _end(machine: Machine, handover: Handover, sound: Handover) -> End | None:
+    """Where a walk ends, at what the sound one promises; None where this machine cannot say."""
     try:
         run = machine.run(handover)
     except TightropeError:
         return None
-    end = end_of(handover, run)
+    end = end_of(sound, run)
     if isinstance(run.memory, Ram):
         run.memory.clear()
     # A limit in seconds tells of this computer's load.

@@ -11,6 +11,7 @@ A difference counts where somebody promised it: the entry's protocol, the plan, 
 says so.
 
 Rules: an end is compared with another as a whole; memory that was flipped itself is left out.
+What was promised is what the sound plan says: a plan with a bit flipped is looked at with its eyes.
 """
 
 from __future__ import annotations
@@ -138,7 +139,11 @@ ALL = READ | WRITABLE | EXECUTABLE | USER
 
 
 def end_of(handover: Handover, run: Run) -> End:
-    """The end of a run.  Where it did not get there, only that counts."""
+    """The end of a run, at what `handover` promises.
+
+    That is the sound one, whatever was flipped in the one that ran.  Where the run did not get
+    there, only that counts.
+    """
     arrived = run.stop is Stop.ENTRY
     lines = (each for each in handover.intent.segments if each.role is SegmentRole.COMMAND_LINE)
     line = next(lines, None)
@@ -234,7 +239,10 @@ def _promised(
 
 
 def differences(one: End, other: End, flipped: Sequence[Extent]) -> Iterator[Difference]:
-    """What of the second end is not as in the first, but for what was flipped."""
+    """What of the second end is not as in the first, but for what was flipped.
+
+    Both are at what one plan promises; ValueError where they are not.
+    """
     if one.stop is not other.stop:
         yield Difference(says=f"ends in {other.stop.value}")
         return
@@ -310,6 +318,8 @@ def _registers(end: End, was: Registers, now: Registers) -> Iterator[Difference]
 
 
 def _mapped(one: Mapped, other: Mapped) -> Iterator[Difference]:
+    if not np.array_equal(one.virt, other.virt):
+        raise ValueError("the two ends are at what two plans promise")
     bound = np.where(one.runs, np.uint8(~USER & 0xFF), np.uint8(~(USER | EXECUTABLE) & 0xFF))
     apart = (one.phys != other.phys) | ((one.rights ^ other.rights) & bound != 0)
     for at in np.nonzero(apart)[0][:1].tolist():

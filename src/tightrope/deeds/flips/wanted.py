@@ -63,6 +63,7 @@ WANTED: Mapping[str, str] = {
     "placed-in-ram": "whoever owns that memory loses it; in these bases nobody misses it",
     "legal-writes": "Unicorn lets every illegal write of a control register, EFER or a segment pass",
     "no-exception": "an exception that Unicorn does not raise (SDM 6.15)",
+    "entry-jump": "what was jumped over, at the beginning of the entry stub, did no more than was so already",
     "arrived": "the walk takes so many instructions more that our machine tires of it",
     "entry-flags": "an interrupt or a trap after the entry, where no oracle looks",
     "entry-mapped": "the new kernel uses it after its entry, where no oracle looks",
