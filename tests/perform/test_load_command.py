@@ -33,6 +33,7 @@ from tightrope.perform.linux import calls, kept, lock, state
 MIB = 1 << 20
 PC = 640
 KERNEL = "cloud-amd64"
+RUNNING, RUNNING_IMAGE = surveyed.running, surveyed.running_image
 SMALL = Path(str(resources.files("tightrope.shipped") / "kernel.bzimage"))
 
 
@@ -122,6 +123,19 @@ def test_what_was_rehearsed_is_what_is_loaded(
     assert "secret" not in line
     # A line begins with the name that the log was opened with.
     assert (linux.log_names, line.split()[0]) == (["tightrope"], "kexec")
+
+
+def test_where_the_running_kernel_has_no_image_the_way_without_one_is_named(
+    linux: FakeLinux, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(surveyed, "running", RUNNING)
+    monkeypatch.setattr(surveyed, "running_image", RUNNING_IMAGE)
+    monkeypatch.setattr("platform.release", lambda: "6.12-nobodys")
+    assert load_small() == 2
+    told = capsys.readouterr().err
+    assert "the running kernel: no image of 6.12-nobodys in /boot" in told
+    assert "--no-rehearsal" in told
+    assert load_small("--no-rehearsal") == 0
 
 
 def test_a_crash_image_that_it_loaded_comes_back_with_the_same_bytes(

@@ -125,7 +125,11 @@ def running() -> old_kernel.OldKernel:
 
 def running_image() -> tuple[bytes, str]:
     """The image of the kernel that runs here, and its path.  Raises BadInput."""
-    path = defaults.running_kernel()
+    try:
+        path = defaults.running_kernel()
+    except BadInput as err:
+        why = f"{err.problem}, so its code cannot be walked; --no-rehearsal loads without that"
+        raise BadInput(why, source="the running kernel") from err
     try:
         return Path(path).read_bytes(), path
     except OSError as err:
