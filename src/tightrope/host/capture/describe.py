@@ -39,6 +39,9 @@ CALLED_IN_PLACE_SINCE = (6, 14)
 """Linux from here on copies relocate_kernel, which is data, and calls the copy by its direct
 map."""
 
+CANONICAL_57, CANONICAL_48 = 0xFF00_0000_0000_0000, 0xFFFF_8000_0000_0000
+"""Where the kernel's half begins with 5 levels and with 4: below the second lies only the direct
+map of 5 (Documentation/arch/x86/x86_64/mm.rst)."""
 _CPU_FLAGS = {"nx": "nx", "pse": "pse", "pge": "pge", "gbpages": "pdpe1gb", "la57": "la57"}
 """Field of [cpu] -> flag of /proc/cpuinfo; Linux hides la57 unless it runs with 5 levels."""
 _LIKELY_FLAGS = frozenset({"nx", "pse", "pge"})
@@ -99,7 +102,7 @@ def _document(said: Sources, origins: Origins) -> Document:
     own = Extent.sized(text.phys, text.size)
     relocation = _relocation(said, text, origins)
     cpu = _cpu(said, regions[-1].extent.end, paging, origins)
-    registers = _registers(said, origins)
+    registers = _registers(said, paging, origins)
     direct_map = _direct_map(said, paging, origins)
     region, also = places.crash_memory(said, ram, own, origins)
     crash = [Extent.sized(each.start, each.size) for each in also]
@@ -163,6 +166,11 @@ def _state(said: Sources, origins: Origins) -> list[str]:
 
 
 def _paging(said: Sources, origins: Origins) -> Paging:
+    direct = said.kcore.direct_map if said.kcore else None
+    if direct is not None and direct >= CANONICAL_57:
+        # The two direct maps, wherever KASLR moves them, share no address (mm/kaslr.c).
+        origins.derived("paging", f"/proc/kcore (the direct map at {direct:#x})")
+        return Paging.LA57 if direct < CANONICAL_48 else Paging.X86_64
     if said.flags is None:
         origins.assumed("paging", "4 levels of tables", "/proc/cpuinfo")
         return Paging.X86_64
@@ -199,13 +207,14 @@ def _relocation(said: Sources, text: TextTable, origins: Origins) -> int | None:
 
 def _why_data(said: Sources, text: TextTable, at: int) -> str:
     """What shows that relocate_kernel is data, "" where nothing does."""
-    if said.release is not None:
-        new = said.release >= CALLED_IN_PLACE_SINCE
-        return f"Linux {said.release[0]}.{said.release[1]}" if new else ""
     if "kexec_va_control_page" in said.letters:
         return "/proc/kallsyms (kexec_va_control_page)"
     if said.letters.get("relocate_kernel", "T") in "dDbBrR":
         return "/proc/kallsyms (relocate_kernel is data)"
+    # A release may be older than what a distribution has put into it, and symbols are not.
+    if said.release is not None:
+        new = said.release >= CALLED_IN_PLACE_SINCE
+        return f"Linux {said.release[0]}.{said.release[1]}" if new else ""
     phys = at - text.virt + text.phys
     if any(phys in each.extent for each in said.iomem if each.name == "Kernel data"):
         return "/proc/iomem (relocate_kernel lies in Kernel data)"
@@ -221,6 +230,7 @@ def _cpu(said: Sources, memory_end: int, paging: Paging, origins: Origins) -> Cp
     else:
         origins.read("cpu.physical_bits", "/proc/cpuinfo (address sizes)")
     has = {key: flag in (said.flags or _LIKELY_FLAGS) for key, flag in _CPU_FLAGS.items()}
+    has["la57"] |= paging is Paging.LA57
     for key, flag in _CPU_FLAGS.items():
         if said.flags is None:
             what = f"the CPU {'has' if has[key] else 'lacks'} {key}"
@@ -233,7 +243,7 @@ def _cpu(said: Sources, memory_end: int, paging: Paging, origins: Origins) -> Cp
     return CpuTable(physical_bits=bits, vendor=vendor, **has)
 
 
-def _registers(said: Sources, origins: Origins) -> RegistersTable:
+def _registers(said: Sources, paging: Paging, origins: Origins) -> RegistersTable:
     flags = said.flags
     if flags is None:
         what = "cr0, cr4 and efer as Linux sets them on a plain CPU"
@@ -241,8 +251,7 @@ def _registers(said: Sources, origins: Origins) -> RegistersTable:
         flags = _LIKELY_FLAGS
     else:
         origins.derived("registers", "/proc/cpuinfo: cr0, cr4 and efer as Linux sets them with it")
-    if "no5lvl" in said.word("/proc/cmdline").split():
-        flags -= {"la57"}
+    flags = flags | {"la57"} if paging is Paging.LA57 else flags - {"la57"}
     values = cpuinfo.control_registers(
         flags,
         amd=cpuinfo.vendor(said.cpuinfo) is CpuVendor.AMD,

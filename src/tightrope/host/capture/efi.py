@@ -37,8 +37,8 @@ def rsdp(text: str) -> tuple[int, str]:
     """The RSDP and its name in systab, ACPI 2.0's before the older one; 0 where there is none."""
     found = dict(re.findall(r"^([A-Z0-9_]{1,16})=0x([0-9a-f]{1,13})$", text, re.MULTILINE))
     for name in ("ACPI20", "ACPI"):
-        if name in found:
-            return int(found[name], 16), name
+        if at := int(found.get(name, "0"), 16):
+            return at, name
     return 0, ""
 
 

@@ -78,11 +78,15 @@ def iomem(text: str) -> tuple[Resource, ...] | Hidden | None:
 
 
 def iomem_regions(resources: Iterable[Resource]) -> tuple[Region, ...]:
-    """The memory map as far as /proc/iomem tells it: its top level, without buses and devices."""
+    """The memory map as far as /proc/iomem tells it, without buses and devices.
+
+    A row of the firmware's map may lie in a device's (Soft Reserved in a CXL window, reserved
+    memory in a bridge's) or in RAM; RAM itself is at the top level (kernel/resource.c).
+    """
     return regions(
-        (each.extent, _KINDS[each.name.lower()])
+        (each.extent, _KINDS[name])
         for each in resources
-        if each.depth == 0 and each.name.lower() in _KINDS
+        if (name := each.name.lower()) in _KINDS and (each.depth == 0 or name != "system ram")
     )
 
 

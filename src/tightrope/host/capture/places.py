@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tightrope.errors import HostError
-from tightrope.host.capture import iomem, kexec
+from tightrope.host.capture import iomem, kexec, limits
 from tightrope.host.capture.iomem import HIDDEN, has_ram
 from tightrope.host.capture.kernel import START_KERNEL_MAP
 from tightrope.host.capture.origins import AS_ROOT, Origins
@@ -81,9 +81,10 @@ def unused(said: Sources, ram: Sequence[Extent]) -> tuple[Extent, ...]:
     in whole pages.
     """
     own = iomem.iomem_regions(said.iomem)
-    if not has_ram(own):
-        return ()
-    kept = [each.extent.page_aligned() for each in own if each.kind is RegionKind.RAM]
+    if has_ram(own):
+        kept = [each.extent.page_aligned() for each in own if each.kind is RegionKind.RAM]
+    else:
+        kept = list(limits.ram_left(said.word("/proc/cmdline"), ram))
     left = subtract(ram, [*kept, Extent(0, MIB)])
     pages = [(align_up(each.start, PAGE_SIZE), align_down(each.end, PAGE_SIZE)) for each in left]
     return tuple(Extent(start, end) for start, end in pages if start < end)
