@@ -118,11 +118,11 @@ def vmcoreinfo(values: Mapping[str, str]) -> bytes:
     return note("VMCOREINFO", 0, "".join(f"{k}={v}\n" for k, v in values.items()).encode())
 
 
-def qemu(*, cr3: int, cr4: int) -> bytes:
+def qemu(*, cr3: int, cr4: int, cr0: int = 0x8005_0033) -> bytes:
     """QEMU's note of one CPU."""
     general = struct.pack("<18Q", *range(18))
     segments = struct.pack("<IIIIQ", 8, 0xFFFF, 0, 0, 0) * 10
-    control = struct.pack("<5Q", 0x8005_0033, 0, 0xDEAD, cr3, cr4)
+    control = struct.pack("<5Q", cr0, 0, 0xDEAD, cr3, cr4)
     state = general + segments + control + bytes(8)
     return note("QEMU", 0, struct.pack("<II", 1, 8 + len(state)) + state)
 

@@ -283,6 +283,104 @@ def test_vmcoreinfo_of_another_boot_is_recognised(mode: str, moved: int) -> None
 
 
 @pytest.mark.parametrize("mode", ["x86_64", "la57"])
+@pytest.mark.parametrize("moved", [-(2 << 20), 4 << 20, 10 << 20])
+def test_where_vmcoreinfo_is_of_another_boot_whoever_else_knows_is_asked(
+    mode: str, moved: int
+) -> None:
+    """Another VMCOREINFO, before or behind it, or QEMU; what two of them say is never mixed."""
+    dead = crashed(mode)
+    other = foreign(dead, moved)
+    del other.info["NUMBER(pgtable_l5_enabled)"]
+    mine, theirs = vmcoreinfo(dead.info), vmcoreinfo(other.info)
+    cr4 = 0x16F0 if mode == "la57" else 0x6F0
+    note = qemu(cr3=PGD, cr4=cr4)
+    for notes, settled in (
+        (mine + theirs, ()),
+        (mine + mine, ()),
+        (theirs + mine, ("another VMCOREINFO is of another boot",)),
+        (theirs + note, ("VMCOREINFO is of another boot",)),
+        (note + theirs, ("VMCOREINFO is of another boot",)),
+    ):
+        found = answer(dead.core(notes=notes))
+        assert (found.root.phys, found.root.paging.value, found.whole) == (PGD, mode, True)
+        assert found.root.settled == settled
+    # Nobody else knows: a note of QEMU's that leads to no tables settles nothing.
+    lost = theirs + qemu(cr3=BASE + SIZE - 4096, cr4=cr4)
+    if moved > 0:
+        assert answer(dead.core(notes=lost)).answer is Wholeness.UNTOLD
+    else:
+        with pytest.raises(CoreError, match="another boot"):
+            answer(dead.core(notes=lost))
+
+
+@pytest.mark.parametrize("mode", ["x86_64", "la57"])
+def test_where_nobody_says_how_many_levels_there_are_the_symbols_do(mode: str) -> None:
+    """VMCOREINFO that was cut short."""
+    dead = crashed(mode)
+    del dead.info["NUMBER(pgtable_l5_enabled)"]
+    found = judged(dead)
+    assert (found.root.phys, found.root.paging.value, found.whole) == (PGD, mode, True)
+    settled = ("under 4 levels no symbol is where VMCOREINFO says",) if mode == "la57" else ()
+    assert found.root.settled == settled
+    other = judged(foreign(dead, 4 << 20))
+    assert other.answer is Wholeness.UNTOLD
+    assert f"--cr3 {PGD:#x}" in other.doubts[0]
+    dead.memory[PGD - BASE : PGD - BASE + 4096] = bytes(4096)
+    assert judged(dead).answer is Wholeness.NOT_WHOLE
+
+
+def test_a_destroyed_pgd_is_not_excused_by_a_second_vmcoreinfo() -> None:
+    dead = crashed("x86_64")
+    notes = vmcoreinfo(dead.info) + vmcoreinfo(foreign(dead, 4 << 20).info)
+    dead.memory[PGD - BASE : PGD - BASE + 4096] = bytes(4096)
+    assert answer(dead.core(notes=notes)).answer is Wholeness.NOT_WHOLE
+
+
+def test_a_cpu_without_paging_has_no_root() -> None:
+    """One that was never started, or is in firmware, has a CR3 that means nothing."""
+    dead = crashed("x86_64")
+    idle = qemu(cr3=BASE + 0x3000, cr4=0, cr0=0x6000_0010)
+    found = answer(dead.core(notes=idle + qemu(cr3=PGD, cr4=0x6F0)))
+    assert (found.root.phys, found.whole) == (PGD, True)
+    with pytest.raises(CoreError, match="give their CR3"):
+        answer(dead.core(notes=idle))
+
+
+ROWS = {
+    "four pieces of a frame, in another order": ((0x100, 0x200, 0x900), (2, 0, 3, 1)),
+    "pieces that cut an entry": ((4, 12, 13), (1, 3, 0, 2)),
+    "a piece of one byte": ((0xFFF, 0x1000, 0x1001), (3, 2, 1, 0)),
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+@MODES
+def test_pieces_of_a_table_are_joined_in_whatever_order_they_are(mode: str, name: str) -> None:
+    inside, order = ROWS[name]
+    for table in (crashed(mode).tables[0], crashed(mode).tables[-1]):
+        dead = crashed(mode)
+        cuts = (BASE, *(table + each for each in inside), BASE + SIZE)
+        rows = [(a, b, 0) for a, b in pairwise(cuts)]
+        found = answer(with_rows(dead, *(rows[each] for each in order)))
+        assert (found.answer, found.faults, found.doubts) == (Wholeness.WHOLE, (), ())
+
+
+@MODES
+def test_a_piece_of_a_table_that_is_left_out_is_not_told_and_one_that_no_row_has_is_missing(
+    mode: str,
+) -> None:
+    dead = crashed(mode)
+    table, end = dead.tables[-1], BASE + SIZE
+    before, behind = (BASE, table + 0x100, 0), (table + 0x200, end, 0)
+    left = answer(with_rows(dead, behind, before, (table + 0x100, table + 0x100, 0x100)))
+    assert (left.answer, left.faults) == (Wholeness.UNTOLD, ())
+    assert answer(with_rows(dead, before, behind)).answer is Wholeness.NOT_WHOLE
+    # A row without bytes over what another row has takes nothing away.
+    for rows in (((BASE, end, 0), (table, table, 4096)), ((table, table, 4096), (BASE, end, 0))):
+        assert answer(with_rows(dead, *rows)).whole
+
+
+@pytest.mark.parametrize("mode", ["x86_64", "la57"])
 @pytest.mark.parametrize("moved", [0x1000, 0x2_3000, 1 << 20])
 def test_vmcoreinfo_of_another_build_is_recognised_though_every_symbol_fits(
     mode: str, moved: int

@@ -10,7 +10,10 @@ known.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from enum import Enum
 from types import MappingProxyType
 
 import numpy as np
@@ -18,10 +21,11 @@ import numpy as np
 from tightrope.errors import CoreError
 from tightrope.model import Paging
 from tightrope.model.dump import Core, Standing
+from tightrope.model.notes import Notes
 from tightrope.model.pgd import Damage, Pgd, Sweep
 from tightrope.model.root import Root
 from tightrope.vmcore.other_tables import foreign_to, translate
-from tightrope.vmcore.root import find_root
+from tightrope.vmcore.root import find_root, levels_assumed
 from tightrope.vmcore.sweep import sweep
 
 MOST_NAMED = 8
@@ -45,6 +49,66 @@ def pgd(
             source=core.source,
             field="physical_bits",
         )
+    try:
+        found, known = _judged(core, cr3, paging, physical_bits)
+    except Foreign:
+        if (other := _otherwise(core, Known.ANOTHER_BOOT, paging, physical_bits)) is not None:
+            return other
+        raise
+    return _otherwise(core, known, paging, physical_bits) or found
+
+
+class Foreign(CoreError):
+    """The pgd that VMCOREINFO names is not in the core, and VMCOREINFO is of another boot."""
+
+
+class Known(Enum):
+    """What the tables say of VMCOREINFO's symbols."""
+
+    SOME = "one is where it says, or it was not asked"
+    NONE = "none is where it says"
+    ANOTHER_BOOT = "none is, and a kernel's tables are elsewhere"
+
+
+def _otherwise(core: Core, known: Known, paging: Paging | None, physical_bits: int) -> Pgd | None:
+    """What another teller's root leads to, where the first is wrong and that one is right."""
+    if known is Known.SOME:
+        return None
+    foreign = None
+    for settled, notes, levels in _other_tellers(core, known, paging):
+        with suppress(CoreError):
+            other, its = _judged(replace(core, notes=notes), None, levels, physical_bits)
+            if its is Known.SOME and (other.root.anchors or other.whole):
+                root = replace(other.root, settled=(*other.root.settled, settled))
+                return replace(other, core=core, root=root)
+            if its is Known.ANOTHER_BOOT and known is Known.NONE:
+                foreign = foreign or replace(other, core=core)
+    return foreign
+
+
+def _other_tellers(
+    core: Core, known: Known, paging: Paging | None
+) -> Iterator[tuple[str, Notes, Paging | None]]:
+    """Who else knows of tables, and in which format; and what that settles.
+
+    A hypervisor's CR3 is any process's: it is asked where VMCOREINFO is of another boot, not where
+    the kernel's own pgd may have been destroyed.
+    """
+    notes = core.notes
+    for info in notes.others:
+        told = replace(notes, vmcoreinfo=info, others=())
+        yield "another VMCOREINFO is of another boot", told, paging
+    if paging is None and levels_assumed(core):
+        yield "under 4 levels no symbol is where VMCOREINFO says", notes, Paging.LA57
+    if known is Known.ANOTHER_BOOT and any(each.walks for each in notes.control):
+        empty: Mapping[str, str] = MappingProxyType({})
+        yield "VMCOREINFO is of another boot", replace(notes, vmcoreinfo=empty, others=()), paging
+
+
+def _judged(
+    core: Core, cr3: int | None, paging: Paging | None, physical_bits: int
+) -> tuple[Pgd, Known]:
+    """What one teller's root leads to, and what that says of VMCOREINFO."""
     root = find_root(core, cr3=cr3, paging=paging)
     _refuse_unheld(core, root, physical_bits)
     found = sweep(core, root, physical_bits=physical_bits)
@@ -53,13 +117,14 @@ def pgd(
     whole, none = held == found.size, held == 0
     faults, doubts = tuple(_faults(root, found)), tuple(_named(found.untold, LEFT_OUT))
     lost = root.anchors and all(translate(found, each) != each.phys for each in root.anchors)
+    known = Known.NONE if lost else Known.SOME
     if lost and (other := foreign_to(core, root, physical_bits=physical_bits)) is not None:
-        faults = ()
+        faults, known = (), Known.ANOTHER_BOOT
         doubts = (
             f"VMCOREINFO is of another boot: nothing is where it says, and a kernel's tables are at"
             f" {other:#x}: give --cr3 {other:#x}",
         )
-    return Pgd(
+    judged = Pgd(
         core=core,
         root=root,
         found=found,
@@ -71,6 +136,7 @@ def pgd(
         faults=faults,
         doubts=doubts,
     )
+    return judged, known
 
 
 LEFT_OUT = "leads to a table that the core leaves out: zeros, or not dumped"
@@ -85,13 +151,13 @@ def _refuse_unheld(core: Core, root: Root, physical_bits: int) -> None:
         if standing == Standing.LEFT_OUT
         else "is not in the core's memory"
     )
+    kind: type[CoreError] = CoreError
     if root.anchors and (other := foreign_to(core, root, physical_bits=physical_bits)) is not None:
         where += (
             f"; VMCOREINFO is of another boot: give --cr3 {other:#x}, where a kernel's tables are"
         )
-    raise CoreError(
-        f"the pgd at {root.phys:#x} ({root.how}) {where}", source=core.source, field="cr3"
-    )
+        kind = Foreign
+    raise kind(f"the pgd at {root.phys:#x} ({root.how}) {where}", source=core.source, field="cr3")
 
 
 def _faults(root: Root, found: Sweep) -> Iterator[str]:

@@ -3,7 +3,7 @@
     1  the caller
     2  Xen's note      its CR3 is a machine address, as the core's are; dom0's VMCOREINFO is not
     3  VMCOREINFO      the symbol of the pgd, made physical as the kernel itself does
-    4  QEMU's note     CR3 of the first CPU, whatever process ran there
+    4  QEMU's note     CR3 of the first CPU with paging on, whatever process ran there
 
 Asked in this order; the first that answers is believed, in its format too: notes of two kernels may
 lie in one core, and each is right about its own.  What another one says against it is `settled`.
@@ -26,13 +26,11 @@ from tightrope.errors import CoreError
 from tightrope.memory import Phys, Virt
 from tightrope.model import Paging
 from tightrope.model.modes import MODES
-from tightrope.model.notes import EM_X86_64, ControlRegisters, Notes
+from tightrope.model.notes import EM_X86_64, PGD_SYMBOLS, ControlRegisters, Notes
 from tightrope.model.root import Anchor, Root
 from tightrope.x86.ladder import CR4_LA57, CR4_PAE, ladder
 
 START_KERNEL_MAP = 0xFFFF_FFFF_8000_0000
-PGD_SYMBOLS = ("swapper_pg_dir", "init_top_pgt", "init_level4_pgt")
-"""The pgd's names; the later ones are x86_64's, since 4.13 and before."""
 MEMORY_SPLITS = (0xC000_0000, 0xB000_0000, 0x8000_0000, 0x7800_0000, 0x4000_0000)
 """i386's PAGE_OFFSETs, the usual one first."""
 FOUR_GIB = 1 << 32
@@ -90,7 +88,7 @@ def find_root(core: Headed, *, cr3: int | None = None, paging: Paging | None = N
 
 
 def _note(core: Headed, who: str) -> ControlRegisters | None:
-    return next((each for each in core.notes.control if each.who == who and each.cr3), None)
+    return next((each for each in core.notes.control if each.who == who and each.walks), None)
 
 
 def _symbols(core: Headed) -> Iterator[tuple[str, int]]:
@@ -122,6 +120,11 @@ def _formats(core: Headed, long_mode: bool) -> Iterator[tuple[ControlRegisters |
         pae = core.notes.vmcoreinfo.get("CONFIG_X86_PAE") == "y"
         told = "by CONFIG_X86_PAE in VMCOREINFO"
         yield None, (Paging.PAE if pae else Paging.I386, told)
+
+
+def levels_assumed(core: Headed) -> bool:
+    """Whether nobody says how many levels a 64-bit kernel's tables have: 4 are assumed then."""
+    return _long_mode(core) and not any(_formats(core, True))
 
 
 def _by_cr4(cr4: int, long_mode: bool) -> Paging:
