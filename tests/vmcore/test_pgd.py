@@ -141,6 +141,11 @@ def test_a_root_outside_the_core_cannot_be_told() -> None:
     core = vmcore.parse(crashed("x86_64").core(), "made")
     with pytest.raises(CoreError, match="not in the core's memory"):
         vmcore.pgd(core, cr3=BASE + SIZE)
+    # What is given is not replaced by what another teller knows.
+    notes = vmcoreinfo(crashed("x86_64").info) + vmcoreinfo({"OSRELEASE": "6.1"})
+    two = vmcore.parse(crashed("x86_64").core(notes=notes), "made")
+    with pytest.raises(CoreError, match="CR3 as given"):
+        vmcore.pgd(two, cr3=BASE + SIZE)
     with pytest.raises(CoreError, match="between 32 and 52"):
         vmcore.pgd(core, physical_bits=64)
 

@@ -51,15 +51,14 @@ def pgd(
         )
     try:
         found, known = _judged(core, cr3, paging, physical_bits)
-    except Foreign:
-        if (other := _otherwise(core, Known.ANOTHER_BOOT, paging, physical_bits)) is not None:
+    except Unheld as err:
+        if (
+            cr3 is None
+            and (other := _otherwise(core, err.known, paging, physical_bits)) is not None
+        ):
             return other
         raise
     return _otherwise(core, known, paging, physical_bits) or found
-
-
-class Foreign(CoreError):
-    """The pgd that VMCOREINFO names is not in the core, and VMCOREINFO is of another boot."""
 
 
 class Known(Enum):
@@ -68,6 +67,18 @@ class Known(Enum):
     SOME = "one is where it says, or it was not asked"
     NONE = "none is where it says"
     ANOTHER_BOOT = "none is, and a kernel's tables are elsewhere"
+
+
+class Unheld(CoreError):
+    """The pgd that somebody names is not in the core."""
+
+    known = Known.NONE
+
+
+class Foreign(Unheld):
+    """Nor is VMCOREINFO of this boot."""
+
+    known = Known.ANOTHER_BOOT
 
 
 def _otherwise(core: Core, known: Known, paging: Paging | None, physical_bits: int) -> Pgd | None:
@@ -151,7 +162,7 @@ def _refuse_unheld(core: Core, root: Root, physical_bits: int) -> None:
         if standing == Standing.LEFT_OUT
         else "is not in the core's memory"
     )
-    kind: type[CoreError] = CoreError
+    kind: type[Unheld] = Unheld
     if root.anchors and (other := foreign_to(core, root, physical_bits=physical_bits)) is not None:
         where += (
             f"; VMCOREINFO is of another boot: give --cr3 {other:#x}, where a kernel's tables are"
