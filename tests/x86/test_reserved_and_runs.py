@@ -89,3 +89,12 @@ def test_the_pdptes_lie_at_cr3_without_its_lowest_bits(cr3: int, bad: int) -> No
 def test_a_gate_without_a_stack_of_its_own_says_so() -> None:
     raw = Gate(handler=0x1234, selector=0x10, type=0xE).encode(long_mode=True)
     assert raw[4] == 0
+
+
+def test_a_gate_of_long_mode_has_its_bytes_where_the_manual_has_them() -> None:
+    """SDM figure 6-8, by hand: the last four bytes are reserved."""
+    gate = Gate(handler=0x1122_3344_5566_7788, selector=0x0810, type=0xF, dpl=3, ist=5)
+    raw = gate.encode(long_mode=True)
+    assert raw == bytes.fromhex("8877 1008 05 ef 6655 44332211 00000000")
+    assert gate.encode(long_mode=False) == raw[:8]
+    assert Gate.decode(raw) == gate

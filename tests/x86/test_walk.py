@@ -230,6 +230,18 @@ def test_paes_pdpt_may_lie_at_any_multiple_of_32_bytes() -> None:
     assert got.visits[0].at == 0x8_0FE0 + 24
 
 
+def test_paes_pdptes_are_those_that_the_cpu_keeps_each_for_a_gibibyte() -> None:
+    """SDM 4.4.1: bits 31:30 choose one of four, whatever lies in memory by now."""
+    memory = lay("pae", flags("pae", MINE))
+    kept = memory.word(ROOT + 3 * 8, 8)
+    assert kept is not None
+    memory.put(ROOT + 3 * 8, 0, 8)
+    assert code(ask("pae", memory)) == 0
+    assert code(ask("pae", memory, pdptes=(0, 0, 0, kept))) is None
+    for three in ((kept, 0, 0, 0), (0, kept, 0, 0), (0, 0, kept, 0)):
+        assert code(ask("pae", memory, pdptes=three)) == 0
+
+
 # ---------------------------------------------------------- page faults (SDM 4.7), not present
 
 
