@@ -385,6 +385,48 @@ def test_a_guest_with_a_machine_of_its_own_is_captured(kind: str) -> None:
     assert noted(notes, f"gives this guest ({kind}) a machine of its own")
 
 
+@pytest.mark.parametrize(
+    ("line", "told", "image", "low"),
+    [
+        ("crashkernel=192M", 192, (4 * GIB - 2 * GIB, 192), None),
+        # 6.12 counts both, 6.1 the image's alone.
+        ("crashkernel=192M,high crashkernel=72M,low", 264, (6 * GIB, 192), 72),
+        ("crashkernel=192M,high crashkernel=72M,low", 192, (6 * GIB, 192), 72),
+        ("crashkernel=192M,high", 448, (6 * GIB, 192), 256),
+        ("crashkernel=192M,high", 192, (6 * GIB, 192), 256),
+        ("crashkernel=192M,high crashkernel=0,low", 192, (6 * GIB, 192), None),
+        # It did not fit below 4 GiB; of several the last one counts.
+        ("crashkernel=64M crashkernel=0x300M", 768 + 256, (6 * GIB, 768), 256),
+        # Not in a form that says its size.
+        ("crashkernel=2G-:192M crashkernel=1G-2G:64M,2G-:192M", 192, (2 * GIB, 192), None),
+        (
+            "crashkernel=192M@64M crashkernel=12Q,low crashkernel=" + 5000 * "9",
+            192,
+            (2 * GIB, 192),
+            None,
+        ),
+    ],
+)
+def test_of_two_crash_regions_whose_places_nobody_tells_both_are_assumed(
+    line: str, told: int, image: tuple[int, int], low: int | None
+) -> None:
+    """`image`: below what it lies, and its MiB."""
+    files = as_nobody() | {
+        "/proc/cmdline": f"root=/dev/vda1 {line}\n",
+        "/sys/kernel/kexec_crash_size": f"{told * MIB}\n",
+    }
+    machine, notes, toml = captured(files)
+    assert machine.crash_region is not None
+    end, size = image
+    assert machine.crash_region.size == size * MIB
+    assert end - 64 * MIB < machine.crash_region.end <= end
+    beside = [each.extent for each in machine.crash_memory]
+    assert [each.size for each in beside] == ([] if low is None else [low * MIB])
+    assert all(each.end <= 4 * GIB and not each.overlaps(machine.crash_region) for each in beside)
+    assert noted(notes, "assumed: the low part of the crash region") == bool(beside)
+    assert ("Crash kernel) and crash_cma_ranges" in toml) is False
+
+
 def test_a_crashkernel_that_nobody_places_is_said() -> None:
     files = as_nobody() | {"/sys/kernel/kexec_crash_size": ABSENT}
     machine, notes, _ = captured(files)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tightrope.errors import HostError
-from tightrope.host.capture import iomem, kexec, limits
+from tightrope.host.capture import crashkernel, iomem, kexec, limits
 from tightrope.host.capture.iomem import HIDDEN, has_ram
 from tightrope.host.capture.kernel import START_KERNEL_MAP
 from tightrope.host.capture.origins import AS_ROOT, Origins
@@ -36,8 +36,6 @@ MIB, GIB = 1 << 20, 1 << 30
 LARGE = 2 * MIB
 TEXT = Extent.sized(START_KERNEL_MAP + 16 * MIB, 48 * MIB)
 """Where a kernel without KASLR is mapped (CONFIG_PHYSICAL_START), and 48 MiB of it."""
-CRASH_ALIGNMENT = 16 * MIB
-"""CRASH_ALIGN of arch/x86; the region is the highest that fits below 4 GiB."""
 NO_RAM = "memory that the old kernel does not use"
 
 
@@ -156,12 +154,14 @@ def crash_memory(
     size = kexec.decimal(said.kexec("crash_size"))
     if not said.iomem and size:
         size = align_up(size, PAGE_SIZE)
-        free = subtract(ram, [own, Extent(4 * GIB, 1 << 52)])
-        place = highest(free, size, CRASH_ALIGNMENT)
-        if place is not None:
-            found = [place]
-            what = f"the crash region of {size:#x} bytes lies at {place.start:#x}"
-            origins.assumed("crash_region", what, AS_ROOT)
+        line = said.word("/proc/cmdline")
+        found = crashkernel.regions(line, size, subtract(ram, [own]))
+        for name, each in zip(("crash_region", "crash_memory"), reversed(found), strict=False):
+            part = (
+                "the low part of the crash region" if name == "crash_memory" else "the crash region"
+            )
+            what = f"{part}, {each.size:#x} bytes, lies at {each.start:#x}"
+            origins.assumed(name, what, AS_ROOT)
     elif not said.iomem and "crashkernel=" in said.word("/proc/cmdline"):
         origins.note("crashkernel= is on the command line; no file tells its place or size")
     elif found:
@@ -170,10 +170,12 @@ def crash_memory(
         return None, ()
     *low, region = found
     also = [(each, "the low part of the crash region") for each in low]
+    read = bool(also) and bool(said.iomem)
     for extent in kexec.cma_ranges(said.kexec("crash_cma_ranges")):
         if covered(extent, ram) and not any(extent.overlaps(each) for each in (*found, own)):
             also.append((extent, "CMA memory of the crash kernel"))
-    if also:
+            read = True
+    if read:
         origins.read("crash_memory", "/proc/iomem (Crash kernel) and crash_cma_ranges")
     return (
         PlaceTable(start=region.start, size=region.size),
@@ -264,13 +266,4 @@ def lowest(extents: Sequence[Extent], size: int, low: int) -> Extent | None:
         place = Extent.sized(align_up(max(extent.start, low), LARGE), size)
         if extent.covers(place):
             return place
-    return None
-
-
-def highest(extents: Sequence[Extent], size: int, alignment: int) -> Extent | None:
-    """The last `size` bytes above the first MiB, aligned."""
-    for extent in reversed(extents):
-        start = align_down(max(extent.end - size, 0), alignment)
-        if start >= MIB and extent.covers(Extent.sized(start, size)):
-            return Extent.sized(start, size)
     return None
