@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from dataclasses import replace
 from typing import Any
 
@@ -40,14 +41,20 @@ def bytes_at(world: World, extent: Extent) -> bytes:
 
 
 def notes_of(old: Host) -> list[dict[str, Any]]:
-    """The notes as an ELF reader sees them in a core that holds them one after the other."""
+    """The notes as an ELF reader sees them, of each place those before one without a name.
+
+    So does Linux, fs/proc/vmcore.c, update_note_header_size_elf64: zeros fill each place up, and behind them a
+    described kernel may have more.
+    """
     world = world_of(old)
-    data = b"".join(bytes_at(world, note.extent) for note in old.crash_notes)
     bits = 32 if old.paging in LEGACY else 64
-    elf: Any = ELFFile(io.BytesIO(elf_core([], data, bits=bits)))
-    (segment,) = elf.iter_segments("PT_NOTE")
-    # Zeros fill each note's room up: a reader sees notes without a name there.
-    return [note for note in segment.iter_notes() if note["n_name"]]
+    found: list[dict[str, Any]] = []
+    for place in old.crash_notes:
+        data = bytes_at(world, place.extent)
+        elf: Any = ELFFile(io.BytesIO(elf_core([], data, bits=bits)))
+        (segment,) = elf.iter_segments("PT_NOTE")
+        found += itertools.takewhile(lambda note: note["n_name"], segment.iter_notes())
+    return found
 
 
 def lines_of(old: Host) -> dict[str, str]:

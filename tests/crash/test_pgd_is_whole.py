@@ -20,6 +20,7 @@ import pytest
 
 from tests.crash.hosts import LEGACY, example, small_kernel
 from tests.crash.reader import command_line, core_header
+from tests.kdump import narrow_makedumpfile
 from tests.makers.designs import DESIGNS, IN_PLACE, TWO_TABLES
 from tests.makers.hosts import MIB, PAGE
 from tests.vmcore.kdumps import makedumpfile
@@ -327,13 +328,33 @@ def test_makedumpfile_and_drgn_take_the_dump_of_a_described_kernel(
             program.read(host.direct_map.virt - PAGE, 8)
 
 
+@pytest.mark.parametrize("paging", LEGACY)
+def test_makedumpfile_of_32_bits_takes_the_dump_of_a_described_kernel_of_32_bits(
+    paging: Paging, tmp_path: Path
+) -> None:
+    tool = narrow_makedumpfile.unpacked(tmp_path)
+    verdict, core = sound(paging), tmp_path / "core"
+    dump(verdict, core)
+    whole = vmcore.read(str(core))
+    for level in ("0", "31"):
+        makedumpfile(core, "-l", "-d", level, out=tmp_path / level, tool=tool)
+        assert vmcore.pgd(vmcore.read(str(tmp_path / level))).whole
+    filtered = vmcore.read(str(tmp_path / "31"))
+    for row in whole.held.extents:
+        for start, part in written(verdict.run.memory, row):
+            assert filtered.page(start) in (bytes(part[:PAGE]), None)
+            assert filtered.page(start) or not any(part[:PAGE])
+    assert (tmp_path / "31").stat().st_size < core.stat().st_size // 10
+
+
 def test_a_note_without_room_for_it_says_nothing_of_mem_map() -> None:
     old = host_of(Paging.X86_64)
     notes = tuple(
         replace(each, extent=Extent.sized(each.extent.start, min(each.extent.size, 0x300)))
         for each in old.crash_notes
     )
-    for host, there in ((replace(old, crash_notes=notes), False), (old, True)):
+    narrow = host_of(Paging.PAE)
+    for host, there in ((replace(old, crash_notes=notes), False), (old, True), (narrow, True)):
         said = b"".join(
             each.data for each in walk(host).handover.world.pieces if each.role is PieceRole.NOTE
         )

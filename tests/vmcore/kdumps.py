@@ -16,7 +16,7 @@ import shutil
 import struct
 import subprocess
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import drgn
@@ -200,12 +200,14 @@ def told_core(dead: Crashed) -> bytes:
     return elf_core([Load(BASE, dead.memory, text)], notes)
 
 
-def makedumpfile(core: Path, *words: str, out: Path) -> list[Path]:
+def makedumpfile(
+    core: Path, *words: str, out: Path, tool: Sequence[str] = ("makedumpfile",)
+) -> list[Path]:
     """What makedumpfile makes of a core: one file; three with --split; what it pipes with -F."""
-    if shutil.which("makedumpfile") is None:
+    if tool == ("makedumpfile",) and shutil.which("makedumpfile") is None:
         lacking("no makedumpfile here: run scripts/system-packages")
     files = [out.with_name(f"{out.name}.{n}") for n in range(3)] if "--split" in words else [out]
-    line = ["makedumpfile", *words, str(core), *([] if "-F" in words else map(str, files))]
+    line = [*tool, *words, str(core), *([] if "-F" in words else map(str, files))]
     done = subprocess.run(line, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr[-500:]
     if "-F" in words:

@@ -138,7 +138,7 @@ def judge(
     if behind and not filtered:
         reached = Reached.ROOT
         # Not for want of memory, which is told above: its old kernel is a described one, and one
-        # of 32 bits, or whose tables are far from its text, has no `struct page`.
+        # whose tables are far from its text has no `struct page`.
         why = "it ran makedumpfile on its root; that finds no pages to filter by in a described memory"
         return told(Outcome.HOLDS, None, f"{why}, and what it takes was not seen", _MAKEDUMPFILE)
     if reached is Reached.SAVED:
