@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
@@ -74,6 +74,7 @@ class Shape:
     """Seconds that `kdump check` waits, where it is not to wait as long as it does."""
     mebibytes: int = 768
     crashkernel: str = "192M"
+    """Empty: the machine boots without crashkernel=."""
     cpu: str = "max,la57=off"
     initrd: bool = True
     words: str = CRASH_WORDS
@@ -112,6 +113,8 @@ SHAPES = (
         name="CMA, NMI", runs="cloud-amd64-7.3", mebibytes=1024,
         crashkernel="80M crashkernel=112M,cma", by_file=True, crash=Crash.NMI,
     ),
+    Shape(name="6.12", runs="amd64-6.12"),
+    Shape(name="no region", crashkernel=""),
     Shape(name="hung", words=f"{CRASH_WORDS} rdinit=/bin/cat", limit=60),
 )  # fmt: skip
 NAMED = {each.name: each for each in SHAPES}
@@ -129,6 +132,8 @@ class Happened:
     """What `tightrope pgd` says of it."""
     differ: list[str] = field(default_factory=list)
     """What `pgd --plan` says that the dump has otherwise than the host file."""
+    refused: list[str] = field(default_factory=list)
+    """What the loaders said there where they refused to load it."""
     said: list[str] = field(default_factory=list)
     """The last lines of the console."""
     console: list[str] = field(default_factory=list, repr=False)
@@ -176,7 +181,7 @@ def crashing(
         split=shape.mebibytes > 3072,
         kernel=shape.dies.read_bytes(),
         initrd=initramfs,
-        command_line=f"{WORDS} crashkernel={shape.crashkernel}",
+        command_line=f"{WORDS} crashkernel={shape.crashkernel}" if shape.crashkernel else WORDS,
         cpu=shape.cpu,
         drive=disk.descriptor,
     )
@@ -195,24 +200,37 @@ def described(guest: Guest, shape: Shape) -> str:
     return narrow_host(text) if shape.architecture == "i386" else text
 
 
-def loaded(guest: Guest, shape: Shape) -> None:
-    """Load what kdump-config would.  Raises AssertionError where the guest refuses it."""
+def loaded(guest: Guest, shape: Shape) -> list[str]:
+    """Load what kdump-config would.  Raises AssertionError where the guest refuses it.
+
+    Without crashkernel= it is the other way round: the last lines of kexec and of `tightrope load`, which have
+    to refuse it.
+    """
     bits = 32 if shape.architecture == "i386" else 64
     run = jumps.RUN_NARROW_KEXEC if bits == 32 else jumps.RUN_KEXEC
     initrd = "--initrd=initrd" if shape.initrd else ""
     how = "-p -s" if shape.by_file else "-p"
     status, lines = guest.do(f"{run} {how} --command-line='{shape.words}' {initrd} vmlinuz")
-    if status:
+    if bool(status) is bool(shape.crashkernel):
         raise AssertionError(f"kexec -p: {status} {lines[-5:]}")
+    refused = lines[-1:] if status else []
+    if status:
+        status, lines = guest.do(f"tightrope load vmlinuz --crash --append '{shape.words}' 2>&1")
+        if not status:
+            raise AssertionError(f"tightrope load: {lines[-5:]}")
+        refused += lines[-1:]
     guest.do(
         'cd /; ls -A1 | grep -vxE "bin|dev|proc|sys" | xargs rm -rf'
     )  # makedumpfile need not pack them
+    return refused
 
 
-def crashed(guest: Guest, disk: Disk, old: str, shape: Shape) -> Happened:
+def crashed(
+    guest: Guest, disk: Disk, old: str, shape: Shape, refused: Sequence[str] = ()
+) -> Happened:
     """Crash it, and look what is on its disk once it has restarted, or nothing more comes.
 
-    `old` is its host file.
+    `old` is its host file; `refused` what `loaded` gave.
     """
     started = time.monotonic()
     console = ended(guest, shape)
@@ -223,6 +241,7 @@ def crashed(guest: Guest, disk: Disk, old: str, shape: Shape) -> Happened:
             _copied(disk.descriptor, out.fileno())
         return Happened(
             **_on_disk(image, Path(folder) / "dump", old),
+            refused=list(refused),
             said=console[-12:],
             console=console,
             seconds=round(seconds, 1),

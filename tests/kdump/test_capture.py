@@ -28,7 +28,7 @@ from tightrope.errors import CoreError, MissingPart, PerformError
 from tightrope.kdump import filtering, saving
 from tightrope.kdump.capture import Wanted, capture
 from tightrope.kdump.core import Vmcore
-from tightrope.kdump.ring import Ring
+from tightrope.kdump.ring import Digest, Ring
 
 PANIC = "Kernel panic - not syncing: sysrq triggered crash"
 
@@ -212,6 +212,57 @@ def test_what_is_there_is_replaced_only_when_asked(
     assert (tmp_path / "vmcore").read_bytes() == core.read_bytes()
 
 
+@pytest.mark.parametrize("way", [(), ("--compress", "zlib"), ("--filter", "0")])
+def test_without_a_digest_the_same_bytes_are_saved_and_none_of_an_older_dump_is_left(
+    core: Path, way: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, source = tmp_path / "out", core
+    if "--filter" in way:  # makedumpfile asks for more than a log
+        source = tmp_path / "core"
+        source.write_bytes(told_core(told("x86_64")))
+    words = ["kdump", "capture", str(source), "-o", str(folder), *way]
+    assert main([*words, "--json"]) == 0
+    first = json.loads(capsys.readouterr().out)
+    kept = (folder / "vmcore").read_bytes()
+    assert (folder / "vmcore.sha256").read_text() == f"{first['sha256']}  vmcore\n"
+    assert first["sha256"] == hashlib.sha256(kept).hexdigest()
+    assert main([*words, "--json", "--force", "--digest", "none"]) == 0
+    assert json.loads(capsys.readouterr().out)["sha256"] is None
+    assert not (folder / "vmcore.sha256").exists()
+    again = (folder / "vmcore").read_bytes()
+    if way:  # the header has the time
+        assert abs(len(again) - len(kept)) < 4096
+    else:
+        assert again == kept
+    assert main([*words, "--force", "--digest", "none"]) == 0
+    assert "sha256   not computed, as asked" in capsys.readouterr().out
+
+
+def test_a_part_is_gone_on_with_without_a_digest_and_not_read_again(
+    core: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    plain = saving._read
+
+    def seen(descriptor: int, buffer: memoryview, at: int, end: int) -> int:
+        read.append(at)
+        return plain(descriptor, buffer, at, end)
+
+    monkeypatch.setattr(saving, "_read", seen)
+    vm = Vmcore(str(core))
+    who = {"core": saving.identity(vm), "saved": 13 * MIB}
+    vm.close()
+    for asked, again in ((Digest.NONE, False), (Digest.SHA256, True)):
+        folder = tmp_path / asked
+        folder.mkdir()
+        (folder / "vmcore.part").write_bytes(core.read_bytes()[: 13 * MIB])
+        (folder / "vmcore.part.json").write_text(json.dumps(who))
+        read.clear()
+        done = capture(Wanted(vmcore=str(core), folder=str(folder), digest=asked))
+        assert (done.copied.resumed, bool(read)) == (13 * MIB, again)
+        assert (folder / "vmcore").read_bytes() == core.read_bytes()
+
+
 def test_a_python_alone_is_enough_in_64_mib_more(core: Path, tmp_path: Path) -> None:
     """No numpy, nor anything else that is installed; as an initramfs has it."""
     source = Path(vmcore.__file__).parents[2]
@@ -307,15 +358,16 @@ def test_any_bytes_are_a_core_or_a_core_error(data: bytes, changes: list[tuple[i
 SMALL = elf_core([Load(BASE, bytes(8192))], vmcoreinfo({"OSRELEASE": "6"}))
 
 
-@given(st.lists(st.binary(min_size=1, max_size=3 * 4096), max_size=9))
+@given(st.lists(st.binary(min_size=1, max_size=3 * 4096), max_size=9), st.sampled_from(Digest))
 @settings(max_examples=30)
-def test_what_goes_round_is_digested_in_its_order(pieces: list[bytes]) -> None:
-    ring = Ring(3 * 4096)
+def test_what_goes_round_is_digested_in_its_order(pieces: list[bytes], asked: Digest) -> None:
+    ring = Ring(3 * 4096, asked)
+    whole = hashlib.sha256(b"".join(pieces)).hexdigest()
     try:
         for each in pieces:
             buffer = ring.free()
             buffer[: len(each)] = each
             ring.digest(buffer, len(each))
-        assert ring.end() == hashlib.sha256(b"".join(pieces)).hexdigest()
+        assert ring.end() == (whole if asked is Digest.SHA256 else None)
     finally:
         ring.close()

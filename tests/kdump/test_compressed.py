@@ -44,8 +44,9 @@ def core(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return path
 
 
-def saved(core: Path, folder: Path, how: Packing, **more: bool) -> Path:
-    return capture(Wanted(vmcore=str(core), folder=str(folder), packing=how, **more)).copied.path
+def saved(core: Path, folder: Path, how: Packing, force: bool = False) -> Path:
+    wanted = Wanted(vmcore=str(core), folder=str(folder), packing=how, force=force)
+    return capture(wanted).copied.path
 
 
 @pytest.mark.parametrize("how", Packing)

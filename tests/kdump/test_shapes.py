@@ -59,6 +59,10 @@ def test_every_recorded_crash_is_what_was_said_and_the_docs_have_the_table() -> 
         (("falls", "memory"), {"saved": "/var/crash/1/dump", "pgd": "whole"}, False),
         (("falls", "root"), {"saved": "", "console": [], "said": ["reboot: Restarting"]}, False),
         ((None, "time"), {"saved": "/var/crash/1/dump", "pgd": "whole"}, False),
+        (("refused", None), {"saved": "", "refused": ["no region"]}, True),
+        (("refused", None), {"saved": "/var/crash/1/dump", "pgd": "whole"}, False),
+        (("refused", None), {"saved": "", "console": ["Out of memory: Killed process 1"]}, False),
+        (("holds", None), {"saved": "", "refused": ["no region"]}, False),
         (("unknown", "time"), {"saved": "/var/crash/1/dump", "pgd": "whole"}, False),
         (("unknown", "time"), {"saved": "", "said": ["[ 2.0] Run /bin/cat as init process"]}, True),
         (

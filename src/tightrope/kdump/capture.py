@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from tightrope.errors import BadInput, CoreError, MissingPart, PerformError, TightropeError
 from tightrope.kdump.core import Vmcore
+from tightrope.kdump.ring import Digest
 from tightrope.kdump.saving import Copied, Progress, copy, sync_folder, told
 from tightrope.printk import PANIC, NoLog, lines, log
 from tightrope.vmcore.dead import memory_of
@@ -40,6 +41,7 @@ class Wanted:
     level: int | None = None
     packing: Packing | None = None
     """What pages are packed with, None: they are as they are.  Without a `level`."""
+    digest: Digest = Digest.SHA256
     anyway: bool = False
     """Begin also where the disk has less room than the dump has bytes: zeros take none."""
     force: bool = False
@@ -95,7 +97,7 @@ def capture(
             copied = save()
     finally:
         core.close()
-    _beside(folder / f"{NAME}.sha256", f"{copied.sha256}  {NAME}\n")
+    _digest(folder / f"{NAME}.sha256", copied.sha256)
     whole, verdict = _verdict(copied.path)
     return Captured(
         copied=copied,
@@ -118,15 +120,15 @@ def _way(core: Vmcore, folder: Path, wanted: Wanted, progress: Progress) -> Call
         from tightrope.kdump import filtering
 
         filtering.check(core)
-        return partial(filtering.filtered, core, final, wanted.level)
+        return partial(filtering.filtered, core, final, wanted.level, wanted.digest)
     if wanted.packing is not None:
         from tightrope.kdump.compressed import packed, packer
 
         packer(wanted.packing)
         _room(core, folder, wanted)
-        return partial(packed, core, final, wanted.packing, progress)
+        return partial(packed, core, final, wanted.packing, progress, wanted.digest)
     _room(core, folder, wanted)
-    return partial(copy, core, final, progress)
+    return partial(copy, core, final, progress, wanted.digest)
 
 
 def _room(core: Vmcore, folder: Path, wanted: Wanted) -> None:
@@ -157,6 +159,15 @@ def _log(core: Vmcore, folder: Path) -> tuple[Path | None, int, str, str | None]
     why = (each for each in reversed(records) if each.text.startswith(PANIC))
     panic = next((line for each in why for line in lines(each)), None)
     return path, len(said), "", panic
+
+
+def _digest(path: Path, sha256: str | None) -> None:
+    """The digest beside the dump; without one, none of a dump that was there before."""
+    if sha256 is not None:
+        _beside(path, f"{sha256}  {NAME}\n")
+        return
+    with told(path):
+        path.unlink(missing_ok=True)
 
 
 def _beside(path: Path, text: str) -> None:

@@ -31,7 +31,7 @@ from pathlib import Path
 from tightrope.errors import CoreError, MissingPart
 from tightrope.kdump import saving
 from tightrope.kdump.core import Vmcore
-from tightrope.kdump.ring import Ring
+from tightrope.kdump.ring import Digest, Ring
 from tightrope.kdump.saving import Copied, Progress, told
 from tightrope.memory import PAGE_SIZE, Extent
 from tightrope.model.notes import EM_X86_64
@@ -100,7 +100,9 @@ def packer(how: Packing) -> Pack:
     return zstandard.ZstdCompressor(level=level).compress
 
 
-def packed(core: Vmcore, final: Path, how: Packing, progress: Progress) -> Copied:
+def packed(
+    core: Vmcore, final: Path, how: Packing, progress: Progress, asked: Digest = Digest.SHA256
+) -> Copied:
     """Save all of a core, packed, as `final`.  Raises CoreError, PerformError, MissingPart."""
     pack = packer(how)
     layout = _laid_out(core)
@@ -115,9 +117,11 @@ def packed(core: Vmcore, final: Path, how: Packing, progress: Progress) -> Copie
             os.ftruncate(part.out, end)
         writer = _Writer(core, part, layout, pack, FLAGS[how])
         end = writer.write(pages, end, progress)
-        with closing(Ring(saving.CHUNK)) as ring:
-            saving.digest(part.out, end, ring)
-            hexadecimal = ring.end()
+        hexadecimal = None
+        if asked is not Digest.NONE:
+            with closing(Ring(saving.CHUNK, asked)) as ring:
+                saving.digest(part.out, end, ring)
+                hexadecimal = ring.end()
         part.finish()
     finally:
         part.close()

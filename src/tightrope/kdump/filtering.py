@@ -18,6 +18,7 @@ from pathlib import Path
 
 from tightrope.errors import MissingPart, PerformError
 from tightrope.kdump.core import Vmcore
+from tightrope.kdump.ring import Digest
 from tightrope.kdump.saving import CHUNK, Copied, sync_folder, told
 
 XEN = (
@@ -36,7 +37,7 @@ def check(core: Vmcore) -> str:
     return path
 
 
-def filtered(core: Vmcore, final: Path, level: int) -> Copied:
+def filtered(core: Vmcore, final: Path, level: int, asked: Digest = Digest.SHA256) -> Copied:
     """Save what a dump level leaves of a core.  Raises PerformError, MissingPart."""
     tool, part = check(core), final.with_name(f"{final.name}.part")
     with told(part):
@@ -54,12 +55,13 @@ def filtered(core: Vmcore, final: Path, level: int) -> Copied:
         ]
         last = next((each for each in said if "makedumpfile Failed" not in each), "no reason")
         raise PerformError(f"makedumpfile ended with {done.returncode}: {last}")
-    digest = hashlib.sha256()
+    digest = None if asked is Digest.NONE else hashlib.sha256()
     with told(part), open(part, "rb") as saved:
-        while data := saved.read(CHUNK):
+        while digest is not None and (data := saved.read(CHUNK)):
             digest.update(data)
         os.fsync(saved.fileno())
         size = os.fstat(saved.fileno()).st_size
         os.rename(part, final)
         sync_folder(final.parent)
-    return Copied(path=final, size=size, sha256=digest.hexdigest(), resumed=0)
+    hexadecimal = None if digest is None else digest.hexdigest()
+    return Copied(path=final, size=size, sha256=hexadecimal, resumed=0)

@@ -26,7 +26,7 @@ from pathlib import Path
 
 from tightrope.errors import CoreError, PerformError
 from tightrope.kdump.core import Vmcore
-from tightrope.kdump.ring import Ring
+from tightrope.kdump.ring import Digest, Ring
 
 CHUNK = 4 << 20
 """Bytes that are read at once; a ring of them is in memory."""
@@ -48,7 +48,8 @@ class Copied:
 
     path: Path
     size: int
-    sha256: str
+    sha256: str | None
+    """None where no digest is asked for."""
     resumed: int
 
 
@@ -101,7 +102,7 @@ class Part:
         os.close(self.out)
 
 
-def copy(core: Vmcore, final: Path, progress: Progress) -> Copied:
+def copy(core: Vmcore, final: Path, progress: Progress, asked: Digest = Digest.SHA256) -> Copied:
     """Save all of a core as `final`.  Raises CoreError for the core, PerformError for the disk."""
     part = Part(final, identity(core))
     try:
@@ -110,8 +111,9 @@ def copy(core: Vmcore, final: Path, progress: Progress) -> Copied:
         with told(final):
             # The tail may be a hole that was never made: the file is as long as its last block.
             os.ftruncate(part.out, done)
-        with closing(Ring(CHUNK)) as ring:
-            digest(part.out, done, ring)
+        with closing(Ring(CHUNK, asked)) as ring:
+            if asked is not Digest.NONE:
+                digest(part.out, done, ring)
             _copy(core, part, done, ring, progress)
             hexadecimal = ring.end()
         part.finish()

@@ -35,7 +35,7 @@ def _rows(done: Captured) -> Iterator[tuple[str, str]]:
     yield "dump", f"{done.copied.path}: {size}, in {done.seconds:.1f} s"
     if done.copied.resumed:
         yield "", f"{words.size(done.copied.resumed)} of it were there from an earlier try"
-    yield "sha256", done.copied.sha256
+    yield "sha256", done.copied.sha256 or "not computed, as asked"
     if done.log is None:
         yield "log", f"none: {done.no_log}"
     else:
@@ -53,7 +53,7 @@ class CapturedFacts(TypedDict):
     taken: int
     resumed: int
     seconds: float
-    sha256: str
+    sha256: str | None
     log: str | None
     log_lines: int
     no_log: str

@@ -38,6 +38,13 @@ def wanted(parser: ArgumentParser) -> None:
         help="through makedumpfile, at this dump level (31: all that can go), by lzo",
     )
     parser.add_argument(
+        "--digest",
+        metavar="HOW",
+        choices=("sha256", "none"),
+        default="sha256",
+        help="of what is saved (sha256, none; default: %(default)s); none is faster with a single CPU",
+    )
+    parser.add_argument(
         "--anyway",
         action="store_true",
         help="begin also with less room than it may take: pages of zeros take none",
@@ -61,6 +68,7 @@ def wanted(parser: ArgumentParser) -> None:
 def capture(options: Namespace) -> int:
     from tightrope.cli import signals
     from tightrope.kdump.capture import Wanted, capture
+    from tightrope.kdump.ring import Digest
 
     packing = None
     if options.compress is not None:
@@ -72,6 +80,7 @@ def capture(options: Namespace) -> int:
         folder=options.output,
         level=options.filter,
         packing=packing,
+        digest=Digest(options.digest),
         anyway=options.anyway,
         force=options.force,
     )
