@@ -16,6 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from tightrope.host.capture.limits import SIZE, memparse
 from tightrope.memory import Extent, align_down, subtract
 
 ALIGNMENT = 16 << 20
@@ -23,10 +24,7 @@ ALIGNMENT = 16 << 20
 LOW = 256 << 20
 """DEFAULT_CRASH_KERNEL_LOW_SIZE of arch/x86, where swiotlb= is not larger."""
 _BELOW, _LOWEST = 4 << 30, 1 << 20
-_WORD = re.compile(
-    r"crashkernel=(0x[0-9a-f]{1,12}|[0-9]{1,15})([kmgt]?)(,high|,low|)", re.IGNORECASE
-)
-_UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}
+_WORD = re.compile(rf"crashkernel={SIZE}(,high|,low|)")
 
 
 def regions(command_line: str, told: int, free: Sequence[Extent]) -> list[Extent]:
@@ -50,10 +48,7 @@ def _asked(command_line: str) -> dict[str, int]:
     found = {}
     for word in command_line.split():
         if parts := _WORD.fullmatch(word):
-            number, unit, kind = parts.groups()
-            found[kind.lower()] = (
-                int(number, 0 if number[:2] in ("0x", "0X") else 10) << _UNITS[unit.lower()]
-            )
+            found[parts[3]] = memparse(parts[1], parts[2])
     return found
 
 

@@ -12,13 +12,13 @@ from collections.abc import Sequence
 
 from tightrope.memory import TOP, Extent, subtract, union
 
-_SIZE = r"(0[xX][0-9a-fA-F]{1,16}|\d{1,19})([kKmMgGtTpPeE]?)"
+SIZE = r"(0[xX][0-9a-fA-F]{1,16}|\d{1,19})([kKmMgGtTpPeE]?)"
 _UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40, "p": 50, "e": 60}
-_PLACE = re.compile(rf"{_SIZE}(?:([@#$!%]){_SIZE})?")
+_PLACE = re.compile(rf"{SIZE}(?:([@#$!%]){SIZE})?")
 _CONVERTED_TO_RAM = re.compile(r"\+0*1$|\+0[xX]0*1$")
 
 
-def _size(digits: str, unit: str) -> int:
+def memparse(digits: str, unit: str) -> int:
     """memparse() (lib/cmdline.c): hexadecimal, octal or decimal."""
     base = 16 if digits[:2] in ("0x", "0X") else 8 if digits.startswith("0") else 10
     try:
@@ -46,12 +46,12 @@ def _one(left: Sequence[Extent], value: str, *, whole: bool) -> tuple[Extent, ..
     if value.startswith("exactmap") and not whole:
         return ()
     found = _PLACE.match(value)
-    if not found or not (size := _size(found[1], found[2])):
+    if not found or not (size := memparse(found[1], found[2])):
         return tuple(left)
     sign = found[3]
     if whole or not sign:
         return subtract(left, [Extent(min(size, TOP), TOP)])
-    start = _size(found[4], found[5])
+    start = memparse(found[4], found[5])
     place = Extent(min(start, TOP), min(start + size, TOP))
     if sign == "@" or (sign == "%" and _CONVERTED_TO_RAM.search(value)):
         return union([*left, place])
