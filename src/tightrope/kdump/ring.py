@@ -26,8 +26,8 @@ BUFFERS = 3
 class Digest(StrEnum):
     """What is computed of a saved file; the value is what a user says.
 
-    SHA-256 takes 0.62 s of an EPYC for each GiB, by its instructions for that; SHA-1 0.57 s, BLAKE2b 1.1 s, MD5 1.4 s
-    (hashlib of Python 3.11).  Each Linux has sha256sum.
+    SHA-256 takes 0.62 s of an EPYC for each GiB, by its instructions for that; SHA-1 0.57 s,
+    BLAKE2b 1.1 s, MD5 1.4 s (hashlib of Python 3.11).  Each Linux has sha256sum.
     """
 
     SHA256 = "sha256"

@@ -8,12 +8,12 @@
 A page whose struct page is zeros is nobody's in particular: what is left out of such a dump is
 pages of zeros alone.  A real kernel's mem_map is in sections; this one is flat.
 
-Source: makedumpfile 1.7.2, seen with its builds of 64 and 32 bits, each of which reads kernels of its own: get_mem_map,
-setup_page_is_buddy, vtop4_x86_64, vaddr_to_paddr_x86; struct page and enum pageflags of Linux 6.1;
-PAGE_BUDDY_MAPCOUNT_VALUE is ~PG_buddy, include/linux/page-flags.h.
+Source: makedumpfile 1.7.2, seen with its builds of 64 and 32 bits, each of which reads kernels of
+its own: get_mem_map, setup_page_is_buddy, vtop4_x86_64, vaddr_to_paddr_x86; struct page and enum
+pageflags of Linux 6.1; PAGE_BUDDY_MAPCOUNT_VALUE is ~PG_buddy, include/linux/page-flags.h.
 
-Rules: nothing is said where there is no memory for it that the direct map reaches, nor of a 64-bit kernel's pgd that
-is not in its image.
+Rules: nothing is said where there is no memory for it that the direct map reaches, nor of a 64-bit
+kernel's pgd that is not in its image.
 """
 
 from __future__ import annotations

@@ -3,10 +3,10 @@
     crashkernel=192M,high crashkernel=72M,low     264 MiB in kexec_crash_size
         -> 192 MiB at the top of RAM, 72 MiB below 4 GiB
 
-Sources: kernel/crash_reserve.c, parse_crashkernel and reserve_crashkernel_generic: SIZE without a suffix comes
-before SIZE,high; without a place below 4 GiB it falls back to one above; an image above 4 GiB has a low region beside
-it, of 256 MiB where nobody says otherwise.  crash_get_memory_size: 6.12 counts the low region as well, 6.1 the
-image's alone.
+Sources: kernel/crash_reserve.c, parse_crashkernel and reserve_crashkernel_generic: SIZE without a
+suffix comes before SIZE,high; without a place below 4 GiB it falls back to one above; an image
+above 4 GiB has a low region beside it, of 256 MiB where nobody says otherwise.
+crash_get_memory_size: 6.12 counts the low region as well, 6.1 the image's alone.
 
 Rules: what is not on the command line in this form is one region, as large as is told.
 """
