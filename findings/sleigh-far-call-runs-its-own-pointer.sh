@@ -7,7 +7,8 @@
 # with REX.W); RETF of 32 bits (CB) pops two words of four bytes.
 # Seen with pypcode 3.3.3 (the p-code) and icicle-emu 0.0.11, which runs it: the call goes to RAX itself, with REX.W and
 # without, and pushes its return address; the jump reads RIP and never CS.  CB is right in icicle-emu; in pypcode it
-# moves the stack by 8 for EIP and by 4 for CS.  Unicorn 2.1.4 does all as the manual has them.
+# moves the stack by 8 for EIP and by 4 for CS.  Unicorn 2.1.4 does all as the manual has them.  The p-code is the same
+# with pypcode 4.1.0, which wants a newer CPython (2026-11-30).
 #
 # What it costs: far transfers are how a purgatory and a kernel's first code change CS.  Run or lifted with this, such
 # code goes on in the bytes of its own pointer, or with the CS from before: what is said of the code behind it is of

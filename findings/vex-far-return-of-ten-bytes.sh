@@ -6,7 +6,7 @@
 # Seen with pyvex 9.2.213: WRMSR, INVLPG, LGDT, LTR, CLAC and far jumps are NoDecode, as guessed.  48 CB (LRETQ) loads RIP
 # with 8 bytes and CS with the next two, and RSP is moved by 10, where a processor pops two words of 8 (SDM volume 2, RET);
 # CB, the one of 32 bits, is the same.  0F 22 D8 puts the low 32 bits of RAX into CR3, 0F 20 D8 those of CR3 into RAX.
-# 0F 01 F8 is one instruction without a statement.
+# 0F 01 F8 is one instruction without a statement.  The same with pyvex 10.0.5, which wants CPython 3.12 (2026-11-30).
 #
 # What it costs: behind the `push $cs; push; lretq` that a kernel and a purgatory change CS with, the stack is off by six;
 # tables above 4 GiB never get into CR3; per-CPU data is read at the user's GS.  The path goes on, without an error.
