@@ -60,6 +60,12 @@ def test_the_flags_are_named_as_the_manual_names_them() -> None:
     assert {name: 1 << number for name, number in table(RFLAGS).items()} == cpu.RFLAGS_NAMES
 
 
+def test_the_flags_that_are_always_0_are_the_manuals() -> None:
+    """SDM volume 1, figure 3-8."""
+    always_0 = (3, 5, 15, *range(22, 64))
+    assert sum(1 << number for number in always_0) == cpu.RFLAGS_RESERVED
+
+
 def test_the_vectors_are_named_as_the_manual_names_them() -> None:
     assert {number: name for name, number in table(VECTORS).items()} == cpu.VECTORS
 
