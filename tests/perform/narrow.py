@@ -15,6 +15,7 @@ from types import ModuleType
 from tests.conftest import REPOSITORY, debian_kernel, lacking
 from tests.perform.dom0 import Guest
 from tests.qemu.disk import Disk
+from tests.qemu.pcs import QUIET
 from tightrope.machine.qemu.pc import Board
 
 ROOT = REPOSITORY / ".cache" / "kernels" / "python-i386"
@@ -92,6 +93,6 @@ class NarrowLinux(Guest):
             size=mebibytes * MIB,
             kernel=debian_kernel(flavour).read_bytes(),
             initrd=initramfs(files),
-            command_line=f"console=ttyS0 quiet panic=-1{reserve}",
+            command_line=f"{QUIET}{reserve}",
         )
         super().__init__(board, Disk(MIB))

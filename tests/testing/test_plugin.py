@@ -16,7 +16,7 @@ ONLY = ("-p", "no:tightrope", "-p", "tightrope.testing.plugin")
 """By its module's name, whether or not the environment was set up since it has an entry point."""
 SOUND = """
 def test_kexec(tightrope_kexec):
-    watched = tightrope_kexec({kernel!r}, limit=1200, walk=False)
+    watched = tightrope_kexec({kernel!r}, limit=1200, walk=False, append="cryptomgr.notests")
     assert "Linux version 7.3" in watched.heard.line
 """
 SABOTAGE = """
@@ -35,7 +35,7 @@ def arrive(guest, **options):
 
 def test_broken(tightrope_kexec, monkeypatch):
     monkeypatch.setattr(deed, "arrive", arrive)
-    tightrope_kexec({kernel!r}, limit=1200, walk=False)
+    tightrope_kexec({kernel!r}, limit=1200, walk=False, append="cryptomgr.notests")
 """
 
 
