@@ -12,8 +12,8 @@ from tests.check.breaking_told import planned
 from tests.rehearse.runs import sound
 from tests.xen.runs import OLD_WAYS, Way, identifier, walk
 from tightrope.check import check
-from tightrope.check.told.boot_params import PLACES, SIZE, read
-from tightrope.check.told.memory import MOST, Garbled
+from tightrope.check.told.boot_params import MOST_OF_A_NODE, PLACES, SIZE, read
+from tightrope.check.told.memory import Garbled
 from tightrope.memory import Extent, Machine, Phys
 from tightrope.model import Intent, SegmentRole, UnderXen
 from tightrope.sabotage.edits import with_tables
@@ -44,10 +44,11 @@ class Setup:
 
 
 def test_a_setup_data_node_of_the_most_bytes_is_read_and_a_larger_one_is_not() -> None:
-    [(at, kind, data)] = read(Setup(MOST), 0).nodes
-    assert (at, kind, len(data)) == (NODE, 1, MOST)
-    with pytest.raises(Garbled, match=f"{MOST + 1:#x} bytes"):
-        read(Setup(MOST + 1), 0)
+    most = MOST_OF_A_NODE
+    [(at, kind, data)] = read(Setup(most), 0).nodes
+    assert (at, kind, len(data)) == (NODE, 1, most)
+    with pytest.raises(Garbled, match=f"{most + 1:#x} bytes"):
+        read(Setup(most + 1), 0)
 
 
 @pytest.mark.parametrize(("size", "rows"), [(0, 0), (19, 0), (20, 1), (39, 1), (40, 2)])

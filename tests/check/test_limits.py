@@ -6,6 +6,8 @@ kernel-parameters.txt; that Debian's 6.1 takes each line so was seen in QEMU.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,7 +20,7 @@ from tightrope.check.told.limits import arguments, limited
 from tightrope.check.told.memory import Row, Told
 from tightrope.deeds.rehearse import rehearse
 from tightrope.machine.unicorn import Emulator
-from tightrope.memory import Extent, union
+from tightrope.memory import Extent, MemoryMap, Region, RegionKind, union
 from tightrope.model import Verdict
 from tightrope.plan import Request
 
@@ -169,14 +171,22 @@ def kexeced(machine: Emulator, line: str) -> Verdict:
         ("quiet", [], []),
         ("mem=1M", ["memory-room"], []),
         ("memmap=0", ["memory-room"], []),
-        ("memmap=exactmap memmap=10M@1G", [], ["memory-room"]),
+        ("memmap=exactmap memmap=640K@0K memmap=10M@1G", [], ["memory-room"]),
+        ("memmap=exactmap memmap=1023M@1M", ["memory-room"], []),
+        ("memmap=640K$0", ["memory-room"], []),
+        ("memmap=300K$0,312K$324K", ["memory-room"], []),
+        ("memmap=300K$0,312K$327K", ["memory-room"], []),
+        ("memmap=300K$0,312K$328K", [], []),
+        ("memmap=548K$92K", [], []),
+        ("memmap=548K$92K,64K$0", [], []),
+        ("memmap=548K$91K", ["memory-room"], []),
         ("mem=300M", [], []),
         ("mem=1G", [], []),
         ("memmap=64K$1G", [], []),
         ("memmap=512M!2G", [], []),
         ("memmap=exactmap memmap=640K@0K memmap=1023M@1M", [], []),
         ("memmap=1G@1024G", ["memory-limited"], []),
-        ("memmap=exactmap memmap=1G@1M memmap=1G@1024G", ["memory-limited"], []),
+        ("memmap=exactmap memmap=640K@0 memmap=1G@1M memmap=1G@1024G", ["memory-limited"], []),
     ],
 )
 def test_a_plain_kexec_is_held_to_what_its_line_leaves(
@@ -189,7 +199,8 @@ def test_a_plain_kexec_is_held_to_what_its_line_leaves(
 @pytest.mark.parametrize(
     ("line", "rules"),
     [
-        ("memmap=exactmap memmap=10M@1G", ["memory-limited", "crash-region-room"]),
+        ("memmap=exactmap memmap=10M@1G", ["memory-limited", "memory-room", "crash-region-room"]),
+        ("memmap=exactmap memmap=90M@816M", ["memory-room"]),
         ("memmap=10M@1G", ["memory-limited"]),
         ("memmap=exactmap memmap=640K@0K memmap=96M@816M", ["memory-limited"]),
         ("memmap=exactmap memmap=640K@0K", ["crash-region-room"]),
@@ -206,3 +217,23 @@ def test_a_crash_kernel_is_given_its_region_and_nothing_of_the_old_kernels(
     end."""
     got = walked(machine, dying(96), line=line)
     assert (said(got.findings), said(got.advice)) == (rules, [])
+
+
+@pytest.mark.parametrize(("sixty_four", "least"), [(True, 28), (False, 12)])
+@pytest.mark.parametrize("crash", [False, True])
+def test_a_machine_without_low_memory_is_none_for_a_linux_that_needs_its_trampoline(
+    machine: Emulator, sixty_four: bool, least: int, crash: bool
+) -> None:
+    """Whatever the map is: [64 KiB, 64 KiB + N) is all there is below 1 MiB."""
+    flags = 0b0111_1111 if sixty_four else 0
+    kernel = image_room.read(bzimage(init_size=32 * MIB, xloadflags=flags), "vmlinuz")
+    for low, rules in ((0, ["memory-room"]), (least - 4, ["memory-room"]), (least, [])):
+        text = host_room.example(crash=Extent(0x3300_0000, 0x4300_0000) if crash else None)
+        old = host_room.read(text, "the default host")
+        rows = [each for each in old.memory if each.extent.start >= MIB]
+        first = Extent.sized(64 << 10, low << 10)
+        more = [Region(extent=first, kind=RegionKind.RAM)] if low else []
+        old = replace(old, memory=MemoryMap((*more, *rows)))
+        got = rehearse(kernel, old, Request(crash=crash), machine=machine)
+        told = {"memory-room"} & {each.rule for each in got.findings}
+        assert sorted(told) == rules

@@ -69,15 +69,20 @@ def test_a_bit_that_no_cpu_has_is_not() -> None:
         read(registers={"cr4": 0x2_0037_06F0})
 
 
-def test_more_rows_than_boot_params_has_room_for() -> None:
+@pytest.mark.parametrize("count", [128, 129, 130, 149, 312, 3_500, 4_096])
+def test_more_rows_than_boot_params_has_room_for(count: int) -> None:
+    """The page has 128, and SETUP_E820_EXT all the others."""
     small = [
-        (0xA000_0000 + n * 0x1_0000, 0x1_0000, "reserved" if n % 2 == 0 else "ram")
-        for n in range(140)
+        (0xA000_0000 + n * 0x1000, 0x1000, "reserved" if n % 2 == 0 else "ram")
+        for n in range(count - 4)
     ]
     old = read(rows=[*ram((0, 0x9_FC00), (MIB, 0xA000_0000)), *RESERVED, *small])
-    assert len(old.memory.regions) > 128
-    names = [each.name for each in holds(old).handover.segments]
-    assert "setup_data" in names
+    assert len(old.memory.regions) == count
+    plan = holds(old).handover.plan
+    [page] = [bytes(each.data) for each in plan.segments if plan.boot_params in each.destination]
+    nodes = [bytes(each.data) for each in plan.segments if each.name == "setup_data"]
+    assert page[0x1E8] == 128
+    assert [len(each) for each in nodes] == [16 + 20 * (count - 128)] * (count > 128)
 
 
 MAPS = {
@@ -88,6 +93,14 @@ MAPS = {
     "a hole of one page where the kernel would go": [
         *ram((0, 0x9_FC00), (MIB, 16 * MIB), (16 * MIB + 0x1000, 3 * GIB)),
         (16 * MIB, 0x1000, "reserved"),
+        *RESERVED,
+    ],
+    "rows that begin and end at odd bytes": [
+        *ram((0, 0x9_FBFF), (MIB + 1, 0x3EFF_81F0), (0x3EFF_8225, 3 * GIB - 7)),
+        *RESERVED,
+    ],
+    "a row of one byte": [
+        *ram((0, 0x9_FC00), (MIB, 3 * GIB), (0xD000_0000, 0xD000_0001)),
         *RESERVED,
     ],
     "low memory that ends one byte early": [
@@ -104,6 +117,13 @@ MAPS = {
 @pytest.mark.parametrize("name", MAPS)
 def test_a_map_that_is_odd_is_a_map(name: str) -> None:
     holds(read(rows=MAPS[name], cpu={"physical_bits": 52}))
+
+
+def test_rows_that_overlap_are_refused_by_name() -> None:
+    for second in ((GIB, GIB, "ram"), (2 * GIB - 1, 0x1000, "reserved")):
+        with pytest.raises(HostError, match="below the end of the entry before it") as caught:
+            read(rows=[*ram((0, 0x9_FC00), (MIB, 2 * GIB)), *RESERVED, second])
+        assert caught.value.field == "memory[4].start"
 
 
 def test_a_machine_whose_memory_is_above_4_gib() -> None:

@@ -15,13 +15,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from tightrope.abi.boot import XLoadFlags
 from tightrope.check.case import Case, owner
 from tightrope.check.placed import runs_in
 from tightrope.check.rule import Found, advice, finding, rule
 from tightrope.check.told.limits import Limited, arguments, limited
 from tightrope.check.told.memory_map import kept_for_a_dump, usable
 from tightrope.check.told.reading import AsLoaded, told_as_loaded
-from tightrope.memory import Extent, subtract, union
+from tightrope.memory import PAGE_SIZE, TOP, Extent, align_down, align_up, subtract, union
 from tightrope.model import SegmentRole, Step
 
 MIB = 1 << 20
@@ -34,6 +35,16 @@ Seen in QEMU on a PC with one CPU and an initrd of 2 MiB that unpacks to as much
 in steps of 2 MiB: above init_size and initrd Debian's kernels came to their init with 8 MiB and
 more (6.12), with 15 (6.1 for 686-pae), 18 (7.3) and 19 (6.1 for amd64); with 2 MiB less they ran
 out of memory.
+"""
+LOW = Extent(0x1_0000, 0x9_F000)
+"""Where Linux puts its real-mode trampoline: it keeps the first 64 KiB for the BIOS, and what lies
+from the EBDA on (arch/x86/kernel/setup.c, early_reserve_memory; kernel/ebda.c)."""
+LEAST_LOW = {True: 28 << 10, False: 12 << 10}
+"""What the trampoline takes in one piece, by whether the kernel is of 64 bits: without it the
+kernel panics ("Real mode trampoline was not allocated", arch/x86/realmode/init.c).
+
+Seen in QEMU with memmap= leaving so much of [64 KiB, 640 KiB): Debian's amd64 kernels of 6.1 and
+7.3 panic with 24 KiB and go on with 28, 6.1 for 686-pae with 8 and 16.
 """
 SPARE = 16 * MIB
 """The same where it is the root file system's limit that counts: between what surely fails and
@@ -90,8 +101,13 @@ def memory_limited(case: Case) -> Iterator[Found]:
     mend="leave mem= and memmap= out, or give the machine more memory",
 )
 def memory_room(case: Case) -> Iterator[Found]:
-    """A plain kexec; whether a crash kernel has enough is asked of its region."""
-    if case.intent.crash or not case.boots_linux:
+    """Low memory for any kernel, and all of it for a plain kexec: whether a crash kernel has enough
+    is asked of its region."""
+    if not case.boots_linux:
+        return
+    low = list(_low_room(case))
+    yield from low
+    if low or case.intent.crash:
         return
     there, said = there_is(case, case.host.memory.ram)
     if case.intent.image.payload is None and not said:
@@ -117,6 +133,25 @@ def memory_room(case: Case) -> Iterator[Found]:
             f" kernels have been seen to want {mib(needed.wanted)} until their init runs",
             evidence=evidence,
             mend=mend,
+        )
+
+
+def _low_room(case: Case) -> Iterator[Found]:
+    """Memory below 640 KiB, of what the new kernel is told and its command line leaves."""
+    found = case.once(_limited)
+    image = case.intent.image
+    if found is None or (image.payload is None and not found.said):
+        return
+    pieces = subtract(found.ram, [Extent(0, LOW.start), Extent(LOW.end, TOP)])
+    sizes = [align_down(each.end, PAGE_SIZE) - align_up(each.start, PAGE_SIZE) for each in pieces]
+    least = LEAST_LOW[bool(image.xloadflags & XLoadFlags.XLF_KERNEL_64)]
+    if max(sizes, default=0) < least:
+        left = f" that {found.said} leaves" if found.said else ""
+        yield finding(
+            f"of the memory below 640 KiB{left} the new kernel has no {least >> 10} KiB in one piece"
+            f" between {LOW.start:#x} and {LOW.end:#x}, and panics without: its trampoline lies there",
+            evidence=line_says(case),
+            mend="leave it some of the memory below 640 KiB",
         )
 
 

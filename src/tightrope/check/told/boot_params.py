@@ -13,7 +13,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from tightrope.check.told.memory import MOST, Garbled, Row, Told, string
+from tightrope.check.told.memory import Garbled, Row, Told, string
 from tightrope.memory import Extent
 from tightrope.model import Memory
 
@@ -23,6 +23,9 @@ MAP, MAP_ROWS = 0x2D0, 128
 ROW = struct.Struct("<QQI")
 NODE = struct.Struct("<QII")
 """A node of setup_data: the next one's address, its type, the bytes of data behind it."""
+MOST_OF_A_NODE = 1 << 18
+"""Bytes of its data that are read: 13,107 rows of a memory map, where Linux takes 3,200 at most
+(E820_MAX_ENTRIES with 1,024 nodes of NUMA, asm/e820/types.h)."""
 E820_EXT = 1
 """The node with the rows of the memory map that the page has no room for."""
 HDRS = b"HdrS"
@@ -176,7 +179,7 @@ def read(memory: Memory, at: int) -> ZeroPage:
         if len(nodes) > MAP_ROWS:
             raise Garbled(f"the list of setup_data does not end: it is at {node:#x} again")
         following, kind, size = NODE.unpack(memory.read(Extent.sized(node, NODE.size)))
-        if size > MOST:
+        if size > MOST_OF_A_NODE:
             raise Garbled(f"the setup_data node at {node:#x} has {size:#x} bytes")
         data = bytes(memory.read(Extent.sized(node + NODE.size, size)))
         nodes.append((node, kind, data))
