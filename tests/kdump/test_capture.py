@@ -74,6 +74,9 @@ def test_what_is_saved_is_the_core_with_its_digest_log_and_verdict(
     assert [at for at, _ in seen] == sorted(at for at, _ in seen)
     names = {each.name for each in (tmp_path / "out").iterdir()}
     assert names == {"vmcore", "vmcore.sha256", "vmcore-dmesg.txt"}
+    # The log and the memory are nobody else's to read, whatever the umask.
+    modes = {each.stat().st_mode & 0o7777 for each in (tmp_path / "out").iterdir()}
+    assert modes == {0o600}
 
 
 @settings(max_examples=25)

@@ -171,15 +171,22 @@ def _digest(path: Path, sha256: str | None) -> None:
 
 
 def _beside(path: Path, text: str) -> None:
-    """A small file, whole or not at all."""
+    """A small file, whole or not at all, and its owner's alone.
+
+    A kernel's log is no less secret than its memory (kdump-utils and makedumpfile: 0600 for both).
+    """
     part = path.with_name(f"{path.name}.part")
     with told(path):
-        with open(part, "w", encoding="utf-8") as out:
+        with open(part, "w", encoding="utf-8", opener=_for_its_owner) as out:
             out.write(text)
             out.flush()
             os.fsync(out.fileno())
         os.rename(part, path)
         sync_folder(path.parent)
+
+
+def _for_its_owner(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC, 0o600)
 
 
 @contextmanager
