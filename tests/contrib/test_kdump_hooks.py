@@ -40,14 +40,14 @@ def place(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(place: Path, *words: str, **more: str) -> int:
+def run(place: Path, *words: str, cwd: Path | None = None, **more: str) -> int:
     environment = {
         **os.environ,
         "PATH": f"{place}/bin:{os.environ['PATH']}",
         "KDUMP_CONFIG": f"{place}/config",
     }
     done = subprocess.run(
-        ["sh", *words], env={**environment, **more}, capture_output=True, check=False
+        ["sh", *words], env={**environment, **more}, capture_output=True, check=False, cwd=cwd
     )
     return done.returncode
 
@@ -86,3 +86,19 @@ def test_kdump_utils_collector_writes_the_file_that_it_was_given(place: Path) ->
     assert (place / "out" / "vmcore-incomplete").read_bytes() == (place / "core").read_bytes()
     assert run(place, str(UTILS), f"{place}/nothing", f"{place}/out/other") == 2
     assert not (place / "out" / "other").exists()
+
+
+def test_kdump_utils_collector_without_a_file_writes_nothing(place: Path) -> None:
+    """As it is called for `raw` and `ssh`: its folder would be the initramfs, in a few MiB of memory."""
+    before = set(place.iterdir())
+    assert run(place, str(UTILS), f"{place}/core", cwd=place) == 2
+    assert set(place.iterdir()) == before
+
+
+@pytest.mark.parametrize("line", ["SSH=kdump@there", 'NFS="there:/dumps"', "FTP=there"])
+def test_a_dump_that_goes_to_another_machine_goes_there(place: Path, line: str) -> None:
+    with (place / "config").open("a") as config:
+        config.write(f"{line}\n")
+    assert run(place, str(TOOLS), VMCORE=f"{place}/core") == 0
+    assert (place / "said").read_text() == "kdump-config savecore\nsync \nreboot -f\n"
+    assert not (place / "crash").exists()

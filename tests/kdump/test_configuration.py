@@ -61,6 +61,44 @@ def test_kdump_tools_without_names_takes_the_running_kernels() -> None:
     assert found({TOOLS: said}, {kernel}) == (kernel, None, "root=/dev/sdb 1 nr_cpus=1")
 
 
+def test_without_a_kernel_its_initrd_is_the_running_kernels_whatever_is_said() -> None:
+    said = "USE_KDUMP=1\nKDUMP_INITRD=/own/initrd\nKDUMP_CMDLINE=a\nKDUMP_CMDLINE_APPEND=b\n"
+    there = {"/own/initrd", "/boot/vmlinux-6.1.0-57-amd64", "/boot/initrd.img-6.1.0-57-amd64"}
+    assert found({TOOLS: said}, there) == (
+        "/boot/vmlinux-6.1.0-57-amd64",
+        "/boot/initrd.img-6.1.0-57-amd64",
+        "a b",
+    )
+
+
+def test_with_a_kernel_and_no_initrd_none_is_loaded_and_one_that_is_not_there_loads_nothing() -> (
+    None
+):
+    said = "USE_KDUMP=1\nKDUMP_KERNEL=/own/kernel\nKDUMP_CMDLINE=a\nKDUMP_CMDLINE_APPEND=b\n"
+    there = {"/own/kernel", "/boot/initrd.img-6.1.0-57-amd64"}
+    assert found({TOOLS: said}, there) == ("/own/kernel", None, "a b")
+    own = f"{said}KDUMP_INITRD=/own/initrd\n"
+    assert found({TOOLS: own}, {*there, "/own/initrd"}) == ("/own/kernel", "/own/initrd", "a b")
+    with pytest.raises(BadInput, match="/own/initrd is not there: kdump-config loads no crash"):
+        found({TOOLS: own}, there)
+
+
+def test_what_an_earlier_line_assigned_is_put_in_and_what_a_shell_works_out_is_not_guessed() -> (
+    None
+):
+    kernel = "/boot/vmlinuz-6.1.0-57-amd64"
+    said = 'USE_KDUMP=1\nMORE="nr_cpus=1 irqpoll"\nKDUMP_CMDLINE=r\nKDUMP_CMDLINE_APPEND="$MORE ${MORE}x"\n'
+    assert found({TOOLS: said}, {kernel})[2] == "r nr_cpus=1 irqpoll nr_cpus=1 irqpollx"
+    for value in ("$(uname -r)", "`uname -r`", "$NOWHERE", "${MORE:-x}"):
+        for name in ("KDUMP_KERNEL", "KDUMP_CMDLINE_APPEND", "KDUMP_CMDLINE"):
+            with pytest.raises(BadInput, match="is for a shell to work out: name --kernel"):
+                found({TOOLS: f'USE_KDUMP=1\n{name}="{value}"\n'}, {kernel})
+        # What is not asked for may be anything.
+        assert found({TOOLS: f'USE_KDUMP=1\nOTHER="{value}"\n'}, {kernel})[0] == kernel
+        with pytest.raises(BadInput, match="KDUMP_KERNELVER"):
+            found({UTILS: f'KDUMP_KERNELVER="{value}"\n'}, {kernel})
+
+
 def test_kdump_utils_as_fedora_ships_it() -> None:
     kernel = "/lib/modules/6.1.0-57-amd64/vmlinuz"
     initrd = "/var/lib/kdump/initramfs-6.1.0-57-amd64kdump.img"
@@ -165,7 +203,8 @@ def test_where_kdump_tools_saves_a_dump() -> None:
     said = 'SSH="u@s"\nNFS="s:/x"\nMAKEDUMP_ARGS="-c -d 1"\nKDUMP_COREDIR=/dumps\n'
     there = of_tools(assignments(said))
     assert (there.place, there.where, there.folder) == (Place.SSH, "u@s", "/dumps")
-    assert there.collector == "makedumpfile -c -d 1"
+    assert there.collector == "makedumpfile -c -d 1 -F"
+    assert of_tools({"MAKEDUMP_ARGS": "-F -l"}).collector == "makedumpfile -F -l"
 
 
 def test_the_modules_of_a_target_are_its_disks_and_those_asked_for() -> None:

@@ -15,8 +15,9 @@ list of assignments and never run.  Without either file there is no configuratio
 
 from __future__ import annotations
 
+import re
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tightrope.errors import BadInput
@@ -29,6 +30,7 @@ Exists = Callable[[str], bool]
 TOOLS, UTILS = "/etc/default/kdump-tools", "/etc/sysconfig/kdump"
 TOOLS_APPEND = "reset_devices systemd.unit=kdump-tools-dump.service nr_cpus=1 irqpoll usbcore.nousb"
 _TOOLS_REMOVED = ("crashkernel", "hugepages", "hugepagesz", "abm")
+_VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))", re.ASCII)
 _UTILS_REMOVED = ("hugepages", "hugepagesz", "slub_debug", "quiet", "log_buf_len", "swiotlb")
 
 
@@ -60,7 +62,10 @@ def configured(read: Read, exists: Exists) -> Configured:
 
 
 def assignments(text: str) -> Mapping[str, str]:
-    """NAME=VALUE lines of a shell file, quotes taken off; what is no assignment is passed over."""
+    """NAME=VALUE lines of a shell file, quotes taken off; what is no assignment is passed over.
+
+    What an earlier line has assigned is put in for $NAME; other words of a shell stay, see `_said`.
+    """
     found: dict[str, str] = {}
     for line in text.replace("\\\n", " ").splitlines():
         try:
@@ -70,35 +75,57 @@ def assignments(text: str) -> Mapping[str, str]:
         for word in words[:1]:
             name, equals, value = word.partition("=")
             if equals and name.replace("_", "a").isalnum() and not name[0].isdigit():
-                found[name] = value
+                found[name] = _VARIABLE.sub(lambda m: found.get(m[1] or m[2], m[0]), value)
     return found
+
+
+def _said(said: Mapping[str, str], name: str, source: str) -> str:
+    """A value, "" where there is none.  Raises BadInput where only a shell can tell what it is."""
+    value = said.get(name, "")
+    if "$" in value or "`" in value:
+        raise BadInput(
+            f"{value!r} is for a shell to work out: name --kernel, --initrd and --append",
+            source=source,
+            field=name,
+        )
+    return value
 
 
 def _tools(said: Mapping[str, str], release: str, line: str, exists: Exists) -> Configured:
     if said.get("USE_KDUMP", "") in ("", "0"):
         raise BadInput("says that no crash kernel is loaded", source=TOOLS, field="USE_KDUMP")
-    kernel = said.get("KDUMP_KERNEL") or f"/boot/vmlinuz-{release}"
-    initrd = said.get("KDUMP_INITRD") or f"/boot/initrd.img-{release}"
-    own = said.get("KDUMP_CMDLINE") or _without(line, _TOOLS_REMOVED)
-    append = said.get("KDUMP_CMDLINE_APPEND") or TOOLS_APPEND
+    kernel, initrd = _said(said, "KDUMP_KERNEL", TOOLS), _said(said, "KDUMP_INITRD", TOOLS)
+    if not kernel:  # locate_kdump_kernel: then the initrd is the running kernel's, whatever is said
+        names = (f"/boot/vmlinuz-{release}", f"/boot/vmlinux-{release}")
+        kernel = next(filter(exists, names), names[0])
+        initrd = f"/boot/initrd.img-{release}"
+    elif initrd and exists(kernel) and not exists(initrd):
+        raise BadInput(
+            f"the initrd {initrd} is not there: kdump-config loads no crash kernel",
+            source=TOOLS,
+            field="KDUMP_INITRD",
+        )
+    own = _said(said, "KDUMP_CMDLINE", TOOLS) or _without(line, _TOOLS_REMOVED)
+    append = _said(said, "KDUMP_CMDLINE_APPEND", TOOLS) or TOOLS_APPEND
     return _there(TOOLS, kernel, initrd, f"{own} {append}", exists, target.of_tools(said))
 
 
 def _utils(
     said: Mapping[str, str], release: str, line: str, exists: Exists, saves: Target
 ) -> Configured:
-    version = said.get("KDUMP_KERNELVER") or release
-    folder = said.get("KDUMP_BOOTDIR") or "/boot"
-    name = said.get("KDUMP_IMG") or "vmlinuz"
-    kernel = f"{folder}/{name}-{version}{said.get('KDUMP_IMG_EXT', '')}"
+    version = _said(said, "KDUMP_KERNELVER", UTILS) or release
+    folder = _said(said, "KDUMP_BOOTDIR", UTILS) or "/boot"
+    name = _said(said, "KDUMP_IMG", UTILS) or "vmlinuz"
+    kernel = f"{folder}/{name}-{version}{_said(said, 'KDUMP_IMG_EXT', UTILS)}"
     if not exists(kernel) and exists(f"/lib/modules/{version}/{name}"):
         kernel = f"/lib/modules/{version}/{name}"
     initrd = f"{folder}/initramfs-{version}kdump.img"
     if not exists(initrd) and exists(f"/var/lib/kdump/initramfs-{version}kdump.img"):
         initrd = f"/var/lib/kdump/initramfs-{version}kdump.img"
-    removed = (*_UTILS_REMOVED, *said.get("KDUMP_COMMANDLINE_REMOVE", "").split(), "crashkernel")
-    own = said.get("KDUMP_COMMANDLINE") or line
-    append = said.get("KDUMP_COMMANDLINE_APPEND", "")
+    removed = _said(said, "KDUMP_COMMANDLINE_REMOVE", UTILS).split()
+    removed += [*_UTILS_REMOVED, "crashkernel"]
+    own = _said(said, "KDUMP_COMMANDLINE", UTILS) or line
+    append = _said(said, "KDUMP_COMMANDLINE_APPEND", UTILS)
     return _there(UTILS, kernel, initrd, f"{_without(own, removed)} {append}", exists, saves)
 
 
@@ -117,7 +144,7 @@ def _there(
     )
 
 
-def _without(line: str, names: tuple[str, ...]) -> str:
+def _without(line: str, names: Sequence[str]) -> str:
     """A command line without words of these names."""
     kept = (word for word in line.split() if word.partition("=")[0] not in names)
     return " ".join(kept)

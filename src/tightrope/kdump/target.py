@@ -97,7 +97,9 @@ def of_tools(said: Mapping[str, str]) -> Target:
     place, where = next(
         ((place, said[name]) for place, name in places if said.get(name)), (Place.ROOT, "")
     )
-    arguments = said.get("MAKEDUMP_ARGS")
+    arguments = said.get("MAKEDUMP_ARGS", "")
+    if arguments and not arguments.startswith("-F"):  # kdump-config adds it
+        arguments += " -F"
     return Target(
         place=place,
         where=where,
