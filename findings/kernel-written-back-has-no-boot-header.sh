@@ -3,7 +3,7 @@
 #
 # Guess before it was tried: a bzImage is a PE file with a boot header at 0x1f1, in front of its first section; what reads
 # it as PE and writes it with one section more, or as it was, keeps the bytes that it does not know, as pefile does.
-# Seen with Debian's 6.1.192, objcopy 2.40 (2.47.50 of forky as well, 2026-11-30) and LIEF 1.0.0: no error, of objcopy
+# Seen with Debian's 6.1.192, objcopy 2.40 (2.47.50 and llvm-objcopy 21.1.8 as well, 2026-11-30) and LIEF 1.0.0: no error, of objcopy
 # no word; LIEF warns while it reads, as of each kernel, of SizeOfOptionalHeader (0xa0, six data directories).
 # LIEF fills everything between the section table and the first section, 0x198 to 0xfff, with zeros; objcopy makes new
 # headers of its own there and drops what lies behind the last section.  At 0x1f1 setup_sects is 0, at 0x1fe there is
