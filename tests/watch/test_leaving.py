@@ -159,3 +159,18 @@ def test_a_breakpoint_that_is_refused_is_none(tmp_path: Path) -> None:
             guest.break_at(PLACE)
     stub.close()
     assert stub.running
+
+
+class Farewell(Stub):
+    """A QEMU that ends while its guest runs, as one does that is started with -no-reboot."""
+
+    def _say(self, there: socket.socket, answer: bytes, *, silent: bool = False) -> None:
+        super()._say(there, b"W00" if silent else answer)
+
+
+def test_a_stub_that_takes_its_leave_before_qmp_is_heard_has_ended(tmp_path: Path) -> None:
+    stub = Farewell(tmp_path)
+    with Attached(str(tmp_path / "qmp"), str(tmp_path / "gdb")) as guest:
+        assert guest.go(seconds=60) is False
+        assert guest.ended() == attached_guest.GONE
+    stub.close()

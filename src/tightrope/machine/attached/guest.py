@@ -300,11 +300,14 @@ class Attached:
                 except MachineError:
                     self.events.append(GONE)
             reply = self._packets.popleft()
-            signal = wire.stop_signal(reply)
-            self._cpu = (wire.stop_thread(reply) or 1) - 1
             self._running = False
+            gone = wire.is_farewell(reply)
+            signal = wire.SIGNAL_QUIT if gone else wire.stop_signal(reply)
+            self._cpu = (wire.stop_thread(reply) or 1) - 1
             with contextlib.suppress(MachineError):
                 self._read_qmp(0)  # a reset just before it stopped may not have been read yet
+            if gone:
+                self.events.append(GONE)
         return signal != wire.SIGNAL_QUIT and not self.ended()
 
     def ended(self) -> str | None:
