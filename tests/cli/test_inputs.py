@@ -25,11 +25,23 @@ from tightrope.errors import BadInput
 __all__ = ["tightrope"]
 
 
-def test_an_initrd_of_3_gib_is_refused_by_its_size_before_it_is_read(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("flavour", "gib", "says"),
+    [
+        ("cloud-amd64", 3, "no room for 0xc0000000 bytes of initrd"),
+        ("cloud-amd64", 6, "no room for 0x180000000 bytes of initrd"),
+        # It sums its initrd, and is told the sum on its command line.
+        ("", 3, "0xc0000000 bytes are more than the shipped kernel is given to sum"),
+        ("", 6, "0x180000000 bytes are more"),
+    ],
+)
+def test_an_initrd_of_some_gib_is_refused_by_its_size_before_it_is_read(
+    tmp_path: Path, flavour: str, gib: int, says: str
+) -> None:
     large = tmp_path / "initrd"
     with large.open("wb") as file:
-        file.truncate(3 << 30)
-    kernel = str(debian_kernel("cloud-amd64"))  # the shipped one sums its initrd
+        file.truncate(gib << 30)
+    kernel = str(debian_kernel(flavour)) if flavour else "--shipped"
     # Of itself: what wait4() tells begins with the memory of whoever forked it.
     told = (
         "import re, sys\n"
@@ -41,7 +53,7 @@ def test_an_initrd_of_3_gib_is_refused_by_its_size_before_it_is_read(tmp_path: P
     command = [sys.executable, "-c", told, "rehearse", kernel, "--initrd", str(large)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 2
-    assert "no room for 0xc0000000 bytes of initrd" in done.stderr
+    assert says in done.stderr
     assert int(done.stdout) < 256 << 10, "in KiB: a page of a file that is read is counted"
 
 

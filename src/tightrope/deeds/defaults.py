@@ -98,13 +98,26 @@ def readable(path: Path) -> bool:
     return path.is_file() and os.access(path, os.R_OK)
 
 
+MOST_SUMMED = 1 << 30
+"""Bytes of an initrd that are read for the sum of it, before anybody asks whether there is room."""
+
+
 def shipped(initrd: Buffer | None, line: str) -> tuple[Image, Buffer, str]:
     """The shipped kernel, its example initrd unless one is given, and the line by which it checks
-    it."""
+    it.
+
+    Raises BadInput for an initrd of more than `MOST_SUMMED` bytes, of which nothing is read.
+    """
     from tightrope import image
     from tightrope import shipped as room
 
     given = room.example_initrd() if initrd is None else initrd
+    if len(given) > MOST_SUMMED:
+        raise BadInput(
+            f"{len(given):#x} bytes are more than the shipped kernel is given to sum",
+            source="--initrd",
+            limit=MOST_SUMMED,
+        )
     return (
         image.read(room.read(), SHIPPED),
         given,
