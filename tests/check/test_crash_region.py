@@ -58,6 +58,8 @@ def test_a_region_is_too_small_may_be_or_is_enough(
     assert (said(got.findings), said(got.advice)) == (findings, advice)
     for each in (*got.findings, *got.advice):
         assert set(each.evidence) == {"used", "left", "decompressor", "initrd", "to init"}
+        used, left = (int(each.evidence[name].split("(")[1][:-1], 16) for name in ("used", "left"))
+        assert (used + left, used > 0) == (size * MIB, True)
         assert each.mend == "crashkernel=56M or more"
 
 

@@ -24,8 +24,11 @@ from tightrope.model import (
     Efi,
     EfiLoader,
     EfiRange,
+    Habits,
     Handover,
     Intent,
+    Loaded,
+    Loader,
     Run,
     SecureBoot,
     SegmentRole,
@@ -139,6 +142,53 @@ def test_a_kernel_that_is_told_nothing_of_efi_is_found() -> None:
         data[0x1C0:0x1E0] = bytes(32)
 
     assert "efi-told" in told(*planned("boot_params", forget)(*sound()))
+
+
+def by_another_loader(handover: Handover) -> Handover:
+    plan = handover.plan
+    loaded = Loaded(
+        loader=Loader.KEXEC_TOOLS,
+        by="kexec-tools",
+        source="a test",
+        segments=(),
+        entry=plan.entry,
+        crash=False,
+        narrow=False,
+        purgatory=None,
+        habits=Habits(fields={}, setup_data=frozenset({4})),
+    )
+    return replace(handover, intent=replace(plan, loaded=loaded))
+
+
+@pytest.mark.parametrize(
+    ("name", "where", "size", "value", "habit"),
+    [
+        pytest.param("boot_params", 0x1EC, 1, 0, True, id="no word of secure boot"),
+        pytest.param("boot_params", 0x1EC, 1, 1, False, id="secure boot is unknown"),
+        pytest.param("setup_data", 40, 8, (1 << 64) - 1, True, id="no SMBIOS table"),
+        pytest.param("setup_data", 40, 8, 0, False, id="an SMBIOS table at 0"),
+        pytest.param("boot_params", 0x1CC, 4, 0, False, id="no version of descriptors"),
+        pytest.param("setup_data", 16, 8, (1 << 64) - 1, False, id="no vendor"),
+    ],
+)
+def test_what_another_loader_always_writes_is_no_fault_of_its(
+    name: str, where: int, size: int, value: int, habit: bool
+) -> None:
+    """kexec-tools knows nothing of secure boot, kexec_file_load says in its own way that a table is
+    not there; anything else is as wrong as it is in a load of ours."""
+
+    def change(data: bytearray, _plan: Intent) -> None:
+        data[where : where + size] = value.to_bytes(size, "little")
+
+    broken, run = planned(name, change)(*sound())
+    assert "efi-told" in told(broken, run)
+    assert ("efi-told" in told(by_another_loader(broken), run)) is not habit
+    assert "efi-told" not in told(by_another_loader(sound()[0]), sound()[1])
+
+
+def test_a_load_that_enters_the_new_kernel_itself_has_no_digest_to_ask_for() -> None:
+    handover, run = sound()
+    assert not {"digest-agrees", "digest-covers"} & set(told(by_another_loader(handover), run))
 
 
 ADDRESS = st.integers(1, (1 << 46) - 1)

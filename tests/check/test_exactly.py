@@ -49,6 +49,21 @@ def test_low_memory_that_is_not_saved_is_named_where_it_was_and_where_it_should_
     assert f"{saved.source.start + 0x1234:#x} is not at {at:#x}" in found.message
 
 
+@pytest.mark.parametrize(("past", "told"), [(-1, True), (0, False)])
+def test_a_jump_into_the_stubs_last_byte_is_told_and_one_behind_it_is_nobodys(
+    past: int, told: bool
+) -> None:
+    good = sound()
+    intent, run = good.handover.intent, good.run
+    stub = next(each for each in intent.segments if intent.entry in each.destination)
+    at = int((run.trace == np.uint64(intent.entry)).argmax())
+    trace = np.insert(run.trace, at, np.uint64(stub.destination.end + past))
+    found = check(good.handover, replace(run, trace=trace))
+    jumps = [each.message for each in found if each.rule == "entry-jump"]
+    assert len(jumps) == told
+    assert all(f"{stub.destination.end + past:#x}" in each for each in jumps)
+
+
 @pytest.mark.parametrize("done", Done)
 def test_what_the_old_kernels_c_code_leaves_is_what_its_contract_says(done: Done) -> None:
     world = sound().handover.world.registers

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.xen.runs import KINDS, OUT, document, handed_over, identifier, walk
+from tightrope import check
 from tightrope import host as host_room
 from tightrope.errors import HostError
 from tightrope.memory import PAGE_SIZE, Extent
@@ -59,6 +61,29 @@ def test_the_way_out_writes_nothing_and_reads_its_own_page_of_words(kind: XenCra
     assert len(at_call) == 0
     read = {int(at) & -PAGE_SIZE for at in run.loads[run.loads[:, 1] <= Step.CALL][:, 2]}
     assert read == {int(way.words), int(way.code)}
+
+
+@pytest.mark.parametrize("slot", range(6))
+def test_only_the_page_of_dom0s_code_has_to_be_executable(slot: int) -> None:
+    verdict = walk(OUT)
+    way, page = way_of(verdict), handed_over(verdict.handover.intent).pages[slot]
+    assert page.fixmap is not None
+    assert (page.slot, int(page.fixmap)) == (2 * slot, int(page.machine))
+    (at,) = (
+        frame + 8 * number
+        for frame, table in way.narrow.pages.items()
+        for number, (entry,) in enumerate(struct.iter_unpack("<Q", table))
+        if entry & 0xF_FFFF_F000 == page.machine
+    )
+    frame = at & -PAGE_SIZE
+    table = bytearray(way.narrow.pages[frame])
+    table[at - frame + 7] |= 0x80  # XD
+    narrow = replace(way.narrow, pages={**way.narrow.pages, frame: memoryview(bytes(table))})
+    world = replace(verdict.handover.world, way_out=replace(way, narrow=narrow))
+    found = check.check(replace(verdict.handover, world=world), verdict.run)
+    told = [each.message for each in found if each.rule == "xen-way-out-maps"]
+    assert len(told) == (slot == 0)
+    assert all("for a fetch" in each for each in told)
 
 
 def test_dom0s_code_finds_what_a_32_bit_hypervisor_would_have_pushed() -> None:
