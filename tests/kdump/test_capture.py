@@ -194,7 +194,7 @@ def test_without_room_nothing_is_begun_and_a_full_disk_is_gone_on_with(
         patch.setattr(os, "pwrite", full)
         patch.setattr(saving, "JOURNAL_SECONDS", 0.0)
         patch.setattr(saving, "CHUNK", MIB)
-        with pytest.raises(PerformError, match="No space left") as caught:
+        with pytest.raises(PerformError, match=r"out/vmcore\.part: No space left") as caught:
             capture(Wanted(vmcore=str(core), folder=str(tmp_path / "out"), anyway=True))
     assert caught.value.number == 28
     assert not (tmp_path / "out" / "vmcore").exists()

@@ -111,8 +111,8 @@ def packed(
         pages, end = part.left("pages", "end")
         if not pages or end > os.fstat(part.out).st_size or pages > layout.count:
             pages = 0
-            _begin(core, part.out, layout, how)
-            end = _zero_page(part.out, layout, how, pack)
+            _begin(core, part, layout, how)
+            end = _zero_page(part, layout, pack)
         with told(final):
             os.ftruncate(part.out, end)
         writer = _Writer(core, part, layout, pack, FLAGS[how])
@@ -153,7 +153,7 @@ def _laid_out(core: Vmcore) -> _Layout:
     )
 
 
-def _begin(core: Vmcore, out: int, layout: _Layout, how: Packing) -> None:
+def _begin(core: Vmcore, part: saving.Part, layout: _Layout, how: Packing) -> None:
     """Headers, notes and bitmaps."""
     bits = 64 if core.machine == EM_X86_64 else 32
     highest = layout.frames[-1].end // PAGE_SIZE
@@ -170,7 +170,8 @@ def _begin(core: Vmcore, out: int, layout: _Layout, how: Packing) -> None:
         phys_base, 0, 0, 0, 0, notes + at if size else 0, size, notes, len(core.raw_notes), 0, 0,
         0, highest, highest,
     )  # fmt: skip
-    with told(core.source):
+    out = part.out
+    with told(part.path):
         os.ftruncate(out, 0)
         os.pwrite(out, header, 0)
         os.pwrite(out, sub, PAGE_SIZE)
@@ -221,10 +222,10 @@ def _set_bits(out: int, first: int, start: int, end: int) -> None:
         start = stop
 
 
-def _zero_page(out: int, layout: _Layout, how: Packing, pack: Pack) -> int:
+def _zero_page(part: saving.Part, layout: _Layout, pack: Pack) -> int:
     data = pack(_ZERO)
-    with told(how.value):
-        os.pwrite(out, data, layout.pages)
+    with told(part.path):
+        os.pwrite(part.out, data, layout.pages)
     return layout.pages + len(data)
 
 
@@ -246,7 +247,7 @@ class _Writer:
         for extent in _behind(layout.frames, pages):
             data = self._core.memory(extent)
             rows, body = self._packed(data, end)
-            with told(self._core.source):
+            with told(self._part.path):
                 saving.write(out, memoryview(body), end)
                 at = layout.descriptors + pages * _DESCRIPTOR.size
                 saving.write(out, memoryview(rows), at)

@@ -64,10 +64,10 @@ class Part:
     def __init__(self, final: Path, who: str) -> None:
         """`who` says of which core, and how.  Raises PerformError."""
         self._final, self._who = final, who
-        self._part = final.with_name(f"{final.name}.part")
+        self.path = final.with_name(f"{final.name}.part")
         self._journal = final.with_name(f"{final.name}.part.json")
-        with told(self._part):
-            self.out = os.open(self._part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        with told(self.path):
+            self.out = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def left(self, *names: str) -> list[int]:
         """What an earlier try of the same core has noted under these names; zeros without one."""
@@ -91,9 +91,9 @@ class Part:
 
     def finish(self) -> None:
         """All of it is there: it gets its final name.  Raises PerformError."""
-        with told(self._part):
+        with told(self.path):
             os.fsync(self.out)
-            os.rename(self._part, self._final)
+            os.rename(self.path, self._final)
             self._journal.unlink(missing_ok=True)
             sync_folder(self._final.parent)
 
@@ -155,7 +155,7 @@ def _copy(
             raise CoreError(
                 "ends before its size", source=core.source, offset=done, limit=core.size
             )
-        with told(core.source):
+        with told(part.path):
             for start, end in _held(buffer, size):
                 write(out, buffer[start:end], done + start)
             ring.digest(buffer, size)
@@ -169,7 +169,7 @@ def _copy(
                 send(out, sent, done)
                 sent = done
         progress(done, core.size, now - started)
-    with told(core.source):
+    with told(part.path):
         os.ftruncate(out, core.size)
 
 
