@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash.test_pgd_is_whole import MODES, dump, found_in, host_of, sound, walk
+from tests.crash.test_pgd_is_whole import FIRST, MODES, dump, found_in, host_of, sound, walk
 from tests.makers.designs import IN_PLACE
 from tests.makers.hosts import MIB
 from tests.makers.screens import facts, screen
@@ -28,9 +28,44 @@ def test_a_sound_walk_changes_nothing_outside_of_what_it_may_write(
     found = found_in(sound(paging), tmp_path / "vmcore")
     got = planned(found, old)
     assert got.differ == ()
-    assert len(got.agree) == 8
+    assert len(got.agree) == 9
+    (noted,) = (each.extent for each in old.crash_notes if each.what == "vmcoreinfo")
+    assert f"VMCOREINFO lies at {noted.start:#x}" in got.agree
     assert old.crash_region is not None
     assert set(got.writes) == {FIRST_MIB, old.crash_region}
+
+
+@MODES
+def test_vmcoreinfo_that_was_written_over_or_lies_elsewhere_is_told(
+    paging: Paging, tmp_path: Path
+) -> None:
+    old, path = host_of(paging), tmp_path / "vmcore"
+    found = found_in(sound(paging), path)
+    (note,) = (each for each in old.crash_notes if each.what == "vmcoreinfo")
+    elsewhere = tuple(
+        replace(each, extent=Extent.sized(each.extent.start + 4 * MIB, each.extent.size))
+        if each is note
+        else each
+        for each in old.crash_notes
+    )
+    moved_notes = moved(old, crash_notes=elsewhere)
+    [said] = planned(found, moved_notes).differ
+    assert said.startswith(f"VMCOREINFO lies at {note.extent.start + 4 * MIB:#x}: it has other")
+    with path.open("r+b") as core:  # the notes that the dump begins with stay
+        core.seek(FIRST + note.extent.start + 64)
+        core.write(b"written over")
+    again = vmcore.pgd(vmcore.read(str(path)))
+    assert again.whole
+    [said] = planned(again, old).differ
+    assert said.startswith(f"VMCOREINFO lies at {note.extent.start:#x}: it has other bytes")
+    # An assumption is not held against it, nor what the dump leaves out.
+    fact = Fact(field="crash_note", basis=Basis.ASSUMED, source="nobody says it")
+    assert planned(again, replace(old, facts=(fact,))).differ == ()
+    out = tuple(
+        replace(each, extent=Extent.sized(0x2000, 0x1000)) if each is note else each
+        for each in old.crash_notes
+    )
+    assert planned(found, replace(old, crash_notes=out)).differ == ()
 
 
 @pytest.mark.parametrize("paging", [Paging.I386, Paging.PAE])

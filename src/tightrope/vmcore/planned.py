@@ -5,6 +5,7 @@
       all RAM at the direct map         <------>   what they map there
       V                                 <------>   is still mapped: a panic went through it
       RAM but what a crash may write    <------>   the memory that the dump has, both ways
+      where VMCOREINFO is to be left    <------>   the same bytes there as in the dump's notes
 
 What a crash may write is the region, `crashkernel=`'s other memory and the first MiB, which the
 crash kernel has as RAM: rule `crash-region-only` holds a rehearsal to that, `dump-survives` the
@@ -21,10 +22,12 @@ from collections.abc import Iterator
 import numpy as np
 
 from tightrope.memory import PAGE_SIZE, Extent, Phys, Virt, subtract, union
-from tightrope.model.host import Host
+from tightrope.model.host import Host, Named
+from tightrope.model.notes import EM_X86_64
 from tightrope.model.pgd import Pgd, Sweep
 from tightrope.model.planned import Planned
 from tightrope.model.root import Anchor
+from tightrope.vmcore.notes import read_notes
 from tightrope.vmcore.other_tables import translate
 
 FIRST_MIB = Extent(0, 1 << 20)
@@ -74,6 +77,8 @@ def _held(
     yield "the pgd lies where no crash writes", f"it is in {inside}" if inside else ""
     yield "nothing leads into the region at its own address", _identity(found, writes)
     yield from _memory(dead, host, writes)
+    if "crash_note" not in assumed:
+        yield from _vmcoreinfo(dead, host)
 
 
 def _moved(found: Sweep, virt: Virt, phys: int) -> str:
@@ -125,6 +130,31 @@ def _memory(dead: Pgd, host: Host, writes: tuple[Extent, ...]) -> Iterator[tuple
         "it has all RAM that no crash writes",
         f"{lost[0]} is not in it, and the plan leaves it alone" if lost else "",
     )
+
+
+def _vmcoreinfo(dead: Pgd, host: Host) -> Iterator[tuple[str, str]]:
+    """Linux lays VMCOREINFO as it dies, and its core header led the crash kernel there.
+
+    Of a host that nobody has a picture of from before, this is memory whose bytes are known.  A
+    dump that leaves its pages out, or has no VMCOREINFO of Linux, says nothing.
+    """
+    core = dead.core
+    noted = [dict(each) for each in (core.notes.vmcoreinfo, *core.notes.others) if each]
+    word = 8 if core.machine == EM_X86_64 else 4
+    for place in (each.extent for each in host.crash_notes if _is_vmcoreinfo(each)):
+        pages = [core.page(frame * PAGE_SIZE) for frame in place.pages]
+        if not noted or None in pages:
+            return
+        first = place.start % PAGE_SIZE
+        data = b"".join(filter(None, pages))[first : first + place.size]
+        left = read_notes([memoryview(data)], word=word)
+        same = any(dict(each) in noted for each in (left.vmcoreinfo, *left.others))
+        problem = "" if same else "it has other bytes there, of another boot or written over"
+        yield f"VMCOREINFO lies at {place.start:#x}", problem
+
+
+def _is_vmcoreinfo(note: Named) -> bool:
+    return note.what.lower().startswith("vmcoreinfo")
 
 
 def _pages(extents: tuple[Extent, ...], *, inward: bool) -> tuple[Extent, ...]:
