@@ -5,7 +5,8 @@
 # does for LKGS (F2 0F 00 /6), and skipdata says ".byte".
 # Seen with capstone 5.0.9 (64-bit): the prefix is dropped where the opcode without it is known.  ERETS and ERETU
 # (FRED's returns from an event) are `clac`, SEAMCALL (into the TDX module) `encls`, VMGEXIT (out of an SEV-ES
-# guest) `vmmcall`, CLUI `rdpkru`, MCOMMIT `monitorx`.  iced-x86 1.21.0 has all of them right.
+# guest) `vmmcall`, CLUI `rdpkru`, MCOMMIT `monitorx`.  iced-x86 1.21.0 has all of them right.  The same with capstone 6.0.0
+# (capstone6pwndbg 8.0.0, 2026-11-30).
 #
 # What it costs: a kernel's way back to user space reads as one harmless instruction on flags, after which the
 # disassembly runs on into what is never executed; a check for "calls the hypervisor" counts both as one.

@@ -4,7 +4,7 @@
 # Guess before it was tried: `ud1 -3(%eax),%ecx` is one instruction with a ModRM byte and what that asks for, as the
 # SDM has it (volume 2, UD: 0F B9 /r), and as GNU as and clang write it.
 # Seen with capstone 5.0.9: 67 0F B9 48 FD is `ud1` of three bytes, then `std` with a REX prefix; UD0 (0F FF /r) the
-# same.  iced-x86 1.21.0 and GNU objdump take the whole.
+# same.  iced-x86 1.21.0 and GNU objdump take the whole.  The same with capstone 6.0.0 (capstone6pwndbg 8.0.0, 2026-11-30).
 #
 # What it costs: Linux with UBSAN_TRAP keeps what went wrong in that operand; a listing of such a function has `std`
 # and the like in it that no CPU executes, and may be out of step for some instructions.  Who goes on behind the trap by
