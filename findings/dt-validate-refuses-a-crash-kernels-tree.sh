@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
 # dt-validate refuses the device tree that Linux gives a crash kernel with high and low memory, and takes one whose
-# elfcorehdr Linux does not read.
+# elfcorehdr has an address and no size.
 #
 # Guess before it was tried: dtschema's chosen.yaml has what Linux itself writes: one range of linux,usable-memory-range, or
 # two with crashkernel=SIZE,high (drivers/of/kexec.c appends the low one; drivers/of/fdt.c reads MAX_USABLE_RANGES, 2); and
 # a property of an address and a size with too few cells for the root's #address-cells and #size-cells is an error.
 # Seen with dtschema 2026.9 (2 and 2 cells): two ranges are "too long", in usable-memory-range as in elfcorehdr, where it is
-# right.  linux,elfcorehdr of one cell, usable-memory-range of three and initrd-start of a text pass without a word; Linux
-# looks for four cells in the first and goes on without.  A misspelt name and a flag with a value are told.
+# right.  linux,elfcorehdr of one cell and usable-memory-range of three, where four are meant, and initrd-start of a text
+# pass without a word.  A misspelt name and a flag with a value are told.
 #
-# What it costs: a check of what kexec hands over fails for machines with much memory, and passes for a crash kernel that
-# will find no /proc/vmcore.
+# What it costs: a check of what kexec hands over fails for machines with much memory, and passes where a tool wrote half of
+# a property: the crash kernel does not find the old memory.
 #
 # Needs: Debian bookworm's package lists, python3 with venv and pip; half a minute.  Exits 1 when this changes.
 set -euo pipefail
