@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # dt-validate refuses the device tree that Linux gives a crash kernel with high and low memory, and takes one whose
-# elfcorehdr has an address and no size.
+# elfcorehdr is too short.
 #
 # Guess before it was tried: dtschema's chosen.yaml has what Linux itself writes: one range of linux,usable-memory-range, or
 # two with crashkernel=SIZE,high (drivers/of/kexec.c appends the low one; drivers/of/fdt.c reads MAX_USABLE_RANGES, 2); and
