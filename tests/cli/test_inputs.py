@@ -160,6 +160,24 @@ def test_a_console_is_added_where_nobody_asked_for_one() -> None:
         assert got.command_line == line
 
 
+def test_on_a_whole_machine_a_kernel_without_an_early_console_is_asked_for_its_own() -> None:
+    from tests.makers.hosts import read_image
+    from tests.rehearse.runs import shipped_kernel
+    from tightrope.deeds import defaults
+    from tightrope.plan import Request
+
+    for asked, early, whole in (
+        ("", CONSOLE_WORDS, f"{CONSOLE_WORDS} console=ttyS0"),
+        ("quiet console=tty0", f"quiet console=tty0 {CONSOLE_WORDS}", None),
+        ("earlyprintk=vga", "earlyprintk=vga", "earlyprintk=vga console=ttyS0"),
+    ):
+        request = Request(command_line=asked)
+        assert defaults.audible(read_image(), request).command_line == early
+        assert defaults.audible(read_image(), request, whole=True).command_line == (whole or early)
+        # The one that speaks without being asked.
+        assert defaults.audible(shipped_kernel(), request, whole=True) == request
+
+
 def test_a_token_is_added_to_the_images_own_command_line_and_said() -> None:
     from tests.makers.hosts import read_image
     from tightrope import image

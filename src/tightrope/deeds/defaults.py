@@ -41,17 +41,18 @@ TOKEN = "tightrope.token="
 """The word of the command line that an init repeats."""
 
 
-def audible(image: Image, request: Request) -> Request:
+def audible(image: Image, request: Request, *, whole: bool = False) -> Request:
     """The request whose command line makes this kernel speak on the first serial port.
 
     Linux is asked to, unless the command line says already where it speaks early; what another
-    kernel knows is not guessed.
+    kernel knows is not guessed.  On a whole machine it is asked for its driver's console as well: a
+    kernel without an early one (Alpine's) knows no other word.
     """
     line = own_line(image, request)
     asks = is_linux(image) and not speaks_for_itself(image)
-    if not asks or "earlyprintk" in line:
-        return request
-    return replace(request, command_line=f"{line} {CONSOLE_WORDS}".strip())
+    if asks and "earlyprintk" not in line:
+        request = replace(request, command_line=f"{line} {CONSOLE_WORDS}".strip())
+    return with_console(image, request) if whole else request
 
 
 def with_console(image: Image, request: Request) -> Request:

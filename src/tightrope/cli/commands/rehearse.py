@@ -170,7 +170,7 @@ def rehearse(options: Namespace) -> int:
     if options.until == "console":
         until = Spoken(seconds=options.limit)
         if options.segments is None:  # those have their command line already
-            request = defaults.audible(image, request)
+            request = defaults.audible(image, request, whole=options.on.startswith("qemu"))
     elif options.until == "userspace":
         token, request = defaults.with_token(image, defaults.with_console(image, request))
         until = Userspace(token=token, seconds=options.limit)
