@@ -20,13 +20,12 @@ from tightrope.check.case import Case, owner
 from tightrope.check.placed import runs_in
 from tightrope.check.rule import Found, advice, finding, rule
 from tightrope.check.told.limits import Limited, arguments, limited
-from tightrope.check.told.memory_map import kept_for_a_dump, usable
+from tightrope.check.told.memory_map import FIRST_MIB, kept_for_a_dump, usable
 from tightrope.check.told.reading import AsLoaded, told_as_loaded
 from tightrope.memory import PAGE_SIZE, TOP, Extent, align_down, align_up, subtract, union
 from tightrope.model import SegmentRole, Step
 
 MIB = 1 << 20
-FIRST_MIB = Extent(0, MIB)
 LEAST, ENOUGH = 8 * MIB, 24 * MIB
 """What a kernel takes besides until its init runs: no less than the first, and seldom more than
 the second.

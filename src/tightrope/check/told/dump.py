@@ -19,12 +19,11 @@ from tightrope.check.case import Case
 from tightrope.check.rule import Found, finding, rule
 from tightrope.check.told import core_header as elf
 from tightrope.check.told.memory import Garbled
+from tightrope.check.told.memory_map import FIRST_MIB
 from tightrope.check.told.reading import AsLoaded, told_as_loaded, told_at_entry
 from tightrope.errors import MachineError
 from tightrope.memory import Extent, subtract, union
 from tightrope.model import Host, Step, Stop, Trees
-
-FIRST_MIB = Extent(0, 1 << 20)
 
 
 @rule(

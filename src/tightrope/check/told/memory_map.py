@@ -35,6 +35,7 @@ TYPES: Mapping[RegionKind, int] = {
 }
 NAMES = {number: kind.value for kind, number in TYPES.items()}
 FIRST_MIB = Extent(0, 1 << 20)
+"""What a crash kernel has besides its region."""
 BEYOND_32 = Extent(1 << 36, 1 << 52)
 """What a 32-bit kernel has no addresses for, with PAE (SDM 4.4)."""
 
