@@ -15,60 +15,54 @@ from itertools import islice
 from pathlib import Path
 
 PATHS = (
-    "/proc/cmdline",
-    "/proc/cpuinfo",
-    "/proc/iomem",
-    "/proc/kallsyms",
-    "/proc/kcore",
-    "/proc/meminfo",
-    "/proc/sys/kernel/kexec_load_disabled",
-    "/proc/sys/kernel/osrelease",
-    "/sys/kernel/boot_params/data",
-    "/proc/xen/capabilities",
-    "/sys/hypervisor/guest_type",
-    "/sys/hypervisor/type",
-    "/sys/kernel/security/lockdown",
-    "/sys/devices/system/cpu/vulnerabilities/spectre_v2",
-    "/sys/firmware/efi/config_table",
-    "/sys/firmware/efi/fw_vendor",
-    "/sys/firmware/efi/systab",
-    "/sys/kernel/kexec/loaded",
-    "/sys/kernel/kexec_loaded",
-    "/sys/kernel/kexec/crash_loaded",
-    "/sys/kernel/kexec_crash_loaded",
-    "/sys/kernel/kexec/crash_size",
-    "/sys/kernel/kexec_crash_size",
-    "/sys/kernel/kexec/crash_cma_ranges",
-    "/sys/kernel/kexec_crash_cma_ranges",
-    "/sys/kernel/vmcoreinfo",
+    '/proc/cmdline',
+    '/proc/cpuinfo',
+    '/proc/iomem',
+    '/proc/kallsyms',
+    '/proc/kcore',
+    '/proc/meminfo',
+    '/proc/sys/kernel/kexec_load_disabled',
+    '/proc/sys/kernel/osrelease',
+    '/sys/kernel/boot_params/data',
+    '/proc/xen/capabilities',
+    '/sys/hypervisor/guest_type',
+    '/sys/hypervisor/type',
+    '/sys/kernel/security/lockdown',
+    '/sys/devices/system/cpu/vulnerabilities/spectre_v2',
+    '/sys/firmware/efi/config_table',
+    '/sys/firmware/efi/fw_vendor',
+    '/sys/firmware/efi/systab',
+    '/sys/kernel/kexec/loaded',
+    '/sys/kernel/kexec_loaded',
+    '/sys/kernel/kexec/crash_loaded',
+    '/sys/kernel/kexec_crash_loaded',
+    '/sys/kernel/kexec/crash_size',
+    '/sys/kernel/kexec_crash_size',
+    '/sys/kernel/kexec/crash_cma_ranges',
+    '/sys/kernel/kexec_crash_cma_ranges',
+    '/sys/kernel/vmcoreinfo',
 )
 DIRECTORIES = (
-    ("/sys/firmware/memmap", "\\d+", ("start", "end", "type")),
-    ("/sys/devices/system/cpu", "cpu\\d+", ("crash_notes", "crash_notes_size")),
-    (
-        "/sys/firmware/efi/runtime-map",
-        "\\d+",
-        ("type", "phys_addr", "num_pages", "virt_addr", "attribute"),
-    ),
-    ("/sys/kernel/boot_params/setup_data", "\\d+", ("type",)),
+    ('/sys/firmware/memmap', '\\d+', ('start', 'end', 'type')),
+    ('/sys/devices/system/cpu', 'cpu\\d+', ('crash_notes', 'crash_notes_size')),
+    ('/sys/firmware/efi/runtime-map', '\\d+', ('type', 'phys_addr', 'num_pages', 'virt_addr', 'attribute')),
+    ('/sys/kernel/boot_params/setup_data', '\\d+', ('type',)),
 )
-LIMITS = {"/proc/kcore": 65536, "/proc/kallsyms": 67108864}
+LIMITS = {'/proc/kcore': 65536, '/proc/kallsyms': 67108864}
 MOST_ENTRIES = 8192
 SYMBOLS = (
-    "_text",
-    "_stext",
-    "_end",
-    "relocate_kernel",
-    "__relocate_kernel_start",
-    "kexec_va_control_page",
+    '_text',
+    '_stext',
+    '_end',
+    'relocate_kernel',
+    '__relocate_kernel_start',
+    'kexec_va_control_page',
 )
-MARK = (
-    "# The files of a machine, collected for Tightrope: `tightrope host check` says what they tell."
-)
-KALLSYMS = "/proc/kallsyms"
+MARK = '# The files of a machine, collected for Tightrope: `tightrope host check` says what they tell.'
+KALLSYMS = '/proc/kallsyms'
 
 
-def read_tree(root="/", *, symbols=True):
+def read_tree(root = "/", *, symbols = True):
     """The files under `root`, which stands for /.
 
     Without `symbols` two are left out, which say what only a walk asks and are long to read.
