@@ -31,7 +31,7 @@ from tightrope.memory import Extent
 from tightrope.model import Handover, Paging, Protocol, SegmentRole, Stop, XenInterface
 from tightrope.participants.linux import Convention
 from tightrope.sabotage.edits import edit_entry, with_tables
-from tightrope.x86.cpu import CR0_MP, CR0_NE, CR0_TS, CR0_WP
+from tightrope.x86.cpu import CR0_MP, CR0_NE, CR0_TS, CR0_WP, CR4_LASS
 from tightrope.x86.walk import Access, Refused, entries_in, walk
 
 SEED = 11
@@ -507,6 +507,22 @@ def test_a_flip_that_raises_what_nobody_foresaw_is_named_and_the_rest_go_on(
     tally = bench.Tally()
     tally.add(alone)
     assert not tally.right
+
+
+def test_an_old_kernel_with_lass_cannot_fetch_at_p_which_no_oracle_knows(
+    machines: Walkers,
+) -> None:
+    """6.12 knows no LASS, and clears CR4 at P: too late for it."""
+    on = trial(machines, 0, next(each for each in LINUX if each.linux is Convention.LINUX_6))
+    assert on is not None
+    sound = on.base.handover
+    cr4 = sound.registers.cr4 | CR4_LASS
+    world = replace(sound.world, registers=replace(sound.world.registers, cr4=cr4))
+    wrong = replace(sound, world=world, registers=replace(sound.registers, cr4=cr4))
+    found = check.check(wrong, machines.ours.run(wrong))
+    assert "LASS" in next(each.message for each in found if each.rule == "fetch-mapped")
+    run = machines.oracles[0].run(wrong)
+    assert run.stop is Stop.ENTRY
 
 
 def test_an_idt_may_be_given_up_and_none_may_be_taken_up(machines: Walkers) -> None:

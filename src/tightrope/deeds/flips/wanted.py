@@ -62,6 +62,7 @@ WANTED: Mapping[str, str] = {
     "laid-free": "whoever owns that frame loses it; in these bases nobody misses it",
     "placed-in-ram": "whoever owns that memory loses it; in these bases nobody misses it",
     "legal-writes": "Unicorn lets every illegal write of a control register, EFER or a segment pass",
+    "fetch-mapped": "no oracle has LASS, by which a CPU refuses the lower half of addresses to a supervisor",
     "no-exception": "an exception that Unicorn does not raise (SDM 6.15)",
     "entry-jump": "what was jumped over, at the beginning of the entry stub, did no more than was so already",
     "arrived": "the walk takes so many instructions more that our machine tires of it",
