@@ -278,15 +278,13 @@ def test_what_is_reached_physically_is_the_union_of_the_pages(
     pages: list[tuple[int, int]],
 ) -> None:
     extents = [Extent.sized(at * K4, size * K4) for at, size in pages]
-    never = np.zeros(len(pages), np.bool_)
+    none = np.zeros(len(pages), np.uint64)
     found = Mappings(
-        virt=np.zeros(len(pages), np.uint64),
+        virt=none,
         phys=np.array([each.start for each in extents], np.uint64),
         size=np.array([each.size for each in extents], np.uint64),
-        writable=never,
-        user=never,
-        executable=never,
-        is_global=never,
+        rights=none,
+        entry=none,
         lost=(),
     )
     assert found.physical() == union(extents)

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tightrope.model import Buffer
+
+T = TypeVar("T", bound=np.generic)
 
 DESTINATION, INDIRECTION, DONE, SOURCE, ZERO = 1, 2, 4, 8, 16
 PAGE = 4096
@@ -53,6 +56,7 @@ def follow(head: int, pages: Mapping[int, Buffer], *, word: int = 8, zeros: bool
     """
     kinds = _XENS if zeros else _LINUXS
     parts: list[NDArray[np.uint64]] = []
+    sorts: list[NDArray[np.uint8]] = []
     seen: dict[int, None] = {}
     words = np.array([head], np.uint64)
     problem: str | None = None
@@ -65,10 +69,12 @@ def follow(head: int, pages: Mapping[int, Buffer], *, word: int = 8, zeros: bool
         ends = ((kind == INDIRECTION) | (kind == DONE)).nonzero()[0]
         if not len(ends):
             parts.append(words)
+            sorts.append(kind)
             problem = "a page of the list has neither IND_INDIRECTION nor IND_DONE"
             break
         end = int(ends[0])
         parts.append(words[:end])
+        sorts.append(kind[:end])
         if kind[end] == DONE:
             break
         at = int(words[end]) & ~(PAGE - 1)
@@ -81,26 +87,34 @@ def follow(head: int, pages: Mapping[int, Buffer], *, word: int = 8, zeros: bool
             break
         seen[at] = None
         words = np.frombuffer(raw, f"<u{word}").astype(np.uint64, copy=False)
-    flat = np.concatenate(parts)
-    kind = kinds[flat & _FLAGS]
-    destination, cleared = kind == DESTINATION, kind == ZERO
-    source = (kind == SOURCE) | cleared
-    position = np.arange(len(flat))
-    last = np.maximum.accumulate(np.where(destination, position, -1)) if len(flat) else position
-    copied = np.cumsum(source)
-    at_word = position[source]
-    start = last[at_word]
+    flat, kind = _joined(parts), _joined(sorts)
     frames = (flat >> np.uint64(12)).astype(np.int64)
-    frames[cleared] = -1
-    # A source before any destination would be copied to frame 0 on.
-    first = np.where(start >= 0, frames[start], 0) if len(start) else start
-    before = np.where(start >= 0, copied[start], 0) if len(start) else start
+    source = kind == SOURCE
+    if zeros:
+        cleared = kind == ZERO
+        source |= cleared
+        frames[cleared] = -1
+    begins, sources = (kind == DESTINATION).nonzero()[0], source.nonzero()[0]
+    number = np.arange(len(sources))
+    destinations = number
+    if len(begins):
+        # Each source goes one page behind the one before it, from the last destination on.
+        under = begins.searchsorted(sources) - 1
+        counted = frames[begins] - sources.searchsorted(begins)
+        # A source before any destination would be copied to frame 0 on.
+        from_zero = len(under) and under[0] < 0
+        shift = np.where(under < 0, 0, counted[under]) if from_zero else counted[under]
+        destinations = number + shift
     return Copies(
-        destinations=(first + copied[at_word] - 1 - before).astype(np.int64),
-        sources=frames[source],
+        destinations=destinations,
+        sources=frames[sources],
         pages=tuple(seen),
         problem=problem,
     )
+
+
+def _joined(parts: list[NDArray[T]]) -> NDArray[T]:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

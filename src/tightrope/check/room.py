@@ -12,7 +12,7 @@ Documentation/admin-guide/kernel-parameters.txt, mem=, memmap=; arch/x86/kernel/
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from tightrope.abi.boot import XLoadFlags
@@ -52,12 +52,35 @@ what holds."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Needed:
-    """Bytes until init runs: `least` surely, `wanted` on some machines."""
+    """Bytes until init runs."""
 
-    least: int
-    wanted: int
-    evidence: Mapping[str, str]
-    """What they are made of, label to text."""
+    init_size: int
+    packed: int
+    files: int
+    """What the initrd unpacks to."""
+    halved: int
+    """`files`, where they lie in a tmpfs that takes half of the memory."""
+
+    @property
+    def least(self) -> int:
+        """Surely."""
+        return self.init_size + self.packed + self.files + max(LEAST, self.halved)
+
+    @property
+    def wanted(self) -> int:
+        """On some machines."""
+        spare = max(ENOUGH, self.halved + SPARE if self.halved else 0)
+        return self.init_size + self.packed + self.files + spare
+
+    @property
+    def evidence(self) -> dict[str, str]:
+        """What they are made of, label to text."""
+        half = ", in a tmpfs that takes half of the memory" if self.halved > LEAST else ""
+        return {
+            "decompressor": f"{mib(self.init_size)} (init_size)",
+            "initrd": f"{mib(self.packed)} packed, {mib(self.files)} unpacked{half}",
+            "to init": f"{mib(LEAST)} at least",
+        }
 
 
 @rule(
@@ -112,6 +135,8 @@ def memory_room(case: Case) -> Iterator[Found]:
     if case.intent.image.payload is None and not said:
         return
     needed = needed_by(case)
+    if needed.wanted <= there:
+        return
     evidence = {**needed.evidence, **line_says(case)}
     left = f"that {said} leaves" if said else "of this machine"
     mend = (
@@ -126,7 +151,7 @@ def memory_room(case: Case) -> Iterator[Found]:
             evidence=evidence,
             mend=mend,
         )
-    elif needed.wanted > there:
+    else:
         yield advice(
             f"the new kernel has the {mib(there)} of memory {left}, which may be too little:"
             f" kernels have been seen to want {mib(needed.wanted)} until their init runs",
@@ -182,17 +207,7 @@ def needed_by(case: Case) -> Needed:
     told = told_as_loaded(case)
     rooted = told is not None and any(name == b"root" for name, _ in arguments(told.line))
     halved = 0 if rooted else files
-    certain = image.init_size + packed + files
-    return Needed(
-        least=certain + max(LEAST, halved),
-        wanted=certain + max(ENOUGH, halved + SPARE if halved else 0),
-        evidence={
-            "decompressor": f"{mib(image.init_size)} (init_size)",
-            "initrd": f"{mib(packed)} packed, {mib(files)} unpacked"
-            + (", in a tmpfs that takes half of the memory" if halved > LEAST else ""),
-            "to init": f"{mib(LEAST)} at least",
-        },
-    )
+    return Needed(init_size=image.init_size, packed=packed, files=files, halved=halved)
 
 
 def mib(size: int) -> str:

@@ -30,20 +30,47 @@ _RW, _US, _XD, _G, _NONE = (np.uint64(each) for each in (bits.RW, bits.US, bits.
 class Mappings:
     """One element per present leaf entry, in the order of the linear addresses' tables.
 
-    `virt` is sign-extended to 64 bits; `size` is bytes; `lost` are table frames that are not in
+    `virt` is sign-extended to 64 bits; `size` is bytes; `rights` has the bits that every entry on
+    the way has, XD turned round, and `entry` is the leaf's; `lost` are table frames that are not in
     memory, which map nothing here.  `reserved` says that an entry has a reserved bit: it is listed
     as if it had not.
     """
 
-    virt: NDArray[np.uint64]
-    phys: NDArray[np.uint64]
-    size: NDArray[np.uint64]
-    writable: NDArray[np.bool_]
-    user: NDArray[np.bool_]
-    executable: NDArray[np.bool_]
-    is_global: NDArray[np.bool_]
+    virt: U64
+    phys: U64
+    size: U64
+    rights: U64
+    entry: U64
     lost: tuple[int, ...]
     reserved: bool = False
+    pge: bool = True
+    """CR4.PGE: a page may be global."""
+
+    # Worked out where somebody asks: most ask where a page leads, and no more.
+
+    @property
+    def writable(self) -> NDArray[np.bool_]:
+        """R/W on the whole way."""
+        out: NDArray[np.bool_] = self.rights & _RW != 0
+        return out
+
+    @property
+    def user(self) -> NDArray[np.bool_]:
+        """U/S on the whole way."""
+        out: NDArray[np.bool_] = self.rights & _US != 0
+        return out
+
+    @property
+    def executable(self) -> NDArray[np.bool_]:
+        """No XD on the way."""
+        out: NDArray[np.bool_] = self.rights & _XD != 0
+        return out
+
+    @property
+    def is_global(self) -> NDArray[np.bool_]:
+        """The leaf's G, where CR4.PGE lets it count."""
+        out: NDArray[np.bool_] = self.entry & (_G if self.pge else _NONE) != 0
+        return out
 
     def physical(self) -> tuple[Extent, ...]:
         """What can be reached, as sorted extents of physical addresses."""
@@ -64,17 +91,15 @@ def survey(read: ReadTable, mmu: Mmu) -> Mappings:
     ladder = mmu.ladder
     root = mmu.cr3 & ladder.root_mask
     found = few.look(read, ladder, root) or many(read, ladder, root)
-    rights = found.rights
     return Mappings(
         virt=found.virt,
         phys=found.phys,
         size=found.size,
-        writable=rights & _RW != 0,
-        user=rights & _US != 0,
-        executable=rights & _XD != 0,
-        is_global=found.entry & (_G if mmu.cr4 & _CR4_PGE else _NONE) != 0,
+        rights=found.rights,
+        entry=found.entry,
         lost=tuple(found.lost),
         reserved=bool(found.reserved),
+        pge=bool(mmu.cr4 & _CR4_PGE),
     )
 
 
