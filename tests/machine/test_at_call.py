@@ -89,6 +89,33 @@ def test_a_selector_that_its_gdt_does_not_bear_out_is_a_finding(
     assert "legal-writes" in {each.rule for each in check.check(built, run)}
 
 
+@pytest.mark.parametrize(
+    ("register", "bit", "says"),
+    [
+        pytest.param("cr4", 5, "PAE cannot be cleared in long mode", id="long mode without PAE"),
+        pytest.param("cr4", 15, "are reserved", id="a bit of CR4 that no CPU has"),
+        pytest.param("cr0", 0, "CR0.PG needs CR0.PE", id="paging without protection"),
+        pytest.param("cr0", 29, "CR0.NW needs CR0.CD", id="NW without CD"),
+        pytest.param("cr4", 7, None, id="PGE the other way round"),
+        pytest.param("cr0", 5, None, id="NE the other way round"),
+    ],
+)
+def test_what_no_write_of_a_control_register_leaves_there_is_a_finding(
+    register: str, bit: int, says: str | None
+) -> None:
+    built = handover(Paging.X86_64)
+    changed = replace(built.registers, **{register: getattr(built.registers, register) ^ 1 << bit})
+    built = replace(built, registers=changed)
+    run = emulator().run(built)
+    if says is None:
+        assert run.stop is Stop.ENTRY
+    else:
+        reason = walks.fault_of(run).reason
+        assert reason.startswith("no CPU is in this state: ")
+        assert says in reason
+        assert "legal-writes" in {each.rule for each in check.check(built, run)}
+
+
 def test_a_long_mode_that_is_none_is_a_finding() -> None:
     built = handover(Paging.PAE)
     wrong = replace(built.registers, efer=built.registers.efer | x86.EFER_LMA)

@@ -3,6 +3,7 @@ it.
 
     a segment register whose selector its gdt does not bear out     whoever loaded it has met #GP
     EFER.LMA that is not LME and CR0.PG                             the CPU keeps that bit itself
+    CR0 or CR4 with what no write of it leaves there                MOV to CR0 or CR4 has met #GP
     a bit of CR3 above the CPU's addresses                          MOV to CR3 has met #GP
     a reserved bit of RFLAGS, or virtual-8086 mode                  POPF changes none of them
 
@@ -35,6 +36,14 @@ def impossible(mmu: WatchedMmu, registers: Registers) -> Refusal | None:
     long_mode = bool(registers.efer & x86.EFER_LME and registers.cr0 & x86.CR0_PG)
     if bool(registers.efer & x86.EFER_LMA) != long_mode:
         return Refusal(0, "EFER.LMA is not what EFER.LME and CR0.PG make it")
+    state = mmu.state(code64=False)
+    for name, value, refusal in (
+        ("CR0", registers.cr0, x86.cr0_refusal),
+        ("CR4", registers.cr4, x86.cr4_refusal),
+    ):
+        wrong = refusal(state, value)
+        if wrong is not None:
+            return Refusal(0, f"{name} = {value:#x}: {wrong}")
     beyond = (registers.cr3 & ~CR3_LAM) >> mmu.mmu.physical_bits
     if long_mode and beyond:
         return Refusal(0, f"CR3 = {registers.cr3:#x} has address bits that this CPU lacks")
