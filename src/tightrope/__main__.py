@@ -2,7 +2,7 @@
 
 import sys
 
-from tightrope.cli import main
+from tightrope.cli import program
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(program())

@@ -24,6 +24,7 @@ participants, perform, plan, prove, record, report, sabotage, shipped, views, vm
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -59,6 +60,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if heard.claim():
                 print(f"tightrope: {signals.says(heard.number)}", file=sys.stderr)
             return 128 + heard.number
+    return status
+
+
+def program() -> int:
+    """`main` of a process that ends with it."""
+    status = main()
+    # The interpreter's last search for cycles takes 60 ms after a rehearsal: all goes with us.
+    gc.freeze()
     return status
 
 

@@ -46,16 +46,17 @@ def early(options: argparse.Namespace) -> Early | None:
     plain = options.kernel and options.flat is None and not (options.unpack or options.shipped)
     if not plain or not all(os.path.isfile(path) for path in paths):
         return None
-    from tightrope.deeds.unpacking import LARGE, Unpacking
+    from tightrope.deeds.unpacking import LARGE, Unpacking, begin
 
     try:
         image = kernel_image(options, options.kernel)
+        begun = begin(image)
         initrd = read(options.initrd) if options.initrd else None
     except TightropeError:
         return None
     if initrd is not None and len(initrd) >= LARGE:
         return None
-    return Early(image, initrd, Unpacking(image, initrd))
+    return Early(image, initrd, Unpacking(image, initrd, begun))
 
 
 def inputs(options: argparse.Namespace, begun: Early | None = None) -> tuple[Image, Host, Request]:

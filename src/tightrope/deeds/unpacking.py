@@ -1,12 +1,13 @@
 """What the new kernel has to unpack, unpacked here while the walk is walked.
 
     main thread   plan -- tables ------- walk ------- check -- findings
-    beside it     payload ---- initrd ------------------------/
+    beside it     payload ------------------------------------/
+                  initrd -----------------------------/
 
 A kernel whose payload is corrupt is entered all the same and dies in its decompressor, one whose
 initrd is none has no /init, and what one does whose own checksum does not fit nobody knows: the
 walk cannot see it.  The decompressors release the interpreter's lock, so that looking costs a
-second core and hardly any time.
+second core and hardly any time.  A check asks for the initrd's size and does not wait for more.
 
 Rules: nothing that comes out is kept, so memory stays as it was; a rehearsal that ends early does
 not wait for it.  What was found in an image is remembered as long as the image is there, where
@@ -15,13 +16,16 @@ nobody can change its bytes: who rehearses one kernel on a thousand hosts unpack
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from threading import Thread
+from typing import TypeVar
 from weakref import ref
 
 from tightrope.image import initrd_contents, kernel_unchanged, payload_contents
 from tightrope.model import Buffer, Contents, Finding, Image, Protocol, Step
+
+T = TypeVar("T")
 
 PAYLOAD, INITRD, KERNEL = "payload-unpacks", "initrd-unpacks", "kernel-unchanged"
 SHIPPED_VERSION = "tightrope-shipped"
@@ -33,30 +37,40 @@ LARGE = 512 << 20
 large."""
 
 
-class Unpacking:
-    """The payload of an image and an initrd, being unpacked in a thread of its own.
+Begun = Future[dict[str, Contents]]
+"""What an image itself holds, being unpacked."""
 
-    The initrd is the image's own where none is given.  The same may serve many rehearsals.
+
+def begin(image: Image) -> Begun:
+    """Unpack the payload of an image, for a caller that has still to read the initrd."""
+    return _beside(lambda: _in_image(image))
+
+
+class Unpacking:
+    """The payload of an image and an initrd, each being unpacked in a thread of its own.
+
+    The initrd is the image's own where none is given.  The same may serve many rehearsals.  `begun`
+    is what `begin` has made of this image.
     """
 
-    def __init__(self, image: Image, initrd: Buffer | None) -> None:
+    def __init__(self, image: Image, initrd: Buffer | None, begun: Begun | None = None) -> None:
         given = image.initrd if initrd is None else initrd
-        self._answers: Future[dict[str, Contents]] = Future()
-        # A daemon: a process that has its answer without this one need not wait for it.
-        Thread(target=self._unpack, args=(image, given), name="unpacking", daemon=True).start()
+        self._image = begun or begin(image)
+        self._initrd: Future[Contents] | None = None
+        if given is not None and unpacks_an_initrd(image):
+            self._initrd = _beside(lambda: initrd_contents(given))
 
     def contents(self) -> tuple[Contents, ...]:
         """What was found, once all is unpacked."""
-        return tuple(self._answers.result().values())
+        return tuple(self._answers().values())
 
     def initrd_size(self) -> int | None:
         """Bytes that the initrd unpacks to; None where there is none, or it is not whole."""
-        found = self._answers.result().get(INITRD)
-        return None if found is None else found.size
+        return None if self._initrd is None else self._initrd.result().size
 
     def findings(self) -> Iterator[Finding]:
         """What is wrong, once all is unpacked."""
-        for rule, found in self._answers.result().items():
+        for rule, found in self._answers().items():
             if found.flaw is None:
                 continue
             evidence = {"where": found.where} if found.where else {}
@@ -71,17 +85,27 @@ class Unpacking:
                 mend=mend,
             )
 
-    def _unpack(self, image: Image, initrd: Buffer | None) -> None:
+    def _answers(self) -> dict[str, Contents]:
+        """In the order in which a report says them."""
+        found = dict(self._image.result())
+        if self._initrd is not None:
+            found[INITRD] = self._initrd.result()
+        return {each: found[each] for each in (PAYLOAD, INITRD, KERNEL) if each in found}
+
+
+def _beside(work: Callable[[], T]) -> Future[T]:
+    """What `work` returns or raises, in a thread of its own."""
+    answer: Future[T] = Future()
+
+    def run() -> None:
         try:
-            answers = dict(_in_image(image))
-            if initrd is not None and unpacks_an_initrd(image):
-                answers[INITRD] = initrd_contents(initrd)
+            answer.set_result(work())
         except BaseException as err:
-            self._answers.set_exception(err)
-        else:
-            # In the order in which a report says them.
-            order = (PAYLOAD, INITRD, KERNEL)
-            self._answers.set_result({each: answers[each] for each in order if each in answers})
+            answer.set_exception(err)
+
+    # A daemon: a process that has its answer without this one need not wait for it.
+    Thread(target=run, name="unpacking", daemon=True).start()
+    return answer
 
 
 _FOUND: dict[int, tuple[ref[Image], dict[str, Contents]]] = {}

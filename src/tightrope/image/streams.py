@@ -39,11 +39,15 @@ MAGICS: Mapping[str, bytes] = MappingProxyType(
 """What each stream begins with (boot.rst, payload_offset; lzo from Linux lib/decompress.c)."""
 _LONGEST_MAGIC = max(len(magic) for magic in MAGICS.values())
 
-_STEP = 1 << 20
+_STEP = 4 << 20
 """Bytes fed at a time.  Each time is a wait for the interpreter's lock where another thread is
 busy."""
-_PIECE = 4 << 20
-"""Bytes that come out at a time, where a decoder can be told."""
+_PIECE = 16 << 20
+"""Bytes that come out at a time, where a decoder can be told.
+
+A decoder of Python's grows what comes out in steps, and each is such a wait as well: fewer and
+larger pieces have fewer.
+"""
 _LZMA_MEMORY = 512 << 20
 """Bytes a decoder may take.  Linux packs with dictionaries of up to 128 MiB
 (scripts/xz_wrap.sh)."""

@@ -180,6 +180,9 @@ def rehearse(options: Namespace) -> int:
         from dataclasses import replace
 
         request = replace(request, loaded=loaded, crash=loaded.crash)
+    # Loaded here, while the payload is still being unpacked beside us.
+    from tightrope.views.rehearsal import VIEW
+
     with machines.opened(options.on) as machine:
         with closing(Bar()) as bar:
             verdict = deed(
@@ -197,7 +200,7 @@ def rehearse(options: Namespace) -> int:
             outputs.write_trace(options.trace, verdict)
         if options.write and (load := performable.load(verdict)) is not None:
             outputs.write(options.write, load)
-        _show(options, verdict)
+        show(options, VIEW, verdict)
     if options.strict and verdict.assumed and verdict.outcome is Outcome.HOLDS:
         return UNKNOWN
     return status(verdict.outcome)
