@@ -7,6 +7,7 @@ import resource
 import subprocess
 import sys
 import threading
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -18,9 +19,11 @@ from tests.makers.bzimage import bzimage
 from tests.makers.elf import elf, note
 from tests.makers.pe import unified
 from tightrope.cli import files
-from tightrope.deeds import defaults
+from tightrope.cli.parser import parser
+from tightrope.deeds import defaults, unpacking
 from tightrope.deeds.rehearse import CONSOLE_WORDS
 from tightrope.errors import BadInput
+from tightrope.model import Image
 
 __all__ = ["tightrope"]
 
@@ -55,6 +58,28 @@ def test_an_initrd_of_some_gib_is_refused_by_its_size_before_it_is_read(
     assert done.returncode == 2
     assert says in done.stderr
     assert int(done.stdout) < 256 << 10, "in KiB: a page of a file that is read is counted"
+
+
+@pytest.mark.parametrize("size", [unpacking.LARGE - 1, unpacking.LARGE])
+def test_a_kernel_is_unpacked_early_where_its_initrd_is_not_large_and_never_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    begun: list[Image] = []
+
+    def begin(image: Image) -> unpacking.Begun:
+        begun.append(image)
+        return Future()
+
+    monkeypatch.setattr(unpacking, "begin", begin)
+    monkeypatch.setattr(unpacking, "initrd_contents", lambda initrd: None)
+    kernel, initrd = tmp_path / "kernel", tmp_path / "initrd"
+    kernel.write_bytes(bzimage())
+    with initrd.open("wb") as file:
+        file.truncate(size)
+    options = parser(["rehearse"]).parse_args(["rehearse", str(kernel), "--initrd", str(initrd)])
+    early = files.early(options)
+    assert (early is None) == (size == unpacking.LARGE)
+    assert begun == ([] if early is None else [early.image])
 
 
 def test_a_large_file_is_mapped_and_a_small_one_read(

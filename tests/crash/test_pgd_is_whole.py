@@ -10,6 +10,7 @@ kernel's tables in that file by its own means, the notes in it, and judges them.
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -298,6 +299,23 @@ def test_a_dump_without_notes_cannot_be_judged(tmp_path: Path) -> None:
     assert main(["pgd", str(tmp_path / "vmcore")]) == 2
 
 
+def filtered(verdict: Verdict, folder: Path, tool: Sequence[str] = ("makedumpfile",)) -> Path:
+    """The dump, which is filtered at two levels beside it: it stays whole, and loses zeros alone."""
+    core = folder / "core"
+    dump(verdict, core)
+    whole = vmcore.read(str(core))
+    for level in ("0", "31"):
+        makedumpfile(core, "-l", "-d", level, out=folder / level, tool=tool)
+        assert vmcore.pgd(vmcore.read(str(folder / level))).whole
+    left = vmcore.read(str(folder / "31"))
+    for row in whole.held.extents:
+        for start, part in written(verdict.run.memory, row):
+            assert left.page(start) in (bytes(part[:PAGE]), None)
+            assert left.page(start) or not any(part[:PAGE])
+    assert (folder / "31").stat().st_size < core.stat().st_size // 10
+    return core
+
+
 @pytest.mark.parametrize("paging", [Paging.X86_64, Paging.LA57])
 def test_makedumpfile_and_drgn_take_the_dump_of_a_described_kernel(
     paging: Paging, tmp_path: Path
@@ -305,18 +323,8 @@ def test_makedumpfile_and_drgn_take_the_dump_of_a_described_kernel(
     """makedumpfile asks for a release, mem_map and struct pages, and leaves out what is zeros; drgn
     walks the dead kernel's tables, in the core and in what was filtered."""
     verdict = sound(paging)
-    host, core = verdict.handover.plan.host, tmp_path / "core"
-    dump(verdict, core)
-    whole = vmcore.read(str(core))
-    for level in ("0", "31"):
-        makedumpfile(core, "-l", "-d", level, out=tmp_path / level)
-        assert vmcore.pgd(vmcore.read(str(tmp_path / level))).whole
-    filtered = vmcore.read(str(tmp_path / "31"))
-    for row in whole.held.extents:
-        for start, part in written(verdict.run.memory, row):
-            assert filtered.page(start) in (bytes(part[:PAGE]), None)
-            assert filtered.page(start) or not any(part[:PAGE])
-    assert (tmp_path / "31").stat().st_size < core.stat().st_size // 10
+    host = verdict.handover.plan.host
+    core = filtered(verdict, tmp_path)
     pgd, text = verdict.handover.world.pgd, host.text
     laid = bytes(verdict.run.memory.read(Extent.sized(pgd, PAGE)))
     for path in (core, tmp_path / "0", tmp_path / "31"):
@@ -332,19 +340,7 @@ def test_makedumpfile_and_drgn_take_the_dump_of_a_described_kernel(
 def test_makedumpfile_of_32_bits_takes_the_dump_of_a_described_kernel_of_32_bits(
     paging: Paging, tmp_path: Path
 ) -> None:
-    tool = narrow_makedumpfile.unpacked(tmp_path)
-    verdict, core = sound(paging), tmp_path / "core"
-    dump(verdict, core)
-    whole = vmcore.read(str(core))
-    for level in ("0", "31"):
-        makedumpfile(core, "-l", "-d", level, out=tmp_path / level, tool=tool)
-        assert vmcore.pgd(vmcore.read(str(tmp_path / level))).whole
-    filtered = vmcore.read(str(tmp_path / "31"))
-    for row in whole.held.extents:
-        for start, part in written(verdict.run.memory, row):
-            assert filtered.page(start) in (bytes(part[:PAGE]), None)
-            assert filtered.page(start) or not any(part[:PAGE])
-    assert (tmp_path / "31").stat().st_size < core.stat().st_size // 10
+    filtered(sound(paging), tmp_path, narrow_makedumpfile.unpacked(tmp_path))
 
 
 def test_a_note_without_room_for_it_says_nothing_of_mem_map() -> None:

@@ -102,9 +102,7 @@ def follow(head: int, pages: Mapping[int, Buffer], *, word: int = 8, zeros: bool
         under = begins.searchsorted(sources) - 1
         counted = frames[begins] - sources.searchsorted(begins)
         # A source before any destination would be copied to frame 0 on.
-        from_zero = len(under) and under[0] < 0
-        shift = np.where(under < 0, 0, counted[under]) if from_zero else counted[under]
-        destinations = number + shift
+        destinations = number + np.where(under < 0, 0, counted[under])
     return Copies(
         destinations=destinations,
         sources=frames[sources],

@@ -58,8 +58,14 @@ class Needed:
     packed: int
     files: int
     """What the initrd unpacks to."""
-    halved: int
-    """`files`, where they lie in a tmpfs that takes half of the memory."""
+    rooted: bool
+    """The files lie in a ramfs, which takes all of the memory; in a tmpfs, which takes half of it,
+    without."""
+
+    @property
+    def halved(self) -> int:
+        """`files`, where they lie in a tmpfs."""
+        return 0 if self.rooted else self.files
 
     @property
     def least(self) -> int:
@@ -206,8 +212,7 @@ def needed_by(case: Case) -> Needed:
     # that is larger.
     told = told_as_loaded(case)
     rooted = told is not None and any(name == b"root" for name, _ in arguments(told.line))
-    halved = 0 if rooted else files
-    return Needed(init_size=image.init_size, packed=packed, files=files, halved=halved)
+    return Needed(init_size=image.init_size, packed=packed, files=files, rooted=rooted)
 
 
 def mib(size: int) -> str:

@@ -48,13 +48,13 @@ def early(options: argparse.Namespace) -> Early | None:
         return None
     from tightrope.deeds.unpacking import LARGE, Unpacking, begin
 
+    if options.initrd and os.path.getsize(options.initrd) >= LARGE:
+        return None
     try:
         image = kernel_image(options, options.kernel)
         begun = begin(image)
         initrd = read(options.initrd) if options.initrd else None
     except TightropeError:
-        return None
-    if initrd is not None and len(initrd) >= LARGE:
         return None
     return Early(image, initrd, Unpacking(image, initrd, begun))
 

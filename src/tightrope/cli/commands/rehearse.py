@@ -16,7 +16,7 @@ from tightrope.cli.values import count, path, seconds
 from tightrope.errors import BadInput
 
 if TYPE_CHECKING:
-    from tightrope.model import Participant, Verdict
+    from tightrope.model import Participant
     from tightrope.plan import Request
 
 
@@ -218,6 +218,7 @@ def _booted(options: Namespace) -> int:
     from tightrope.deeds.booted import OldKernel, rehearse_booted
     from tightrope.deeds.until import Userspace
     from tightrope.report.progress import Bar
+    from tightrope.views.rehearsal import VIEW
 
     image, _, request = files.inputs(options)
     token, request = defaults.with_token(image, defaults.with_console(image, request))
@@ -238,7 +239,7 @@ def _booted(options: Namespace) -> int:
             design=options.design,
             progress=bar,
         )
-    _show(options, verdict)
+    show(options, VIEW, verdict)
     return status(verdict.outcome)
 
 
@@ -246,12 +247,6 @@ def _said(request: Request) -> None:
     """Say what the command line is, where something was added to it."""
     line = request.command_line
     print(f"tightrope: the command line is {line!r}, so that it can be heard", file=sys.stderr)
-
-
-def _show(options: Namespace, verdict: Verdict) -> None:
-    from tightrope.views.rehearsal import VIEW
-
-    show(options, VIEW, verdict)
 
 
 def _sabotages(options: Namespace) -> int:

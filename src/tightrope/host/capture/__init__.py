@@ -11,6 +11,8 @@
 
     sources    all of them, each parsed once
     origins    where each field comes from
+    limits     mem= and memmap=, where /proc/iomem does not tell what they left
+    crashkernel    its regions, where /proc/iomem does not tell them
     places     where things lie in memory
     describe   the host file
     collect    what is done where nothing is installed: print the files as they are

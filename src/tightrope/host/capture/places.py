@@ -36,6 +36,7 @@ MIB, GIB = 1 << 20, 1 << 30
 LARGE = 2 * MIB
 TEXT = Extent.sized(START_KERNEL_MAP + 16 * MIB, 48 * MIB)
 """Where a kernel without KASLR is mapped (CONFIG_PHYSICAL_START), and 48 MiB of it."""
+LOW_PART = "the low part of the crash region"
 NO_RAM = "memory that the old kernel does not use"
 
 
@@ -156,10 +157,8 @@ def crash_memory(
         size = align_up(size, PAGE_SIZE)
         line = said.word("/proc/cmdline")
         found = crashkernel.regions(line, size, subtract(ram, [own]))
-        for name, each in zip(("crash_region", "crash_memory"), reversed(found), strict=False):
-            part = (
-                "the low part of the crash region" if name == "crash_memory" else "the crash region"
-            )
+        fields = (("crash_region", "the crash region"), ("crash_memory", LOW_PART))
+        for (name, part), each in zip(fields, reversed(found), strict=False):
             what = f"{part}, {each.size:#x} bytes, lies at {each.start:#x}"
             origins.assumed(name, what, AS_ROOT)
     elif not said.iomem and "crashkernel=" in said.word("/proc/cmdline"):
@@ -169,7 +168,7 @@ def crash_memory(
     if not found:
         return None, ()
     *low, region = found
-    also = [(each, "the low part of the crash region") for each in low]
+    also = [(each, LOW_PART) for each in low]
     read = bool(also) and bool(said.iomem)
     for extent in kexec.cma_ranges(said.kexec("crash_cma_ranges")):
         if covered(extent, ram) and not any(extent.overlaps(each) for each in (*found, own)):
