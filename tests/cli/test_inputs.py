@@ -7,7 +7,6 @@ import resource
 import subprocess
 import sys
 import threading
-from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -21,6 +20,7 @@ from tests.makers.pe import unified
 from tightrope.cli import files
 from tightrope.cli.parser import parser
 from tightrope.deeds import defaults, unpacking
+from tightrope.deeds.beside import Beside
 from tightrope.deeds.rehearse import CONSOLE_WORDS
 from tightrope.errors import BadInput
 from tightrope.model import Image
@@ -68,7 +68,7 @@ def test_a_kernel_is_unpacked_early_where_its_initrd_is_not_large_and_never_twic
 
     def begin(image: Image) -> unpacking.Begun:
         begun.append(image)
-        return Future()
+        return Beside(dict)
 
     monkeypatch.setattr(unpacking, "begin", begin)
     monkeypatch.setattr(unpacking, "initrd_contents", lambda initrd: None)
@@ -80,6 +80,32 @@ def test_a_kernel_is_unpacked_early_where_its_initrd_is_not_large_and_never_twic
     early = files.early(options)
     assert (early is None) == (size == unpacking.LARGE)
     assert begun == ([] if early is None else [early.image])
+
+
+def test_little_is_loaded_before_a_kernel_begins_to_be_unpacked(tmp_path: Path) -> None:
+    kernel = tmp_path / "kernel"
+    kernel.write_bytes(bzimage())
+    told = (
+        "import sys\n"
+        "from tightrope.cli import files\n"
+        "from tightrope.cli.parser import parser\n"
+        "options = parser(sys.argv[1:]).parse_args(sys.argv[1:])\n"
+        "print(files.early(options).image.source, *sys.modules)"
+    )
+    command = [sys.executable, "-c", told, "rehearse", str(kernel)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    source, *loaded = done.stdout.split()
+    assert source == str(kernel)
+    assert "tightrope.deeds.unpacking" in loaded
+    late = (
+        "numpy",
+        "logging",
+        "hashlib",
+        "tightrope.check",
+        "tightrope.plan",
+        "tightrope.model.verdict",
+    )
+    assert not {*late} & {*loaded}
 
 
 def test_a_large_file_is_mapped_and_a_small_one_read(

@@ -206,3 +206,28 @@ def test_what_needs_no_emulator_runs_without_one(arguments: tuple[str, ...]) -> 
 
 def test_a_rehearsal_in_a_pipe_needs_no_progress_bar() -> None:
     assert run("rehearse", "--shipped", command=without("tqdm")).returncode == 0
+
+
+# ------------------------------------------------------------------------------------------ its end
+
+
+def ended(last_words: str) -> subprocess.CompletedProcess[str]:
+    """`tightrope rules`, in a process that has more to do at its end."""
+    program = f"{last_words}\nfrom tightrope.cli import program\nsys.exit(program())"
+    command = [sys.executable, "-c", f"import atexit, sys, threading, time\n{program}"]
+    return subprocess.run([*command, "rules", "--json"], capture_output=True, text=True, env=QUIET)
+
+
+def test_a_process_prints_all_and_does_what_was_promised_for_its_end() -> None:
+    done = ended("atexit.register(print, 'at the end')")
+    document, last = done.stdout[: done.stdout.rindex("}") + 1], done.stdout.splitlines()[-1]
+    assert json.loads(document)["schema"].startswith("tightrope/rules/")
+    assert (done.returncode, last) == (0, "at the end")
+
+
+def test_a_process_waits_for_work_that_is_no_daemon_and_for_no_other() -> None:
+    work = "lambda: (time.sleep(2), print('done'), sys.stdout.flush())"
+    for daemon in (False, True):
+        done = ended(f"threading.Thread(target={work}, daemon={daemon}).start()")
+        assert done.returncode == 0
+        assert done.stdout.endswith("done\n") != daemon

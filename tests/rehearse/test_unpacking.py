@@ -17,6 +17,7 @@ from tests.rehearse.runs import example_host, shipped_kernel
 from tests.unpacked_once import LARGE, remembered_of_image
 from tightrope import image as image_room
 from tightrope.deeds import unpacking
+from tightrope.deeds.beside import Beside
 from tightrope.deeds.rehearse import rehearse
 from tightrope.deeds.unpacking import Unpacking
 from tightrope.image import payload_contents
@@ -206,3 +207,18 @@ def test_what_was_found_goes_with_its_image() -> None:
     del image
     gc.collect()
     assert number not in unpacking._FOUND
+
+
+def test_work_beside_gives_one_answer_as_often_as_it_is_asked() -> None:
+    asked: list[None] = []
+    work = Beside(lambda: asked.append(None))
+    assert [work.result(), work.result()] == [None, None]
+    assert asked == [None]
+
+
+def test_what_work_beside_raises_is_raised_where_its_answer_is_asked_for() -> None:
+    empty: dict[str, int] = {}
+    work = Beside(lambda: empty["gone"])
+    for _ in range(2):
+        with pytest.raises(KeyError, match="gone"):
+            work.result()

@@ -24,11 +24,13 @@ participants, perform, plan, prove, record, report, sabotage, shipped, views, vm
 
 from __future__ import annotations
 
-import gc
+import atexit
 import os
 import signal
 import sys
 from collections.abc import Sequence
+from threading import current_thread
+from threading import enumerate as enumerate_threads
 
 from tightrope.cli import signals, streams
 from tightrope.cli.parser import Usage, parser, with_sizes
@@ -66,9 +68,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def program() -> int:
     """`main` of a process that ends with it."""
     status = main()
-    # The interpreter's last search for cycles takes 60 ms after a rehearsal: all goes with us.
-    gc.freeze()
-    return status
+    if all(thread.daemon or thread is current_thread() for thread in enumerate_threads()):
+        # All goes with the process.  To take it apart first takes 10 ms after a rehearsal, and the
+        # interpreter's last search for cycles 60.  What was printed is flushed, `main` sees to it.
+        atexit._run_exitfuncs()
+        sys.stderr.flush()
+        os._exit(status)
+    return status  # whoever still works is waited for, as ever
 
 
 def _failed(error: BaseException, *, as_json: bool) -> int:

@@ -9,6 +9,7 @@ import os
 import sys
 from argparse import Namespace
 from collections.abc import Iterable
+from importlib import import_module
 from typing import TYPE_CHECKING, TypeVar
 
 from tightrope.cli import outputs
@@ -29,10 +30,13 @@ def ready(options: Namespace, inputs: Iterable[str | Path | None] = ()) -> None:
         outputs.check(options.html, force=options.force, inputs=inputs)
 
 
+def load_report(options: Namespace) -> None:
+    """Load what `show` wants of this command's report, while its value is still waited for."""
+    import_module(f"tightrope.report.{'json' if options.json else 'text'}")
+
+
 def show(options: Namespace, view: View[Value], value: Value) -> None:
     """Print a value as the command's options want it."""
-    from tightrope.report import json, text
-
     page: Path | None = getattr(options, "html", None)
     sheet = None if options.json and page is None else view.sheet(value)
     if page is not None and sheet is not None:
@@ -40,8 +44,13 @@ def show(options: Namespace, view: View[Value], value: Value) -> None:
 
         outputs.write(page, html(sheet, title=f"tightrope {view.name}").encode())
     if options.json or sheet is None:
+        from tightrope.report import json
+
         print(json.document(view.name, view.version, view.facts(value)))
-    elif getattr(options, "quiet", False):
+        return
+    from tightrope.report import text
+
+    if getattr(options, "quiet", False):
         print(text.headline(sheet, colour=colour()))
     else:
         detail = getattr(options, "verbose", True)

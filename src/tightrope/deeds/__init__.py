@@ -2,6 +2,7 @@
 
     rehearse     plan, build, walk, check: the verdict of one jump
     unpacking    payload and initrd, unpacked beside the walk
+    beside       work in a thread of its own
     spoken       whose words a console has, and what they mean
     old_kernel   the relocation code of an old kernel's image, and the host that has it
     booted       a rehearsal from a real old kernel that QEMU has booted

@@ -16,16 +16,16 @@ nobody can change its bytes: who rehearses one kernel on a thousand hosts unpack
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
-from threading import Thread
-from typing import TypeVar
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 from weakref import ref
 
+from tightrope.deeds.beside import Beside
 from tightrope.image import initrd_contents, kernel_unchanged, payload_contents
-from tightrope.model import Buffer, Contents, Finding, Image, Protocol, Step
+from tightrope.model import Buffer, Contents, Image, Protocol
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from tightrope.model import Finding
 
 PAYLOAD, INITRD, KERNEL = "payload-unpacks", "initrd-unpacks", "kernel-unchanged"
 SHIPPED_VERSION = "tightrope-shipped"
@@ -37,13 +37,13 @@ LARGE = 512 << 20
 large."""
 
 
-Begun = Future[dict[str, Contents]]
+Begun = Beside[dict[str, Contents]]
 """What an image itself holds, being unpacked."""
 
 
 def begin(image: Image) -> Begun:
     """Unpack the payload of an image, for a caller that has still to read the initrd."""
-    return _beside(lambda: _in_image(image))
+    return Beside(lambda: _in_image(image))
 
 
 class Unpacking:
@@ -56,9 +56,9 @@ class Unpacking:
     def __init__(self, image: Image, initrd: Buffer | None, begun: Begun | None = None) -> None:
         given = image.initrd if initrd is None else initrd
         self._image = begun or begin(image)
-        self._initrd: Future[Contents] | None = None
+        self._initrd: Beside[Contents] | None = None
         if given is not None and unpacks_an_initrd(image):
-            self._initrd = _beside(lambda: initrd_contents(given))
+            self._initrd = Beside(lambda: initrd_contents(given))
 
     def contents(self) -> tuple[Contents, ...]:
         """What was found, once all is unpacked."""
@@ -70,6 +70,8 @@ class Unpacking:
 
     def findings(self) -> Iterator[Finding]:
         """What is wrong, once all is unpacked."""
+        from tightrope.model import Finding, Step  # which `begin` need not wait for
+
         for rule, found in self._answers().items():
             if found.flaw is None:
                 continue
@@ -93,21 +95,6 @@ class Unpacking:
         return {each: found[each] for each in (PAYLOAD, INITRD, KERNEL) if each in found}
 
 
-def _beside(work: Callable[[], T]) -> Future[T]:
-    """What `work` returns or raises, in a thread of its own."""
-    answer: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            answer.set_result(work())
-        except BaseException as err:
-            answer.set_exception(err)
-
-    # A daemon: a process that has its answer without this one need not wait for it.
-    Thread(target=run, name="unpacking", daemon=True).start()
-    return answer
-
-
 _FOUND: dict[int, tuple[ref[Image], dict[str, Contents]]] = {}
 """What was found in images, by identity: to compare two by value costs as much as to unpack."""
 
@@ -118,12 +105,12 @@ def _in_image(image: Image) -> dict[str, Contents]:
     found = _FOUND.get(number)
     if found is not None and found[0]() is image:
         return found[1]
+    own = Beside(lambda: kernel_unchanged(image))
     answers = {}
     if image.payload is not None:
         answers[PAYLOAD] = payload_contents(image)
-    own = kernel_unchanged(image)
-    if own is not None:
-        answers[KERNEL] = own
+    if (unchanged := own.result()) is not None:
+        answers[KERNEL] = unchanged
     if _is_constant(image):
         _FOUND[number] = ref(image, lambda _gone: _FOUND.pop(number, None)), answers
     return answers

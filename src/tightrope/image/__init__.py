@@ -30,7 +30,7 @@ May import: abi, errors, lzo, memory, model
 from __future__ import annotations
 
 from tightrope.errors import ImageError
-from tightrope.image import bzimage, compressed, executable, flat, unified
+from tightrope.image import bzimage, compressed, flat, unified
 from tightrope.image.certificates import pe_header
 from tightrope.image.foreign import foreign
 from tightrope.image.initramfs import initrd_contents
@@ -79,6 +79,9 @@ def _read(view: memoryview, source: str) -> Image:
     sections = unified.sections(view, source)
     if unified.KERNEL in sections:
         return within_reach(unified.read(view, sections, source))
+    # Here: most kernels are bzImages, and their payloads begin to be unpacked the sooner.
+    from tightrope.image import executable
+
     if pe_header(view) is None and executable.is_executable(view, source):
         return executable.read(view, source)
     named = foreign(view, unified.names(view, source))

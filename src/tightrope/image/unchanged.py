@@ -16,7 +16,6 @@ Executable Signature Format", "Calculating the PE Image Hash".
 
 from __future__ import annotations
 
-import hashlib
 import re
 import zlib
 from itertools import pairwise
@@ -83,6 +82,8 @@ def _checksum_fits(whole: memoryview, end: int) -> bool:
 
 def _is_signed(whole: memoryview, table: Extent) -> bool:
     """Whether the certificates hold a digest of what lies before them."""
+    import hashlib  # it loads OpenSSL, and only signed kernels want it
+
     certificates = bytes(whole[table.start : table.end])
     skipped = signed_fields(whole)
     edges = [0, *(edge for field in skipped for edge in (field.start, field.end)), table.start]

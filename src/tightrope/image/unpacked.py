@@ -29,13 +29,14 @@ from typing import TYPE_CHECKING
 from tightrope.abi import boot
 from tightrope.abi.elf import MAGIC, PT_LOAD
 from tightrope.errors import ImageError
-from tightrope.image import elf, executable
 from tightrope.image.payload import beginning, unpack
 from tightrope.model import Image, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from tightrope.image import elf
 
 WORD = 4
 """Bytes of a relocation, and of what it relocates."""
@@ -55,6 +56,8 @@ def unpacked(image: Image) -> Image:
 
     Raises ImageError when there is none, or it is not a Linux kernel; MissingPart as `unpack` does.
     """
+    from tightrope.image import elf, executable  # as `read` has it
+
     data = memoryview(unpack(image)).toreadonly()
     source = f"{image.source} (unpacked)"
     inner = executable.read(data, source)

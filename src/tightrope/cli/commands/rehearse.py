@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from tightrope.cli import files, hops, outputs, segments
 from tightrope.cli.arguments import design, loader, new_kernel, old_kernel, shown, verify
 from tightrope.cli.command import HOLDS, UNKNOWN, command, status
-from tightrope.cli.show import show
+from tightrope.cli.show import load_report, show
 from tightrope.cli.values import count, path, seconds
 from tightrope.errors import BadInput
 
@@ -183,6 +183,7 @@ def rehearse(options: Namespace) -> int:
     # Loaded here, while the payload is still being unpacked beside us.
     from tightrope.views.rehearsal import VIEW
 
+    load_report(options)
     with machines.opened(options.on) as machine:
         with closing(Bar()) as bar:
             verdict = deed(
