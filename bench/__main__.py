@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -216,7 +217,7 @@ def walker() -> None:
     )
 
 
-PARTS = (
+PARTS: tuple[Callable[[], object], ...] = (
     whole_rehearsal,
     one_page,
     small.handover,
@@ -246,10 +247,15 @@ PARTS = (
 )
 
 
+def named() -> dict[str, Callable[[], object]]:
+    """Every part by its name."""
+    names = {f"{part.__module__}.{part.__name__}".removeprefix("bench."): part for part in PARTS}
+    return {name.removeprefix("__main__."): part for name, part in names.items()}
+
+
 def main() -> None:
     """Print every figure, or those of the parts that are named."""
-    names = {f"{part.__module__}.{part.__name__}".removeprefix("bench."): part for part in PARTS}
-    names = {name.removeprefix("__main__."): part for name, part in names.items()}
+    names = named()
     parser = argparse.ArgumentParser(
         prog="python -m bench",
         description="Figures, each beside what one would use instead where there is such a thing.",
