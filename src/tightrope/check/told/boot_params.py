@@ -10,8 +10,10 @@ parse_setup_data) and arch/x86/kernel/e820.c (e820__memory_setup_extended).
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain
 
 from tightrope.check.told.memory import Garbled, Row, Told, string
 from tightrope.memory import Extent
@@ -184,15 +186,21 @@ def read(memory: Memory, at: int) -> ZeroPage:
         data = bytes(memory.read(Extent.sized(node + NODE.size, size)))
         nodes.append((node, kind, data))
         node = following
-    return ZeroPage(at=at, page=page, nodes=tuple(nodes), rows=tuple(_rows(page, nodes)))
+    return ZeroPage(at=at, page=page, nodes=tuple(nodes), rows=_rows(page, nodes))
 
 
-def _rows(page: bytes, nodes: Sequence[tuple[int, int, bytes]]) -> Iterator[Row]:
+def _rows(page: bytes, nodes: Sequence[tuple[int, int, bytes]]) -> tuple[Row, ...]:
     count = page[BY_NAME["e820_entries"].at]
     if count > MAP_ROWS:
         raise Garbled(f"e820_entries is {count}, and the table has {MAP_ROWS} rows")
     more = [data for _, kind, data in nodes if kind == E820_EXT]
-    for listed in (page[MAP : MAP + count * ROW.size], *more):
-        # Linux takes the rows that are whole (e820__memory_setup_extended).
-        for start, size, kind in ROW.iter_unpack(listed[: len(listed) // ROW.size * ROW.size]):
-            yield Row(extent=Extent.sized(start, size), type=kind)
+    return tuple(chain(*map(_listed, (page[MAP : MAP + count * ROW.size], *more))))
+
+
+@lru_cache(maxsize=16)
+def _listed(table: bytes) -> tuple[Row, ...]:
+    """The rows of one table.  Read as loaded and at the entry, and alike in every handover of a
+    host."""
+    # Linux takes the rows that are whole (e820__memory_setup_extended).
+    whole = ROW.iter_unpack(table[: len(table) // ROW.size * ROW.size])
+    return tuple(Row(extent=Extent.sized(start, size), type=kind) for start, size, kind in whole)
