@@ -70,18 +70,6 @@ def goals() -> Iterator[Goal]:
         expected=Answer.FAILS,
     )
     yield _goal(
-        "exchange",
-        "pages that change places through a third one, as in Linux up to 6.12, end as copies do where"
-        " no page is a source twice",
-        exchange.induction,
-    )
-    yield _goal(
-        "exchange-source-twice",
-        "two exchanges are right although they share a source",
-        exchange.one_source_twice,
-        expected=Answer.FAILS,
-    )
-    yield _goal(
         "movs", "REP MOVS over a page, from page to page, is one page copy", partial(_movs, "page")
     )
     yield _goal(
@@ -95,6 +83,20 @@ def goals() -> Iterator[Goal]:
         "the emulator's one memmove is REP MOVS, for every count, under its guard that source and"
         " destination are at least that far apart",
         partial(_movs, "apart"),
+    )
+    # Last: z3 numbers its terms as they are made, and with these before it `shortcut` takes twice
+    # as long.
+    yield _goal(
+        "exchange",
+        "pages that change places through a third one, as in Linux up to 6.12, end as copies do where"
+        " no page is a source twice",
+        exchange.induction,
+    )
+    yield _goal(
+        "exchange-source-twice",
+        "two exchanges are right although they share a source",
+        exchange.one_source_twice,
+        expected=Answer.FAILS,
     )
 
 
