@@ -64,6 +64,28 @@ def test_a_full_disk_is_our_output_and_another_file_is_named() -> None:
     assert done.stderr == "tightrope: /no/such/file: No such file or directory\n"
 
 
+@pytest.mark.parametrize("errors", ["&-", "/dev/full"])
+@pytest.mark.parametrize(("words", "status"), [("rules", 0), ("rehearse /no/such/file", 2)])
+def test_the_status_is_the_same_where_nothing_can_be_said_of_it(
+    errors: str, words: str, status: int
+) -> None:
+    line = f"'{sys.executable}' -m tightrope {words} 2>{errors}"
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (status, "")
+    assert bool(done.stdout) == (status == 0)
+
+
+def test_an_answer_is_given_whether_or_not_anybody_reads_the_notes_before_it() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    noted = program("print('a note', file=sys.stderr)\nprint('an answer')\nreturn 1")
+    with Path("/dev/full").open("wb") as full:
+        for errors in (writing, full):
+            done = subprocess.run([*noted, "wait"], stdout=subprocess.PIPE, stderr=errors)
+            assert (done.returncode, done.stdout) == (1, b"an answer\n")
+    os.close(writing)
+
+
 # ------------------------------------------------------------------------------- mistakes of ours
 
 
@@ -144,6 +166,17 @@ def test_a_signal_ends_a_command_at_once_wherever_it_is(what: str, number: signa
     said = [line for line in err.splitlines() if line.startswith("tightrope: ")]
     assert len(said) == 1
     assert said[0].endswith("nothing was changed")
+
+
+def test_a_signal_ends_a_command_that_can_say_nothing() -> None:
+    body = "print('begun', flush=True)\n" + BUSY["a lost exception"]
+    with Path("/dev/full").open("wb") as full:
+        busy = subprocess.Popen([*program(body), "wait"], stdout=subprocess.PIPE, stderr=full)
+    assert busy.stdout is not None
+    assert busy.stdout.readline() == b"begun\n"
+    busy.send_signal(signal.SIGTERM)
+    assert busy.communicate(timeout=240)[0] == b""
+    assert busy.returncode == 128 + signal.SIGTERM
 
 
 def in_session(session: int) -> list[int]:

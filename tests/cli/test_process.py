@@ -215,7 +215,11 @@ def ended(last_words: str) -> subprocess.CompletedProcess[str]:
     """`tightrope rules`, in a process that has more to do at its end."""
     program = f"{last_words}\nfrom tightrope.cli import program\nsys.exit(program())"
     command = [sys.executable, "-c", f"import atexit, sys, threading, time\n{program}"]
-    return subprocess.run([*command, "rules", "--json"], capture_output=True, text=True, env=QUIET)
+    # What is printed at the very end stays in a buffer then, unless somebody writes it.
+    buffered = {key: value for key, value in QUIET.items() if key != "PYTHONUNBUFFERED"}
+    return subprocess.run(
+        [*command, "rules", "--json"], capture_output=True, text=True, env=buffered
+    )
 
 
 def test_a_process_prints_all_and_does_what_was_promised_for_its_end() -> None:

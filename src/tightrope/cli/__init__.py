@@ -70,9 +70,10 @@ def program() -> int:
     status = main()
     if all(thread.daemon or thread is current_thread() for thread in enumerate_threads()):
         # All goes with the process.  To take it apart first takes 10 ms after a rehearsal, and the
-        # interpreter's last search for cycles 60.  What was printed is flushed, `main` sees to it.
+        # interpreter's last search for cycles 60.  What `main` printed is flushed.
         atexit._run_exitfuncs()
-        sys.stderr.flush()
+        streams.flush(sys.stdout)
+        streams.flush(sys.stderr)
         os._exit(status)
     return status  # whoever still works is waited for, as ever
 

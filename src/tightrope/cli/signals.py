@@ -25,7 +25,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
 
 GRACE = 1.0
@@ -167,7 +167,8 @@ class Signals:
                 if self._over.wait(NUDGE):
                     return
             if self.claim():
-                os.write(2, f"tightrope: {says(number)}\n".encode())
+                with suppress(OSError):  # nobody may be there to hear it
+                    os.write(2, f"tightrope: {says(number)}\n".encode())
             elif self._over.wait(GRACE):
                 return
             os._exit(128 + number)

@@ -4,7 +4,8 @@
 
 A reader that goes away (`| head -1`) may be gone before we write or not: a pipe takes 64 KiB
 without one.  So that the exit status never depends on who was quicker, what it no longer wants is
-dropped and the command goes on to its end.
+dropped and the command goes on to its end.  What is said on standard error is said as far as it
+can be: whether anybody hears it changes neither the answer nor the status.
 
 Rules: only output of ours is meant by `OutputFailed`; an OSError from anywhere else stays what it
 is.
@@ -16,7 +17,8 @@ import io
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import TextIO
 
 
 class OutputFailed(OSError):
@@ -26,9 +28,10 @@ class OutputFailed(OSError):
 class Output(io.RawIOBase):
     """A descriptor to write to.  It takes nothing more once it failed, or once `ended` says so."""
 
-    def __init__(self, descriptor: int, ended: Callable[[], bool]) -> None:
+    def __init__(self, descriptor: int, ended: Callable[[], bool], *, may_fail: bool) -> None:
         self._descriptor = descriptor
         self._ended = ended
+        self._may_fail = may_fail
         self._gone = False
 
     def writable(self) -> bool:
@@ -55,6 +58,8 @@ class Output(io.RawIOBase):
             return len(data)
         except OSError as err:
             self._gone = True
+            if self._may_fail:
+                return len(data)
             raise OutputFailed(err.errno, err.strerror) from err
 
 
@@ -62,20 +67,21 @@ class Output(io.RawIOBase):
 def ready(ended: Callable[[], bool]) -> Iterator[None]:
     """Streams for one command; what stood there before stands there afterwards."""
     before = sys.stdout, sys.stderr
-    if sys.stderr is None:
-        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - open until exit
-    ours = None
-    if sys.stdout is None:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - open until exit
-    elif (ours := _wrapped(sys.stdout, ended)) is not None:
-        sys.stdout = ours
-    elif isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
+    sys.stdout = ours = _ours(sys.stdout, ended, may_fail=False)
+    sys.stderr = errors = _ours(sys.stderr, lambda: False, may_fail=True)
     try:
         yield
     finally:
-        if ours is not None:
-            sys.stdout, sys.stderr = before
+        flush(ours)
+        flush(errors)
+        sys.stdout, sys.stderr = before
+
+
+def flush(stream: TextIO | None) -> None:
+    """Write what a stream holds, as far as it can be written."""
+    if stream is not None:
+        with suppress(OSError, ValueError):  # full, or closed
+            stream.flush()
 
 
 def fill() -> None:
@@ -88,19 +94,22 @@ def fill() -> None:
             os.open(os.devnull, os.O_RDWR)  # POSIX: the lowest that is free
 
 
-def _wrapped(stream: object, ended: Callable[[], bool]) -> io.TextIOWrapper | None:
-    """Our own stream on the descriptor of this one, None where it has none."""
+def _ours(stream: TextIO | None, ended: Callable[[], bool], *, may_fail: bool) -> TextIO:
+    """Our own stream on the descriptor of this one, or itself where it has none."""
+    if stream is None:
+        return open(os.devnull, "w")
     if not isinstance(stream, io.TextIOWrapper):
-        return None
+        return stream
     try:
         descriptor = stream.fileno()
     except OSError:
-        return None
-    stream.flush()
-    output = Output(descriptor, ended)
+        stream.reconfigure(errors="backslashreplace")
+        return stream
+    flush(stream)
+    output = Output(descriptor, ended, may_fail=may_fail)
     return io.TextIOWrapper(
         io.BufferedWriter(output),
         encoding=stream.encoding,
         errors="backslashreplace",
-        line_buffering=output.isatty(),
+        line_buffering=may_fail or output.isatty(),
     )
