@@ -244,6 +244,15 @@ def test_registers_that_no_cpu_can_have_together_are_refused(
     assert read(registers=right).cr0 == right["cr0"]
 
 
+def test_a_register_that_a_confidential_guest_cannot_have_is_refused() -> None:
+    plain = {"cr0": 0x8005_0013}
+    assert read(registers=plain).cr0 == plain["cr0"]
+    with pytest.raises(HostError, match="NE cannot be cleared in a TDX guest") as caught:
+        read(confidential="TDX", registers=plain)
+    assert caught.value.field == "registers.cr0"
+    assert read(confidential="TDX").efer == 0xD01
+
+
 @pytest.mark.parametrize("kind", ["TDX", "SEV-SNP", "SEV-ES", "SEV"])
 def test_what_is_not_known_of_a_confidential_guest_is_in_the_verdict_whoever_wrote_the_file(
     kind: str,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.conftest import REPOSITORY
 from tightrope.x86 import control
 from tightrope.x86.bits import named_bits
-from tightrope.x86.control import Vendor
+from tightrope.x86.control import IN_TDX, IS_AMD, IS_INTEL, Vendor
 from tightrope.x86.cpu import (
     CR4_DEFINED,
     CR4_NAMES,
@@ -26,13 +26,15 @@ from tightrope.x86.cpu import (
     efer_refusal,
     flat_descriptor,
     flushes_everything,
+    impossible,
     segment_refusal,
     table_refusal,
 )
 
 # Bit numbers by hand from SDM 2.5 and 2.2.1, not from the module under test.
 PE, NE, WP, NW, CD, PG = (1 << n for n in (0, 5, 16, 29, 30, 31))
-PSE, PAE, PGE, LA57, PCIDE, SMEP, SMAP, CET = (1 << n for n in (4, 5, 7, 12, 17, 20, 21, 23))
+PSE, PAE, MCE, PGE = (1 << n for n in (4, 5, 6, 7))
+LA57, PCIDE, SMEP, SMAP, CET = (1 << n for n in (12, 17, 20, 21, 23))
 SCE, LME, LMA, NXE = 1, 1 << 8, 1 << 10, 1 << 11
 
 LONG = ControlState(
@@ -108,16 +110,55 @@ def test_mov_to_cr0(now: ControlState, value: int, expected: str | None) -> None
         (LONG, 1 << 45, None),
         (LONG, 1 << 46, "63:46"),
         (replace(LONG, physical_bits=47), 1 << 46, None),
-        (LONG, 0x1000 | 1 << 62, "63:46"),
+        (LONG, 0x1000 | 1 << 60, "63:46"),
         (LONG, 0x1000 | 1 << 63, "63:46"),
         (replace(LONG, cr4=PAE | PCIDE), 0x1000 | 1 << 63, None),
-        (replace(LONG, cr4=PAE | PCIDE), 0x1000 | 1 << 62, "63:46"),
+        (replace(LONG, cr4=PAE | PCIDE), 0x1000 | 1 << 60, "63:46"),
+        # LAM_U57 and LAM_U48 (SDM volume 3, table 4-12), which AMD's CPUs have reserved.
+        (LONG, 0x1000 | 1 << 61, None),
+        (replace(LONG, facts=IS_INTEL), 0x1000 | 3 << 61, None),
+        (replace(LONG, facts=IS_AMD), 0x1000 | 1 << 61, "63:46"),
+        (replace(LONG, facts=IS_AMD), 0x1000 | 1 << 62, "63:46"),
         (replace(LONG, physical_bits=52), (1 << 52) - 1, None),
     ],
 )
 def test_mov_to_cr3(now: ControlState, value: int, expected: str | None) -> None:
     """SDM volume 2B, MOV to CR3; bit 63 with PCIDs: 4.10.4.1."""
     check(cr3_refusal(now, value), expected)
+
+
+@pytest.mark.parametrize(
+    ("now", "said"),
+    [
+        (LONG, None),
+        (LEGACY, None),
+        (PAGED32, None),
+        (replace(LONG, cr0=LONG.cr0 & ~PE), ("cr0", "PG needs CR0.PE")),
+        (replace(LONG, cr4=PGE), ("cr4", "PAE cannot be cleared in long mode")),
+        # A process's LAM bits stay in CR3, and what orders a write not to flush does not.
+        (replace(LONG, cr3=0x1000 | 1 << 62), None),
+        (replace(LONG, cr3=0x1000 | 1 << 62, facts=IS_AMD), ("cr3", "63:46")),
+        (replace(LONG, cr3=0x1000 | 1 << 46), ("cr3", "63:46")),
+        (replace(LONG, cr3=0x1FFF, cr4=PAE | PCIDE), None),
+        (replace(LONG, cr3=0x1000 | 1 << 63, cr4=PAE | PCIDE), ("cr3", "63:46")),
+        (replace(LONG, efer=LONG.efer | 1 << 9), ("efer", "reserved")),
+        (replace(LONG, efer=LONG.efer | 1 << 21), None),
+        (replace(LONG, efer=LONG.efer | 1 << 21, facts=IS_INTEL), ("efer", "Intel's CPUs")),
+        # What a TDX guest may not write is there all the same.
+        (replace(LONG, cr4=PAE | MCE, facts=IS_INTEL | IN_TDX), None),
+        (replace(LONG, cr4=PAE, facts=IN_TDX), ("cr4", "MCE cannot be cleared in a TDX guest")),
+        (
+            replace(LONG, cr4=PAE | MCE, efer=LONG.efer | 1 << 21, facts=IS_INTEL | IN_TDX),
+            ("efer", "Intel's CPUs"),
+        ),
+    ],
+)
+def test_what_no_write_leaves_there_is_told_of_all_four(
+    now: ControlState, said: tuple[str, str] | None
+) -> None:
+    register, reason = impossible(now) or ("", None)
+    assert register == (said[0] if said else "")
+    check(reason, said[1] if said else None)
 
 
 @pytest.mark.parametrize(

@@ -201,10 +201,9 @@ def _together(host: Host, registers: At) -> None:
         code64=bool(host.efer & x86.EFER_LMA),
         physical_bits=host.cpu.physical_bits,
         la57=host.cpu.la57,
+        facts=host.cpu.facts,
     )
-    for field, refusal in (
-        ("cr0", x86.cr0_refusal(now, host.cr0)),
-        ("cr4", x86.cr4_refusal(now, host.cr4)),
-    ):
-        if refusal is not None:
-            (registers / field).refuse(refusal)
+    wrong = x86.impossible(now)
+    if wrong is not None:
+        field, reason = wrong
+        (registers / field).refuse(reason)

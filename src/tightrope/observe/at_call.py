@@ -3,8 +3,7 @@ it.
 
     a segment register whose selector its gdt does not bear out     whoever loaded it has met #GP
     EFER.LMA that is not LME and CR0.PG                             the CPU keeps that bit itself
-    CR0 or CR4 with what no write of it leaves there                MOV to CR0 or CR4 has met #GP
-    a bit of CR3 above the CPU's addresses                          MOV to CR3 has met #GP
+    CR0, CR3, CR4 or EFER with what no write of it leaves there     the write has met #GP
     a reserved bit of RFLAGS, or virtual-8086 mode                  POPF changes none of them
 
 A gdt that cannot be read for any of them is none of these: kernels give theirs up before the call.
@@ -26,9 +25,6 @@ from tightrope.x86 import cpu as x86
 GENERAL_PROTECTION = 13
 DPL = 45
 """Its lowest bit in a descriptor (SDM figure 3-8)."""
-CR3_LAM = 3 << 61
-"""LAM_U57 and LAM_U48 (SDM volume 3, table 4-12): the only bits above the address that CR3 is read
-with."""
 
 
 def impossible(mmu: WatchedMmu, registers: Registers) -> Refusal | None:
@@ -36,17 +32,10 @@ def impossible(mmu: WatchedMmu, registers: Registers) -> Refusal | None:
     long_mode = bool(registers.efer & x86.EFER_LME and registers.cr0 & x86.CR0_PG)
     if bool(registers.efer & x86.EFER_LMA) != long_mode:
         return Refusal(0, "EFER.LMA is not what EFER.LME and CR0.PG make it")
-    state = mmu.state(code64=False)
-    for name, value, refusal in (
-        ("CR0", registers.cr0, x86.cr0_refusal),
-        ("CR4", registers.cr4, x86.cr4_refusal),
-    ):
-        wrong = refusal(state, value)
-        if wrong is not None:
-            return Refusal(0, f"{name} = {value:#x}: {wrong}")
-    beyond = (registers.cr3 & ~CR3_LAM) >> mmu.mmu.physical_bits
-    if long_mode and beyond:
-        return Refusal(0, f"CR3 = {registers.cr3:#x} has address bits that this CPU lacks")
+    wrong = x86.impossible(mmu.state(code64=False))
+    if wrong is not None:
+        name, why = wrong
+        return Refusal(0, f"{name.upper()} = {getattr(registers, name):#x}: {why}")
     flags = registers.rflags
     if flags & x86.RFLAGS_RESERVED or not flags & x86.RFLAGS_FIXED:
         return Refusal(0, f"RFLAGS = {flags:#x} has a reserved bit that is not what it always is")

@@ -132,7 +132,11 @@ where nobody says; a guest of TDX's; a guest of SEV-ES or SEV-SNP."""
 GENERAL_PROTECTION, VIRTUALIZATION, VMM_COMMUNICATION = 13, 20, 29
 """#GP, and what a confidential guest meets instead: #VE under TDX, #VC under SEV-ES and SEV-SNP."""
 CR3_NO_FLUSH = 1 << 63
-"""With CR4.PCIDE: keep the translations of the new PCID (SDM 4.10.4.1)."""
+"""With CR4.PCIDE: keep the translations of the new PCID (SDM 4.10.4.1); never kept itself."""
+CR3_LAM = 3 << 61
+"""LAM_U57 and LAM_U48 of Intel's CPUs (SDM volume 3, table 4-12): upper bits of a process's data
+addresses are ignored, and no kernel's.  Linux sets them for a process that asks (6.4 on), so a
+crash finds them; AMD's CPUs have these bits reserved (APM volume 2, 5.3.2)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +216,8 @@ def _rules() -> Iterator[tuple[str, tuple[Rule, ...]]]:
     yield (
         "cr3",
         (
-            Rule(reserved, (some(BEYOND, ALL ^ CR3_NO_FLUSH),), shown),
+            Rule(reserved, (some(BEYOND, ALL ^ CR3_NO_FLUSH ^ CR3_LAM),), shown),
+            Rule(reserved, (some(BEYOND, CR3_LAM), on(CPU, IS_AMD)), shown),
             Rule(reserved, (on(NEW, CR3_NO_FLUSH), off("cr4", cr4["PCIDE"])), shown),
         ),
     )

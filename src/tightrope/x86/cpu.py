@@ -11,7 +11,7 @@ Sources: as there; SDM 3.4.5 (segment descriptors).
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from tightrope.x86 import control
@@ -110,6 +110,27 @@ def cr4_refusal(now: ControlState, value: int) -> str | None:
 def efer_refusal(now: ControlState, value: int) -> str | None:
     """Why WRMSR to IA32_EFER raises #GP(0) (SDM volume 4)."""
     return _refusal(now, "efer", now.efer, value)
+
+
+def impossible(now: ControlState) -> tuple[str, str] | None:
+    """The register that holds what no write leaves there while the others are as they are, and why.
+
+    Bit 63 of a write of CR3 is an order that CR3 does not keep (SDM 4.10.4.1), so it is asked as
+    where that order is none.  A TDX guest's EFER is what the TDX module gave it: the guest cannot
+    write it, which says nothing of what is there.
+    """
+    untagged = replace(now, cr4=now.cr4 & ~CR4_PCIDE)
+    given = replace(now, facts=now.facts & ~control.IN_TDX)
+    for register, state, value in (
+        ("cr0", now, now.cr0),
+        ("cr4", now, now.cr4),
+        ("cr3", untagged, now.cr3),
+        ("efer", given, now.efer),
+    ):
+        reason = _refusal(state, register, value, value)
+        if reason is not None:
+            return register, reason
+    return None
 
 
 RULED = frozenset(control.RULES)
