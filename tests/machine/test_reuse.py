@@ -6,6 +6,7 @@ before: a sound walk, a fallen one, other code at the same V, another stub in th
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
 from typing import Any
 
@@ -211,3 +212,16 @@ def test_zero_tails_are_zero_after_a_larger_kernel_was_there() -> None:
     for segment in small.segments[:-1]:
         extent = segment.destination.page_aligned()
         assert bytes(got.memory.read(extent)) == bytes(segment.data).ljust(extent.size, b"\0")
+
+
+def test_a_walk_is_freed_with_its_last_user_and_not_by_a_search_for_cycles() -> None:
+    machine = Emulator()
+    gc.collect()
+    gc.disable()
+    try:
+        for each in (SOUND, without_table_b(SOUND), SOUND):
+            machine.run(each)
+        alive = [one for one in gc.get_objects() if isinstance(one, Watch)]
+    finally:
+        gc.enable()
+    assert len(alive) <= 1, "the last is the engine's, until it is told of the next"

@@ -52,6 +52,10 @@ class Digests:
         self._engine, self._translate, self._access, self._hole = engine, translate, access, hole
         self._call = engine.batch("rdi", "rsi", "rdx", "rsp") if starts else None
 
+    def let_go(self) -> None:
+        """Forget whom to tell: there will be none any more."""
+        del self._translate, self._access, self._hole
+
     def make(self) -> None:
         """The digest that a function is about to make, and back to who called it."""
         assert self._call is not None

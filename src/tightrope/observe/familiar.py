@@ -18,7 +18,7 @@ from tightrope.observe.decode import Operation
 NONE: frozenset[int] = frozenset()
 
 
-def _nobody(_rip: int, _operation: Operation) -> None:
+def nobody(_rip: int, _operation: Operation) -> None:
     """Who meets an instruction when nobody watches."""
 
 
@@ -32,7 +32,7 @@ class Familiar:
     rips: Set[int]
     trace: array[int]
     limit: int
-    meet: Callable[[int, Operation], object] = _nobody
+    meet: Callable[[int, Operation], object] = nobody
     """Told of an address of `ready` ahead of its instruction."""
     ready: dict[int, Operation] = field(default_factory=dict)
 

@@ -17,6 +17,7 @@ from tightrope.machine.unicorn.at_call import AtCall
 from tightrope.machine.unicorn.engine import Engine, Failed
 from tightrope.machine.unicorn.ticker import Ticker
 from tightrope.model import Handover, Registers, World
+from tightrope.observe.familiar import nobody
 from tightrope.observe.known_code import KnownCode
 from tightrope.observe.mmu import WatchedMmu
 from tightrope.observe.physical import Ram
@@ -120,6 +121,9 @@ class Bench:
                 self.engine.start(rip_after)
         finally:
             self._watch = None
+            # Nothing leads back to it: it is freed with its last user, not by a search for cycles.
+            watch.familiar.meet = nobody
+            watch.digests.let_go()
 
     def _goes_on(self, watch: Watch) -> int | None:
         """Where a walk goes on that was stopped for something to be done; None where it was not."""
