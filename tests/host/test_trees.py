@@ -362,10 +362,26 @@ def test_where_rows_overlap_ram_gives_way(tmp_path: Path) -> None:
     assert old.memory.kind_at(0x8010_0000) is RegionKind.ACPI
 
 
-def test_kho_on_the_command_line_is_an_assumption_of_what_it_keeps(tmp_path: Path) -> None:
-    assert "preserved" in {
-        each.field for each in captured(tmp_path, machine(cmdline="kho=on\n")).assumed()
-    }
+@pytest.mark.parametrize(
+    ("line", "on"),
+    [
+        ("kho=on", True),
+        ("kho=1 kho_scratch=10%", True),
+        ("kho=off kho=Yes", True),
+        ("kho=on kho=maybe", True),
+        ("kho=off", False),
+        ("kho=on kho=No", False),
+        ("kho=", False),
+        ("kho_scratch=512M", False),
+        ("root=/dev/sda1 name.kho=on", False),
+    ],
+)
+def test_kho_turned_on_by_the_command_line_is_an_assumption_of_what_it_keeps(
+    tmp_path: Path, line: str, on: bool
+) -> None:
+    """The last word that kstrtobool takes is the one."""
+    old = captured(tmp_path, machine(cmdline=f"{line}\n"))
+    assert ("preserved" in {each.field for each in old.assumed()}) is on
 
 
 def test_the_screen_is_read_as_the_loader_described_it(tmp_path: Path) -> None:

@@ -102,6 +102,22 @@ def test_addresses_in_the_header_say_what_goes_where(version: int, bss: int, bef
     assert read.file_size == len(data)
 
 
+@pytest.mark.parametrize("end", [0, BASE + 96 + 100])
+def test_a_multiboot2_address_of_minus_1_loads_the_file_from_its_beginning(end: int) -> None:
+    """Multiboot2, 3.1.5, load_addr; version 1 has no such value."""
+    before = bytes(range(96))
+    tags = tag(maker.ADDRESS, BASE + 96, 0xFFFF_FFFF, end, BASE + 0x3000), tag(maker.ENTRY, BASE)
+    data = before + header2(*tags) + bytes(range(200))
+    loaded = data[: end - BASE] if end else data
+    assert laid_out(image.read(data, "made")) == loaded.ljust(0x3000, b"\0")
+    other = before + header1(0x10003, (BASE + 96, 0xFFFF_FFFF, 0, 0, BASE)) + bytes(200)
+    with pytest.raises(ImageError, match="0xffffffff is not before the header"):
+        image.read(other, "made")
+    low = before + header2(tag(maker.ADDRESS, 95, 0xFFFF_FFFF, 0, 0), tag(maker.ENTRY, 0))
+    with pytest.raises(ImageError, match="0x5f leaves no room for the 0x60 bytes before it"):
+        image.read(low, "made")
+
+
 def test_what_is_behind_load_end_is_not_loaded() -> None:
     data = flat_kernel(load_end=BASE + 60, bss=0)
     assert laid_out(image.read(data, "made")) == data[64 : 64 + 60]

@@ -239,6 +239,13 @@ def test_a_refusal_is_told_with_its_errno_and_its_twin_is_not(
         ("quiet", "CONFIG_KEXEC_HANDOVER=y\nCONFIG_KEXEC_HANDOVER_ENABLE_DEFAULT=y", PLAIN, True),
         ("kho=on", "CONFIG_KEXEC=y", PLAIN, False),
         ("kho=y", None, PLAIN, True),
+        ("kho=on kho=off", None, PLAIN, False),
+        (
+            "kho=maybe",
+            "CONFIG_KEXEC_HANDOVER=y\nCONFIG_KEXEC_HANDOVER_ENABLE_DEFAULT=y",
+            PLAIN,
+            True,
+        ),
     ],
 )
 def test_what_khos_memory_is_left_behind_by_is_told(

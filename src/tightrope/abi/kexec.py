@@ -14,7 +14,7 @@ differs between 6.1, 6.12, 7.2 and 7.3 was tried on each.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import IntFlag
 from types import MappingProxyType
 
@@ -78,3 +78,20 @@ systemd gives it at boot (src/core/ima-setup.c)."""
 COMMAND_LINE = "/proc/cmdline"
 SECURE_BOOT = "/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
 """Four bytes of attributes, then the value."""
+
+
+def handover(words: Iterable[str]) -> bool | None:
+    """What kho= on a command line says of Kexec HandOver, None where it says nothing.
+
+    The last that kstrtobool takes is the one; without any it is as the kernel was configured
+    (kernel/liveupdate/kexec_handover.c, lib/kstrtox.c).
+    """
+    said: bool | None = None
+    for word in words:
+        name, _, value = word.partition("=")
+        if name == "kho":
+            said = _SWITCH.get(value[:1].lower(), _SWITCH.get(value[:2].lower(), said))
+    return said
+
+
+_SWITCH = dict.fromkeys(("1", "y", "t", "on"), True) | dict.fromkeys(("0", "n", "f", "of"), False)

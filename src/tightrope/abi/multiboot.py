@@ -88,6 +88,8 @@ TAG_FIELDS = {
 min_addr, max_addr, align, preference.  INFORMATION_REQUEST has a list of 32-bit Information types.
 """
 
+FROM_THE_BEGINNING = 0xFFFF_FFFF
+"""As load_addr: the file is loaded from its first byte on (Multiboot2, 3.1.5)."""
 CONSOLE_REQUIRED = 1
 """Bit 0 of the console flags: at least one supported console has to be there."""
 

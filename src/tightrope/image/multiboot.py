@@ -186,7 +186,13 @@ def _multiboot2(data: memoryview, at: int, source: str) -> Header:
                 raise refusal(f"{name} size", problem, place + 4, abi.TAG.size + layout.size)
             values = list(layout.unpack_from(body))
         if kind == abi.Tag.ADDRESS:
-            addresses = place + abi.TAG.size, values
+            header_addr, load_addr, *ends = values
+            if load_addr == abi.FROM_THE_BEGINNING:
+                load_addr = header_addr - at
+                if load_addr < 0:
+                    problem = f"{header_addr:#x} leaves no room for the {at:#x} bytes before it"
+                    raise refusal("header_addr", problem, place + abi.TAG.size, at)
+            addresses = place + abi.TAG.size, [header_addr, load_addr, *ends]
         elif kind == abi.Tag.ENTRY_ADDRESS:
             (entry,) = values
         elif kind == abi.Tag.RELOCATABLE:

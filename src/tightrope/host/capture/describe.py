@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tightrope.abi.kexec import handover
 from tightrope.errors import HostError
 from tightrope.host.capture import cpuinfo, firmware, places
 from tightrope.host.capture.origins import AS_ROOT, Origins
@@ -159,8 +160,8 @@ def _state(said: Sources, origins: Origins) -> list[str]:
         origins.note("the kernel is locked down: it takes signed kernels by kexec_file_load")
     if said.flags and "hypervisor" in said.flags:
         lines.append("a virtual machine: /proc/cpuinfo (flag hypervisor)")
-    if "kho=" in said.word("/proc/cmdline"):
-        what = "nothing is kept for the next kernel, though kho= is on the command line"
+    if handover(said.word("/proc/cmdline").split()):
+        what = "nothing is kept for the next kernel, though the command line turns KHO on"
         origins.assumed("preserved", what, "what KHO keeps, written as [[preserved]]")
     return lines
 

@@ -219,13 +219,12 @@ def _appraised(
 
 
 def _handover(words: Iterable[str], options: frozenset[str] | None) -> bool | None:
-    """kho= is a switch of kstrtobool's; CONFIG_KEXEC_HANDOVER_ENABLE_DEFAULT is what it is without
-    it (kernel/liveupdate/kexec_handover.c)."""
-    said = [each[4:] for each in words if each.startswith("kho=")]
+    """Whether memory is handed over; CONFIG_KEXEC_HANDOVER_ENABLE_DEFAULT says it without kho=."""
     if options is not None and "KEXEC_HANDOVER" not in options:
         return False
-    if said:
-        return said[-1][:2].lower() in ("1", "y", "ye", "t", "tr", "on")
+    said = abi.handover(words)
+    if said is not None:
+        return said
     return None if options is None else "KEXEC_HANDOVER_ENABLE_DEFAULT" in options
 
 
