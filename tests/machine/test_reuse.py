@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 from dataclasses import replace
 from typing import Any
+from weakref import ref
 
 import numpy as np
 import pytest
@@ -38,6 +39,7 @@ from tests.machine.walks import (
 )
 from tests.makers.hosts import small_host
 from tightrope.machine.unicorn import Emulator
+from tightrope.machine.unicorn import emulator as emulator_module
 from tightrope.memory import Extent
 from tightrope.model import Handover, Plan, Run
 from tightrope.observe.watch import Watch
@@ -214,14 +216,23 @@ def test_zero_tails_are_zero_after_a_larger_kernel_was_there() -> None:
         assert bytes(got.memory.read(extent)) == bytes(segment.data).ljust(extent.size, b"\0")
 
 
-def test_a_walk_is_freed_with_its_last_user_and_not_by_a_search_for_cycles() -> None:
+def test_a_walk_is_freed_with_its_last_user_and_not_by_a_search_for_cycles(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    watches: list[ref[Watch]] = []
+
+    def watch(*given: Any, **named: Any) -> Watch:
+        made = Watch(*given, **named)
+        watches.append(ref(made))
+        return made
+
+    monkeypatch.setattr(emulator_module, "Watch", watch)
     machine = Emulator()
-    gc.collect()
     gc.disable()
     try:
         for each in (SOUND, without_table_b(SOUND), SOUND):
             machine.run(each)
-        alive = [one for one in gc.get_objects() if isinstance(one, Watch)]
+        alive = [one() is not None for one in watches]
     finally:
         gc.enable()
-    assert len(alive) <= 1, "the last is the engine's, until it is told of the next"
+    assert alive == [False, False, True], "the last is the engine's, until it is told of the next"
