@@ -469,6 +469,14 @@ PLACED = (
         says="has 256.0 MiB (0x10000000), and this kernel needs at least",
     ),
     Breach(
+        rule="line-leads",
+        name="acpi_rsdp= of another boot",
+        change=line(b"acpi_rsdp=bffd9014"),
+        step=Step.PREPARE,
+        says="for the RSDP at 0xbffd9014, and this machine's lies at 0xf5a40",
+        also=frozenset({"command-line-as-given"}),
+    ),
+    Breach(
         rule="memory-limited",
         name="memmap= with memory that is not there",
         change=line(b"memmap=1@1T"),

@@ -30,7 +30,7 @@ from tightrope.check import (
 )
 from tightrope.check.case import Case
 from tightrope.check.rule import Rule, rules_of
-from tightrope.check.told import dump, efi, handed_on, information, inputs, linux
+from tightrope.check.told import dump, efi, handed_on, information, inputs, leads, linux
 from tightrope.check.told.reading import AsLoaded
 from tightrope.check.xen import hypervisor, numbers, way_out
 from tightrope.model import Finding, Handover, Run, Sight, Step, Stop
@@ -58,6 +58,7 @@ RULES: tuple[Rule, ...] = (
         information,
         handed_on,
         placed,
+        leads,
         room,
         crash_region,
         programs,
