@@ -164,6 +164,12 @@ def test_the_shipped_initrd_is_whole() -> None:
         pytest.param(b"\xc7\x71" + bytes(90), "newc", id="binary cpio"),
         pytest.param(random.Random(1).randbytes(4000), "begin no archive (", id="noise"),
         pytest.param(MAIN + b"junk", "a text file, where an archive has to begin", id="behind"),
+        pytest.param(b"init".ljust(257, b"\0") + b"ustar\x0000", "a tar", id="tar"),
+        pytest.param(b"MZ" + bytes(2000), "a program for EFI", id="PE"),
+        pytest.param(b"!<arch>\ndebian-binary", "a Debian package", id="deb"),
+        pytest.param(b"\x27\x05\x19\x56" + MAIN, "uImage", id="U-Boot"),
+        pytest.param(b"LUKS\xba\xbe" + bytes(90), "(LUKS)", id="encrypted"),
+        pytest.param(b"\x50\x2a\x4d\x18\x04" + bytes(90), "skippable", id="zstd frame"),
         pytest.param(pad(MAIN) + b"\0" + MAIN, "multiple of 4", id="unaligned"),
         pytest.param(gzip.compress(MAIN) + b"\xff" * 9, "begin no archive", id="behind gzip"),
     ],
@@ -219,6 +225,46 @@ def test_an_xz_stream_with_a_check_that_linux_does_not_know() -> None:
     assert "--check=crc32" in str(flaw(lzma.compress(MAIN, check=lzma.CHECK_CRC64)).flaw)
     assert whole(lzma.compress(MAIN, check=lzma.CHECK_CRC32))
     assert whole(lzma.compress(MAIN, check=lzma.CHECK_NONE))
+
+
+LZMA2 = {"id": lzma.FILTER_LZMA2, "preset": 1}
+X86 = {"id": lzma.FILTER_X86}
+
+
+def filtered(*filters: dict[str, int]) -> bytes:
+    return lzma.compress(MAIN, check=lzma.CHECK_CRC32, filters=[*filters])
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [
+        [{"id": lzma.FILTER_DELTA, "dist": 4}, LZMA2],
+        [X86, X86, LZMA2],
+        [{"id": lzma.FILTER_DELTA, "dist": 1}, X86, LZMA2],
+        [X86 | {"start_offset": 4096}, LZMA2],
+    ],
+    ids=["delta", "two", "delta and x86", "x86 from 4096 on"],
+)
+def test_an_xz_stream_with_filters_that_linux_does_not_know(filters: list[dict[str, int]]) -> None:
+    """`xz --delta --lzma2`: liblzma unpacks it, and Linux says XZ_OPTIONS_ERROR's words."""
+    got = flaw(filtered(*filters))
+    assert "has filters that Linux does not know" in str(got.flaw)
+    assert got.says.endswith("settings that are not supported by this XZ decoder")
+    with pytest.raises(AssertionError):
+        whole(MICROCODE + filtered(*filters))
+
+
+def test_an_xz_stream_as_linux_takes_it() -> None:
+    for filters in ([LZMA2], [X86, LZMA2], [{"id": lzma.FILTER_ARMTHUMB}, LZMA2]):
+        assert whole(filtered(*filters)) == "a cpio archive of 5 entries (xz)"
+    made = subprocess.run(
+        ["xz", "--check=crc32", "--x86", "--lzma2=preset=1", "-T2", "--block-size=4096", "-c"],
+        input=MAIN,
+        capture_output=True,
+        check=True,
+    )
+    assert made.stdout[13] & 0xC0  # with both sizes in the block's header
+    assert whole(made.stdout) == "a cpio archive of 5 entries (xz)"
 
 
 @every_compression

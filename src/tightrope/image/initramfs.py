@@ -48,12 +48,22 @@ _OTHERS = (
         "a cpio archive in its old binary format: cpio -H newc makes the one that Linux reads",
     ),
     (b"PK\x03\x04", "a zip archive"),
+    (b"\x50\x2a\x4d\x18", "a skippable frame of zstd, which Linux does not skip"),
+    (b"!<arch>\n", "an ar archive, as a Debian package is"),
+    (b"\x27\x05\x19\x56", "a U-Boot image (uImage): what is inside it is wanted"),
+    (b"LUKS\xba\xbe", "an encrypted disk (LUKS)"),
 )
+_TAR = 0x101
+"""Offset of the magic in a tar header (POSIX pax, ustar)."""
 _XZ_CHECK = 7
 """Offset of the byte in an xz stream's header that names its check (The .xz File Format,
 2.1.1.2)."""
 _XZ_CHECKS = frozenset({0, 1})
 """None and CRC32: Linux refuses every other one (lib/xz/xz_dec_stream.c, dec_stream_header)."""
+_XZ_BLOCK = 12
+"""Offset of the first block's header in an xz stream (2.1.1)."""
+_XZ_BCJ = range(0x04, 0x0C)
+"""Filters for the code of one CPU or another, the x86 one first (5.3.2)."""
 
 
 class _Untold(Exception):
@@ -133,10 +143,9 @@ def _compressed(
 ) -> tuple[int, int, int]:
     """Unpack the stream that the data begins with: bytes of the stream, bytes unpacked, entries."""
     where = f"the {compression} stream at {at:#x}"
-    if compression == "xz" and len(data) > _XZ_CHECK and data[_XZ_CHECK] not in _XZ_CHECKS:
-        problem = f"{where} has a check that Linux does not know: it wants xz --check=crc32"
+    if compression == "xz" and (unknown := _unknown_to_linux(data)):
         says = "Input was encoded with settings that are not supported by this XZ decoder"
-        raise _Flaw(problem, where=where, says=says)
+        raise _Flaw(f"{where} has {unknown}", where=where, says=says)
     stream = streams.Stream(compression, data, most=left)
     supply = cpio.Supply.of(stream)
     head = b""
@@ -162,6 +171,26 @@ def _compressed(
         says = "junk within compressed archive" if entries else "no cpio magic"
         raise _Flaw(problem, where=where, says=says)
     return stream.used, stream.size, entries
+
+
+def _unknown_to_linux(data: memoryview) -> str:
+    """What an xz stream was packed with that Linux does not unpack; empty where there is nothing.
+
+    A block is LZMA2, after at most one filter for machine code that begins at its first byte
+    (lib/xz/xz_dec_stream.c, dec_block_header).  All blocks of a stream have the first one's
+    filters, as every packer writes it.
+    """
+    if len(data) > _XZ_CHECK and data[_XZ_CHECK] not in _XZ_CHECKS:
+        return "a check that Linux does not know: it wants xz --check=crc32"
+    head = bytes(data[_XZ_BLOCK : _XZ_BLOCK + 32]).ljust(32, b"\0")
+    if not head[0] or not head[1] & 3:
+        return ""
+    at = 2
+    for _ in range((head[1] >> 6 & 1) + (head[1] >> 7)):  # the sizes, 7 bits a byte (1.2)
+        at += 1 + next((n for n in range(9) if not head[at + n] & 0x80), 9)
+    if head[1] & 3 > 1 or head[at] not in _XZ_BCJ or head[at + 1]:
+        return "filters that Linux does not know: it wants --lzma2 alone, or one --x86 before it"
+    return ""
 
 
 def _enough(size: int, left: int) -> None:
@@ -199,6 +228,10 @@ def _name(data: memoryview) -> str:
         return "a Linux kernel"
     if head.startswith(elf.MAGIC):
         return "an ELF file"
+    if head.startswith(b"MZ"):
+        return "a program for EFI (PE), as a unified kernel image is"
+    if bytes(data[_TAR : _TAR + 5]) == b"ustar":
+        return "a tar archive: cpio -H newc makes what Linux reads"
     if recognise.is_text(head):
         return "a text file"
     return f"bytes that begin no archive ({head[:6].hex(' ')})"
