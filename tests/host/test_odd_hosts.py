@@ -253,6 +253,19 @@ def test_a_register_that_a_confidential_guest_cannot_have_is_refused() -> None:
     assert read(confidential="TDX").efer == 0xD01
 
 
+@pytest.mark.parametrize("name", ["pge", "pse"])
+def test_a_bit_that_this_cpu_lacks_is_not_set(name: str) -> None:
+    bit = {"pge": 0x80, "pse": 0x10}[name]
+    small = {"direct_map": {"page_size": 0x1000}, "private": {"size": 0x400_0000}}
+    with pytest.raises(
+        HostError, match=f"{name.upper()} is set, and cpu.{name} is false"
+    ) as caught:
+        read(cpu={name: False}, busy=[], **small)
+    assert caught.value.field == "registers.cr4"
+    right = read(cpu={name: False}, registers={"cr4": 0x37_06F0 & ~bit}, busy=[], **small)
+    assert getattr(right.cpu, name) is False
+
+
 @pytest.mark.parametrize("kind", ["TDX", "SEV-SNP", "SEV-ES", "SEV"])
 def test_what_is_not_known_of_a_confidential_guest_is_in_the_verdict_whoever_wrote_the_file(
     kind: str,

@@ -186,6 +186,9 @@ def _registers(host: Host, registers: At) -> None:
     _together(host, registers)
     if host.efer & x86.EFER_NXE and not host.cpu.nx:
         (registers / "efer").refuse("NXE is set, and cpu.nx is false")
+    for name, can, mask in (("PGE", host.cpu.pge, x86.CR4_PGE), ("PSE", host.cpu.pse, x86.CR4_PSE)):
+        if host.cr4 & mask and not can:
+            (registers / "cr4").refuse(f"{name} is set, and cpu.{name.lower()} is false")
     if host.paging is Paging.I386 and host.cpu.pse and not host.cr4 & x86.CR4_PSE:
         (registers / "cr4").refuse(f"{host.cr4:#x} lacks PSE, and cpu.pse is true")
 
