@@ -50,6 +50,18 @@ def test_any_other_kernel_speaks_by_its_first_word() -> None:
     assert ends_for(flat())("anything")
 
 
+@pytest.mark.parametrize(
+    "line", ["\\x00\\x00", "\\x1b[2J\\x1b[1;1H", "\\x1bc \\x07", "\\x1b(B\\x9b"]
+)
+def test_what_only_a_terminal_obeys_is_no_word(line: str) -> None:
+    console = attributed(heard(line, ending=Ending.HALTED), flat())
+    assert console.speaker is Speaker.NOBODY
+    assert list(judged(console, flat())) == []
+    assert not ends_for(flat())(line)
+    assert ends_for(flat())(line + "GRUB")
+    assert attributed(heard(line, "GRUB"), flat()).speaker is Speaker.KERNEL
+
+
 def test_a_decompressor_that_gives_up_is_a_finding_with_its_words() -> None:
     console = heard("XZ-compressed data is corrupt", " -- System halted", ending=Ending.HALTED)
     [found] = judged(attributed(console, read_image()), read_image())

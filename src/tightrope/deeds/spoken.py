@@ -2,7 +2,8 @@
 
     decompressor   whatever a Linux kernel prints before its banner: "KASLR disabled", "Decompressing
                    Linux", a register dump, "XZ-compressed data is corrupt"
-    kernel         Linux by its banner, any other kernel by its first word
+    kernel         Linux by its banner, any other kernel by its first word: zeros, and what only a
+                   terminal obeys, are none
 
 Rules: a console is judged here and nowhere else.  What a new kernel that fell or gave up said last
 is a finding; one that nobody heard is no verdict.
@@ -10,15 +11,18 @@ is a finding; one that nobody heard is no verdict.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 
 from tightrope.deeds.unpacking import is_linux, speaks_for_itself
-from tightrope.machine.port import Ends, first_line, never
+from tightrope.machine.port import Ends, never
 from tightrope.model import Console, Ending, Finding, Image, Speaker, Step
 
 BANNER = "Linux version "
 """How linux_banner begins (Linux init/version.c); printed first of all by start_kernel()."""
+_UNSPOKEN = re.compile(r"\\x1b\[[0-?]*[ -/]*[@-~]|\\x1b[ -/]*[0-~]|\\x[0-9a-f]{2}")
+"""Control sequences and control characters (ECMA-48, 5.4), as `machine.heard` shows them."""
 LAST_WORDS = " -- System halted"
 """What Linux's decompressor says after an error (arch/x86/boot/compressed/error.c)."""
 
@@ -27,18 +31,23 @@ def ends_for(image: Image) -> Ends:
     """Which line of an image's console is the last one that is waited for."""
     if speaks_for_itself(image):
         return never
-    return _is_banner if is_linux(image) else first_line
+    return _is_banner if is_linux(image) else _has_a_word
 
 
 def _is_banner(line: str) -> bool:
     return BANNER in line
 
 
+def _has_a_word(line: str) -> bool:
+    return bool(_UNSPOKEN.sub("", line).strip())
+
+
 def attributed(console: Console, image: Image) -> Console:
     """The same, with who spoke."""
-    if not console.lines:
+    ends = ends_for(image)
+    if not any(map(_has_a_word, console.lines)):
         speaker = Speaker.NOBODY
-    elif ends_for(image) is _is_banner and not any(map(_is_banner, console.lines)):
+    elif ends is _is_banner and not any(map(_is_banner, console.lines)):
         speaker = Speaker.DECOMPRESSOR
     else:
         speaker = Speaker.KERNEL

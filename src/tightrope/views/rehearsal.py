@@ -121,8 +121,11 @@ def _heard(verdict: Verdict) -> bool:
 def _unheard(verdict: Verdict) -> str:
     """Why a walk that holds has no verdict."""
     assert verdict.console is not None
-    only = verdict.console.speaker is Speaker.DECOMPRESSOR
-    said = "only its decompressor spoke" if only else "the new kernel said nothing"
+    said = "the new kernel said nothing"
+    if verdict.console.speaker is Speaker.DECOMPRESSOR:
+        said = "only its decompressor spoke"
+    elif verdict.console.lines:
+        said += " but control characters"
     return f"and {said}: {verdict.console.stopped}"
 
 
@@ -238,7 +241,8 @@ def _console(verdict: Verdict) -> Iterator[Section]:
     if verdict.console is None:
         return
     lines = (*verdict.console.lines, f"({verdict.console.stopped})")
-    who = verdict.console.speaker if verdict.console.lines else Speaker.KERNEL
+    silent = verdict.console.speaker is Speaker.NOBODY
+    who = Speaker.KERNEL if silent else verdict.console.speaker
     yield Section(
         f"{who} says, within {verdict.console.seconds:.2f} s",
         tuple(Line(each, steps.INDENT) for each in lines),
