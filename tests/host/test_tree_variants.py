@@ -190,6 +190,18 @@ def test_of_several_low_crash_regions_each_is_ram_for_the_crash_kernel(above: bo
     assert [each.extent for each in old.crash_memory] == also
 
 
+def test_a_crash_region_that_the_firmware_does_not_call_ram_is_left_out_and_said() -> None:
+    """Rows that the command line added (memmap=1G@12G) are none of the firmware's."""
+    beyond = "300000000-33fffffff : System RAM\n  300000000-30fffffff : Crash kernel\n"
+    size = {"/sys/kernel/kexec_crash_size": "268435456\n"}
+    tree = machine(iomem=iomem() + beyond) | size
+    assert captured(tree).crash_region is None
+    notes = capture(dict(tree)).notes
+    assert "left out: a crash region at [0x300000000, 0x310000000), which is not all RAM" in notes
+    within = machine(iomem=iomem([(0x2000_0000, 0x3000_0000)]) + beyond) | size
+    assert captured(within).crash_region == Extent(0x2000_0000, 0x3000_0000)
+
+
 LIMITED = [
     ("mem=2G", 4 * GIB, 10 * GIB),
     ("mem=2048M mem=8G", 4 * GIB, 10 * GIB),

@@ -163,10 +163,13 @@ def crash_memory(
             origins.assumed(name, what, AS_ROOT)
     elif not said.iomem and "crashkernel=" in said.word("/proc/cmdline"):
         origins.note("crashkernel= is on the command line; no file tells its place or size")
-    elif found:
-        origins.read("crash_region", "/proc/iomem (Crash kernel)")
+    for each in (each for each in found if not covered(each, ram)):
+        origins.note(f"left out: a crash region at {each}, which is not all RAM")
+    found = [each for each in found if covered(each, ram)]
     if not found:
         return None, ()
+    if said.iomem:
+        origins.read("crash_region", "/proc/iomem (Crash kernel)")
     *low, region = found
     also = [(each, LOW_PART) for each in low]
     read = bool(also) and bool(said.iomem)
