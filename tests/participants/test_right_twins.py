@@ -76,3 +76,62 @@ def test_lidt_may_read_the_routines_own_page(
 ) -> None:
     changes = {EMPTY_IDT: OWN_IDT, GDT: f"no_idt:\n	{words}{GDT}"}
     assert bool(broken(paging, changes, tmp_path)) == falls
+
+
+REP_MOVS = "	mov	$PAGE / 8, %ecx\n	rep movsq\n"
+HALF = "	mov	$PAGE / 16, %ecx\n	rep movsq\n"
+CLEAR = "	mov	$8, %ecx\n	xor	%eax, %eax\n	rep stosq\n"
+DONE = "done:\n"
+
+
+@pytest.mark.parametrize("paging", LONG)
+@pytest.mark.parametrize(
+    ("changes", "rules"),
+    [
+        pytest.param({REP_MOVS: HALF + HALF}, [], id="a page in two halves"),
+        pytest.param(
+            {REP_MOVS: HALF},
+            ["copies-follow-list", "destinations-complete"],
+            id="half a page",
+        ),
+        pytest.param(
+            {REP_MOVS: HALF + "	sub	$8, %rsi\n	sub	$8, %rdi\n" + HALF},
+            ["copies-follow-list"],
+            id="halves that do not meet",
+        ),
+        pytest.param(
+            {DONE: f"{DONE}	lea	-128(%rsp), %rdi\n{CLEAR}"}, [], id="the stack cleared"
+        ),
+        pytest.param(
+            {DONE: f"{DONE}	lea	-8192(%rsp), %rdi\n{CLEAR}"},
+            ["copies-owned"],
+            id="what is not its own cleared",
+        ),
+    ],
+)
+def test_string_moves_are_whole_pages_or_the_codes_own_work(
+    paging: Paging, changes: dict[str, str], rules: list[str], tmp_path: Path
+) -> None:
+    found = broken(paging, changes, tmp_path)
+    assert bool(found) == bool(rules)
+    assert set(rules) <= set(found)
+
+
+DR7 = "	mov	%rax, %dr7\n"
+OTHERS = "".join(f"	mov	%rax, %dr{number}\n" for number in (0, 1, 2, 3, 6))
+
+
+@pytest.mark.parametrize("paging", LONG)
+@pytest.mark.parametrize(
+    ("code", "falls"),
+    [
+        pytest.param(DR7 + OTHERS, False, id="after the breakpoints are off"),
+        pytest.param(OTHERS + DR7, True, id="before"),
+    ],
+)
+def test_debug_registers_may_be_cleared_once_no_breakpoint_is_on(
+    paging: Paging, code: str, falls: bool, tmp_path: Path
+) -> None:
+    """In the window in which nothing may fault: GD or a breakpoint of the old kernel's could."""
+    found = broken(paging, {DR7: code}, tmp_path)
+    assert found == (["fault-window"] if falls else [])

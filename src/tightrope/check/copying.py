@@ -178,7 +178,7 @@ def copies_follow_list(case: Case) -> Iterator[Found]:
     swaps = Promise.COPIES_ONCE not in case.contract.promises
     if case.run.stop is not Stop.ENTRY or (swaps and not case.swap_page):
         return
-    seen = case.run.copies
+    seen = _joined(case.run.copies)
     wanted = np.stack([case.copies.destinations, case.copies.sources], axis=1)
     wanted = np.where(wanted < 0, -1, wanted << PAGE_SHIFT)
     for page in case.swap_page:
@@ -197,6 +197,22 @@ def copies_follow_list(case: Case) -> Iterator[Found]:
         f"the list asks for copy {at} to be {_copy(wanted, at)}, and it was {_copy(done, at)}",
         evidence={"asked": f"{len(wanted)} copies", "seen": f"{len(done)} copies"},
     )
+
+
+def _joined(rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Copies that go on within a page where the one before them ended are one copy.
+
+    Rows are (index, destination, source or -1, bytes), as the machine saw them.
+    """
+    if len(rows) < 2:
+        return rows
+    before, now = rows[:-1], rows[1:]
+    goes_on = (now[:, 1] == before[:, 1] + before[:, 3]) & (now[:, 1] % PAGE_SIZE != 0)
+    goes_on &= now[:, 2] == np.where(before[:, 2] < 0, -1, before[:, 2] + before[:, 3])
+    starts = np.flatnonzero(np.concatenate([[True], ~goes_on]))
+    joined = rows[starts]
+    joined[:, 3] = np.add.reduceat(rows[:, 3], starts)
+    return joined
 
 
 def _through(swap: int, rows: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -25,12 +25,18 @@ from tightrope.model import Old, Place, Sight, Step
 
 def outside(rows: NDArray[np.int64], extents: Sequence[Extent]) -> NDArray[np.int64]:
     """The rows (index, step, physical, bytes) that are not wholly inside one of the extents."""
+    return rows[~_inside(rows[:, 2], rows[:, 3], extents)]
+
+
+def _inside(
+    at: NDArray[np.int64], sizes: NDArray[np.int64], extents: Sequence[Extent]
+) -> NDArray[np.bool_]:
+    """Which of these places are wholly inside one of the extents."""
     merged = union(extents)
     starts = np.array([each.start for each in merged], np.int64)
     ends = np.array([each.end for each in merged], np.int64)
-    at = starts.searchsorted(rows[:, 2], side="right") - 1
-    inside = (at >= 0) & (rows[:, 2] + rows[:, 3] <= ends[np.maximum(at, 0)])
-    return rows[~inside]
+    before = starts.searchsorted(at, side="right") - 1
+    return (before >= 0) & (at + sizes <= ends[np.maximum(before, 0)])
 
 
 def _places(case: Case, wanted: frozenset[Place], *, to_write: bool) -> list[Extent]:
@@ -138,7 +144,7 @@ def loads_owned(case: Case) -> Iterator[Found]:
 @rule(
     "copies-owned",
     Step.COPY,
-    says="Every copy reads a source and writes a destination of the plan.",
+    says="Every copy reads a source and writes a destination of the plan, or is the code's own work.",
     source="the thread, step 6",
     mend="look at the page list: every destination and source has to be the plan's",
     needs={Sight.COPIES},
@@ -157,7 +163,12 @@ def copies_owned(case: Case) -> Iterator[Found]:
         # What a destination held is kept: it changes places with its source, through the swap page.
         written = read = np.concatenate([written, read, np.array([page.start >> PAGE_SHIFT])])
     for column, frames, verb in ((1, written, "writes"), (2, read, "reads")):
-        bad = seen[~among(seen[:, column] >> PAGE_SHIFT, np.sort(frames))]
+        moved = seen[seen[:, column] >= 0]  # a fill reads nothing
+        bad = moved[~among(moved[:, column] >> PAGE_SHIFT, np.sort(frames))]
+        # Less than a page is the code's own work, which it may do where it may store and load.
+        to_write = verb == "writes"
+        places = _places(case, case.writes if to_write else case.reads, to_write=to_write)
+        bad = bad[(bad[:, 3] >= PAGE_SIZE) | ~_inside(bad[:, column], bad[:, 3], places)]
         if len(bad):
             phys = int(bad[0][column])
             yield finding(

@@ -18,9 +18,13 @@ from tightrope.x86.cpu import CR4_FRED
 from tightrope.x86.walk import Access
 
 EXECUTED = (SegmentRole.ENTRY_STUB, SegmentRole.PURGATORY)
-QUIET = ("rsp", "rflags", "dr7", "idt")
+QUIET = frozenset({"rsp", "rflags", "dr7", "idt"})
 """What may be written in the window: the stack pointer again, flags, breakpoints (0), what ends
 it."""
+BREAKPOINTS = frozenset({"dr0", "dr1", "dr2", "dr3", "dr6"})
+"""And these once DR7 enables none and does not guard them (SDM volume 3, 19.2.4)."""
+DR7_ENABLES = 0xFF | 1 << 13
+"""L0 to G3, and GD: a write of a debug register raises #DB."""
 
 
 @rule(
@@ -122,8 +126,11 @@ def fault_window(case: Case) -> Iterator[Found]:
             break
     if opened is None or armed:
         return  # an idt that is never disarmed: see idt-gone
+    quiet = QUIET
     for write in case.run.register_writes:
-        if opened < write.instruction < closed and write.register not in QUIET:
+        if write.register == "dr7":
+            quiet = QUIET if write.after & DR7_ENABLES else QUIET | BREAKPOINTS
+        if opened < write.instruction < closed and write.register not in quiet:
             yield finding(
                 f"`{case.run.texts.get(write.rip, '?')}` at {write.rip:#x} may fault while the old"
                 " kernel's handlers can still be found, and its stack is gone",

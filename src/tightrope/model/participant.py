@@ -138,7 +138,10 @@ class Promise(Enum):
     """The old kernel's idt is given up before its handlers are out of reach."""
     STACK_IN_CONTROL_PAGE = "stack in the control page"
     COPIES_ONCE = "copies once"
-    """Every page that is not in place is copied once, in the list's order."""
+    """Every page that is not in place is copied once, in the list's order, by string moves.
+
+    What is copied word by word is seen as loads and stores, which a walk may not do there.
+    """
     NOTHING_ELSE_MAPPED = "nothing else mapped"
     """The table in use while tables are switched maps the control page twice and no more."""
 

@@ -29,7 +29,7 @@ PLACES: Mapping[Place, str] = {
 PROMISES: Mapping[Promise, str] = {
     Promise.GLOBALS_DROPPED: "CR4.PGE is cleared before an identity address is trusted",
     Promise.STACK_IN_CONTROL_PAGE: "the stack is the end of the control page",
-    Promise.COPIES_ONCE: "each page that is not in place is copied once, in the list's order",
+    Promise.COPIES_ONCE: "each page that is not in place is copied once, in the list's order, by rep movs",
     Promise.NOTHING_ELSE_MAPPED: "while tables are switched nothing but the control page is mapped",
 }
 """What is not in these is shown by its own name."""
