@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import REPOSITORY, debian_kernel
+from tightrope import host
+from tightrope.cli import signals
 
 TIGHTROPE = (sys.executable, "-m", "tightrope")
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -132,6 +134,9 @@ BUSY = {
         "each = (ctypes.c_int * 1024)()\n"
         "while True: ctypes.CDLL(None).qsort(each, 1024, 4, kind(called))"
     ),
+    "a finalizer": (
+        "import time\nclass Slow:\n    def __del__(self): time.sleep(600)\nSlow()\ntime.sleep(600)"
+    ),
     "a library": "import ctypes; ctypes.CDLL(None).sleep(600)",
     "z3": (
         "import z3\n"
@@ -163,9 +168,48 @@ def test_a_signal_ends_a_command_at_once_wherever_it_is(what: str, number: signa
     out, err = busy.communicate(timeout=240)
     assert time.monotonic() - started < 120
     assert (busy.returncode, out) == (128 + number, "")
-    said = [line for line in err.splitlines() if line.startswith("tightrope: ")]
-    assert len(said) == 1
-    assert said[0].endswith("nothing was changed")
+    assert err.startswith("tightrope: ")
+    assert err.endswith("nothing was changed\n")
+    assert err.count("\n") == 1
+
+
+BETWEEN = {
+    "before the command begins": (
+        "start = threading.Thread.start\n"
+        "def started(thread):\n"
+        "    start(thread)\n"
+        "    if thread.name == 'signals': os.kill(os.getpid(), signal.SIGTERM)\n"
+        "threading.Thread.start = started"
+    ),
+    "while its end is told": (
+        "cli._message = lambda error: signal.raise_signal(signal.SIGTERM) or 'no such file'"
+    ),
+}
+
+
+@pytest.mark.parametrize("when", BETWEEN)
+def test_a_signal_beside_the_command_is_no_error_of_ours(when: str) -> None:
+    body = (
+        "import os, signal, sys, threading\n"
+        "from tightrope import cli\n"
+        f"{BETWEEN[when]}\n"
+        "sys.exit(cli.program())"
+    )
+    done = run((sys.executable, "-c", body), "rehearse", "/no/such/file")
+    assert (done.returncode, done.stdout) == (128 + signal.SIGTERM, "")
+    assert done.stderr.splitlines()[-1] == "tightrope: terminated; nothing was changed"
+    assert "Traceback" not in done.stderr
+
+
+def test_ctrl_c_behind_the_last_word_shows_nothing_of_ours() -> None:
+    body = (
+        "import signal, sys\n"
+        "from tightrope import cli\n"
+        "cli.main = lambda: signal.raise_signal(signal.SIGINT)\n"
+        "sys.exit(cli.program())"
+    )
+    done = run((sys.executable, "-c", body), "rules")
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
 def test_a_signal_ends_a_command_that_can_say_nothing() -> None:
@@ -223,6 +267,31 @@ def test_a_signal_ends_a_long_comparison_and_leaves_nobody_behind(
     assert err.splitlines()[-1].endswith("nothing was changed")
     assert in_session(long.pid) == []
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_of_the_terminal_finds_workers_that_leave_it_to_us(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    """It comes as the first of them begins, when nobody there has said what to do with it."""
+    (tmp_path / "a.toml").write_text(host.example())
+    kernel = debian_kernel("cloud-amd64")
+    many = subprocess.Popen(
+        [*TIGHTROPE, "sweep", "--hosts", tmp_path, "--kernel", kernel, "--workers", "4"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while len(in_session(many.pid)) < 3:  # it, who minds the semaphores, and the first worker
+        assert many.poll() is None
+    time.sleep(0.1)  # which it takes at least to get to anything of ours
+    os.killpg(many.pid, number)
+    out, err = many.communicate(timeout=240)
+    assert (many.returncode, out) == (128 + number, "")
+    # Not alone: on a loaded machine we end before the workers, and Python tells what it tidies up.
+    assert f"tightrope: {signals.says(number)}" in err.splitlines()
+    assert "Traceback" not in err
 
 
 def test_what_a_signal_interrupted_is_not_reported_as_done() -> None:

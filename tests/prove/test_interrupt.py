@@ -27,7 +27,7 @@ x, y = z3.BitVecs("x y", 128)
 wide = z3.ZeroExt(128, x) * z3.ZeroExt(128, y) == 2**201 - 20 * 2**80 + 1
 solver = z3.Solver()
 solver.add(wide, z3.UGT(x, 1), z3.UGT(y, 1))
-with Signals():
+with Signals() as heard, heard.raising():
     print("asked", flush=True)
     print(solver.check(), flush=True)
 """

@@ -47,12 +47,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     streams.fill()
     with signals.Signals() as heard, streams.ready(lambda: heard.seen):
         try:
-            try:
-                options = parser(words).parse_args([*with_sizes(words)])
-                status = int(options.command.run(options))
-            finally:
-                # Here, where what is wrong with our output can still be told, not at exit.
-                sys.stdout.flush()
+            with heard.raising():
+                try:
+                    options = parser(words).parse_args([*with_sizes(words)])
+                    status = int(options.command.run(options))
+                finally:
+                    # Here, where what is wrong with our output can still be told, not at exit.
+                    sys.stdout.flush()
         except SystemExit:  # --help and --version
             raise
         except BaseException as err:
@@ -67,7 +68,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def program() -> int:
     """`main` of a process that ends with it."""
-    status = main()
+    try:
+        status = main()
+    except KeyboardInterrupt:  # before or after `main` hears signals
+        status = 128 + signal.SIGINT
     if all(thread.daemon or thread is current_thread() for thread in enumerate_threads()):
         # All goes with the process.  To take it apart first takes 10 ms after a rehearsal, and the
         # interpreter's last search for cycles 60.  What `main` printed is flushed.

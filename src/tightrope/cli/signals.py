@@ -13,6 +13,9 @@ While a system call changes the machine (`sheltered`) a signal waits: neither ha
 A command that has to put something back outside this process says how long that may take
 (`takes_leave`).
 
+One that comes before the command begins, or while its end is told, raises nothing: `number` is
+enough.
+
 Rules: what a signal has interrupted is never reported as finished: `Signals.number` is asked before
 anything is printed and before a status is given.  What was changed before it came is told.
 """
@@ -24,9 +27,13 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
 
 GRACE = 1.0
 """Seconds for closing machines and removing temporary files, all of them ours."""
@@ -92,6 +99,7 @@ class Signals:
 
     def __init__(self) -> None:
         self.number: int | None = None
+        self._raises = False
         self._over = threading.Event()
         self._unsaid = threading.Lock()
         self._before: dict[int, object] = {}
@@ -108,6 +116,30 @@ class Signals:
     def claim(self) -> bool:
         """Whether the caller is the one to say what ended the command: the first that asks."""
         return self._unsaid.acquire(blocking=False)
+
+    @contextmanager
+    def raising(self) -> Iterator[None]:
+        """While the command runs a signal is raised where it is, one that has come already too."""
+        self._raises = True
+        unraisable, sys.unraisablehook = sys.unraisablehook, self._lost(sys.unraisablehook)
+        try:
+            if self.number is not None:
+                self._raise(self.number, None)
+            yield
+        finally:
+            self._raises = False
+            sys.unraisablehook = unraisable
+
+    def _lost(
+        self, told: Callable[[UnraisableHookArgs], object]
+    ) -> Callable[[UnraisableHookArgs], object]:
+        """What says which exceptions nobody can catch, but not that a `__del__` met a signal."""
+
+        def hook(lost: UnraisableHookArgs) -> None:
+            if not (self.seen and isinstance(lost.exc_value, KeyboardInterrupt)):
+                told(lost)
+
+        return hook
 
     def __enter__(self) -> Signals:
         _changes.begin()
@@ -146,8 +178,8 @@ class Signals:
 
     def _raise(self, number: int, _frame: FrameType | None) -> None:
         self.number = number
-        if not _changes.over.is_set():
-            return  # whoever changes the machine asks afterwards
+        if not (self._raises and _changes.over.is_set()):
+            return  # whoever changes the machine asks afterwards, and so does `main`
         raise KeyboardInterrupt if number == signal.SIGINT else Ended
 
     def _watch(self) -> None:

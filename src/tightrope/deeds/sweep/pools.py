@@ -7,6 +7,10 @@ Both are executors of `concurrent.futures`; what differs is how the cargo comes 
 what a worker that dies takes with it: of processes all that is out (the pool is broken, and is made
 anew), of Dask's nothing.
 
+A signal of a terminal goes to all processes there.  Workers, and the process that minds their
+semaphores, begin with it blocked: it is the business of who started them.  One that comes to us
+while a worker is being started waits until that worker has been told what it needs.
+
 Rules: no worker of ours outlives us, however we end: each holds one end of a pipe whose other end
 only we have, and ends when that is closed.
 """
@@ -26,6 +30,7 @@ from typing import Any, Protocol
 from tightrope.deeds.sweep.cargo import Cargo, hold
 from tightrope.deeds.sweep.work import Done, Task, do
 from tightrope.errors import BadInput, MissingPart, reason
+from tightrope.machine.held import ENDING, held
 
 PROCESSES, DASK = "processes", "dask"
 
@@ -54,10 +59,14 @@ class Processes:
         self._executor: Executor = self._new()
 
     def _new(self) -> Executor:
-        return ProcessPoolExecutor(self.size, self._context, _begin, (self._cargo, self._lifeline))
+        with _blocked():
+            return ProcessPoolExecutor(
+                self.size, self._context, _begin, (self._cargo, self._lifeline)
+            )
 
     def submit(self, task: Task) -> Future[Done]:
-        return self._executor.submit(_here, task)
+        with _blocked():
+            return self._executor.submit(_here, task)
 
     def revive(self) -> None:
         self._executor.shutdown(wait=False, cancel_futures=True)
@@ -70,6 +79,17 @@ class Processes:
         self._executor.shutdown(wait=True, cancel_futures=True)
 
 
+@contextmanager
+def _blocked() -> Iterator[None]:
+    """What begins here begins without the signals that end us; other threads hear them for us."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+    try:
+        with held(lambda: None):
+            yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 _cargo: Cargo | None = None
 """In a worker process: what it was started with."""
 
@@ -77,7 +97,9 @@ _cargo: Cargo | None = None
 def _begin(cargo: Cargo, lifeline: Connection) -> None:
     """In a worker process: unload, and end when the one who started us does."""
     global _cargo
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the business of who started us
+    for each in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(each, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDING)
     threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
     _cargo = cargo
 
