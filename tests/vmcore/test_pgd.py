@@ -334,6 +334,50 @@ def test_where_nobody_says_how_many_levels_there_are_the_symbols_do(mode: str) -
     assert judged(dead).answer is Wholeness.NOT_WHOLE
 
 
+@pytest.mark.parametrize("notes", [b"", qemu(cr3=PGD, cr4=0xB0)], ids=["alone", "with QEMU's"])
+def test_where_nobody_says_that_a_32_bit_kernel_has_pae_the_symbols_do(notes: bytes) -> None:
+    """VMCOREINFO that was cut short; what is merely not said is not that it is not so."""
+    dead = crashed("pae")
+    del dead.info["CONFIG_X86_PAE"]
+    found = answer(dead.core(notes=notes + vmcoreinfo(dead.info)))
+    assert (found.root.phys, found.root.paging, found.whole) == (PGD, Paging.PAE, True)
+    assert found.root.settled == ("as i386 tables no symbol is where VMCOREINFO says",)
+    table = dead.tables[1]
+    cut = ((BASE, table, 4096), (table + 4096, BASE + SIZE, 0))
+    left = answer(with_rows(dead, *cut))
+    assert (left.answer, left.root.paging) == (Wholeness.UNTOLD, Paging.PAE)
+    dead.memory[PGD - BASE : PGD - BASE + 4096] = b"\x25" * 4096
+    assert answer(dead.core(notes=notes + vmcoreinfo(dead.info))).answer is Wholeness.NOT_WHOLE
+    # The right twin: a kernel without PAE is read as it says, and a destroyed one is destroyed.
+    plain = crashed("i386")
+    assert (judged(plain).root.paging, judged(plain).root.settled) == (Paging.I386, ())
+    plain.memory[PGD - BASE : PGD - BASE + 4096] = bytes(4096)
+    assert judged(plain).answer is Wholeness.NOT_WHOLE
+
+
+@pytest.mark.parametrize("mode", ["x86_64", "la57"])
+@pytest.mark.parametrize("base", ["-1", "1", "0x1000010"])
+def test_a_pgd_that_would_not_fill_a_page_was_never_a_kernels(mode: str, base: str) -> None:
+    """A phys_base that somebody spoilt: where the tables are is not told, and they are not bad."""
+    dead = crashed(mode)
+    right = dead.info["NUMBER(phys_base)"]
+    dead.info["NUMBER(phys_base)"] = base
+    with pytest.raises(CoreError, match="give their CR3"):
+        judged(dead)
+    cr4 = 0x16F0 if mode == "la57" else 0x6F0
+    assert answer(dead.core(notes=vmcoreinfo(dead.info) + qemu(cr3=PGD, cr4=cr4))).whole
+    dead.info["NUMBER(phys_base)"] = right
+    assert judged(dead).whole
+
+
+def test_a_symbol_at_0_says_nothing_of_a_kernel() -> None:
+    dead = crashed("x86_64")
+    named = vmcoreinfo({"SYMBOL(init_top_pgt)": "0"} | dead.info)
+    assert answer(dead.core(notes=named)).whole
+    alone = vmcoreinfo({"SYMBOL(init_top_pgt)": "0"}) + qemu(cr3=PGD, cr4=0x6F0)
+    assert answer(dead.core(notes=alone)).root.paging is Paging.X86_64
+
+
 def test_a_destroyed_pgd_is_not_excused_by_a_second_vmcoreinfo() -> None:
     dead = crashed("x86_64")
     notes = vmcoreinfo(dead.info) + vmcoreinfo(foreign(dead, 4 << 20).info)

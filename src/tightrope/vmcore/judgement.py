@@ -22,10 +22,10 @@ from tightrope.errors import CoreError
 from tightrope.model import Paging
 from tightrope.model.dump import Core, Standing
 from tightrope.model.notes import Notes
-from tightrope.model.pgd import Damage, Pgd, Sweep
+from tightrope.model.pgd import Damage, Pgd, Sweep, Wholeness
 from tightrope.model.root import Root
 from tightrope.vmcore.other_tables import foreign_to, translate
-from tightrope.vmcore.root import find_root, levels_assumed
+from tightrope.vmcore.root import assumed, find_root
 from tightrope.vmcore.sweep import sweep
 
 MOST_NAMED = 8
@@ -94,6 +94,9 @@ def _otherwise(core: Core, known: Known, paging: Paging | None, physical_bits: i
                 return replace(other, core=core, root=root)
             if its is Known.ANOTHER_BOOT and known is Known.NONE:
                 foreign = foreign or replace(other, core=core)
+            if levels is not paging and other.answer is Wholeness.UNTOLD:
+                # What would tell the format is left out of the core: nothing is wrong for all that.
+                return replace(other, core=core)
     return foreign
 
 
@@ -109,8 +112,9 @@ def _other_tellers(
     for info in notes.others:
         told = replace(notes, vmcoreinfo=info, others=())
         yield "another VMCOREINFO is of another boot", told, paging
-    if paging is None and levels_assumed(core):
-        yield "under 4 levels no symbol is where VMCOREINFO says", notes, Paging.LA57
+    if paging is None and (formats := assumed(core)) is not None:
+        taken = "under 4 levels" if formats[0] is Paging.X86_64 else f"as {formats[0].value} tables"
+        yield f"{taken} no symbol is where VMCOREINFO says", notes, formats[1]
     if known is Known.ANOTHER_BOOT and any(each.walks for each in notes.control):
         empty: Mapping[str, str] = MappingProxyType({})
         yield "VMCOREINFO is of another boot", replace(notes, vmcoreinfo=empty, others=()), paging

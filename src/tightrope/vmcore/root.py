@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from tightrope.errors import CoreError
-from tightrope.memory import Phys, Virt
+from tightrope.memory import PAGE_SIZE, Phys, Virt
 from tightrope.model import Paging
 from tightrope.model.modes import MODES
 from tightrope.model.notes import EM_X86_64, PGD_SYMBOLS, ControlRegisters, Notes
@@ -95,7 +95,7 @@ def _symbols(core: Headed) -> Iterator[tuple[str, int]]:
     """The symbols of VMCOREINFO that are addresses."""
     for name in (*PGD_SYMBOLS, "_stext"):
         virt = core.notes.number(f"SYMBOL({name})", 16)
-        if virt is not None and 0 <= virt < 1 << 64:
+        if virt is not None and 0 < virt < 1 << 64:
             yield name, virt
 
 
@@ -118,13 +118,20 @@ def _formats(core: Headed, long_mode: bool) -> Iterator[tuple[ControlRegisters |
         yield None, (five, "by NUMBER(pgtable_l5_enabled)")
     elif not long_mode and core.notes.vmcoreinfo:
         pae = core.notes.vmcoreinfo.get("CONFIG_X86_PAE") == "y"
-        told = "by CONFIG_X86_PAE in VMCOREINFO"
-        yield None, (Paging.PAE if pae else Paging.I386, told)
+        how = "by" if pae else "without"
+        yield None, (Paging.PAE if pae else Paging.I386, f"{how} CONFIG_X86_PAE in VMCOREINFO")
 
 
-def levels_assumed(core: Headed) -> bool:
-    """Whether nobody says how many levels a 64-bit kernel's tables have: 4 are assumed then."""
-    return _long_mode(core) and not any(_formats(core, True))
+def assumed(core: Headed) -> tuple[Paging, Paging] | None:
+    """The format that a core's kernel is taken to have where nobody says another, and that other.
+
+    Nobody says how many levels a 64-bit kernel has: 4.  A 32-bit one's VMCOREINFO has no
+    CONFIG_X86_PAE: no kernel with PAE leaves it out, and what cut the note short does.
+    """
+    if _long_mode(core):
+        return None if any(_formats(core, True)) else (Paging.X86_64, Paging.LA57)
+    said = core.notes.vmcoreinfo.get("CONFIG_X86_PAE") if core.notes.vmcoreinfo else "y"
+    return (Paging.I386, Paging.PAE) if said is None else None
 
 
 def _by_cr4(cr4: int, long_mode: bool) -> Paging:
@@ -180,12 +187,13 @@ def _address(
 
 
 def _anchors(core: Headed, *, long_mode: bool) -> Iterator[Anchor]:
-    """Symbols of VMCOREINFO that have a physical address without asking the tables."""
+    """Symbols of VMCOREINFO that have a physical address without asking the tables; a pgd fills a
+    page, and one that would not was never a kernel's."""
     if _note(core, "Xen") is not None:
         return  # dom0's physical addresses are not the machine's
     for name, virt in _symbols(core):
         phys = _text_phys(core, virt) if long_mode else _low_phys(core, virt)
-        if phys is not None:
+        if phys is not None and not (name in PGD_SYMBOLS and phys % PAGE_SIZE):
             yield Anchor(name=name, virt=Virt(virt), phys=Phys(phys))
 
 
