@@ -5,6 +5,8 @@ The second door is the maker's own table of offsets and the C struct's size as b
 
 from __future__ import annotations
 
+import struct
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -100,3 +102,16 @@ def test_a_gap_is_fine_where_gaps_are() -> None:
 def test_every_kind_of_memory_has_an_e820_type() -> None:
     assert {kind.name for kind in RegionKind} == {kind.name for kind in boot.E820Type}
     assert [int(kind) for kind in boot.E820Type] == [1, 2, 3, 4, 5, 7, 12, 0xEFFF_FFFF]
+
+
+def test_rows_of_memory_are_those_that_the_page_counts_and_has_room_for() -> None:
+    page = bytearray(4096)
+    rows = [(0x1000, 0x9E000, 1), (1 << 32, 1 << 30, 0xEFFF_FFFF), (0xF000_0000, 0x1000, 77)]
+    page[0x1E8] = 2
+    page[0x2D0 : 0x2D0 + 60] = b"".join(struct.pack("<QQI", *row) for row in rows)
+    told = [(0x1000, 0x9E000, "RAM"), (1 << 32, 1 << 30, "SOFT_RESERVED")]
+    assert list(boot.e820_rows(bytes(page))) == told
+    page[0x1E8] = 3
+    assert list(boot.e820_rows(bytes(page))) == [*told, (0xF000_0000, 0x1000, "RESERVED")]
+    page[0x1E8] = 255
+    assert len(list(boot.e820_rows(bytes(page)))) == 128

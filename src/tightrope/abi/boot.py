@@ -26,7 +26,7 @@ field.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 from struct import Struct
@@ -269,6 +269,16 @@ class E820Type(IntEnum):
     PMEM = 7
     PRAM = 12
     SOFT_RESERVED = 0xEFFF_FFFF
+
+
+def e820_rows(page: bytes) -> Iterator[tuple[int, int, str]]:
+    """Start, size and the name of its type, "RESERVED" for one that is not known, of each row that
+    boot_params has room for."""
+    count = min(field("e820_entries").read(page), E820_MAX_ENTRIES)
+    names = {each.value: each.name for each in E820Type}
+    table = page[E820_TABLE : E820_TABLE + count * E820_ENTRY.size]
+    for start, size, kind in E820_ENTRY.iter_unpack(table):
+        yield start, size, names.get(kind, E820Type.RESERVED.name)
 
 
 SETUP_DATA = Struct("<QII")

@@ -10,7 +10,6 @@ leads to.  No file is opened but through the port.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 from tightrope import image
@@ -30,7 +29,6 @@ BOOT_PARAMS = "/sys/kernel/boot_params/data"
 """The zero page that this kernel was started with (ABI/testing/sysfs-kernel-boot_params)."""
 SCREEN_INFO = slice(0, 0x40)
 NOWHERE = Extent(0, 0)
-_KINDS = {each.value: RegionKind[each.name] for each in boot.E820Type}
 UNASKED = "nobody walks this plan"
 
 
@@ -88,7 +86,10 @@ def known(state: State, read: Door) -> Host | None:
     count = boot.field("e820_entries").read(page)
     if any(signature) or not 0 < count < boot.E820_MAX_ENTRIES:
         return None
-    memory = MemoryMap(regions(_rows(page, count)))
+    rows = boot.e820_rows(page)
+    memory = MemoryMap(
+        regions((Extent.sized(at, size), RegionKind[kind]) for at, size, kind in rows)
+    )
     unused = subtract(
         memory.ram, [*(each.page_aligned() for each in state.ram), Extent(0, 1 << 20)]
     )
@@ -120,11 +121,3 @@ def known(state: State, read: Door) -> Host | None:
             for name in ("registers", "relocation", "direct_map", "private", "cpu")
         ),
     )
-
-
-def _rows(page: bytes, count: int) -> Iterator[tuple[Extent, RegionKind]]:
-    """The memory map's rows."""
-    for number in range(count):
-        at = boot.E820_TABLE + number * boot.E820_ENTRY.size
-        start, size, kind = boot.E820_ENTRY.unpack_from(page, at)
-        yield Extent.sized(start, size), _KINDS.get(kind, RegionKind.RESERVED)

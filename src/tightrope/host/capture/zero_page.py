@@ -14,7 +14,6 @@ from tightrope.memory import TOP, Extent, Region, RegionKind, regions
 from tightrope.model import EfiLoader, SecureBoot
 
 SCREEN_INFO = slice(0, 0x40)
-_KINDS = {each.value: RegionKind[each.name] for each in boot.E820Type}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,16 +54,12 @@ def zero_page(text: str) -> ZeroPage | None:
     data = text.encode("latin-1", "replace")
     if len(data) < boot.BOOT_PARAMS_SIZE:
         return None
-    count = min(boot.field("e820_entries").read(data), boot.E820_MAX_ENTRIES)
-    rows: list[tuple[Extent, RegionKind]] = []
-    for number in range(count):
-        start, size, kind = boot.E820_ENTRY.unpack_from(
-            data, boot.E820_TABLE + number * boot.E820_ENTRY.size
-        )
-        rows.append((Extent.sized(start, size), _KINDS.get(kind, RegionKind.RESERVED)))
     screen = data[SCREEN_INFO]
     return ZeroPage(
-        regions=regions(rows),
+        regions=regions(
+            (Extent.sized(start, size), RegionKind[kind])
+            for start, size, kind in boot.e820_rows(data)
+        ),
         rsdp=boot.field("acpi_rsdp_addr").read(data),
         efi=_efi(data),
         screen=screen if any(screen) else b"",
