@@ -1,19 +1,20 @@
 #!/usr/bin/env bash
-# cbfstool puts a payload's initrd at 64 MiB, in the room that today's kernels take to unpack, and makes a header of its own.
+# cbfstool puts a payload's initrd at 64 MiB, in the room that today's kernels take to unpack.
 #
 # Guess before it was tried: `cbfstool add-payload -f bzImage -C LINE -I INITRD` goes by the boot header
-# (Documentation/arch/x86/boot.rst): the initrd lies outside the init_size bytes from where the kernel runs, the header is
-# copied into the zero page, and a command line longer than cmdline_size is refused.
-# Seen with coreboot-utils 24.12 (Debian trixie; 25.09 of forky places them so too, 2026-12-01) and Debian's 6.1.192: the kernel is
-# loaded at 0x1000000 with an init_size of 0x3378000, which ends at 0x4378000; the initrd is loaded at 0x4000000.  The zero
-# page has version and init_size, but no "HdrS", and 0 for setup_sects, loadflags, initrd_addr_max, cmdline_size and
-# pref_address.  A line of 3000 bytes (cmdline_size is 2047) is all there.  Nothing is said, the status is 0.  (init_size of
-# Debian's 6.12.117 is 0x37de000, of 7.2.12 0x3c3a000.)
+# (Documentation/arch/x86/boot.rst): the initrd lies outside the init_size bytes from where the kernel runs, the header
+# is copied into the zero page, and a command line longer than cmdline_size is refused.
+# Seen with coreboot-utils 24.12 (Debian trixie; 25.09 of forky places them so too, 2026-12-01) and Debian's 6.1.192:
+# the kernel is loaded at 0x1000000 with an init_size of 0x3378000, which ends at 0x4378000; the initrd is loaded at
+# 0x4000000.  The zero page has version and init_size, but no "HdrS", and 0 for setup_sects, loadflags, initrd_addr_max,
+# cmdline_size and pref_address.  A line of 3000 bytes (cmdline_size is 2047) is all there.  Nothing is said, the status
+# is 0.  (init_size of Debian's 6.12.117 is 0x37de000, of 7.2.12 0x3c3a000.)
 #
-# What it costs: the initrd lies where the decompressor, its heap and the kernel may write; a board starts and has none.  An
-# initrd inside the kernel goes round it.
+# What it costs: the initrd lies where the decompressor, its heap and the kernel may write; a board starts and has
+# none.  An initrd inside the kernel goes round it.
 #
-# Needs: Debian's archive in apt's sources, bookworm's package lists, python3; half a minute.  Exits 1 when this changes.
+# Needs: Debian's archive in apt's sources, bookworm's package lists, python3; half a minute.  Exits 1 when this
+# changes.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

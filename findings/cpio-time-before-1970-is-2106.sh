@@ -1,17 +1,20 @@
 #!/usr/bin/env bash
 # A file from before 1970 is one from 2106 in an initramfs; one from after 2106 depends on who wrote the archive.
 #
-# Guess before it was tried: the newc form has 32 bits for a time (Documentation/driver-api/early-userspace/buffer-format.rst);
-# who writes one for which that is too few says so, and the status tells a script.
+# Guess before it was tried: the newc form has 32 bits for a time
+# (Documentation/driver-api/early-userspace/buffer-format.rst); who writes one for which that is too few says so, and
+# the status tells a script.
 # Seen with GNU cpio 2.13 and libarchive's bsdtar 3.6.2: of five seconds before 1970 cpio makes 0xfffffffb, bsdtar
-# 0xffffffff, in 2106 both; of 0x100000005 cpio makes 5, in 1970, and bsdtar 0xffffffff.  Neither says a word, each status
-# is 0.  So do cpio 2.15 and bsdtar 3.8.9, and BusyBox 1.38.0 does as cpio; 3cpio 0.14.0 alone refuses (forky, 2026-12-01).
+# 0xffffffff, in 2106 both; of 0x100000005 cpio makes 5, in 1970, and bsdtar 0xffffffff.  Neither says a word, each
+# status is 0.  So do cpio 2.15 and bsdtar 3.8.9, and BusyBox 1.38.0 does as cpio; 3cpio 0.14.0 alone refuses (forky,
+# 2026-12-01).
 #
-# What it costs: a time that a build sets to "long ago" with -1 is newer than all there is, for what compares times in the
-# initramfs (CONFIG_INITRAMFS_PRESERVE_MTIME); one tree gives two archives, and their hashes say that one was changed.
+# What it costs: a time that a build sets to "long ago" with -1 is newer than all there is, for what compares times in
+# the initramfs (CONFIG_INITRAMFS_PRESERVE_MTIME); one tree gives two archives, and their hashes say that one was
+# changed.
 #
-# Needs: Debian bookworm's package lists, python3, a file system whose times go beyond 32 bits; seconds.  Exits 1 when this
-# changes.
+# Needs: Debian bookworm's package lists, python3, a file system whose times go beyond 32 bits; seconds.  Exits 1 when
+# this changes.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

@@ -3,13 +3,13 @@
 #
 # Guess before it was tried: an overlay that says /delete-property/ takes the property out of the tree that it is laid
 # on, or dtc says that it cannot; a /memreserve/ of it is added to the tree's.
-# Seen with device-tree-compiler 1.6.1 (1.8.1 of forky too, 2026-12-01): dtc compiles it, nothing printed, status 0.  The two
-# deletions are done while the source is read, so that the blob has nothing of them; fdtoverlay merges what is left, status 0: the
-# new bootargs are there, linux,initrd-start and the node are too.  The overlay's blob has its /memreserve/, the merged tree
-# has the base's alone.  fdtput -d and -r do delete.
+# Seen with device-tree-compiler 1.6.1 (1.8.1 of forky too, 2026-12-01): dtc compiles it, nothing printed, status 0. 
+# The two deletions are done while the source is read, so that the blob has nothing of them; fdtoverlay merges what is
+# left, status 0: the new bootargs are there, linux,initrd-start and the node are too.  The overlay's blob has its
+# /memreserve/, the merged tree has the base's alone.  fdtput -d and -r do delete.
 #
-# What it costs: a crash kernel's tree made of a board's by an overlay keeps an initrd that is not there, or the main kernel's
-# reserved memory, and lacks the reservation that was asked for.
+# What it costs: a crash kernel's tree made of a board's by an overlay keeps an initrd that is not there, or the main
+# kernel's reserved memory, and lacks the reservation that was asked for.
 #
 # Needs: Debian bookworm's package lists, python3; seconds.  Exits 1 when this changes.
 set -euo pipefail

@@ -3,13 +3,14 @@
 #
 # Guess before it was tried: a blob written as source (to_dts) and compiled by dtc has the same bytes in /chosen, as
 # `dtc -O dts` and dtc give them; a string's quotes and backslashes are escaped, and undone by who reads them.
-# Seen with fdt 0.3.3 and pyfdt 0.3 (PyPI), dtc 1.6.1.  bootargs of dyndbg="file a.c +p": pyfdt puts the quotes bare between quotes,
-# which dtc refuses; fdt escapes them, for dtc, but its own parse_dts keeps the backslashes and drops the quotes, of dtc's source
-# as well: the kernel gets dyndbg=\file a.c +p\.  A backslash is escaped by neither: of a=C:\new dtc makes a line break, status 0.
-# A rng-seed of 80 ff 01 02 03: pyfdt writes [ffffff80 ffffffff 01 02 03], which dtc takes for eleven bytes.
+# Seen with fdt 0.3.3 and pyfdt 0.3 (PyPI), dtc 1.6.1.  bootargs of dyndbg="file a.c +p": pyfdt puts the quotes bare
+# between quotes, which dtc refuses; fdt escapes them, for dtc, but its own parse_dts keeps the backslashes and drops
+# the quotes, of dtc's source as well: the kernel gets dyndbg=\file a.c +p\.  A backslash is escaped by neither: of
+# a=C:\new dtc makes a line break, status 0. A rng-seed of 80 ff 01 02 03: pyfdt writes [ffffff80 ffffffff 01 02 03],
+# which dtc takes for eleven bytes.
 #
-# What it costs: a tree that is patched as text before a kexec boots with another command line, and nobody said so; a blob
-# that is patched as a blob (fdt.parse_dtb to to_dtb, libfdt) is the same.
+# What it costs: a tree that is patched as text before a kexec boots with another command line, and nobody said so; a
+# blob that is patched as a blob (fdt.parse_dtb to to_dtb, libfdt) is the same.
 #
 # Needs: Debian bookworm's package lists, python3 with venv and pip; seconds.  Exits 1 when this changes.
 set -euo pipefail

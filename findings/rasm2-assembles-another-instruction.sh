@@ -1,18 +1,19 @@
 #!/usr/bin/env bash
 # radare2's assembler makes another instruction, or half of one, out of a boot path's, with status 0 and without a word.
 #
-# Guess before it was tried: rasm2 assembles what a boot path is made of (control and segment registers, far jumps, masks
-# of a page-table entry) to the bytes that nasm makes; what it does not know is "Cannot assemble", as of iretq.
+# Guess before it was tried: rasm2 assembles what a boot path is made of (control and segment registers, far jumps,
+# masks of a page-table entry) to the bytes that nasm makes; what it does not know is "Cannot assemble", as of iretq.
 # Seen with radare2 6.1.8 (Debian sid), x86, 64 bits, beside nasm 2.16.01: `mov ss, ax` is `mov dx, ax`, `mov ds, ax` is
-# `mov bx, ax`; `jmp far [rax]` is a jump to itself (eb fe), `call far [rax]` a near call; `iret` is iretw.  Of `[rdi+rcx*8]` the
-# *8 is dropped, of `[rax+rcx*8]` behind lea the whole index.  Of the immediates
-# 0xffffffff and 0xfffffffffffff000 one byte is written behind an opcode that takes four (and, cmp), or four behind one that
-# takes one: the next instruction begins in the midst.  `mov cr3, rax` and iretq are errors.
+# `mov bx, ax`; `jmp far [rax]` is a jump to itself (eb fe), `call far [rax]` a near call; `iret` is iretw.  Of
+# `[rdi+rcx*8]` the *8 is dropped, of `[rax+rcx*8]` behind lea the whole index.  Of the immediates 0xffffffff and
+# 0xfffffffffffff000 one byte is written behind an opcode that takes four (and, cmp), or four behind one that takes one:
+# the next instruction begins in the midst.  `mov cr3, rax` and iretq are errors.
 #
-# What it costs: a stub or a patch for a kexec routine that was written with it does something else, and a disassembly of the
-# file is the only place to see it.
+# What it costs: a stub or a patch for a kexec routine that was written with it does something else, and a disassembly
+# of the file is the only place to see it.
 #
-# Needs: Debian's archive in apt's sources, bookworm's package lists, python3; half a minute.  Exits 1 when this changes.
+# Needs: Debian's archive in apt's sources, bookworm's package lists, python3; half a minute.  Exits 1 when this
+# changes.
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

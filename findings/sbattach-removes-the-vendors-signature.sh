@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# `sbattach --remove` takes the first signature of an image off, the vendor's, and leaves the one that was added; --detach too.
+# `sbattach --remove` takes an image's first signature off, the vendor's, and leaves the one that was added.
 #
 # Guess before it was tried: of an image signed twice --remove takes off what its manual says, the signature table, as
 # osslsigncode's remove-signature does, or at least the signature that was added last.
-# Seen with sbsigntool 0.9.4 (0.9.5 of forky too, 2026-12-01) and Debian's signed 6.1.192, signed again with sbsign ("adding additional
-# signature"): after --remove one signature is left, the own one, status 0, nothing said.  --detach writes only the first one
-# to its file.  The second --remove takes the rest.  (--signum chooses one; "defaults to first".)  What
-# --detach wrote can be attached again.
+# Seen with sbsigntool 0.9.4 (0.9.5 of forky too, 2026-12-01) and Debian's signed 6.1.192, signed again with sbsign
+# ("adding additional signature"): after --remove one signature is left, the own one, status 0, nothing said.  --detach
+# writes only the first one to its file.  The second --remove takes the rest.  (--signum chooses one; "defaults to
+# first".)  What --detach wrote can be attached again.
 #
 # What it costs: who undoes a trial signature this way has a kernel or a UKI without the vendor's, which firmware and
 # kexec's signature check refuse where only the vendor's key is known; and --remove works in place.

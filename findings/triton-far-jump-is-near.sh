@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Triton runs a far jump and a far call of six bytes as near ones of eight, and says that there was no fault.
 #
-# Guess before it was tried: of the instructions that a kernel's entry has, Triton knows few; what it does not know, lretq,
-# iretq and the far jump with its pointer in memory, is FAULT_UD, so that who steps with it sees where it ends.
-# Seen with triton-library 1.0.0rc4: that holds for lretq, iretq, lgdt and for the far jump with REX.W (48 ff /5) or 66.  Without
-# a prefix, which in 64-bit mode is the m16:32 form (Intel SDM, JMP: offset of 32 bits, then the selector), eight bytes are
-# read and all are the new rip: selector and what lies behind it are its upper half.  cs stays.  ff /3 pushes 8 bytes, one
-# address, where the CPU pushes cs and eip in 8.  Both are NO_FAULT; the text is "jmp ptr [rax]", of the other "ljmp [rax]".
+# Guess before it was tried: of the instructions that a kernel's entry has, Triton knows few; what it does not know,
+# lretq, iretq and the far jump with its pointer in memory, is FAULT_UD, so that who steps with it sees where it ends.
+# Seen with triton-library 1.0.0rc4: that holds for lretq, iretq, lgdt and for the far jump with REX.W (48 ff /5) or
+# 66.  Without a prefix, which in 64-bit mode is the m16:32 form (Intel SDM, JMP: offset of 32 bits, then the selector),
+# eight bytes are read and all are the new rip: selector and what lies behind it are its upper half.  cs stays.  ff /3
+# pushes 8 bytes, one address, where the CPU pushes cs and eip in 8.  Both are NO_FAULT; the text is "jmp ptr [rax]", of
+# the other "ljmp [rax]".
 #
 # What it costs: a symbolic walk of a boot path goes on at an address that nothing jumps to, and the change of the code
 # segment, 64-bit code to compatibility mode, is not seen.

@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
-# v86 puts every initrd at 64 MiB, whatever the kernel's boot header asks for, and a long command line past cmdline_size.
+# v86 puts every initrd at 64 MiB, whatever the kernel's boot header asks for.
 #
-# Guess before it was tried: a loader of bzImages places the initrd by the header (Documentation/arch/x86/boot.rst):
-# not above initrd_addr_max, not in the init_size bytes that the kernel needs from where it runs, and inside RAM; a
-# command line longer than cmdline_size is refused or cut.
+# Guess before it was tried: a loader of bzImages places the initrd by the header (Documentation/arch/x86/boot.rst): not
+# above initrd_addr_max, not in the init_size bytes that the kernel needs from where it runs, and inside RAM; a command
+# line longer than cmdline_size is refused or cut.
 # Seen with v86 0.5.462 (npm): the initrd is at 0x4000000 for an initrd_addr_max of 0x1ffffff too, and where a kernel at
-# 16 MiB has an init_size of 0x3378000 (that of Debian's 6.1.192), which goes on to 0x4378000: unpacking the kernel writes over
-# the initrd.  A guest of 64 MiB ends in a RangeError of JavaScript before it begins.  4000 bytes of command line are all at
-# cmd_line_ptr though cmdline_size is 2047.  None of it is said: these are assertions of the debug build at most.
+# 16 MiB has an init_size of 0x3378000 (that of Debian's 6.1.192), which goes on to 0x4378000: the kernel may
+# unpack over the initrd.  A guest of 64 MiB ends in a RangeError of JavaScript before it begins.  4000 bytes of command
+# line are all at cmd_line_ptr though cmdline_size is 2047.  Of both nothing is said; the debug build alone has an
+# assertion, of the line's length.
 #
-# What it costs: a kernel that finds its initrd in QEMU may have a broken one here; "it does not boot in v86" says little of
-# the pair.  A kernel with a small init_size, or an initrd inside the kernel, goes round it.
+# What it costs: a kernel that finds its initrd in QEMU may have a broken one here; "it does not boot in v86" says
+# little of the pair.  A kernel with a small init_size, or an initrd inside the kernel, goes round it.
 #
 # Needs: node and npm; seconds.  Exits 1 when this changes.
 set -euo pipefail
