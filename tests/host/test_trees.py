@@ -40,6 +40,11 @@ def basis(old: Host, field: str) -> Basis:
     return {each.field: each.basis for each in old.facts}[field]
 
 
+def source(old: Host, field: str) -> str:
+    """Where a field comes from."""
+    return {each.field: each.source for each in old.facts}[field]
+
+
 def test_an_ordinary_machine_is_as_it_says(tmp_path: Path) -> None:
     old = captured(tmp_path, machine())
     assert (old.paging, old.relocation) == (Paging.X86_64, trees.RELOCATE)
@@ -205,6 +210,7 @@ def test_memory_of_efis_runtime_services_is_firmwares(tmp_path: Path) -> None:
     rows = [(6, 0x7F00_0000, 0x10), (5, 0x7F10_0000, 8), (11, 0xE000_0000, 0x1000)]
     odd = [(5, 0x123, 1), (5, 1 << 51, 1 << 51), (6, 0x7F20_0000, 0), (2, 0x7F30_0000, 1)]
     old = captured(tmp_path, machine() | runtime_map(*rows, *odd))
+    assert source(old, "firmware") == "the BIOS area; /sys/firmware/efi/runtime-map"
     theirs = [each for each in old.firmware if each.what.startswith("EFI runtime")]
     assert [(each.extent.start, each.extent.size, each.what) for each in theirs] == [
         (0x7F00_0000, 0x1_0000, "EFI runtime services' data"),
@@ -352,6 +358,7 @@ def test_a_container_hides_what_it_hides(
     old = captured(tmp_path, tree)
     assert {"memory", "text.virt", "text.phys", "relocation"} <= {e.field for e in old.assumed()}
     assert "shows zeros" in capsys.readouterr().err
+    assert source(old, "firmware") == "the BIOS area"  # of no file that it could not read
     assert walked(old).outcome is Outcome.HOLDS
 
 

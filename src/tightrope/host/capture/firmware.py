@@ -104,17 +104,19 @@ def firmware(
 ) -> tuple[NamedTable, ...]:
     """[[firmware]]: what a new kernel reads early and the memory map does not call ACPI."""
     found = [(extent, "BIOS area, searched for the RSDP") for extent in subtract([BIOS_AREA], ram)]
+    told = ["the BIOS area"]
     if said.params and said.params.efi:
         places = said.params.efi.places()
         found += [(Extent.sized(start, size), what) for start, size, what in places]
+        told.append(f"{BOOT_PARAMS} (efi_info)")
     tables = efi.address(said.word(efi.CONFIG_TABLE))
     if tables:
         found.append((Extent.sized(tables, efi.TABLE_BYTES), "EFI configuration tables"))
-    found += efi.runtime(said.texts())
-    origins.derived(
-        "firmware",
-        f"the BIOS area; {BOOT_PARAMS} (efi_info); {efi.CONFIG_TABLE}; {efi.RUNTIME_MAP}",
-    )
+        told.append(efi.CONFIG_TABLE)
+    if runtime := list(efi.runtime(said.texts())):
+        found += runtime
+        told.append(efi.RUNTIME_MAP)
+    origins.derived("firmware", "; ".join(told))
     return tuple(
         NamedTable(start=extent.start, size=extent.size, what=what)
         for extent, what in found
