@@ -210,6 +210,7 @@ BROKEN_FIELDS = [
     ("cmdline_size", 0, "cmdline_size", "never filled in"),
     ("initrd_addr_max", 0, "initrd_addr_max", "never filled in"),
     ("setup_data", 0x9000, "setup_data", "only a loader"),
+    ("hardware_subarch", 2, "hardware_subarch", "only a loader"),
     ("kernel_version", SETUP - 0x200, "kernel_version", "no zero-terminated string"),
     ("payload_length", KERNEL, "payload_length", "not inside the kernel"),
     ("payload_length", 0, "payload_length", "not inside the kernel"),

@@ -270,14 +270,16 @@ def _memory(header: _Header, loaded: int, alignment: int, above_4g: bool) -> tup
 
 
 def _loaders_fields(header: _Header) -> None:
-    """Limits that nobody filled in, and a pointer that only a loader may fill in."""
+    """Limits that nobody filled in, and what only a loader may fill in."""
     for name in ("cmdline_size", "initrd_addr_max"):
         if not header[name]:
             raise header.refusal(name, "is 0, as in a header that was never filled in")
-    if header["setup_data"]:
-        # The header is copied into boot_params as it is: the kernel would follow this pointer.
-        problem = f"{header['setup_data']:#x} in a file, where only a loader could have put it"
-        raise header.refusal("setup_data", problem, 0)
+    # The header is copied into boot_params as it is: the kernel would follow this pointer, and take
+    # itself for a guest of lguest or Xen, or for a phone (boot.rst, hardware_subarch).
+    for name in ("setup_data", "hardware_subarch"):
+        if header[name]:
+            problem = f"{header[name]:#x} in a file, where only a loader could have put it"
+            raise header.refusal(name, problem, 0)
 
 
 # -------------------------------------------------------------------------- where the header points
