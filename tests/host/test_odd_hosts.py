@@ -6,6 +6,7 @@ libkrun#821, Limine#413 (maps), VirtualBox#784 (FRED), nixos-anywhere#651 (what 
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,22 @@ def holds(old: Host) -> Verdict:
     return got
 
 
+def written(got: Verdict, name: str) -> bytes:
+    """A segment of the plan, byte for byte."""
+    [data] = [bytes(e.data) for e in got.handover.plan.segments if e.name == name]
+    return data
+
+
+E820 = {1: "ram", 2: "reserved"}
+
+
+def told(got: Verdict) -> list[Row]:
+    """The memory map that the new kernel is handed, read at its offsets (zero-page.rst)."""
+    page = written(got, "boot_params")
+    rows = [struct.unpack_from("<QQI", page, 0x2D0 + 20 * n) for n in range(page[0x1E8])]
+    return [(start, size, E820[kind]) for start, size, kind in rows]
+
+
 def ram(*extents: tuple[int, int]) -> list[Row]:
     return [(start, end - start, "ram") for start, end in extents]
 
@@ -61,7 +78,8 @@ def ram(*extents: tuple[int, int]) -> list[Row]:
 def test_a_bit_that_some_cpu_has_is_legal(register: str, value: int) -> None:
     old = read(registers={register: value})
     assert getattr(old, register) == value
-    holds(old)
+    # The walk begins with it: what is legal is also what was walked, and not a value near it.
+    assert getattr(holds(old).handover.registers, register) == value
 
 
 def test_a_bit_that_no_cpu_has_is_not() -> None:
@@ -78,10 +96,14 @@ def test_more_rows_than_boot_params_has_room_for(count: int) -> None:
     ]
     old = read(rows=[*ram((0, 0x9_FC00), (MIB, 0xA000_0000)), *RESERVED, *small])
     assert len(old.memory.regions) == count
-    plan = holds(old).handover.plan
+    got = holds(old)
+    plan = got.handover.plan
     [page] = [bytes(each.data) for each in plan.segments if plan.boot_params in each.destination]
     nodes = [bytes(each.data) for each in plan.segments if each.name == "setup_data"]
-    assert page[0x1E8] == 128
+    assert page[0x1E8] == min(count, 128)
+    beyond = [struct.unpack_from("<QQI", nodes[0], 16 + 20 * n) for n in range(count - 128)]
+    told_of = told(got) + [(start, size, E820[kind]) for start, size, kind in beyond]
+    assert told_of == [(r.extent.start, r.extent.size, r.kind.value) for r in old.memory.regions]
     assert [len(each) for each in nodes] == [16 + 20 * (count - 128)] * (count > 128)
 
 
@@ -114,9 +136,30 @@ MAPS = {
 }
 
 
+def joined(pages: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The same with neighbours made one."""
+    out: list[tuple[int, int]] = []
+    for start, end in sorted(pages):
+        if out and out[-1][1] >= start:
+            out[-1] = (out[-1][0], max(end, out[-1][1]))
+        elif start < end:
+            out.append((start, end))
+    return out
+
+
 @pytest.mark.parametrize("name", MAPS)
 def test_a_map_that_is_odd_is_a_map(name: str) -> None:
-    holds(read(rows=MAPS[name], cpu={"physical_bits": 52}))
+    old = read(rows=MAPS[name], cpu={"physical_bits": 52})
+    rows = sorted(MAPS[name])
+    known = [(r.extent.start, r.extent.size, r.kind.value) for r in old.memory.regions]
+    assert known == rows
+    got = holds(old)
+    assert told(got) == rows
+    # Nothing lies outside of the whole pages of RAM.
+    pages = [(-(-s // 4096) * 4096, (s + n) // 4096 * 4096) for s, n, k in rows if k == "ram"]
+    for each in got.handover.plan.segments:
+        first, last = each.destination.start, each.destination.end
+        assert any(start <= first and last <= end for start, end in joined(pages)), each.name
 
 
 def test_rows_that_overlap_are_refused_by_name() -> None:
@@ -129,7 +172,10 @@ def test_rows_that_overlap_are_refused_by_name() -> None:
 def test_a_machine_whose_memory_is_above_4_gib() -> None:
     rows = [*ram((0, 0x9_FC00), (4 * GIB, 8 * GIB)), *RESERVED]
     old = read(rows=rows, text={"phys": 0x1_2E20_0000}, private={"start": 0x1_3100_0000})
-    assert holds(old).handover.intent.kernel_entry > 4 * GIB
+    assert (old.text.phys, old.private.start) == (0x1_2E20_0000, 0x1_3100_0000)
+    got = holds(old)
+    assert got.handover.intent.kernel_entry > 4 * GIB
+    assert told(got) == sorted(rows)
 
 
 # ------------------------------------------------------------------- memory that is kept for the new
@@ -163,7 +209,10 @@ def test_what_is_kept_for_the_new_kernel_is_nobodys_destination(tables: dict[str
 def test_an_rsdp_and_tables_in_ram_are_written_over_by_nobody() -> None:
     place = Extent(0x1234_5000, 0x1234_6000)
     old = read(rsdp=place.start + 0x14)
-    assert not any(place.overlaps(each.destination) for each in holds(old).handover.segments)
+    got = holds(old)
+    assert not any(place.overlaps(each.destination) for each in got.handover.segments)
+    # acpi_rsdp_addr (zero-page.rst)
+    assert struct.unpack_from("<Q", written(got, "boot_params"), 0x70) == (place.start + 0x14,)
     lowest = read(rsdp=0x100_0014)
     assert not any(0x100_0014 in each.destination for each in holds(lowest).handover.segments)
     tables = read(firmware=[ROW | {"what": "EFI memory map"}])
