@@ -92,7 +92,7 @@ def _rsdp(case: Case, line: bytes) -> Iterator[Found]:
     for name, value in arguments(line):
         digits = HEX.fullmatch(value) if name == b"acpi_rsdp" and value is not None else None
         at = at if digits is None else int(digits[1], 16)
-    known = case.host.rsdp
+    known = case.host.rsdp or None
     if not at or at == known:
         return
     if known is None and not any(at in each.destination for each in case.intent.segments):
