@@ -235,3 +235,10 @@ def test_a_process_waits_for_work_that_is_no_daemon_and_for_no_other() -> None:
         done = ended(f"threading.Thread(target={work}, daemon={daemon}).start()")
         assert done.returncode == 0
         assert done.stdout.endswith("done\n") != daemon
+
+
+def test_a_process_that_is_profiled_leaves_time_to_say_what_was_seen() -> None:
+    profiled = (sys.executable, "-m", "cProfile", "-m", "tightrope")
+    done = run("rules", "interrupts-off", command=profiled)
+    assert done.returncode == 0
+    assert "function calls" in done.stdout

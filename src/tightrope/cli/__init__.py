@@ -72,14 +72,23 @@ def program() -> int:
         status = main()
     except KeyboardInterrupt:  # before or after `main` hears signals
         status = 128 + signal.SIGINT
-    if all(thread.daemon or thread is current_thread() for thread in enumerate_threads()):
+    if _is_alone():
         # All goes with the process.  To take it apart first takes 10 ms after a rehearsal, and the
         # interpreter's last search for cycles 60.  What `main` printed is flushed.
         atexit._run_exitfuncs()
         streams.flush(sys.stdout)
         streams.flush(sys.stderr)
         os._exit(status)
-    return status  # whoever still works is waited for, as ever
+    return status  # whoever still works, or looks on, is waited for, as ever
+
+
+def _is_alone() -> bool:
+    """Whether nobody works any more, and no profiler or debugger has yet to say what it saw."""
+    tools = getattr(sys, "monitoring", None)  # since Python 3.12
+    watched = sys.gettrace() or sys.getprofile() or sys.flags.inspect
+    if watched or (tools is not None and any(tools.get_tool(number) for number in range(6))):
+        return False
+    return all(thread.daemon or thread is current_thread() for thread in enumerate_threads())
 
 
 def _failed(error: BaseException, *, as_json: bool) -> int:
