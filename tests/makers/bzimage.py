@@ -36,6 +36,7 @@ OFFSETS: dict[str, tuple[int, int]] = {
     "min_alignment": (0x235, 1),
     "xloadflags": (0x236, 2),
     "cmdline_size": (0x238, 4),
+    "hardware_subarch": (0x23C, 4),
     "payload_offset": (0x248, 4),
     "payload_length": (0x24C, 4),
     "setup_data": (0x250, 8),
