@@ -229,8 +229,11 @@ def _signature(data: memoryview) -> int:
 
 def _bytes(data: memoryview, start: int, end: int) -> str:
     """So many bytes, in words; empty for none."""
-    kind = "bytes, not all of them zeros," if any(data[start:end]) else "bytes of zeros"
-    return f"{end - start} {kind}" if start < end else ""
+    count, zeros = end - start, not any(data[start:end])
+    if count == 1:
+        return "1 byte of zeros" if zeros else "1 byte, not a zero,"
+    kind = "bytes of zeros" if zeros else "bytes, not all of them zeros,"
+    return f"{count} {kind}" if count > 0 else ""
 
 
 # ------------------------------------------------------------------------- what it asks of memory

@@ -39,7 +39,7 @@ def looks_like(data: memoryview) -> str:
         if _is_archive(_begins(compression, data)):
             what = f"an initrd ({compression}, a cpio archive in it)"
             return f"{what} and no kernel: it is given with --initrd"
-        return f"a {compression} file: unpack it first"
+        return f"a file packed with {compression}: unpack it first"
     if len(data) >= boot.SECTOR and boot.field("boot_flag").read(data) == boot.BOOT_FLAG:
         return f"a boot sector without a Linux setup header, such as a disk image{_cut(data)}"
     head = bytes(data[: boot.SECTOR])
