@@ -1,7 +1,7 @@
 """Words of a command line that lead to memory: right where something lies there, told where not.
 
-That Linux 6.1 and 6.12 unpack what initrdmem= names, and lose their ACPI tables to acpi_rsdp=, was
-seen in QEMU: "RAMDISK: [mem 0x10000000-0x100fffff]" with nothing loaded there.
+That Linux 6.1 and 6.12 unpack what initrdmem= names was seen in QEMU:
+"RAMDISK: [mem 0x10000000-0x100fffff]" with nothing loaded there.
 """
 
 from __future__ import annotations
