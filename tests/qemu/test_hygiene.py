@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.machine.kernels import say
 from tests.makers.elf import Segment, elf
 from tests.modes.runs import kernel
 from tests.processes import gone, lives
@@ -26,6 +27,8 @@ from tightrope.model import Ending, Outcome, Paging, Protocol
 from tightrope.plan import Request
 
 MIB = 1 << 20
+WAIT = b"\xfb\xf4\xeb\xfd"
+"""With interrupts on: sti; hlt; jmp."""
 BOARD = pc.Board(size=64 * MIB, kernel=stage.board_for(old_kernel(Paging.X86_64)).kernel)
 
 STARTER = f"""
@@ -200,12 +203,15 @@ def test_a_new_kernel_that_never_speaks_is_told_with_where_the_cpu_stands() -> N
     ("code", "ending"),
     [
         (b"\xf4", Ending.HALTED),
-        (b"\xfb\xf4\xeb\xfd", Ending.TIME),  # with interrupts on: sti; hlt; jmp
+        (WAIT, Ending.TIME),
         # A byte of HLT that belongs to another instruction: mov $0xf4, %al; jmp to itself.
         (b"\xb0\xf4\xeb\xfe", Ending.TIME),
+        # What Linux says last, and spins; and what it says before it may enter a crash kernel.
+        (say("---[ end Kernel panic - not syncing: No init ]---\n") + WAIT, Ending.HALTED),
+        (say("Kernel panic - not syncing: No init\n") + WAIT, Ending.TIME),
     ],
 )
-def test_a_kernel_has_halted_where_it_executed_hlt_with_interrupts_off(
+def test_a_kernel_has_halted_where_it_executed_hlt_with_interrupts_off_or_panicked(
     paging: Paging, bits: int, code: bytes, ending: Ending
 ) -> None:
     machine = qemu()

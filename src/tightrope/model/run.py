@@ -233,7 +233,7 @@ class Ending(StrEnum):
     HEARD = "heard"
     """What was waited for was said."""
     HALTED = "halted"
-    """The CPU halted, and nothing can wake it."""
+    """The CPU halted and nothing can wake it, or the kernel panicked and stays there."""
     FELL = "fell"
     """An exception that nothing handles, or a machine that shut down."""
     WAITS = "waits"

@@ -30,6 +30,10 @@ ARGUMENT = "tightrope.token="
 QUIET = 0.1
 """Seconds without a new line after which we check whether the CPU has halted for good."""
 
+PANICKED = "---[ end Kernel panic - not syncing"
+"""The last line of a Linux that panicked and neither reboots nor enters a crash kernel
+(kernel/panic.c): behind it the CPU spins, with interrupts on."""
+
 
 def is_said(token: str, lines: Iterable[str]) -> bool:
     """Somebody said the token; a kernel that prints its command line has not."""
@@ -198,22 +202,24 @@ class Qemu:
     def _listen(
         self, seconds: float, progress: Progress, ends: Callable[[list[str]], str | None]
     ) -> Console:
-        """Run on until `ends` names a reason, the machine halts or shuts down, or time is over."""
+        """Run on until `ends` names a reason, the kernel panics for good, the machine halts or
+        shuts down, or time is over."""
         if self._pc is None or not self._entered:
             raise MachineError("there is no new kernel to listen to: the walk did not get there")
         self._entered = False
         pc = self._pc
         heard = len(pc.lines)
         started = time.monotonic()
-        quiet, known = started, heard
+        quiet, known, panicked = started, heard, False
 
         def turn() -> bool:
-            nonlocal quiet, known
+            nonlocal quiet, known, panicked
             now = time.monotonic()
             progress("the new kernel runs", int(now - started), int(seconds))
             if len(pc.lines) != known:
+                panicked |= any(PANICKED in line for line in pc.lines[known:])
                 quiet, known = now, len(pc.lines)
-            return now - quiet > QUIET or ends(pc.lines[heard:]) is not None
+            return panicked or now - quiet > QUIET or ends(pc.lines[heard:]) is not None
 
         while True:
             left = seconds - (time.monotonic() - started)
@@ -229,6 +235,9 @@ class Qemu:
             rip = pc.registers()["rip"]
             if cpu.halted(pc.monitor("info registers")):
                 why, ending = f"halted at {rip:#x}", Ending.HALTED
+                break
+            if panicked:
+                why, ending = f"it panicked; the CPU is at {rip:#x}", Ending.HALTED
                 break
             if left <= 0:
                 words = f"not there within {seconds:.0f} s; the CPU is at {rip:#x}"
