@@ -114,9 +114,10 @@ def test_mov_to_cr0(now: ControlState, value: int, expected: str | None) -> None
         (LONG, 0x1000 | 1 << 63, "63:46"),
         (replace(LONG, cr4=PAE | PCIDE), 0x1000 | 1 << 63, None),
         (replace(LONG, cr4=PAE | PCIDE), 0x1000 | 1 << 60, "63:46"),
-        # LAM_U57 and LAM_U48 (SDM volume 3, table 4-12), which AMD's CPUs have reserved.
-        (LONG, 0x1000 | 1 << 61, None),
-        (replace(LONG, facts=IS_INTEL), 0x1000 | 3 << 61, None),
+        # LAM_U57 and LAM_U48 (SDM volume 3, table 4-12): of a CPU that has them, and none of AMD's.
+        (LONG, 0x1000 | 1 << 61, "without LAM"),
+        (replace(LONG, facts=IS_INTEL), 0x1000 | 3 << 61, "without LAM"),
+        (replace(LONG, cr3=0x2000 | 1 << 62), 0x1000 | 3 << 61, None),
         (replace(LONG, facts=IS_AMD), 0x1000 | 1 << 61, "63:46"),
         (replace(LONG, facts=IS_AMD), 0x1000 | 1 << 62, "63:46"),
         (replace(LONG, physical_bits=52), (1 << 52) - 1, None),

@@ -213,11 +213,14 @@ def _rules() -> Iterator[tuple[str, tuple[Rule, ...]]]:
     )
     reserved = "CR3 has bits that are reserved on this CPU"
     shown = "CR3 bits 63:{top} are reserved on this CPU"
+    # No host file says whether a CPU has LAM; one whose CR3 has such a bit already has it.
+    lam = "CR3 bits 62:61 are reserved on a CPU without LAM, and nothing says that this one has it"
     yield (
         "cr3",
         (
             Rule(reserved, (some(BEYOND, ALL ^ CR3_NO_FLUSH ^ CR3_LAM),), shown),
             Rule(reserved, (some(BEYOND, CR3_LAM), on(CPU, IS_AMD)), shown),
+            Rule(lam, (some(BEYOND, CR3_LAM), off("cr3", CR3_LAM))),
             Rule(reserved, (on(NEW, CR3_NO_FLUSH), off("cr4", cr4["PCIDE"])), shown),
         ),
     )

@@ -11,7 +11,7 @@ from typing import Generic
 
 from tightrope.prove.isa.algebra import Algebra, Truth, Word
 from tightrope.x86 import control
-from tightrope.x86.control import ALL, CR3_NO_FLUSH, Asked
+from tightrope.x86.control import ALL, CR3_LAM, CR3_NO_FLUSH, Asked
 
 PROFILE = (control.IS_INTEL, control.IS_AMD, control.IN_TDX, control.IN_SEV_ES)
 
@@ -60,14 +60,14 @@ def flushes_everything(a: Algebra[Word, Truth], before: Word, after: Word, bits:
 
 
 def _beyond(a: Algebra[Word, Truth], now: Now[Word, Truth], value: Word) -> Word:
-    """The bits that are too high for a physical address; 32-bit code has none,
-    and no PCIDs either.
+    """The bits that are too high for a physical address, LAM's for themselves; with one that is no
+    more than an address's, all of it.  32-bit code has none, and no PCIDs either.
     """
-    none = a.const(0, now.bits)
     if now.bits == 32:
-        return none
+        return a.const(0, now.bits)
     kept = a.both(value, a.const(ALL ^ CR3_NO_FLUSH, 64))
-    return a.choose(a.below(kept, now.physical), none, kept)
+    lam = a.both(value, a.const(CR3_LAM, 64))
+    return a.choose(a.below(a.differ(kept, lam), now.physical), lam, kept)
 
 
 def _all(
