@@ -6,6 +6,38 @@ importing this package imports nothing else.
 
     from tightrope import Request, rehearse, read_image, read_host, example_host
 
+    errors         what an exception says, and how a user's mistake is worded
+    choices        which words of the command line stand for a value of the hall
+    memory         what an address, an extent and a map of memory are
+    lzo            how LZO1X is unpacked
+    abi/           what other people's layouts are: boot protocols, ELF, Xen, KVM
+    x86/           what the CPU does: bits, legal writes, page tables, the walk
+    model/         what the finished values are that flow between rooms
+    routines/      what the assembled code is
+    observe/       what is seen of a walk, whoever executes it
+    image/         what a kernel file is, and what it asks for
+    host/          what the old kernel's machine is
+    world/         what lies in that machine's memory at the call
+    plan/          where every byte goes
+    participants/  which programs run on the way, and by which contract
+    handover/      which page tables and page list are built
+    machine/       who executes a walk
+    check/         what must hold, a rule each
+    sabotage/      how each rule is broken on purpose
+    vmcore/        what a dead kernel's page tables say
+    kdump/         how a crash kernel saves the dead one's memory
+    printk/        what a dead kernel's log says
+    corpse/        what a log says of a kexec that failed
+    record/        what a command would have loaded
+    views/         what a command shows
+    report/        how that is written: text, HTML, JSON
+    shipped/       what the small kernel is that comes with us
+    deeds/         what library users call, and what is taken where nobody says
+    prove/         what holds for every memory map
+    perform/       what is done on a real machine, and what it refuses
+    cli/           which words there are, and the exit status
+    testing/       what pytest is given
+
 May import: deeds, errors, host, image, model, plan, vmcore
 """
 

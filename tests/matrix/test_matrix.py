@@ -14,7 +14,8 @@ from tests.stand_ins.played import Fake
 from tightrope import image, shipped
 from tightrope.check import RULES
 from tightrope.cli import main
-from tightrope.deeds.matrix import CRASH_REGION, hosts, matrix
+from tightrope.deeds.defaults import CRASH_REGION
+from tightrope.deeds.matrix import hosts, matrix
 from tightrope.errors import MissingPart
 from tightrope.machine.kvm import Kvm
 from tightrope.memory import PAGE_SIZE, covered

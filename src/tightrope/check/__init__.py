@@ -18,6 +18,13 @@
     faults       an exception, explained
     xen          what a jump through a hypervisor adds
     apart        what a guest that is watched has in memory twice
+    rules        all rules, and asking them
+    alike        whether two pieces of memory have the same bytes
+    branches     what CET may refuse, and what two makers' CPUs read differently
+    crash_region whose the crash region is, whether it is enough, where it lies
+    digest       what a loader's purgatory takes in, and what that leaves out
+    room         whether a Linux has memory to live on, as its command line lets it
+    window       code that is nobody's, and a fault between two stacks
 
 Rules: nothing here changes anything, runs anything or knows a machine.  A finding names the rule,
 the step of the walk, what was seen, and what would mend it.

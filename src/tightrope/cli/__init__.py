@@ -11,6 +11,11 @@
     signals      what ends a command
     files        what is read: images, hosts, initrds
     outputs      what is written: traces, loads, scripts
+    manual       the parser as man pages
+    asking       what `load` asks for, and the same load again
+    crash_kernel which crash kernel `kdump check` tries
+    hops         `rehearse --hops N`: several jumps, and what they come to
+    segments     whose segments a rehearsal walks
 
 Rules: files are opened in `files` and `outputs`, and below the command line only to be loaded;
 everything else is a call of a deed and a report of what came back.  Heavy packages are imported
@@ -33,10 +38,10 @@ from threading import current_thread
 from threading import enumerate as enumerate_threads
 
 from tightrope.cli import signals, streams
+from tightrope.cli.command import UNKNOWN
 from tightrope.cli.parser import Usage, parser, with_sizes
 from tightrope.errors import TightropeError, visible
 
-UNKNOWN = 2
 TRACEBACK = "TIGHTROPE_TRACEBACK"
 """The variable that shows where in us an error came from."""
 

@@ -24,6 +24,12 @@
     watch        a running guest's own kexec: checked before it is let go, and followed
     explain      what a log of a failed kexec comes to, beside a rehearsal
     record       what a command would load, into a file, with nothing loaded
+    until        how far a rehearsal goes, and what is heard on the way
+    blackout     how long nobody answers, and how fast a CPU is taken to be
+    hops         several jumps, each out of what the one before handed over
+    pairs        every old kernel's own code into every new kernel
+    file_load    kexec_file_load as an old kernel would do it
+    loaders      who is asked to place the segments of a deed that walks many jumps
 
 Rules: a deed prints nothing; it decides what the command line must not.  None opens a file but
 `loading`, whose files are handed to the kernel by their descriptors, `kexec_tools`, which shows

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tightrope import host
-from tightrope.deeds.matrix import CRASH_REGION
 from tightrope.deeds.rehearse import CONSOLE_WORDS
 from tightrope.deeds.unpacking import is_linux, speaks_for_itself
 from tightrope.errors import BadInput, HostError
@@ -151,6 +150,11 @@ def example(
     return host.read(host.example(crash=region), "the default host")
 
 
+CRASH_REGION = Extent.sized(0x4000_1000, 0x1400_0000)
+"""320 MiB of free RAM in every example host; its start is not a multiple of 2 MiB.
+
+A host file's own sample has 256 MiB (`host.examples`), and an old kernel that is booted reserves a
+quarter of its PC's memory (`crashkernel`)."""
 NARROW_CRASH = 256 << 20
 """Bytes of a 32-bit example's crash region: such a kernel reserves what it maps, as the control
 page is called in the direct map."""

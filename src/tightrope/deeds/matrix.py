@@ -15,19 +15,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from tightrope import host
+from tightrope.deeds.defaults import CRASH_REGION
 from tightrope.deeds.machines import emulator
 from tightrope.deeds.rehearse import rehearse
 from tightrope.deeds.unpacking import Unpacking
 from tightrope.errors import CannotBe, HostError, MissingPart, PlanError
 from tightrope.host import SPLITS
 from tightrope.machine.port import Machine, Progress, no_progress
-from tightrope.memory import Extent
 from tightrope.model import Criterion, Host, Image, Outcome, Paging, XenCrash, XenInterface
 from tightrope.model.matrix import Cell
 from tightrope.plan import Request
-
-CRASH_REGION = Extent.sized(0x4000_1000, 0x1400_0000)
-"""Free RAM in every example host; its start is not a multiple of 2 MiB."""
 
 
 def hosts() -> Iterator[tuple[Paging, int | None, Host]]:

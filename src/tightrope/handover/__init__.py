@@ -5,6 +5,8 @@
     xen          tables through a hypervisor, in dom0's pages or the hypervisor's own
     trees        which of these a contract asks for
     build        puts tables, list and the registers of the call together
+    call         what registers and memory hold when V is called
+    laid         what the filling of tables gives to the composing
 
 May import: errors, memory, model, x86
 """

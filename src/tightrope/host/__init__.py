@@ -9,6 +9,10 @@
     guest     a real old kernel that stands in a machine -> Host and World
 
     xen       the same of a hypervisor with a dom0: its file, its examples, what it says of itself
+    consistency what must be true between the fields of a host
+    efi       the [efi] table of a host file
+    files     a host as the files of /proc and /sys in which Linux would tell of it
+    pc        the old kernel on QEMU's `pc` machine
 
 May import: abi, errors, memory, model, x86
 """

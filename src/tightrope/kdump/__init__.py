@@ -11,6 +11,7 @@ and what is known of one before it is needed, for `deeds.kdump_check`:
 
     configuration  which crash kernel a machine would load, by kdump-tools' or kdump-utils' files
     witness        what is put into its initramfs to say how far it comes
+    target         where it saves its dump, by what those files say
 
     from tightrope.kdump.capture import Wanted, capture
 

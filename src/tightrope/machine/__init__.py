@@ -8,6 +8,9 @@
     stub          which registers QEMU's gdb stub has, and what they hold
     qemu          QEMU as a whole PC, to the new kernel's userspace
     attached      a QEMU guest of the user's, watched and left as it was
+    expected      what a handover says of its own walk, for whoever watches it
+    heard         what came out of a serial port, as lines that are safe to show
+    held          which signals wait while an engine runs our code
 
 Importing this package imports no engine: name the machine's own module for that.
 

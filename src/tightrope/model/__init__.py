@@ -4,6 +4,48 @@
                     +-> Plan -> Handover -> Run -> Findings -> Verdict
     file  -> Host  -+-> World -----^
 
+    image          what a kernel file is
+    host           what the old kernel's machine is
+    of_a_host      what follows from a host alone, worked out once
+    efi            what an EFI firmware left
+    xen            what a hypervisor adds to a host
+    vmlinux        an old kernel's own image: bytes by linked address, symbols
+    modes          what is particular about a paging mode
+    walk           which six steps a walk has
+    through        what V is, and who calls it
+    intent         what a handover is checked against
+    plan           where every byte goes
+    inputs         what was given to be handed over, as it came in
+    loaded         what somebody else's loader has placed
+    participant    what a program on the way is, and what its contract may say
+    world          what lies in memory at the call, and what the CPU holds
+    handover       all that machine_kexec needs: programs, tables, page list
+    run            what a machine saw on the walk
+    verdict        what the checks found, and what the answer is
+    entered        what a kernel was handed when it was entered
+    hops           what several jumps came to
+    p2m            where a pseudo-physical address is in the machine
+    dump           which memory a core holds
+    notes          what a core's notes say
+    root           where a dead kernel's pgd is
+    pgd            what a dead kernel's tables map, and whether they are whole
+    planned        what a crash may write, held against a dump
+    dead           what a dump says of the kernel that died
+    corpse         what is left of a kexec that failed
+    crash_boot     how far a crash kernel came when it was tried
+    watched        what was seen of a kexec in a running guest
+    recording      which system call was held, and by whom
+    blackout       how long nobody answers, item by item
+    health         what this computer has, and what each missing part costs
+    proof          what a proof leaves behind
+    comparison     which rival designs held
+    matrix         which modes and splits held
+    agreement      what machines agreed on
+    pairs          which old kernel got into which new one
+    sweep          which of many hosts held
+    sheet          what a reader is shown, before anybody says how it looks
+    glossary       what the words of reports mean
+
 Rules: everything is frozen, keyword-only and slotted.  Addresses are bytes, `Phys` or `Virt`;
 extents are [start, end); frame numbers are address >> 12.  Arrays are numpy, read-only by custom.
 Nothing here knows a file, a machine or another room; what takes two values to work out is a room's.

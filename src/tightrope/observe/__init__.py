@@ -13,13 +13,20 @@
     privileged    the checks of control registers, EFER, segments and descriptor tables
     touches       the memory that an instruction is about to touch
     loops         what one turn of a copy loop does, read from its instructions
-    bulk, pages   many turns of such a loop done at once, recorded as if one by one
+    bulk          many turns of such a loop done at once, recorded as if one by one
+    pages         many page copies, done in few
     trouble       what a walk was stopped by
     watch         what happens before each instruction of a watched walk
     interrupted   the old kernel's handlers, and what an exception pushed for them
     lookout       the watch of a CPU that reports nothing while it runs
     post_mortem   an exception inferred from where a CPU stands
     record        a watched walk written down as a `Run`
+    columns       pages of many turns, with the lowest and the highest of them
+    series        what the terms of a loop are, turn by turn
+    digest        SHA-256 of much memory, done in one step
+    familiar      plain instructions that were met before
+    settled       whether a loader's program goes round and round
+    unseen        what may run unseen then, at full speed
 
 Nothing here executes an instruction, and nothing here knows a machine.
 

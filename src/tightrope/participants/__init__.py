@@ -7,6 +7,8 @@ contract.
     purgatory    what looks at the segments before it goes on
     stubs        what makes the state that an entry of the new kernel wants
     chain        the programs of one jump, in their order
+    from_file    a user's own relocation code, out of a file
+    xen          Xen's own relocation code, found in a hypervisor's image
 
 Rules: a participant is a value that says everything of itself; nothing here builds a table or lays
 a byte, and nobody else tells participants apart by their names.

@@ -1,18 +1,24 @@
 """Where every byte goes: image + host -> Plan.
 
     request       what a user asks for
+    prepare       which is decided first: destinations, then frames, then who calls V
     entering      which entry can be reached, and the stub that makes its state
-    destinations  the destinations and what leads to them: all that a loader needs
-    place         the destinations, in the order in which they find room
-    placement     which addresses the segments get in the new kernel's world
-    room          room for the segments, given out one after the other
+    destinations  whether the image can be asked for at all, and who places it: we or another loader
+    place         which segments there are, and which of them is given room first
+    room          how high and how low each may lie: the kernel, its initrd, all the rest
+    placement     which RAM there is for that: what is left alone, what is free, where a hole is
+    taken         what another loader's segments are, by what they hold
+    file_load     where kexec_file_load would put a bzImage
     moved         an image at another address than the one it is linked at
     handed        what the new kernel is handed, by protocol
     boot_params   the zero page
+    setup_data    the list that hangs on it
+    purgatory     which segments our purgatory looks at
+    crash         a crash kernel's core header and its own memory map
     multiboot     Multiboot's information
     start_info    PVH's
     frames        a pool of the old kernel's free frames
-    allocate      which of them hold the sources, the list, the control page and the tables
+    allocate      which of them hold what is no destination: sources, list, control page, tables
     backup        low memory, saved by a crash kexec
     page_list     the IND_ words, as the kernel writes them
     xen           what differs when the jump is asked of a hypervisor

@@ -1,8 +1,5 @@
-"""Finding room: destinations for the new kernel's segments.
-
-    load, at pref_address when that is RAM     the kernel and all of its init_size
-    below 4 GiB, from the top                  initrd, command line, boot_params, entry stub
-    above 4 GiB                                only what did not fit, if the image allows it
+"""Which RAM there is for the new kernel's segments: what is left alone, what is free, where a hole
+is.
 
 Rules: a hole is looked for first in memory that the old kernel can give away, because a page that
 can be loaded at its destination needs no copy; then in any RAM but the crash region.  This file

@@ -1,4 +1,9 @@
-"""Room for the new kernel's segments, given out one after the other.
+"""Room for the new kernel's segments: how high and how low each may lie, given out one after the
+other.
+
+    load, at pref_address when that is RAM     the kernel and all of its init_size
+    below 4 GiB, from the top                  initrd, command line, boot_params, entry stub
+    above 4 GiB                                only what did not fit, if the image allows it
 
 Rules: nothing is given twice.  What the old kernel can give away comes first, then any RAM; a crash
 kernel gets the crash region and nothing else.

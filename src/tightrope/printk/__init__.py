@@ -1,5 +1,6 @@
 """A dead kernel's log, read out of its memory by the symbols and offsets that VMCOREINFO has.
 
+    log         which of the logs a kernel has, and that one read
     records     what a record is, and how it is written as text
     ringbuffer  printk's ring buffer since Linux 5.10: descriptors, infos, a ring of text
     buffer      what was before: records one behind the other in log_buf, and before 3.5 plain text

@@ -4,14 +4,19 @@
     formats  which format they are in -> Core: which physical memory it holds, and its notes
       flattened   a file that was written into a pipe, put in its places again
       core        an ELF core
-      diskdump    a compressed dump; packed, codecs: its pages, unpacked when they are asked for
+      diskdump    a compressed dump
+      packed      its pages as if they lay in a row, unpacked when they are asked for
+      codecs      how one of them is unpacked: zlib, lzo, snappy, zstd
       parts       the files of a split dump as one
     root     Core -> Root: where the crashed kernel's pgd lies, and who says so
     sweep    Core, Root -> Sweep: every mapping, every missing table, every impossible entry
     other_tables   the tables that a core has, where VMCOREINFO is of another boot
     ranges   mappings merged into ranges, and the difference of two such lists
     judgement   all of it in one value: the answer, its faults and doubts in words
-    dead     the dead kernel's memory by linear address; symbols: its own symbol table, in there
+    planned  what a crash may write, held against what the dump says was changed
+    notes    VMCOREINFO, and the control registers that a hypervisor left
+    dead     the dead kernel's memory by linear address
+    symbols  its own symbol table, in there
     information   Core -> Dead: release, time, panic, CPUs, taint, log; whether a host file is its
 
     from tightrope import vmcore

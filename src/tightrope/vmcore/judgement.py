@@ -1,7 +1,8 @@
 """The crashed kernel's pgd, judged: how much of it holds, what is wrong with it, what cannot be
 told.
 
-Rules: the answer is decided here and nowhere else.  A mapping that leads out of the core's memory
+Rules: what is a fault and what is merely not told is decided here; which of them the answer is,
+`model.pgd`'s `Pgd.answer` says.  A mapping that leads out of the core's memory
 is not a fault, because devices and the crash region lie there; a table that lies where the core has
 no memory, an entry that the CPU would refuse, and a known address that is mapped elsewhere are.  A
 table that the core leaves out is none: it was zeros or was not dumped, and what is below it is not

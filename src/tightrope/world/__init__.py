@@ -5,6 +5,7 @@
     notes     what the old kernel leaves for a crash kernel: registers, vmcoreinfo
     xen       the same of a hypervisor with a dom0
     planned   whichever of them a plan is for
+    filtered_by what makedumpfile asks of a dead kernel: a described one answers
 
 May import: abi, errors, memory, model, routines, x86
 """

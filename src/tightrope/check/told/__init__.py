@@ -11,6 +11,10 @@ facts.
     inputs        the kernel, its initrd or modules, its command line: as they were given
     core_header   the ELF header of a crash kernel's dump
     dump          what of the old kernel that can still read
+    limits        what its command line makes of the memory map
+    leads         words of it that lead to memory which nobody filled
+    memory_map    the map that it is told, against the memory that there is
+    handed_on     of several hops: what it is told, against what the kernel before it was
 
 Rules: the code that made all this is not asked, nor its constants: layouts are written here once
 more, from the kernel's own headers and the specifications.

@@ -1,5 +1,33 @@
 """The commands, one file each, in the order of `--help`; a command line imports its own alone.
 
+    rehearse     `rehearse`: does a handover hold
+    inspect      `inspect`: what a kernel image is
+    plan         `plan`: where every byte would go
+    tables       `tables`: what a handover's page tables map
+    compare      `compare`: which rival designs hold on one host
+    matrix       `matrix`: which modes and splits hold
+    pairs        `pairs`: which old kernel's code gets into which new one
+    sweep        `sweep`: which of many hosts hold
+    agree        `agree`: do the machines agree
+    host         `host`: what an old kernel's machine is
+    pgd          `pgd`: are a crashed kernel's page tables whole
+    dump         `dump`: what a dead kernel says
+    kdump        `kdump`: does a crash kernel work; and what is done in one
+    prove        `prove`: what holds for every memory map
+    record       `record`: what a command would load
+    watch        `watch`: the next kexec of a running guest
+    explain      `explain`: why a kexec failed, by its log
+    load         `load`: load it here
+    loaded       `exec`, `unload`, `status`, `refusals`: what is loaded here
+    perform      `perform`: do here what was rehearsed
+    rules        `rules`: what every rehearsal is checked for
+    glossary     `glossary`: what a word means
+    doctor       `doctor`: what this computer has
+    contracts    `contracts`: what relocation code is held to
+    schema       `schema`: the shape of what `--json` prints
+    completion   `completion`: what a shell completes
+    man          `man`: the man pages
+
 Rules: a file has a command's arguments beside the function that does it: one call of a deed, one
 report, one exit status.  Packages are imported inside the function that needs them.
 

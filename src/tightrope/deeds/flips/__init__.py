@@ -2,7 +2,10 @@
 told.
 
     subjects   what can be flipped
-    in_memory, planned, at_call   how: memory alone, plan and memory alike, the CPU at the call
+    in_memory  how: memory alone
+    planned    how: plan and memory alike
+    at_call    how: what the CPU holds at the call
+    wanted     why a rule tells what changes nothing that was promised
     bases      sound handovers to begin with, from a seed
     ends       what the new kernel finds at its first instruction, and what is left of the old one
     deed       flip, walk on our emulator with all rules, and on machines that know none of them

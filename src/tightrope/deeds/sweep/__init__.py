@@ -7,6 +7,7 @@
     carried    the cargo on Dask's workers
     flight     work that is out at the workers; one that dies loses nothing
     sweep      all of it
+    journal    what a sweep has told so far, a line a row, to go on from
 
 Rules: no scheduler, queue or retry beyond what `concurrent.futures` and Dask have, but for one
 thing that the first lacks: a task that kills its worker is told apart from those that died with it.

@@ -13,6 +13,7 @@
     stuck     whether it can still go on by itself
     console   what it says, in the file that QEMU writes
     deed      the function that people call
+    called    an image that was called, where it should have been jumped to
 
 Rules: the guest is somebody else's.  It is read and stopped; nothing in it is written.
 

@@ -16,6 +16,7 @@
     places     where things lie in memory
     describe   the host file
     collect    what is done where nothing is installed: print the files as they are
+    firmware   what the firmware left: RSDP, EFI, what new kernels read early
 
 Rules: it runs where nothing is installed: the standard library and no more.
 

@@ -4,6 +4,7 @@ itself.
     profile   the tables of a host file that only Xen's has
     examples  hosts of each width and interface
     capture   what `perform xen --json` printed in dom0 -> TOML text
+    document  the [xen] table of a host file, as it is declared
 
 May import: abi, errors, host.capture, host.schema, memory, model, x86
 """

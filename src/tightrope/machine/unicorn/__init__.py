@@ -1,14 +1,22 @@
-"""Unicorn as the CPU; the MMU is ours (`machine.mmu`).
+"""Unicorn as the CPU; the MMU is ours (`observe.mmu`).
 
+    emulator    a walk from V to the entry, and after how many instructions it is given up
     engine      the Unicorn instance: registers, memory, hooks
     callbacks   what Unicorn calls most often
     at_call     the CPU put where the old kernel calls V
     bench       what stays between two runs on the same memory
     context     two facts about an exception that Unicorn keeps to itself
     widen       a 64-bit engine in the state of a 32-bit one
-    alone       Unicorn with its own MMU and nobody watching
+    alone       Unicorn with its own MMU and nobody watching; it gives up much sooner
     ticker      the clock, while it runs
     console     the new kernel runs on, with its own idt and a serial port
+    translations   what its page tables say, answered in the way that costs least
+    cpuid       what CPUID says to it
+    binding     Unicorn's library and its numbers, by the house's names
+
+Who gives a walk up: `emulator` after 50 million instructions, each copy of a page being one, and
+`alone` after 2 million, each turn of a repeated string instruction being one.  Both are named
+INSTRUCTION_LIMIT, as is `machine.kvm.stepping`'s; what was reached is counted in `observe.watch`.
 
 May import: errors, memory, model, observe, x86
 """

@@ -4,6 +4,11 @@
             --convention--> how it is called: LINUX_6, LINUX_7, LINUX_I386, or "not known"
             --contracts--> a participant
 
+    found        where an old kernel has its relocation code
+    convention   which calling convention that has
+    contracts    what each convention is handed, touches and promises
+    indirect     where a 32-bit function makes its last call through a register
+
 Rules: the bytes are the user's kernel's and never shipped; what is not known for certain is an
 ImageError.
 

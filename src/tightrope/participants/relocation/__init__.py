@@ -1,10 +1,11 @@
 """This project's relocation code by name, and a hypervisor's.
 
-    in-place         Linux 2.6.16, before the thread
-    two-tables       the thread's, and what a rehearsal has when none is asked for
-    one-table        Biederman's answer in the thread, and what Linux became
-    damm-v4          as merged in 2.6.20
-    split-function   Biederman's last proposal in the thread
+    in_place         in-place: Linux 2.6.16, before the thread
+    two_tables       two-tables: the thread's, and what a rehearsal has when none is asked for
+    one_table        one-table: Biederman's answer in the thread, and what Linux became
+    damm_v4          damm-v4: as merged in 2.6.20
+    split_function   split-function: Biederman's last proposal in the thread
+    in_guest         this project's code, as a confidential guest has to run it
 
     xen_v1           a design of dom0's, as a hypervisor calls it
     xen_v2           the hypervisor's own

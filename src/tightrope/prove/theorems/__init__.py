@@ -13,6 +13,8 @@
     copying      the copy, for lists of any length                 (theorem 4)
     hypotheses   what the theorems take for granted, on one plan
     builder_mutants   mistakes in the builder, made by rule
+    exchange          the same for code that lets pages change places   (theorem 4)
+    pages             the list of copies, as functions of their number  (theorem 4)
 
 Rules: z3 is imported inside functions; theorem 1's enumeration and theorem 3 do without.  Nothing
 here knows the instruction model or a routine's contract.
