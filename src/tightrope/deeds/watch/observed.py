@@ -55,6 +55,9 @@ from tightrope.plan.allocate import extents
 from tightrope.x86.walk import Mmu
 
 SECTOR = 512
+LOADERS_OWN = (0x23C, 0x248), (0x250, 0x258)
+"""hardware_subarch with its data, and setup_data: 0 in a file, and a loader's afterwards.
+kexec-tools writes 2 into the first from a Xen dom0."""
 LOADFLAGS, LOADED_HIGH = 0x211, 1
 SETUP_SECTS, HEADER_AT, HEADER_SIZE, HEADER_MAGIC = 0x1F1, 0x1F1, 0x201, 0x202
 """HEADER_SIZE: how far the header goes behind its magic (Documentation/arch/x86/boot.rst)."""
@@ -245,6 +248,8 @@ def _image(loaded: Loaded, image: KImage) -> Image:
     head[HEADER_AT:end] = page[HEADER_AT:end]
     head[0x1FE:0x200] = b"\x55\xaa"
     head[LOADFLAGS] |= LOADED_HIGH  # a loader may leave them out
+    for first, behind in LOADERS_OWN:
+        head[first:behind] = bytes(behind - first)
     return read_image(bytes(head) + bytes(kernel.data), f"{SOURCE}'s new kernel")
 
 

@@ -14,9 +14,9 @@
     cpuid       what CPUID says to it
     binding     Unicorn's library and its numbers, by the house's names
 
-Who gives a walk up: `emulator` after 50 million instructions, each copy of a page being one, and
-`alone` after 2 million, each turn of a repeated string instruction being one.  Both are named
-INSTRUCTION_LIMIT, as is `machine.kvm.stepping`'s; what was reached is counted in `observe.watch`.
+Who gives a walk up: `emulator` after 50 million instructions, each copy of a page being one, as
+`observe.watch` counts them, or after 16 pages that a walk without paging uses astray; and `alone`
+after 2 million, as Unicorn counts them, each turn of a repeated string instruction being one.
 
 May import: errors, memory, model, observe, x86
 """
