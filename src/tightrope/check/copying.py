@@ -204,8 +204,8 @@ def _joined(rows: NDArray[np.int64]) -> NDArray[np.int64]:
 
     Rows are (index, destination, source or -1, bytes), as the machine saw them.
     """
-    if len(rows) < 2:
-        return rows
+    if len(rows) < 2 or (rows[:, 3] == PAGE_SIZE).all():
+        return rows  # as nearly every routine copies
     before, now = rows[:-1], rows[1:]
     goes_on = (now[:, 1] == before[:, 1] + before[:, 3]) & (now[:, 1] % PAGE_SIZE != 0)
     goes_on &= now[:, 2] == np.where(before[:, 2] < 0, -1, before[:, 2] + before[:, 3])

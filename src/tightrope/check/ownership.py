@@ -165,10 +165,11 @@ def copies_owned(case: Case) -> Iterator[Found]:
     for column, frames, verb in ((1, written, "writes"), (2, read, "reads")):
         moved = seen[seen[:, column] >= 0]  # a fill reads nothing
         bad = moved[~among(moved[:, column] >> PAGE_SHIFT, np.sort(frames))]
-        # Less than a page is the code's own work, which it may do where it may store and load.
-        to_write = verb == "writes"
-        places = _places(case, case.writes if to_write else case.reads, to_write=to_write)
-        bad = bad[(bad[:, 3] >= PAGE_SIZE) | ~_inside(bad[:, column], bad[:, 3], places)]
+        if len(bad):
+            # Less than a page is the code's own work, which it may do where it may store and load.
+            to_write = verb == "writes"
+            places = _places(case, case.writes if to_write else case.reads, to_write=to_write)
+            bad = bad[(bad[:, 3] >= PAGE_SIZE) | ~_inside(bad[:, column], bad[:, 3], places)]
         if len(bad):
             phys = int(bad[0][column])
             yield finding(
